@@ -1,0 +1,92 @@
+# event_queue: build, install, demo, tests.  "make help" lists the targets.
+
+# The server to build for: PG_CONFIG=... chooses; else the first pg_config that
+# has the server's headers.
+PG_CONFIG ?= $(shell test/lib/find-pg-config.sh)
+
+EXTENSION = event_queue
+EXTVERSION = 0.1.0
+MODULE_big = event_queue
+SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
+ALL_HEADERS = $(sort $(wildcard src/*.h src/*/*.h))
+OBJS = $(SOURCES:.c=.o)
+
+# The install script is joined from these, in this order.
+SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql \
+	src/queue/queue.sql src/rules/rules.sql src/schedule/schedule.sql \
+	src/wake/wake.sql src/observe/observe.sql src/tenant/grants.sql
+INSTALL_SQL = $(EXTENSION)--$(EXTVERSION).sql
+DATA_built = $(INSTALL_SQL)
+
+PG_CPPFLAGS = -I$(CURDIR)/src
+# PostgreSQL's own headers don't pass -Wextra without these three.
+PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers $(EXTRA_CFLAGS)
+override with_llvm = no
+EXTRA_CLEAN = $(INSTALL_SQL) $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
+
+# Targets that bring what they need themselves, and so must not need PGXS.
+STANDALONE = help demo check check-one bench coverage format format-check deps
+ifeq ($(filter $(STANDALONE),$(MAKECMDGOALS)),)
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq ($(PGXS),)
+$(error No pg_config with server headers found; run "make deps", or give PG_CONFIG=/path/to/pg_config)
+endif
+include $(PGXS)
+ifeq ($(filter 15 16 17 18,$(MAJORVERSION)),)
+$(error event_queue needs PostgreSQL 15 to 18, $(PG_CONFIG) is of $(VERSION))
+endif
+# A header may be seen by any source; rebuilding all takes seconds.
+$(OBJS): $(ALL_HEADERS) Makefile
+
+$(INSTALL_SQL): $(SQL_PARTS) Makefile
+	{ printf '%s\n' '\echo Use "CREATE EXTENSION event_queue" to load this file. \quit'; \
+	  for part in $(SQL_PARTS); do echo; cat $$part; done; } > $@.tmp
+	mv $@.tmp $@
+
+else
+
+.PHONY: help deps demo check check-one bench coverage format format-check
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sort | column -t -s '|'
+	@echo '  make all            build the library and the install script (the default)'
+	@echo '  make install        install them where PG_CONFIG says'
+	@echo '  make clean          remove what was built'
+
+deps: ## install what is missing, by apt (as root or with sudo)
+	@test/lib/install-deps.sh build test
+
+demo: ## the ERP flow on a private cluster (KEEP=1 leaves it up)
+	@test/lib/install-deps.sh build
+	@$(MAKE) -s --no-print-directory install
+	@test/lib/with-cluster.sh $(if $(KEEP),--keep) examples/erp/demo.sh
+
+check: ## build, install and run all tests on private clusters
+	@test/lib/install-deps.sh build test format
+	@$(MAKE) -s --no-print-directory format-check
+	@$(MAKE) -s --no-print-directory install
+	@test/run.sh $(TESTS)
+
+check-one: ## one test: TEST=queue, or any part of a test file's name
+	@$(MAKE) -s --no-print-directory install
+	@test/run.sh --only '$(TEST)'
+
+bench: ## benchmarks: one line "BENCH name event_queue=N yardstick=N ratio=R" each
+	@test/lib/install-deps.sh build
+	@$(MAKE) -s --no-print-directory install
+	@test/lib/with-cluster.sh test/bench/run.sh
+
+coverage: ## line coverage of the C code by the whole test run
+	@test/lib/install-deps.sh build test coverage
+	@test/coverage.sh
+
+format: ## write the C code in the project's format
+	@test/lib/install-deps.sh format
+	@clang-format -i $(SOURCES) $(ALL_HEADERS)
+
+format-check: ## fail if "make format" would change anything
+	@test/lib/install-deps.sh format
+	@clang-format --dry-run --Werror $(SOURCES) $(ALL_HEADERS)
+
+endif

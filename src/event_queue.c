@@ -1,0 +1,354 @@
+/*
+ * event_queue.c: the front door: settings, shared memory, hooks.
+ *
+ * Everything else lives in the room of its topic.  The transaction callbacks
+ * below run after a commit or abort is visible to others; what they call only
+ * writes shared memory and sets latches, so that nothing in them can throw.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "fmgr.h"
+#include "limits.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+#include "event_queue.h"
+#include "store/store.h"
+#include "wake/wake.h"
+#include "worker/worker.h"
+
+PG_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(eq_version);
+
+char	   *eq_tenant = NULL;
+bool		eq_require_tenant = false;
+int			eq_max_payload_kb = 1024;
+int			eq_notify_mode = EQ_NOTIFY_WORKER;
+int			eq_executors = 2;
+char	   *eq_databases = NULL;
+int			eq_rule_batch = 500;
+int			eq_condition_timeout = 1000;
+int			eq_max_databases = 16;
+int			eq_max_queues = 1024;
+
+EqShared   *eq_shared = NULL;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+static ProcessUtility_hook_type prev_process_utility_hook = NULL;
+
+static const struct config_enum_entry notify_modes[] = {
+	{"worker", EQ_NOTIFY_WORKER, false},
+	{"transaction", EQ_NOTIFY_TRANSACTION, false},
+	{"off", EQ_NOTIFY_OFF, false},
+	{NULL, 0, false}
+};
+
+void		_PG_init(void);
+
+static void
+define_settings(void)
+{
+	DefineCustomStringVariable("event_queue.tenant",
+							   "Tenant that the session acts for.",
+							   "Empty: each call names its tenant, or means the tenant \"default\".",
+							   &eq_tenant, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("event_queue.require_tenant",
+							 "Refuses calls that neither name a tenant nor come from a session that has one.",
+							 NULL, &eq_require_tenant, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("event_queue.max_payload",
+							"Largest size of an event's data or a job's payload.",
+							NULL, &eq_max_payload_kb, 1024, 1, 256 * 1024,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomEnumVariable("event_queue.notify",
+							 "Who sends NOTIFY for new jobs: the worker after commit, the transaction itself, or no one.",
+							 NULL, &eq_notify_mode, EQ_NOTIFY_WORKER, notify_modes,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("event_queue.executors",
+							"Processes that run handlers in each database that has the extension.",
+							NULL, &eq_executors, 2, 0, EQ_MAX_EXECUTORS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("event_queue.databases",
+							   "Databases whose workers may run, separated by commas; empty: all that have the extension.",
+							   NULL, &eq_databases, "",
+							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomIntVariable("event_queue.rule_batch",
+							"Most events that the rules take in one transaction.",
+							NULL, &eq_rule_batch, 500, 1, 100000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("event_queue.condition_timeout",
+							"Longest time that the condition of a rule may take for one event.",
+							NULL, &eq_condition_timeout, 1000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("event_queue.max_databases",
+							"Most databases of this server that use the extension.",
+							NULL, &eq_max_databases, 16, 1, 10000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("event_queue.max_queues",
+							"Most queues and notify channels, of all databases, that have counters and wake-ups of their own.",
+							NULL, &eq_max_queues, 1024, 16, 1000000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("event_queue");
+}
+
+static Size
+shared_size(void)
+{
+	Size		size = MAXALIGN(sizeof(EqShared));
+
+	size = add_size(size, MAXALIGN(mul_size(eq_max_databases, sizeof(EqDatabase))));
+	size = add_size(size, MAXALIGN(mul_size(eq_max_queues, sizeof(EqWakeSlot))));
+	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(EqAppender))));
+	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_WORKERS, sizeof(EqWorker))));
+	return size;
+}
+
+static void
+request_shared_memory(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestAddinShmemSpace(shared_size());
+	RequestNamedLWLockTranche("event_queue", 1);
+}
+
+static void
+init_shared_memory(void)
+{
+	bool		found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	eq_shared = ShmemInitStruct("event_queue", shared_size(), &found);
+	if (!found)
+	{
+		char	   *next = (char *) eq_shared + MAXALIGN(sizeof(EqShared));
+
+		memset(eq_shared, 0, shared_size());
+		eq_shared->lock = &GetNamedLWLockTranche("event_queue")->lock;
+		pg_atomic_init_u32(&eq_shared->launcher, 0);
+		pg_atomic_init_u32(&eq_shared->probe, 0);
+		eq_shared->max_appenders = MaxBackends;
+
+		eq_shared->databases = (EqDatabase *) next;
+		next += MAXALIGN(eq_max_databases * sizeof(EqDatabase));
+		for (int i = 0; i < eq_max_databases; i++)
+		{
+			EqDatabase *db = &eq_shared->databases[i];
+
+			SpinLockInit(&db->position_mutex);
+			pg_atomic_init_u32(&db->scheduler, 0);
+			pg_atomic_init_u32(&db->events_pending, 0);
+			pg_atomic_init_u32(&db->jobs_pending, 0);
+			pg_atomic_init_u32(&db->look_everywhere, 0);
+			pg_atomic_init_u32(&db->config_generation, 0);
+			pg_atomic_init_u32(&db->blocked, 0);
+		}
+
+		eq_shared->wake_slots = (EqWakeSlot *) next;
+		next += MAXALIGN(eq_max_queues * sizeof(EqWakeSlot));
+		for (int i = 0; i < eq_max_queues; i++)
+		{
+			EqWakeSlot *slot = &eq_shared->wake_slots[i];
+
+			pg_atomic_init_u32(&slot->key_set, 0);
+			pg_atomic_init_u32(&slot->pending, 0);
+			for (int c = 0; c < EQ_COUNTERS; c++)
+				pg_atomic_init_u64(&slot->counters[c], 0);
+		}
+
+		eq_shared->appenders = (EqAppender *) next;
+		next += MAXALIGN(MaxBackends * sizeof(EqAppender));
+		for (int i = 0; i < MaxBackends; i++)
+			pg_atomic_init_u64(&eq_shared->appenders[i].lowest_position, 0);
+
+		eq_shared->workers = (EqWorker *) next;
+		for (int i = 0; i < EQ_MAX_WORKERS; i++)
+		{
+			EqWorker   *worker = &eq_shared->workers[i];
+
+			pg_atomic_init_u32(&worker->idle, 0);
+			pg_atomic_init_u64(&worker->jobs_done, 0);
+			pg_atomic_init_u64(&worker->current_job, 0);
+		}
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* The entry of a database, or NULL. */
+EqDatabase *
+eq_find_database(Oid dboid)
+{
+	EqDatabase *found = NULL;
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < eq_max_databases && found == NULL; i++)
+	{
+		if (eq_shared->databases[i].dboid == dboid)
+			found = &eq_shared->databases[i];
+	}
+	LWLockRelease(eq_shared->lock);
+	return found;
+}
+
+/* The entry of this session's database, taken if it has none yet. */
+EqDatabase *
+eq_database(void)
+{
+	static EqDatabase *mine = NULL;
+
+	if (mine != NULL)
+		return mine;
+
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eq_max_databases && mine == NULL; i++)
+	{
+		if (eq_shared->databases[i].dboid == MyDatabaseId)
+			mine = &eq_shared->databases[i];
+	}
+	for (int i = 0; i < eq_max_databases && mine == NULL; i++)
+	{
+		EqDatabase *db = &eq_shared->databases[i];
+
+		if (OidIsValid(db->dboid))
+			continue;
+		db->positions_ready = false;
+		pg_atomic_write_u32(&db->scheduler, 0);
+		pg_atomic_write_u32(&db->events_pending, 1);
+		pg_atomic_write_u32(&db->jobs_pending, 0);
+		pg_atomic_write_u32(&db->look_everywhere, 1);
+		pg_atomic_write_u32(&db->blocked, 0);
+		db->dboid = MyDatabaseId;
+		mine = db;
+	}
+	LWLockRelease(eq_shared->lock);
+
+	if (mine == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many databases use event_queue"),
+				 errhint("Raise event_queue.max_databases (now %d) and restart the server.",
+						 eq_max_databases)));
+	return mine;
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_PREPARE:
+			/* The session, and with it the slot, may be gone before COMMIT PREPARED. */
+			if (eq_has_open_append())
+				ereport(ERROR,
+						(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+						 errmsg("cannot prepare a transaction that has appended events"),
+						 errhint("Commit it in one phase.")));
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+			if (eq_release_positions())
+				eq_wake_rules();
+			eq_wake_at_commit();
+			break;
+		case XACT_EVENT_PREPARE:
+			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
+			eq_forget_wakes();
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			/* Others' events may have waited below the watermark for this one. */
+			if (eq_release_positions())
+				eq_wake_rules();
+			eq_forget_wakes();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId me,
+				 SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		eq_forget_subxact_wakes(me);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		eq_keep_subxact_wakes(me, parent);
+}
+
+/*
+ * Lets DROP DATABASE and its kin proceed by sending the workers of the database
+ * away first, and has the scheduler notice DROP EXTENSION at once.
+ */
+static void
+process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *stmt = pstmt->utilityStmt;
+	const char *dbname = eq_database_emptied_by(stmt);
+	Oid			dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
+
+	if (IsA(stmt, DropStmt) &&
+		((DropStmt *) stmt)->removeType == OBJECT_EXTENSION)
+		eq_note_config_changed();
+
+	if (OidIsValid(dboid))
+		eq_send_workers_away(dboid);
+	PG_TRY();
+	{
+		if (prev_process_utility_hook)
+			prev_process_utility_hook(pstmt, query, read_only_tree, context,
+									  params, env, dest, qc);
+		else
+			standard_ProcessUtility(pstmt, query, read_only_tree, context,
+									params, env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		if (OidIsValid(dboid))
+			eq_let_workers_return(dboid);
+	}
+	PG_END_TRY();
+}
+
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_PRELOADED),
+				 errmsg("event_queue must be loaded via shared_preload_libraries"),
+				 errhint("Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'event_queue'")));
+
+	define_settings();
+
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = init_shared_memory;
+	prev_process_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+
+	eq_register_launcher();
+}
+
+Datum
+eq_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(EQ_VERSION));
+}

@@ -1,0 +1,30 @@
+/*
+ * event_queue.sql: what every other part stands on.
+ *
+ * The library refuses to load unless it was preloaded, so the first C function
+ * below is also the check that the server is set up.
+ */
+
+CREATE FUNCTION version() RETURNS text
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_version';
+COMMENT ON FUNCTION version() IS
+'Version of the loaded library, which may be newer than the extension until ALTER EXTENSION event_queue UPDATE.';
+
+/*
+ * check_name: raises EQ006 unless value is 1 to max_bytes bytes long, with no
+ * control characters and no blanks at either end.  Returns the value.
+ */
+CREATE FUNCTION check_name(what text, value text, max_bytes int DEFAULT 255) RETURNS text
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_check_name_sql';
+COMMENT ON FUNCTION check_name(text, text, int) IS
+'Internal. Returns the value, or raises EQ006 if it is empty, too long, or has control characters.';
+
+/*
+ * config_changed: statement trigger on every configuration table.  Makes all
+ * sessions forget what they cached of the table, and after commit tells the
+ * workers of this database to read their configuration again.
+ */
+CREATE FUNCTION config_changed() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_config_changed';
+COMMENT ON FUNCTION config_changed() IS
+'Internal. Trigger: invalidates cached configuration and wakes the workers after commit.';

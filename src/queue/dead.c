@@ -1,0 +1,118 @@
+/*
+ * dead.c: dead letters, and the list of errors that a job carries.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "queue/queue.h"
+#include "table/table.h"
+#include "wake/wake.h"
+
+#define MAX_ERRORS			50	/* kept of one job: the last ones */
+#define MAX_ERROR_TEXT		2000	/* bytes kept of a message or context */
+
+static void
+push_text(JsonbParseState **state, const char *key, const char *value)
+{
+	JsonbValue	item;
+
+	item.type = jbvString;
+	item.val.string.val = (char *) key;
+	item.val.string.len = strlen(key);
+	pushJsonbValue(state, WJB_KEY, &item);
+	if (value == NULL)
+		item.type = jbvNull;
+	else
+	{
+		item.type = jbvString;
+		item.val.string.val = (char *) value;
+		item.val.string.len = pg_mbcliplen(value, strlen(value), MAX_ERROR_TEXT);
+	}
+	pushJsonbValue(state, WJB_VALUE, &item);
+}
+
+/* The list with one more error at its end. */
+Jsonb *
+eq_add_error(Jsonb *errors, int attempt, const char *worker,
+			 const char *sqlstate, const char *message, const char *context)
+{
+	JsonbParseState *state = NULL;
+	JsonbIterator *it;
+	JsonbValue	item;
+	JsonbIteratorToken token;
+	int			surplus = JB_ROOT_COUNT(errors) - (MAX_ERRORS - 1);
+	Datum		now = DirectFunctionCall1(timestamptz_out,
+										  TimestampTzGetDatum(GetCurrentTimestamp()));
+	JsonbValue	number;
+
+	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	it = JsonbIteratorInit(&errors->root);
+	token = JsonbIteratorNext(&it, &item, true);	/* WJB_BEGIN_ARRAY */
+	while ((token = JsonbIteratorNext(&it, &item, true)) == WJB_ELEM)
+	{
+		if (surplus-- <= 0)
+			pushJsonbValue(&state, WJB_ELEM, &item);
+	}
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	number.type = jbvString;
+	number.val.string.val = "attempt";
+	number.val.string.len = strlen("attempt");
+	pushJsonbValue(&state, WJB_KEY, &number);
+	number.type = jbvNumeric;
+	number.val.numeric = int64_to_numeric(attempt);
+	pushJsonbValue(&state, WJB_VALUE, &number);
+	push_text(&state, "at", DatumGetCString(now));
+	push_text(&state, "worker", worker);
+	push_text(&state, "sqlstate", sqlstate);
+	push_text(&state, "message", message);
+	push_text(&state, "context", context);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
+}
+
+/* Moves a locked job to the dead letters. */
+void
+eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
+		const char *reason, Jsonb *errors, int failures, int stalled)
+{
+	EqTable		dead;
+	Datum		values[DEAD_COLUMNS];
+	bool		nulls[DEAD_COLUMNS] = {false};
+	Datum	   *job = slot->tts_values;
+	bool	   *isnull = slot->tts_isnull;
+
+	values[DEAD_ID - 1] = job[JOB_ID - 1];
+	values[DEAD_QUEUE - 1] = job[JOB_QUEUE - 1];
+	values[DEAD_TENANT - 1] = job[JOB_TENANT - 1];
+	values[DEAD_NAME - 1] = job[JOB_NAME - 1];
+	values[DEAD_PRIORITY - 1] = job[JOB_PRIORITY - 1];
+	values[DEAD_CREATED_AT - 1] = job[JOB_CREATED_AT - 1];
+	values[DEAD_DIED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[DEAD_REASON - 1] = CStringGetTextDatum(reason);
+	values[DEAD_FAILURES - 1] = Int32GetDatum(failures);
+	values[DEAD_STALLED - 1] = Int32GetDatum(stalled);
+	values[DEAD_MAX_ATTEMPTS - 1] = job[JOB_MAX_ATTEMPTS - 1];
+	nulls[DEAD_MAX_ATTEMPTS - 1] = isnull[JOB_MAX_ATTEMPTS - 1];
+	values[DEAD_BACKOFF - 1] = job[JOB_BACKOFF - 1];
+	nulls[DEAD_BACKOFF - 1] = isnull[JOB_BACKOFF - 1];
+	values[DEAD_BACKOFF_DELAY - 1] = job[JOB_BACKOFF_DELAY - 1];
+	nulls[DEAD_BACKOFF_DELAY - 1] = isnull[JOB_BACKOFF_DELAY - 1];
+	values[DEAD_UNIQUE_KEY - 1] = job[JOB_UNIQUE_KEY - 1];
+	nulls[DEAD_UNIQUE_KEY - 1] = isnull[JOB_UNIQUE_KEY - 1];
+	/* Out of line, they belong to the row that is about to go. */
+	values[DEAD_PAYLOAD - 1] = PointerGetDatum(PG_DETOAST_DATUM(job[JOB_PAYLOAD - 1]));
+	values[DEAD_METADATA - 1] = PointerGetDatum(PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
+	values[DEAD_ERRORS - 1] = JsonbPGetDatum(errors);
+
+	eq_table_open(&dead, EQ_DEAD_LETTER);
+	eq_table_insert(&dead, values, nulls);
+	eq_table_close(&dead);
+	eq_table_delete(jobs, slot, snapshot);
+	eq_count(DatumGetInt32(job[JOB_QUEUE - 1]), EQ_COUNT_DEAD, 1);
+}

@@ -1,0 +1,161 @@
+/*
+ * queue.c: the settings of queues, kept per session.
+ *
+ * Read by SPI when first asked for; forgotten when the table changes (its
+ * trigger invalidates the relcache entry, which reaches every session with the
+ * commit, and this one at once).
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "queue/queue.h"
+#include "table/table.h"
+
+static HTAB *queues = NULL;
+static bool queues_valid = false;
+
+static void
+forget_queues(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == (Oid) arg)
+		queues_valid = false;
+}
+
+/* Months count 30 days, days 24 hours: settings are spans, not dates. */
+int64
+eq_interval_us(const Interval *interval)
+{
+	return interval->time +
+		(interval->day + (int64) interval->month * DAYS_PER_MONTH) * USECS_PER_DAY;
+}
+
+static int64
+interval_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+
+	return isnull ? 0 : eq_interval_us(DatumGetIntervalP(value));
+}
+
+static int32
+int_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
+static void
+read_queues(void)
+{
+	static Oid	watched = InvalidOid;
+	EqSpi		spi;
+
+	if (watched != eq_relation_oid(EQ_QUEUE))
+	{
+		watched = eq_relation_oid(EQ_QUEUE);
+		CacheRegisterRelcacheCallback(forget_queues, ObjectIdGetDatum(watched));
+	}
+	if (queues != NULL)
+	{
+		hash_destroy(queues);
+		queues = NULL;
+	}
+	{
+		HASHCTL		ctl = {
+			.keysize = sizeof(int32), .entrysize = sizeof(EqQueue), .hcxt = TopMemoryContext
+		};
+
+		queues = hash_create("event_queue queues", 64, &ctl,
+							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+
+	/* Set first: an invalidation that comes while we read must stick. */
+	queues_valid = true;
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute("SELECT queue_id, name, lease, stalled_interval, max_stalled, max_attempts,"
+					" backoff = 'exponential', backoff_delay, backoff_max, backoff_jitter,"
+					" keep_completed IS NOT NULL, rate_limit, rate_interval, max_concurrency,"
+					" sla, paused FROM event_queue.queue", false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table queue");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		int32		queue_id = int_column(row, desc, 1);
+		bool		isnull;
+		EqQueue    *queue = hash_search(queues, &queue_id, HASH_ENTER, NULL);
+
+		strlcpy(queue->name, SPI_getvalue(row, desc, 2), NAMEDATALEN);
+		queue->lease = interval_column(row, desc, 3);
+		queue->stalled_interval = interval_column(row, desc, 4);
+		queue->max_stalled = int_column(row, desc, 5);
+		queue->max_attempts = int_column(row, desc, 6);
+		queue->exponential = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
+		queue->backoff_delay = interval_column(row, desc, 8);
+		queue->backoff_max = interval_column(row, desc, 9);
+		queue->backoff_jitter = DatumGetFloat8(SPI_getbinval(row, desc, 10, &isnull));
+		queue->keeps_completed = DatumGetBool(SPI_getbinval(row, desc, 11, &isnull));
+		queue->rate_limit = int_column(row, desc, 12);
+		queue->rate_interval = interval_column(row, desc, 13);
+		queue->max_concurrency = int_column(row, desc, 14);
+		queue->sla = interval_column(row, desc, 15);
+		queue->paused = DatumGetBool(SPI_getbinval(row, desc, 16, &isnull));
+	}
+	eq_spi_end(&spi);
+}
+
+/* A copy in the caller's memory: the table may be read again at any time. */
+static const EqQueue *
+copy_queue(const EqQueue *queue)
+{
+	return memcpy(palloc(sizeof(EqQueue)), queue, sizeof(EqQueue));
+}
+
+/* EQ010 if there is none. */
+const EqQueue *
+eq_get_queue(const char *name)
+{
+	HASH_SEQ_STATUS seq;
+	EqQueue    *queue;
+	const EqQueue *found = NULL;
+
+	if (name == NULL)
+		name = "";
+	if (!queues_valid || queues == NULL)
+		read_queues();
+	hash_seq_init(&seq, queues);
+	while ((queue = hash_seq_search(&seq)) != NULL)
+	{
+		if (strcmp(queue->name, name) == 0)
+			found = copy_queue(queue);
+	}
+	if (found == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_QUEUE),
+				 errmsg("queue \"%s\" does not exist", name),
+				 errhint("Create it with event_queue.create_queue(%s).",
+						 quote_literal_cstr(name))));
+	return found;
+}
+
+/* NULL if there is none. */
+const EqQueue *
+eq_get_queue_by_id(int32 queue_id)
+{
+	EqQueue    *queue;
+
+	if (!queues_valid || queues == NULL)
+		read_queues();
+	queue = hash_search(queues, &queue_id, HASH_FIND, NULL);
+	return queue ? copy_queue(queue) : NULL;
+}

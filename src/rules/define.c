@@ -1,0 +1,178 @@
+/*
+ * define.c: create_rule and register_handler.
+ *
+ * In C because the names of users' functions are found by the caller's
+ * search_path, and because rows are written with the extension owner's rights:
+ * a role that could write the tables itself could make another role its owner,
+ * and so have its code run as that role.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "queue/queue.h"
+#include "rules/rules.h"
+#include "store/store.h"
+#include "table/table.h"
+#include "tenant/tenant.h"
+
+PG_FUNCTION_INFO_V1(eq_create_rule);
+PG_FUNCTION_INFO_V1(eq_register_handler);
+
+static char *
+text_argument(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argno));
+}
+
+/* Runs an INSERT ... RETURNING id; 0 if it returned nothing. */
+static int32
+insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
+{
+	EqSpi		spi;
+	int32		id = 0;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(sql, n, types, values, nulls, false, 0) != SPI_OK_INSERT_RETURNING)
+		elog(ERROR, "could not run \"%s\"", sql);
+	if (SPI_processed == 1)
+	{
+		bool		isnull;
+
+		id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	eq_spi_end(&spi);
+	return id;
+}
+
+/* Adds a parameter to the arrays of insert_row; a NULL text is SQL's NULL. */
+#define ADD(type, value, is_null) \
+	(types[n] = (type), nulls[n] = (is_null) ? 'n' : ' ', \
+	 values[n] = (is_null) ? (Datum) 0 : (value), n++)
+#define ADD_TEXT(string) \
+	ADD(TEXTOID, CStringGetTextDatum(string), (string) == NULL)
+
+Datum
+eq_create_rule(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_argument(fcinfo, 0);
+	char	   *pattern = text_argument(fcinfo, 1);
+	char	   *condition = text_argument(fcinfo, 2);
+	char	   *queue_name = text_argument(fcinfo, 3);
+	char	   *job_name = text_argument(fcinfo, 4);
+	Jsonb	   *payload = PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5);
+	int			priority = PG_ARGISNULL(7) ? EQ_PRIORITY_DEFAULT : PG_GETARG_INT32(7);
+	char	   *function = text_argument(fcinfo, 8);
+	const char *tenant = text_argument(fcinfo, 9);
+	const EqQueue *queue = NULL;
+	char	   *owner = GetUserNameFromId(GetUserId(), false);
+	Oid			types[13];
+	Datum		values[13];
+	char		nulls[13];
+	int			n = 0;
+	int32		rule_id;
+
+	eq_check_name("rule name", name, EQ_MAX_NAME);
+	eq_check_pattern(pattern);
+	if (tenant || eq_confined_tenant())
+		tenant = eq_resolve_tenant(tenant);
+	if ((queue_name == NULL) == (function == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ACTION),
+				 errmsg("a rule has exactly one action"),
+				 errhint("Give either queue and job_name, or function.")));
+	if (queue_name)
+	{
+		queue = eq_get_queue(queue_name);
+		eq_check_name("job name", job_name, EQ_MAX_NAME);
+		if (payload)
+		{
+			eq_check_payload("payload template", payload);
+			eq_check_template(payload);
+		}
+	}
+	else
+	{
+		if (job_name || payload)
+			ereport(ERROR,
+					(errcode(ERRCODE_EQ_INVALID_ACTION),
+					 errmsg("job_name and payload belong to a rule that enqueues")));
+		function = eq_find_function(function, eq_event_type_oid(), false);
+	}
+	if (!PG_ARGISNULL(6))
+		(void) eq_check_delay(PG_GETARG_INTERVAL_P(6), "delay");
+	(void) eq_check_priority(priority);
+	if (condition)
+		eq_check_condition(condition);
+
+	ADD_TEXT(name);
+	ADD_TEXT(owner);
+	ADD_TEXT(tenant);
+	ADD_TEXT(pattern);
+	ADD_TEXT(condition);
+	ADD(INT4OID, Int32GetDatum(queue->queue_id), queue == NULL);
+	ADD_TEXT(job_name);
+	ADD(JSONBOID, JsonbPGetDatum(payload), payload == NULL);
+	ADD(INTERVALOID, PG_GETARG_DATUM(6), PG_ARGISNULL(6));
+	ADD(INT4OID, Int32GetDatum(priority), false);
+	ADD_TEXT(function);
+	ADD(INT8OID, Int64GetDatum(eq_last_position()), false);
+	rule_id = insert_row("INSERT INTO event_queue.rule (name, owner, tenant_id, event_pattern,"
+						 " condition, queue_id, job_name, payload, delay, priority, function, start_position)"
+						 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+						 " ON CONFLICT ON CONSTRAINT rule_name_key DO NOTHING RETURNING rule_id",
+						 n, types, values, nulls);
+	if (rule_id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_DUPLICATE_OBJECT),
+				 errmsg("rule \"%s\" already exists", name)));
+	PG_RETURN_INT32(rule_id);
+}
+
+Datum
+eq_register_handler(PG_FUNCTION_ARGS)
+{
+	const EqQueue *queue = eq_get_queue(text_argument(fcinfo, 0));
+	char	   *job_name = text_argument(fcinfo, 1);
+	char	   *owner = GetUserNameFromId(GetUserId(), false);
+	char	   *function;
+	Interval	time_limit = {.time = queue->lease / 10 * 9};
+	Oid			types[13];
+	Datum		values[13];
+	char		nulls[13];
+	int			n = 0;
+
+	eq_check_name("job name", job_name, EQ_MAX_NAME);
+	if (queue->queue_id == EQ_RULE_CALLS)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ACTION),
+				 errmsg("queue \"%s\" has a handler of its own", queue->name)));
+	function = eq_find_function(text_argument(fcinfo, 2), eq_claimed_job_type_oid(), true);
+	if (!PG_ARGISNULL(3))
+	{
+		time_limit = *PG_GETARG_INTERVAL_P(3);
+		if (eq_interval_us(&time_limit) < 1000 || eq_interval_us(&time_limit) > queue->lease)
+			ereport(ERROR,
+					(errcode(ERRCODE_EQ_INVALID_TIME_LIMIT),
+					 errmsg("time_limit must be between 1 millisecond and the queue's lease"),
+					 errdetail("The lease of queue \"%s\" is " INT64_FORMAT " ms.",
+							   queue->name, queue->lease / 1000)));
+	}
+
+	ADD(INT4OID, Int32GetDatum(queue->queue_id), false);
+	ADD_TEXT(job_name);
+	ADD_TEXT(owner);
+	ADD_TEXT(function);
+	ADD(INTERVALOID, IntervalPGetDatum(&time_limit), false);
+	PG_RETURN_INT32(insert_row("INSERT INTO event_queue.handler (queue_id, job_name, owner, function, time_limit)"
+							   " VALUES ($1, $2, $3, $4, $5)"
+							   " ON CONFLICT ON CONSTRAINT handler_job_key DO UPDATE"
+							   " SET owner = excluded.owner, function = excluded.function,"
+							   " time_limit = excluded.time_limit RETURNING handler_id",
+							   n, types, values, nulls));
+}

@@ -1,0 +1,513 @@
+/*
+ * engine.c: events meet rules.
+ *
+ * Called by the scheduler, which runs one batch a transaction: it reads events
+ * above the checkpoint and up to the watermark, matches patterns in memory,
+ * evaluates conditions, enqueues what follows, and moves the checkpoint.  All
+ * of it commits or none: each event meets each rule exactly once.
+ *
+ * A condition runs as the rule's owner, without the right to write, under a
+ * time limit, in a subtransaction: an error in it becomes a job of the queue
+ * "rule-calls" that tries again, and so do rules that call a function.  Such
+ * a job is run by an executor (eq_run_rule_call).
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "access/table.h"
+#include "queue/queue.h"
+#include "rules/rules.h"
+#include "store/store.h"
+#include "table/table.h"
+
+typedef struct Rule
+{
+	int32		rule_id;
+	char	   *name;
+	char	   *owner;
+	char	   *tenant;			/* NULL: all */
+	char	   *pattern;
+	char	   *condition;		/* NULL: always */
+	int32		queue_id;		/* 0: calls a function */
+	char	   *job_name;
+	Jsonb	   *payload;
+	Interval   *delay;
+	int			priority;
+	char	   *function;
+	int64		start_position;
+} Rule;
+
+#define RULE_COLUMNS \
+	"rule_id, name, owner, tenant_id, event_pattern, condition, queue_id, job_name," \
+	" payload, delay, priority, function, start_position"
+
+/* The scheduler's rules; forgotten when the configuration changes. */
+static MemoryContext rules_context = NULL;
+static Rule *rules;
+static int	n_rules = -1;		/* -1: not read */
+
+static char *
+text_column(HeapTuple row, TupleDesc desc, int column)
+{
+	return SPI_getvalue(row, desc, column);
+}
+
+/* Reads the row at hand into the current memory context. */
+static void
+fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		value;
+
+	rule->rule_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+	rule->name = text_column(row, desc, 2);
+	rule->owner = text_column(row, desc, 3);
+	rule->tenant = text_column(row, desc, 4);
+	rule->pattern = text_column(row, desc, 5);
+	rule->condition = text_column(row, desc, 6);
+	value = SPI_getbinval(row, desc, 7, &isnull);
+	rule->queue_id = isnull ? 0 : DatumGetInt32(value);
+	rule->job_name = text_column(row, desc, 8);
+	value = SPI_getbinval(row, desc, 9, &isnull);
+	rule->payload = isnull ? NULL : DatumGetJsonbPCopy(value);
+	value = SPI_getbinval(row, desc, 10, &isnull);
+	rule->delay = NULL;
+	if (!isnull)
+	{
+		rule->delay = palloc(sizeof(Interval));
+		*rule->delay = *DatumGetIntervalP(value);
+	}
+	rule->priority = DatumGetInt32(SPI_getbinval(row, desc, 11, &isnull));
+	rule->function = text_column(row, desc, 12);
+	rule->start_position = DatumGetInt64(SPI_getbinval(row, desc, 13, &isnull));
+}
+
+void
+eq_forget_rules(void)
+{
+	n_rules = -1;
+}
+
+static void
+read_rules(void)
+{
+	EqSpi		spi;
+
+	if (rules_context == NULL)
+		rules_context = AllocSetContextCreate(TopMemoryContext, "event_queue rules",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(rules_context);
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute("SELECT " RULE_COLUMNS " FROM event_queue.rule WHERE enabled ORDER BY rule_id",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table rule");
+	{
+		MemoryContext old = MemoryContextSwitchTo(rules_context);
+
+		rules = palloc0(Max(SPI_processed, 1) * sizeof(Rule));
+		for (uint64 i = 0; i < SPI_processed; i++)
+			fill_rule(&rules[i], SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+		MemoryContextSwitchTo(old);
+	}
+	n_rules = SPI_processed;
+	eq_spi_end(&spi);
+}
+
+/*
+ * Evaluates a rule's condition and template for an event, as the rule's owner
+ * and without writing.  NULL if the condition does not hold.
+ */
+static Jsonb *
+evaluate_rule(const Rule *rule, Datum event)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			owner = get_role_oid(rule->owner, false);
+	Oid			types[2] = {eq_event_type_oid(), JSONBOID};
+	Datum		values[2] = {event, JsonbPGetDatum(rule->payload)};
+	char		nulls[2] = {' ', rule->payload ? ' ' : 'n'};
+	EqSpi		spi;
+	Jsonb	   *payload = NULL;
+	bool		isnull;
+	Datum		value;
+
+	eq_spi_begin(&spi, owner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
+	if (SPI_execute_with_args(eq_rule_query(rule->condition), 2, types, values, nulls,
+							  true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not evaluate rule \"%s\"", rule->name);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		payload = DatumGetJsonbPCopy(value);
+		MemoryContextSwitchTo(old);
+	}
+	eq_spi_end(&spi);
+	return payload;
+}
+
+/* evaluate_rule in a subtransaction; false and the error if it failed. */
+static bool
+try_evaluate_rule(const Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool ok = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		*payload = evaluate_rule(rule, event);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		disable_timeout(STATEMENT_TIMEOUT, false);
+		*error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		ok = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return ok;
+}
+
+static Jsonb *
+jsonb_from(const char *json)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
+}
+
+/* A column of an event's row. */
+static char *
+event_text(Datum event, int column)
+{
+	bool		isnull;
+	HeapTupleHeader row = DatumGetHeapTupleHeader(event);
+
+	return TextDatumGetCString(GetAttributeByNum(row, column, &isnull));
+}
+
+static int64
+event_position(Datum event)
+{
+	bool		isnull;
+
+	return DatumGetInt64(GetAttributeByNum(DatumGetHeapTupleHeader(event),
+										   EVENT_POSITION, &isnull));
+}
+
+/* Which rule and event a job comes from. */
+static Jsonb *
+job_lineage(const Rule *rule, Datum event)
+{
+	StringInfoData json;
+	bool		isnull;
+	Datum		id = GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_ID, &isnull);
+
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"rule\": ");
+	escape_json(&json, rule->name);
+	appendStringInfo(&json, ", \"event_id\": \"%s\", \"event_position\": " INT64_FORMAT "}",
+					 DatumGetCString(DirectFunctionCall1(uuid_out, id)),
+					 event_position(event));
+	return jsonb_from(json.data);
+}
+
+/* The rule's own job. */
+static void
+enqueue_action(const Rule *rule, Datum event, Jsonb *payload)
+{
+	const EqQueue *queue = eq_get_queue_by_id(rule->queue_id);
+	EqNewJob	job = {
+		.name = rule->job_name, .tenant = event_text(event, EVENT_TENANT),
+		.payload = payload, .metadata = job_lineage(rule, event),
+		.run_at = GetCurrentTimestamp(), .priority = rule->priority
+	};
+
+	if (queue == NULL)
+		elog(ERROR, "queue of rule \"%s\" does not exist", rule->name);
+	eq_check_payload("job payload", payload);
+	if (rule->delay)
+		job.run_at += eq_interval_us(rule->delay);
+	(void) eq_enqueue(queue, &job);
+}
+
+/* A job of queue "rule-calls": the rule's function, or all of the rule again. */
+static void
+enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
+{
+	EqNewJob	job = {
+		.name = "rule-call", .tenant = event_text(event, EVENT_TENANT),
+		.metadata = job_lineage(rule, event), .run_at = GetCurrentTimestamp(),
+		.priority = rule->priority
+	};
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"rule_id\": %d, \"rule\": ", rule->rule_id);
+	escape_json(&json, rule->name);
+	appendStringInfo(&json, ", \"position\": " INT64_FORMAT ", \"evaluate\": %s}",
+					 event_position(event), evaluate ? "true" : "false");
+	job.payload = jsonb_from(json.data);
+	if (!evaluate && rule->delay)
+		job.run_at += eq_interval_us(rule->delay);
+	(void) eq_enqueue(eq_get_queue_by_id(EQ_RULE_CALLS), &job);
+}
+
+/* One event meets one rule whose pattern and tenant match. */
+static void
+apply_rule(const Rule *rule, Datum event)
+{
+	Jsonb	   *payload = NULL;
+	ErrorData  *error = NULL;
+
+	if (rule->queue_id == 0 && rule->condition == NULL)
+		enqueue_rule_call(rule, event, false);
+	else if (!try_evaluate_rule(rule, event, &payload, &error))
+	{
+		ereport(LOG,
+				(errmsg("rule \"%s\" failed for the event at position " INT64_FORMAT ": %s",
+						rule->name, event_position(event), error->message),
+				 errdetail("A job of queue \"rule-calls\" tries again.")));
+		enqueue_rule_call(rule, event, true);
+	}
+	else if (payload != NULL)
+	{
+		if (rule->queue_id == 0)
+			enqueue_rule_call(rule, event, false);
+		else if (VARSIZE(payload) > (Size) eq_max_payload_kb * 1024)
+			enqueue_rule_call(rule, event, true);	/* fails there, and is seen */
+		else
+			enqueue_action(rule, event, payload);
+	}
+}
+
+static void
+apply_rules(Datum event)
+{
+	char	   *type = event_text(event, EVENT_TYPE);
+	char	   *tenant = event_text(event, EVENT_TENANT);
+	int64		position = event_position(event);
+
+	for (int i = 0; i < n_rules; i++)
+	{
+		Rule	   *rule = &rules[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (position <= rule->start_position ||
+			(rule->tenant && strcmp(rule->tenant, tenant) != 0) ||
+			!eq_pattern_matches(type, rule->pattern))
+			continue;
+		apply_rule(rule, event);
+	}
+}
+
+static int64
+read_checkpoint(void)
+{
+	EqSpi		spi;
+	int64		position = 0;
+	bool		isnull;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute("SELECT position FROM event_queue.rule_checkpoint FOR UPDATE", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table rule_checkpoint");
+	if (SPI_processed == 1)
+		position = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	return position;
+}
+
+static void
+write_checkpoint(int64 position)
+{
+	EqSpi		spi;
+	Oid			type = INT8OID;
+	Datum		value = Int64GetDatum(position);
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("INSERT INTO event_queue.rule_checkpoint (position) VALUES ($1)"
+							  " ON CONFLICT (one_row) DO UPDATE SET position = excluded.position",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write table rule_checkpoint");
+	eq_spi_end(&spi);
+}
+
+/*
+ * One batch, in a transaction of its own.  Returns true if there may be more.
+ */
+bool
+eq_run_rules(bool reload)
+{
+	int64		after;
+	int64		up_to;
+	int64		last;
+	int			n_events = 0;
+	Tuplestorestate *events;
+	TupleTableSlot *slot;
+	MemoryContext event_context;
+
+	StartTransactionCommand();
+	up_to = eq_watermark();		/* before the snapshot */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (reload || n_rules < 0)
+		read_rules();
+	if (n_rules == 0)
+	{
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		return false;
+	}
+
+	after = PG_INT64_MAX;
+	for (int i = 0; i < n_rules; i++)
+		after = Min(after, rules[i].start_position);
+	after = Max(after, read_checkpoint());
+
+	events = tuplestore_begin_heap(false, false, work_mem);
+	last = eq_read_events(after, up_to, eq_rule_batch, NULL, events);
+	if (last != 0)
+	{
+		Relation	store = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
+
+		slot = MakeSingleTupleTableSlot(RelationGetDescr(store), &TTSOpsMinimalTuple);
+		event_context = AllocSetContextCreate(CurrentMemoryContext, "event_queue event",
+											  ALLOCSET_DEFAULT_SIZES);
+		while (tuplestore_gettupleslot(events, true, false, slot))
+		{
+			MemoryContext old = MemoryContextSwitchTo(event_context);
+
+			apply_rules(ExecFetchSlotHeapTupleDatum(slot));
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(event_context);
+			n_events++;
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		table_close(store, AccessShareLock);
+		write_checkpoint(last);
+	}
+	tuplestore_end(events);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return n_events == eq_rule_batch;
+}
+
+static Rule *
+read_rule(int32 rule_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	EqSpi		spi;
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(rule_id);
+	Rule	   *rule = NULL;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT " RULE_COLUMNS " FROM event_queue.rule WHERE rule_id = $1",
+							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table rule");
+	if (SPI_processed == 1)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		rule = palloc0(sizeof(Rule));
+		fill_rule(rule, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+		MemoryContextSwitchTo(old);
+	}
+	eq_spi_end(&spi);
+	return rule;
+}
+
+/* The event at a position, as a row; 0 if there is none. */
+static Datum
+read_event(int64 position)
+{
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	Relation	rel = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
+	Datum		event = 0;
+
+	(void) eq_read_events(position - 1, position, 1, NULL, store);
+	if (tuplestore_gettupleslot(store, true, false, slot))
+		event = ExecFetchSlotHeapTupleDatum(slot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	tuplestore_end(store);
+	return event;
+}
+
+static int64
+payload_number(Jsonb *payload, const char *key)
+{
+	JsonbValue	buffer;
+	JsonbValue *value = getKeyJsonValueFromContainer(&payload->root, key, strlen(key), &buffer);
+
+	if (value == NULL || value->type != jbvNumeric)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+				 errmsg("job of queue \"rule-calls\" has no number \"%s\"", key)));
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
+}
+
+/*
+ * Runs a job of queue "rule-calls" in the executor's transaction.  The present
+ * role is left as the rule's owner if its function ran, so that deferred
+ * triggers fire with the owner's rights; that role is returned.
+ */
+Oid
+eq_run_rule_call(Jsonb *payload)
+{
+	Rule	   *rule = read_rule((int32) payload_number(payload, "rule_id"));
+	Datum		event = read_event(payload_number(payload, "position"));
+	JsonbValue	buffer;
+	JsonbValue *evaluate = getKeyJsonValueFromContainer(&payload->root, "evaluate",
+														strlen("evaluate"), &buffer);
+	Jsonb	   *job_payload = NULL;
+	Oid			owner;
+	int			sec_context;
+
+	if (rule == NULL || event == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+				 errmsg("the rule or the event of this job does not exist any more")));
+	if (evaluate && evaluate->type == jbvBool && evaluate->val.boolean)
+	{
+		job_payload = evaluate_rule(rule, event);
+		if (job_payload == NULL)
+			return InvalidOid;
+	}
+	if (rule->queue_id != 0)
+	{
+		if (job_payload != NULL)
+			enqueue_action(rule, event, job_payload);
+		return InvalidOid;
+	}
+
+	GetUserIdAndSecContext(&owner, &sec_context);
+	owner = get_role_oid(rule->owner, false);
+	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	(void) eq_call_function(rule->function, eq_event_type_oid(), event);
+	return owner;
+}

@@ -1,0 +1,158 @@
+/*
+ * function.c: finding and calling users' functions, for rules and handlers.
+ *
+ * A function is stored by its qualified name and found again at each call, so
+ * that it survives pg_dump and CREATE OR REPLACE, and a missing one is an error
+ * of the job that needs it.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/varlena.h"
+
+#include "compat.h"
+#include "event_queue.h"
+#include "rules/rules.h"
+#include "table/table.h"
+
+/* The row type of event_store. */
+Oid
+eq_event_type_oid(void)
+{
+	return get_rel_type_id(eq_relation_oid(EQ_EVENT_STORE));
+}
+
+Oid
+eq_claimed_job_type_oid(void)
+{
+	Oid			schema = get_namespace_oid(EQ_SCHEMA, false);
+	Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+									   CStringGetDatum("claimed_job"), ObjectIdGetDatum(schema));
+
+	if (!OidIsValid(type))
+		elog(ERROR, "type event_queue.claimed_job does not exist");
+	return type;
+}
+
+/* Looks the function up by the caller's search_path; InvalidOid if missing. */
+static Oid
+look_up(const char *name, Oid argument_type, bool *other_signature)
+{
+	List	   *parts;
+	List	   *names = NIL;
+	ListCell   *cell;
+	Oid			function;
+
+	*other_signature = false;
+	if (!SplitIdentifierString(pstrdup(name), '.', &parts) || list_length(parts) > 2)
+		return InvalidOid;
+	foreach(cell, parts)
+		names = lappend(names, makeString(lfirst(cell)));
+	if (names == NIL)
+		return InvalidOid;
+	if (list_length(names) == 2 &&
+		!OidIsValid(get_namespace_oid(strVal(linitial(names)), true)))
+		return InvalidOid;
+	function = LookupFuncName(names, 1, &argument_type, true);
+	if (!OidIsValid(function))
+		*other_signature = FuncnameGetCandidates(names, -1, NIL, false, false, false, true) != NULL;
+	return function;
+}
+
+/*
+ * The qualified name of a function that takes one argument of this type, and
+ * that the caller may call.
+ */
+char *
+eq_find_function(const char *name, Oid argument_type, bool is_handler)
+{
+	bool		other_signature = false;
+	Oid			function;
+
+	if (name == NULL)
+		name = "";
+	function = look_up(name, argument_type, &other_signature);
+	if (!OidIsValid(function) && !other_signature)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_FUNCTION),
+				 errmsg("function \"%s\" does not exist", name),
+				 errhint("Give its name, with the schema if it is not in the search_path, and without arguments.")));
+	if (!OidIsValid(function) ||
+		get_func_prokind(function) != PROKIND_FUNCTION ||
+		get_func_retset(function) ||
+		(is_handler && get_func_rettype(function) != VOIDOID &&
+		 get_func_rettype(function) != JSONBOID))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_WRONG_SIGNATURE),
+				 errmsg("function \"%s\" has the wrong signature", name),
+				 is_handler ?
+				 errhint("A handler takes one argument of type event_queue.claimed_job and returns void or jsonb.") :
+				 errhint("A rule's function takes one argument of type event_queue.event_store.")));
+	if (eq_function_aclcheck(function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
+	return quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
+									  get_func_name(function));
+}
+
+/* The schema of a stored function, quoted. */
+const char *
+eq_function_schema(const char *function)
+{
+	List	   *parts;
+
+	if (!SplitIdentifierString(pstrdup(function), '.', &parts))
+		elog(ERROR, "invalid function name \"%s\"", function);
+	return quote_identifier(linitial(parts));
+}
+
+/*
+ * Calls a stored function by its qualified name, as the present role.  Its
+ * result if that is jsonb, else NULL; in the caller's memory.
+ */
+Jsonb *
+eq_call_function(const char *function, Oid argument_type, Datum argument)
+{
+	MemoryContext context = CurrentMemoryContext;
+	bool		other_signature;
+	Jsonb	   *result = NULL;
+	int			code;
+
+	if (!OidIsValid(look_up(function, argument_type, &other_signature)))
+		ereport(ERROR,
+				(errcode(other_signature ? ERRCODE_EQ_WRONG_SIGNATURE : ERRCODE_EQ_UNKNOWN_FUNCTION),
+				 errmsg("function %s(%s) does not exist", function, format_type_be(argument_type)),
+				 errhint("It was there when it was registered; create it again, or register another one.")));
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	code = SPI_execute_with_args(psprintf("SELECT %s($1)", function), 1,
+								 &argument_type, &argument, NULL, false, 0);
+	if (code != SPI_OK_SELECT)
+		elog(ERROR, "could not call %s: %s", function, SPI_result_code_string(code));
+	if (SPI_processed == 1 && SPI_gettypeid(SPI_tuptable->tupdesc, 1) == JSONBOID)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+		if (!isnull)
+		{
+			MemoryContext spi_context = MemoryContextSwitchTo(context);
+
+			result = DatumGetJsonbPCopy(value);
+			MemoryContextSwitchTo(spi_context);
+		}
+	}
+	SPI_finish();
+	return result;
+}

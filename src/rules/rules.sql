@@ -1,0 +1,206 @@
+/*
+ * rules.sql: rules (event -> job or function) and handlers (job -> function).
+ *
+ * The scheduler reads events in order of position, tests each against the
+ * rules, and enqueues what follows in the transaction that moves the
+ * checkpoint: each event meets each rule exactly once.  User code other than
+ * conditions never runs in the scheduler: a rule that calls a function, and a
+ * condition that raised an error, become jobs of the queue "rule-calls", with
+ * its retries and dead letters.
+ */
+
+CREATE TABLE rule (
+	rule_id			int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name			text NOT NULL CONSTRAINT rule_name_key UNIQUE,
+	owner			text NOT NULL,
+	tenant_id		text,
+	event_pattern	text NOT NULL,
+	condition		text,
+	queue_id		int REFERENCES queue,
+	job_name		text,
+	payload			jsonb,
+	delay			interval,
+	priority		int NOT NULL DEFAULT 5,
+	function		text,
+	enabled			boolean NOT NULL DEFAULT true,
+	start_position	bigint NOT NULL,
+	created_at		timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE rule IS 'Automation rules; written by create_rule and its kin.';
+COMMENT ON COLUMN rule.owner IS 'The role that created the rule; its condition and function run as this role.';
+COMMENT ON COLUMN rule.start_position IS 'The rule applies to events above this position.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON rule
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+SELECT pg_catalog.pg_extension_config_dump('rule', '');
+SELECT pg_catalog.pg_extension_config_dump('rule_rule_id_seq', '');
+
+CREATE TABLE rule_checkpoint (
+	one_row		boolean PRIMARY KEY DEFAULT true CHECK (one_row),
+	position	bigint NOT NULL
+);
+COMMENT ON TABLE rule_checkpoint IS 'Internal. The last event that the rules have seen.';
+SELECT pg_catalog.pg_extension_config_dump('rule_checkpoint', '');
+
+CREATE TABLE handler (
+	handler_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	queue_id	int NOT NULL REFERENCES queue,
+	job_name	text NOT NULL,
+	owner		text NOT NULL,
+	function	text NOT NULL,
+	time_limit	interval NOT NULL,
+	created_at	timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT handler_job_key UNIQUE (queue_id, job_name)
+);
+COMMENT ON TABLE handler IS 'Functions that run jobs inside the database; written by register_handler.';
+COMMENT ON COLUMN handler.owner IS 'The role that registered the handler; the function runs as this role.';
+COMMENT ON COLUMN handler.time_limit IS 'A run that takes longer is cancelled and counts as failed.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+SELECT pg_catalog.pg_extension_config_dump('handler', '');
+SELECT pg_catalog.pg_extension_config_dump('handler_handler_id_seq', '');
+
+INSERT INTO queue (name, sla) VALUES ('rule-calls', '10 seconds');
+
+/*
+ * event_matches: does an event type match a pattern, by EventEmitter2's rules:
+ * segments split at dots, * is one segment, ** any number of them, also none.
+ */
+CREATE FUNCTION event_matches(event_type text, pattern text) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_event_matches';
+COMMENT ON FUNCTION event_matches(text, text) IS
+'True if the event type matches the pattern: segments split at dots, * is one segment, ** any number.';
+
+/*
+ * map_payload: fills a payload template.  Each value of the object that is a
+ * string starting with "$." is a JSON path into the event (absent: null); all
+ * other values stand as they are.  A NULL mapping gives the whole event.
+ */
+CREATE FUNCTION map_payload(mapping jsonb, event jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN $1 IS NULL THEN $2 ELSE coalesce(
+		(SELECT jsonb_object_agg(m.key,
+			CASE WHEN jsonb_typeof(m.value) = 'string' AND starts_with(m.value #>> '{}', '$.')
+				 THEN coalesce(jsonb_path_query_first($2, (m.value #>> '{}')::jsonpath), 'null')
+				 ELSE m.value END)
+		 FROM jsonb_each($1) m), '{}') END
+$$;
+COMMENT ON FUNCTION map_payload(jsonb, jsonb) IS
+'Fills a payload template: string values starting with "$." are JSON paths into the event.';
+
+/*
+ * event_as_json: what payload templates see of an event.
+ */
+CREATE FUNCTION event_as_json(event event_store) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT jsonb_build_object('position', ($1).position, 'id', ($1).id, 'tenant_id', ($1).tenant_id,
+		'aggregate_type', ($1).aggregate_type, 'aggregate_id', ($1).aggregate_id, 'version', ($1).version,
+		'event_type', ($1).event_type, 'data', ($1).event_data, 'metadata', ($1).metadata,
+		'created_at', ($1).created_at)
+$$;
+COMMENT ON FUNCTION event_as_json(event_store) IS
+'An event as JSON: position, id, tenant_id, aggregate_type, aggregate_id, version, event_type, data, metadata, created_at.';
+
+/*
+ * create_rule: from now on, every event that matches does the action.
+ *
+ * Arguments: event_pattern as in event_matches; condition is a SQL boolean
+ * expression over the event's columns (event_data ->> 'step' = 'won'), run as
+ * the rule's owner and without writing; NULL: always.  Action: either queue and
+ * job_name (with payload, a template of map_payload; delay; priority), or
+ * function, which takes one argument of type event_queue.event_store and is run
+ * in a job of its own.  tenant_id: only events of this tenant.
+ * Result: the rule's number.
+ * Errors: EQ003 tenant, EQ006 name, EQ010 no such queue, EQ014 delay, EQ015
+ * priority, EQ018 the rule exists, EQ019 no action or two, EQ020 no such
+ * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024
+ * payload template.
+ */
+CREATE FUNCTION create_rule(
+	name text, event_pattern text, condition text DEFAULT NULL,
+	queue text DEFAULT NULL, job_name text DEFAULT NULL, payload jsonb DEFAULT NULL,
+	delay interval DEFAULT NULL, priority int DEFAULT 5,
+	function text DEFAULT NULL, tenant_id text DEFAULT NULL)
+RETURNS int
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
+COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text) IS
+'Creates an automation rule: events that match the pattern and the condition enqueue a job or call a function.';
+
+/* set_rule_enabled: switches a rule off and on; off, it misses the events. */
+CREATE FUNCTION set_rule_enabled(name text, enabled boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	UPDATE event_queue.rule r
+	SET enabled = $2,
+		start_position = CASE WHEN $2 AND NOT r.enabled THEN event_queue.last_position() ELSE r.start_position END
+	WHERE r.name = $1;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION set_rule_enabled(text, boolean) IS
+'Switches a rule off or on; events that come while it is off are not caught up. EQ025 if there is no such rule.';
+
+/* drop_rule: removes a rule. Errors: EQ025 no such rule. */
+CREATE FUNCTION drop_rule(name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	DELETE FROM event_queue.rule WHERE name = $1;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION drop_rule(text) IS 'Removes a rule; jobs that it made stay. EQ025 if there is no such rule.';
+
+CREATE FUNCTION last_position() RETURNS bigint
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_last_position_sql';
+COMMENT ON FUNCTION last_position() IS 'The highest position that any append has taken, committed or not.';
+
+/*
+ * register_handler: has the executors run a queue's jobs inside the database.
+ *
+ * Arguments: job_name '*' is every job of the queue that has no handler of its
+ * own; function takes one argument of type event_queue.claimed_job and returns
+ * void or jsonb (the job's result); it is found by the caller's search_path and
+ * runs as the caller, with search_path pg_catalog and its own schema.
+ * time_limit defaults to nine tenths of the queue's lease.
+ * Registering the same queue and job name again replaces the handler.
+ * Errors: EQ006 name, EQ010 no such queue, EQ020 no such function, EQ021 wrong
+ * signature, EQ026 time_limit not positive, 42501 no right to call it.
+ */
+CREATE FUNCTION register_handler(
+	queue text, job_name text, function text, time_limit interval DEFAULT NULL)
+RETURNS int
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_handler';
+COMMENT ON FUNCTION register_handler(text, text, text, interval) IS
+'Has the background workers run jobs of a queue by a SQL function that takes an event_queue.claimed_job.';
+
+/* unregister_handler: undoes register_handler. Errors: EQ010, EQ025. */
+CREATE FUNCTION unregister_handler(queue text, job_name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	DELETE FROM event_queue.handler h
+	WHERE h.queue_id = event_queue.queue_id_of($1) AND h.job_name = $2;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025',
+			MESSAGE = format('queue "%s" has no handler for job "%s"', $1, $2);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION unregister_handler(text, text) IS
+'Removes a handler; its jobs wait for another one or for outside workers.';
+
+CREATE VIEW rules AS
+	SELECT r.rule_id, r.name, r.owner, r.tenant_id, r.event_pattern, r.condition,
+		q.name AS queue, r.job_name, r.payload, r.delay, r.priority, r.function, r.enabled, r.start_position, r.created_at
+	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
+COMMENT ON VIEW rules IS 'Automation rules.';
+
+CREATE VIEW handlers AS
+	SELECT h.handler_id, q.name AS queue, h.job_name, h.owner, h.function, h.time_limit, h.created_at
+	FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id);
+COMMENT ON VIEW handlers IS 'Functions that run jobs inside the database.';

@@ -1,0 +1,292 @@
+/*
+ * watermark.c: positions of events, and up to which one a reader may go.
+ *
+ * Positions are taken when events are appended; transactions commit in another
+ * order.  A reader that trusts the highest position it can see would skip the
+ * events of a transaction that took lower ones and is still open.  So each
+ * backend has a slot in shared memory with the lowest position that its open
+ * transaction took, and
+ *
+ *		watermark = lowest of all slots of this database - 1,
+ *					or the last position taken, if all slots are empty.
+ *
+ * Why that is right: taking a position and filling the slot is one critical
+ * section (position_mutex), and the watermark reads the last position taken
+ * under the same mutex before it looks at the slots.  So each position up to
+ * that one has its slot filled, or its transaction has ended; and slots are
+ * cleared by callbacks that run after a commit or abort is visible.  A reader
+ * takes the watermark first and its snapshot after: what committed below the
+ * watermark is in the snapshot.  The slots are read without the mutex: one
+ * that is filled meanwhile holds a higher position.
+ *
+ * A position is never given twice, also after a crash: they come in blocks,
+ * each from one nextval of the sequence event_position (INCREMENT BY 8192),
+ * whose WAL record is flushed before the first position of the block is used.
+ * What a restart leaves of a block is skipped.
+ *
+ * Only a transaction that appended can hold the watermark back.  A rolled-back
+ * savepoint leaves its position unused, and its slot filled until the end of
+ * the transaction: late, never wrong.  PREPARE TRANSACTION is refused after an
+ * append (event_queue.c), since the slot would outlive its session.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "commands/sequence.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "store/store.h"
+#include "table/table.h"
+
+PG_FUNCTION_INFO_V1(eq_watermark_sql);
+PG_FUNCTION_INFO_V1(eq_last_position_sql);
+PG_FUNCTION_INFO_V1(eq_open_appends);
+PG_FUNCTION_INFO_V1(eq_skip_positions);
+
+#define POSITION_BLOCK	8192	/* event_position's INCREMENT */
+
+static EqAppender *
+my_appender(void)
+{
+	return &eq_shared->appenders[EQ_MY_PROC_NUMBER];
+}
+
+/* The first position that the sequence has not yet handed out in a block. */
+static int64
+first_position_left(void)
+{
+	EqSpi		spi;
+	int64		last_value;
+	bool		isnull;
+
+	PushActiveSnapshot(GetLatestSnapshot());	/* workers may have none yet */
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute("SELECT CASE WHEN is_called THEN last_value + 8192 ELSE last_value END"
+					" FROM event_queue.event_position", true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not read sequence event_position");
+	last_value = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	return last_value;
+}
+
+/*
+ * After a start of the server: nothing is given yet, and all that was given
+ * before lies below the sequence.
+ */
+static void
+prepare_positions(EqDatabase *db)
+{
+	bool		ready;
+	int64		first;
+
+	SpinLockAcquire(&db->position_mutex);
+	ready = db->positions_ready;
+	SpinLockRelease(&db->position_mutex);
+	if (ready)
+		return;
+
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+				 errmsg("the watermark is not known on a standby"),
+				 errhint("Ask the primary.")));
+
+	eq_lock_key(EQ_LOCK_POSITIONS, 0);
+	first = first_position_left();
+	SpinLockAcquire(&db->position_mutex);
+	if (!db->positions_ready)
+	{
+		db->next_position = first;
+		db->block_end = first - 1;
+		db->positions_ready = true;
+	}
+	SpinLockRelease(&db->position_mutex);
+	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
+}
+
+/* Gets the next block, unless someone else just did. */
+static void
+extend_positions(EqDatabase *db)
+{
+	int64		first;
+	bool		exhausted;
+
+	eq_lock_key(EQ_LOCK_POSITIONS, 0);
+	SpinLockAcquire(&db->position_mutex);
+	exhausted = db->next_position > db->block_end;
+	SpinLockRelease(&db->position_mutex);
+	if (exhausted)
+	{
+		/* By its OID and without a check: the caller has no rights on it. */
+		first = nextval_internal(eq_relation_oid(EQ_EVENT_POSITION), false);
+		XLogFlush(XactLastRecEnd);
+
+		SpinLockAcquire(&db->position_mutex);
+		db->next_position = Max(first, db->next_position);
+		db->block_end = first + POSITION_BLOCK - 1;
+		SpinLockRelease(&db->position_mutex);
+	}
+	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
+}
+
+/*
+ * The next position.  From here to the end of the transaction it holds the
+ * watermark back.
+ */
+int64
+eq_take_position(void)
+{
+	EqDatabase *db = eq_database();
+	EqAppender *me = my_appender();
+	int64		position = 0;
+
+	prepare_positions(db);
+	me->dboid = MyDatabaseId;
+	me->pid = MyProcPid;
+
+	while (position == 0)
+	{
+		SpinLockAcquire(&db->position_mutex);
+		if (db->next_position <= db->block_end)
+		{
+			position = db->next_position++;
+			if (pg_atomic_read_u64(&me->lowest_position) == 0)
+				pg_atomic_write_u64(&me->lowest_position, position);
+		}
+		SpinLockRelease(&db->position_mutex);
+
+		if (position == 0)
+			extend_positions(db);
+	}
+	return position;
+}
+
+/* Has this transaction taken a position? */
+bool
+eq_has_open_append(void)
+{
+	return pg_atomic_read_u64(&my_appender()->lowest_position) != 0;
+}
+
+/* End of transaction, after it is visible.  True if it had taken positions. */
+bool
+eq_release_positions(void)
+{
+	EqAppender *me;
+
+	if (MyProc == NULL || EQ_MY_PROC_NUMBER >= eq_shared->max_appenders)
+		return false;
+	me = my_appender();
+	if (pg_atomic_read_u64(&me->lowest_position) == 0)
+		return false;
+	/* A full barrier: who sees the empty slot sees the commit, too. */
+	pg_atomic_exchange_u64(&me->lowest_position, 0);
+	return true;
+}
+
+/* The last position taken by anyone, committed or not. */
+int64
+eq_last_position(void)
+{
+	EqDatabase *db = eq_database();
+	int64		last;
+
+	prepare_positions(db);
+	SpinLockAcquire(&db->position_mutex);
+	last = db->next_position - 1;
+	SpinLockRelease(&db->position_mutex);
+	return last;
+}
+
+/* Take this first and the snapshot after. */
+int64
+eq_watermark(void)
+{
+	int64		watermark = eq_last_position();
+
+	pg_memory_barrier();
+	for (int i = 0; i < eq_shared->max_appenders; i++)
+	{
+		EqAppender *appender = &eq_shared->appenders[i];
+		int64		lowest = pg_atomic_read_u64(&appender->lowest_position);
+
+		if (lowest != 0 && lowest <= watermark && appender->dboid == MyDatabaseId)
+			watermark = lowest - 1;
+	}
+	pg_memory_barrier();
+	return watermark;
+}
+
+Datum
+eq_watermark_sql(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(eq_watermark());
+}
+
+Datum
+eq_last_position_sql(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(eq_last_position());
+}
+
+Datum
+eq_open_appends(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < eq_shared->max_appenders; i++)
+	{
+		EqAppender *appender = &eq_shared->appenders[i];
+		int64		lowest = pg_atomic_read_u64(&appender->lowest_position);
+		Datum		values[2];
+		bool		nulls[2] = {false, false};
+
+		if (lowest == 0 || appender->dboid != MyDatabaseId)
+			continue;
+		values[0] = Int32GetDatum(appender->pid);
+		values[1] = Int64GetDatum(lowest);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* After rows were loaded beside append: what comes next lies above them. */
+Datum
+eq_skip_positions(PG_FUNCTION_ARGS)
+{
+	int64		up_to = PG_GETARG_INT64(0);
+	EqDatabase *db = eq_database();
+
+	prepare_positions(db);
+	eq_lock_key(EQ_LOCK_POSITIONS, 0);
+	if (db->block_end < up_to)
+	{
+		int64		first = first_position_left();
+
+		if (first <= up_to)
+		{
+			(void) DirectFunctionCall2(setval_oid,
+									   ObjectIdGetDatum(eq_relation_oid(EQ_EVENT_POSITION)),
+									   Int64GetDatum(up_to));
+			XLogFlush(XactLastRecEnd);
+		}
+	}
+	SpinLockAcquire(&db->position_mutex);
+	db->next_position = Max(db->next_position, up_to + 1);
+	SpinLockRelease(&db->position_mutex);
+	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,151 @@
+/*
+ * grants.sql: one function for each kind of role.  Last in the script, since
+ * it names what all other parts made.
+ */
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION version(), check_name(text, text, int), current_tenant(), resolve_tenant(text),
+	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
+	event_as_json(event_store) TO PUBLIC;
+
+/*
+ * grant_access: what the four grant functions share: use of the schema, and
+ * the binding to a tenant.
+ */
+CREATE FUNCTION grant_access(role regrole, tenant_id text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	role_name text := (SELECT rolname FROM pg_roles WHERE oid = $1);
+	bound_to text;
+BEGIN
+	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', role_name);
+	SELECT t.tenant_id INTO bound_to FROM event_queue.tenant_role t WHERE t.role_name = grant_access.role_name;
+	IF $2 IS NOT NULL THEN
+		PERFORM event_queue.check_name('tenant', $2);
+		IF bound_to IS NOT NULL AND bound_to <> $2 THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ003',
+				MESSAGE = format('role "%s" is bound to another tenant', role_name),
+				HINT = 'Take its rights away with event_queue.revoke_access first.';
+		END IF;
+		INSERT INTO event_queue.tenant_role VALUES (role_name, $2) ON CONFLICT DO NOTHING;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION grant_access(regrole, text) IS 'Internal. What the grant functions share.';
+
+/*
+ * grant_producer: the role may append events, enqueue jobs, and read events.
+ * Arguments: tenant_id binds the role, and the members of the role, to one
+ * tenant; NULL trusts it with all.
+ * Errors: EQ003 the role is bound to another tenant, EQ006 tenant, 42704 no
+ * such role, 42501 unless the caller owns the extension or is a superuser.
+ */
+CREATE FUNCTION grant_producer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	PERFORM event_queue.grant_access(role, tenant_id);
+	EXECUTE format('GRANT SELECT ON event_queue.event_store TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		event_queue.append(text, text, text, jsonb, text, uuid, jsonb, text),
+		event_queue.append(text, text, text, jsonb, int, uuid, jsonb, text),
+		event_queue.aggregate_version(text, text, text),
+		event_queue.read_aggregate(text, text, int, int, text),
+		event_queue.read_all(bigint, int, text), event_queue.watermark(),
+		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text)
+		TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION grant_producer(regrole, text) IS
+'Lets a role append events, enqueue jobs and read events; with a tenant, of this tenant only.';
+
+/*
+ * grant_worker: the role may claim and settle jobs.  Arguments and errors as
+ * grant_producer.
+ */
+CREATE FUNCTION grant_worker(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	PERFORM event_queue.grant_access(role, tenant_id);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		event_queue.claim(text, int, text, interval, text[], text),
+		event_queue.complete(bigint, uuid, jsonb),
+		event_queue.fail(bigint, uuid, text, text, text, interval, boolean),
+		event_queue.release(bigint, uuid, interval),
+		event_queue.extend_lease(bigint, uuid, interval)
+		TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION grant_worker(regrole, text) IS
+'Lets a role claim, complete, fail and release jobs; with a tenant, of this tenant only.';
+
+/*
+ * grant_observer: the role may read everything of the extension and change
+ * nothing.  Arguments and errors as grant_producer.
+ */
+CREATE FUNCTION grant_observer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	PERFORM event_queue.grant_access(role, tenant_id);
+	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.queue, event_queue.job,
+		event_queue.dead_letter, event_queue.job_history, event_queue.rule, event_queue.handler,
+		event_queue.schedule, event_queue.channel, event_queue.rule_checkpoint,
+		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
+		event_queue.rules, event_queue.handlers, event_queue.watermark_blockers TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		event_queue.aggregate_version(text, text, text),
+		event_queue.read_aggregate(text, text, int, int, text),
+		event_queue.read_all(bigint, int, text), event_queue.watermark(), event_queue.last_position(),
+		event_queue.open_appends(), event_queue.queue_counters(), event_queue.workers(),
+		event_queue.health(), event_queue.queue_id_of(text) TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION grant_observer(regrole, text) IS
+'Lets a role read events, jobs, dead letters, status and health; with a tenant, rows of this tenant only.';
+
+/*
+ * grant_admin: the role may call every function and change the configuration.
+ * An admin is trusted with all tenants.  It still can't change events.
+ * Errors: as grant_producer.
+ */
+CREATE FUNCTION grant_admin(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	PERFORM event_queue.grant_producer(role);
+	PERFORM event_queue.grant_worker(role);
+	PERFORM event_queue.grant_observer(role);
+	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON event_queue.queue, event_queue.job,
+		event_queue.dead_letter, event_queue.job_history, event_queue.queue_limit, event_queue.queue_active,
+		event_queue.schedule, event_queue.channel TO %s', role);
+	-- Not INSERT: who could name the owner of a rule or handler could run code as that role.
+	EXECUTE format('GRANT SELECT, DELETE ON event_queue.rule, event_queue.handler TO %s', role);
+	EXECUTE format('GRANT UPDATE (enabled, start_position) ON event_queue.rule TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA event_queue TO %s', role);
+	EXECUTE format('REVOKE EXECUTE ON FUNCTION event_queue.skip_positions(bigint),
+		event_queue.grant_access(regrole, text), event_queue.grant_producer(regrole, text),
+		event_queue.grant_worker(regrole, text), event_queue.grant_observer(regrole, text),
+		event_queue.grant_admin(regrole), event_queue.revoke_access(regrole) FROM %s', role);
+END
+$$;
+COMMENT ON FUNCTION grant_admin(regrole) IS
+'Lets a role do all that the functions offer: queues, rules, handlers, schedules, dead letters, of every tenant.';
+
+/*
+ * revoke_access: takes away all that the grant functions gave, and the binding
+ * to a tenant.  Errors: 42704 no such role.
+ */
+CREATE FUNCTION revoke_access(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM %s', role);
+	EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA event_queue FROM %s', role);
+	EXECUTE format('REVOKE ALL ON SCHEMA event_queue FROM %s', role);
+	DELETE FROM event_queue.tenant_role t
+	WHERE t.role_name = (SELECT rolname FROM pg_roles WHERE oid = role);
+END
+$$;
+COMMENT ON FUNCTION revoke_access(regrole) IS
+'Takes away all that the grant functions gave to a role, and its binding to a tenant.';
+
+REVOKE ALL ON FUNCTION grant_access(regrole, text), grant_producer(regrole, text), grant_worker(regrole, text),
+	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole) FROM PUBLIC;

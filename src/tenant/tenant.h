@@ -1,0 +1,18 @@
+/*
+ * tenant.h: whose rows a session may touch, and what names may look like.
+ */
+#ifndef EQ_TENANT_H
+#define EQ_TENANT_H
+
+#include "postgres.h"
+
+/* The tenant that the session is confined to, or NULL; palloc'd or static. */
+extern const char *eq_confined_tenant(void);
+
+/* The tenant that a call acts for; argument may be NULL. */
+extern const char *eq_resolve_tenant(const char *argument);
+
+/* EQ006 unless the value is a good name. */
+extern void eq_check_name(const char *what, const char *value, int max_bytes);
+
+#endif							/* EQ_TENANT_H */

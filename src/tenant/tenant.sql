@@ -1,0 +1,46 @@
+/*
+ * tenant.sql: which tenant a session acts for.
+ *
+ * A role may be bound to one tenant (grant_producer(role, tenant) and its
+ * kin); then nothing that it sets or passes can reach another tenant's rows.
+ * An unbound role is trusted with all tenants: the setting event_queue.tenant
+ * narrows its session to one, and without the setting each call names its own.
+ */
+
+CREATE TABLE tenant_role (
+	role_name	text PRIMARY KEY,
+	tenant_id	text NOT NULL
+);
+COMMENT ON TABLE tenant_role IS
+'Roles that are bound to one tenant; members of such a role are bound too. Written by the grant functions.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON tenant_role
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+SELECT pg_catalog.pg_extension_config_dump('tenant_role', '');
+
+/*
+ * current_tenant: the tenant that the session is confined to, or NULL.
+ * Errors: EQ003 if the setting contradicts the role's binding.
+ */
+CREATE FUNCTION current_tenant() RETURNS text
+LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_current_tenant';
+COMMENT ON FUNCTION current_tenant() IS
+'The tenant this session is confined to, by its role or by the setting event_queue.tenant; NULL if it is confined to none.';
+
+/*
+ * resolve_tenant: the tenant that a call acts for.
+ * Result: the argument, else the session's tenant, else 'default'.
+ * Errors: EQ003 if the argument is not the tenant that the session is confined
+ * to; EQ004 if event_queue.require_tenant is on and there is none.
+ */
+CREATE FUNCTION resolve_tenant(tenant_id text DEFAULT NULL) RETURNS text
+LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_resolve_tenant_sql';
+COMMENT ON FUNCTION resolve_tenant(text) IS
+'The tenant a call acts for: the argument, else the session''s tenant, else "default". EQ003 if it is not the session''s, EQ004 if one is required and none is given.';
+
+/*
+ * tenant_visible: the row security rule of every table with a tenant_id.
+ */
+CREATE FUNCTION tenant_visible(tenant_id text) RETURNS boolean
+LANGUAGE C STABLE LEAKPROOF PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_tenant_visible';
+COMMENT ON FUNCTION tenant_visible(text) IS
+'True if the session may see rows of this tenant; the row security policies of all tables use it.';

@@ -1,0 +1,331 @@
+/*
+ * wake.c: who is waiting and who to wake.
+ *
+ * NOTIFY inside a transaction holds a cluster-wide lock across its commit.  So
+ * a transaction only remembers here which queues it touched; when its commit
+ * is visible, the callback raises flags in shared memory and sets the latch of
+ * the database's scheduler, which wakes executors and sends one NOTIFY for
+ * many commits.  The marks of an aborted subtransaction are forgotten with it.
+ *
+ * Counters travel with the same marks, so that they count what was committed.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "wake/wake.h"
+
+PG_FUNCTION_INFO_V1(eq_config_changed);
+PG_FUNCTION_INFO_V1(eq_jobs_loaded);
+PG_FUNCTION_INFO_V1(eq_notify_change);
+
+/* What one (sub)transaction did to one queue or channel. */
+typedef struct Mark
+{
+	SubTransactionId subid;
+	EqWakeSlot *slot;			/* NULL: no slot was free, or config */
+	bool		wake;
+	bool		everywhere;
+	bool		config;
+	int64		counts[EQ_COUNTERS];
+} Mark;
+
+/* Lives in TopMemoryContext, as callbacks at the end of a transaction need it. */
+static Mark *marks = NULL;
+static int	n_marks = 0;
+static int	max_marks = 0;
+
+/* The slot of a queue (id > 0) or channel (id < 0); NULL if none is free. */
+static EqWakeSlot *
+find_slot(int32 id)
+{
+	static EqWakeSlot *last = NULL;
+	EqWakeSlot *found = NULL;
+
+	if (last && last->id == id)
+		return last;			/* of this database, so it stays */
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < eq_max_queues && found == NULL; i++)
+	{
+		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+
+		if (!pg_atomic_read_u32(&slot->key_set))
+			break;				/* slots are filled from the start */
+		if (slot->dboid == MyDatabaseId && slot->id == id)
+			found = slot;
+	}
+	LWLockRelease(eq_shared->lock);
+
+	if (found == NULL)
+	{
+		EqWakeSlot *free_slot = NULL;
+
+		LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+		for (int i = 0; i < eq_max_queues && found == NULL; i++)
+		{
+			EqWakeSlot *slot = &eq_shared->wake_slots[i];
+
+			if (free_slot == NULL && !OidIsValid(slot->dboid))
+				free_slot = slot;
+			if (!pg_atomic_read_u32(&slot->key_set))
+				break;
+			if (slot->dboid == MyDatabaseId && slot->id == id)
+				found = slot;
+		}
+		if (found == NULL && free_slot != NULL)
+		{
+			free_slot->dboid = MyDatabaseId;
+			free_slot->id = id;
+			pg_atomic_write_u32(&free_slot->pending, 0);
+			for (int c = 0; c < EQ_COUNTERS; c++)
+				pg_atomic_write_u64(&free_slot->counters[c], 0);
+			pg_atomic_write_u32(&free_slot->key_set, 1);
+			found = free_slot;
+		}
+		LWLockRelease(eq_shared->lock);
+	}
+
+	if (found)
+		last = found;
+	return found;
+}
+
+/* This subtransaction's mark for a slot, made if there is none. */
+static Mark *
+get_mark(EqWakeSlot *slot)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	Mark	   *mark;
+
+	for (int i = n_marks - 1; i >= 0; i--)
+	{
+		if (marks[i].slot == slot && marks[i].subid == subid)
+			return &marks[i];
+	}
+
+	(void) eq_database();		/* take the entry now: it may throw */
+	if (n_marks == max_marks)
+	{
+		int			more = max_marks ? max_marks * 2 : 16;
+
+		if (marks == NULL)
+			marks = MemoryContextAlloc(TopMemoryContext, more * sizeof(Mark));
+		else
+			marks = repalloc(marks, more * sizeof(Mark));
+		max_marks = more;
+	}
+	mark = &marks[n_marks++];
+	memset(mark, 0, sizeof(Mark));
+	mark->subid = subid;
+	mark->slot = slot;
+	return mark;
+}
+
+/* After commit, have the scheduler look at this queue. */
+void
+eq_wake_queue(int32 queue_id)
+{
+	EqWakeSlot *slot = find_slot(queue_id);
+	Mark	   *mark = get_mark(slot);
+
+	mark->wake = true;
+	if (slot == NULL)
+		mark->everywhere = true;
+}
+
+/* After commit, add to a counter of this queue. */
+void
+eq_count(int32 queue_id, EqCounter counter, int64 n)
+{
+	EqWakeSlot *slot = find_slot(queue_id);
+
+	if (slot)
+		get_mark(slot)->counts[counter] += n;
+}
+
+/* After commit, have the workers read their configuration again. */
+void
+eq_note_config_changed(void)
+{
+	get_mark(NULL)->config = true;
+}
+
+void
+eq_queue_channel(const char *queue_name, char *channel)
+{
+	snprintf(channel, NAMEDATALEN, "event_queue.%s", queue_name);
+}
+
+/* event_queue.notify = transaction: for who has no workers in the database. */
+void
+eq_notify_in_transaction(const char *queue_name)
+{
+	char		channel[NAMEDATALEN];
+
+	eq_queue_channel(queue_name, channel);
+	Async_Notify(channel, "");
+}
+
+static void
+set_latch_of(uint32 proc_number_plus_one)
+{
+	/* If the process has just ended, its successor gets a wake-up too many. */
+	if (proc_number_plus_one > 0)
+		SetLatch(&ProcGlobal->allProcs[proc_number_plus_one - 1].procLatch);
+}
+
+void
+eq_wake_scheduler(EqDatabase *db)
+{
+	set_latch_of(pg_atomic_read_u32(&db->scheduler));
+}
+
+/* Takes effect at once: events may have come below the watermark. */
+void
+eq_wake_rules(void)
+{
+	EqDatabase *db = eq_database();
+
+	pg_atomic_write_u32(&db->events_pending, 1);
+	pg_memory_barrier();
+	eq_wake_scheduler(db);
+}
+
+void
+eq_wake_at_commit(void)
+{
+	EqDatabase *db;
+	bool		wake = false;
+
+	if (n_marks == 0)
+		return;
+
+	db = eq_database();			/* taken before: can't throw */
+	for (int i = 0; i < n_marks; i++)
+	{
+		Mark	   *mark = &marks[i];
+
+		for (int c = 0; mark->slot && c < EQ_COUNTERS; c++)
+		{
+			if (mark->counts[c] != 0)
+				pg_atomic_fetch_add_u64(&mark->slot->counters[c], mark->counts[c]);
+		}
+		if (mark->wake && mark->slot)
+		{
+			pg_atomic_write_u32(&mark->slot->pending, 1);
+			pg_atomic_write_u32(&db->jobs_pending, 1);
+			wake = true;
+		}
+		if (mark->everywhere)
+		{
+			pg_atomic_write_u32(&db->look_everywhere, 1);
+			wake = true;
+		}
+		if (mark->config)
+		{
+			pg_atomic_fetch_add_u32(&db->config_generation, 1);
+			/* CREATE EXTENSION: no scheduler yet, so ask for one. */
+			if (pg_atomic_read_u32(&db->scheduler) == 0)
+			{
+				pg_atomic_write_u32(&eq_shared->probe, 1);
+				set_latch_of(pg_atomic_read_u32(&eq_shared->launcher));
+			}
+			wake = true;
+		}
+	}
+	n_marks = 0;
+
+	if (wake)
+	{
+		pg_memory_barrier();
+		eq_wake_scheduler(db);
+	}
+}
+
+void
+eq_forget_wakes(void)
+{
+	n_marks = 0;
+}
+
+void
+eq_forget_subxact_wakes(SubTransactionId subid)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < n_marks; i++)
+	{
+		if (marks[i].subid != subid)
+			marks[kept++] = marks[i];
+	}
+	n_marks = kept;
+}
+
+/* The parent may then have two marks for a slot; both count. */
+void
+eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent)
+{
+	for (int i = 0; i < n_marks; i++)
+	{
+		if (marks[i].subid == subid)
+			marks[i].subid = parent;
+	}
+}
+
+/* For the scheduler: is the flag of this queue or channel up?  Lowers it. */
+bool
+eq_take_pending(int32 id)
+{
+	EqWakeSlot *slot = find_slot(id);
+
+	return slot == NULL || pg_atomic_exchange_u32(&slot->pending, 0) != 0;
+}
+
+/*
+ * Trigger on configuration tables: sessions drop what they cached of the
+ * table, workers read it again.
+ */
+Datum
+eq_config_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "config_changed: not called by trigger manager");
+	CacheInvalidateRelcache(trigger->tg_relation);
+	eq_note_config_changed();
+	PG_RETURN_POINTER(NULL);
+}
+
+/* Trigger on table job: jobs came or changed by plain SQL. */
+Datum
+eq_jobs_loaded(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "jobs_loaded: not called by trigger manager");
+	get_mark(NULL)->everywhere = true;
+	PG_RETURN_POINTER(NULL);
+}
+
+/* Trigger of notify_on: the argument is the channel's number. */
+Datum
+eq_notify_change(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || trigger->tg_trigger->tgnargs != 1)
+		elog(ERROR, "notify_change: not called by a trigger of notify_on");
+	eq_wake_queue(-pg_strtoint32(trigger->tg_trigger->tgargs[0]));
+	PG_RETURN_POINTER(NULL);
+}

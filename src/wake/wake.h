@@ -1,0 +1,30 @@
+/*
+ * wake.h: marks that a transaction collects and that take effect at commit:
+ * who is to be woken, and what is to be counted.
+ */
+#ifndef EQ_WAKE_H
+#define EQ_WAKE_H
+
+#include "event_queue.h"
+
+/* During a transaction (may throw). */
+extern void eq_wake_queue(int32 queue_id);
+extern void eq_count(int32 queue_id, EqCounter counter, int64 n);
+extern void eq_note_config_changed(void);
+extern void eq_notify_in_transaction(const char *queue_name);
+
+/* At its end; never throw. */
+extern void eq_wake_at_commit(void);
+extern void eq_forget_wakes(void);
+extern void eq_forget_subxact_wakes(SubTransactionId subid);
+extern void eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent);
+extern void eq_wake_rules(void);
+
+/* For workers. */
+extern void eq_wake_scheduler(EqDatabase *db);
+extern bool eq_take_pending(int32 id);
+
+/* The NOTIFY channel of a queue, in a buffer of NAMEDATALEN. */
+extern void eq_queue_channel(const char *queue_name, char *channel);
+
+#endif							/* EQ_WAKE_H */

@@ -1,0 +1,113 @@
+/*
+ * wake.sql: triggers for users' own tables.
+ *
+ * A NOTIFY inside a writing transaction takes a lock that all databases of the
+ * server share, until its commit is done.  So the trigger only marks its
+ * channel in shared memory; after commit the scheduler is woken, and sends one
+ * NOTIFY for as many writes as came in the meantime.
+ */
+
+CREATE TABLE channel (
+	channel_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name		text NOT NULL CONSTRAINT channel_name_key UNIQUE
+);
+COMMENT ON TABLE channel IS 'Channels that notify_on serves.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON channel
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+SELECT pg_catalog.pg_extension_config_dump('channel', '');
+SELECT pg_catalog.pg_extension_config_dump('channel_channel_id_seq', '');
+
+CREATE FUNCTION notify_change() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_notify_change';
+COMMENT ON FUNCTION notify_change() IS
+'Trigger of notify_on: after commit, has the scheduler send one NOTIFY on the channel whose number is the argument.';
+
+/*
+ * notify_on: after every committed change of the table, listeners of the
+ * channel are notified; changes that come close together share one NOTIFY.
+ * Arguments: channel at most 63 bytes.
+ * Errors: EQ006 channel name; 42501 if the caller does not own the table;
+ * 42710 if the table has the trigger already.
+ */
+CREATE FUNCTION notify_on("table" regclass, channel text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	this_id int;
+BEGIN
+	PERFORM event_queue.check_name('channel name', channel, 63);
+	INSERT INTO event_queue.channel (name) VALUES (channel) ON CONFLICT DO NOTHING;
+	SELECT c.channel_id INTO STRICT this_id FROM event_queue.channel c WHERE c.name = $2;
+	EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+				   'FOR EACH STATEMENT EXECUTE FUNCTION event_queue.notify_change(%s)',
+				   'event_queue_notify_' || this_id, "table", this_id);
+END
+$$;
+COMMENT ON FUNCTION notify_on(regclass, text) IS
+'Notifies listeners of the channel after every committed change of the table, without NOTIFY''s commit lock.';
+
+/*
+ * record_change: trigger of record_changes.  Arguments: aggregate type, id
+ * column, tenant column or '', event prefix.
+ */
+CREATE FUNCTION record_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	new_row jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
+	old_row jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;
+	this_row jsonb := coalesce(new_row, old_row);
+	data jsonb;
+BEGIN
+	IF TG_OP = 'UPDATE' AND new_row = old_row THEN
+		RETURN NULL;
+	END IF;
+	data := CASE TG_OP
+		WHEN 'INSERT' THEN jsonb_build_object('new', new_row)
+		WHEN 'DELETE' THEN jsonb_build_object('old', old_row)
+		ELSE jsonb_build_object('new', new_row, 'old', old_row, 'changed',
+			(SELECT jsonb_agg(n.key ORDER BY n.key) FROM jsonb_each(new_row) n
+			 WHERE n.value IS DISTINCT FROM old_row -> n.key)) END;
+	PERFORM event_queue.append(TG_ARGV[0], this_row ->> TG_ARGV[1],
+		TG_ARGV[3] || CASE TG_OP WHEN 'INSERT' THEN '.inserted' WHEN 'UPDATE' THEN '.updated' ELSE '.deleted' END,
+		data, metadata => jsonb_build_object('table', TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME),
+		tenant_id => CASE WHEN TG_ARGV[2] <> '' THEN this_row ->> TG_ARGV[2] END);
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION record_change() IS
+'Trigger of record_changes: appends an event for the changed row, with the rights of whoever changes it.';
+
+/*
+ * record_changes: from now on every row change of the table appends an event
+ * PREFIX.inserted, PREFIX.updated or PREFIX.deleted with data {new, old,
+ * changed}, in the writer's transaction.  An UPDATE that changes nothing
+ * appends nothing.  Whoever writes to the table needs grant_producer.
+ * Arguments: id_column holds the aggregate's id; tenant_column the tenant
+ * (default: the session's); event_prefix defaults to aggregate_type.
+ * Errors: EQ006 name, 42703 no such column, 42501 not the table's owner, 42710
+ * the table records already.
+ */
+CREATE FUNCTION record_changes(
+	"table" regclass, aggregate_type text, id_column name,
+	tenant_column name DEFAULT NULL, event_prefix text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	missing name;
+BEGIN
+	PERFORM event_queue.check_name('aggregate type', aggregate_type);
+	PERFORM event_queue.check_name('event prefix', coalesce(event_prefix, aggregate_type), 240);
+	SELECT c INTO missing FROM unnest(ARRAY[id_column, tenant_column]) c
+	WHERE (c IS NOT NULL OR id_column IS NULL) AND NOT EXISTS (SELECT FROM pg_attribute a
+		WHERE a.attrelid = "table" AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped);
+	IF FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = format('column "%s" of table %s does not exist', missing, "table");
+	END IF;
+	EXECUTE format('CREATE TRIGGER event_queue_record_changes AFTER INSERT OR UPDATE OR DELETE ON %s '
+				   'FOR EACH ROW EXECUTE FUNCTION event_queue.record_change(%L, %L, %L, %L)',
+				   "table", aggregate_type, id_column, coalesce(tenant_column, ''),
+				   coalesce(event_prefix, aggregate_type));
+END
+$$;
+COMMENT ON FUNCTION record_changes(regclass, text, name, name, text) IS
+'Appends an event for every row change of a table: PREFIX.inserted, .updated, .deleted.';

@@ -1,0 +1,331 @@
+/*
+ * launcher.c: finds the databases that have the extension and keeps one
+ * scheduler running in each.
+ *
+ * It has no database of its own, since only a session inside a database can
+ * see whether the extension is there; so it starts a scheduler in each
+ * database once, and one that finds nothing ends with a note in shared memory
+ * (the database has no entry).  After that, CREATE EXTENSION sets the
+ * launcher's latch.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "compat.h"
+#include "event_queue.h"
+#include "worker/worker.h"
+
+#define NAP_MS			10000
+#define RESTART_US		(2 * USECS_PER_SEC)
+
+/* What the launcher knows of a database. */
+typedef struct Known
+{
+	Oid			dboid;			/* hash key */
+	bool		seen;			/* in pg_database, this time */
+	bool		probed;			/* a scheduler has been there */
+	BackgroundWorkerHandle *handle; /* NULL: none started */
+	TimestampTz started_at;
+} Known;
+
+static HTAB *known_databases;
+
+void
+eq_register_launcher(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 5;
+	strlcpy(worker.bgw_library_name, "event_queue", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "eq_launcher_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "event_queue launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "event_queue launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
+
+/* May workers run in this database, by event_queue.databases? */
+static bool
+is_allowed(const char *dbname)
+{
+	List	   *names;
+	ListCell   *cell;
+
+	if (eq_databases == NULL || eq_databases[0] == '\0')
+		return true;
+	if (!SplitIdentifierString(pstrdup(eq_databases), ',', &names))
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid list in setting event_queue.databases")));
+		return false;
+	}
+	foreach(cell, names)
+	{
+		if (strcmp(lfirst(cell), dbname) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Marks the databases that are there; as autovacuum's launcher reads them. */
+static void
+look_at_databases(void)
+{
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database db = (Form_pg_database) GETSTRUCT(tuple);
+		Known	   *known;
+		bool		found;
+
+		if (!db->datallowconn || db->datistemplate || !is_allowed(NameStr(db->datname)))
+			continue;
+		known = hash_search(known_databases, &db->oid, HASH_ENTER, &found);
+		if (!found)
+		{
+			known->probed = false;
+			known->handle = NULL;
+			known->started_at = 0;
+		}
+		known->seen = true;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+}
+
+/* Gives back what a dropped database held in shared memory. */
+static void
+forget_database(Oid dboid)
+{
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eq_max_databases; i++)
+	{
+		if (eq_shared->databases[i].dboid == dboid)
+			eq_shared->databases[i].dboid = InvalidOid;
+	}
+	for (int i = 0; i < eq_max_queues; i++)
+	{
+		if (eq_shared->wake_slots[i].dboid == dboid)
+		{
+			eq_shared->wake_slots[i].dboid = InvalidOid;
+			eq_shared->wake_slots[i].id = 0;
+		}
+	}
+	LWLockRelease(eq_shared->lock);
+}
+
+static void
+keep_schedulers_running(void)
+{
+	HASH_SEQ_STATUS seq;
+	Known	   *known;
+	bool		probe = pg_atomic_exchange_u32(&eq_shared->probe, 0) != 0;
+
+	hash_seq_init(&seq, known_databases);
+	while ((known = hash_seq_search(&seq)) != NULL)
+		known->seen = false;
+	look_at_databases();
+
+	hash_seq_init(&seq, known_databases);
+	while ((known = hash_seq_search(&seq)) != NULL)
+	{
+		EqDatabase *db = eq_find_database(known->dboid);
+		pid_t		pid;
+
+		if (known->handle &&
+			GetBackgroundWorkerPid(known->handle, &pid) == BGWH_STOPPED)
+		{
+			pfree(known->handle);
+			known->handle = NULL;
+		}
+		if (!known->seen)
+		{
+			/* Not allowed any more, or dropped. */
+			if (known->handle)
+				TerminateBackgroundWorker(known->handle);
+			else
+			{
+				bool		dropped;
+
+				StartTransactionCommand();
+				dropped = get_database_name(known->dboid) == NULL;
+				CommitTransactionCommand();
+				if (dropped)
+					forget_database(known->dboid);
+				hash_search(known_databases, &known->dboid, HASH_REMOVE, NULL);
+			}
+			continue;
+		}
+		if (known->handle)
+			continue;
+		if (db && pg_atomic_read_u32(&db->blocked) > 0)
+			continue;
+		/* Wanted where the extension is, and once where nobody has looked. */
+		if (known->probed && db == NULL && !probe)
+			continue;
+		if (!TimestampDifferenceExceeds(known->started_at, GetCurrentTimestamp(),
+										RESTART_US / 1000) && !(probe && db != NULL))
+			continue;
+		known->started_at = GetCurrentTimestamp();
+		if (eq_start_worker(EQ_WORKER_SCHEDULER, known->dboid, 0, &known->handle))
+			known->probed = true;
+		else
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("event_queue: no free background worker for the scheduler of database %u",
+							known->dboid),
+					 errhint("Raise max_worker_processes and restart the server.")));
+	}
+}
+
+static void
+leave_launcher(int code, Datum arg)
+{
+	pg_atomic_write_u32(&eq_shared->launcher, 0);
+}
+
+void
+eq_launcher_main(Datum arg)
+{
+	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Known)};
+	MemoryContext cycle;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	before_shmem_exit(leave_launcher, (Datum) 0);
+	pg_atomic_write_u32(&eq_shared->launcher, EQ_MY_PROC_NUMBER + 1);
+	pgstat_report_appname("event_queue launcher");
+	known_databases = hash_create("event_queue databases", 32, &ctl, HASH_ELEM | HASH_BLOBS);
+	cycle = AllocSetContextCreate(TopMemoryContext, "event_queue launcher cycle",
+								  ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		/* Handles outlive the cycle: they are allocated by the postmaster's API in the current context. */
+		MemoryContextSwitchTo(TopMemoryContext);
+		keep_schedulers_running();
+		MemoryContextReset(cycle);
+		eq_worker_wait(NAP_MS);
+	}
+}
+
+/*
+ * The database that a utility statement needs empty of other sessions, or
+ * NULL: DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE, CREATE
+ * DATABASE ... TEMPLATE.
+ */
+const char *
+eq_database_emptied_by(Node *stmt)
+{
+	if (IsA(stmt, DropdbStmt))
+		return ((DropdbStmt *) stmt)->dbname;
+	if (IsA(stmt, RenameStmt) && ((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
+		return ((RenameStmt *) stmt)->subname;
+	if (IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt))
+	{
+		List	   *options = IsA(stmt, CreatedbStmt) ? ((CreatedbStmt *) stmt)->options :
+			((AlterDatabaseStmt *) stmt)->options;
+		ListCell   *cell;
+
+		foreach(cell, options)
+		{
+			DefElem    *option = lfirst_node(DefElem, cell);
+
+			if (IsA(stmt, CreatedbStmt) && strcmp(option->defname, "template") == 0 &&
+				option->arg)
+				return defGetString(option);
+			if (IsA(stmt, AlterDatabaseStmt) && strcmp(option->defname, "tablespace") == 0)
+				return ((AlterDatabaseStmt *) stmt)->dbname;
+		}
+	}
+	return NULL;
+}
+
+/*
+ * Ends the workers of a database and keeps them away.  Waits up to five
+ * seconds; whatever is still there then makes the statement fail as any other
+ * session would.  The right to drop the database is checked by the statement
+ * itself, after this: who has no right gets an error, and the workers return.
+ */
+void
+eq_send_workers_away(Oid dboid)
+{
+	EqDatabase *db = eq_find_database(dboid);
+
+	if (db == NULL)
+		return;
+	pg_atomic_fetch_add_u32(&db->blocked, 1);
+	for (int tries = 0; tries < 50; tries++)
+	{
+		int			alive = 0;
+
+		LWLockAcquire(eq_shared->lock, LW_SHARED);
+		for (int i = 0; i < EQ_MAX_WORKERS; i++)
+		{
+			EqWorker   *worker = &eq_shared->workers[i];
+
+			if (worker->kind == EQ_WORKER_NONE || worker->dboid != dboid)
+				continue;
+			alive++;
+			kill(worker->pid, SIGTERM);
+		}
+		LWLockRelease(eq_shared->lock);
+		if (alive == 0)
+			return;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(100000L);
+	}
+}
+
+void
+eq_let_workers_return(Oid dboid)
+{
+	EqDatabase *db = eq_find_database(dboid);
+
+	if (db == NULL)
+		return;
+	if (pg_atomic_read_u32(&db->blocked) > 0)
+		pg_atomic_fetch_sub_u32(&db->blocked, 1);
+	pg_atomic_write_u32(&eq_shared->probe, 1);
+	if (pg_atomic_read_u32(&eq_shared->launcher) > 0)
+		SetLatch(&ProcGlobal->allProcs[pg_atomic_read_u32(&eq_shared->launcher) - 1].procLatch);
+}

@@ -1,0 +1,200 @@
+/*
+ * registry.c: what the background workers share: how they start, are found,
+ * and wait.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/snapmgr.h"
+#include "tcop/tcopprot.h"
+
+#include "compat.h"
+#include "event_queue.h"
+#include "worker/worker.h"
+
+#define BACK_OFF_MS	1000
+
+static EqWorker *my_worker = NULL;
+
+/* On exit, also after an error. */
+static void
+leave_worker(int code, Datum arg)
+{
+	EqDatabase *db = eq_find_database(MyDatabaseId);
+	uint32		me = EQ_MY_PROC_NUMBER + 1;
+
+	if (my_worker == NULL)
+		return;
+	if (db && my_worker->kind == EQ_WORKER_SCHEDULER)
+		(void) pg_atomic_compare_exchange_u32(&db->scheduler, &me, 0);
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	my_worker->kind = EQ_WORKER_NONE;
+	LWLockRelease(eq_shared->lock);
+	my_worker = NULL;
+}
+
+/*
+ * Enters this process.  NULL if another one has the place (kind, index) of
+ * this database, or none is free.
+ */
+EqWorker *
+eq_enter_worker(EqWorkerKind kind, int index)
+{
+	EqWorker   *free_place = NULL;
+	bool		taken = false;
+
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EQ_MAX_WORKERS; i++)
+	{
+		EqWorker   *worker = &eq_shared->workers[i];
+
+		if (worker->kind == EQ_WORKER_NONE)
+		{
+			if (free_place == NULL)
+				free_place = worker;
+		}
+		else if (worker->kind == kind && worker->dboid == MyDatabaseId &&
+				 worker->index == index)
+			taken = true;
+	}
+	if (!taken && free_place != NULL)
+	{
+		free_place->dboid = MyDatabaseId;
+		free_place->index = index;
+		free_place->pid = MyProcPid;
+		free_place->proc_number = EQ_MY_PROC_NUMBER;
+		pg_atomic_write_u32(&free_place->idle, 0);
+		pg_atomic_write_u64(&free_place->jobs_done, 0);
+		pg_atomic_write_u64(&free_place->current_job, 0);
+		free_place->kind = kind;
+		my_worker = free_place;
+	}
+	LWLockRelease(eq_shared->lock);
+
+	if (my_worker != NULL)
+		before_shmem_exit(leave_worker, (Datum) 0);
+	return my_worker;
+}
+
+bool
+eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index)
+{
+	bool		alive = false;
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < EQ_MAX_WORKERS && !alive; i++)
+	{
+		EqWorker   *worker = &eq_shared->workers[i];
+
+		alive = worker->kind == kind && worker->dboid == dboid && worker->index == index;
+	}
+	LWLockRelease(eq_shared->lock);
+	return alive;
+}
+
+/* Sets the latches of this database's idle executors. */
+void
+eq_wake_executors(void)
+{
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < EQ_MAX_WORKERS; i++)
+	{
+		EqWorker   *worker = &eq_shared->workers[i];
+
+		if (worker->kind == EQ_WORKER_EXECUTOR && worker->dboid == MyDatabaseId &&
+			pg_atomic_exchange_u32(&worker->idle, 0) != 0)
+			SetLatch(&ProcGlobal->allProcs[worker->proc_number].procLatch);
+	}
+	LWLockRelease(eq_shared->lock);
+}
+
+/* Registers a scheduler or executor; false if max_worker_processes is reached. */
+bool
+eq_start_worker(EqWorkerKind kind, Oid dboid, int index, BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
+	memcpy(worker.bgw_extra, &index, sizeof(index));
+	strlcpy(worker.bgw_library_name, "event_queue", sizeof(worker.bgw_library_name));
+	if (kind == EQ_WORKER_SCHEDULER)
+	{
+		strlcpy(worker.bgw_function_name, "eq_scheduler_main", BGW_MAXLEN);
+		snprintf(worker.bgw_name, BGW_MAXLEN, "event_queue scheduler of database %u", dboid);
+		strlcpy(worker.bgw_type, "event_queue scheduler", BGW_MAXLEN);
+	}
+	else
+	{
+		strlcpy(worker.bgw_function_name, "eq_executor_main", BGW_MAXLEN);
+		snprintf(worker.bgw_name, BGW_MAXLEN, "event_queue executor %d of database %u", index, dboid);
+		strlcpy(worker.bgw_type, "event_queue executor", BGW_MAXLEN);
+	}
+	return RegisterDynamicBackgroundWorker(&worker, handle);
+}
+
+/* Connects a worker to its database and enters it; ends the process if its place is taken. */
+EqWorker *
+eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
+	if (eq_enter_worker(kind, index) == NULL)
+		proc_exit(0);
+	pgstat_report_appname(MyBgworkerEntry->bgw_type);
+	return my_worker;
+}
+
+/* Is the extension in this database? (In a transaction of its own.) */
+bool
+eq_extension_is_here(void)
+{
+	bool		here;
+
+	StartTransactionCommand();
+	here = OidIsValid(get_extension_oid(EQ_EXTENSION, true));
+	CommitTransactionCommand();
+	return here;
+}
+
+/* After an error: a pause that no wake-up shortens. */
+void
+eq_worker_back_off(void)
+{
+	pgstat_report_activity(STATE_IDLE, NULL);
+	(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, BACK_OFF_MS,
+					 PG_WAIT_EXTENSION);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Sleeps until the latch is set or the time is over; timeout < 0: no limit. */
+void
+eq_worker_wait(long timeout_ms)
+{
+	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+	if (timeout_ms >= 0)
+		events |= WL_TIMEOUT;
+	pgstat_report_activity(STATE_IDLE, NULL);
+	(void) WaitLatch(MyLatch, events, timeout_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}

@@ -1,0 +1,342 @@
+/*
+ * scheduler.c: one per database: rules, wake-ups, schedules, retention.
+ *
+ * Sleeps on its latch, which commits set (wake/wake.c), until the next job or
+ * schedule is due, and at most until the next sweep.  A sweep looks at every
+ * queue whatever the flags say, so that expired leases and jobs that came by
+ * another way (COPY, prepared transactions, a restore) are found within a
+ * stalled_interval.
+ *
+ * Its own transactions commit asynchronously: rules and their checkpoint are
+ * lost together or not at all, and what a lost one enqueued is enqueued again.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "event_queue.h"
+#include "queue/queue.h"
+#include "rules/rules.h"
+#include "table/table.h"
+#include "wake/wake.h"
+#include "worker/worker.h"
+
+#define RETENTION_US	(60 * USECS_PER_SEC)
+#define RETENTION_BATCH	10000
+#define RESTART_MS		1000	/* before an executor that ended is started again */
+
+/* A queue or a channel, as the scheduler keeps it. */
+typedef struct Watched
+{
+	int32		id;				/* queue_id, or - channel_id */
+	char		channel[NAMEDATALEN];
+	bool		has_handlers;
+	TimestampTz next_due;		/* of its jobs; 0: unknown */
+	bool		has_work;		/* found in this cycle */
+} Watched;
+
+static EqDatabase *db;
+static MemoryContext config_context;
+static MemoryContext cycle_context;
+static Watched *watched;
+static int	n_watched;
+static int64 sweep_interval;
+static uint32 config_seen;
+static bool config_known = false;
+static BackgroundWorkerHandle *executors[EQ_MAX_EXECUTORS];
+static TimestampTz executor_started[EQ_MAX_EXECUTORS];
+
+/* Reads queues and channels, if they changed. True if it did. */
+static bool
+read_config(void)
+{
+	uint32		generation = pg_atomic_read_u32(&db->config_generation);
+	EqSpi		spi;
+
+	if (config_known && generation == config_seen)
+		return false;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute("SELECT q.queue_id, 'event_queue.' || q.name, q.queue_id = 1 OR EXISTS"
+					" (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id),"
+					" (EXTRACT(epoch FROM q.stalled_interval) * 1000000)::bigint"
+					" FROM event_queue.queue q"
+					" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue.channel c",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read tables queue and channel");
+	MemoryContextReset(config_context);
+	watched = MemoryContextAllocZero(config_context, Max(SPI_processed, 1) * sizeof(Watched));
+	n_watched = SPI_processed;
+	sweep_interval = 5 * USECS_PER_SEC;
+	for (int i = 0; i < n_watched; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		interval;
+
+		watched[i].id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		strlcpy(watched[i].channel, SPI_getvalue(row, desc, 2), NAMEDATALEN);
+		watched[i].has_handlers = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
+		interval = SPI_getbinval(row, desc, 4, &isnull);
+		if (!isnull)
+			sweep_interval = Min(sweep_interval, DatumGetInt64(interval));
+	}
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	config_seen = generation;
+	config_known = true;
+	return true;
+}
+
+/*
+ * Looks at the queues that have their flag up or a job due, or at all of them,
+ * sends NOTIFY for those with work, and wakes the executors.
+ */
+static void
+look_at_queues(bool all)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		wake = false;
+	bool		open = false;
+
+	pg_atomic_exchange_u32(&db->jobs_pending, 0);
+	if (pg_atomic_exchange_u32(&db->look_everywhere, 0) != 0)
+		all = true;
+
+	for (int i = 0; i < n_watched; i++)
+	{
+		Watched    *w = &watched[i];
+		bool		pending = eq_take_pending(w->id);
+
+		w->has_work = false;
+		if (!pending && !all && !(w->next_due != 0 && w->next_due <= now))
+			continue;
+		if (!open)
+		{
+			StartTransactionCommand();
+			PushActiveSnapshot(GetTransactionSnapshot());
+			open = true;
+		}
+		if (w->id < 0)
+			w->has_work = pending;
+		else
+		{
+			const EqQueue *queue = eq_get_queue_by_id(w->id);
+
+			if (queue != NULL)
+				w->has_work = eq_peek(queue, now, &w->next_due);
+			wake = wake || (w->has_work && w->has_handlers);
+		}
+		if (w->has_work && (w->id < 0 || eq_notify_mode == EQ_NOTIFY_WORKER))
+			Async_Notify(w->channel, "");
+	}
+	if (open)
+	{
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	if (wake)
+		eq_wake_executors();
+}
+
+/* Enqueues what the schedules want; when to come back, 0: no need. */
+static TimestampTz
+run_schedules(void)
+{
+	EqSpi		spi;
+	TimestampTz next = 0;
+	bool		isnull;
+	Datum		value;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute("SELECT event_queue.run_due_schedules()", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not run schedules");
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		next = DatumGetTimestampTz(value);
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return next;
+}
+
+/* Deletes history and dead letters that are older than their queue keeps them. */
+static void
+apply_retention(void)
+{
+	static const char *const deletes[] = {
+		"DELETE FROM event_queue.job_history WHERE job_id IN (SELECT h.job_id"
+		" FROM event_queue.queue q JOIN event_queue.job_history h USING (queue_id)"
+		" WHERE h.completed_at < pg_catalog.clock_timestamp() - q.keep_completed LIMIT 10000)",
+		"DELETE FROM event_queue.dead_letter WHERE job_id IN (SELECT d.job_id"
+		" FROM event_queue.queue q JOIN event_queue.dead_letter d USING (queue_id)"
+		" WHERE d.died_at < pg_catalog.clock_timestamp() - q.keep_failed LIMIT 10000)",
+	};
+
+	for (int i = 0; i < lengthof(deletes);)
+	{
+		EqSpi		spi;
+		uint64		deleted;
+
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+		if (SPI_execute(deletes[i], false, 0) != SPI_OK_DELETE)
+			elog(ERROR, "could not apply retention");
+		deleted = SPI_processed;
+		eq_spi_end(&spi);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		CHECK_FOR_INTERRUPTS();
+		if (deleted < RETENTION_BATCH)
+			i++;
+	}
+}
+
+/* Starts executors that are missing. */
+static void
+keep_executors_running(void)
+{
+	for (int i = 0; i < eq_executors; i++)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		pid_t		pid;
+
+		if (executors[i] && GetBackgroundWorkerPid(executors[i], &pid) == BGWH_STOPPED)
+		{
+			pfree(executors[i]);
+			executors[i] = NULL;
+		}
+		/* One may be left from a scheduler before this one. */
+		if (executors[i] || eq_worker_is_alive(MyDatabaseId, EQ_WORKER_EXECUTOR, i) ||
+			!TimestampDifferenceExceeds(executor_started[i], now, RESTART_MS))
+			continue;
+		executor_started[i] = now;
+		MemoryContextSwitchTo(TopMemoryContext);	/* for the handle */
+		if (!eq_start_worker(EQ_WORKER_EXECUTOR, MyDatabaseId, i, &executors[i]))
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("event_queue: no free background worker for executor %d of database %u",
+							i, MyDatabaseId),
+					 errhint("Raise max_worker_processes and restart the server.")));
+	}
+	MemoryContextSwitchTo(cycle_context);
+}
+
+static TimestampTz
+earlier(TimestampTz a, TimestampTz b)
+{
+	return b == 0 || a < b ? a : b;
+}
+
+/* One round; returns when the next one is needed at the latest. */
+static TimestampTz
+run_cycle(void)
+{
+	static TimestampTz next_sweep = 0;
+	static TimestampTz next_schedule = 0;
+	static TimestampTz next_retention = 0;
+	bool		changed = read_config();
+	bool		sweep = changed || GetCurrentTimestamp() >= next_sweep;
+	TimestampTz wake_at;
+
+	pgstat_report_activity(STATE_RUNNING, "event_queue scheduler");
+	if (sweep)
+	{
+		keep_executors_running();
+		next_sweep = GetCurrentTimestamp() + sweep_interval;
+	}
+	if (changed)
+		eq_forget_rules();
+	if (pg_atomic_exchange_u32(&db->events_pending, 0) != 0 || sweep)
+	{
+		while (eq_run_rules(changed))
+		{
+			CHECK_FOR_INTERRUPTS();
+			look_at_queues(false);	/* executors need not wait for all of them */
+			changed = false;
+		}
+	}
+	if (sweep || GetCurrentTimestamp() >= next_schedule)
+		next_schedule = run_schedules();
+	look_at_queues(sweep);
+	if (GetCurrentTimestamp() >= next_retention)
+	{
+		apply_retention();
+		next_retention = GetCurrentTimestamp() + RETENTION_US;
+	}
+
+	if (next_schedule == 0)
+		next_schedule = PG_INT64_MAX;
+	wake_at = earlier(next_sweep, next_schedule);
+	for (int i = 0; i < n_watched; i++)
+		wake_at = earlier(wake_at, watched[i].next_due);
+	return wake_at;
+}
+
+void
+eq_scheduler_main(Datum arg)
+{
+	Oid			dboid = DatumGetObjectId(arg);
+
+	eq_init_worker(EQ_WORKER_SCHEDULER, dboid, 0);
+	if (!eq_extension_is_here())
+		proc_exit(0);
+	db = eq_database();
+	pg_atomic_write_u32(&db->scheduler, EQ_MY_PROC_NUMBER + 1);
+	pg_atomic_write_u32(&db->events_pending, 1);
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+
+	config_context = AllocSetContextCreate(TopMemoryContext, "event_queue scheduler configuration",
+										   ALLOCSET_DEFAULT_SIZES);
+	cycle_context = AllocSetContextCreate(TopMemoryContext, "event_queue scheduler cycle",
+										  ALLOCSET_DEFAULT_SIZES);
+	while (eq_extension_is_here())
+	{
+		volatile TimestampTz wake_at = 0;
+		MemoryContextSwitchTo(cycle_context);
+		PG_TRY();
+		{
+			wake_at = run_cycle();
+		}
+		PG_CATCH();
+		{
+			/* Say so, and try again later: the next round starts afresh. */
+			HOLD_INTERRUPTS();
+			EmitErrorReport();
+			AbortCurrentTransaction();
+			FlushErrorState();
+			config_known = false;
+			pg_atomic_write_u32(&db->events_pending, 1);
+			pg_atomic_write_u32(&db->look_everywhere, 1);
+			RESUME_INTERRUPTS();
+		}
+		PG_END_TRY();
+		if (wake_at == 0)
+			eq_worker_back_off();
+		MemoryContextReset(cycle_context);
+		pgstat_report_stat(true);
+		eq_worker_wait(Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at), 0) + 1);
+	}
+	proc_exit(0);
+}

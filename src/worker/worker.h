@@ -1,0 +1,38 @@
+/*
+ * worker.h: the background workers.
+ *
+ *   launcher (one a server)    finds databases that have the extension
+ *     scheduler (one a database)   rules, wake-ups, schedules, retention
+ *       executor 0 .. n-1            run handlers
+ *
+ * README.md of the folder draws who starts and wakes whom.
+ */
+#ifndef EQ_WORKER_H
+#define EQ_WORKER_H
+
+#include "event_queue.h"
+#include "nodes/nodes.h"
+#include "postmaster/bgworker.h"
+
+/* launcher.c, for the front door */
+extern void eq_register_launcher(void);
+extern const char *eq_database_emptied_by(Node *stmt);
+extern void eq_send_workers_away(Oid dboid);
+extern void eq_let_workers_return(Oid dboid);
+
+/* registry.c, for the workers */
+extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
+extern bool eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index);
+extern void eq_wake_executors(void);
+extern bool eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
+							BackgroundWorkerHandle **handle);
+extern EqWorker *eq_init_worker(EqWorkerKind kind, Oid dboid, int index);
+extern bool eq_extension_is_here(void);
+extern void eq_worker_wait(long timeout_ms);
+extern void eq_worker_back_off(void);
+
+extern PGDLLEXPORT void eq_launcher_main(Datum arg);
+extern PGDLLEXPORT void eq_scheduler_main(Datum arg);
+extern PGDLLEXPORT void eq_executor_main(Datum arg);
+
+#endif							/* EQ_WORKER_H */
