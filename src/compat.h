@@ -15,42 +15,42 @@
 
 /* This backend's place in ProcGlobal->allProcs; below MaxBackends for all that run SQL. */
 #if PG_VERSION_NUM >= 170000
-#define EQ_MY_PROC_NUMBER	((int) MyProcNumber)
+#define EQ_MY_PROC_NUMBER ((int) MyProcNumber)
 #else
-#define EQ_MY_PROC_NUMBER	(MyProc->pgprocno)
+#define EQ_MY_PROC_NUMBER (MyProc->pgprocno)
 #endif
 
 /* 16 says which indexes an update needs, 15 whether it needs any. */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes EqUpdateIndexes;
-#define EQ_NEEDS_INDEXES(u)		((u) != TU_None)
-#define EQ_ONLY_SUMMARIZING(u)	((u) == TU_Summarizing)
-#define eq_insert_index_tuples(rri, slot, estate, summarizing) \
+#define EQ_NEEDS_INDEXES(u)	   ((u) != TU_None)
+#define EQ_ONLY_SUMMARIZING(u) ((u) == TU_Summarizing)
+#define eq_insert_index_tuples(rri, slot, estate, summarizing)                      \
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, summarizing)
 #else
 typedef bool EqUpdateIndexes;
-#define EQ_NEEDS_INDEXES(u)		(u)
-#define EQ_ONLY_SUMMARIZING(u)	false
-#define eq_insert_index_tuples(rri, slot, estate, summarizing) \
+#define EQ_NEEDS_INDEXES(u)	   (u)
+#define EQ_ONLY_SUMMARIZING(u) false
+#define eq_insert_index_tuples(rri, slot, estate, summarizing)                      \
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
 #endif
 
 /* 18 lets a scan be instrumented. */
 #if PG_VERSION_NUM >= 180000
-#define eq_index_beginscan(heap, index, snapshot, nkeys) \
+#define eq_index_beginscan(heap, index, snapshot, nkeys)                            \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #else
-#define eq_index_beginscan(heap, index, snapshot, nkeys) \
+#define eq_index_beginscan(heap, index, snapshot, nkeys)                            \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
 /* 16 renamed the check of a function's ACL. */
 #if PG_VERSION_NUM >= 160000
-#define eq_function_aclcheck(function, role, mode) \
+#define eq_function_aclcheck(function, role, mode)                                  \
 	object_aclcheck(ProcedureRelationId, function, role, mode)
 #else
-#define eq_function_aclcheck(function, role, mode) \
+#define eq_function_aclcheck(function, role, mode)                                  \
 	pg_proc_aclcheck(function, role, mode)
 #endif
 
-#endif							/* EQ_COMPAT_H */
+#endif /* EQ_COMPAT_H */

@@ -27,18 +27,18 @@ PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(eq_version);
 
-char	   *eq_tenant = NULL;
-bool		eq_require_tenant = false;
-int			eq_max_payload_kb = 1024;
-int			eq_notify_mode = EQ_NOTIFY_WORKER;
-int			eq_executors = 2;
-char	   *eq_databases = NULL;
-int			eq_rule_batch = 500;
-int			eq_condition_timeout = 1000;
-int			eq_max_databases = 16;
-int			eq_max_queues = 1024;
+char *eq_tenant = NULL;
+bool eq_require_tenant = false;
+int eq_max_payload_kb = 1024;
+int eq_notify_mode = EQ_NOTIFY_WORKER;
+int eq_executors = 2;
+char *eq_databases = NULL;
+int eq_rule_batch = 500;
+int eq_condition_timeout = 1000;
+int eq_max_databases = 16;
+int eq_max_queues = 1024;
 
-EqShared   *eq_shared = NULL;
+EqShared *eq_shared = NULL;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -48,62 +48,63 @@ static const struct config_enum_entry notify_modes[] = {
 	{"worker", EQ_NOTIFY_WORKER, false},
 	{"transaction", EQ_NOTIFY_TRANSACTION, false},
 	{"off", EQ_NOTIFY_OFF, false},
-	{NULL, 0, false}
-};
+	{NULL, 0, false}};
 
-void		_PG_init(void);
+void _PG_init(void);
 
 static void
 define_settings(void)
 {
-	DefineCustomStringVariable("event_queue.tenant",
-							   "Tenant that the session acts for.",
-							   "Empty: each call names its tenant, or means the tenant \"default\".",
-							   &eq_tenant, "",
-							   PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomBoolVariable("event_queue.require_tenant",
-							 "Refuses calls that neither name a tenant nor come from a session that has one.",
-							 NULL, &eq_require_tenant, false,
-							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"event_queue.tenant", "Tenant that the session acts for.",
+		"Empty: each call names its tenant, or means the tenant \"default\".",
+		&eq_tenant, "", PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"event_queue.require_tenant",
+		"Refuses calls that neither name a tenant nor come from a session that has one.",
+		NULL, &eq_require_tenant, false, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("event_queue.max_payload",
 							"Largest size of an event's data or a job's payload.",
-							NULL, &eq_max_payload_kb, 1024, 1, 256 * 1024,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomEnumVariable("event_queue.notify",
-							 "Who sends NOTIFY for new jobs: the worker after commit, the transaction itself, or no one.",
-							 NULL, &eq_notify_mode, EQ_NOTIFY_WORKER, notify_modes,
-							 PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("event_queue.executors",
-							"Processes that run handlers in each database that has the extension.",
-							NULL, &eq_executors, 2, 0, EQ_MAX_EXECUTORS,
-							PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomStringVariable("event_queue.databases",
-							   "Databases whose workers may run, separated by commas; empty: all that have the extension.",
-							   NULL, &eq_databases, "",
-							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+							NULL, &eq_max_payload_kb, 1024, 1, 256 * 1024, PGC_SUSET,
+							GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+		"event_queue.notify",
+		"Who sends NOTIFY for new jobs: the worker after commit, the transaction itself, or no one.",
+		NULL, &eq_notify_mode, EQ_NOTIFY_WORKER, notify_modes, PGC_SUSET, 0, NULL,
+		NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.executors",
+		"Processes that run handlers in each database that has the extension.", NULL,
+		&eq_executors, 2, 0, EQ_MAX_EXECUTORS, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"event_queue.databases",
+		"Databases whose workers may run, separated by commas; empty: all that have the extension.",
+		NULL, &eq_databases, "", PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
 	DefineCustomIntVariable("event_queue.rule_batch",
 							"Most events that the rules take in one transaction.",
-							NULL, &eq_rule_batch, 500, 1, 100000,
-							PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("event_queue.condition_timeout",
-							"Longest time that the condition of a rule may take for one event.",
-							NULL, &eq_condition_timeout, 1000, 1, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+							NULL, &eq_rule_batch, 500, 1, 100000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.condition_timeout",
+		"Longest time that the condition of a rule may take for one event.", NULL,
+		&eq_condition_timeout, 1000, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
+		NULL);
 	DefineCustomIntVariable("event_queue.max_databases",
 							"Most databases of this server that use the extension.",
-							NULL, &eq_max_databases, 16, 1, 10000,
-							PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("event_queue.max_queues",
-							"Most queues and notify channels, of all databases, that have counters and wake-ups of their own.",
-							NULL, &eq_max_queues, 1024, 16, 1000000,
-							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+							NULL, &eq_max_databases, 16, 1, 10000, PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.max_queues",
+		"Most queues and notify channels, of all databases, that have counters and wake-ups of their own.",
+		NULL, &eq_max_queues, 1024, 16, 1000000, PGC_POSTMASTER, 0, NULL, NULL,
+		NULL);
 	MarkGUCPrefixReserved("event_queue");
 }
 
 static Size
 shared_size(void)
 {
-	Size		size = MAXALIGN(sizeof(EqShared));
+	Size size = MAXALIGN(sizeof(EqShared));
 
 	size = add_size(size, MAXALIGN(mul_size(eq_max_databases, sizeof(EqDatabase))));
 	size = add_size(size, MAXALIGN(mul_size(eq_max_queues, sizeof(EqWakeSlot))));
@@ -124,7 +125,7 @@ request_shared_memory(void)
 static void
 init_shared_memory(void)
 {
-	bool		found;
+	bool found;
 
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
@@ -133,7 +134,7 @@ init_shared_memory(void)
 	eq_shared = ShmemInitStruct("event_queue", shared_size(), &found);
 	if (!found)
 	{
-		char	   *next = (char *) eq_shared + MAXALIGN(sizeof(EqShared));
+		char *next = (char *) eq_shared + MAXALIGN(sizeof(EqShared));
 
 		memset(eq_shared, 0, shared_size());
 		eq_shared->lock = &GetNamedLWLockTranche("event_queue")->lock;
@@ -176,7 +177,7 @@ init_shared_memory(void)
 		eq_shared->workers = (EqWorker *) next;
 		for (int i = 0; i < EQ_MAX_WORKERS; i++)
 		{
-			EqWorker   *worker = &eq_shared->workers[i];
+			EqWorker *worker = &eq_shared->workers[i];
 
 			pg_atomic_init_u32(&worker->idle, 0);
 			pg_atomic_init_u64(&worker->jobs_done, 0);
@@ -235,11 +236,13 @@ eq_database(void)
 	LWLockRelease(eq_shared->lock);
 
 	if (mine == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many databases use event_queue"),
-				 errhint("Raise event_queue.max_databases (now %d) and restart the server.",
-						 eq_max_databases)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many databases use event_queue"),
+			 errhint(
+				 "Raise event_queue.max_databases (now %d) and restart the server.",
+				 eq_max_databases)));
 	return mine;
 }
 
@@ -251,10 +254,11 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_PREPARE:
 			/* The session, and with it the slot, may be gone before COMMIT PREPARED. */
 			if (eq_has_open_append())
-				ereport(ERROR,
-						(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
-						 errmsg("cannot prepare a transaction that has appended events"),
-						 errhint("Commit it in one phase.")));
+				ereport(
+					ERROR,
+					(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+					 errmsg("cannot prepare a transaction that has appended events"),
+					 errhint("Commit it in one phase.")));
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
@@ -279,8 +283,8 @@ xact_callback(XactEvent event, void *arg)
 }
 
 static void
-subxact_callback(SubXactEvent event, SubTransactionId me,
-				 SubTransactionId parent, void *arg)
+subxact_callback(SubXactEvent event, SubTransactionId me, SubTransactionId parent,
+				 void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		eq_forget_subxact_wakes(me);
@@ -297,12 +301,11 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	Node	   *stmt = pstmt->utilityStmt;
+	Node *stmt = pstmt->utilityStmt;
 	const char *dbname = eq_database_emptied_by(stmt);
-	Oid			dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
+	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
 
-	if (IsA(stmt, DropStmt) &&
-		((DropStmt *) stmt)->removeType == OBJECT_EXTENSION)
+	if (IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_EXTENSION)
 		eq_note_config_changed();
 
 	if (OidIsValid(dboid))
@@ -310,11 +313,11 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	PG_TRY();
 	{
 		if (prev_process_utility_hook)
-			prev_process_utility_hook(pstmt, query, read_only_tree, context,
-									  params, env, dest, qc);
+			prev_process_utility_hook(pstmt, query, read_only_tree, context, params,
+									  env, dest, qc);
 		else
-			standard_ProcessUtility(pstmt, query, read_only_tree, context,
-									params, env, dest, qc);
+			standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
+									env, dest, qc);
 	}
 	PG_FINALLY();
 	{
@@ -328,10 +331,12 @@ void
 _PG_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_NOT_PRELOADED),
-				 errmsg("event_queue must be loaded via shared_preload_libraries"),
-				 errhint("Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'event_queue'")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_NOT_PRELOADED),
+			 errmsg("event_queue must be loaded via shared_preload_libraries"),
+			 errhint(
+				 "Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'event_queue'")));
 
 	define_settings();
 

@@ -13,32 +13,32 @@
 
 #include "errors.h"
 
-#define EQ_SCHEMA			"event_queue"
-#define EQ_EXTENSION		"event_queue"
-#define EQ_VERSION			"0.1.0"
-#define EQ_DEFAULT_TENANT	"default"
-#define EQ_MAX_NAME			255		/* bytes of a tenant, type, id or job name */
-#define EQ_MAX_QUEUE_NAME	50		/* so that the NOTIFY channel fits in 63 */
-#define EQ_MAX_EXECUTORS	64
+#define EQ_SCHEMA		  "event_queue"
+#define EQ_EXTENSION	  "event_queue"
+#define EQ_VERSION		  "0.1.0"
+#define EQ_DEFAULT_TENANT "default"
+#define EQ_MAX_NAME		  255 /* bytes of a tenant, type, id or job name */
+#define EQ_MAX_QUEUE_NAME 50  /* so that the NOTIFY channel fits in 63 */
+#define EQ_MAX_EXECUTORS  64
 
 /* Settings (event_queue.c defines and documents them). */
 typedef enum EqNotifyMode
 {
-	EQ_NOTIFY_WORKER,			/* the scheduler notifies, after commit */
-	EQ_NOTIFY_TRANSACTION,		/* each enqueue notifies, in its transaction */
+	EQ_NOTIFY_WORKER,	   /* the scheduler notifies, after commit */
+	EQ_NOTIFY_TRANSACTION, /* each enqueue notifies, in its transaction */
 	EQ_NOTIFY_OFF
 } EqNotifyMode;
 
 extern char *eq_tenant;
 extern bool eq_require_tenant;
-extern int	eq_max_payload_kb;
-extern int	eq_notify_mode;
-extern int	eq_executors;
+extern int eq_max_payload_kb;
+extern int eq_notify_mode;
+extern int eq_executors;
 extern char *eq_databases;
-extern int	eq_rule_batch;
-extern int	eq_condition_timeout;
-extern int	eq_max_databases;
-extern int	eq_max_queues;
+extern int eq_rule_batch;
+extern int eq_condition_timeout;
+extern int eq_max_databases;
+extern int eq_max_queues;
 
 /*
  * One database that has the extension.  Entries are taken and given back under
@@ -47,23 +47,23 @@ extern int	eq_max_queues;
  */
 typedef struct EqDatabase
 {
-	Oid			dboid;			/* InvalidOid: free */
+	Oid dboid; /* InvalidOid: free */
 
 	/* The position counter; see store/watermark.c. */
-	slock_t		position_mutex;
-	bool		positions_ready;
-	int64		next_position;	/* the next one to give */
-	int64		block_end;		/* last one that may be given, -> a new block */
+	slock_t position_mutex;
+	bool positions_ready;
+	int64 next_position; /* the next one to give */
+	int64 block_end;	 /* last one that may be given, -> a new block */
 
 	/* Who to wake, and what for; see wake/wake.c. */
-	pg_atomic_uint32 scheduler; /* proc number + 1; 0: none */
+	pg_atomic_uint32 scheduler;			/* proc number + 1; 0: none */
 	pg_atomic_uint32 events_pending;	/* events were appended or freed */
-	pg_atomic_uint32 jobs_pending;	/* some queue's pending flag is up */
+	pg_atomic_uint32 jobs_pending;		/* some queue's pending flag is up */
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 
 	/* Set by the launcher's side; see worker/launcher.c. */
-	pg_atomic_uint32 blocked;	/* > 0: workers must stay away (DROP DATABASE) */
+	pg_atomic_uint32 blocked; /* > 0: workers must stay away (DROP DATABASE) */
 } EqDatabase;
 
 /* What is counted of each queue, at commit.  observe/counters.c names them. */
@@ -76,9 +76,9 @@ typedef enum EqCounter
 	EQ_COUNT_RELEASED,
 	EQ_COUNT_STALLED,
 	EQ_COUNT_DEAD,
-	EQ_COUNT_LATE,				/* completed past the SLA */
-	EQ_COUNT_WAIT_US,			/* sum from due to claimed, microseconds */
-	EQ_COUNT_RUN_US,			/* sum from claimed to completed */
+	EQ_COUNT_LATE,	  /* completed past the SLA */
+	EQ_COUNT_WAIT_US, /* sum from due to claimed, microseconds */
+	EQ_COUNT_RUN_US,  /* sum from claimed to completed */
 	EQ_COUNTERS
 } EqCounter;
 
@@ -91,9 +91,9 @@ typedef enum EqCounter
 typedef struct EqWakeSlot
 {
 	pg_atomic_uint32 key_set;
-	Oid			dboid;
-	int32		id;
-	pg_atomic_uint32 pending;	/* something to do or to say */
+	Oid dboid;
+	int32 id;
+	pg_atomic_uint32 pending; /* something to do or to say */
 	pg_atomic_uint64 counters[EQ_COUNTERS];
 } EqWakeSlot;
 
@@ -101,8 +101,8 @@ typedef struct EqWakeSlot
 typedef struct EqAppender
 {
 	pg_atomic_uint64 lowest_position;
-	Oid			dboid;			/* written before lowest_position */
-	int			pid;
+	Oid dboid; /* written before lowest_position */
+	int pid;
 } EqAppender;
 
 typedef enum EqWorkerKind
@@ -116,16 +116,16 @@ typedef enum EqWorkerKind
 typedef struct EqWorker
 {
 	EqWorkerKind kind;
-	Oid			dboid;
-	int			index;			/* executors: 0, 1, ... */
-	int			pid;
-	int			proc_number;
-	pg_atomic_uint32 idle;		/* executors: wants to be woken */
+	Oid dboid;
+	int index; /* executors: 0, 1, ... */
+	int pid;
+	int proc_number;
+	pg_atomic_uint32 idle; /* executors: wants to be woken */
 	pg_atomic_uint64 jobs_done;
 	pg_atomic_uint64 current_job;
 } EqWorker;
 
-#define EQ_MAX_WORKERS	1024
+#define EQ_MAX_WORKERS 1024
 
 typedef struct EqShared
 {
@@ -134,14 +134,14 @@ typedef struct EqShared
 	 * Held for a few dozen instructions, with nothing inside that can throw,
 	 * and never together with another lock.
 	 */
-	LWLock	   *lock;
-	pg_atomic_uint32 launcher;	/* proc number + 1; 0: none */
-	pg_atomic_uint32 probe;		/* the launcher should look for new databases */
-	int			max_appenders;
-	EqDatabase *databases;		/* eq_max_databases */
-	EqWakeSlot *wake_slots;		/* eq_max_queues */
-	EqAppender *appenders;		/* max_appenders */
-	EqWorker   *workers;		/* EQ_MAX_WORKERS */
+	LWLock *lock;
+	pg_atomic_uint32 launcher; /* proc number + 1; 0: none */
+	pg_atomic_uint32 probe;	   /* the launcher should look for new databases */
+	int max_appenders;
+	EqDatabase *databases;	/* eq_max_databases */
+	EqWakeSlot *wake_slots; /* eq_max_queues */
+	EqAppender *appenders;	/* max_appenders */
+	EqWorker *workers;		/* EQ_MAX_WORKERS */
 } EqShared;
 
 extern EqShared *eq_shared;
@@ -149,4 +149,4 @@ extern EqShared *eq_shared;
 extern EqDatabase *eq_database(void);
 extern EqDatabase *eq_find_database(Oid dboid);
 
-#endif							/* EQ_EVENT_QUEUE_H */
+#endif /* EQ_EVENT_QUEUE_H */

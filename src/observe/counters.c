@@ -23,8 +23,8 @@ eq_queue_counters(PG_FUNCTION_ARGS)
 	for (int i = 0; i < eq_max_queues; i++)
 	{
 		EqWakeSlot *slot = &eq_shared->wake_slots[i];
-		Datum		values[1 + EQ_COUNTERS];
-		bool		nulls[1 + EQ_COUNTERS] = {false};
+		Datum values[1 + EQ_COUNTERS];
+		bool nulls[1 + EQ_COUNTERS] = {false};
 
 		if (!pg_atomic_read_u32(&slot->key_set))
 			break;
@@ -33,7 +33,7 @@ eq_queue_counters(PG_FUNCTION_ARGS)
 		values[0] = Int32GetDatum(slot->id);
 		for (int c = 0; c < EQ_COUNTERS; c++)
 		{
-			uint64		n = pg_atomic_read_u64(&slot->counters[c]);
+			uint64 n = pg_atomic_read_u64(&slot->counters[c]);
 
 			if (c == EQ_COUNT_WAIT_US || c == EQ_COUNT_RUN_US)
 				values[1 + c] = Float8GetDatum(n / 1000.0);
@@ -53,10 +53,10 @@ eq_workers(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
-		EqWorker	worker;
-		Datum		values[4];
-		bool		nulls[4] = {false};
-		uint64		job;
+		EqWorker worker;
+		Datum values[4];
+		bool nulls[4] = {false};
+		uint64 job;
 
 		LWLockAcquire(eq_shared->lock, LW_SHARED);
 		worker = eq_shared->workers[i];
@@ -65,7 +65,8 @@ eq_workers(PG_FUNCTION_ARGS)
 			continue;
 		job = pg_atomic_read_u64(&worker.current_job);
 		values[0] = Int32GetDatum(worker.pid);
-		values[1] = CStringGetTextDatum(worker.kind == EQ_WORKER_SCHEDULER ? "scheduler" : "executor");
+		values[1] = CStringGetTextDatum(
+			worker.kind == EQ_WORKER_SCHEDULER ? "scheduler" : "executor");
 		values[2] = Int64GetDatum((int64) pg_atomic_read_u64(&worker.jobs_done));
 		values[3] = Int64GetDatum((int64) job);
 		nulls[3] = job == 0;

@@ -16,7 +16,7 @@
 int64
 eq_backoff(const EqQueue *queue, bool exponential, int64 delay, int failures)
 {
-	double		wait = delay;
+	double wait = delay;
 
 	if (exponential)
 		wait *= pow(2, Min(failures - 1, 62));

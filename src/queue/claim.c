@@ -40,15 +40,15 @@
 
 PG_FUNCTION_INFO_V1(eq_claim_sql);
 
-#define MAX_CLAIM	10000
+#define MAX_CLAIM 10000
 
 /* The walk over a queue's jobs that are due. */
 typedef struct Walk
 {
-	EqScan		scan;
+	EqScan scan;
 	const EqQueue *queue;
 	TimestampTz now;
-	TimestampTz next_due;		/* of the jobs that it passed by; 0: none */
+	TimestampTz next_due; /* of the jobs that it passed by; 0: none */
 } Walk;
 
 /* Starts at the first job of the first priority that is at least this. */
@@ -83,14 +83,16 @@ walk_next(Walk *walk)
 
 	while (eq_scan_next(&walk->scan, ForwardScanDirection))
 	{
-		bool		isnull;
-		TimestampTz run_at = DatumGetTimestampTz(slot_getattr(slot, JOB_RUN_AT, &isnull));
+		bool isnull;
+		TimestampTz run_at = DatumGetTimestampTz(
+			slot_getattr(slot, JOB_RUN_AT, &isnull));
 
 		if (run_at <= walk->now)
 			return true;
 		if (walk->next_due == 0 || run_at < walk->next_due)
 			walk->next_due = run_at;
-		walk_from(walk, DatumGetInt16(slot_getattr(slot, JOB_PRIORITY, &isnull)) + 1);
+		walk_from(walk,
+				  DatumGetInt16(slot_getattr(slot, JOB_PRIORITY, &isnull)) + 1);
 	}
 	return false;
 }
@@ -99,8 +101,8 @@ walk_next(Walk *walk)
 static bool
 is_leased(TupleTableSlot *slot, TimestampTz now, bool *stalled)
 {
-	bool		isnull;
-	Datum		until = slot_getattr(slot, JOB_LEASED_UNTIL, &isnull);
+	bool isnull;
+	Datum until = slot_getattr(slot, JOB_LEASED_UNTIL, &isnull);
 
 	*stalled = !isnull && DatumGetTimestampTz(until) <= now;
 	return !isnull && !*stalled;
@@ -109,14 +111,15 @@ is_leased(TupleTableSlot *slot, TimestampTz now, bool *stalled)
 static bool
 is_wanted(const EqClaim *claim, TupleTableSlot *slot)
 {
-	bool		isnull;
+	bool isnull;
 
 	if (claim->tenant &&
-		strcmp(TextDatumGetCString(slot_getattr(slot, JOB_TENANT, &isnull)), claim->tenant) != 0)
+		strcmp(TextDatumGetCString(slot_getattr(slot, JOB_TENANT, &isnull)),
+			   claim->tenant) != 0)
 		return false;
 	if (claim->names)
 	{
-		char	   *name = TextDatumGetCString(slot_getattr(slot, JOB_NAME, &isnull));
+		char *name = TextDatumGetCString(slot_getattr(slot, JOB_NAME, &isnull));
 
 		for (int i = 0; i < claim->n_names; i++)
 		{
@@ -132,7 +135,7 @@ is_wanted(const EqClaim *claim, TupleTableSlot *slot)
 static void
 fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 {
-	Datum	   *values = slot->tts_values;
+	Datum *values = slot->tts_values;
 
 	job->job_id = DatumGetInt64(values[JOB_ID - 1]);
 	job->name = TextDatumGetCString(values[JOB_NAME - 1]);
@@ -141,8 +144,9 @@ fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 	job->metadata = DatumGetJsonbPCopy(values[JOB_METADATA - 1]);
 	job->failures = DatumGetInt32(values[JOB_FAILURES - 1]);
 	job->stalled = DatumGetInt32(values[JOB_STALLED - 1]);
-	job->max_attempts = slot->tts_isnull[JOB_MAX_ATTEMPTS - 1] ? queue->max_attempts :
-		DatumGetInt32(values[JOB_MAX_ATTEMPTS - 1]);
+	job->max_attempts = slot->tts_isnull[JOB_MAX_ATTEMPTS - 1]
+							? queue->max_attempts
+							: DatumGetInt32(values[JOB_MAX_ATTEMPTS - 1]);
 	job->priority = DatumGetInt16(values[JOB_PRIORITY - 1]);
 	job->created_at = DatumGetTimestampTz(values[JOB_CREATED_AT - 1]);
 	job->run_at = DatumGetTimestampTz(values[JOB_RUN_AT - 1]);
@@ -151,17 +155,15 @@ fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 /* Writes the lease into the locked row. */
 static void
 lease_job(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
-		  const EqClaim *claim, TimestampTz now, bool was_stalled,
-		  EqClaimedJob *job)
+		  const EqClaim *claim, TimestampTz now, bool was_stalled, EqClaimedJob *job)
 {
-	Datum		values[JOB_COLUMNS];
-	bool		nulls[JOB_COLUMNS];
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
 
 	fill_job(job, claim->queue, slot);
 	if (!pg_strong_random(job->token.data, UUID_LEN))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate a lease token")));
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("could not generate a lease token")));
 	job->token.data[6] = 0x40 | (job->token.data[6] & 0x0f);
 	job->token.data[8] = 0x80 | (job->token.data[8] & 0x3f);
 	job->leased_until = now + (claim->lease ? claim->lease : claim->queue->lease);
@@ -189,13 +191,15 @@ lease_job(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
 static void
 bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled)
 {
-	int			failures = DatumGetInt32(slot->tts_values[JOB_FAILURES - 1]);
-	Jsonb	   *errors;
+	int failures = DatumGetInt32(slot->tts_values[JOB_FAILURES - 1]);
+	Jsonb *errors;
 
-	errors = eq_add_error(DatumGetJsonbP(slot->tts_values[JOB_ERRORS - 1]), failures + 1,
-						  slot->tts_isnull[JOB_LEASED_BY - 1] ? NULL :
-						  TextDatumGetCString(slot->tts_values[JOB_LEASED_BY - 1]),
-						  NULL, "job stalled more often than max_stalled allows", NULL);
+	errors = eq_add_error(
+		DatumGetJsonbP(slot->tts_values[JOB_ERRORS - 1]), failures + 1,
+		slot->tts_isnull[JOB_LEASED_BY - 1]
+			? NULL
+			: TextDatumGetCString(slot->tts_values[JOB_LEASED_BY - 1]),
+		NULL, "job stalled more often than max_stalled allows", NULL);
 	eq_bury(jobs, slot, snapshot, "stalled", errors, failures, stalled);
 }
 
@@ -205,12 +209,12 @@ bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled
 void
 eq_claim(EqClaim *claim)
 {
-	EqTable		jobs;
-	Walk		walk;
-	Snapshot	snapshot;
+	EqTable jobs;
+	Walk walk;
+	Snapshot snapshot;
 	TupleTableSlot *locked;
 	TimestampTz now = GetCurrentTimestamp();
-	int			limit = claim->limit;
+	int limit = claim->limit;
 
 	claim->n_jobs = 0;
 	claim->jobs = NULL;
@@ -232,18 +236,20 @@ eq_claim(EqClaim *claim)
 	while (claim->n_jobs < limit && walk_next(&walk))
 	{
 		TM_FailureData failure;
-		bool		stalled;
-		int			stalls;
+		bool stalled;
+		int stalls;
 
-		if (is_leased(walk.scan.slot, now, &stalled) || !is_wanted(claim, walk.scan.slot))
+		if (is_leased(walk.scan.slot, now, &stalled) ||
+			!is_wanted(claim, walk.scan.slot))
 			continue;
 		if (table_tuple_lock(jobs.rel, &walk.scan.slot->tts_tid, snapshot, locked,
 							 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
 							 LockWaitSkip, 0, &failure) != TM_Ok)
-			continue;			/* someone else has it */
+			continue; /* someone else has it */
 
 		slot_getallattrs(locked);
-		stalls = DatumGetInt32(locked->tts_values[JOB_STALLED - 1]) + (stalled ? 1 : 0);
+		stalls = DatumGetInt32(locked->tts_values[JOB_STALLED - 1]) +
+				 (stalled ? 1 : 0);
 		if (stalled && stalls > claim->queue->max_stalled)
 			bury_stalled(&jobs, locked, snapshot, stalls);
 		else
@@ -268,11 +274,11 @@ eq_claim(EqClaim *claim)
 bool
 eq_peek(const EqQueue *queue, TimestampTz now, TimestampTz *next_due)
 {
-	Relation	jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Walk		walk;
-	bool		found = false;
-	bool		stalled;
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Walk walk;
+	bool found = false;
+	bool stalled;
 
 	walk_begin(&walk, jobs, queue, snapshot, now);
 	while (!found && walk_next(&walk))
@@ -289,9 +295,9 @@ eq_peek(const EqQueue *queue, TimestampTz now, TimestampTz *next_due)
 Datum
 eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job, TupleDesc desc)
 {
-	Datum		values[14];
-	bool		nulls[14] = {false};
-	int			i = 0;
+	Datum values[14];
+	bool nulls[14] = {false};
+	int i = 0;
 
 	values[i++] = Int64GetDatum(job->job_id);
 	values[i++] = UUIDPGetDatum(&job->token);
@@ -314,16 +320,17 @@ Datum
 eq_claim_sql(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	EqClaim		claim = {0};
+	EqClaim claim = {0};
 
-	claim.queue = eq_get_queue(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	claim.queue = eq_get_queue(
+		PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	claim.limit = PG_ARGISNULL(1) ? 1 : PG_GETARG_INT32(1);
 	if (claim.limit < 1 || claim.limit > MAX_CLAIM)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("limit must be between 1 and %d", MAX_CLAIM)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("limit must be between 1 and %d", MAX_CLAIM)));
 	if (PG_ARGISNULL(2))
-		claim.worker = psprintf("%s %d", application_name ? application_name : "", MyProcPid);
+		claim.worker = psprintf("%s %d", application_name ? application_name : "",
+								MyProcPid);
 	else
 	{
 		claim.worker = text_to_cstring(PG_GETARG_TEXT_PP(2));
@@ -333,15 +340,14 @@ eq_claim_sql(PG_FUNCTION_ARGS)
 	{
 		claim.lease = eq_interval_us(PG_GETARG_INTERVAL_P(3));
 		if (claim.lease <= 0 || claim.lease > 7 * USECS_PER_DAY)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_SETTING),
-					 errmsg("lease must be positive and at most 7 days")));
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
+							errmsg("lease must be positive and at most 7 days")));
 	}
 	if (!PG_ARGISNULL(4))
 	{
-		Datum	   *names;
-		bool	   *nulls;
-		int			n;
+		Datum *names;
+		bool *nulls;
+		int n;
 
 		deconstruct_array(PG_GETARG_ARRAYTYPE_P(4), TEXTOID, -1, false, TYPALIGN_INT,
 						  &names, &nulls, &n);
@@ -360,7 +366,8 @@ eq_claim_sql(PG_FUNCTION_ARGS)
 	eq_claim(&claim);
 	for (int i = 0; i < claim.n_jobs; i++)
 	{
-		Datum		row = eq_claimed_job_datum(claim.queue, &claim.jobs[i], rsinfo->setDesc);
+		Datum row = eq_claimed_job_datum(claim.queue, &claim.jobs[i],
+										 rsinfo->setDesc);
 		HeapTupleData tuple;
 
 		tuple.t_data = DatumGetHeapTupleHeader(row);

@@ -13,13 +13,13 @@
 #include "table/table.h"
 #include "wake/wake.h"
 
-#define MAX_ERRORS			50	/* kept of one job: the last ones */
-#define MAX_ERROR_TEXT		2000	/* bytes kept of a message or context */
+#define MAX_ERRORS	   50	/* kept of one job: the last ones */
+#define MAX_ERROR_TEXT 2000 /* bytes kept of a message or context */
 
 static void
 push_text(JsonbParseState **state, const char *key, const char *value)
 {
-	JsonbValue	item;
+	JsonbValue item;
 
 	item.type = jbvString;
 	item.val.string.val = (char *) key;
@@ -38,21 +38,21 @@ push_text(JsonbParseState **state, const char *key, const char *value)
 
 /* The list with one more error at its end. */
 Jsonb *
-eq_add_error(Jsonb *errors, int attempt, const char *worker,
-			 const char *sqlstate, const char *message, const char *context)
+eq_add_error(Jsonb *errors, int attempt, const char *worker, const char *sqlstate,
+			 const char *message, const char *context)
 {
 	JsonbParseState *state = NULL;
 	JsonbIterator *it;
-	JsonbValue	item;
+	JsonbValue item;
 	JsonbIteratorToken token;
-	int			surplus = JB_ROOT_COUNT(errors) - (MAX_ERRORS - 1);
-	Datum		now = DirectFunctionCall1(timestamptz_out,
-										  TimestampTzGetDatum(GetCurrentTimestamp()));
-	JsonbValue	number;
+	int surplus = JB_ROOT_COUNT(errors) - (MAX_ERRORS - 1);
+	Datum now = DirectFunctionCall1(timestamptz_out,
+									TimestampTzGetDatum(GetCurrentTimestamp()));
+	JsonbValue number;
 
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	it = JsonbIteratorInit(&errors->root);
-	token = JsonbIteratorNext(&it, &item, true);	/* WJB_BEGIN_ARRAY */
+	token = JsonbIteratorNext(&it, &item, true); /* WJB_BEGIN_ARRAY */
 	while ((token = JsonbIteratorNext(&it, &item, true)) == WJB_ELEM)
 	{
 		if (surplus-- <= 0)
@@ -78,14 +78,14 @@ eq_add_error(Jsonb *errors, int attempt, const char *worker,
 
 /* Moves a locked job to the dead letters. */
 void
-eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
-		const char *reason, Jsonb *errors, int failures, int stalled)
+eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reason,
+		Jsonb *errors, int failures, int stalled)
 {
-	EqTable		dead;
-	Datum		values[DEAD_COLUMNS];
-	bool		nulls[DEAD_COLUMNS] = {false};
-	Datum	   *job = slot->tts_values;
-	bool	   *isnull = slot->tts_isnull;
+	EqTable dead;
+	Datum values[DEAD_COLUMNS];
+	bool nulls[DEAD_COLUMNS] = {false};
+	Datum *job = slot->tts_values;
+	bool *isnull = slot->tts_isnull;
 
 	values[DEAD_ID - 1] = job[JOB_ID - 1];
 	values[DEAD_QUEUE - 1] = job[JOB_QUEUE - 1];
@@ -106,8 +106,10 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
 	values[DEAD_UNIQUE_KEY - 1] = job[JOB_UNIQUE_KEY - 1];
 	nulls[DEAD_UNIQUE_KEY - 1] = isnull[JOB_UNIQUE_KEY - 1];
 	/* Out of line, they belong to the row that is about to go. */
-	values[DEAD_PAYLOAD - 1] = PointerGetDatum(PG_DETOAST_DATUM(job[JOB_PAYLOAD - 1]));
-	values[DEAD_METADATA - 1] = PointerGetDatum(PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
+	values[DEAD_PAYLOAD - 1] = PointerGetDatum(
+		PG_DETOAST_DATUM(job[JOB_PAYLOAD - 1]));
+	values[DEAD_METADATA - 1] = PointerGetDatum(
+		PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
 	values[DEAD_ERRORS - 1] = JsonbPGetDatum(errors);
 
 	eq_table_open(&dead, EQ_DEAD_LETTER);

@@ -26,22 +26,20 @@
 
 PG_FUNCTION_INFO_V1(eq_enqueue_sql);
 
-#define MAX_DELAY	(INT64CONST(100) * 365 * USECS_PER_DAY)
+#define MAX_DELAY (INT64CONST(100) * 365 * USECS_PER_DAY)
 
 /* Microseconds of a delay; EQ014 if it is negative or longer than 100 years. */
 int64
 eq_check_delay(const Interval *delay, const char *what)
 {
-	int64		us = eq_interval_us(delay);
+	int64 us = eq_interval_us(delay);
 
 	if (us < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_DELAY),
-				 errmsg("%s must not be negative", what)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
+						errmsg("%s must not be negative", what)));
 	if (us > MAX_DELAY)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_DELAY),
-				 errmsg("%s must not be longer than 100 years", what)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
+						errmsg("%s must not be longer than 100 years", what)));
 	return us;
 }
 
@@ -49,11 +47,10 @@ int
 eq_check_priority(int priority)
 {
 	if (priority < EQ_PRIORITY_FIRST || priority > EQ_PRIORITY_LAST)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_PRIORITY),
-				 errmsg("priority %d is out of range", priority),
-				 errhint("Priorities go from %d (first) to %d (last).",
-						 EQ_PRIORITY_FIRST, EQ_PRIORITY_LAST)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_PRIORITY),
+						errmsg("priority %d is out of range", priority),
+						errhint("Priorities go from %d (first) to %d (last).",
+								EQ_PRIORITY_FIRST, EQ_PRIORITY_LAST)));
 	return priority;
 }
 
@@ -63,9 +60,9 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 				TransactionId *open)
 {
 	SnapshotData dirty;
-	EqScan		scan;
+	EqScan scan;
 	ScanKeyData keys[3];
-	int64		job_id = 0;
+	int64 job_id = 0;
 
 	*open = InvalidTransactionId;
 	InitDirtySnapshot(dirty);
@@ -79,7 +76,7 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 	eq_scan_start(&scan, keys, 3);
 	if (eq_scan_next(&scan, ForwardScanDirection))
 	{
-		bool		isnull;
+		bool isnull;
 
 		job_id = DatumGetInt64(slot_getattr(scan.slot, JOB_ID, &isnull));
 
@@ -93,10 +90,10 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 static int64
 insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job)
 {
-	Datum		values[JOB_COLUMNS];
-	bool		nulls[JOB_COLUMNS] = {false};
-	int64		job_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
-	Datum		empty = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS] = {false};
+	int64 job_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
+	Datum empty = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
 
 	values[JOB_ID - 1] = Int64GetDatum(job_id);
 	values[JOB_QUEUE - 1] = Int32GetDatum(queue->queue_id);
@@ -107,7 +104,8 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job)
 	values[JOB_CREATED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[JOB_MAX_ATTEMPTS - 1] = Int32GetDatum(job->max_attempts);
 	nulls[JOB_MAX_ATTEMPTS - 1] = job->max_attempts == 0;
-	values[JOB_BACKOFF - 1] = job->backoff ? CStringGetTextDatum(job->backoff) : (Datum) 0;
+	values[JOB_BACKOFF - 1] = job->backoff ? CStringGetTextDatum(job->backoff)
+										   : (Datum) 0;
 	nulls[JOB_BACKOFF - 1] = job->backoff == NULL;
 	values[JOB_BACKOFF_DELAY - 1] = IntervalPGetDatum(job->backoff_delay);
 	nulls[JOB_BACKOFF_DELAY - 1] = job->backoff_delay == NULL;
@@ -116,7 +114,9 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job)
 	nulls[JOB_LEASE_TOKEN - 1] = true;
 	nulls[JOB_LEASED_UNTIL - 1] = true;
 	nulls[JOB_LEASED_BY - 1] = true;
-	values[JOB_UNIQUE_KEY - 1] = job->unique_key ? CStringGetTextDatum(job->unique_key) : (Datum) 0;
+	values[JOB_UNIQUE_KEY - 1] = job->unique_key
+									 ? CStringGetTextDatum(job->unique_key)
+									 : (Datum) 0;
 	nulls[JOB_UNIQUE_KEY - 1] = job->unique_key == NULL;
 	values[JOB_PAYLOAD - 1] = job->payload ? JsonbPGetDatum(job->payload) : empty;
 	values[JOB_METADATA - 1] = job->metadata ? JsonbPGetDatum(job->metadata) : empty;
@@ -129,18 +129,19 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job)
 int64
 eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 {
-	EqTable		jobs;
-	int64		job_id = 0;
+	EqTable jobs;
+	int64 job_id = 0;
 	TransactionId open = InvalidTransactionId;
-	uint32		hash = 0;
+	uint32 hash = 0;
 
 	eq_table_open(&jobs, EQ_JOB);
 	if (job->unique_key)
-		hash = hash_combine(hash_any((const unsigned char *) job->unique_key,
-									 strlen(job->unique_key)),
-							hash_combine(queue->queue_id,
-										 hash_any((const unsigned char *) job->tenant,
-												  strlen(job->tenant))));
+		hash = hash_combine(
+			hash_any((const unsigned char *) job->unique_key,
+					 strlen(job->unique_key)),
+			hash_combine(
+				queue->queue_id,
+				hash_any((const unsigned char *) job->tenant, strlen(job->tenant))));
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -174,9 +175,10 @@ Datum
 eq_enqueue_sql(PG_FUNCTION_ARGS)
 {
 	const EqQueue *queue;
-	EqNewJob	job = {0};
+	EqNewJob job = {0};
 
-	queue = eq_get_queue(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	queue = eq_get_queue(PG_ARGISNULL(0) ? NULL
+										 : text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	job.name = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	eq_check_name("job name", job.name, EQ_MAX_NAME);
 	if (!PG_ARGISNULL(2))
@@ -189,35 +191,33 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3))
 	{
 		if (!PG_ARGISNULL(4))
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_DELAY),
-					 errmsg("delay and run_at exclude each other")));
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
+							errmsg("delay and run_at exclude each other")));
 		job.run_at += eq_check_delay(PG_GETARG_INTERVAL_P(3), "delay");
 	}
 	else if (!PG_ARGISNULL(4))
 	{
 		job.run_at = PG_GETARG_TIMESTAMPTZ(4);
 		if (TIMESTAMP_NOT_FINITE(job.run_at))
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_DELAY),
-					 errmsg("run_at must be finite")));
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
+							errmsg("run_at must be finite")));
 	}
-	job.priority = eq_check_priority(PG_ARGISNULL(5) ? EQ_PRIORITY_DEFAULT : PG_GETARG_INT32(5));
+	job.priority = eq_check_priority(PG_ARGISNULL(5) ? EQ_PRIORITY_DEFAULT
+													 : PG_GETARG_INT32(5));
 	if (!PG_ARGISNULL(6))
 	{
 		job.max_attempts = PG_GETARG_INT32(6);
 		if (job.max_attempts < 1 || job.max_attempts > 1000)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_SETTING),
-					 errmsg("max_attempts must be between 1 and 1000")));
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
+							errmsg("max_attempts must be between 1 and 1000")));
 	}
 	if (!PG_ARGISNULL(7))
 	{
 		job.backoff = text_to_cstring(PG_GETARG_TEXT_PP(7));
-		if (strcmp(job.backoff, "exponential") != 0 && strcmp(job.backoff, "fixed") != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_SETTING),
-					 errmsg("backoff must be exponential or fixed")));
+		if (strcmp(job.backoff, "exponential") != 0 &&
+			strcmp(job.backoff, "fixed") != 0)
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
+							errmsg("backoff must be exponential or fixed")));
 	}
 	if (!PG_ARGISNULL(8))
 	{
@@ -234,12 +234,11 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 		job.metadata = PG_GETARG_JSONB_P(10);
 		eq_check_payload("job metadata", job.metadata);
 		if (!JB_ROOT_IS_OBJECT(job.metadata))
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-					 errmsg("job metadata must be a JSON object")));
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+							errmsg("job metadata must be a JSON object")));
 	}
-	job.tenant = eq_resolve_tenant(PG_ARGISNULL(11) ? NULL :
-								   text_to_cstring(PG_GETARG_TEXT_PP(11)));
+	job.tenant = eq_resolve_tenant(
+		PG_ARGISNULL(11) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(11)));
 
 	PG_RETURN_INT64(eq_enqueue(queue, &job));
 }

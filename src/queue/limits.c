@@ -26,11 +26,9 @@
 static void
 run(const char *sql, int32 queue_id, int64 number, TimestampTz at, double tokens)
 {
-	Oid			types[4] = {INT4OID, INT8OID, TIMESTAMPTZOID, FLOAT8OID};
-	Datum		values[4] = {
-		Int32GetDatum(queue_id), Int64GetDatum(number),
-		TimestampTzGetDatum(at), Float8GetDatum(tokens)
-	};
+	Oid types[4] = {INT4OID, INT8OID, TIMESTAMPTZOID, FLOAT8OID};
+	Datum values[4] = {Int32GetDatum(queue_id), Int64GetDatum(number),
+					   TimestampTzGetDatum(at), Float8GetDatum(tokens)};
 
 	if (SPI_execute_with_args(sql, 4, types, values, NULL, false, 0) < 0)
 		elog(ERROR, "could not run \"%s\"", sql);
@@ -39,7 +37,7 @@ run(const char *sql, int32 queue_id, int64 number, TimestampTz at, double tokens
 static void
 run_as_owner(const char *sql, int32 queue_id, int64 number, TimestampTz at)
 {
-	EqSpi		spi;
+	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	run(sql, queue_id, number, at, 0);
@@ -51,13 +49,14 @@ run_as_owner(const char *sql, int32 queue_id, int64 number, TimestampTz at)
  * *retry_at says when it will leave one.
  */
 int
-eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now, TimestampTz *retry_at)
+eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
+				  TimestampTz *retry_at)
 {
-	EqSpi		spi;
-	bool		isnull;
-	double		tokens;
+	EqSpi spi;
+	bool isnull;
+	double tokens;
 	TimestampTz refilled_at;
-	int			allowed = wanted;
+	int allowed = wanted;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	run("SELECT tokens, refilled_at FROM event_queue.queue_limit"
@@ -65,14 +64,16 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now, TimestampTz
 		queue->queue_id, 0, now, 0);
 	if (SPI_processed != 1)
 		elog(ERROR, "queue \"%s\" has no row in queue_limit", queue->name);
-	tokens = DatumGetFloat8(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	refilled_at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	tokens = DatumGetFloat8(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	refilled_at = DatumGetTimestampTz(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 
 	/* The wait for the row may have been long. */
 	now = GetCurrentTimestamp();
 	if (queue->rate_limit > 0)
 	{
-		double		per_us = (double) queue->rate_limit / queue->rate_interval;
+		double per_us = (double) queue->rate_limit / queue->rate_interval;
 
 		tokens += Max(now - refilled_at, 0) * per_us;
 		tokens = Min(tokens, queue->rate_limit);
@@ -89,7 +90,7 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now, TimestampTz
 	}
 	if (allowed > 0 && queue->max_concurrency > 0)
 	{
-		int64		active;
+		int64 active;
 
 		run("DELETE FROM event_queue.queue_active"
 			" WHERE queue_id = $1 AND leased_until <= $3",
@@ -97,7 +98,8 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now, TimestampTz
 		run("SELECT count(*) FROM event_queue.queue_active"
 			" WHERE queue_id = $1",
 			queue->queue_id, 0, now, 0);
-		active = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		active = DatumGetInt64(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		allowed = Min(allowed, Max(queue->max_concurrency - active, 0));
 	}
 	eq_spi_end(&spi);
@@ -108,7 +110,7 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now, TimestampTz
 void
 eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 {
-	EqSpi		spi;
+	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (queue->rate_limit > 0)
@@ -126,8 +128,9 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 void
 eq_free_claim(const EqQueue *queue, int64 job_id)
 {
-	run_as_owner("DELETE FROM event_queue.queue_active WHERE queue_id = $1 AND job_id = $2",
-				 queue->queue_id, job_id, 0);
+	run_as_owner(
+		"DELETE FROM event_queue.queue_active WHERE queue_id = $1 AND job_id = $2",
+		queue->queue_id, job_id, 0);
 }
 
 /* Its lease was extended. */

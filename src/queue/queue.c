@@ -33,14 +33,15 @@ int64
 eq_interval_us(const Interval *interval)
 {
 	return interval->time +
-		(interval->day + (int64) interval->month * DAYS_PER_MONTH) * USECS_PER_DAY;
+		   (interval->day + (int64) interval->month * DAYS_PER_MONTH) *
+			   USECS_PER_DAY;
 }
 
 static int64
 interval_column(HeapTuple row, TupleDesc desc, int column)
 {
-	bool		isnull;
-	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+	bool isnull;
+	Datum value = SPI_getbinval(row, desc, column, &isnull);
 
 	return isnull ? 0 : eq_interval_us(DatumGetIntervalP(value));
 }
@@ -48,8 +49,8 @@ interval_column(HeapTuple row, TupleDesc desc, int column)
 static int32
 int_column(HeapTuple row, TupleDesc desc, int column)
 {
-	bool		isnull;
-	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+	bool isnull;
+	Datum value = SPI_getbinval(row, desc, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt32(value);
 }
@@ -57,8 +58,8 @@ int_column(HeapTuple row, TupleDesc desc, int column)
 static void
 read_queues(void)
 {
-	static Oid	watched = InvalidOid;
-	EqSpi		spi;
+	static Oid watched = InvalidOid;
+	EqSpi spi;
 
 	if (watched != eq_relation_oid(EQ_QUEUE))
 	{
@@ -71,9 +72,9 @@ read_queues(void)
 		queues = NULL;
 	}
 	{
-		HASHCTL		ctl = {
-			.keysize = sizeof(int32), .entrysize = sizeof(EqQueue), .hcxt = TopMemoryContext
-		};
+		HASHCTL ctl = {.keysize = sizeof(int32),
+					   .entrysize = sizeof(EqQueue),
+					   .hcxt = TopMemoryContext};
 
 		queues = hash_create("event_queue queues", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -82,18 +83,20 @@ read_queues(void)
 	/* Set first: an invalidation that comes while we read must stick. */
 	queues_valid = true;
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT queue_id, name, lease, stalled_interval, max_stalled, max_attempts,"
-					" backoff = 'exponential', backoff_delay, backoff_max, backoff_jitter,"
-					" keep_completed IS NOT NULL, rate_limit, rate_interval, max_concurrency,"
-					" sla, paused FROM event_queue.queue", false, 0) != SPI_OK_SELECT)
+	if (SPI_execute(
+			"SELECT queue_id, name, lease, stalled_interval, max_stalled, max_attempts,"
+			" backoff = 'exponential', backoff_delay, backoff_max, backoff_jitter,"
+			" keep_completed IS NOT NULL, rate_limit, rate_interval, max_concurrency,"
+			" sla, paused FROM event_queue.queue",
+			false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table queue");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		int32		queue_id = int_column(row, desc, 1);
-		bool		isnull;
-		EqQueue    *queue = hash_search(queues, &queue_id, HASH_ENTER, NULL);
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		int32 queue_id = int_column(row, desc, 1);
+		bool isnull;
+		EqQueue *queue = hash_search(queues, &queue_id, HASH_ENTER, NULL);
 
 		strlcpy(queue->name, SPI_getvalue(row, desc, 2), NAMEDATALEN);
 		queue->lease = interval_column(row, desc, 3);
@@ -103,7 +106,8 @@ read_queues(void)
 		queue->exponential = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
 		queue->backoff_delay = interval_column(row, desc, 8);
 		queue->backoff_max = interval_column(row, desc, 9);
-		queue->backoff_jitter = DatumGetFloat8(SPI_getbinval(row, desc, 10, &isnull));
+		queue->backoff_jitter = DatumGetFloat8(
+			SPI_getbinval(row, desc, 10, &isnull));
 		queue->keeps_completed = DatumGetBool(SPI_getbinval(row, desc, 11, &isnull));
 		queue->rate_limit = int_column(row, desc, 12);
 		queue->rate_interval = interval_column(row, desc, 13);
@@ -126,7 +130,7 @@ const EqQueue *
 eq_get_queue(const char *name)
 {
 	HASH_SEQ_STATUS seq;
-	EqQueue    *queue;
+	EqQueue *queue;
 	const EqQueue *found = NULL;
 
 	if (name == NULL)
@@ -140,11 +144,10 @@ eq_get_queue(const char *name)
 			found = copy_queue(queue);
 	}
 	if (found == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_UNKNOWN_QUEUE),
-				 errmsg("queue \"%s\" does not exist", name),
-				 errhint("Create it with event_queue.create_queue(%s).",
-						 quote_literal_cstr(name))));
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_QUEUE),
+						errmsg("queue \"%s\" does not exist", name),
+						errhint("Create it with event_queue.create_queue(%s).",
+								quote_literal_cstr(name))));
 	return found;
 }
 
@@ -152,7 +155,7 @@ eq_get_queue(const char *name)
 const EqQueue *
 eq_get_queue_by_id(int32 queue_id)
 {
-	EqQueue    *queue;
+	EqQueue *queue;
 
 	if (!queues_valid || queues == NULL)
 		read_queues();

@@ -31,9 +31,9 @@ PG_FUNCTION_INFO_V1(eq_extend_lease_sql);
 /* A job whose lease the caller holds, with its row locked. */
 typedef struct Leased
 {
-	EqTable		jobs;
-	Snapshot	snapshot;
-	TupleTableSlot *slot;		/* all columns fetched */
+	EqTable jobs;
+	Snapshot snapshot;
+	TupleTableSlot *slot; /* all columns fetched */
 	const EqQueue *queue;
 	TimestampTz now;
 } Leased;
@@ -41,11 +41,14 @@ typedef struct Leased
 static void
 lease_lost(int64 job_id)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_LEASE_LOST),
-			 errmsg("lease of job " INT64_FORMAT " is lost", job_id),
-			 errdetail("The job is finished, or its lease ran out and another worker has claimed it."),
-			 errhint("Undo the work, or let it be safe to repeat; take a longer lease or call event_queue.extend_lease.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_LEASE_LOST),
+		 errmsg("lease of job " INT64_FORMAT " is lost", job_id),
+		 errdetail(
+			 "The job is finished, or its lease ran out and another worker has claimed it."),
+		 errhint(
+			 "Undo the work, or let it be safe to repeat; take a longer lease or call event_queue.extend_lease.")));
 }
 
 /* Locks the job's row, or raises EQ016. */
@@ -53,10 +56,10 @@ static void
 open_leased(Leased *leased, int64 job_id, const pg_uuid_t *token)
 {
 	const char *tenant = eq_confined_tenant();
-	EqScan		scan;
+	EqScan scan;
 	ScanKeyData key;
-	bool		found;
-	Datum	   *values;
+	bool found;
+	Datum *values;
 
 	eq_table_open(&leased->jobs, EQ_JOB);
 	leased->now = GetCurrentTimestamp();
@@ -64,17 +67,19 @@ open_leased(Leased *leased, int64 job_id, const pg_uuid_t *token)
 	leased->slot = table_slot_create(leased->jobs.rel, NULL);
 
 	eq_scan_begin(&scan, leased->jobs.rel, EQ_JOB_PKEY, leased->snapshot, 1);
-	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job_id));
+	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(job_id));
 	eq_scan_start(&scan, &key, 1);
 	found = eq_scan_next(&scan, ForwardScanDirection);
 	if (found)
 	{
 		TM_FailureData failure;
 
-		found = table_tuple_lock(leased->jobs.rel, &scan.slot->tts_tid, leased->snapshot,
-								 leased->slot, GetCurrentCommandId(false),
-								 LockTupleExclusive, LockWaitBlock,
-								 TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure) == TM_Ok;
+		found = table_tuple_lock(leased->jobs.rel, &scan.slot->tts_tid,
+								 leased->snapshot, leased->slot,
+								 GetCurrentCommandId(false), LockTupleExclusive,
+								 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+								 &failure) == TM_Ok;
 	}
 	eq_scan_end(&scan);
 	if (!found)
@@ -83,10 +88,11 @@ open_leased(Leased *leased, int64 job_id, const pg_uuid_t *token)
 	slot_getallattrs(leased->slot);
 	values = leased->slot->tts_values;
 	if (leased->slot->tts_isnull[JOB_LEASE_TOKEN - 1] ||
-		memcmp(DatumGetUUIDP(values[JOB_LEASE_TOKEN - 1])->data, token->data, UUID_LEN) != 0)
+		memcmp(DatumGetUUIDP(values[JOB_LEASE_TOKEN - 1])->data, token->data,
+			   UUID_LEN) != 0)
 		lease_lost(job_id);
 	if (tenant && strcmp(TextDatumGetCString(values[JOB_TENANT - 1]), tenant) != 0)
-		lease_lost(job_id);		/* whose it is, is not said */
+		lease_lost(job_id); /* whose it is, is not said */
 
 	leased->queue = eq_get_queue_by_id(DatumGetInt32(values[JOB_QUEUE - 1]));
 	if (leased->queue == NULL)
@@ -126,10 +132,10 @@ after_lease(Leased *leased, int64 job_id)
 static void
 keep_completed(Leased *leased, Jsonb *result)
 {
-	EqTable		history;
-	Datum		values[HISTORY_COLUMNS];
-	bool		nulls[HISTORY_COLUMNS] = {false};
-	Datum	   *job = leased->slot->tts_values;
+	EqTable history;
+	Datum values[HISTORY_COLUMNS];
+	bool nulls[HISTORY_COLUMNS] = {false};
+	Datum *job = leased->slot->tts_values;
 
 	values[HISTORY_ID - 1] = job[JOB_ID - 1];
 	values[HISTORY_QUEUE - 1] = job[JOB_QUEUE - 1];
@@ -142,9 +148,12 @@ keep_completed(Leased *leased, Jsonb *result)
 	values[HISTORY_LEASED_BY - 1] = job[JOB_LEASED_BY - 1];
 	values[HISTORY_FAILURES - 1] = job[JOB_FAILURES - 1];
 	values[HISTORY_STALLED - 1] = job[JOB_STALLED - 1];
-	values[HISTORY_PAYLOAD - 1] = PointerGetDatum(PG_DETOAST_DATUM(job[JOB_PAYLOAD - 1]));
-	values[HISTORY_METADATA - 1] = PointerGetDatum(PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
-	values[HISTORY_ERRORS - 1] = PointerGetDatum(PG_DETOAST_DATUM(job[JOB_ERRORS - 1]));
+	values[HISTORY_PAYLOAD - 1] = PointerGetDatum(
+		PG_DETOAST_DATUM(job[JOB_PAYLOAD - 1]));
+	values[HISTORY_METADATA - 1] = PointerGetDatum(
+		PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
+	values[HISTORY_ERRORS - 1] = PointerGetDatum(
+		PG_DETOAST_DATUM(job[JOB_ERRORS - 1]));
 	values[HISTORY_RESULT - 1] = JsonbPGetDatum(result);
 	nulls[HISTORY_RESULT - 1] = result == NULL;
 	eq_table_open(&history, EQ_JOB_HISTORY);
@@ -155,13 +164,14 @@ keep_completed(Leased *leased, Jsonb *result)
 void
 eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result)
 {
-	Leased		leased;
+	Leased leased;
 	TimestampTz run_at;
 	TimestampTz leased_until;
 
 	open_leased(&leased, job_id, token);
 	run_at = DatumGetTimestampTz(leased.slot->tts_values[JOB_RUN_AT - 1]);
-	leased_until = DatumGetTimestampTz(leased.slot->tts_values[JOB_LEASED_UNTIL - 1]);
+	leased_until = DatumGetTimestampTz(
+		leased.slot->tts_values[JOB_LEASED_UNTIL - 1]);
 
 	if (leased.queue->keeps_completed)
 		keep_completed(&leased, result);
@@ -182,23 +192,25 @@ TimestampTz
 eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 		const char *sqlstate, const char *context, int64 retry_after, bool final)
 {
-	Leased		leased;
-	Datum	   *job;
-	bool	   *isnull;
-	int			failures;
-	int			max_attempts;
-	Jsonb	   *errors;
+	Leased leased;
+	Datum *job;
+	bool *isnull;
+	int failures;
+	int max_attempts;
+	Jsonb *errors;
 	TimestampTz next = 0;
 
 	open_leased(&leased, job_id, token);
 	job = leased.slot->tts_values;
 	isnull = leased.slot->tts_isnull;
 	failures = DatumGetInt32(job[JOB_FAILURES - 1]) + 1;
-	max_attempts = isnull[JOB_MAX_ATTEMPTS - 1] ? leased.queue->max_attempts :
-		DatumGetInt32(job[JOB_MAX_ATTEMPTS - 1]);
+	max_attempts = isnull[JOB_MAX_ATTEMPTS - 1]
+					   ? leased.queue->max_attempts
+					   : DatumGetInt32(job[JOB_MAX_ATTEMPTS - 1]);
 	errors = eq_add_error(DatumGetJsonbP(job[JOB_ERRORS - 1]), failures,
-						  isnull[JOB_LEASED_BY - 1] ? NULL :
-						  TextDatumGetCString(job[JOB_LEASED_BY - 1]),
+						  isnull[JOB_LEASED_BY - 1]
+							  ? NULL
+							  : TextDatumGetCString(job[JOB_LEASED_BY - 1]),
 						  sqlstate, message, context);
 
 	if (final || failures >= max_attempts)
@@ -207,17 +219,19 @@ eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 				DatumGetInt32(job[JOB_STALLED - 1]));
 	else
 	{
-		Datum		values[JOB_COLUMNS];
-		bool		nulls[JOB_COLUMNS];
-		bool		exponential = leased.queue->exponential;
-		int64		delay = leased.queue->backoff_delay;
+		Datum values[JOB_COLUMNS];
+		bool nulls[JOB_COLUMNS];
+		bool exponential = leased.queue->exponential;
+		int64 delay = leased.queue->backoff_delay;
 
 		if (!isnull[JOB_BACKOFF - 1])
-			exponential = strcmp(TextDatumGetCString(job[JOB_BACKOFF - 1]), "exponential") == 0;
+			exponential = strcmp(TextDatumGetCString(job[JOB_BACKOFF - 1]),
+								 "exponential") == 0;
 		if (!isnull[JOB_BACKOFF_DELAY - 1])
 			delay = eq_interval_us(DatumGetIntervalP(job[JOB_BACKOFF_DELAY - 1]));
-		next = leased.now + (retry_after >= 0 ? retry_after :
-							 eq_backoff(leased.queue, exponential, delay, failures));
+		next = leased.now + (retry_after >= 0 ? retry_after
+											  : eq_backoff(leased.queue, exponential,
+														   delay, failures));
 
 		memcpy(values, job, sizeof(values));
 		memcpy(nulls, isnull, sizeof(nulls));
@@ -237,9 +251,9 @@ eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 void
 eq_release(int64 job_id, const pg_uuid_t *token, int64 delay)
 {
-	Leased		leased;
-	Datum		values[JOB_COLUMNS];
-	bool		nulls[JOB_COLUMNS];
+	Leased leased;
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
 
 	open_leased(&leased, job_id, token);
 	memcpy(values, leased.slot->tts_values, sizeof(values));
@@ -258,17 +272,16 @@ static int64
 job_id_argument(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("job_id and lease_token must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("job_id and lease_token must not be null")));
 	return PG_GETARG_INT64(0);
 }
 
 Datum
 eq_complete_sql(PG_FUNCTION_ARGS)
 {
-	int64		job_id = job_id_argument(fcinfo);
-	Jsonb	   *result = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+	int64 job_id = job_id_argument(fcinfo);
+	Jsonb *result = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
 
 	if (result)
 		eq_check_payload("job result", result);
@@ -279,8 +292,8 @@ eq_complete_sql(PG_FUNCTION_ARGS)
 Datum
 eq_fail_sql(PG_FUNCTION_ARGS)
 {
-	int64		job_id = job_id_argument(fcinfo);
-	int64		retry_after = -1;
+	int64 job_id = job_id_argument(fcinfo);
+	int64 retry_after = -1;
 	TimestampTz next;
 
 	if (!PG_ARGISNULL(5))
@@ -298,8 +311,8 @@ eq_fail_sql(PG_FUNCTION_ARGS)
 Datum
 eq_release_sql(PG_FUNCTION_ARGS)
 {
-	int64		job_id = job_id_argument(fcinfo);
-	int64		delay = 0;
+	int64 job_id = job_id_argument(fcinfo);
+	int64 delay = 0;
 
 	if (!PG_ARGISNULL(2))
 		delay = eq_check_delay(PG_GETARG_INTERVAL_P(2), "delay");
@@ -310,20 +323,19 @@ eq_release_sql(PG_FUNCTION_ARGS)
 Datum
 eq_extend_lease_sql(PG_FUNCTION_ARGS)
 {
-	int64		job_id = job_id_argument(fcinfo);
-	int64		lease = 0;
-	Leased		leased;
-	Datum		values[JOB_COLUMNS];
-	bool		nulls[JOB_COLUMNS];
+	int64 job_id = job_id_argument(fcinfo);
+	int64 lease = 0;
+	Leased leased;
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
 	TimestampTz until;
 
 	if (!PG_ARGISNULL(2))
 	{
 		lease = eq_interval_us(PG_GETARG_INTERVAL_P(2));
 		if (lease <= 0 || lease > 7 * USECS_PER_DAY)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_SETTING),
-					 errmsg("lease must be positive and at most 7 days")));
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
+							errmsg("lease must be positive and at most 7 days")));
 	}
 	open_leased(&leased, job_id, PG_GETARG_UUID_P(1));
 	until = leased.now + (lease ? lease : leased.queue->lease);

@@ -21,7 +21,7 @@
 #include "rules/rules.h"
 #include "table/table.h"
 
-#define MAX_CONDITION	10000
+#define MAX_CONDITION 10000
 
 /* The query of a rule with this condition (NULL: always true). */
 char *
@@ -36,31 +36,33 @@ eq_rule_query(const char *condition)
 static void
 invalid_condition(const char *detail)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_INVALID_CONDITION),
-			 errmsg("condition of the rule is not valid"),
-			 errdetail_internal("%s", detail),
-			 errhint("A condition is a SQL boolean expression over the event's columns, such as event_data ->> 'step' = 'won'.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_INVALID_CONDITION),
+		 errmsg("condition of the rule is not valid"),
+		 errdetail_internal("%s", detail),
+		 errhint(
+			 "A condition is a SQL boolean expression over the event's columns, such as event_data ->> 'step' = 'won'.")));
 }
 
 /* Is it one expression and nothing else? */
 static bool
 is_one_expression(const char *condition)
 {
-	List	   *parsed = raw_parser(psprintf("SELECT (%s\n)", condition),
-									RAW_PARSE_DEFAULT);
+	List *parsed = raw_parser(psprintf("SELECT (%s\n)", condition),
+							  RAW_PARSE_DEFAULT);
 	SelectStmt *select;
 
 	if (list_length(parsed) != 1)
 		return false;
 	select = (SelectStmt *) linitial_node(RawStmt, parsed)->stmt;
 	return IsA(select, SelectStmt) && list_length(select->targetList) == 1 &&
-		linitial_node(ResTarget, select->targetList)->name == NULL &&
-		select->op == SETOP_NONE && !select->distinctClause &&
-		!select->intoClause && !select->fromClause && !select->whereClause &&
-		!select->groupClause && !select->havingClause && !select->windowClause &&
-		!select->valuesLists && !select->sortClause && !select->limitOffset &&
-		!select->limitCount && !select->lockingClause && !select->withClause;
+		   linitial_node(ResTarget, select->targetList)->name == NULL &&
+		   select->op == SETOP_NONE && !select->distinctClause &&
+		   !select->intoClause && !select->fromClause && !select->whereClause &&
+		   !select->groupClause && !select->havingClause && !select->windowClause &&
+		   !select->valuesLists && !select->sortClause && !select->limitOffset &&
+		   !select->limitCount && !select->lockingClause && !select->withClause;
 }
 
 /* EQ022 unless the condition compiles, with the caller's rights. */
@@ -69,26 +71,27 @@ eq_check_condition(const char *condition)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool ok = false;
-	EqSpi		spi;
+	EqSpi spi;
 
 	if (strlen(condition) > MAX_CONDITION)
 		invalid_condition("It is longer than 10000 bytes.");
 	PG_TRY();
 	{
-		Oid			types[2] = {eq_event_type_oid(), JSONBOID};
+		Oid types[2] = {eq_event_type_oid(), JSONBOID};
 
 		ok = is_one_expression(condition);
 		if (ok)
 		{
 			eq_spi_begin(&spi, GetUserId(), SECURITY_RESTRICTED_OPERATION);
 			if (SPI_prepare(eq_rule_query(condition), 2, types) == NULL)
-				elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+				elog(ERROR, "SPI_prepare failed: %s",
+					 SPI_result_code_string(SPI_result));
 			eq_spi_end(&spi);
 		}
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		/* Only the message is kept: the transaction fails with another code. */
 		MemoryContextSwitchTo(context);
@@ -110,17 +113,16 @@ eq_check_template(Jsonb *payload)
 {
 	MemoryContext context = CurrentMemoryContext;
 	JsonbIterator *it;
-	JsonbValue	value;
+	JsonbValue value;
 	JsonbIteratorToken token;
 
 	if (!JB_ROOT_IS_OBJECT(payload))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-				 errmsg("payload template must be a JSON object")));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
+						errmsg("payload template must be a JSON object")));
 	it = JsonbIteratorInit(&payload->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
-		char	   *path;
+		char *path;
 
 		if (token != WJB_VALUE || value.type != jbvString ||
 			value.val.string.len < 2 || strncmp(value.val.string.val, "$.", 2) != 0)
@@ -134,10 +136,9 @@ eq_check_template(Jsonb *payload)
 		{
 			MemoryContextSwitchTo(context);
 			FlushErrorState();
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-					 errmsg("payload template has an invalid JSON path"),
-					 errdetail("Path: %s", path)));
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
+							errmsg("payload template has an invalid JSON path"),
+							errdetail("Path: %s", path)));
 		}
 		PG_END_TRY();
 	}

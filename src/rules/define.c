@@ -34,58 +34,58 @@ text_argument(FunctionCallInfo fcinfo, int argno)
 static int32
 insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 {
-	EqSpi		spi;
-	int32		id = 0;
+	EqSpi spi;
+	int32 id = 0;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(sql, n, types, values, nulls, false, 0) != SPI_OK_INSERT_RETURNING)
+	if (SPI_execute_with_args(sql, n, types, values, nulls, false, 0) !=
+		SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not run \"%s\"", sql);
 	if (SPI_processed == 1)
 	{
-		bool		isnull;
+		bool isnull;
 
-		id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		id = DatumGetInt32(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
 	eq_spi_end(&spi);
 	return id;
 }
 
 /* Adds a parameter to the arrays of insert_row; a NULL text is SQL's NULL. */
-#define ADD(type, value, is_null) \
-	(types[n] = (type), nulls[n] = (is_null) ? 'n' : ' ', \
+#define ADD(type, value, is_null)                                                   \
+	(types[n] = (type), nulls[n] = (is_null) ? 'n' : ' ',                           \
 	 values[n] = (is_null) ? (Datum) 0 : (value), n++)
-#define ADD_TEXT(string) \
-	ADD(TEXTOID, CStringGetTextDatum(string), (string) == NULL)
+#define ADD_TEXT(string) ADD(TEXTOID, CStringGetTextDatum(string), (string) == NULL)
 
 Datum
 eq_create_rule(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_argument(fcinfo, 0);
-	char	   *pattern = text_argument(fcinfo, 1);
-	char	   *condition = text_argument(fcinfo, 2);
-	char	   *queue_name = text_argument(fcinfo, 3);
-	char	   *job_name = text_argument(fcinfo, 4);
-	Jsonb	   *payload = PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5);
-	int			priority = PG_ARGISNULL(7) ? EQ_PRIORITY_DEFAULT : PG_GETARG_INT32(7);
-	char	   *function = text_argument(fcinfo, 8);
+	char *name = text_argument(fcinfo, 0);
+	char *pattern = text_argument(fcinfo, 1);
+	char *condition = text_argument(fcinfo, 2);
+	char *queue_name = text_argument(fcinfo, 3);
+	char *job_name = text_argument(fcinfo, 4);
+	Jsonb *payload = PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5);
+	int priority = PG_ARGISNULL(7) ? EQ_PRIORITY_DEFAULT : PG_GETARG_INT32(7);
+	char *function = text_argument(fcinfo, 8);
 	const char *tenant = text_argument(fcinfo, 9);
 	const EqQueue *queue = NULL;
-	char	   *owner = GetUserNameFromId(GetUserId(), false);
-	Oid			types[13];
-	Datum		values[13];
-	char		nulls[13];
-	int			n = 0;
-	int32		rule_id;
+	char *owner = GetUserNameFromId(GetUserId(), false);
+	Oid types[13];
+	Datum values[13];
+	char nulls[13];
+	int n = 0;
+	int32 rule_id;
 
 	eq_check_name("rule name", name, EQ_MAX_NAME);
 	eq_check_pattern(pattern);
 	if (tenant || eq_confined_tenant())
 		tenant = eq_resolve_tenant(tenant);
 	if ((queue_name == NULL) == (function == NULL))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ACTION),
-				 errmsg("a rule has exactly one action"),
-				 errhint("Give either queue and job_name, or function.")));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ACTION),
+						errmsg("a rule has exactly one action"),
+						errhint("Give either queue and job_name, or function.")));
 	if (queue_name)
 	{
 		queue = eq_get_queue(queue_name);
@@ -122,15 +122,15 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	ADD(INT4OID, Int32GetDatum(priority), false);
 	ADD_TEXT(function);
 	ADD(INT8OID, Int64GetDatum(eq_last_position()), false);
-	rule_id = insert_row("INSERT INTO event_queue.rule (name, owner, tenant_id, event_pattern,"
-						 " condition, queue_id, job_name, payload, delay, priority, function, start_position)"
-						 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-						 " ON CONFLICT ON CONSTRAINT rule_name_key DO NOTHING RETURNING rule_id",
-						 n, types, values, nulls);
+	rule_id = insert_row(
+		"INSERT INTO event_queue.rule (name, owner, tenant_id, event_pattern,"
+		" condition, queue_id, job_name, payload, delay, priority, function, start_position)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+		" ON CONFLICT ON CONSTRAINT rule_name_key DO NOTHING RETURNING rule_id",
+		n, types, values, nulls);
 	if (rule_id == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_DUPLICATE_OBJECT),
-				 errmsg("rule \"%s\" already exists", name)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_DUPLICATE_OBJECT),
+						errmsg("rule \"%s\" already exists", name)));
 	PG_RETURN_INT32(rule_id);
 }
 
@@ -138,30 +138,34 @@ Datum
 eq_register_handler(PG_FUNCTION_ARGS)
 {
 	const EqQueue *queue = eq_get_queue(text_argument(fcinfo, 0));
-	char	   *job_name = text_argument(fcinfo, 1);
-	char	   *owner = GetUserNameFromId(GetUserId(), false);
-	char	   *function;
-	Interval	time_limit = {.time = queue->lease / 10 * 9};
-	Oid			types[13];
-	Datum		values[13];
-	char		nulls[13];
-	int			n = 0;
+	char *job_name = text_argument(fcinfo, 1);
+	char *owner = GetUserNameFromId(GetUserId(), false);
+	char *function;
+	Interval time_limit = {.time = queue->lease / 10 * 9};
+	Oid types[13];
+	Datum values[13];
+	char nulls[13];
+	int n = 0;
 
 	eq_check_name("job name", job_name, EQ_MAX_NAME);
 	if (queue->queue_id == EQ_RULE_CALLS)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ACTION),
 				 errmsg("queue \"%s\" has a handler of its own", queue->name)));
-	function = eq_find_function(text_argument(fcinfo, 2), eq_claimed_job_type_oid(), true);
+	function = eq_find_function(text_argument(fcinfo, 2), eq_claimed_job_type_oid(),
+								true);
 	if (!PG_ARGISNULL(3))
 	{
 		time_limit = *PG_GETARG_INTERVAL_P(3);
-		if (eq_interval_us(&time_limit) < 1000 || eq_interval_us(&time_limit) > queue->lease)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_TIME_LIMIT),
-					 errmsg("time_limit must be between 1 millisecond and the queue's lease"),
-					 errdetail("The lease of queue \"%s\" is " INT64_FORMAT " ms.",
-							   queue->name, queue->lease / 1000)));
+		if (eq_interval_us(&time_limit) < 1000 ||
+			eq_interval_us(&time_limit) > queue->lease)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_INVALID_TIME_LIMIT),
+				 errmsg(
+					 "time_limit must be between 1 millisecond and the queue's lease"),
+				 errdetail("The lease of queue \"%s\" is " INT64_FORMAT " ms.",
+						   queue->name, queue->lease / 1000)));
 	}
 
 	ADD(INT4OID, Int32GetDatum(queue->queue_id), false);
@@ -169,10 +173,11 @@ eq_register_handler(PG_FUNCTION_ARGS)
 	ADD_TEXT(owner);
 	ADD_TEXT(function);
 	ADD(INTERVALOID, IntervalPGetDatum(&time_limit), false);
-	PG_RETURN_INT32(insert_row("INSERT INTO event_queue.handler (queue_id, job_name, owner, function, time_limit)"
-							   " VALUES ($1, $2, $3, $4, $5)"
-							   " ON CONFLICT ON CONSTRAINT handler_job_key DO UPDATE"
-							   " SET owner = excluded.owner, function = excluded.function,"
-							   " time_limit = excluded.time_limit RETURNING handler_id",
-							   n, types, values, nulls));
+	PG_RETURN_INT32(insert_row(
+		"INSERT INTO event_queue.handler (queue_id, job_name, owner, function, time_limit)"
+		" VALUES ($1, $2, $3, $4, $5)"
+		" ON CONFLICT ON CONSTRAINT handler_job_key DO UPDATE"
+		" SET owner = excluded.owner, function = excluded.function,"
+		" time_limit = excluded.time_limit RETURNING handler_id",
+		n, types, values, nulls));
 }

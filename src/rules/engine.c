@@ -38,29 +38,29 @@
 
 typedef struct Rule
 {
-	int32		rule_id;
-	char	   *name;
-	char	   *owner;
-	char	   *tenant;			/* NULL: all */
-	char	   *pattern;
-	char	   *condition;		/* NULL: always */
-	int32		queue_id;		/* 0: calls a function */
-	char	   *job_name;
-	Jsonb	   *payload;
-	Interval   *delay;
-	int			priority;
-	char	   *function;
-	int64		start_position;
+	int32 rule_id;
+	char *name;
+	char *owner;
+	char *tenant; /* NULL: all */
+	char *pattern;
+	char *condition; /* NULL: always */
+	int32 queue_id;	 /* 0: calls a function */
+	char *job_name;
+	Jsonb *payload;
+	Interval *delay;
+	int priority;
+	char *function;
+	int64 start_position;
 } Rule;
 
-#define RULE_COLUMNS \
+#define RULE_COLUMNS                                                                 \
 	"rule_id, name, owner, tenant_id, event_pattern, condition, queue_id, job_name," \
 	" payload, delay, priority, function, start_position"
 
 /* The scheduler's rules; forgotten when the configuration changes. */
 static MemoryContext rules_context = NULL;
 static Rule *rules;
-static int	n_rules = -1;		/* -1: not read */
+static int n_rules = -1; /* -1: not read */
 
 static char *
 text_column(HeapTuple row, TupleDesc desc, int column)
@@ -72,8 +72,8 @@ text_column(HeapTuple row, TupleDesc desc, int column)
 static void
 fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
 {
-	bool		isnull;
-	Datum		value;
+	bool isnull;
+	Datum value;
 
 	rule->rule_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 	rule->name = text_column(row, desc, 2);
@@ -107,14 +107,15 @@ eq_forget_rules(void)
 static void
 read_rules(void)
 {
-	EqSpi		spi;
+	EqSpi spi;
 
 	if (rules_context == NULL)
 		rules_context = AllocSetContextCreate(TopMemoryContext, "event_queue rules",
 											  ALLOCSET_DEFAULT_SIZES);
 	MemoryContextReset(rules_context);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT " RULE_COLUMNS " FROM event_queue.rule WHERE enabled ORDER BY rule_id",
+	if (SPI_execute("SELECT " RULE_COLUMNS
+					" FROM event_queue.rule WHERE enabled ORDER BY rule_id",
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule");
 	{
@@ -137,19 +138,21 @@ static Jsonb *
 evaluate_rule(const Rule *rule, Datum event)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Oid			owner = get_role_oid(rule->owner, false);
-	Oid			types[2] = {eq_event_type_oid(), JSONBOID};
-	Datum		values[2] = {event, JsonbPGetDatum(rule->payload)};
-	char		nulls[2] = {' ', rule->payload ? ' ' : 'n'};
-	EqSpi		spi;
-	Jsonb	   *payload = NULL;
-	bool		isnull;
-	Datum		value;
+	Oid owner = get_role_oid(rule->owner, false);
+	Oid types[2] = {eq_event_type_oid(), JSONBOID};
+	Datum values[2] = {event, JsonbPGetDatum(rule->payload)};
+	char nulls[2] = {' ', rule->payload ? ' ' : 'n'};
+	EqSpi spi;
+	Jsonb *payload = NULL;
+	bool isnull;
+	Datum value;
 
-	eq_spi_begin(&spi, owner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	eq_spi_begin(&spi, owner,
+				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
-	if (SPI_execute_with_args(eq_rule_query(rule->condition), 2, types, values, nulls,
-							  true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+	if (SPI_execute_with_args(eq_rule_query(rule->condition), 2, types, values,
+							  nulls, true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
 		elog(ERROR, "could not evaluate rule \"%s\"", rule->name);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
@@ -204,7 +207,7 @@ jsonb_from(const char *json)
 static char *
 event_text(Datum event, int column)
 {
-	bool		isnull;
+	bool isnull;
 	HeapTupleHeader row = DatumGetHeapTupleHeader(event);
 
 	return TextDatumGetCString(GetAttributeByNum(row, column, &isnull));
@@ -213,10 +216,10 @@ event_text(Datum event, int column)
 static int64
 event_position(Datum event)
 {
-	bool		isnull;
+	bool isnull;
 
-	return DatumGetInt64(GetAttributeByNum(DatumGetHeapTupleHeader(event),
-										   EVENT_POSITION, &isnull));
+	return DatumGetInt64(
+		GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_POSITION, &isnull));
 }
 
 /* Which rule and event a job comes from. */
@@ -224,15 +227,15 @@ static Jsonb *
 job_lineage(const Rule *rule, Datum event)
 {
 	StringInfoData json;
-	bool		isnull;
-	Datum		id = GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_ID, &isnull);
+	bool isnull;
+	Datum id = GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_ID, &isnull);
 
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"rule\": ");
 	escape_json(&json, rule->name);
-	appendStringInfo(&json, ", \"event_id\": \"%s\", \"event_position\": " INT64_FORMAT "}",
-					 DatumGetCString(DirectFunctionCall1(uuid_out, id)),
-					 event_position(event));
+	appendStringInfo(
+		&json, ", \"event_id\": \"%s\", \"event_position\": " INT64_FORMAT "}",
+		DatumGetCString(DirectFunctionCall1(uuid_out, id)), event_position(event));
 	return jsonb_from(json.data);
 }
 
@@ -241,11 +244,12 @@ static void
 enqueue_action(const Rule *rule, Datum event, Jsonb *payload)
 {
 	const EqQueue *queue = eq_get_queue_by_id(rule->queue_id);
-	EqNewJob	job = {
-		.name = rule->job_name, .tenant = event_text(event, EVENT_TENANT),
-		.payload = payload, .metadata = job_lineage(rule, event),
-		.run_at = GetCurrentTimestamp(), .priority = rule->priority
-	};
+	EqNewJob job = {.name = rule->job_name,
+					.tenant = event_text(event, EVENT_TENANT),
+					.payload = payload,
+					.metadata = job_lineage(rule, event),
+					.run_at = GetCurrentTimestamp(),
+					.priority = rule->priority};
 
 	if (queue == NULL)
 		elog(ERROR, "queue of rule \"%s\" does not exist", rule->name);
@@ -259,11 +263,11 @@ enqueue_action(const Rule *rule, Datum event, Jsonb *payload)
 static void
 enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
 {
-	EqNewJob	job = {
-		.name = "rule-call", .tenant = event_text(event, EVENT_TENANT),
-		.metadata = job_lineage(rule, event), .run_at = GetCurrentTimestamp(),
-		.priority = rule->priority
-	};
+	EqNewJob job = {.name = "rule-call",
+					.tenant = event_text(event, EVENT_TENANT),
+					.metadata = job_lineage(rule, event),
+					.run_at = GetCurrentTimestamp(),
+					.priority = rule->priority};
 	StringInfoData json;
 
 	initStringInfo(&json);
@@ -281,15 +285,16 @@ enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
 static void
 apply_rule(const Rule *rule, Datum event)
 {
-	Jsonb	   *payload = NULL;
-	ErrorData  *error = NULL;
+	Jsonb *payload = NULL;
+	ErrorData *error = NULL;
 
 	if (rule->queue_id == 0 && rule->condition == NULL)
 		enqueue_rule_call(rule, event, false);
 	else if (!try_evaluate_rule(rule, event, &payload, &error))
 	{
 		ereport(LOG,
-				(errmsg("rule \"%s\" failed for the event at position " INT64_FORMAT ": %s",
+				(errmsg("rule \"%s\" failed for the event at position " INT64_FORMAT
+						": %s",
 						rule->name, event_position(event), error->message),
 				 errdetail("A job of queue \"rule-calls\" tries again.")));
 		enqueue_rule_call(rule, event, true);
@@ -299,7 +304,7 @@ apply_rule(const Rule *rule, Datum event)
 		if (rule->queue_id == 0)
 			enqueue_rule_call(rule, event, false);
 		else if (VARSIZE(payload) > (Size) eq_max_payload_kb * 1024)
-			enqueue_rule_call(rule, event, true);	/* fails there, and is seen */
+			enqueue_rule_call(rule, event, true); /* fails there, and is seen */
 		else
 			enqueue_action(rule, event, payload);
 	}
@@ -308,13 +313,13 @@ apply_rule(const Rule *rule, Datum event)
 static void
 apply_rules(Datum event)
 {
-	char	   *type = event_text(event, EVENT_TYPE);
-	char	   *tenant = event_text(event, EVENT_TENANT);
-	int64		position = event_position(event);
+	char *type = event_text(event, EVENT_TYPE);
+	char *tenant = event_text(event, EVENT_TENANT);
+	int64 position = event_position(event);
 
 	for (int i = 0; i < n_rules; i++)
 	{
-		Rule	   *rule = &rules[i];
+		Rule *rule = &rules[i];
 
 		CHECK_FOR_INTERRUPTS();
 		if (position <= rule->start_position ||
@@ -328,15 +333,17 @@ apply_rules(Datum event)
 static int64
 read_checkpoint(void)
 {
-	EqSpi		spi;
-	int64		position = 0;
-	bool		isnull;
+	EqSpi spi;
+	int64 position = 0;
+	bool isnull;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT position FROM event_queue.rule_checkpoint FOR UPDATE", false, 1) != SPI_OK_SELECT)
+	if (SPI_execute("SELECT position FROM event_queue.rule_checkpoint FOR UPDATE",
+					false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule_checkpoint");
 	if (SPI_processed == 1)
-		position = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		position = DatumGetInt64(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	eq_spi_end(&spi);
 	return position;
 }
@@ -344,14 +351,15 @@ read_checkpoint(void)
 static void
 write_checkpoint(int64 position)
 {
-	EqSpi		spi;
-	Oid			type = INT8OID;
-	Datum		value = Int64GetDatum(position);
+	EqSpi spi;
+	Oid type = INT8OID;
+	Datum value = Int64GetDatum(position);
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("INSERT INTO event_queue.rule_checkpoint (position) VALUES ($1)"
-							  " ON CONFLICT (one_row) DO UPDATE SET position = excluded.position",
-							  1, &type, &value, NULL, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_with_args(
+			"INSERT INTO event_queue.rule_checkpoint (position) VALUES ($1)"
+			" ON CONFLICT (one_row) DO UPDATE SET position = excluded.position",
+			1, &type, &value, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write table rule_checkpoint");
 	eq_spi_end(&spi);
 }
@@ -362,16 +370,16 @@ write_checkpoint(int64 position)
 bool
 eq_run_rules(bool reload)
 {
-	int64		after;
-	int64		up_to;
-	int64		last;
-	int			n_events = 0;
+	int64 after;
+	int64 up_to;
+	int64 last;
+	int n_events = 0;
 	Tuplestorestate *events;
 	TupleTableSlot *slot;
 	MemoryContext event_context;
 
 	StartTransactionCommand();
-	up_to = eq_watermark();		/* before the snapshot */
+	up_to = eq_watermark(); /* before the snapshot */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (reload || n_rules < 0)
 		read_rules();
@@ -391,11 +399,13 @@ eq_run_rules(bool reload)
 	last = eq_read_events(after, up_to, eq_rule_batch, NULL, events);
 	if (last != 0)
 	{
-		Relation	store = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
+		Relation store = table_open(eq_relation_oid(EQ_EVENT_STORE),
+									AccessShareLock);
 
-		slot = MakeSingleTupleTableSlot(RelationGetDescr(store), &TTSOpsMinimalTuple);
-		event_context = AllocSetContextCreate(CurrentMemoryContext, "event_queue event",
-											  ALLOCSET_DEFAULT_SIZES);
+		slot = MakeSingleTupleTableSlot(RelationGetDescr(store),
+										&TTSOpsMinimalTuple);
+		event_context = AllocSetContextCreate(
+			CurrentMemoryContext, "event_queue event", ALLOCSET_DEFAULT_SIZES);
 		while (tuplestore_gettupleslot(events, true, false, slot))
 		{
 			MemoryContext old = MemoryContextSwitchTo(event_context);
@@ -419,13 +429,14 @@ static Rule *
 read_rule(int32 rule_id)
 {
 	MemoryContext context = CurrentMemoryContext;
-	EqSpi		spi;
-	Oid			type = INT4OID;
-	Datum		value = Int32GetDatum(rule_id);
-	Rule	   *rule = NULL;
+	EqSpi spi;
+	Oid type = INT4OID;
+	Datum value = Int32GetDatum(rule_id);
+	Rule *rule = NULL;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT " RULE_COLUMNS " FROM event_queue.rule WHERE rule_id = $1",
+	if (SPI_execute_with_args("SELECT " RULE_COLUMNS
+							  " FROM event_queue.rule WHERE rule_id = $1",
 							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule");
 	if (SPI_processed == 1)
@@ -445,9 +456,10 @@ static Datum
 read_event(int64 position)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
-	Relation	rel = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
-	Datum		event = 0;
+	Relation rel = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
+													&TTSOpsMinimalTuple);
+	Datum event = 0;
 
 	(void) eq_read_events(position - 1, position, 1, NULL, store);
 	if (tuplestore_gettupleslot(store, true, false, slot))
@@ -461,14 +473,16 @@ read_event(int64 position)
 static int64
 payload_number(Jsonb *payload, const char *key)
 {
-	JsonbValue	buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&payload->root, key, strlen(key), &buffer);
+	JsonbValue buffer;
+	JsonbValue *value = getKeyJsonValueFromContainer(&payload->root, key,
+													 strlen(key), &buffer);
 
 	if (value == NULL || value->type != jbvNumeric)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 				 errmsg("job of queue \"rule-calls\" has no number \"%s\"", key)));
-	return DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
+	return DatumGetInt64(
+		DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
 }
 
 /*
@@ -479,19 +493,20 @@ payload_number(Jsonb *payload, const char *key)
 Oid
 eq_run_rule_call(Jsonb *payload)
 {
-	Rule	   *rule = read_rule((int32) payload_number(payload, "rule_id"));
-	Datum		event = read_event(payload_number(payload, "position"));
-	JsonbValue	buffer;
+	Rule *rule = read_rule((int32) payload_number(payload, "rule_id"));
+	Datum event = read_event(payload_number(payload, "position"));
+	JsonbValue buffer;
 	JsonbValue *evaluate = getKeyJsonValueFromContainer(&payload->root, "evaluate",
 														strlen("evaluate"), &buffer);
-	Jsonb	   *job_payload = NULL;
-	Oid			owner;
-	int			sec_context;
+	Jsonb *job_payload = NULL;
+	Oid owner;
+	int sec_context;
 
 	if (rule == NULL || event == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
-				 errmsg("the rule or the event of this job does not exist any more")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+			 errmsg("the rule or the event of this job does not exist any more")));
 	if (evaluate && evaluate->type == jbvBool && evaluate->val.boolean)
 	{
 		job_payload = evaluate_rule(rule, event);

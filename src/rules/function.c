@@ -36,9 +36,10 @@ eq_event_type_oid(void)
 Oid
 eq_claimed_job_type_oid(void)
 {
-	Oid			schema = get_namespace_oid(EQ_SCHEMA, false);
-	Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-									   CStringGetDatum("claimed_job"), ObjectIdGetDatum(schema));
+	Oid schema = get_namespace_oid(EQ_SCHEMA, false);
+	Oid type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+							   CStringGetDatum("claimed_job"),
+							   ObjectIdGetDatum(schema));
 
 	if (!OidIsValid(type))
 		elog(ERROR, "type event_queue.claimed_job does not exist");
@@ -49,15 +50,15 @@ eq_claimed_job_type_oid(void)
 static Oid
 look_up(const char *name, Oid argument_type, bool *other_signature)
 {
-	List	   *parts;
-	List	   *names = NIL;
-	ListCell   *cell;
-	Oid			function;
+	List *parts;
+	List *names = NIL;
+	ListCell *cell;
+	Oid function;
 
 	*other_signature = false;
 	if (!SplitIdentifierString(pstrdup(name), '.', &parts) || list_length(parts) > 2)
 		return InvalidOid;
-	foreach(cell, parts)
+	foreach (cell, parts)
 		names = lappend(names, makeString(lfirst(cell)));
 	if (names == NIL)
 		return InvalidOid;
@@ -66,7 +67,8 @@ look_up(const char *name, Oid argument_type, bool *other_signature)
 		return InvalidOid;
 	function = LookupFuncName(names, 1, &argument_type, true);
 	if (!OidIsValid(function))
-		*other_signature = FuncnameGetCandidates(names, -1, NIL, false, false, false, true) != NULL;
+		*other_signature = FuncnameGetCandidates(names, -1, NIL, false, false, false,
+												 true) != NULL;
 	return function;
 }
 
@@ -77,39 +79,43 @@ look_up(const char *name, Oid argument_type, bool *other_signature)
 char *
 eq_find_function(const char *name, Oid argument_type, bool is_handler)
 {
-	bool		other_signature = false;
-	Oid			function;
+	bool other_signature = false;
+	Oid function;
 
 	if (name == NULL)
 		name = "";
 	function = look_up(name, argument_type, &other_signature);
 	if (!OidIsValid(function) && !other_signature)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_UNKNOWN_FUNCTION),
-				 errmsg("function \"%s\" does not exist", name),
-				 errhint("Give its name, with the schema if it is not in the search_path, and without arguments.")));
-	if (!OidIsValid(function) ||
-		get_func_prokind(function) != PROKIND_FUNCTION ||
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_UNKNOWN_FUNCTION),
+			 errmsg("function \"%s\" does not exist", name),
+			 errhint(
+				 "Give its name, with the schema if it is not in the search_path, and without arguments.")));
+	if (!OidIsValid(function) || get_func_prokind(function) != PROKIND_FUNCTION ||
 		get_func_retset(function) ||
 		(is_handler && get_func_rettype(function) != VOIDOID &&
 		 get_func_rettype(function) != JSONBOID))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_WRONG_SIGNATURE),
-				 errmsg("function \"%s\" has the wrong signature", name),
-				 is_handler ?
-				 errhint("A handler takes one argument of type event_queue.claimed_job and returns void or jsonb.") :
-				 errhint("A rule's function takes one argument of type event_queue.event_store.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_WRONG_SIGNATURE),
+			 errmsg("function \"%s\" has the wrong signature", name),
+			 is_handler
+				 ? errhint(
+					   "A handler takes one argument of type event_queue.claimed_job and returns void or jsonb.")
+				 : errhint(
+					   "A rule's function takes one argument of type event_queue.event_store.")));
 	if (eq_function_aclcheck(function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
-	return quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
-									  get_func_name(function));
+	return quote_qualified_identifier(
+		get_namespace_name(get_func_namespace(function)), get_func_name(function));
 }
 
 /* The schema of a stored function, quoted. */
 const char *
 eq_function_schema(const char *function)
 {
-	List	   *parts;
+	List *parts;
 
 	if (!SplitIdentifierString(pstrdup(function), '.', &parts))
 		elog(ERROR, "invalid function name \"%s\"", function);
@@ -124,15 +130,19 @@ Jsonb *
 eq_call_function(const char *function, Oid argument_type, Datum argument)
 {
 	MemoryContext context = CurrentMemoryContext;
-	bool		other_signature;
-	Jsonb	   *result = NULL;
-	int			code;
+	bool other_signature;
+	Jsonb *result = NULL;
+	int code;
 
 	if (!OidIsValid(look_up(function, argument_type, &other_signature)))
-		ereport(ERROR,
-				(errcode(other_signature ? ERRCODE_EQ_WRONG_SIGNATURE : ERRCODE_EQ_UNKNOWN_FUNCTION),
-				 errmsg("function %s(%s) does not exist", function, format_type_be(argument_type)),
-				 errhint("It was there when it was registered; create it again, or register another one.")));
+		ereport(
+			ERROR,
+			(errcode(other_signature ? ERRCODE_EQ_WRONG_SIGNATURE
+									 : ERRCODE_EQ_UNKNOWN_FUNCTION),
+			 errmsg("function %s(%s) does not exist", function,
+					format_type_be(argument_type)),
+			 errhint(
+				 "It was there when it was registered; create it again, or register another one.")));
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -142,8 +152,9 @@ eq_call_function(const char *function, Oid argument_type, Datum argument)
 		elog(ERROR, "could not call %s: %s", function, SPI_result_code_string(code));
 	if (SPI_processed == 1 && SPI_gettypeid(SPI_tuptable->tupdesc, 1) == JSONBOID)
 	{
-		bool		isnull;
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		bool isnull;
+		Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+									&isnull);
 
 		if (!isnull)
 		{

@@ -35,7 +35,7 @@ static bool
 segment_is(const char *s, const char *wanted)
 {
 	return segment_length(s) == strlen(wanted) &&
-		strncmp(s, wanted, strlen(wanted)) == 0;
+		   strncmp(s, wanted, strlen(wanted)) == 0;
 }
 
 /* EQ006 or EQ023 if it is no pattern. */
@@ -49,21 +49,24 @@ eq_check_pattern(const char *pattern)
 			ereport(ERROR,
 					(errcode(ERRCODE_EQ_INVALID_PATTERN),
 					 errmsg("event pattern \"%s\" has an empty segment", pattern)));
-		if (memchr(s, '*', segment_length(s)) &&
-			!segment_is(s, "*") && !segment_is(s, "**"))
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_PATTERN),
-					 errmsg("event pattern \"%s\" has a wildcard inside a segment", pattern),
-					 errhint("* stands for one whole segment, ** for any number of them.")));
+		if (memchr(s, '*', segment_length(s)) && !segment_is(s, "*") &&
+			!segment_is(s, "**"))
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_INVALID_PATTERN),
+				 errmsg("event pattern \"%s\" has a wildcard inside a segment",
+						pattern),
+				 errhint(
+					 "* stands for one whole segment, ** for any number of them.")));
 	}
 }
 
 bool
 eq_pattern_matches(const char *event_type, const char *pattern)
 {
-	const char *after_star = NULL;	/* pattern behind the last ** */
-	const char *retry_from = NULL;	/* what that ** takes up next */
-	bool		have_star = false;
+	const char *after_star = NULL; /* pattern behind the last ** */
+	const char *retry_from = NULL; /* what that ** takes up next */
+	bool have_star = false;
 
 	for (;;)
 	{
@@ -73,7 +76,7 @@ eq_pattern_matches(const char *event_type, const char *pattern)
 			pattern = after_star = next_segment(pattern);
 			retry_from = event_type;
 			if (pattern == NULL)
-				return true;	/* takes all that is left */
+				return true; /* takes all that is left */
 		}
 		else if (event_type == NULL && pattern == NULL)
 			return true;
@@ -98,8 +101,8 @@ eq_pattern_matches(const char *event_type, const char *pattern)
 Datum
 eq_event_matches(PG_FUNCTION_ARGS)
 {
-	char	   *event_type = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *pattern = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *event_type = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *pattern = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
 	eq_check_pattern(pattern);
 	PG_RETURN_BOOL(eq_pattern_matches(event_type, pattern));

@@ -13,14 +13,15 @@ extern bool eq_run_rules(bool reload);
 extern void eq_forget_rules(void);
 
 /* engine.c: a job of queue "rule-calls"; the role it ran as, for the commit */
-extern Oid	eq_run_rule_call(Jsonb *payload);
+extern Oid eq_run_rule_call(Jsonb *payload);
 
 /* function.c */
 extern char *eq_find_function(const char *name, Oid argument_type, bool is_handler);
-extern Jsonb *eq_call_function(const char *function, Oid argument_type, Datum argument);
+extern Jsonb *eq_call_function(const char *function, Oid argument_type,
+							   Datum argument);
 extern const char *eq_function_schema(const char *function);
-extern Oid	eq_event_type_oid(void);
-extern Oid	eq_claimed_job_type_oid(void);
+extern Oid eq_event_type_oid(void);
+extern Oid eq_claimed_job_type_oid(void);
 
 /* pattern.c */
 extern void eq_check_pattern(const char *pattern);
@@ -31,4 +32,4 @@ extern char *eq_rule_query(const char *condition);
 extern void eq_check_condition(const char *condition);
 extern void eq_check_template(Jsonb *payload);
 
-#endif							/* EQ_RULES_H */
+#endif /* EQ_RULES_H */

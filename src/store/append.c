@@ -41,29 +41,29 @@ PG_FUNCTION_INFO_V1(eq_append);
 PG_FUNCTION_INFO_V1(eq_refuse_change);
 
 /* What the caller expects of the aggregate's version; >= 0: exactly this one. */
-#define EXPECT_ANY			(-1)
-#define EXPECT_EXISTS		(-2)
+#define EXPECT_ANY	  (-1)
+#define EXPECT_EXISTS (-2)
 
 typedef struct Event
 {
 	const char *tenant;
-	char	   *aggregate_type;
-	char	   *aggregate_id;
-	char	   *event_type;
-	Jsonb	   *data;
-	Jsonb	   *metadata;
-	pg_uuid_t	id;
-	bool		id_given;
-	int64		position;
-	int32		version;
-	bool		duplicate;
+	char *aggregate_type;
+	char *aggregate_id;
+	char *event_type;
+	Jsonb *data;
+	Jsonb *metadata;
+	pg_uuid_t id;
+	bool id_given;
+	int64 position;
+	int32 version;
+	bool duplicate;
 } Event;
 
 /* EQ005 if the payload is larger than event_queue.max_payload. */
 void
 eq_check_payload(const char *what, Jsonb *payload)
 {
-	Size		size = VARSIZE(payload);
+	Size size = VARSIZE(payload);
 
 	if (size > (Size) eq_max_payload_kb * 1024)
 		ereport(ERROR,
@@ -78,8 +78,8 @@ eq_check_payload(const char *what, Jsonb *payload)
 static int32
 parse_expected_version(FunctionCallInfo fcinfo, int argno)
 {
-	char	   *word;
-	int32		version = -1;
+	char *word;
+	int32 version = -1;
 
 	if (PG_ARGISNULL(argno))
 		return EXPECT_ANY;
@@ -90,8 +90,8 @@ parse_expected_version(FunctionCallInfo fcinfo, int argno)
 	}
 	else
 	{
-		char	   *end;
-		long		number;
+		char *end;
+		long number;
 
 		word = text_to_cstring(PG_GETARG_TEXT_PP(argno));
 		if (strcmp(word, "any") == 0)
@@ -107,17 +107,20 @@ parse_expected_version(FunctionCallInfo fcinfo, int argno)
 			version = number;
 	}
 	if (version < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("invalid expected version \"%s\"", word),
-				 errhint("Give a version from 0, \"any\", \"no_stream\" or \"exists\".")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+			 errmsg("invalid expected version \"%s\"", word),
+			 errhint(
+				 "Give a version from 0, \"any\", \"no_stream\" or \"exists\".")));
 	return version;
 }
 
 static char *
 name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 {
-	char	   *value = PG_ARGISNULL(argno) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	char *value = PG_ARGISNULL(argno) ? NULL
+									  : text_to_cstring(PG_GETARG_TEXT_PP(argno));
 
 	eq_check_name(what, value, EQ_MAX_NAME);
 	return value;
@@ -134,8 +137,8 @@ jsonb_argument(FunctionCallInfo fcinfo, int argno)
 static uint32
 hash_text(const char *text, uint32 hash)
 {
-	return hash_combine(hash, DatumGetUInt32(hash_any((const unsigned char *) text,
-													  strlen(text))));
+	return hash_combine(
+		hash, DatumGetUInt32(hash_any((const unsigned char *) text, strlen(text))));
 }
 
 /* If a dirty scan met another open transaction: the one to wait for. */
@@ -153,9 +156,9 @@ static bool
 find_event_id(EqTable *store, Event *event, TransactionId *open)
 {
 	SnapshotData dirty;
-	EqScan		scan;
+	EqScan scan;
 	ScanKeyData keys[2];
-	bool		found;
+	bool found;
 
 	InitDirtySnapshot(dirty);
 	eq_scan_begin(&scan, store->rel, EQ_EVENT_STORE_ID, &dirty, 2);
@@ -169,21 +172,29 @@ find_event_id(EqTable *store, Event *event, TransactionId *open)
 
 	if (found && !TransactionIdIsValid(*open))
 	{
-		Jsonb	   *data;
+		Jsonb *data;
 
 		slot_getallattrs(scan.slot);
 		data = DatumGetJsonbP(scan.slot->tts_values[EVENT_DATA - 1]);
-		if (strcmp(TextDatumGetCString(scan.slot->tts_values[EVENT_AGGREGATE_TYPE - 1]), event->aggregate_type) != 0 ||
-			strcmp(TextDatumGetCString(scan.slot->tts_values[EVENT_AGGREGATE_ID - 1]), event->aggregate_id) != 0 ||
-			strcmp(TextDatumGetCString(scan.slot->tts_values[EVENT_TYPE - 1]), event->event_type) != 0 ||
+		if (strcmp(
+				TextDatumGetCString(scan.slot->tts_values[EVENT_AGGREGATE_TYPE - 1]),
+				event->aggregate_type) != 0 ||
+			strcmp(
+				TextDatumGetCString(scan.slot->tts_values[EVENT_AGGREGATE_ID - 1]),
+				event->aggregate_id) != 0 ||
+			strcmp(TextDatumGetCString(scan.slot->tts_values[EVENT_TYPE - 1]),
+				   event->event_type) != 0 ||
 			compareJsonbContainers(&data->root, &event->data->root) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_EVENT_ID_CONFLICT),
-					 errmsg("event id is used by another event"),
-					 errdetail("Event %s stands at position " INT64_FORMAT " with another aggregate, type or data.",
-							   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&event->id))),
-							   DatumGetInt64(scan.slot->tts_values[EVENT_POSITION - 1])),
-					 errhint("A retry must repeat the event unchanged.")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_EVENT_ID_CONFLICT),
+				 errmsg("event id is used by another event"),
+				 errdetail("Event %s stands at position " INT64_FORMAT
+						   " with another aggregate, type or data.",
+						   DatumGetCString(DirectFunctionCall1(
+							   uuid_out, UUIDPGetDatum(&event->id))),
+						   DatumGetInt64(scan.slot->tts_values[EVENT_POSITION - 1])),
+				 errhint("A retry must repeat the event unchanged.")));
 		event->position = DatumGetInt64(scan.slot->tts_values[EVENT_POSITION - 1]);
 		event->version = DatumGetInt32(scan.slot->tts_values[EVENT_VERSION - 1]);
 		event->duplicate = true;
@@ -197,9 +208,9 @@ static int32
 find_version(EqTable *store, Event *event, TransactionId *open)
 {
 	SnapshotData dirty;
-	EqScan		scan;
+	EqScan scan;
 	ScanKeyData keys[3];
-	int32		version = 0;
+	int32 version = 0;
 
 	*open = InvalidTransactionId;
 	InitDirtySnapshot(dirty);
@@ -213,7 +224,7 @@ find_version(EqTable *store, Event *event, TransactionId *open)
 	eq_scan_start(&scan, keys, 3);
 	if (eq_scan_next(&scan, BackwardScanDirection))
 	{
-		bool		isnull;
+		bool isnull;
 
 		*open = open_transaction(&dirty);
 		version = DatumGetInt32(slot_getattr(scan.slot, EVENT_VERSION, &isnull));
@@ -226,7 +237,7 @@ static void
 check_expected_version(const Event *event, int32 expected, int32 current)
 {
 	StringInfoData detail;
-	char	   *wanted;
+	char *wanted;
 
 	if (expected == EXPECT_ANY || expected == current ||
 		(expected == EXPECT_EXISTS && current > 0))
@@ -240,26 +251,24 @@ check_expected_version(const Event *event, int32 expected, int32 current)
 	escape_json(&detail, event->aggregate_id);
 	appendStringInfo(&detail, ", \"expected_version\": %s, \"current_version\": %d}",
 					 wanted, current);
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_WRONG_EXPECTED_VERSION),
-			 errmsg("wrong expected version of %s \"%s\"",
-					event->aggregate_type, event->aggregate_id),
-			 errdetail_internal("%s", detail.data),
-			 errhint("Read the aggregate again and decide anew.")));
+	ereport(ERROR, (errcode(ERRCODE_EQ_WRONG_EXPECTED_VERSION),
+					errmsg("wrong expected version of %s \"%s\"",
+						   event->aggregate_type, event->aggregate_id),
+					errdetail_internal("%s", detail.data),
+					errhint("Read the aggregate again and decide anew.")));
 }
 
 static void
 insert_event(EqTable *store, Event *event, int32 version)
 {
-	Datum		values[EVENT_COLUMNS];
-	bool		nulls[EVENT_COLUMNS] = {false};
+	Datum values[EVENT_COLUMNS];
+	bool nulls[EVENT_COLUMNS] = {false};
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (version == PG_INT32_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s \"%s\" has too many events",
-						event->aggregate_type, event->aggregate_id)));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("%s \"%s\" has too many events",
+							   event->aggregate_type, event->aggregate_id)));
 	if (!event->id_given)
 		eq_make_uuid_v7(&event->id, now);
 	event->version = version + 1;
@@ -281,17 +290,17 @@ insert_event(EqTable *store, Event *event, int32 version)
 static void
 append_event(Event *event, int32 expected)
 {
-	EqTable		store;
-	uint32		id_hash = hash_any(event->id.data, UUID_LEN);
-	uint32		aggregate_hash = hash_text(event->aggregate_id,
-										   hash_text(event->aggregate_type,
-													 hash_text(event->tenant, 0)));
+	EqTable store;
+	uint32 id_hash = hash_any(event->id.data, UUID_LEN);
+	uint32 aggregate_hash = hash_text(
+		event->aggregate_id,
+		hash_text(event->aggregate_type, hash_text(event->tenant, 0)));
 	TransactionId open;
 
 	eq_table_open(&store, EQ_EVENT_STORE);
 	for (;;)
 	{
-		int32		version;
+		int32 version;
 
 		CHECK_FOR_INTERRUPTS();
 		open = InvalidTransactionId;
@@ -330,11 +339,11 @@ append_event(Event *event, int32 expected)
 Datum
 eq_append(PG_FUNCTION_ARGS)
 {
-	Event		event = {0};
-	int32		expected;
-	TupleDesc	desc;
-	Datum		values[4];
-	bool		nulls[4] = {false};
+	Event event = {0};
+	int32 expected;
+	TupleDesc desc;
+	Datum values[4];
+	bool nulls[4] = {false};
 
 	event.aggregate_type = name_argument(fcinfo, 0, "aggregate type");
 	event.aggregate_id = name_argument(fcinfo, 1, "aggregate id");
@@ -347,14 +356,13 @@ eq_append(PG_FUNCTION_ARGS)
 		event.id_given = true;
 	}
 	event.metadata = jsonb_argument(fcinfo, 6);
-	event.tenant = eq_resolve_tenant(PG_ARGISNULL(7) ? NULL :
-									 text_to_cstring(PG_GETARG_TEXT_PP(7)));
+	event.tenant = eq_resolve_tenant(
+		PG_ARGISNULL(7) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(7)));
 	eq_check_payload("event data", event.data);
 	eq_check_payload("event metadata", event.metadata);
 	if (!JB_ROOT_IS_OBJECT(event.metadata))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("event metadata must be a JSON object")));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("event metadata must be a JSON object")));
 
 	append_event(&event, expected);
 
@@ -364,7 +372,8 @@ eq_append(PG_FUNCTION_ARGS)
 	values[1] = Int32GetDatum(event.version);
 	values[2] = UUIDPGetDatum(&event.id);
 	values[3] = BoolGetDatum(event.duplicate);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_DATUM(
+		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
 /* Trigger: the append-only guard. */
@@ -376,14 +385,13 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		elog(ERROR, "refuse_change: not called by trigger manager");
-	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? "UPDATE" :
-		TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "DELETE" : "TRUNCATE";
-	ereport(LOG,
-			(errmsg("refused %s of event_queue.event_store by role \"%s\"",
-					what, GetUserNameFromId(GetUserId(), true))));
+	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)	? "UPDATE"
+		   : TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "DELETE"
+														: "TRUNCATE";
+	ereport(LOG, (errmsg("refused %s of event_queue.event_store by role \"%s\"",
+						 what, GetUserNameFromId(GetUserId(), true))));
 	ereport(ERROR,
-			(errcode(ERRCODE_EQ_APPEND_ONLY),
-			 errmsg("cannot %s events", what),
+			(errcode(ERRCODE_EQ_APPEND_ONLY), errmsg("cannot %s events", what),
 			 errdetail("The event store is append-only."),
 			 errhint("Append an event that corrects the earlier one.")));
 	PG_RETURN_POINTER(NULL);

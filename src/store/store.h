@@ -18,8 +18,8 @@ extern int64 eq_watermark(void);
 extern int64 eq_last_position(void);
 
 /* read.c: fills the store with up to limit events; returns the last position, 0 if none */
-extern int64 eq_read_events(int64 after, int64 up_to, int limit,
-							const char *tenant, Tuplestorestate *into);
+extern int64 eq_read_events(int64 after, int64 up_to, int limit, const char *tenant,
+							Tuplestorestate *into);
 
 /* append.c */
 extern void eq_check_payload(const char *what, Jsonb *payload);
@@ -27,4 +27,4 @@ extern void eq_check_payload(const char *what, Jsonb *payload);
 /* uuid7.c */
 extern void eq_make_uuid_v7(pg_uuid_t *uuid, int64 now);
 
-#endif							/* EQ_STORE_H */
+#endif /* EQ_STORE_H */

@@ -52,7 +52,7 @@ PG_FUNCTION_INFO_V1(eq_last_position_sql);
 PG_FUNCTION_INFO_V1(eq_open_appends);
 PG_FUNCTION_INFO_V1(eq_skip_positions);
 
-#define POSITION_BLOCK	8192	/* event_position's INCREMENT */
+#define POSITION_BLOCK 8192 /* event_position's INCREMENT */
 
 static EqAppender *
 my_appender(void)
@@ -64,18 +64,20 @@ my_appender(void)
 static int64
 first_position_left(void)
 {
-	EqSpi		spi;
-	int64		last_value;
-	bool		isnull;
+	EqSpi spi;
+	int64 last_value;
+	bool isnull;
 
-	PushActiveSnapshot(GetLatestSnapshot());	/* workers may have none yet */
+	PushActiveSnapshot(GetLatestSnapshot()); /* workers may have none yet */
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT CASE WHEN is_called THEN last_value + 8192 ELSE last_value END"
-					" FROM event_queue.event_position", true, 1) != SPI_OK_SELECT ||
+	if (SPI_execute(
+			"SELECT CASE WHEN is_called THEN last_value + 8192 ELSE last_value END"
+			" FROM event_queue.event_position",
+			true, 1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "could not read sequence event_position");
-	last_value = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-											 SPI_tuptable->tupdesc, 1, &isnull));
+	last_value = DatumGetInt64(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	return last_value;
@@ -88,8 +90,8 @@ first_position_left(void)
 static void
 prepare_positions(EqDatabase *db)
 {
-	bool		ready;
-	int64		first;
+	bool ready;
+	int64 first;
 
 	SpinLockAcquire(&db->position_mutex);
 	ready = db->positions_ready;
@@ -98,10 +100,9 @@ prepare_positions(EqDatabase *db)
 		return;
 
 	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
-				 errmsg("the watermark is not known on a standby"),
-				 errhint("Ask the primary.")));
+		ereport(ERROR, (errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+						errmsg("the watermark is not known on a standby"),
+						errhint("Ask the primary.")));
 
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
 	first = first_position_left();
@@ -120,8 +121,8 @@ prepare_positions(EqDatabase *db)
 static void
 extend_positions(EqDatabase *db)
 {
-	int64		first;
-	bool		exhausted;
+	int64 first;
+	bool exhausted;
 
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
 	SpinLockAcquire(&db->position_mutex);
@@ -150,7 +151,7 @@ eq_take_position(void)
 {
 	EqDatabase *db = eq_database();
 	EqAppender *me = my_appender();
-	int64		position = 0;
+	int64 position = 0;
 
 	prepare_positions(db);
 	me->dboid = MyDatabaseId;
@@ -201,7 +202,7 @@ int64
 eq_last_position(void)
 {
 	EqDatabase *db = eq_database();
-	int64		last;
+	int64 last;
 
 	prepare_positions(db);
 	SpinLockAcquire(&db->position_mutex);
@@ -214,13 +215,13 @@ eq_last_position(void)
 int64
 eq_watermark(void)
 {
-	int64		watermark = eq_last_position();
+	int64 watermark = eq_last_position();
 
 	pg_memory_barrier();
 	for (int i = 0; i < eq_shared->max_appenders; i++)
 	{
 		EqAppender *appender = &eq_shared->appenders[i];
-		int64		lowest = pg_atomic_read_u64(&appender->lowest_position);
+		int64 lowest = pg_atomic_read_u64(&appender->lowest_position);
 
 		if (lowest != 0 && lowest <= watermark && appender->dboid == MyDatabaseId)
 			watermark = lowest - 1;
@@ -250,9 +251,9 @@ eq_open_appends(PG_FUNCTION_ARGS)
 	for (int i = 0; i < eq_shared->max_appenders; i++)
 	{
 		EqAppender *appender = &eq_shared->appenders[i];
-		int64		lowest = pg_atomic_read_u64(&appender->lowest_position);
-		Datum		values[2];
-		bool		nulls[2] = {false, false};
+		int64 lowest = pg_atomic_read_u64(&appender->lowest_position);
+		Datum values[2];
+		bool nulls[2] = {false, false};
 
 		if (lowest == 0 || appender->dboid != MyDatabaseId)
 			continue;
@@ -267,20 +268,20 @@ eq_open_appends(PG_FUNCTION_ARGS)
 Datum
 eq_skip_positions(PG_FUNCTION_ARGS)
 {
-	int64		up_to = PG_GETARG_INT64(0);
+	int64 up_to = PG_GETARG_INT64(0);
 	EqDatabase *db = eq_database();
 
 	prepare_positions(db);
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
 	if (db->block_end < up_to)
 	{
-		int64		first = first_position_left();
+		int64 first = first_position_left();
 
 		if (first <= up_to)
 		{
-			(void) DirectFunctionCall2(setval_oid,
-									   ObjectIdGetDatum(eq_relation_oid(EQ_EVENT_POSITION)),
-									   Int64GetDatum(up_to));
+			(void) DirectFunctionCall2(
+				setval_oid, ObjectIdGetDatum(eq_relation_oid(EQ_EVENT_POSITION)),
+				Int64GetDatum(up_to));
 			XLogFlush(XactLastRecEnd);
 		}
 	}

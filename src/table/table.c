@@ -49,9 +49,9 @@ static const char *const relation_names[EQ_RELATIONS] = {
 	[EQ_TENANT_ROLE] = "tenant_role",
 };
 
-static Oid	relation_oids[EQ_RELATIONS];
+static Oid relation_oids[EQ_RELATIONS];
 static bool relations_known = false;
-static Oid	extension_owner = InvalidOid;
+static Oid extension_owner = InvalidOid;
 
 /* A relation of ours went away or was made anew: look the names up again. */
 static void
@@ -79,7 +79,7 @@ eq_relation_oid(EqRelation which)
 	}
 	if (!relations_known)
 	{
-		Oid			schema = get_namespace_oid(EQ_SCHEMA, false);
+		Oid schema = get_namespace_oid(EQ_SCHEMA, false);
 
 		relations_known = true;
 		for (int i = 0; i < EQ_RELATIONS; i++)
@@ -88,11 +88,13 @@ eq_relation_oid(EqRelation which)
 			if (!OidIsValid(relation_oids[i]))
 			{
 				relations_known = false;
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_TABLE),
-						 errmsg("relation \"%s.%s\" does not exist",
-								EQ_SCHEMA, relation_names[i]),
-						 errhint("Is the extension installed and up to date? See ALTER EXTENSION event_queue UPDATE.")));
+				ereport(
+					ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation \"%s.%s\" does not exist", EQ_SCHEMA,
+							relation_names[i]),
+					 errhint(
+						 "Is the extension installed and up to date? See ALTER EXTENSION event_queue UPDATE.")));
 			}
 		}
 	}
@@ -103,10 +105,12 @@ eq_relation_oid(EqRelation which)
 Oid
 eq_extension_owner(void)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(eq_relation_oid(EQ_QUEUE)));
+	HeapTuple tuple = SearchSysCache1(RELOID,
+									  ObjectIdGetDatum(eq_relation_oid(EQ_QUEUE)));
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", eq_relation_oid(EQ_QUEUE));
+		elog(ERROR, "cache lookup failed for relation %u",
+			 eq_relation_oid(EQ_QUEUE));
 	extension_owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return extension_owner;
@@ -132,14 +136,14 @@ eq_table_close(EqTable *table)
 	ExecDropSingleTupleTableSlot(table->out);
 	ExecCloseIndices(table->result);
 	FreeExecutorState(table->estate);
-	table_close(table->rel, NoLock);	/* the lock stays until commit */
+	table_close(table->rel, NoLock); /* the lock stays until commit */
 }
 
 static void
 fill_slot(EqTable *table, const Datum *values, const bool *nulls)
 {
 	TupleTableSlot *out = table->out;
-	int			natts = RelationGetDescr(table->rel)->natts;
+	int natts = RelationGetDescr(table->rel)->natts;
 
 	ExecClearTuple(out);
 	memcpy(out->tts_values, values, natts * sizeof(Datum));
@@ -191,12 +195,12 @@ eq_scan_begin(EqScan *scan, Relation rel, EqRelation index, Snapshot snapshot,
 }
 
 void
-eq_scan_key(EqScan *scan, ScanKey key, int index_column,
-			StrategyNumber strategy, RegProcedure op, Datum value)
+eq_scan_key(EqScan *scan, ScanKey key, int index_column, StrategyNumber strategy,
+			RegProcedure op, Datum value)
 {
 	ScanKeyEntryInitialize(key, 0, index_column, strategy, InvalidOid,
-						   scan->index->rd_indcollation[index_column - 1],
-						   op, value);
+						   scan->index->rd_indcollation[index_column - 1], op,
+						   value);
 }
 
 /* Starts, or starts again with other keys. */
@@ -232,7 +236,7 @@ eq_scan_end(EqScan *scan)
 static void
 make_lock_tag(LOCKTAG *tag, EqKeySpace space, uint32 hash)
 {
-	Oid			rel = eq_relation_oid(space == EQ_LOCK_UNIQUE_KEY ? EQ_JOB : EQ_EVENT_STORE);
+	Oid rel = eq_relation_oid(space == EQ_LOCK_UNIQUE_KEY ? EQ_JOB : EQ_EVENT_STORE);
 
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, rel, hash, space);
 }
@@ -240,7 +244,7 @@ make_lock_tag(LOCKTAG *tag, EqKeySpace space, uint32 hash)
 void
 eq_lock_key(EqKeySpace space, uint32 hash)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	make_lock_tag(&tag, space, hash);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
@@ -249,7 +253,7 @@ eq_lock_key(EqKeySpace space, uint32 hash)
 void
 eq_unlock_key(EqKeySpace space, uint32 hash)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	make_lock_tag(&tag, space, hash);
 	(void) LockRelease(&tag, ExclusiveLock, false);

@@ -33,16 +33,16 @@ PG_FUNCTION_INFO_V1(eq_resolve_tenant_sql);
 PG_FUNCTION_INFO_V1(eq_tenant_visible);
 PG_FUNCTION_INFO_V1(eq_check_name_sql);
 
-#define TENANT_ROLE_NAME	1
-#define TENANT_ROLE_TENANT	2
+#define TENANT_ROLE_NAME   1
+#define TENANT_ROLE_TENANT 2
 
 /* The answer for one role; valid while known. */
 static struct
 {
-	bool		known;
-	Oid			role;
-	char		tenant[EQ_MAX_NAME + 1];	/* empty: bound to none */
-}			bound;
+	bool known;
+	Oid role;
+	char tenant[EQ_MAX_NAME + 1]; /* empty: bound to none */
+} bound;
 
 static void
 forget_binding_rel(Datum arg, Oid relid)
@@ -61,12 +61,12 @@ static const char *
 bound_tenant(void)
 {
 	static bool callbacks_registered = false;
-	Oid			role = GetUserId();
-	Relation	rel;
+	Oid role = GetUserId();
+	Relation rel;
 	SysScanDesc scan;
-	Snapshot	snapshot;
-	HeapTuple	tuple;
-	char		found[EQ_MAX_NAME + 1] = "";
+	Snapshot snapshot;
+	HeapTuple tuple;
+	char found[EQ_MAX_NAME + 1] = "";
 
 	if (bound.known && bound.role == role)
 		return bound.tenant;
@@ -86,21 +86,20 @@ bound_tenant(void)
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		bool		isnull;
-		char	   *name = TextDatumGetCString(heap_getattr(tuple, TENANT_ROLE_NAME,
-															RelationGetDescr(rel), &isnull));
-		char	   *tenant = TextDatumGetCString(heap_getattr(tuple, TENANT_ROLE_TENANT,
-															  RelationGetDescr(rel), &isnull));
-		Oid			member_of = get_role_oid(name, true);
+		bool isnull;
+		char *name = TextDatumGetCString(
+			heap_getattr(tuple, TENANT_ROLE_NAME, RelationGetDescr(rel), &isnull));
+		char *tenant = TextDatumGetCString(
+			heap_getattr(tuple, TENANT_ROLE_TENANT, RelationGetDescr(rel), &isnull));
+		Oid member_of = get_role_oid(name, true);
 
 		if (!OidIsValid(member_of) || !is_member_of_role_nosuper(role, member_of))
 			continue;
 		if (found[0] != '\0' && strcmp(found, tenant) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_TENANT_MISMATCH),
-					 errmsg("role \"%s\" is bound to more than one tenant",
-							GetUserNameFromId(role, false)),
-					 errhint("Make it a member of one tenant's role only.")));
+			ereport(ERROR, (errcode(ERRCODE_EQ_TENANT_MISMATCH),
+							errmsg("role \"%s\" is bound to more than one tenant",
+								   GetUserNameFromId(role, false)),
+							errhint("Make it a member of one tenant's role only.")));
 		strlcpy(found, tenant, sizeof(found));
 	}
 	systable_endscan(scan);
@@ -120,11 +119,12 @@ eq_confined_tenant(void)
 	if (tenant[0] == '\0')
 		return eq_tenant[0] == '\0' ? NULL : eq_tenant;
 	if (eq_tenant[0] != '\0' && strcmp(eq_tenant, tenant) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_TENANT_MISMATCH),
-				 errmsg("setting event_queue.tenant is not the tenant of role \"%s\"",
-						GetUserNameFromId(GetUserId(), false)),
-				 errhint("Reset the setting: the role is bound to its tenant.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_TENANT_MISMATCH),
+			 errmsg("setting event_queue.tenant is not the tenant of role \"%s\"",
+					GetUserNameFromId(GetUserId(), false)),
+			 errhint("Reset the setting: the role is bound to its tenant.")));
 	return tenant;
 }
 
@@ -136,17 +136,15 @@ eq_resolve_tenant(const char *argument)
 	if (argument == NULL)
 	{
 		if (confined == NULL && eq_require_tenant)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_TENANT_REQUIRED),
-					 errmsg("no tenant is given"),
-					 errhint("Pass tenant_id, or SET event_queue.tenant.")));
+			ereport(ERROR, (errcode(ERRCODE_EQ_TENANT_REQUIRED),
+							errmsg("no tenant is given"),
+							errhint("Pass tenant_id, or SET event_queue.tenant.")));
 		argument = confined ? confined : EQ_DEFAULT_TENANT;
 	}
 	else if (confined != NULL && strcmp(confined, argument) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_TENANT_MISMATCH),
-				 errmsg("this session acts for another tenant"),
-				 errdetail("The call names tenant \"%s\".", argument)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_TENANT_MISMATCH),
+						errmsg("this session acts for another tenant"),
+						errdetail("The call names tenant \"%s\".", argument)));
 	eq_check_name("tenant", argument, EQ_MAX_NAME);
 	return argument;
 }
@@ -154,29 +152,25 @@ eq_resolve_tenant(const char *argument)
 void
 eq_check_name(const char *what, const char *value, int max_bytes)
 {
-	size_t		length;
+	size_t length;
 
 	if (value == NULL || value[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_NAME),
-				 errmsg("%s must not be empty", what)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_NAME),
+						errmsg("%s must not be empty", what)));
 	length = strlen(value);
 	if (length > max_bytes)
 		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_NAME),
-				 errmsg("%s is too long", what),
+				(errcode(ERRCODE_EQ_INVALID_NAME), errmsg("%s is too long", what),
 				 errdetail("It has %zu bytes, %d are allowed.", length, max_bytes)));
 	for (const char *p = value; *p; p++)
 	{
 		if ((unsigned char) *p < ' ' || *p == 0x7f)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_NAME),
-					 errmsg("%s must not contain control characters", what)));
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_NAME),
+							errmsg("%s must not contain control characters", what)));
 	}
 	if (value[0] == ' ' || value[length - 1] == ' ')
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_NAME),
-				 errmsg("%s must not begin or end with a blank", what)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_NAME),
+						errmsg("%s must not begin or end with a blank", what)));
 }
 
 Datum
@@ -192,7 +186,7 @@ eq_current_tenant(PG_FUNCTION_ARGS)
 Datum
 eq_resolve_tenant_sql(PG_FUNCTION_ARGS)
 {
-	char	   *argument = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *argument = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	PG_RETURN_TEXT_P(cstring_to_text(eq_resolve_tenant(argument)));
 }
@@ -201,7 +195,7 @@ Datum
 eq_tenant_visible(PG_FUNCTION_ARGS)
 {
 	const char *confined = eq_confined_tenant();
-	text	   *tenant;
+	text *tenant;
 
 	if (confined == NULL)
 		PG_RETURN_BOOL(true);
@@ -215,8 +209,8 @@ eq_tenant_visible(PG_FUNCTION_ARGS)
 Datum
 eq_check_name_sql(PG_FUNCTION_ARGS)
 {
-	char	   *what = PG_ARGISNULL(0) ? "name" : text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *value = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *what = PG_ARGISNULL(0) ? "name" : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *value = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
 
 	eq_check_name(what, value, PG_ARGISNULL(2) ? EQ_MAX_NAME : PG_GETARG_INT32(2));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(1));

@@ -15,4 +15,4 @@ extern const char *eq_resolve_tenant(const char *argument);
 /* EQ006 unless the value is a good name. */
 extern void eq_check_name(const char *what, const char *value, int max_bytes);
 
-#endif							/* EQ_TENANT_H */
+#endif /* EQ_TENANT_H */

@@ -33,17 +33,17 @@ PG_FUNCTION_INFO_V1(eq_notify_change);
 typedef struct Mark
 {
 	SubTransactionId subid;
-	EqWakeSlot *slot;			/* NULL: no slot was free, or config */
-	bool		wake;
-	bool		everywhere;
-	bool		config;
-	int64		counts[EQ_COUNTERS];
+	EqWakeSlot *slot; /* NULL: no slot was free, or config */
+	bool wake;
+	bool everywhere;
+	bool config;
+	int64 counts[EQ_COUNTERS];
 } Mark;
 
 /* Lives in TopMemoryContext, as callbacks at the end of a transaction need it. */
 static Mark *marks = NULL;
-static int	n_marks = 0;
-static int	max_marks = 0;
+static int n_marks = 0;
+static int max_marks = 0;
 
 /* The slot of a queue (id > 0) or channel (id < 0); NULL if none is free. */
 static EqWakeSlot *
@@ -53,7 +53,7 @@ find_slot(int32 id)
 	EqWakeSlot *found = NULL;
 
 	if (last && last->id == id)
-		return last;			/* of this database, so it stays */
+		return last; /* of this database, so it stays */
 
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < eq_max_queues && found == NULL; i++)
@@ -61,7 +61,7 @@ find_slot(int32 id)
 		EqWakeSlot *slot = &eq_shared->wake_slots[i];
 
 		if (!pg_atomic_read_u32(&slot->key_set))
-			break;				/* slots are filled from the start */
+			break; /* slots are filled from the start */
 		if (slot->dboid == MyDatabaseId && slot->id == id)
 			found = slot;
 	}
@@ -106,7 +106,7 @@ static Mark *
 get_mark(EqWakeSlot *slot)
 {
 	SubTransactionId subid = GetCurrentSubTransactionId();
-	Mark	   *mark;
+	Mark *mark;
 
 	for (int i = n_marks - 1; i >= 0; i--)
 	{
@@ -114,10 +114,10 @@ get_mark(EqWakeSlot *slot)
 			return &marks[i];
 	}
 
-	(void) eq_database();		/* take the entry now: it may throw */
+	(void) eq_database(); /* take the entry now: it may throw */
 	if (n_marks == max_marks)
 	{
-		int			more = max_marks ? max_marks * 2 : 16;
+		int more = max_marks ? max_marks * 2 : 16;
 
 		if (marks == NULL)
 			marks = MemoryContextAlloc(TopMemoryContext, more * sizeof(Mark));
@@ -137,7 +137,7 @@ void
 eq_wake_queue(int32 queue_id)
 {
 	EqWakeSlot *slot = find_slot(queue_id);
-	Mark	   *mark = get_mark(slot);
+	Mark *mark = get_mark(slot);
 
 	mark->wake = true;
 	if (slot == NULL)
@@ -171,7 +171,7 @@ eq_queue_channel(const char *queue_name, char *channel)
 void
 eq_notify_in_transaction(const char *queue_name)
 {
-	char		channel[NAMEDATALEN];
+	char channel[NAMEDATALEN];
 
 	eq_queue_channel(queue_name, channel);
 	Async_Notify(channel, "");
@@ -206,15 +206,15 @@ void
 eq_wake_at_commit(void)
 {
 	EqDatabase *db;
-	bool		wake = false;
+	bool wake = false;
 
 	if (n_marks == 0)
 		return;
 
-	db = eq_database();			/* taken before: can't throw */
+	db = eq_database(); /* taken before: can't throw */
 	for (int i = 0; i < n_marks; i++)
 	{
-		Mark	   *mark = &marks[i];
+		Mark *mark = &marks[i];
 
 		for (int c = 0; mark->slot && c < EQ_COUNTERS; c++)
 		{
@@ -262,7 +262,7 @@ eq_forget_wakes(void)
 void
 eq_forget_subxact_wakes(SubTransactionId subid)
 {
-	int			kept = 0;
+	int kept = 0;
 
 	for (int i = 0; i < n_marks; i++)
 	{

@@ -27,4 +27,4 @@ extern bool eq_take_pending(int32 id);
 /* The NOTIFY channel of a queue, in a buffer of NAMEDATALEN. */
 extern void eq_queue_channel(const char *queue_name, char *channel);
 
-#endif							/* EQ_WAKE_H */
+#endif /* EQ_WAKE_H */

@@ -41,22 +41,22 @@
 #include "wake/wake.h"
 #include "worker/worker.h"
 
-#define IDLE_MS			60000
+#define IDLE_MS 60000
 
 typedef struct Handler
 {
-	int32		queue_id;
-	char	   *job_name;		/* "*": all others of the queue */
-	char	   *owner;			/* NULL: the queue "rule-calls" */
-	char	   *function;
-	int			time_limit_ms;
+	int32 queue_id;
+	char *job_name; /* "*": all others of the queue */
+	char *owner;	/* NULL: the queue "rule-calls" */
+	char *function;
+	int time_limit_ms;
 } Handler;
 
 /* The job in hand; lives in job_context. */
 typedef struct Job
 {
-	bool		in_hand;
-	EqQueue		queue;
+	bool in_hand;
+	EqQueue queue;
 	EqClaimedJob claimed;
 	const Handler *handler;
 } Job;
@@ -64,22 +64,22 @@ typedef struct Job
 static EqDatabase *db;
 static EqWorker *me;
 static char worker_name[64];
-static MemoryContext config_context;	/* handlers */
-static MemoryContext job_context;	/* the job in hand */
-static MemoryContext next_context;	/* the job after it */
+static MemoryContext config_context; /* handlers */
+static MemoryContext job_context;	 /* the job in hand */
+static MemoryContext next_context;	 /* the job after it */
 static Handler *handlers;
-static int	n_handlers;
-static int	first_handler;		/* where the next look for a job begins */
+static int n_handlers;
+static int first_handler; /* where the next look for a job begins */
 static uint32 config_seen;
 static bool config_known = false;
-static TimestampTz retry_at;	/* a rate limit ends then; 0: none met */
+static TimestampTz retry_at; /* a rate limit ends then; 0: none met */
 
 /* Reads the handlers, if the configuration changed. True if it did. */
 static bool
 read_handlers(void)
 {
-	uint32		generation = pg_atomic_read_u32(&db->config_generation);
-	EqSpi		spi;
+	uint32 generation = pg_atomic_read_u32(&db->config_generation);
+	EqSpi spi;
 
 	if (config_known && generation == config_seen)
 		return false;
@@ -88,24 +88,31 @@ read_handlers(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	/* '*' sorts behind the names, so that a job meets its own handler first. */
-	if (SPI_execute("SELECT queue_id, job_name, owner, function,"
-					" (EXTRACT(epoch FROM time_limit) * 1000)::int FROM event_queue.handler"
-					" ORDER BY queue_id, job_name = '*', job_name", true, 0) != SPI_OK_SELECT)
+	if (SPI_execute(
+			"SELECT queue_id, job_name, owner, function,"
+			" (EXTRACT(epoch FROM time_limit) * 1000)::int FROM event_queue.handler"
+			" ORDER BY queue_id, job_name = '*', job_name",
+			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table handler");
 	MemoryContextReset(config_context);
-	handlers = MemoryContextAllocZero(config_context, (SPI_processed + 1) * sizeof(Handler));
+	handlers = MemoryContextAllocZero(config_context,
+									  (SPI_processed + 1) * sizeof(Handler));
 	n_handlers = SPI_processed + 1;
 	for (int i = 0; i < n_handlers - 1; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		bool		isnull;
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool isnull;
 
 		handlers[i].queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-		handlers[i].job_name = MemoryContextStrdup(config_context, SPI_getvalue(row, desc, 2));
-		handlers[i].owner = MemoryContextStrdup(config_context, SPI_getvalue(row, desc, 3));
-		handlers[i].function = MemoryContextStrdup(config_context, SPI_getvalue(row, desc, 4));
-		handlers[i].time_limit_ms = DatumGetInt32(SPI_getbinval(row, desc, 5, &isnull));
+		handlers[i].job_name = MemoryContextStrdup(config_context,
+												   SPI_getvalue(row, desc, 2));
+		handlers[i].owner = MemoryContextStrdup(config_context,
+												SPI_getvalue(row, desc, 3));
+		handlers[i].function = MemoryContextStrdup(config_context,
+												   SPI_getvalue(row, desc, 4));
+		handlers[i].time_limit_ms = DatumGetInt32(
+			SPI_getbinval(row, desc, 5, &isnull));
 	}
 	handlers[n_handlers - 1].queue_id = EQ_RULE_CALLS;
 	handlers[n_handlers - 1].job_name = "*";
@@ -141,20 +148,20 @@ static void
 claim_next(Job *next)
 {
 	MemoryContext old = MemoryContextSwitchTo(next_context);
-	int			i = 0;
+	int i = 0;
 
 	MemoryContextReset(next_context);
 	next->in_hand = false;
 	retry_at = 0;
 	while (i < n_handlers && !next->in_hand)
 	{
-		int			start = (first_handler + i) % n_handlers;
-		int32		queue_id = handlers[start].queue_id;
+		int start = (first_handler + i) % n_handlers;
+		int32 queue_id = handlers[start].queue_id;
 		const EqQueue *queue = eq_get_queue_by_id(queue_id);
-		char	  **names = palloc(n_handlers * sizeof(char *));
-		int			n_names = 0;
-		bool		any = false;
-		EqClaim		claim = {0};
+		char **names = palloc(n_handlers * sizeof(char *));
+		int n_names = 0;
+		bool any = false;
+		EqClaim claim = {0};
 
 		/* All handlers of one queue stand together. */
 		for (; i < n_handlers; i++)
@@ -205,10 +212,10 @@ static Oid
 call_handler(Job *job, Jsonb **result)
 {
 	const Handler *handler = job->handler;
-	Oid			type = eq_claimed_job_type_oid();
-	Oid			owner;
-	TupleDesc	desc;
-	Datum		argument;
+	Oid type = eq_claimed_job_type_oid();
+	Oid owner;
+	TupleDesc desc;
+	Datum argument;
 	const char *schema;
 
 	*result = NULL;
@@ -222,8 +229,9 @@ call_handler(Job *job, Jsonb **result)
 	SetUserIdAndSecContext(owner, SECURITY_LOCAL_USERID_CHANGE);
 
 	schema = eq_function_schema(handler->function);
-	(void) set_config_option("search_path", psprintf("pg_catalog, %s, pg_temp", schema),
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option(
+		"search_path", psprintf("pg_catalog, %s, pg_temp", schema), PGC_USERSET,
+		PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	*result = eq_call_function(handler->function, type, argument);
 	return owner;
 }
@@ -236,20 +244,20 @@ static void
 run_job(Job *job, Job *next)
 {
 	MemoryContext context;
-	int			guc_level;
-	Oid			worker_role;
-	Oid			owner;
-	int			sec_context;
-	Jsonb	   *result;
-	int64		left_ms = (job->claimed.leased_until - GetCurrentTimestamp()) / 1000;
+	int guc_level;
+	Oid worker_role;
+	Oid owner;
+	int sec_context;
+	Jsonb *result;
+	int64 left_ms = (job->claimed.leased_until - GetCurrentTimestamp()) / 1000;
 
 	StartTransactionCommand();
 	context = CurrentMemoryContext;
 	GetUserIdAndSecContext(&worker_role, &sec_context);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	guc_level = NewGUCNestLevel();
-	(void) set_config_option("event_queue.tenant", job->claimed.tenant,
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("event_queue.tenant", job->claimed.tenant, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	enable_timeout_after(STATEMENT_TIMEOUT,
 						 Max(Min(job->handler->time_limit_ms, left_ms), 1));
 	owner = call_handler(job, &result);
@@ -283,8 +291,7 @@ record_failure(Job *job, const ErrorData *error, Job *next)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	(void) eq_fail(job->claimed.job_id, &job->claimed.token, error->message,
-				   unpack_sql_state(error->sqlerrcode), error->context, -1,
-				   false);
+				   unpack_sql_state(error->sqlerrcode), error->context, -1, false);
 	claim_next(next);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -295,12 +302,13 @@ static void
 do_job(Job *job)
 {
 	MemoryContext context = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
-	Job			next = {0};
+	ErrorData *volatile error = NULL;
+	Job next = {0};
 
-	pgstat_report_activity(STATE_RUNNING,
-						   psprintf("event_queue job " INT64_FORMAT ": %s of queue %s",
-									job->claimed.job_id, job->claimed.name, job->queue.name));
+	pgstat_report_activity(
+		STATE_RUNNING,
+		psprintf("event_queue job " INT64_FORMAT ": %s of queue %s",
+				 job->claimed.job_id, job->claimed.name, job->queue.name));
 	PG_TRY();
 	{
 		run_job(job, &next);
@@ -322,10 +330,9 @@ do_job(Job *job)
 	clean_session();
 	if (error)
 	{
-		ereport(LOG,
-				(errmsg("job " INT64_FORMAT " (%s of queue %s) failed: %s",
-						job->claimed.job_id, job->claimed.name, job->queue.name,
-						error->message)));
+		ereport(LOG, (errmsg("job " INT64_FORMAT " (%s of queue %s) failed: %s",
+							 job->claimed.job_id, job->claimed.name, job->queue.name,
+							 error->message)));
 		record_failure(job, error, &next);
 	}
 	pg_atomic_fetch_add_u64(&me->jobs_done, 1);
@@ -348,7 +355,7 @@ give_back(Job *job)
 static void
 claim_first(Job *job)
 {
-	Job			next = {0};
+	Job next = {0};
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -365,16 +372,17 @@ claim_first(Job *job)
 static void
 end_orphaned_leases(void)
 {
-	EqSpi		spi;
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(worker_name);
+	EqSpi spi;
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(worker_name);
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
-							  " WHERE leased_by = $1 AND leased_until > pg_catalog.clock_timestamp()",
-							  1, &type, &value, NULL, false, 0) != SPI_OK_UPDATE)
+	if (SPI_execute_with_args(
+			"UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
+			" WHERE leased_by = $1 AND leased_until > pg_catalog.clock_timestamp()",
+			1, &type, &value, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not end orphaned leases");
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
@@ -385,7 +393,7 @@ end_orphaned_leases(void)
 static void
 run_step(Job *job)
 {
-	long		timeout = IDLE_MS;
+	long timeout = IDLE_MS;
 
 	if (read_handlers() && job->in_hand)
 		job->handler = find_handler(job->queue.queue_id, job->claimed.name);
@@ -408,7 +416,9 @@ run_step(Job *job)
 		return;
 	}
 	if (retry_at != 0)
-		timeout = Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), retry_at) + 1);
+		timeout = Min(
+			timeout,
+			TimestampDifferenceMilliseconds(GetCurrentTimestamp(), retry_at) + 1);
 	pgstat_report_stat(true);
 	eq_worker_wait(timeout);
 }
@@ -416,9 +426,9 @@ run_step(Job *job)
 void
 eq_executor_main(Datum arg)
 {
-	Oid			dboid = DatumGetObjectId(arg);
-	int			index;
-	Job			job = {0};
+	Oid dboid = DatumGetObjectId(arg);
+	int index;
+	Job job = {0};
 	MemoryContext step_context;
 
 	memcpy(&index, MyBgworkerEntry->bgw_extra, sizeof(index));
@@ -426,7 +436,7 @@ eq_executor_main(Datum arg)
 	if (!eq_extension_is_here())
 		proc_exit(0);
 	db = eq_database();
-		snprintf(worker_name, sizeof(worker_name), "event_queue executor %d", index);
+	snprintf(worker_name, sizeof(worker_name), "event_queue executor %d", index);
 	config_context = AllocSetContextCreate(TopMemoryContext, "event_queue handlers",
 										   ALLOCSET_DEFAULT_SIZES);
 	job_context = AllocSetContextCreate(TopMemoryContext, "event_queue job",
@@ -437,8 +447,7 @@ eq_executor_main(Datum arg)
 										 ALLOCSET_DEFAULT_SIZES);
 	end_orphaned_leases();
 
-	while (index < eq_executors &&
-		   (job.in_hand || eq_extension_is_here()))
+	while (index < eq_executors && (job.in_hand || eq_extension_is_here()))
 	{
 		volatile bool failed = false;
 
@@ -458,7 +467,7 @@ eq_executor_main(Datum arg)
 			AbortCurrentTransaction();
 			FlushErrorState();
 			config_known = false;
-			job.in_hand = false;	/* its lease runs out */
+			job.in_hand = false; /* its lease runs out */
 			failed = true;
 			RESUME_INTERRUPTS();
 		}

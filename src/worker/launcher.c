@@ -42,15 +42,15 @@
 #include "event_queue.h"
 #include "worker/worker.h"
 
-#define NAP_MS			10000
-#define RESTART_US		(2 * USECS_PER_SEC)
+#define NAP_MS	   10000
+#define RESTART_US (2 * USECS_PER_SEC)
 
 /* What the launcher knows of a database. */
 typedef struct Known
 {
-	Oid			dboid;			/* hash key */
-	bool		seen;			/* in pg_database, this time */
-	bool		probed;			/* a scheduler has been there */
+	Oid dboid;						/* hash key */
+	bool seen;						/* in pg_database, this time */
+	bool probed;					/* a scheduler has been there */
 	BackgroundWorkerHandle *handle; /* NULL: none started */
 	TimestampTz started_at;
 } Known;
@@ -76,19 +76,18 @@ eq_register_launcher(void)
 static bool
 is_allowed(const char *dbname)
 {
-	List	   *names;
-	ListCell   *cell;
+	List *names;
+	ListCell *cell;
 
 	if (eq_databases == NULL || eq_databases[0] == '\0')
 		return true;
 	if (!SplitIdentifierString(pstrdup(eq_databases), ',', &names))
 	{
-		ereport(WARNING,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid list in setting event_queue.databases")));
+		ereport(WARNING, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						  errmsg("invalid list in setting event_queue.databases")));
 		return false;
 	}
-	foreach(cell, names)
+	foreach (cell, names)
 	{
 		if (strcmp(lfirst(cell), dbname) == 0)
 			return true;
@@ -100,9 +99,9 @@ is_allowed(const char *dbname)
 static void
 look_at_databases(void)
 {
-	Relation	rel;
+	Relation rel;
 	TableScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
@@ -111,10 +110,11 @@ look_at_databases(void)
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
 	{
 		Form_pg_database db = (Form_pg_database) GETSTRUCT(tuple);
-		Known	   *known;
-		bool		found;
+		Known *known;
+		bool found;
 
-		if (!db->datallowconn || db->datistemplate || !is_allowed(NameStr(db->datname)))
+		if (!db->datallowconn || db->datistemplate ||
+			!is_allowed(NameStr(db->datname)))
 			continue;
 		known = hash_search(known_databases, &db->oid, HASH_ENTER, &found);
 		if (!found)
@@ -155,8 +155,8 @@ static void
 keep_schedulers_running(void)
 {
 	HASH_SEQ_STATUS seq;
-	Known	   *known;
-	bool		probe = pg_atomic_exchange_u32(&eq_shared->probe, 0) != 0;
+	Known *known;
+	bool probe = pg_atomic_exchange_u32(&eq_shared->probe, 0) != 0;
 
 	hash_seq_init(&seq, known_databases);
 	while ((known = hash_seq_search(&seq)) != NULL)
@@ -167,7 +167,7 @@ keep_schedulers_running(void)
 	while ((known = hash_seq_search(&seq)) != NULL)
 	{
 		EqDatabase *db = eq_find_database(known->dboid);
-		pid_t		pid;
+		pid_t pid;
 
 		if (known->handle &&
 			GetBackgroundWorkerPid(known->handle, &pid) == BGWH_STOPPED)
@@ -182,7 +182,7 @@ keep_schedulers_running(void)
 				TerminateBackgroundWorker(known->handle);
 			else
 			{
-				bool		dropped;
+				bool dropped;
 
 				StartTransactionCommand();
 				dropped = get_database_name(known->dboid) == NULL;
@@ -201,17 +201,20 @@ keep_schedulers_running(void)
 		if (known->probed && db == NULL && !probe)
 			continue;
 		if (!TimestampDifferenceExceeds(known->started_at, GetCurrentTimestamp(),
-										RESTART_US / 1000) && !(probe && db != NULL))
+										RESTART_US / 1000) &&
+			!(probe && db != NULL))
 			continue;
 		known->started_at = GetCurrentTimestamp();
 		if (eq_start_worker(EQ_WORKER_SCHEDULER, known->dboid, 0, &known->handle))
 			known->probed = true;
 		else
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("event_queue: no free background worker for the scheduler of database %u",
-							known->dboid),
-					 errhint("Raise max_worker_processes and restart the server.")));
+			ereport(
+				WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg(
+					 "event_queue: no free background worker for the scheduler of database %u",
+					 known->dboid),
+				 errhint("Raise max_worker_processes and restart the server.")));
 	}
 }
 
@@ -224,7 +227,7 @@ leave_launcher(int code, Datum arg)
 void
 eq_launcher_main(Datum arg)
 {
-	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Known)};
+	HASHCTL ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Known)};
 	MemoryContext cycle;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -235,7 +238,8 @@ eq_launcher_main(Datum arg)
 	before_shmem_exit(leave_launcher, (Datum) 0);
 	pg_atomic_write_u32(&eq_shared->launcher, EQ_MY_PROC_NUMBER + 1);
 	pgstat_report_appname("event_queue launcher");
-	known_databases = hash_create("event_queue databases", 32, &ctl, HASH_ELEM | HASH_BLOBS);
+	known_databases = hash_create("event_queue databases", 32, &ctl,
+								  HASH_ELEM | HASH_BLOBS);
 	cycle = AllocSetContextCreate(TopMemoryContext, "event_queue launcher cycle",
 								  ALLOCSET_DEFAULT_SIZES);
 	for (;;)
@@ -258,22 +262,25 @@ eq_database_emptied_by(Node *stmt)
 {
 	if (IsA(stmt, DropdbStmt))
 		return ((DropdbStmt *) stmt)->dbname;
-	if (IsA(stmt, RenameStmt) && ((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
+	if (IsA(stmt, RenameStmt) &&
+		((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
 		return ((RenameStmt *) stmt)->subname;
 	if (IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt))
 	{
-		List	   *options = IsA(stmt, CreatedbStmt) ? ((CreatedbStmt *) stmt)->options :
-			((AlterDatabaseStmt *) stmt)->options;
-		ListCell   *cell;
+		List *options = IsA(stmt, CreatedbStmt)
+							? ((CreatedbStmt *) stmt)->options
+							: ((AlterDatabaseStmt *) stmt)->options;
+		ListCell *cell;
 
-		foreach(cell, options)
+		foreach (cell, options)
 		{
-			DefElem    *option = lfirst_node(DefElem, cell);
+			DefElem *option = lfirst_node(DefElem, cell);
 
-			if (IsA(stmt, CreatedbStmt) && strcmp(option->defname, "template") == 0 &&
-				option->arg)
+			if (IsA(stmt, CreatedbStmt) &&
+				strcmp(option->defname, "template") == 0 && option->arg)
 				return defGetString(option);
-			if (IsA(stmt, AlterDatabaseStmt) && strcmp(option->defname, "tablespace") == 0)
+			if (IsA(stmt, AlterDatabaseStmt) &&
+				strcmp(option->defname, "tablespace") == 0)
 				return ((AlterDatabaseStmt *) stmt)->dbname;
 		}
 	}
@@ -296,12 +303,12 @@ eq_send_workers_away(Oid dboid)
 	pg_atomic_fetch_add_u32(&db->blocked, 1);
 	for (int tries = 0; tries < 50; tries++)
 	{
-		int			alive = 0;
+		int alive = 0;
 
 		LWLockAcquire(eq_shared->lock, LW_SHARED);
 		for (int i = 0; i < EQ_MAX_WORKERS; i++)
 		{
-			EqWorker   *worker = &eq_shared->workers[i];
+			EqWorker *worker = &eq_shared->workers[i];
 
 			if (worker->kind == EQ_WORKER_NONE || worker->dboid != dboid)
 				continue;
@@ -327,5 +334,6 @@ eq_let_workers_return(Oid dboid)
 		pg_atomic_fetch_sub_u32(&db->blocked, 1);
 	pg_atomic_write_u32(&eq_shared->probe, 1);
 	if (pg_atomic_read_u32(&eq_shared->launcher) > 0)
-		SetLatch(&ProcGlobal->allProcs[pg_atomic_read_u32(&eq_shared->launcher) - 1].procLatch);
+		SetLatch(&ProcGlobal->allProcs[pg_atomic_read_u32(&eq_shared->launcher) - 1]
+					  .procLatch);
 }

@@ -20,7 +20,7 @@
 #include "event_queue.h"
 #include "worker/worker.h"
 
-#define BACK_OFF_MS	1000
+#define BACK_OFF_MS 1000
 
 static EqWorker *my_worker = NULL;
 
@@ -29,7 +29,7 @@ static void
 leave_worker(int code, Datum arg)
 {
 	EqDatabase *db = eq_find_database(MyDatabaseId);
-	uint32		me = EQ_MY_PROC_NUMBER + 1;
+	uint32 me = EQ_MY_PROC_NUMBER + 1;
 
 	if (my_worker == NULL)
 		return;
@@ -48,13 +48,13 @@ leave_worker(int code, Datum arg)
 EqWorker *
 eq_enter_worker(EqWorkerKind kind, int index)
 {
-	EqWorker   *free_place = NULL;
-	bool		taken = false;
+	EqWorker *free_place = NULL;
+	bool taken = false;
 
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
-		EqWorker   *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_shared->workers[i];
 
 		if (worker->kind == EQ_WORKER_NONE)
 		{
@@ -87,14 +87,15 @@ eq_enter_worker(EqWorkerKind kind, int index)
 bool
 eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index)
 {
-	bool		alive = false;
+	bool alive = false;
 
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS && !alive; i++)
 	{
-		EqWorker   *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_shared->workers[i];
 
-		alive = worker->kind == kind && worker->dboid == dboid && worker->index == index;
+		alive = worker->kind == kind && worker->dboid == dboid &&
+				worker->index == index;
 	}
 	LWLockRelease(eq_shared->lock);
 	return alive;
@@ -107,7 +108,7 @@ eq_wake_executors(void)
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
-		EqWorker   *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_shared->workers[i];
 
 		if (worker->kind == EQ_WORKER_EXECUTOR && worker->dboid == MyDatabaseId &&
 			pg_atomic_exchange_u32(&worker->idle, 0) != 0)
@@ -118,7 +119,8 @@ eq_wake_executors(void)
 
 /* Registers a scheduler or executor; false if max_worker_processes is reached. */
 bool
-eq_start_worker(EqWorkerKind kind, Oid dboid, int index, BackgroundWorkerHandle **handle)
+eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
+				BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker = {0};
 
@@ -132,13 +134,15 @@ eq_start_worker(EqWorkerKind kind, Oid dboid, int index, BackgroundWorkerHandle 
 	if (kind == EQ_WORKER_SCHEDULER)
 	{
 		strlcpy(worker.bgw_function_name, "eq_scheduler_main", BGW_MAXLEN);
-		snprintf(worker.bgw_name, BGW_MAXLEN, "event_queue scheduler of database %u", dboid);
+		snprintf(worker.bgw_name, BGW_MAXLEN, "event_queue scheduler of database %u",
+				 dboid);
 		strlcpy(worker.bgw_type, "event_queue scheduler", BGW_MAXLEN);
 	}
 	else
 	{
 		strlcpy(worker.bgw_function_name, "eq_executor_main", BGW_MAXLEN);
-		snprintf(worker.bgw_name, BGW_MAXLEN, "event_queue executor %d of database %u", index, dboid);
+		snprintf(worker.bgw_name, BGW_MAXLEN,
+				 "event_queue executor %d of database %u", index, dboid);
 		strlcpy(worker.bgw_type, "event_queue executor", BGW_MAXLEN);
 	}
 	return RegisterDynamicBackgroundWorker(&worker, handle);
@@ -162,7 +166,7 @@ eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 bool
 eq_extension_is_here(void)
 {
-	bool		here;
+	bool here;
 
 	StartTransactionCommand();
 	here = OidIsValid(get_extension_oid(EQ_EXTENSION, true));
@@ -184,7 +188,7 @@ eq_worker_back_off(void)
 void
 eq_worker_wait(long timeout_ms)
 {
-	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
 	if (timeout_ms >= 0)
 		events |= WL_TIMEOUT;

@@ -36,24 +36,24 @@
 #include "worker/worker.h"
 
 #define RETENTION_US	(60 * USECS_PER_SEC)
-#define RETENTION_BATCH	10000
-#define RESTART_MS		1000	/* before an executor that ended is started again */
+#define RETENTION_BATCH 10000
+#define RESTART_MS		1000 /* before an executor that ended is started again */
 
 /* A queue or a channel, as the scheduler keeps it. */
 typedef struct Watched
 {
-	int32		id;				/* queue_id, or - channel_id */
-	char		channel[NAMEDATALEN];
-	bool		has_handlers;
-	TimestampTz next_due;		/* of its jobs; 0: unknown */
-	bool		has_work;		/* found in this cycle */
+	int32 id; /* queue_id, or - channel_id */
+	char channel[NAMEDATALEN];
+	bool has_handlers;
+	TimestampTz next_due; /* of its jobs; 0: unknown */
+	bool has_work;		  /* found in this cycle */
 } Watched;
 
 static EqDatabase *db;
 static MemoryContext config_context;
 static MemoryContext cycle_context;
 static Watched *watched;
-static int	n_watched;
+static int n_watched;
 static int64 sweep_interval;
 static uint32 config_seen;
 static bool config_known = false;
@@ -64,8 +64,8 @@ static TimestampTz executor_started[EQ_MAX_EXECUTORS];
 static bool
 read_config(void)
 {
-	uint32		generation = pg_atomic_read_u32(&db->config_generation);
-	EqSpi		spi;
+	uint32 generation = pg_atomic_read_u32(&db->config_generation);
+	EqSpi spi;
 
 	if (config_known && generation == config_seen)
 		return false;
@@ -73,23 +73,25 @@ read_config(void)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT q.queue_id, 'event_queue.' || q.name, q.queue_id = 1 OR EXISTS"
-					" (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id),"
-					" (EXTRACT(epoch FROM q.stalled_interval) * 1000000)::bigint"
-					" FROM event_queue.queue q"
-					" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue.channel c",
-					true, 0) != SPI_OK_SELECT)
+	if (SPI_execute(
+			"SELECT q.queue_id, 'event_queue.' || q.name, q.queue_id = 1 OR EXISTS"
+			" (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id),"
+			" (EXTRACT(epoch FROM q.stalled_interval) * 1000000)::bigint"
+			" FROM event_queue.queue q"
+			" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue.channel c",
+			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read tables queue and channel");
 	MemoryContextReset(config_context);
-	watched = MemoryContextAllocZero(config_context, Max(SPI_processed, 1) * sizeof(Watched));
+	watched = MemoryContextAllocZero(config_context,
+									 Max(SPI_processed, 1) * sizeof(Watched));
 	n_watched = SPI_processed;
 	sweep_interval = 5 * USECS_PER_SEC;
 	for (int i = 0; i < n_watched; i++)
 	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		bool		isnull;
-		Datum		interval;
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool isnull;
+		Datum interval;
 
 		watched[i].id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		strlcpy(watched[i].channel, SPI_getvalue(row, desc, 2), NAMEDATALEN);
@@ -114,8 +116,8 @@ static void
 look_at_queues(bool all)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		wake = false;
-	bool		open = false;
+	bool wake = false;
+	bool open = false;
 
 	pg_atomic_exchange_u32(&db->jobs_pending, 0);
 	if (pg_atomic_exchange_u32(&db->look_everywhere, 0) != 0)
@@ -123,8 +125,8 @@ look_at_queues(bool all)
 
 	for (int i = 0; i < n_watched; i++)
 	{
-		Watched    *w = &watched[i];
-		bool		pending = eq_take_pending(w->id);
+		Watched *w = &watched[i];
+		bool pending = eq_take_pending(w->id);
 
 		w->has_work = false;
 		if (!pending && !all && !(w->next_due != 0 && w->next_due <= now))
@@ -161,15 +163,16 @@ look_at_queues(bool all)
 static TimestampTz
 run_schedules(void)
 {
-	EqSpi		spi;
+	EqSpi spi;
 	TimestampTz next = 0;
-	bool		isnull;
-	Datum		value;
+	bool isnull;
+	Datum value;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT event_queue.run_due_schedules()", false, 1) != SPI_OK_SELECT)
+	if (SPI_execute("SELECT event_queue.run_due_schedules()", false, 1) !=
+		SPI_OK_SELECT)
 		elog(ERROR, "could not run schedules");
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
@@ -195,8 +198,8 @@ apply_retention(void)
 
 	for (int i = 0; i < lengthof(deletes);)
 	{
-		EqSpi		spi;
-		uint64		deleted;
+		EqSpi spi;
+		uint64 deleted;
 
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -220,25 +223,29 @@ keep_executors_running(void)
 	for (int i = 0; i < eq_executors; i++)
 	{
 		TimestampTz now = GetCurrentTimestamp();
-		pid_t		pid;
+		pid_t pid;
 
-		if (executors[i] && GetBackgroundWorkerPid(executors[i], &pid) == BGWH_STOPPED)
+		if (executors[i] &&
+			GetBackgroundWorkerPid(executors[i], &pid) == BGWH_STOPPED)
 		{
 			pfree(executors[i]);
 			executors[i] = NULL;
 		}
 		/* One may be left from a scheduler before this one. */
-		if (executors[i] || eq_worker_is_alive(MyDatabaseId, EQ_WORKER_EXECUTOR, i) ||
+		if (executors[i] ||
+			eq_worker_is_alive(MyDatabaseId, EQ_WORKER_EXECUTOR, i) ||
 			!TimestampDifferenceExceeds(executor_started[i], now, RESTART_MS))
 			continue;
 		executor_started[i] = now;
-		MemoryContextSwitchTo(TopMemoryContext);	/* for the handle */
+		MemoryContextSwitchTo(TopMemoryContext); /* for the handle */
 		if (!eq_start_worker(EQ_WORKER_EXECUTOR, MyDatabaseId, i, &executors[i]))
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("event_queue: no free background worker for executor %d of database %u",
-							i, MyDatabaseId),
-					 errhint("Raise max_worker_processes and restart the server.")));
+			ereport(
+				WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg(
+					 "event_queue: no free background worker for executor %d of database %u",
+					 i, MyDatabaseId),
+				 errhint("Raise max_worker_processes and restart the server.")));
 	}
 	MemoryContextSwitchTo(cycle_context);
 }
@@ -256,8 +263,8 @@ run_cycle(void)
 	static TimestampTz next_sweep = 0;
 	static TimestampTz next_schedule = 0;
 	static TimestampTz next_retention = 0;
-	bool		changed = read_config();
-	bool		sweep = changed || GetCurrentTimestamp() >= next_sweep;
+	bool changed = read_config();
+	bool sweep = changed || GetCurrentTimestamp() >= next_sweep;
 	TimestampTz wake_at;
 
 	pgstat_report_activity(STATE_RUNNING, "event_queue scheduler");
@@ -273,7 +280,7 @@ run_cycle(void)
 		while (eq_run_rules(changed))
 		{
 			CHECK_FOR_INTERRUPTS();
-			look_at_queues(false);	/* executors need not wait for all of them */
+			look_at_queues(false); /* executors need not wait for all of them */
 			changed = false;
 		}
 	}
@@ -297,7 +304,7 @@ run_cycle(void)
 void
 eq_scheduler_main(Datum arg)
 {
-	Oid			dboid = DatumGetObjectId(arg);
+	Oid dboid = DatumGetObjectId(arg);
 
 	eq_init_worker(EQ_WORKER_SCHEDULER, dboid, 0);
 	if (!eq_extension_is_here())
@@ -307,10 +314,11 @@ eq_scheduler_main(Datum arg)
 	pg_atomic_write_u32(&db->events_pending, 1);
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 
-	config_context = AllocSetContextCreate(TopMemoryContext, "event_queue scheduler configuration",
+	config_context = AllocSetContextCreate(TopMemoryContext,
+										   "event_queue scheduler configuration",
 										   ALLOCSET_DEFAULT_SIZES);
-	cycle_context = AllocSetContextCreate(TopMemoryContext, "event_queue scheduler cycle",
-										  ALLOCSET_DEFAULT_SIZES);
+	cycle_context = AllocSetContextCreate(
+		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
 	while (eq_extension_is_here())
 	{
 		volatile TimestampTz wake_at = 0;
@@ -336,7 +344,9 @@ eq_scheduler_main(Datum arg)
 			eq_worker_back_off();
 		MemoryContextReset(cycle_context);
 		pgstat_report_stat(true);
-		eq_worker_wait(Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at), 0) + 1);
+		eq_worker_wait(
+			Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at), 0) +
+			1);
 	}
 	proc_exit(0);
 }

@@ -35,4 +35,4 @@ extern PGDLLEXPORT void eq_launcher_main(Datum arg);
 extern PGDLLEXPORT void eq_scheduler_main(Datum arg);
 extern PGDLLEXPORT void eq_executor_main(Datum arg);
 
-#endif							/* EQ_WORKER_H */
+#endif /* EQ_WORKER_H */
