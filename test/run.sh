@@ -60,7 +60,7 @@ run_regress() {
 	[ -n "$tests" ] || return 0
 	mkdir -p "$work/regress"
 	# shellcheck disable=SC2086
-	EQ_FSYNC=off "$here/lib/with-cluster.sh" bash -c '"$1" --bindir="$PG_BINDIR" \
+	EQ_FSYNC=off "$here/lib/with-cluster.sh" bash -c 'psql -qXc "CREATE DATABASE regression" && "$1" --bindir="$PG_BINDIR" \
 		--inputdir=. --outputdir="$2" --host="$PGHOST" --port="$PGPORT" --user=postgres \
 		--dbname=regression --use-existing install "${@:3}"' -- \
 		"$pgxs/src/test/regress/pg_regress" "$work/regress" $tests 2>&1 |

@@ -12,7 +12,8 @@
  *                '---retry_dead---- dead_letter
  *
  * The table job holds only living jobs.  The columns that a claim writes are
- * in no index and pages keep room, so that claims are HOT.
+ * in no index, and pages keep room for a second version of each row, so that
+ * claims are HOT also when they take all jobs of a page at once.
  */
 
 CREATE TABLE queue (
@@ -45,7 +46,7 @@ COMMENT ON COLUMN queue.backoff_max IS 'No wait between attempts is longer than 
 COMMENT ON COLUMN queue.backoff_jitter IS 'Share of each wait, 0 to 1, that is drawn at random.';
 COMMENT ON COLUMN queue.keep_completed IS 'How long finished jobs stay in job_history; NULL: not at all.';
 COMMENT ON COLUMN queue.keep_failed IS 'How long dead letters stay; NULL: until someone retries or discards them.';
-COMMENT ON COLUMN queue.rate_limit IS 'At most this many claims in each rate_interval; NULL: no limit.';
+COMMENT ON COLUMN queue.rate_limit IS 'Claims in a rate_interval on average, and at once after a quiet time (a token bucket); NULL: no limit.';
 COMMENT ON COLUMN queue.max_concurrency IS 'At most this many jobs leased at a time; NULL: no limit.';
 COMMENT ON COLUMN queue.sla IS 'A job should be finished this long after it became due; seen in queue_status.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON queue
@@ -74,7 +75,7 @@ CREATE TABLE job (
 	metadata		jsonb NOT NULL DEFAULT '{}',
 	errors			jsonb NOT NULL DEFAULT '[]',
 	CONSTRAINT job_pkey PRIMARY KEY (job_id)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02,
+) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02,
 		autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE job IS 'Jobs that wait or are leased; finished ones leave it.';
 COMMENT ON COLUMN job.run_at IS 'Not before this time; jobs of one priority are claimed in its order.';
@@ -214,8 +215,9 @@ BEGIN
 	IF NEW.rate_limit IS NULL AND NEW.max_concurrency IS NULL THEN
 		DELETE FROM event_queue.queue_limit l WHERE l.queue_id = NEW.queue_id;
 	ELSE
-		INSERT INTO event_queue.queue_limit VALUES (NEW.queue_id, coalesce(NEW.rate_limit, 0), clock_timestamp())
-		ON CONFLICT DO NOTHING;
+		INSERT INTO event_queue.queue_limit AS l VALUES (NEW.queue_id, coalesce(NEW.rate_limit, 0), clock_timestamp())
+		ON CONFLICT (queue_id) DO UPDATE SET tokens = excluded.tokens, refilled_at = excluded.refilled_at
+		WHERE OLD.rate_limit IS NULL;
 	END IF;
 	IF NEW.max_concurrency IS NULL THEN
 		DELETE FROM event_queue.queue_active a WHERE a.queue_id = NEW.queue_id;
@@ -365,11 +367,12 @@ COMMENT ON FUNCTION resume_queue(text) IS 'Lets a paused queue be claimed from a
  */
 CREATE FUNCTION purge_queue(name text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
 DECLARE
 	deleted bigint;
 BEGIN
 	DELETE FROM event_queue.job
-	WHERE queue_id = event_queue.queue_id_of(name)
+	WHERE queue_id = event_queue.queue_id_of($1)
 	  AND (leased_until IS NULL OR leased_until <= clock_timestamp())
 	  AND event_queue.tenant_visible(tenant_id);
 	GET DIAGNOSTICS deleted = ROW_COUNT;

@@ -16,19 +16,19 @@ CREATE FUNCTION grant_access(role regrole, tenant_id text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	role_name text := (SELECT rolname FROM pg_roles WHERE oid = $1);
+	this_role text := (SELECT rolname FROM pg_roles WHERE oid = $1);
 	bound_to text;
 BEGIN
-	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', role_name);
-	SELECT t.tenant_id INTO bound_to FROM event_queue.tenant_role t WHERE t.role_name = grant_access.role_name;
+	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', this_role);
+	SELECT t.tenant_id INTO bound_to FROM event_queue.tenant_role t WHERE t.role_name = this_role;
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue.check_name('tenant', $2);
 		IF bound_to IS NOT NULL AND bound_to <> $2 THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ003',
-				MESSAGE = format('role "%s" is bound to another tenant', role_name),
+				MESSAGE = format('role "%s" is bound to another tenant', this_role),
 				HINT = 'Take its rights away with event_queue.revoke_access first.';
 		END IF;
-		INSERT INTO event_queue.tenant_role VALUES (role_name, $2) ON CONFLICT DO NOTHING;
+		INSERT INTO event_queue.tenant_role VALUES (this_role, $2) ON CONFLICT DO NOTHING;
 	END IF;
 END
 $$;
