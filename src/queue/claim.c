@@ -48,7 +48,6 @@ typedef struct Walk
 	EqScan scan;
 	const EqQueue *queue;
 	TimestampTz now;
-	TimestampTz next_due; /* of the jobs that it passed by; 0: none */
 } Walk;
 
 /* Starts at the first job of the first priority that is at least this. */
@@ -70,7 +69,6 @@ walk_begin(Walk *walk, Relation jobs, const EqQueue *queue, Snapshot snapshot,
 {
 	walk->queue = queue;
 	walk->now = now;
-	walk->next_due = 0;
 	eq_scan_begin(&walk->scan, jobs, EQ_JOB_ORDER, snapshot, 2);
 	walk_from(walk, EQ_PRIORITY_FIRST);
 }
@@ -89,8 +87,6 @@ walk_next(Walk *walk)
 
 		if (run_at <= walk->now)
 			return true;
-		if (walk->next_due == 0 || run_at < walk->next_due)
-			walk->next_due = run_at;
 		walk_from(walk,
 				  DatumGetInt16(slot_getattr(slot, JOB_PRIORITY, &isnull)) + 1);
 	}
@@ -267,6 +263,40 @@ eq_claim(EqClaim *claim)
 		eq_use_claims(claim->queue, claim->jobs, claim->n_jobs);
 }
 
+/* When the first job comes due that is not due yet; 0 if there is none. */
+static TimestampTz
+find_next_due(Relation jobs, const EqQueue *queue, Snapshot snapshot,
+			  TimestampTz now)
+{
+	EqScan scan;
+	TimestampTz next_due = 0;
+
+	eq_scan_begin(&scan, jobs, EQ_JOB_ORDER, snapshot, 3);
+	for (int p = EQ_PRIORITY_FIRST; p <= EQ_PRIORITY_LAST; p++)
+	{
+		ScanKeyData keys[3];
+
+		eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
+					Int32GetDatum(queue->queue_id));
+		eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_INT2EQ,
+					Int16GetDatum(p));
+		eq_scan_key(&scan, &keys[2], 3, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
+					TimestampTzGetDatum(now));
+		eq_scan_start(&scan, keys, 3);
+		if (eq_scan_next(&scan, ForwardScanDirection))
+		{
+			bool isnull;
+			TimestampTz run_at = DatumGetTimestampTz(
+				slot_getattr(scan.slot, JOB_RUN_AT, &isnull));
+
+			if (next_due == 0 || run_at < next_due)
+				next_due = run_at;
+		}
+	}
+	eq_scan_end(&scan);
+	return next_due;
+}
+
 /*
  * For the scheduler.  Stops at the first job that may be claimed, so a long
  * queue costs no more than a short one.
@@ -283,9 +313,8 @@ eq_peek(const EqQueue *queue, TimestampTz now, TimestampTz *next_due)
 	walk_begin(&walk, jobs, queue, snapshot, now);
 	while (!found && walk_next(&walk))
 		found = !is_leased(walk.scan.slot, now, &stalled);
-	/* Stopped early, it has not seen all priorities: they are looked at again. */
-	*next_due = walk.next_due;
 	eq_scan_end(&walk.scan);
+	*next_due = find_next_due(jobs, queue, snapshot, now);
 	UnregisterSnapshot(snapshot);
 	table_close(jobs, AccessShareLock);
 	return found && !queue->paused;
