@@ -1,0 +1,105 @@
+# Workers come and go with the extension and the database; dumps carry all.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', qq(
+shared_preload_libraries = 'event_queue'
+max_worker_processes = 32
+max_prepared_transactions = 5
+));
+$node->start;
+my $workers = sub {
+	my ($db) = @_;
+	return "SELECT count(*) FROM pg_stat_activity WHERE datname = '$db' AND backend_type LIKE 'event_queue%'";
+};
+my $comes_to = sub {
+	my ($sql, $result, $name) = @_;
+	ok($node->poll_query_until('postgres', $sql, $result), $name);
+};
+
+$node->safe_psql('postgres', 'CREATE DATABASE erp');
+$node->safe_psql('erp', 'CREATE EXTENSION event_queue');
+$comes_to->($workers->('erp'), '3', 'a scheduler and two executors come by themselves');
+is($node->safe_psql('postgres', $workers->('postgres')), '0', 'and only where the extension is');
+
+# NOTIFY: sent by the worker, after commit.
+{
+	my ($in, $out, $err) = ('', '', '');
+	my $session = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('erp') ], '<', \$in, '>', \$out, '2>', \$err);
+	$in .= qq(LISTEN "event_queue.mail"; LISTEN customers; SELECT 'listening';\n);
+	IPC::Run::pump($session) until $out =~ /listening/;
+	$node->safe_psql('erp', qq(SELECT event_queue.create_queue('mail'); CREATE TABLE customer (id int);
+		SELECT event_queue.notify_on('customer', 'customers')));
+	sleep 1;
+	$node->safe_psql('erp', q(BEGIN; SELECT event_queue.enqueue('mail', 'x'); INSERT INTO customer VALUES (1); COMMIT));
+	for (1 .. 100)
+	{
+		$in .= "SELECT 1;\n";
+		IPC::Run::pump($session);
+		last if $out =~ /notification "event_queue.mail"/ && $out =~ /notification "customers"/;
+		select(undef, undef, undef, 0.05);
+	}
+	like($out, qr/notification "event_queue.mail"/, 'listeners of the queue are notified');
+	like($out, qr/notification "customers"/, 'and those of a table with notify_on');
+	$in .= "\\q\n";
+	$session->finish;
+}
+
+my ($status, $out, $err) = $node->psql('erp', q(BEGIN; SELECT event_queue.append('a', '1', 'x'); PREPARE TRANSACTION 'p'),
+	extra_params => ['-v', 'VERBOSITY=verbose']);
+like($err, qr/EQ008: cannot prepare a transaction that has appended events/, 'no two-phase commit after an append');
+$node->safe_psql('erp', q(BEGIN; SELECT event_queue.enqueue('mail', 'prepared'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'));
+is($node->safe_psql('erp', q(SELECT count(*) FROM event_queue.jobs WHERE name = 'prepared')), '1', 'a job may be prepared');
+
+# A clean restart: positions go on.
+my $before = $node->safe_psql('erp', q(SELECT position FROM event_queue.append('a', '1', 'before')));
+$node->restart;
+cmp_ok($node->safe_psql('erp', q(SELECT position FROM event_queue.append('a', '1', 'after'))), '>', $before, 'positions go on after a restart');
+$comes_to->($workers->('erp'), '3', 'and the workers are back');
+
+# Dump and restore.
+$node->safe_psql('erp', q(CREATE FUNCTION h(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
+	SELECT event_queue.create_queue('inside'); SELECT event_queue.register_handler('inside', '*', 'h');
+	SELECT event_queue.create_rule('r', 'never.**', queue => 'inside', job_name => 'x');
+	SELECT event_queue.enqueue('mail', 'later', delay => '1 day', tenant_id => 'acme')));
+$node->safe_psql('postgres', 'CREATE DATABASE copy');
+my $dump = $node->data_dir . '/../erp.sql';
+$node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('erp') ], 'pg_dump');
+$node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('copy'), '-f', $dump ], 'restore');
+for my $table (qw(event_store queue job rule handler channel))
+{
+	my $sql = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM event_queue.$table t";
+	is($node->safe_psql('copy', $sql), $node->safe_psql('erp', $sql), "$table is in the dump");
+}
+is($node->safe_psql('copy', q(SELECT a.position > (SELECT max(position) FROM event_queue.event_store WHERE position <> a.position)
+	FROM event_queue.append('a', '2', 'x') a)), 't', 'positions go on above the restored ones');
+$comes_to->($workers->('copy'), '3', 'workers come to the restored database');
+
+# Leaving.
+$node->safe_psql('copy', 'DROP EXTENSION event_queue CASCADE');
+$comes_to->($workers->('copy'), '0', 'workers leave when the extension is dropped');
+$node->safe_psql('copy', 'CREATE EXTENSION event_queue');
+$comes_to->($workers->('copy'), '3', 'and come back with it');
+is($node->safe_psql('copy', q(SELECT position < 100 FROM event_queue.append('a', '1', 'x'))), 't', 'a new store begins anew');
+$node->safe_psql('postgres', 'CREATE DATABASE copy2 TEMPLATE copy');
+$comes_to->($workers->('copy2'), '3', 'a copied database has workers of its own');
+$comes_to->($workers->('copy'), '3', 'and the template has them back');
+$node->safe_psql('postgres', 'ALTER DATABASE copy2 RENAME TO copy3');
+$node->safe_psql('postgres', 'DROP DATABASE copy3');
+$node->safe_psql('postgres', 'DROP DATABASE copy');
+pass('DROP DATABASE does not wait for the workers');
+
+# Restricting.
+$node->append_conf('postgresql.conf', "event_queue.databases = 'other'");
+$node->reload;
+$comes_to->($workers->('erp'), '0', 'event_queue.databases keeps workers out');
+$node->append_conf('postgresql.conf', "event_queue.databases = 'erp, other'\nevent_queue.executors = 1");
+$node->reload;
+$comes_to->($workers->('erp'), '2', 'and lets them in; executors can be changed live');
+$node->stop;
+done_testing();
