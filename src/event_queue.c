@@ -224,7 +224,7 @@ eq_database(void)
 
 		if (OidIsValid(db->dboid))
 			continue;
-		db->positions_ready = false;
+		db->position_sequence = InvalidOid;
 		pg_atomic_write_u32(&db->scheduler, 0);
 		pg_atomic_write_u32(&db->events_pending, 1);
 		pg_atomic_write_u32(&db->jobs_pending, 0);

@@ -51,9 +51,9 @@ typedef struct EqDatabase
 
 	/* The position counter; see store/watermark.c. */
 	slock_t position_mutex;
-	bool positions_ready;
-	int64 next_position; /* the next one to give */
-	int64 block_end;	 /* last one that may be given, -> a new block */
+	Oid position_sequence; /* of which they come; InvalidOid: not begun */
+	int64 next_position;   /* the next one to give */
+	int64 block_end;	   /* last one that may be given, -> a new block */
 
 	/* Who to wake, and what for; see wake/wake.c. */
 	pg_atomic_uint32 scheduler;			/* proc number + 1; 0: none */

@@ -84,17 +84,19 @@ first_position_left(void)
 }
 
 /*
- * After a start of the server: nothing is given yet, and all that was given
- * before lies below the sequence.
+ * After a start of the server, or when the extension was dropped and created
+ * again: nothing is given yet, and all that was given before lies below the
+ * sequence.
  */
 static void
 prepare_positions(EqDatabase *db)
 {
+	Oid sequence = eq_relation_oid(EQ_EVENT_POSITION);
 	bool ready;
 	int64 first;
 
 	SpinLockAcquire(&db->position_mutex);
-	ready = db->positions_ready;
+	ready = db->position_sequence == sequence;
 	SpinLockRelease(&db->position_mutex);
 	if (ready)
 		return;
@@ -107,11 +109,11 @@ prepare_positions(EqDatabase *db)
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
 	first = first_position_left();
 	SpinLockAcquire(&db->position_mutex);
-	if (!db->positions_ready)
+	if (db->position_sequence != sequence)
 	{
 		db->next_position = first;
 		db->block_end = first - 1;
-		db->positions_ready = true;
+		db->position_sequence = sequence;
 	}
 	SpinLockRelease(&db->position_mutex);
 	eq_unlock_key(EQ_LOCK_POSITIONS, 0);

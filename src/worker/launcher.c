@@ -32,7 +32,6 @@
 #include "utils/builtins.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -48,14 +47,15 @@
 /* What the launcher knows of a database. */
 typedef struct Known
 {
-	Oid dboid;						/* hash key */
+	Oid dboid;
 	bool seen;						/* in pg_database, this time */
 	bool probed;					/* a scheduler has been there */
 	BackgroundWorkerHandle *handle; /* NULL: none started */
 	TimestampTz started_at;
 } Known;
 
-static HTAB *known_databases;
+/* Of Known; a list, as no hash scan may be open across the transactions below. */
+static List *known_databases = NIL;
 
 void
 eq_register_launcher(void)
@@ -95,6 +95,28 @@ is_allowed(const char *dbname)
 	return false;
 }
 
+/* What is known of a database; made if nothing is. */
+static Known *
+find_known(Oid dboid)
+{
+	MemoryContext old;
+	ListCell *cell;
+	Known *known;
+
+	foreach (cell, known_databases)
+	{
+		known = lfirst(cell);
+		if (known->dboid == dboid)
+			return known;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	known = palloc0(sizeof(Known));
+	known->dboid = dboid;
+	known_databases = lappend(known_databases, known);
+	MemoryContextSwitchTo(old);
+	return known;
+}
+
 /* Marks the databases that are there; as autovacuum's launcher reads them. */
 static void
 look_at_databases(void)
@@ -111,18 +133,11 @@ look_at_databases(void)
 	{
 		Form_pg_database db = (Form_pg_database) GETSTRUCT(tuple);
 		Known *known;
-		bool found;
 
 		if (!db->datallowconn || db->datistemplate ||
 			!is_allowed(NameStr(db->datname)))
 			continue;
-		known = hash_search(known_databases, &db->oid, HASH_ENTER, &found);
-		if (!found)
-		{
-			known->probed = false;
-			known->handle = NULL;
-			known->started_at = 0;
-		}
+		known = find_known(db->oid);
 		known->seen = true;
 	}
 	table_endscan(scan);
@@ -151,21 +166,39 @@ forget_database(Oid dboid)
 	LWLockRelease(eq_shared->lock);
 }
 
+/* Asks the workers of a database to end; how many there are. */
+static int
+signal_workers(Oid dboid)
+{
+	int alive = 0;
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < EQ_MAX_WORKERS; i++)
+	{
+		EqWorker *worker = &eq_shared->workers[i];
+
+		if (worker->kind == EQ_WORKER_NONE || worker->dboid != dboid)
+			continue;
+		alive++;
+		kill(worker->pid, SIGTERM);
+	}
+	LWLockRelease(eq_shared->lock);
+	return alive;
+}
+
 static void
 keep_schedulers_running(void)
 {
-	HASH_SEQ_STATUS seq;
-	Known *known;
+	ListCell *cell;
 	bool probe = pg_atomic_exchange_u32(&eq_shared->probe, 0) != 0;
 
-	hash_seq_init(&seq, known_databases);
-	while ((known = hash_seq_search(&seq)) != NULL)
-		known->seen = false;
+	foreach (cell, known_databases)
+		((Known *) lfirst(cell))->seen = false;
 	look_at_databases();
 
-	hash_seq_init(&seq, known_databases);
-	while ((known = hash_seq_search(&seq)) != NULL)
+	foreach (cell, known_databases)
 	{
+		Known *known = lfirst(cell);
 		EqDatabase *db = eq_find_database(known->dboid);
 		pid_t pid;
 
@@ -178,9 +211,7 @@ keep_schedulers_running(void)
 		if (!known->seen)
 		{
 			/* Not allowed any more, or dropped. */
-			if (known->handle)
-				TerminateBackgroundWorker(known->handle);
-			else
+			if (signal_workers(known->dboid) == 0 && known->handle == NULL)
 			{
 				bool dropped;
 
@@ -189,11 +220,14 @@ keep_schedulers_running(void)
 				CommitTransactionCommand();
 				if (dropped)
 					forget_database(known->dboid);
-				hash_search(known_databases, &known->dboid, HASH_REMOVE, NULL);
+				known_databases = foreach_delete_current(known_databases, cell);
+				pfree(known);
 			}
 			continue;
 		}
-		if (known->handle)
+		/* One may be left from a launcher before this one. */
+		if (known->handle ||
+			eq_worker_is_alive(known->dboid, EQ_WORKER_SCHEDULER, 0))
 			continue;
 		if (db && pg_atomic_read_u32(&db->blocked) > 0)
 			continue;
@@ -227,9 +261,6 @@ leave_launcher(int code, Datum arg)
 void
 eq_launcher_main(Datum arg)
 {
-	HASHCTL ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Known)};
-	MemoryContext cycle;
-
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
@@ -238,16 +269,11 @@ eq_launcher_main(Datum arg)
 	before_shmem_exit(leave_launcher, (Datum) 0);
 	pg_atomic_write_u32(&eq_shared->launcher, EQ_MY_PROC_NUMBER + 1);
 	pgstat_report_appname("event_queue launcher");
-	known_databases = hash_create("event_queue databases", 32, &ctl,
-								  HASH_ELEM | HASH_BLOBS);
-	cycle = AllocSetContextCreate(TopMemoryContext, "event_queue launcher cycle",
-								  ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
-		/* Handles outlive the cycle: they are allocated by the postmaster's API in the current context. */
+		/* Handles outlive the cycle, and the rest of it is freed with its transactions. */
 		MemoryContextSwitchTo(TopMemoryContext);
 		keep_schedulers_running();
-		MemoryContextReset(cycle);
 		eq_worker_wait(NAP_MS);
 	}
 }
@@ -303,20 +329,7 @@ eq_send_workers_away(Oid dboid)
 	pg_atomic_fetch_add_u32(&db->blocked, 1);
 	for (int tries = 0; tries < 50; tries++)
 	{
-		int alive = 0;
-
-		LWLockAcquire(eq_shared->lock, LW_SHARED);
-		for (int i = 0; i < EQ_MAX_WORKERS; i++)
-		{
-			EqWorker *worker = &eq_shared->workers[i];
-
-			if (worker->kind == EQ_WORKER_NONE || worker->dboid != dboid)
-				continue;
-			alive++;
-			kill(worker->pid, SIGTERM);
-		}
-		LWLockRelease(eq_shared->lock);
-		if (alive == 0)
+		if (signal_workers(dboid) == 0)
 			return;
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(100000L);

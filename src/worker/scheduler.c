@@ -348,5 +348,6 @@ eq_scheduler_main(Datum arg)
 			Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at), 0) +
 			1);
 	}
+	eq_wake_executors(); /* they see it, too */
 	proc_exit(0);
 }

@@ -53,10 +53,13 @@ for my $round (1 .. $rounds)
 	my @running;
 	for my $client (1 .. $clients)
 	{
+		unlink $node->basedir . "/leads-$client.sql";
 		my $sql = join('', map { "SELECT create_lead('$round-$client-$_');\n" } 1 .. $leads);
+		my $file = $node->basedir . "/leads-$client.sql";
+		append_to_file($file, $sql);
 		push @running, IPC::Run::start(
-			[ 'psql', '-XqAt', '-d', $node->connstr('postgres') ],
-			'<', \$sql, '>', \my $out, '2>', \my $err);
+			[ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-f', $file ],
+			'>', \my $out, '2>', \my $err);
 	}
 	# Some are in, jobs are running, more are coming.
 	$node->poll_query_until('postgres',
@@ -64,7 +67,18 @@ for my $round (1 .. $rounds)
 	  or die 'no leads came';
 	$node->kill9;
 	$_->finish for @running;
-	$node->start;
+	# Backends of the killed postmaster may need a moment to notice; start()
+	# itself can't be tried twice.
+	my $up = 0;
+	for (1 .. 60)
+	{
+		$up = PostgreSQL::Test::Utils::system_log('pg_ctl', '-w', '-D', $node->data_dir,
+			'-l', $node->logfile, 'start') == 0;
+		last if $up;
+		select(undef, undef, undef, 0.5);
+	}
+	$up or die 'the server does not start again';
+	$node->_update_pid(1);
 	is($node->safe_psql('postgres', "SELECT a.position > $highest FROM event_queue.append('mark', '$round', 'mark') a"),
 		't', "round $round: positions go on above those given before");
 	$highest = $node->safe_psql('postgres', 'SELECT event_queue.last_position()');

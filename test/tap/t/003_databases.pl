@@ -73,7 +73,8 @@ $node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('erp') ], 'pg_dump');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('copy'), '-f', $dump ], 'restore');
 for my $table (qw(event_store queue job rule handler channel))
 {
-	my $sql = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM event_queue.$table t";
+	my $where = $table eq 'queue' ? 'WHERE queue_id <> 1' : '';	# made by CREATE EXTENSION
+	my $sql = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM event_queue.$table t $where";
 	is($node->safe_psql('copy', $sql), $node->safe_psql('erp', $sql), "$table is in the dump");
 }
 is($node->safe_psql('copy', q(SELECT a.position > (SELECT max(position) FROM event_queue.event_store WHERE position <> a.position)
