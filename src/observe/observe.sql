@@ -62,7 +62,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	FROM event_queue.workers() WHERE kind = 'executor'
 	UNION ALL
 	SELECT 'open appends', coalesce(max(clock_timestamp() - a.xact_start) < '1 minute', true),
-		coalesce(format('oldest open for %s', max(clock_timestamp() - a.xact_start)), 'none')
+		CASE WHEN count(*) = 0 THEN 'none' ELSE format('oldest open for %s', max(clock_timestamp() - a.xact_start)) END
 	FROM event_queue.open_appends() o JOIN pg_stat_activity a USING (pid)
 	UNION ALL
 	SELECT 'rules', count(*) < 10000, format('%s events behind', count(*))
