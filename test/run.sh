@@ -117,7 +117,7 @@ run_tap() {
 			"${run[@]}" env PATH="$("$PG_CONFIG" --bindir):$PATH" PERL5LIB="$pgxs/src/test/perl" \
 				PG_REGRESS="$pgxs/src/test/regress/pg_regress" HOME="$work/tap" \
 				TESTDATADIR="$work/tap/$name/tmp_check" TESTLOGDIR="$work/tap/$name/log" \
-				TESTDIR="$work/tap/$name" LC_ALL=C.UTF-8 EQ_LONG="${EQ_LONG:-}" \
+				TESTDIR="$work/tap/$name" LC_ALL=C.UTF-8 PG_TEST_TIMEOUT_DEFAULT=60 EQ_LONG="${EQ_LONG:-}" \
 				EQ_CRASH_ROUNDS="${EQ_CRASH_ROUNDS:-}" EQ_CRASH_LEADS="${EQ_CRASH_LEADS:-}" \
 				perl "$name.pl"
 		) >"$log" 2>&1 || status=$?

@@ -1,2 +1,142 @@
-CREATE TABLE schedule (schedule_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, queue_id int);
-CREATE FUNCTION run_due_schedules() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz';
+/*
+ * schedule.sql: jobs that come by the clock.
+ *
+ * The scheduler calls run_due_schedules whenever it wakes.  Runs that were
+ * missed (the server was down) are made up for by one job, not by all of them.
+ */
+
+/*
+ * cron_next: when an expression is due next; NULL if never (30 February).
+ * Arguments: expression of five fields, or @hourly to @yearly; its times are
+ * local times of time_zone (cron.c says what daylight saving does to them).
+ * Errors: EQ030 bad expression, EQ031 no such time zone.
+ */
+CREATE FUNCTION cron_next(expression text, time_zone text DEFAULT 'UTC', "after" timestamptz DEFAULT now())
+RETURNS timestamptz
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_cron_next_sql';
+COMMENT ON FUNCTION cron_next(text, text, timestamptz) IS
+'When a cron expression is due next, in a time zone; NULL if never.';
+
+CREATE TABLE schedule (
+	schedule_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name		text NOT NULL CONSTRAINT schedule_name_key UNIQUE,
+	cron		text NOT NULL,
+	time_zone	text NOT NULL,
+	queue_id	int NOT NULL REFERENCES queue,
+	job_name	text NOT NULL,
+	payload		jsonb NOT NULL,
+	priority	int NOT NULL,
+	tenant_id	text COLLATE "C" NOT NULL,
+	enabled		boolean NOT NULL DEFAULT true,
+	next_run	timestamptz,
+	last_run	timestamptz,
+	created_at	timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE schedule IS 'Jobs that come by the clock; written by create_schedule and its kin.';
+CREATE TRIGGER config_changed AFTER INSERT OR DELETE OR UPDATE OF cron, time_zone, enabled, queue_id ON schedule
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+ALTER TABLE schedule ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON schedule USING (tenant_visible(tenant_id));
+SELECT pg_catalog.pg_extension_config_dump('schedule', '');
+SELECT pg_catalog.pg_extension_config_dump('schedule_schedule_id_seq', '');
+
+/*
+ * create_schedule: enqueues a job each time that the expression is due.
+ * Arguments: as cron_next and enqueue.
+ * Result: the schedule's number.
+ * Errors: EQ003/EQ004 tenant, EQ006 name, EQ010 no such queue, EQ015 priority,
+ * EQ018 the schedule exists, EQ030 expression, EQ031 time zone.
+ */
+CREATE FUNCTION create_schedule(
+	name text, cron text, queue text, job_name text, payload jsonb DEFAULT '{}',
+	time_zone text DEFAULT 'UTC', priority int DEFAULT 5, tenant_id text DEFAULT NULL)
+RETURNS int
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+	new_id int;
+BEGIN
+	PERFORM event_queue.check_name('schedule name', name);
+	PERFORM event_queue.check_name('job name', job_name);
+	IF priority IS NULL OR priority NOT BETWEEN 0 AND 9 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ015', MESSAGE = format('priority %s is out of range', priority),
+			HINT = 'Priorities go from 0 (first) to 9 (last).';
+	END IF;
+	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run)
+	VALUES (name, cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority,
+		event_queue.resolve_tenant(tenant_id), event_queue.cron_next(cron, time_zone, clock_timestamp()))
+	ON CONFLICT ON CONSTRAINT schedule_name_key DO NOTHING
+	RETURNING s.schedule_id INTO new_id;
+	IF new_id IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('schedule "%s" already exists', name);
+	END IF;
+	RETURN new_id;
+END
+$$;
+COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text) IS
+'Enqueues a job by the clock: a cron expression in a time zone.';
+
+/* set_schedule_enabled: switches a schedule off and on; what it misses is not made up for. Errors: EQ025. */
+CREATE FUNCTION set_schedule_enabled(name text, enabled boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	UPDATE event_queue.schedule s
+	SET enabled = $2, next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
+	WHERE s.name = $1;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('schedule "%s" does not exist', $1);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION set_schedule_enabled(text, boolean) IS 'Switches a schedule off or on. EQ025 if there is no such schedule.';
+
+/* drop_schedule: removes a schedule. Errors: EQ025 no such schedule. */
+CREATE FUNCTION drop_schedule(name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	DELETE FROM event_queue.schedule WHERE name = $1;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('schedule "%s" does not exist', $1);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION drop_schedule(text) IS 'Removes a schedule; jobs that it made stay. EQ025 if there is no such schedule.';
+
+/*
+ * run_due_schedules: for the scheduler.  One job for each schedule that is due;
+ * an error in one hurts no other.  Result: when the next one is due.
+ */
+CREATE FUNCTION run_due_schedules() RETURNS timestamptz
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	due event_queue.schedule;
+BEGIN
+	FOR due IN
+		SELECT * FROM event_queue.schedule
+		WHERE enabled AND next_run <= clock_timestamp()
+		ORDER BY next_run FOR UPDATE SKIP LOCKED
+	LOOP
+		BEGIN
+			PERFORM event_queue.enqueue(
+				(SELECT q.name FROM event_queue.queue q WHERE q.queue_id = due.queue_id),
+				due.job_name, due.payload, priority => due.priority, tenant_id => due.tenant_id,
+				metadata => jsonb_build_object('schedule', due.name, 'scheduled_for', due.next_run));
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'schedule "%" failed: %', due.name, SQLERRM;
+		END;
+		UPDATE event_queue.schedule s
+		SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
+		WHERE s.schedule_id = due.schedule_id;
+	END LOOP;
+	RETURN (SELECT min(s.next_run) FROM event_queue.schedule s WHERE s.enabled);
+END
+$$;
+COMMENT ON FUNCTION run_due_schedules() IS 'Internal. Enqueues the jobs of all schedules that are due; returns when the next one is.';
+
+CREATE VIEW schedules WITH (security_invoker = true) AS
+	SELECT s.schedule_id, s.name, s.cron, s.time_zone, q.name AS queue, s.job_name, s.payload, s.priority,
+		s.tenant_id, s.enabled, s.next_run, s.last_run, s.created_at
+	FROM event_queue.schedule s JOIN event_queue.queue q USING (queue_id);
+COMMENT ON VIEW schedules IS 'Jobs that come by the clock, with their next and last run.';

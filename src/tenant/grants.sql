@@ -91,7 +91,7 @@ BEGIN
 		event_queue.dead_letter, event_queue.job_history, event_queue.rule, event_queue.handler,
 		event_queue.schedule, event_queue.channel, event_queue.rule_checkpoint,
 		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
-		event_queue.rules, event_queue.handlers, event_queue.watermark_blockers TO %s', role);
+		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.aggregate_version(text, text, text),
 		event_queue.read_aggregate(text, text, int, int, text),

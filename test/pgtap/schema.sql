@@ -1,0 +1,66 @@
+-- The schema's contract: what users may rely on, by name.
+BEGIN;
+SELECT no_plan();
+
+SELECT has_extension('event_queue');
+SELECT has_schema('event_queue');
+SELECT columns_are('event_queue', 'event_store', ARRAY['position', 'id', 'tenant_id', 'aggregate_type',
+	'aggregate_id', 'version', 'event_type', 'event_data', 'metadata', 'created_at']);
+SELECT col_type_is('event_queue', 'event_store', c, t, c || ' is ' || t) FROM (VALUES
+	('position'::name, 'bigint'), ('id', 'uuid'), ('tenant_id', 'text'), ('aggregate_id', 'text'), ('version', 'integer'),
+	('event_data', 'jsonb'), ('metadata', 'jsonb'), ('created_at', 'timestamp with time zone')) AS x (c, t);
+SELECT col_is_pk('event_queue', 'event_store', 'position');
+SELECT col_is_unique('event_queue', 'event_store', ARRAY['aggregate_id', 'aggregate_type', 'tenant_id', 'version']);
+SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
+SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'rule',
+	'handler', 'schedule', 'channel', 'tenant_role']::name[]) t;
+SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'queue_status', 'rules', 'handlers',
+	'schedules', 'watermark_blockers']::name[]) v;
+SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'read_aggregate', 'read_all', 'aggregate_version',
+	'watermark', 'create_prisma_view', 'uuid_v7', 'create_queue', 'alter_queue', 'drop_queue', 'pause_queue',
+	'resume_queue', 'purge_queue', 'enqueue', 'claim', 'complete', 'fail', 'release', 'extend_lease', 'retry_dead',
+	'retry_all_dead', 'discard_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
+	'unregister_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
+	'health', 'workers', 'queue_counters', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
+	'grant_admin', 'revoke_access']::name[]) f;
+
+-- Rules of the house.
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL
+$$, 'every function has a comment');
+SELECT is_empty($$
+	SELECT c.oid::regclass FROM pg_class c
+	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
+$$, 'every table and view has a comment');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND l.lanname IN ('sql', 'plpgsql')
+	  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=pg_catalog%')
+$$, 'every SQL function pins its search_path');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prosecdef
+$$, 'no function is SECURITY DEFINER');
+SELECT is_empty($$
+	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'r' AND NOT c.relrowsecurity
+	  AND c.relname NOT IN ('tenant_role', 'rule')
+$$, 'every table of tenants has row security');
+SELECT set_eq($$
+	SELECT p.proname::text FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
+	  AND p.proname NOT LIKE '\_%'
+$$, ARRAY['version', 'check_name', 'current_tenant', 'resolve_tenant', 'tenant_visible', 'uuid_v7', 'event_matches',
+	'map_payload', 'event_as_json'], 'PUBLIC may call what touches no data');
+SELECT ok(has_table_privilege('public', 'event_queue.event_store', 'SELECT') = false, 'PUBLIC reads no events');
+
+-- Statements that a user expects to fail do, with their code.
+SELECT event_queue.append('pgtap', '1', 'x');
+SELECT throws_ok('UPDATE event_queue.event_store SET version = 1', 'EQ007');
+SELECT throws_ok('DELETE FROM event_queue.event_store', 'EQ007');
+SELECT throws_ok('TRUNCATE event_queue.event_store', 'EQ007');
+SELECT throws_ok($$SELECT event_queue.append('pgtap', '1', 'x', '{}', 5)$$, 'EQ001');
+SELECT lives_ok($$SELECT event_queue.append('pgtap', '1', 'x', '{}', 1)$$);
+SELECT * FROM finish();
+ROLLBACK;
