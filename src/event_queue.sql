@@ -7,7 +7,7 @@
 
 CREATE FUNCTION version() RETURNS text
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_version';
-COMMENT ON FUNCTION version() IS
+COMMENT ON FUNCTION event_queue.version() IS
 'Version of the loaded library, which may be newer than the extension until ALTER EXTENSION event_queue UPDATE.';
 
 /*

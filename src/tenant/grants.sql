@@ -4,7 +4,7 @@
  */
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION version(), check_name(text, text, int), current_tenant(), resolve_tenant(text),
+GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
 	event_as_json(event_store) TO PUBLIC;
 

@@ -9,7 +9,7 @@ SELECT columns_are('event_queue', 'event_store', ARRAY['position', 'id', 'tenant
 SELECT col_type_is('event_queue', 'event_store', c, t, c || ' is ' || t) FROM (VALUES
 	('position'::name, 'bigint'), ('id', 'uuid'), ('tenant_id', 'text'), ('aggregate_id', 'text'), ('version', 'integer'),
 	('event_data', 'jsonb'), ('metadata', 'jsonb'), ('created_at', 'timestamp with time zone')) AS x (c, t);
-SELECT col_is_pk('event_queue', 'event_store', 'position');
+SELECT col_is_pk('event_queue', 'event_store', 'position'::name, 'position is the key');
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['aggregate_id', 'aggregate_type', 'tenant_id', 'version']);
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
 SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'rule',
