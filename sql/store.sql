@@ -1,4 +1,5 @@
 -- The event store: append, versions, idempotence, reading, the guard.
+SELECT event_queue.last_position() AS start \gset
 SELECT version, duplicate FROM event_queue.append('lead', 'L1', 'lead.created', '{"name": "Ana"}');
 SELECT version FROM event_queue.append('lead', 'L1', 'lead.movedToStep', '{"step": 2}', 1);
 SELECT version FROM event_queue.append('lead', 'L1', 'lead.renamed', '{"name": "Bia"}', 'exists');
@@ -44,8 +45,8 @@ COMMIT;
 SELECT version, event_type FROM event_queue.read_all() WHERE aggregate_id = 'L4';
 
 -- read_all goes on where it ended.
-SELECT aggregate_id, version FROM event_queue.read_all(0, 2);
-SELECT aggregate_id, version FROM event_queue.read_all((SELECT max(position) FROM event_queue.read_all(0, 2)), 2);
+SELECT aggregate_id, version FROM event_queue.read_all(:start, 2);
+SELECT aggregate_id, version FROM event_queue.read_all((SELECT max(position) FROM event_queue.read_all(:start, 2)), 2);
 SELECT event_queue.watermark() = max(position) FROM event_queue.event_store;
 SELECT try('SELECT event_queue.read_all(-1)'), try('SELECT event_queue.read_all(0, 0)');
 
