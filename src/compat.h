@@ -7,7 +7,10 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "executor/executor.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_proc.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
 #error "event_queue needs PostgreSQL 15 to 18"
@@ -51,6 +54,14 @@ typedef bool EqUpdateIndexes;
 #else
 #define eq_function_aclcheck(function, role, mode)                                  \
 	pg_proc_aclcheck(function, role, mode)
+#endif
+
+/* 16 renamed the check of a database's owner. */
+#if PG_VERSION_NUM >= 160000
+#define eq_owns_database(dboid, role)                                               \
+	object_ownercheck(DatabaseRelationId, dboid, role)
+#else
+#define eq_owns_database(dboid, role) pg_database_ownercheck(dboid, role)
 #endif
 
 #endif /* EQ_COMPAT_H */

@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "compat.h"
 #include "event_queue.h"
 #include "store/store.h"
 #include "wake/wake.h"
@@ -155,6 +156,7 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&db->look_everywhere, 0);
 			pg_atomic_init_u32(&db->config_generation, 0);
 			pg_atomic_init_u32(&db->blocked, 0);
+			pg_atomic_init_u32(&db->absent, 0);
 		}
 
 		eq_shared->wake_slots = (EqWakeSlot *) next;
@@ -230,6 +232,7 @@ eq_database(void)
 		pg_atomic_write_u32(&db->jobs_pending, 0);
 		pg_atomic_write_u32(&db->look_everywhere, 1);
 		pg_atomic_write_u32(&db->blocked, 0);
+		pg_atomic_write_u32(&db->absent, 0);
 		db->dboid = MyDatabaseId;
 		mine = db;
 	}
@@ -262,9 +265,10 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
+			/* Before the watermark may pass: who sees the events must know the rules. */
+			eq_wake_at_commit();
 			if (eq_release_positions())
 				eq_wake_rules();
-			eq_wake_at_commit();
 			break;
 		case XACT_EVENT_PREPARE:
 			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
@@ -308,6 +312,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	if (IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_EXTENSION)
 		eq_note_config_changed();
 
+	/* Who may not drop it gets the statement's own error. */
+	if (OidIsValid(dboid) && !eq_owns_database(dboid, GetUserId()))
+		dboid = InvalidOid;
 	if (OidIsValid(dboid))
 		eq_send_workers_away(dboid);
 	PG_TRY();

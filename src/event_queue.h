@@ -62,7 +62,8 @@ typedef struct EqDatabase
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 
-	/* Set by the launcher's side; see worker/launcher.c. */
+	/* For the launcher; see worker/launcher.c. */
+	pg_atomic_uint32 absent;  /* the extension was dropped */
 	pg_atomic_uint32 blocked; /* > 0: workers must stay away (DROP DATABASE) */
 } EqDatabase;
 

@@ -60,7 +60,8 @@ typedef struct Rule
 /* The scheduler's rules; forgotten when the configuration changes. */
 static MemoryContext rules_context = NULL;
 static Rule *rules;
-static int n_rules = -1; /* -1: not read */
+static int n_rules = -1;		/* -1: not read */
+static uint32 rules_generation; /* of the configuration they were read from */
 
 static char *
 text_column(HeapTuple row, TupleDesc desc, int column)
@@ -98,12 +99,6 @@ fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
 	rule->start_position = DatumGetInt64(SPI_getbinval(row, desc, 13, &isnull));
 }
 
-void
-eq_forget_rules(void)
-{
-	n_rules = -1;
-}
-
 static void
 read_rules(void)
 {
@@ -112,6 +107,7 @@ read_rules(void)
 	if (rules_context == NULL)
 		rules_context = AllocSetContextCreate(TopMemoryContext, "event_queue rules",
 											  ALLOCSET_DEFAULT_SIZES);
+	n_rules = -1;
 	MemoryContextReset(rules_context);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute("SELECT " RULE_COLUMNS
@@ -368,8 +364,9 @@ write_checkpoint(int64 position)
  * One batch, in a transaction of its own.  Returns true if there may be more.
  */
 bool
-eq_run_rules(bool reload)
+eq_run_rules(void)
 {
+	uint32 generation;
 	int64 after;
 	int64 up_to;
 	int64 last;
@@ -379,10 +376,21 @@ eq_run_rules(bool reload)
 	MemoryContext event_context;
 
 	StartTransactionCommand();
-	up_to = eq_watermark(); /* before the snapshot */
+
+	/*
+	 * In this order: a rule that was committed before one of these events was
+	 * appended has raised the generation before the event came below the
+	 * watermark, and is in the snapshot if the generation says so.
+	 */
+	up_to = eq_watermark();
+	generation = pg_atomic_read_u32(&eq_database()->config_generation);
+	pg_memory_barrier();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (reload || n_rules < 0)
+	if (n_rules < 0 || generation != rules_generation)
+	{
 		read_rules();
+		rules_generation = generation;
+	}
 	if (n_rules == 0)
 	{
 		PopActiveSnapshot();

@@ -9,8 +9,7 @@
 #include "event_queue.h"
 
 /* engine.c: one batch of events; true if there may be more */
-extern bool eq_run_rules(bool reload);
-extern void eq_forget_rules(void);
+extern bool eq_run_rules(void);
 
 /* engine.c: a job of queue "rule-calls"; the role it ran as, for the commit */
 extern Oid eq_run_rule_call(Jsonb *payload);

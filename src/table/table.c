@@ -119,8 +119,8 @@ eq_extension_owner(void)
 void
 eq_table_open(EqTable *table, EqRelation which)
 {
-	PreventCommandIfReadOnly("event_queue: this call");
-	PreventCommandIfParallelMode("event_queue: this call");
+	PreventCommandIfReadOnly("this event_queue function");
+	PreventCommandIfParallelMode("this event_queue function");
 
 	table->rel = table_open(eq_relation_oid(which), RowExclusiveLock);
 	table->estate = CreateExecutorState();

@@ -272,15 +272,36 @@ eq_forget_subxact_wakes(SubTransactionId subid)
 	n_marks = kept;
 }
 
-/* The parent may then have two marks for a slot; both count. */
+/* The parent's mark for a slot takes up the child's, so that marks stay few. */
 void
 eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent)
 {
+	int kept = 0;
+
 	for (int i = 0; i < n_marks; i++)
 	{
-		if (marks[i].subid == subid)
-			marks[i].subid = parent;
+		Mark *mark = &marks[i];
+		Mark *into = NULL;
+
+		for (int j = 0; j < kept && mark->subid == subid && into == NULL; j++)
+		{
+			if (marks[j].subid == parent && marks[j].slot == mark->slot)
+				into = &marks[j];
+		}
+		if (into == NULL)
+		{
+			if (mark->subid == subid)
+				mark->subid = parent;
+			marks[kept++] = *mark;
+			continue;
+		}
+		into->wake |= mark->wake;
+		into->everywhere |= mark->everywhere;
+		into->config |= mark->config;
+		for (int c = 0; c < EQ_COUNTERS; c++)
+			into->counts[c] += mark->counts[c];
 	}
+	n_marks = kept;
 }
 
 /* For the scheduler: is the flag of this queue or channel up?  Lowers it. */

@@ -4,8 +4,8 @@
  *
  * It has no database of its own, since only a session inside a database can
  * see whether the extension is there; so it starts a scheduler in each
- * database once, and one that finds nothing ends with a note in shared memory
- * (the database has no entry).  After that, CREATE EXTENSION sets the
+ * database once; one that finds nothing ends, and the database gets no entry in
+ * shared memory.  After that, CREATE EXTENSION sets the
  * launcher's latch.
  */
 #include "postgres.h"
@@ -232,7 +232,8 @@ keep_schedulers_running(void)
 		if (db && pg_atomic_read_u32(&db->blocked) > 0)
 			continue;
 		/* Wanted where the extension is, and once where nobody has looked. */
-		if (known->probed && db == NULL && !probe)
+		if (known->probed && !probe &&
+			(db == NULL || pg_atomic_read_u32(&db->absent) != 0))
 			continue;
 		if (!TimestampDifferenceExceeds(known->started_at, GetCurrentTimestamp(),
 										RESTART_US / 1000) &&
@@ -316,8 +317,7 @@ eq_database_emptied_by(Node *stmt)
 /*
  * Ends the workers of a database and keeps them away.  Waits up to five
  * seconds; whatever is still there then makes the statement fail as any other
- * session would.  The right to drop the database is checked by the statement
- * itself, after this: who has no right gets an error, and the workers return.
+ * session would.
  */
 void
 eq_send_workers_away(Oid dboid)

@@ -273,15 +273,12 @@ run_cycle(void)
 		keep_executors_running();
 		next_sweep = GetCurrentTimestamp() + sweep_interval;
 	}
-	if (changed)
-		eq_forget_rules();
 	if (pg_atomic_exchange_u32(&db->events_pending, 0) != 0 || sweep)
 	{
-		while (eq_run_rules(changed))
+		while (eq_run_rules())
 		{
 			CHECK_FOR_INTERRUPTS();
 			look_at_queues(false); /* executors need not wait for all of them */
-			changed = false;
 		}
 	}
 	if (sweep || GetCurrentTimestamp() >= next_schedule)
@@ -310,6 +307,7 @@ eq_scheduler_main(Datum arg)
 	if (!eq_extension_is_here())
 		proc_exit(0);
 	db = eq_database();
+	pg_atomic_write_u32(&db->absent, 0);
 	pg_atomic_write_u32(&db->scheduler, EQ_MY_PROC_NUMBER + 1);
 	pg_atomic_write_u32(&db->events_pending, 1);
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
@@ -348,6 +346,7 @@ eq_scheduler_main(Datum arg)
 			Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at), 0) +
 			1);
 	}
+	pg_atomic_write_u32(&db->absent, 1);
 	eq_wake_executors(); /* they see it, too */
 	proc_exit(0);
 }
