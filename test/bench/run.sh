@@ -33,7 +33,7 @@ echo "SELECT event_queue.append('bench', gen_random_uuid()::text, 'bench.event',
 echo "INSERT INTO yardstick.event VALUES (nextval('yardstick.position'), gen_random_uuid(), 'default', 'bench', gen_random_uuid()::text, 1, 'bench.event', '{\"a\": 1}', '{}', now());" >"$work/insert_event.sql"
 echo "SELECT event_queue.enqueue('bench', 'job', '{\"a\": 1}');" >"$work/enqueue.sql"
 echo "INSERT INTO yardstick.job (queue, payload) VALUES ('bench', '{\"a\": 1}');" >"$work/insert_job.sql"
-echo "INSERT INTO yardstick.job (queue, payload) VALUES ('bench', '{\"a\": 1}'); NOTIFY bench;" | sed 's/; NOTIFY/\\; NOTIFY/' >"$work/insert_notify.sql"
+printf '%s\n' 'BEGIN;' "INSERT INTO yardstick.job (queue, payload) VALUES ('bench', '{\"a\": 1}');" 'NOTIFY bench;' 'COMMIT;' >"$work/insert_notify.sql"
 cat >"$work/drain.sql" <<'SQL'
 SELECT job_id, lease_token FROM event_queue.claim('bench') \gset
 SELECT event_queue.complete(:job_id, ':lease_token');
@@ -75,4 +75,4 @@ bench enqueue_vs_notify_32 32 enqueue insert_notify 'TRUNCATE yardstick.job; TRU
 bench drain_single 8 drain drain_table "TRUNCATE yardstick.job; TRUNCATE event_queue.job;
 	INSERT INTO yardstick.job (queue, payload) SELECT 'bench', '{\"a\": 1}' FROM generate_series(1, 200000);
 	SELECT count(event_queue.enqueue('bench', 'job', '{\"a\": 1}')) FROM generate_series(1, 200000);
-	VACUUM ANALYZE"
+	ANALYZE"
