@@ -4,7 +4,7 @@
 # Each is run three times, in turns with its yardstick in the same minute, since
 # machines are noisy; printed are the medians:
 #   BENCH name event_queue=N yardstick=N ratio=R     (N: per second)
-# EQ_BENCH_SECONDS: length of one run (5).
+# EQ_BENCH_SECONDS: length of one run (5); EQ_BENCH: a pattern of names (*).
 set -euo pipefail
 pgbench=$PG_BINDIR/pgbench
 seconds=${EQ_BENCH_SECONDS:-5}
@@ -36,7 +36,7 @@ echo "INSERT INTO yardstick.job (queue, payload) VALUES ('bench', '{\"a\": 1}');
 printf '%s\n' 'BEGIN;' "INSERT INTO yardstick.job (queue, payload) VALUES ('bench', '{\"a\": 1}');" 'NOTIFY bench;' 'COMMIT;' >"$work/insert_notify.sql"
 cat >"$work/drain.sql" <<'SQL'
 SELECT job_id, lease_token FROM event_queue.claim('bench') \gset
-SELECT event_queue.complete(:job_id, ':lease_token');
+SELECT event_queue.complete(:job_id, :lease_token);
 SQL
 cat >"$work/drain_table.sql" <<'SQL'
 UPDATE yardstick.job SET state = 'active', attempts = attempts + 1, leased_until = now() + interval '30 s'
@@ -55,6 +55,8 @@ median() { sort -n | sed -n 2p; }
 # bench NAME CLIENTS SCRIPT YARDSTICK-SCRIPT [SQL before each pair]
 bench() {
 	local i
+	# shellcheck disable=SC2053
+	[[ $1 == ${EQ_BENCH:-*} ]] || return 0
 	: >"$work/ours"
 	: >"$work/theirs"
 	for i in 1 2 3; do
