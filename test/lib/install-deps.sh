@@ -14,7 +14,7 @@ need() {						# need PACKAGE TEST...
 }
 
 have_server() { [ "${PG_CONFIG:-$("$here/find-pg-config.sh")}" != pg_config ] || pg_config_is_complete; }
-pg_config_is_complete() { [ -f "$(pg_config --includedir-server)/postgres.h" ] && [ -x "$(pg_config --bindir)/postgres" ]; }
+pg_config_is_complete() { [ -f "$(pg_config --includedir-server 2>/dev/null)/postgres.h" ] && [ -x "$(pg_config --bindir 2>/dev/null)/postgres" ]; }
 pgxs_dir() { dirname "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --pgxs)"; }
 have_perl_modules() { [ -f "$(pgxs_dir)/../../src/test/perl/PostgreSQL/Test/Cluster.pm" ]; }
 have_pgtap() { [ -f "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --sharedir)/extension/pgtap.control" ]; }
