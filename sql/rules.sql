@@ -82,6 +82,20 @@ SELECT event_queue.enqueue('tasks', 'slow', max_attempts => 1) AS job \gset
 CALL wait_until(format($$(SELECT count(*) = 1 FROM event_queue.dead_letters WHERE job_id = %s)$$, :job));
 SELECT last_sqlstate, last_error FROM event_queue.dead_letters WHERE job_id = :job;
 
+-- What a handler leaves in the session is gone before the next job: five jobs
+-- on two executors would trip over each other's temporary table.
+CREATE FUNCTION erp.scratch(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TEMP TABLE scratch (n int);
+	PERFORM pg_advisory_lock(1);
+END
+$$;
+SELECT event_queue.register_handler('tasks', 'scratch', 'erp.scratch') IS NOT NULL AS registered;
+SELECT count(event_queue.enqueue('tasks', 'scratch', max_attempts => 1)) FROM generate_series(1, 5);
+CALL wait_until($$(SELECT count(*) = 5 FROM event_queue.job_history WHERE name = 'scratch')
+	OR EXISTS (SELECT FROM event_queue.dead_letters WHERE name = 'scratch')$$);
+SELECT last_error FROM event_queue.dead_letters WHERE name = 'scratch';
+
 -- A handler that is gone: an error of the job, with a code of its own.
 SELECT event_queue.register_handler('tasks', '*', 'erp.make_task') IS NOT NULL AS registered;
 DROP FUNCTION erp.make_task;

@@ -282,6 +282,9 @@ clean_session(void)
 {
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	DropAllPreparedStatements();
+	StartTransactionCommand();
+	ResetTempTableNamespace();
+	CommitTransactionCommand();
 }
 
 /* Records the failure of a job and claims the next one. */
