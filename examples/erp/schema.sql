@@ -4,7 +4,7 @@
  * Each call writes the business row and appends the event in one transaction,
  * and returns at once; what follows (tasks, WhatsApp, notifications) is in
  * automation.sql.  The company is the tenant.  Run by demo.sh as a superuser;
- * everything here belongs to the role ianara_app.
+ * everything here belongs to the role ianara_app, and demo.sh calls it as that role.
  */
 CREATE ROLE ianara_app NOLOGIN;
 CREATE SCHEMA ianara AUTHORIZATION ianara_app;
@@ -77,7 +77,10 @@ BEGIN
 	INSERT INTO lead (company_id, step_id, name, phone, source, value)
 	SELECT $1, s.step_id, $2, nullif($3, ''), $4, $5 FROM step s
 	WHERE s.company_id = $1 ORDER BY s.sort_order LIMIT 1
-	RETURNING * INTO STRICT new_lead;
+	RETURNING * INTO new_lead;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'company "%" does not exist or has no step', $1;
+	END IF;
 	PERFORM event_queue.append('lead', new_lead.lead_id, 'lead.created',
 		jsonb_build_object('name', $2, 'phone', new_lead.phone, 'source', $4, 'value', $5, 'stepId', new_lead.step_id),
 		expected_version => 'no_stream', tenant_id => $1);
@@ -85,7 +88,11 @@ BEGIN
 END
 $$;
 
-/* Moves a lead to another step of its company. */
+/*
+ * Moves a lead to another step of its company.  The lead's row is locked, so
+ * the version read after that is the one to append at; anyone who appends to
+ * the lead without the lock makes this fail with EQ001 instead of going unseen.
+ */
 CREATE FUNCTION ianara.move_lead(lead_id text, to_step int) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, ianara, pg_temp AS $$
 DECLARE
@@ -102,11 +109,12 @@ BEGIN
 	UPDATE lead l SET step_id = $2 WHERE l.lead_id = $1;
 	PERFORM event_queue.append('lead', $1, 'lead.movedToStep',
 		jsonb_build_object('fromStepId', this_lead.step_id, 'stepId', $2),
-		expected_version => 'exists', tenant_id => this_lead.company_id);
+		expected_version => event_queue.aggregate_version('lead', $1, this_lead.company_id),
+		tenant_id => this_lead.company_id);
 END
 $$;
 
-/* A user has done a task. */
+/* A user of the lead's company has done a task. */
 CREATE FUNCTION ianara.complete_task(task_id bigint, user_id text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, ianara, pg_temp AS $$
 DECLARE
@@ -119,6 +127,9 @@ BEGIN
 		RAISE EXCEPTION 'task % is not open', $1;
 	END IF;
 	SELECT l.company_id INTO company FROM lead l WHERE l.lead_id = this_task.lead_id;
+	IF NOT EXISTS (SELECT FROM app_user u WHERE u.user_id = $2 AND u.company_id = company) THEN
+		RAISE EXCEPTION 'user "%" is not a user of company "%"', $2, company;
+	END IF;
 	PERFORM event_queue.append('task', $1::text, 'task.completed',
 		jsonb_build_object('leadId', this_task.lead_id, 'templateId', this_task.template_id, 'userId', $2),
 		tenant_id => company);
@@ -164,7 +175,10 @@ BEGIN
 	INSERT INTO lead (company_id, step_id, name, phone, source, value)
 	SELECT $1, s.step_id, $2, nullif($3, ''), $4, $5 FROM step s
 	WHERE s.company_id = $1 ORDER BY s.sort_order LIMIT 1
-	RETURNING * INTO STRICT new_lead;
+	RETURNING * INTO new_lead;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'company "%" does not exist or has no step', $1;
+	END IF;
 	PERFORM ianara.create_step_tasks(new_lead.lead_id, new_lead.step_id);
 	IF new_lead.phone IS NOT NULL THEN
 		PERFORM ianara.send_welcome(new_lead.lead_id);
