@@ -23,6 +23,13 @@
 #define EQ_MY_PROC_NUMBER (MyProc->pgprocno)
 #endif
 
+/* The present transaction of this backend. */
+#if PG_VERSION_NUM >= 170000
+#define EQ_MY_LXID (MyProc->vxid.lxid)
+#else
+#define EQ_MY_LXID (MyProc->lxid)
+#endif
+
 /* 16 says which indexes an update needs, 15 whether it needs any. */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes EqUpdateIndexes;

@@ -36,6 +36,9 @@
 #define ERRCODE_EQ_INVALID_TEMPLATE		  MAKE_SQLSTATE('E', 'Q', '0', '2', '4')
 #define ERRCODE_EQ_UNKNOWN_OBJECT		  MAKE_SQLSTATE('E', 'Q', '0', '2', '5')
 #define ERRCODE_EQ_INVALID_TIME_LIMIT	  MAKE_SQLSTATE('E', 'Q', '0', '2', '6')
+#define ERRCODE_EQ_PARTLY_WRITTEN		  MAKE_SQLSTATE('E', 'Q', '0', '2', '7')
+#define ERRCODE_EQ_AHEAD_OF_STORE		  MAKE_SQLSTATE('E', 'Q', '0', '2', '8')
+#define ERRCODE_EQ_NOT_FETCHED			  MAKE_SQLSTATE('E', 'Q', '0', '2', '9')
 #define ERRCODE_EQ_INVALID_CRON			  MAKE_SQLSTATE('E', 'Q', '0', '3', '0')
 #define ERRCODE_EQ_UNKNOWN_TIME_ZONE	  MAKE_SQLSTATE('E', 'Q', '0', '3', '1')
 

@@ -29,6 +29,10 @@ PG_MODULE_MAGIC;
 PG_FUNCTION_INFO_V1(eq_version);
 
 char *eq_tenant = NULL;
+char *eq_actor = NULL;
+char *eq_correlation_id = NULL;
+char *eq_causation_id = NULL;
+int eq_publish_interval_ms = 1000;
 bool eq_require_tenant = false;
 int eq_max_payload_kb = 1024;
 int eq_notify_mode = EQ_NOTIFY_WORKER;
@@ -60,6 +64,24 @@ define_settings(void)
 		"event_queue.tenant", "Tenant that the session acts for.",
 		"Empty: each call names its tenant, or means the tenant \"default\".",
 		&eq_tenant, "", PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("event_queue.actor",
+							   "Who acts: the actor in the metadata of events.",
+							   "Empty: the session's role.", &eq_actor, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"event_queue.correlation_id",
+		"Chain that events and jobs of this session belong to.",
+		"Empty: what caused them says it.", &eq_correlation_id, "", PGC_USERSET, 0,
+		NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"event_queue.causation_id",
+		"Id of the event that causes what this session appends and enqueues.", NULL,
+		&eq_causation_id, "", PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.publish_interval",
+		"How often the watermark is published for standbys; 0: not at all.", NULL,
+		&eq_publish_interval_ms, 1000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS, NULL,
+		NULL, NULL);
 	DefineCustomBoolVariable(
 		"event_queue.require_tenant",
 		"Refuses calls that neither name a tenant nor come from a session that has one.",
@@ -111,6 +133,7 @@ shared_size(void)
 	size = add_size(size, MAXALIGN(mul_size(eq_max_queues, sizeof(EqWakeSlot))));
 	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(EqAppender))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_WORKERS, sizeof(EqWorker))));
+	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MEMBERS, sizeof(EqMember))));
 	return size;
 }
 
@@ -152,6 +175,8 @@ init_shared_memory(void)
 			SpinLockInit(&db->position_mutex);
 			pg_atomic_init_u32(&db->scheduler, 0);
 			pg_atomic_init_u32(&db->events_pending, 0);
+			pg_atomic_init_u32(&db->events_wanted, 0);
+			pg_atomic_init_u32(&db->readers_waiting, 0);
 			pg_atomic_init_u32(&db->jobs_pending, 0);
 			pg_atomic_init_u32(&db->look_everywhere, 0);
 			pg_atomic_init_u32(&db->config_generation, 0);
@@ -174,9 +199,14 @@ init_shared_memory(void)
 		eq_shared->appenders = (EqAppender *) next;
 		next += MAXALIGN(MaxBackends * sizeof(EqAppender));
 		for (int i = 0; i < MaxBackends; i++)
+		{
 			pg_atomic_init_u64(&eq_shared->appenders[i].lowest_position, 0);
+			pg_atomic_init_u32(&eq_shared->appenders[i].reader_waits, 0);
+		}
 
 		eq_shared->workers = (EqWorker *) next;
+		next += MAXALIGN(EQ_MAX_WORKERS * sizeof(EqWorker));
+		eq_shared->members = (EqMember *) next;
 		for (int i = 0; i < EQ_MAX_WORKERS; i++)
 		{
 			EqWorker *worker = &eq_shared->workers[i];
@@ -229,6 +259,8 @@ eq_database(void)
 		db->position_sequence = InvalidOid;
 		pg_atomic_write_u32(&db->scheduler, 0);
 		pg_atomic_write_u32(&db->events_pending, 1);
+		pg_atomic_write_u32(&db->events_wanted, 1);
+		pg_atomic_write_u32(&db->readers_waiting, 1);
 		pg_atomic_write_u32(&db->jobs_pending, 0);
 		pg_atomic_write_u32(&db->look_everywhere, 1);
 		pg_atomic_write_u32(&db->blocked, 0);
@@ -247,6 +279,14 @@ eq_database(void)
 				 "Raise event_queue.max_databases (now %d) and restart the server.",
 				 eq_max_databases)));
 	return mine;
+}
+
+/* The watermark may have moved: tell those who read events. */
+static void
+events_moved(void)
+{
+	eq_wake_rules();
+	eq_wake_readers();
 }
 
 static void
@@ -268,7 +308,7 @@ xact_callback(XactEvent event, void *arg)
 			/* Before the watermark may pass: who sees the events must know the rules. */
 			eq_wake_at_commit();
 			if (eq_release_positions())
-				eq_wake_rules();
+				events_moved();
 			break;
 		case XACT_EVENT_PREPARE:
 			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
@@ -278,7 +318,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_ABORT:
 			/* Others' events may have waited below the watermark for this one. */
 			if (eq_release_positions())
-				eq_wake_rules();
+				events_moved();
 			eq_forget_wakes();
 			break;
 		default:

@@ -30,6 +30,10 @@ typedef enum EqNotifyMode
 } EqNotifyMode;
 
 extern char *eq_tenant;
+extern char *eq_actor;
+extern char *eq_correlation_id;
+extern char *eq_causation_id;
+extern int eq_publish_interval_ms;
 extern bool eq_require_tenant;
 extern int eq_max_payload_kb;
 extern int eq_notify_mode;
@@ -58,6 +62,8 @@ typedef struct EqDatabase
 	/* Who to wake, and what for; see wake/wake.c. */
 	pg_atomic_uint32 scheduler;			/* proc number + 1; 0: none */
 	pg_atomic_uint32 events_pending;	/* events were appended or freed */
+	pg_atomic_uint32 events_wanted;		/* and the scheduler reads them */
+	pg_atomic_uint32 readers_waiting;	/* some session sleeps; store/wait.c */
 	pg_atomic_uint32 jobs_pending;		/* some queue's pending flag is up */
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
 	pg_atomic_uint32 config_generation; /* configuration changed */
@@ -102,7 +108,8 @@ typedef struct EqWakeSlot
 typedef struct EqAppender
 {
 	pg_atomic_uint64 lowest_position;
-	Oid dboid; /* written before lowest_position */
+	pg_atomic_uint32 reader_waits; /* sleeps in wait_for_events */
+	Oid dboid;					   /* written before lowest_position */
 	int pid;
 } EqAppender;
 
@@ -128,11 +135,25 @@ typedef struct EqWorker
 
 #define EQ_MAX_WORKERS 1024
 
+/*
+ * One session that fetches from a subscription with several buckets; see
+ * store/subscription.c.  Under EqShared->lock.
+ */
+typedef struct EqMember
+{
+	int pid; /* 0: free */
+	Oid dboid;
+	int32 subscription_id;
+	uint64 buckets; /* a bit for each */
+} EqMember;
+
+#define EQ_MAX_MEMBERS 1024
+
 typedef struct EqShared
 {
 	/*
-	 * Protects taking and giving back of databases, wake slots and workers.
-	 * Held for a few dozen instructions, with nothing inside that can throw,
+	 * Protects taking and giving back of databases, wake slots, workers, and
+	 * members' buckets.  Held for some thousand instructions at most, with nothing inside that can throw,
 	 * and never together with another lock.
 	 */
 	LWLock *lock;
@@ -143,6 +164,7 @@ typedef struct EqShared
 	EqWakeSlot *wake_slots; /* eq_max_queues */
 	EqAppender *appenders;	/* max_appenders */
 	EqWorker *workers;		/* EQ_MAX_WORKERS */
+	EqMember *members;		/* EQ_MAX_MEMBERS */
 } EqShared;
 
 extern EqShared *eq_shared;

@@ -69,7 +69,7 @@ walk_begin(Walk *walk, Relation jobs, const EqQueue *queue, Snapshot snapshot,
 {
 	walk->queue = queue;
 	walk->now = now;
-	eq_scan_begin(&walk->scan, jobs, EQ_JOB_ORDER, snapshot, 2);
+	eq_scan_begin(&walk->scan, jobs, eq_relation_oid(EQ_JOB_ORDER), snapshot, 2);
 	walk_from(walk, EQ_PRIORITY_FIRST);
 }
 
@@ -225,7 +225,7 @@ eq_claim(EqClaim *claim)
 	}
 	claim->jobs = palloc(limit * sizeof(EqClaimedJob));
 
-	eq_table_open(&jobs, EQ_JOB);
+	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	locked = table_slot_create(jobs.rel, NULL);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	walk_begin(&walk, jobs.rel, claim->queue, snapshot, now);
@@ -271,7 +271,7 @@ find_next_due(Relation jobs, const EqQueue *queue, Snapshot snapshot,
 	EqScan scan;
 	TimestampTz next_due = 0;
 
-	eq_scan_begin(&scan, jobs, EQ_JOB_ORDER, snapshot, 3);
+	eq_scan_begin(&scan, jobs, eq_relation_oid(EQ_JOB_ORDER), snapshot, 3);
 	for (int p = EQ_PRIORITY_FIRST; p <= EQ_PRIORITY_LAST; p++)
 	{
 		ScanKeyData keys[3];

@@ -112,7 +112,7 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 		PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
 	values[DEAD_ERRORS - 1] = JsonbPGetDatum(errors);
 
-	eq_table_open(&dead, EQ_DEAD_LETTER);
+	eq_table_open(&dead, eq_relation_oid(EQ_DEAD_LETTER), DEAD_COLUMNS);
 	eq_table_insert(&dead, values, nulls);
 	eq_table_close(&dead);
 	eq_table_delete(jobs, slot, snapshot);

@@ -66,7 +66,7 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 
 	*open = InvalidTransactionId;
 	InitDirtySnapshot(dirty);
-	eq_scan_begin(&scan, jobs->rel, EQ_JOB_UNIQUE, &dirty, 3);
+	eq_scan_begin(&scan, jobs->rel, eq_relation_oid(EQ_JOB_UNIQUE), &dirty, 3);
 	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(queue->queue_id));
 	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
@@ -134,7 +134,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	TransactionId open = InvalidTransactionId;
 	uint32 hash = 0;
 
-	eq_table_open(&jobs, EQ_JOB);
+	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	if (job->unique_key)
 		hash = hash_combine(
 			hash_any((const unsigned char *) job->unique_key,
@@ -229,9 +229,9 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 		job.unique_key = text_to_cstring(PG_GETARG_TEXT_PP(9));
 		eq_check_name("unique key", job.unique_key, EQ_MAX_NAME);
 	}
-	if (!PG_ARGISNULL(10))
+	job.metadata = eq_job_metadata(PG_ARGISNULL(10) ? NULL : PG_GETARG_JSONB_P(10));
+	if (job.metadata)
 	{
-		job.metadata = PG_GETARG_JSONB_P(10);
 		eq_check_payload("job metadata", job.metadata);
 		if (!JB_ROOT_IS_OBJECT(job.metadata))
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),

@@ -17,6 +17,7 @@
 #define EQ_PRIORITY_LAST	9
 #define EQ_PRIORITY_DEFAULT 5
 #define EQ_RULE_CALLS		1 /* queue_id of "rule-calls" */
+#define EQ_SNAPSHOTS		2 /* queue_id of "snapshots" */
 
 /* A queue's settings (queue.c keeps them per session). Times in microseconds. */
 typedef struct EqQueue

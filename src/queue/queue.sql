@@ -51,7 +51,7 @@ COMMENT ON COLUMN queue.max_concurrency IS 'At most this many jobs leased at a t
 COMMENT ON COLUMN queue.sla IS 'A job should be finished this long after it became due; seen in queue_status.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON queue
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
-SELECT pg_catalog.pg_extension_config_dump('queue', 'WHERE queue_id <> 1');
+SELECT pg_catalog.pg_extension_config_dump('queue', 'WHERE queue_id > 2');
 SELECT pg_catalog.pg_extension_config_dump('queue_queue_id_seq', '');
 
 CREATE TABLE job (

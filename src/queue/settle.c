@@ -61,12 +61,13 @@ open_leased(Leased *leased, int64 job_id, const pg_uuid_t *token)
 	bool found;
 	Datum *values;
 
-	eq_table_open(&leased->jobs, EQ_JOB);
+	eq_table_open(&leased->jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	leased->now = GetCurrentTimestamp();
 	leased->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	leased->slot = table_slot_create(leased->jobs.rel, NULL);
 
-	eq_scan_begin(&scan, leased->jobs.rel, EQ_JOB_PKEY, leased->snapshot, 1);
+	eq_scan_begin(&scan, leased->jobs.rel, eq_relation_oid(EQ_JOB_PKEY),
+				  leased->snapshot, 1);
 	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(job_id));
 	eq_scan_start(&scan, &key, 1);
@@ -156,7 +157,7 @@ keep_completed(Leased *leased, Jsonb *result)
 		PG_DETOAST_DATUM(job[JOB_ERRORS - 1]));
 	values[HISTORY_RESULT - 1] = JsonbPGetDatum(result);
 	nulls[HISTORY_RESULT - 1] = result == NULL;
-	eq_table_open(&history, EQ_JOB_HISTORY);
+	eq_table_open(&history, eq_relation_oid(EQ_JOB_HISTORY), HISTORY_COLUMNS);
 	eq_table_insert(&history, values, nulls);
 	eq_table_close(&history);
 }

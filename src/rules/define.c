@@ -102,7 +102,7 @@ eq_create_rule(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_EQ_INVALID_ACTION),
 					 errmsg("job_name and payload belong to a rule that enqueues")));
-		function = eq_find_function(function, eq_event_type_oid(), false);
+		(void) eq_find_function(function, EQ_FUNCTION_OF_EVENT, &function);
 	}
 	if (!PG_ARGISNULL(6))
 		(void) eq_check_delay(PG_GETARG_INTERVAL_P(6), "delay");
@@ -148,12 +148,12 @@ eq_register_handler(PG_FUNCTION_ARGS)
 	int n = 0;
 
 	eq_check_name("job name", job_name, EQ_MAX_NAME);
-	if (queue->queue_id == EQ_RULE_CALLS)
+	if (queue->queue_id <= EQ_SNAPSHOTS)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ACTION),
 				 errmsg("queue \"%s\" has a handler of its own", queue->name)));
-	function = eq_find_function(text_argument(fcinfo, 2), eq_claimed_job_type_oid(),
-								true);
+	(void) eq_find_function(text_argument(fcinfo, 2), EQ_FUNCTION_HANDLER,
+							&function);
 	if (!PG_ARGISNULL(3))
 	{
 		time_limit = *PG_GETARG_INTERVAL_P(3);

@@ -222,16 +222,29 @@ event_position(Datum event)
 static Jsonb *
 job_lineage(const Rule *rule, Datum event)
 {
+	HeapTupleHeader row = DatumGetHeapTupleHeader(event);
 	StringInfoData json;
 	bool isnull;
-	Datum id = GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_ID, &isnull);
+	char *id = DatumGetCString(
+		DirectFunctionCall1(uuid_out, GetAttributeByNum(row, EVENT_ID, &isnull)));
+	Jsonb *metadata = DatumGetJsonbP(
+		GetAttributeByNum(row, EVENT_METADATA, &isnull));
+	JsonbValue buffer;
+	JsonbValue *chain = getKeyJsonValueFromContainer(
+		&metadata->root, "correlation_id", strlen("correlation_id"), &buffer);
 
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"rule\": ");
 	escape_json(&json, rule->name);
-	appendStringInfo(
-		&json, ", \"event_id\": \"%s\", \"event_position\": " INT64_FORMAT "}",
-		DatumGetCString(DirectFunctionCall1(uuid_out, id)), event_position(event));
+	appendStringInfo(&json,
+					 ", \"event_id\": \"%s\", \"event_position\": " INT64_FORMAT
+					 ", \"correlation_id\": ",
+					 id, event_position(event));
+	/* The first event of a chain gives it its name. */
+	escape_json(&json, chain && chain->type == jbvString
+						   ? pnstrdup(chain->val.string.val, chain->val.string.len)
+						   : id);
+	appendStringInfoChar(&json, '}');
 	return jsonb_from(json.data);
 }
 

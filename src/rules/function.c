@@ -48,7 +48,7 @@ eq_claimed_job_type_oid(void)
 
 /* Looks the function up by the caller's search_path; InvalidOid if missing. */
 static Oid
-look_up(const char *name, Oid argument_type, bool *other_signature)
+look_up(const char *name, int n_args, const Oid *arg_types, bool *other_signature)
 {
 	List *parts;
 	List *names = NIL;
@@ -65,26 +65,62 @@ look_up(const char *name, Oid argument_type, bool *other_signature)
 	if (list_length(names) == 2 &&
 		!OidIsValid(get_namespace_oid(strVal(linitial(names)), true)))
 		return InvalidOid;
-	function = LookupFuncName(names, 1, &argument_type, true);
+	function = LookupFuncName(names, n_args, arg_types, true);
 	if (!OidIsValid(function))
 		*other_signature = FuncnameGetCandidates(names, -1, NIL, false, false, false,
 												 true) != NULL;
 	return function;
 }
 
-/*
- * The qualified name of a function that takes one argument of this type, and
- * that the caller may call.
- */
-char *
-eq_find_function(const char *name, Oid argument_type, bool is_handler)
+/* May a function of this kind return that? */
+static bool
+returns_well(Oid function, EqFunctionKind kind)
 {
+	Oid type = get_func_rettype(function);
+
+	switch (kind)
+	{
+		case EQ_FUNCTION_HANDLER:
+			return type == VOIDOID || type == JSONBOID;
+		case EQ_FUNCTION_REDUCER:
+			return type == JSONBOID &&
+				   func_volatile(function) != PROVOLATILE_VOLATILE;
+		default:
+			return true;
+	}
+}
+
+/*
+ * The function of this name and kind, which the caller may call; its qualified
+ * name goes to *qualified.
+ */
+Oid
+eq_find_function(const char *name, EqFunctionKind kind, char **qualified)
+{
+	static const char *const hints[] = {
+		[EQ_FUNCTION_OF_EVENT] =
+			"It must take one argument of type event_queue.event_store.",
+		[EQ_FUNCTION_HANDLER] =
+			"A handler takes one argument of type event_queue.claimed_job and returns void or jsonb.",
+		[EQ_FUNCTION_REDUCER] =
+			"A reducer takes (state jsonb, event event_queue.event_store), returns jsonb, and is IMMUTABLE or STABLE.",
+	};
+	Oid types[2];
+	int n_args = 1;
 	bool other_signature = false;
 	Oid function;
 
 	if (name == NULL)
 		name = "";
-	function = look_up(name, argument_type, &other_signature);
+	if (kind == EQ_FUNCTION_HANDLER)
+		types[0] = eq_claimed_job_type_oid();
+	else
+	{
+		n_args = kind == EQ_FUNCTION_REDUCER ? 2 : 1;
+		types[0] = JSONBOID;
+		types[n_args - 1] = eq_event_type_oid();
+	}
+	function = look_up(name, n_args, types, &other_signature);
 	if (!OidIsValid(function) && !other_signature)
 		ereport(
 			ERROR,
@@ -93,22 +129,15 @@ eq_find_function(const char *name, Oid argument_type, bool is_handler)
 			 errhint(
 				 "Give its name, with the schema if it is not in the search_path, and without arguments.")));
 	if (!OidIsValid(function) || get_func_prokind(function) != PROKIND_FUNCTION ||
-		get_func_retset(function) ||
-		(is_handler && get_func_rettype(function) != VOIDOID &&
-		 get_func_rettype(function) != JSONBOID))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_WRONG_SIGNATURE),
-			 errmsg("function \"%s\" has the wrong signature", name),
-			 is_handler
-				 ? errhint(
-					   "A handler takes one argument of type event_queue.claimed_job and returns void or jsonb.")
-				 : errhint(
-					   "A rule's function takes one argument of type event_queue.event_store.")));
+		get_func_retset(function) || !returns_well(function, kind))
+		ereport(ERROR, (errcode(ERRCODE_EQ_WRONG_SIGNATURE),
+						errmsg("function \"%s\" has the wrong signature", name),
+						errhint("%s", hints[kind])));
 	if (eq_function_aclcheck(function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
-	return quote_qualified_identifier(
+	*qualified = quote_qualified_identifier(
 		get_namespace_name(get_func_namespace(function)), get_func_name(function));
+	return function;
 }
 
 /* The schema of a stored function, quoted. */
@@ -134,7 +163,7 @@ eq_call_function(const char *function, Oid argument_type, Datum argument)
 	Jsonb *result = NULL;
 	int code;
 
-	if (!OidIsValid(look_up(function, argument_type, &other_signature)))
+	if (!OidIsValid(look_up(function, 1, &argument_type, &other_signature)))
 		ereport(
 			ERROR,
 			(errcode(other_signature ? ERRCODE_EQ_WRONG_SIGNATURE

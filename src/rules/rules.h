@@ -15,7 +15,14 @@ extern bool eq_run_rules(void);
 extern Oid eq_run_rule_call(Jsonb *payload);
 
 /* function.c */
-extern char *eq_find_function(const char *name, Oid argument_type, bool is_handler);
+typedef enum EqFunctionKind
+{
+	EQ_FUNCTION_OF_EVENT, /* of a rule or a replay */
+	EQ_FUNCTION_HANDLER,
+	EQ_FUNCTION_REDUCER
+} EqFunctionKind;
+
+extern Oid eq_find_function(const char *name, EqFunctionKind kind, char **qualified);
 extern Jsonb *eq_call_function(const char *function, Oid argument_type,
 							   Datum argument);
 extern const char *eq_function_schema(const char *function);

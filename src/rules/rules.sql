@@ -59,7 +59,7 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
 SELECT pg_catalog.pg_extension_config_dump('handler', '');
 SELECT pg_catalog.pg_extension_config_dump('handler_handler_id_seq', '');
 
-INSERT INTO queue (name, sla) VALUES ('rule-calls', '10 seconds');
+INSERT INTO queue (name, sla) VALUES ('rule-calls', '10 seconds'), ('snapshots', '1 minute');
 
 /*
  * event_matches: does an event type match a pattern, by EventEmitter2's rules:

@@ -1,144 +1,134 @@
 /*
- * append.c: one event to the end of one aggregate.
+ * append.c: events to the end of one or several aggregates, all or none.
  *
  * Two appenders of one aggregate take turns: each looks up the newest version
  * with a dirty snapshot, which also sees rows of open transactions, and if the
  * newest one is another transaction's and open, waits for that to end and looks
  * again.  From look-up to insert a lock on the aggregate's key is held, so that
- * no two sessions find the same version and the unique index never has to
- * complain.  Since the second appender waits for the first one's end, versions
- * of an aggregate have positions in the same order.
+ * no two sessions find the same version and no unique index has to complain.
+ * Since the second appender waits for the first one's end, versions of an
+ * aggregate have positions in the same order.
+ *
+ * All locks of a call are taken in one order, and all are given back before it
+ * waits for another transaction: so two calls can't hold each other up, whatever
+ * aggregates they share.
  *
  * An event id given by the caller makes the call safe to repeat; the same kind
  * of lock and look-up protects it.
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/json.h"
-#include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
-#include "event_queue.h"
 #include "store/store.h"
 #include "table/table.h"
-#include "tenant/tenant.h"
 
-PG_FUNCTION_INFO_V1(eq_append);
-PG_FUNCTION_INFO_V1(eq_refuse_change);
+/*
+ * Ids share a small number of locks, so that a call with many ids does not
+ * exhaust the lock table; each is held for microseconds.
+ */
+#define ID_LOCKS 512
 
-/* What the caller expects of the aggregate's version; >= 0: exactly this one. */
-#define EXPECT_ANY	  (-1)
-#define EXPECT_EXISTS (-2)
-
-typedef struct Event
+/* What one call holds and has opened. */
+typedef struct AppendCall
 {
 	const char *tenant;
-	char *aggregate_type;
-	char *aggregate_id;
-	char *event_type;
-	Jsonb *data;
-	Jsonb *metadata;
-	pg_uuid_t id;
-	bool id_given;
-	int64 position;
-	int32 version;
-	bool duplicate;
-} Event;
-
-/* EQ005 if the payload is larger than event_queue.max_payload. */
-void
-eq_check_payload(const char *what, Jsonb *payload)
-{
-	Size size = VARSIZE(payload);
-
-	if (size > (Size) eq_max_payload_kb * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_PAYLOAD_TOO_LARGE),
-				 errmsg("%s is too large", what),
-				 errdetail("It has %zu bytes, event_queue.max_payload allows %zu.",
-						   size, (Size) eq_max_payload_kb * 1024),
-				 errhint("Store large documents elsewhere and refer to them.")));
-}
-
-/* Reads the argument expected_version, a text or a number. */
-static int32
-parse_expected_version(FunctionCallInfo fcinfo, int argno)
-{
-	char *word;
-	int32 version = -1;
-
-	if (PG_ARGISNULL(argno))
-		return EXPECT_ANY;
-	if (get_fn_expr_argtype(fcinfo->flinfo, argno) == INT4OID)
-	{
-		version = PG_GETARG_INT32(argno);
-		word = psprintf("%d", version);
-	}
-	else
-	{
-		char *end;
-		long number;
-
-		word = text_to_cstring(PG_GETARG_TEXT_PP(argno));
-		if (strcmp(word, "any") == 0)
-			return EXPECT_ANY;
-		if (strcmp(word, "no_stream") == 0)
-			return 0;
-		if (strcmp(word, "exists") == 0)
-			return EXPECT_EXISTS;
-		errno = 0;
-		number = strtol(word, &end, 10);
-		if (word[0] >= '0' && word[0] <= '9' && *end == '\0' && errno == 0 &&
-			number <= PG_INT32_MAX)
-			version = number;
-	}
-	if (version < 0)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-			 errmsg("invalid expected version \"%s\"", word),
-			 errhint(
-				 "Give a version from 0, \"any\", \"no_stream\" or \"exists\".")));
-	return version;
-}
-
-static char *
-name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
-{
-	char *value = PG_ARGISNULL(argno) ? NULL
-									  : text_to_cstring(PG_GETARG_TEXT_PP(argno));
-
-	eq_check_name(what, value, EQ_MAX_NAME);
-	return value;
-}
-
-static Jsonb *
-jsonb_argument(FunctionCallInfo fcinfo, int argno)
-{
-	if (PG_ARGISNULL(argno))
-		return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	return PG_GETARG_JSONB_P(argno);
-}
+	EqAggregate *aggregates;
+	int n_aggregates;
+	EqEvent *events;
+	int n_events;
+	EqLeaf *leaves;
+	int n_leaves;
+	uint32 *id_locks; /* in the order in which they are taken */
+	int n_id_locks;
+	uint32 *aggregate_locks;
+	int n_aggregate_locks;
+} AppendCall;
 
 static uint32
 hash_text(const char *text, uint32 hash)
 {
 	return hash_combine(
 		hash, DatumGetUInt32(hash_any((const unsigned char *) text, strlen(text))));
+}
+
+static int
+compare_hashes(const void *a, const void *b)
+{
+	uint32 x = *(const uint32 *) a;
+	uint32 y = *(const uint32 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Sorts and drops doubles; returns how many are left. */
+static int
+sort_unique(uint32 *hashes, int n)
+{
+	int kept = 0;
+
+	qsort(hashes, n, sizeof(uint32), compare_hashes);
+	for (int i = 0; i < n; i++)
+	{
+		if (i == 0 || hashes[i] != hashes[kept - 1])
+			hashes[kept++] = hashes[i];
+	}
+	return kept;
+}
+
+/* Lists the locks that the call needs. */
+static void
+plan_locks(AppendCall *append)
+{
+	uint32 tenant_hash = hash_text(append->tenant, 0);
+
+	append->aggregate_locks = palloc(append->n_aggregates * sizeof(uint32));
+	for (int i = 0; i < append->n_aggregates; i++)
+		append->aggregate_locks[i] = hash_text(
+			append->aggregates[i].id,
+			hash_text(append->aggregates[i].type, tenant_hash));
+	append->n_aggregate_locks = sort_unique(append->aggregate_locks,
+											append->n_aggregates);
+
+	append->n_id_locks = 0;
+	if (!append->events[0].id_given)
+		return;
+	append->id_locks = palloc(append->n_events * sizeof(uint32));
+	for (int i = 0; i < append->n_events; i++)
+		append->id_locks[i] = DatumGetUInt32(
+								  hash_any(append->events[i].id.data, UUID_LEN)) %
+							  ID_LOCKS;
+	append->n_id_locks = sort_unique(append->id_locks, append->n_events);
+}
+
+static void
+take_locks(AppendCall *append)
+{
+	for (int i = 0; i < append->n_id_locks; i++)
+		eq_lock_key(EQ_LOCK_EVENT_ID, append->id_locks[i]);
+	for (int i = 0; i < append->n_aggregate_locks; i++)
+		eq_lock_key(EQ_LOCK_AGGREGATE, append->aggregate_locks[i]);
+}
+
+static void
+give_locks_back(AppendCall *append)
+{
+	for (int i = 0; i < append->n_aggregate_locks; i++)
+		eq_unlock_key(EQ_LOCK_AGGREGATE, append->aggregate_locks[i]);
+	for (int i = 0; i < append->n_id_locks; i++)
+		eq_unlock_key(EQ_LOCK_EVENT_ID, append->id_locks[i]);
 }
 
 /* If a dirty scan met another open transaction: the one to wait for. */
@@ -148,65 +138,147 @@ open_transaction(SnapshotData *dirty)
 	return TransactionIdIsValid(dirty->xmin) ? dirty->xmin : dirty->xmax;
 }
 
+static bool
+text_is(Datum value, const char *expected)
+{
+	text *t = DatumGetTextPP(value);
+
+	return VARSIZE_ANY_EXHDR(t) == strlen(expected) &&
+		   memcmp(VARDATA_ANY(t), expected, strlen(expected)) == 0;
+}
+
+/* EQ002 unless the stored row is the event that the caller repeats. */
+static void
+check_same_event(const EqEvent *event, TupleTableSlot *slot)
+{
+	Jsonb *data = DatumGetJsonbP(slot->tts_values[EVENT_DATA - 1]);
+
+	if (text_is(slot->tts_values[EVENT_AGGREGATE_TYPE - 1],
+				event->aggregate->type) &&
+		text_is(slot->tts_values[EVENT_AGGREGATE_ID - 1], event->aggregate->id) &&
+		text_is(slot->tts_values[EVENT_TYPE - 1], event->type) &&
+		compareJsonbContainers(&data->root, &event->data->root) == 0)
+		return;
+	ereport(ERROR, (errcode(ERRCODE_EQ_EVENT_ID_CONFLICT),
+					errmsg("event id is used by another event"),
+					errdetail("Event %s stands at position " INT64_FORMAT
+							  " with another aggregate, type or data.",
+							  DatumGetCString(DirectFunctionCall1(
+								  uuid_out, UUIDPGetDatum(&event->id))),
+							  DatumGetInt64(slot->tts_values[EVENT_POSITION - 1])),
+					errhint("A retry must repeat the event unchanged.")));
+}
+
 /*
- * Looks for an event with this id.  True if there is one, with its place in
- * the event; *open is set if it belongs to another open transaction.
+ * Looks for an event with this id in one table.  True if there is one, with
+ * its place in the event; *open is set if it belongs to another open
+ * transaction.
  */
 static bool
-find_event_id(EqTable *store, Event *event, TransactionId *open)
+find_id_in(const EqLeaf *leaf, const char *tenant, EqEvent *event,
+		   TransactionId *open)
 {
+	Relation rel = table_open(leaf->relid, AccessShareLock);
 	SnapshotData dirty;
 	EqScan scan;
 	ScanKeyData keys[2];
 	bool found;
 
 	InitDirtySnapshot(dirty);
-	eq_scan_begin(&scan, store->rel, EQ_EVENT_STORE_ID, &dirty, 2);
+	eq_scan_begin(&scan, rel, leaf->id, &dirty, 2);
 	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ,
 				UUIDPGetDatum(&event->id));
 	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(event->tenant));
+				CStringGetTextDatum(tenant));
 	eq_scan_start(&scan, keys, 2);
 	found = eq_scan_next(&scan, ForwardScanDirection);
 	*open = found ? open_transaction(&dirty) : InvalidTransactionId;
-
 	if (found && !TransactionIdIsValid(*open))
 	{
-		Jsonb *data;
-
 		slot_getallattrs(scan.slot);
-		data = DatumGetJsonbP(scan.slot->tts_values[EVENT_DATA - 1]);
-		if (strcmp(
-				TextDatumGetCString(scan.slot->tts_values[EVENT_AGGREGATE_TYPE - 1]),
-				event->aggregate_type) != 0 ||
-			strcmp(
-				TextDatumGetCString(scan.slot->tts_values[EVENT_AGGREGATE_ID - 1]),
-				event->aggregate_id) != 0 ||
-			strcmp(TextDatumGetCString(scan.slot->tts_values[EVENT_TYPE - 1]),
-				   event->event_type) != 0 ||
-			compareJsonbContainers(&data->root, &event->data->root) != 0)
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_EQ_EVENT_ID_CONFLICT),
-				 errmsg("event id is used by another event"),
-				 errdetail("Event %s stands at position " INT64_FORMAT
-						   " with another aggregate, type or data.",
-						   DatumGetCString(DirectFunctionCall1(
-							   uuid_out, UUIDPGetDatum(&event->id))),
-						   DatumGetInt64(scan.slot->tts_values[EVENT_POSITION - 1])),
-				 errhint("A retry must repeat the event unchanged.")));
+		check_same_event(event, scan.slot);
 		event->position = DatumGetInt64(scan.slot->tts_values[EVENT_POSITION - 1]);
 		event->version = DatumGetInt32(scan.slot->tts_values[EVENT_VERSION - 1]);
 		event->duplicate = true;
 	}
 	eq_scan_end(&scan);
+	table_close(rel, NoLock);
 	return found;
 }
 
-/* The aggregate's newest version, 0 if it has none. */
-static int32
-find_version(EqTable *store, Event *event, TransactionId *open)
+/*
+ * How many of the events stand already.  *open is set if that depends on an
+ * open transaction.
+ */
+static int
+find_ids(AppendCall *append, TransactionId *open)
 {
+	int n_found = 0;
+
+	*open = InvalidTransactionId;
+	for (int i = 0; i < append->n_events; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (int l = 0; l < append->n_leaves; l++)
+		{
+			if (!find_id_in(&append->leaves[l], append->tenant, &append->events[i],
+							open))
+				continue;
+			if (TransactionIdIsValid(*open))
+				return 0;
+			n_found++;
+			break;
+		}
+	}
+	return n_found;
+}
+
+/*
+ * All ids are known: the call repeats an earlier one if the events follow each
+ * other as they did then.
+ */
+static void
+check_repeated(AppendCall *append)
+{
+	for (int i = 1; i < append->n_events; i++)
+	{
+		EqEvent *event = &append->events[i];
+
+		if (event->aggregate == append->events[i - 1].aggregate &&
+			event->version != append->events[i - 1].version + 1)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_PARTLY_WRITTEN),
+				 errmsg("events were written before, but not in this order"),
+				 errhint("A retry must repeat the events of a call unchanged.")));
+	}
+}
+
+static void
+partly_written(AppendCall *append, int n_found)
+{
+	StringInfoData detail;
+	EqEvent *first = append->events;
+
+	while (first->duplicate)
+		first++;
+	initStringInfo(&detail);
+	appendStringInfo(
+		&detail, "{\"events\": %d, \"written_before\": %d, \"first_missing\": %d}",
+		append->n_events, n_found, (int) (first - append->events));
+	ereport(ERROR,
+			(errcode(ERRCODE_EQ_PARTLY_WRITTEN),
+			 errmsg("some events of this call were written before, others were not"),
+			 errdetail_internal("%s", detail.data),
+			 errhint("A retry must repeat the events of a call unchanged.")));
+}
+
+/* The newest version in one table, 0 if it has none. */
+static int32
+find_version_in(const EqLeaf *leaf, const char *tenant, const EqAggregate *aggregate,
+				TransactionId *open)
+{
+	Relation rel = table_open(leaf->relid, AccessShareLock);
 	SnapshotData dirty;
 	EqScan scan;
 	ScanKeyData keys[3];
@@ -214,13 +286,13 @@ find_version(EqTable *store, Event *event, TransactionId *open)
 
 	*open = InvalidTransactionId;
 	InitDirtySnapshot(dirty);
-	eq_scan_begin(&scan, store->rel, EQ_EVENT_STORE_AGGREGATE, &dirty, 3);
+	eq_scan_begin(&scan, rel, leaf->aggregate, &dirty, 3);
 	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(event->aggregate_id));
+				CStringGetTextDatum(aggregate->id));
 	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(event->aggregate_type));
+				CStringGetTextDatum(aggregate->type));
 	eq_scan_key(&scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(event->tenant));
+				CStringGetTextDatum(tenant));
 	eq_scan_start(&scan, keys, 3);
 	if (eq_scan_next(&scan, BackwardScanDirection))
 	{
@@ -230,57 +302,131 @@ find_version(EqTable *store, Event *event, TransactionId *open)
 		version = DatumGetInt32(slot_getattr(scan.slot, EVENT_VERSION, &isnull));
 	}
 	eq_scan_end(&scan);
+	table_close(rel, NoLock);
 	return version;
 }
 
-static void
-check_expected_version(const Event *event, int32 expected, int32 current)
+/*
+ * The version of an aggregate whose events were archived: that of its last
+ * snapshot.
+ */
+static int32
+find_archived_version(const char *tenant, const EqAggregate *aggregate)
 {
-	StringInfoData detail;
-	char *wanted;
+	Relation rel = table_open(eq_relation_oid(EQ_AGGREGATE_SNAPSHOT),
+							  AccessShareLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EqScan scan;
+	ScanKeyData keys[3];
+	int32 version = 0;
 
-	if (expected == EXPECT_ANY || expected == current ||
-		(expected == EXPECT_EXISTS && current > 0))
+	eq_scan_begin(&scan, rel, eq_relation_oid(EQ_AGGREGATE_SNAPSHOT_PKEY), snapshot,
+				  3);
+	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(aggregate->id));
+	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(aggregate->type));
+	eq_scan_key(&scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(tenant));
+	eq_scan_start(&scan, keys, 3);
+	if (eq_scan_next(&scan, BackwardScanDirection))
+	{
+		bool isnull;
+
+		version = DatumGetInt32(slot_getattr(scan.slot, SNAPSHOT_VERSION, &isnull));
+	}
+	eq_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return version;
+}
+
+/* Sets the aggregate's version, 0 if it has no event; *open as above. */
+static void
+find_version(AppendCall *append, EqAggregate *aggregate, TransactionId *open)
+{
+	aggregate->version = 0;
+	for (int i = 0; i < append->n_leaves && aggregate->version == 0; i++)
+	{
+		const EqLeaf *leaf = &append->leaves[i];
+
+		if (leaf->tenant && strcmp(leaf->tenant, append->tenant) != 0)
+			continue;
+		aggregate->version = find_version_in(leaf, append->tenant, aggregate, open);
+	}
+	if (aggregate->version == 0 && eq_events_were_archived())
+		aggregate->version = find_archived_version(append->tenant, aggregate);
+}
+
+static void
+check_expected_version(const EqAggregate *aggregate)
+{
+	int32 expected = aggregate->expected;
+	StringInfoData detail;
+
+	if (expected == EQ_EXPECT_ANY || expected == aggregate->version ||
+		(expected == EQ_EXPECT_EXISTS && aggregate->version > 0))
 		return;
 
-	wanted = expected == EXPECT_EXISTS ? "\"exists\"" : psprintf("%d", expected);
 	initStringInfo(&detail);
 	appendStringInfoString(&detail, "{\"aggregate_type\": ");
-	escape_json(&detail, event->aggregate_type);
+	escape_json(&detail, aggregate->type);
 	appendStringInfoString(&detail, ", \"aggregate_id\": ");
-	escape_json(&detail, event->aggregate_id);
+	escape_json(&detail, aggregate->id);
 	appendStringInfo(&detail, ", \"expected_version\": %s, \"current_version\": %d}",
-					 wanted, current);
+					 expected == EQ_EXPECT_EXISTS ? "\"exists\""
+												  : psprintf("%d", expected),
+					 aggregate->version);
 	ereport(ERROR, (errcode(ERRCODE_EQ_WRONG_EXPECTED_VERSION),
-					errmsg("wrong expected version of %s \"%s\"",
-						   event->aggregate_type, event->aggregate_id),
+					errmsg("wrong expected version of %s \"%s\"", aggregate->type,
+						   aggregate->id),
 					errdetail_internal("%s", detail.data),
 					errhint("Read the aggregate again and decide anew.")));
 }
 
+/* The table that takes this tenant's new events. */
+static const EqLeaf *
+choose_leaf(AppendCall *append)
+{
+	for (int i = 0; i < append->n_leaves; i++)
+	{
+		const EqLeaf *leaf = &append->leaves[i];
+
+		if (!leaf->is_sealed && leaf->tenant &&
+			strcmp(leaf->tenant, append->tenant) == 0)
+			return leaf;
+	}
+	for (int i = 0; i < append->n_leaves; i++)
+	{
+		if (!append->leaves[i].is_sealed && !append->leaves[i].tenant)
+			return &append->leaves[i];
+	}
+	elog(ERROR, "no table takes new events");
+}
+
 static void
-insert_event(EqTable *store, Event *event, int32 version)
+insert_event(EqTable *store, Datum tenant, EqEvent *event)
 {
 	Datum values[EVENT_COLUMNS];
 	bool nulls[EVENT_COLUMNS] = {false};
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (version == PG_INT32_MAX)
+	if (event->aggregate->version == PG_INT32_MAX)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 						errmsg("%s \"%s\" has too many events",
-							   event->aggregate_type, event->aggregate_id)));
+							   event->aggregate->type, event->aggregate->id)));
 	if (!event->id_given)
 		eq_make_uuid_v7(&event->id, now);
-	event->version = version + 1;
+	event->version = ++event->aggregate->version;
 	event->position = eq_take_position();
 
 	values[EVENT_POSITION - 1] = Int64GetDatum(event->position);
 	values[EVENT_ID - 1] = UUIDPGetDatum(&event->id);
-	values[EVENT_TENANT - 1] = CStringGetTextDatum(event->tenant);
-	values[EVENT_AGGREGATE_TYPE - 1] = CStringGetTextDatum(event->aggregate_type);
-	values[EVENT_AGGREGATE_ID - 1] = CStringGetTextDatum(event->aggregate_id);
+	values[EVENT_TENANT - 1] = tenant;
+	values[EVENT_AGGREGATE_TYPE - 1] = CStringGetTextDatum(event->aggregate->type);
+	values[EVENT_AGGREGATE_ID - 1] = CStringGetTextDatum(event->aggregate->id);
 	values[EVENT_VERSION - 1] = Int32GetDatum(event->version);
-	values[EVENT_TYPE - 1] = CStringGetTextDatum(event->event_type);
+	values[EVENT_TYPE - 1] = CStringGetTextDatum(event->type);
 	values[EVENT_DATA - 1] = JsonbPGetDatum(event->data);
 	values[EVENT_METADATA - 1] = JsonbPGetDatum(event->metadata);
 	values[EVENT_CREATED_AT - 1] = TimestampTzGetDatum(now);
@@ -288,111 +434,88 @@ insert_event(EqTable *store, Event *event, int32 version)
 }
 
 static void
-append_event(Event *event, int32 expected)
+insert_events(AppendCall *append)
 {
 	EqTable store;
-	uint32 id_hash = hash_any(event->id.data, UUID_LEN);
-	uint32 aggregate_hash = hash_text(
-		event->aggregate_id,
-		hash_text(event->aggregate_type, hash_text(event->tenant, 0)));
-	TransactionId open;
+	Datum tenant = CStringGetTextDatum(append->tenant);
 
-	eq_table_open(&store, EQ_EVENT_STORE);
+	eq_table_open(&store, choose_leaf(append)->relid, EVENT_COLUMNS);
+	for (int i = 0; i < append->n_events; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		insert_event(&store, tenant, &append->events[i]);
+	}
+	eq_table_close(&store);
+}
+
+/* Under the locks; false if an open transaction must be waited for. */
+static bool
+try_append(AppendCall *append, TransactionId *open)
+{
+	if (append->n_id_locks > 0)
+	{
+		int n_found = find_ids(append, open);
+
+		if (TransactionIdIsValid(*open))
+			return false;
+		if (n_found == append->n_events)
+		{
+			check_repeated(append);
+			return true;
+		}
+		if (n_found > 0)
+			partly_written(append, n_found);
+	}
+	for (int i = 0; i < append->n_aggregates; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		find_version(append, &append->aggregates[i], open);
+		if (TransactionIdIsValid(*open))
+			return false;
+	}
+	for (int i = 0; i < append->n_aggregates; i++)
+		check_expected_version(&append->aggregates[i]);
+	insert_events(append);
+	return true;
+}
+
+/*
+ * Appends the events in their order, all or none.  Either all of them have an
+ * id or none has.
+ */
+void
+eq_append_events(const char *tenant, EqAggregate *aggregates, int n_aggregates,
+				 EqEvent *events, int n_events)
+{
+	AppendCall append = {.tenant = tenant,
+						 .aggregates = aggregates,
+						 .n_aggregates = n_aggregates,
+						 .events = events,
+						 .n_events = n_events};
+	Relation rel;
+
+	PreventCommandIfReadOnly("append");
+	PreventCommandIfParallelMode("append");
+
+	/* This lock keeps the list of partitions as it is. */
+	rel = table_open(eq_relation_oid(EQ_EVENT_STORE), RowExclusiveLock);
+	append.n_leaves = eq_event_leaves(&append.leaves);
+	plan_locks(&append);
 	for (;;)
 	{
-		int32 version;
+		TransactionId open = InvalidTransactionId;
+		bool done;
 
 		CHECK_FOR_INTERRUPTS();
-		open = InvalidTransactionId;
-		if (event->id_given)
-		{
-			eq_lock_key(EQ_LOCK_EVENT_ID, id_hash);
-			if (find_event_id(&store, event, &open) && !TransactionIdIsValid(open))
-			{
-				eq_unlock_key(EQ_LOCK_EVENT_ID, id_hash);
-				break;
-			}
-		}
-		if (!TransactionIdIsValid(open))
-		{
-			eq_lock_key(EQ_LOCK_AGGREGATE, aggregate_hash);
-			version = find_version(&store, event, &open);
-			if (!TransactionIdIsValid(open))
-			{
-				check_expected_version(event, expected, version);
-				insert_event(&store, event, version);
-			}
-			eq_unlock_key(EQ_LOCK_AGGREGATE, aggregate_hash);
-		}
-		if (event->id_given)
-			eq_unlock_key(EQ_LOCK_EVENT_ID, id_hash);
-		if (!TransactionIdIsValid(open))
+		take_locks(&append);
+		done = try_append(&append, &open);
+		give_locks_back(&append);
+		if (done)
 			break;
 
 		/* As a unique index does; a deadlock is found and reported as one. */
 		XactLockTableWait(open, NULL, NULL, XLTW_None);
 	}
-	eq_table_close(&store);
+	table_close(rel, NoLock);
 	CommandCounterIncrement();
-}
-
-Datum
-eq_append(PG_FUNCTION_ARGS)
-{
-	Event event = {0};
-	int32 expected;
-	TupleDesc desc;
-	Datum values[4];
-	bool nulls[4] = {false};
-
-	event.aggregate_type = name_argument(fcinfo, 0, "aggregate type");
-	event.aggregate_id = name_argument(fcinfo, 1, "aggregate id");
-	event.event_type = name_argument(fcinfo, 2, "event type");
-	event.data = jsonb_argument(fcinfo, 3);
-	expected = parse_expected_version(fcinfo, 4);
-	if (!PG_ARGISNULL(5))
-	{
-		event.id = *PG_GETARG_UUID_P(5);
-		event.id_given = true;
-	}
-	event.metadata = jsonb_argument(fcinfo, 6);
-	event.tenant = eq_resolve_tenant(
-		PG_ARGISNULL(7) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(7)));
-	eq_check_payload("event data", event.data);
-	eq_check_payload("event metadata", event.metadata);
-	if (!JB_ROOT_IS_OBJECT(event.metadata))
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("event metadata must be a JSON object")));
-
-	append_event(&event, expected);
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(event.position);
-	values[1] = Int32GetDatum(event.version);
-	values[2] = UUIDPGetDatum(&event.id);
-	values[3] = BoolGetDatum(event.duplicate);
-	PG_RETURN_DATUM(
-		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
-}
-
-/* Trigger: the append-only guard. */
-Datum
-eq_refuse_change(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	const char *what;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "refuse_change: not called by trigger manager");
-	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)	? "UPDATE"
-		   : TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "DELETE"
-														: "TRUNCATE";
-	ereport(LOG, (errmsg("refused %s of event_queue.event_store by role \"%s\"",
-						 what, GetUserNameFromId(GetUserId(), true))));
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_APPEND_ONLY), errmsg("cannot %s events", what),
-			 errdetail("The event store is append-only."),
-			 errhint("Append an event that corrects the earlier one.")));
-	PG_RETURN_POINTER(NULL);
 }

@@ -7,6 +7,10 @@
  * can't see them, and a consumer that stepped over them would lose them.  So
  * the scan runs under a fresh snapshot and ends before the first event that
  * the transaction's snapshot does not show.
+ *
+ * Each table of events is walked by an index that ends in the position: its
+ * primary key, or one that create_event_index made for what the filter asks.
+ * Several tables are merged.
  */
 #include "postgres.h"
 
@@ -19,6 +23,8 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -27,53 +33,217 @@
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_read_all);
+PG_FUNCTION_INFO_V1(eq_read_plan);
 
 #define MAX_READ_LIMIT 100000
 
+/* One table of events. */
+typedef struct Walk
+{
+	Relation rel;
+	EqScan scan;
+	bool done;
+	int64 position; /* of the row in scan.slot */
+} Walk;
+
+struct EqReader
+{
+	Snapshot snapshot;
+	Snapshot own; /* the transaction's, if it keeps one */
+	EqFilter filter;
+	Walk *walks;
+	int n_walks;
+	Walk *current;
+	int64 up_to;
+	int64 seen; /* all wanted events up to here were returned */
+	MemoryContext row_context;
+};
+
+int64
+eq_event_slot_position(TupleTableSlot *slot)
+{
+	bool isnull;
+
+	return DatumGetInt64(slot_getattr(slot, EVENT_POSITION, &isnull));
+}
+
+/* The index to walk a table by, and the value of its first column, if any. */
+static Oid
+choose_index(const EqLeaf *leaf, const EqFilter *filter, const char **value)
+{
+	*value = NULL;
+	if (filter->pattern && strchr(filter->pattern, '*') == NULL &&
+		OidIsValid(leaf->by_type))
+	{
+		*value = filter->pattern;
+		return leaf->by_type;
+	}
+	if (filter->aggregate_type && OidIsValid(leaf->by_aggregate_type))
+	{
+		*value = filter->aggregate_type;
+		return leaf->by_aggregate_type;
+	}
+	if (filter->tenant && !leaf->tenant && OidIsValid(leaf->by_tenant))
+	{
+		*value = filter->tenant;
+		return leaf->by_tenant;
+	}
+	return leaf->pkey;
+}
+
+/* Can this table hold events between the two positions? */
+static bool
+is_in_range(const EqLeaf *leaf, int64 after, int64 up_to, const EqFilter *filter)
+{
+	if (leaf->tenant && filter->tenant && strcmp(leaf->tenant, filter->tenant) != 0)
+		return false;
+	return leaf->first_position <= up_to &&
+		   (leaf->last_position == 0 || leaf->last_position > after);
+}
+
+/* Goes to the next wanted row of a table. */
+static void
+advance(EqReader *reader, Walk *walk)
+{
+	while (eq_scan_next(&walk->scan, ForwardScanDirection))
+	{
+		MemoryContext old = MemoryContextSwitchTo(reader->row_context);
+		bool matches;
+
+		walk->position = eq_event_slot_position(walk->scan.slot);
+		/* What can't be seen ends the reading, wanted or not. */
+		matches = (reader->own && !table_tuple_satisfies_snapshot(
+									  walk->rel, walk->scan.slot, reader->own)) ||
+				  eq_filter_matches(&reader->filter, walk->scan.slot);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(reader->row_context);
+		if (matches)
+			return;
+	}
+	walk->done = true;
+}
+
+static void
+begin_walk(EqReader *reader, const EqLeaf *leaf, int64 after)
+{
+	Walk *walk = &reader->walks[reader->n_walks++];
+	ScanKeyData keys[3];
+	const char *value;
+	Oid index = choose_index(leaf, &reader->filter, &value);
+	int n = 0;
+	int position_column = value ? 2 : 1;
+
+	walk->rel = table_open(leaf->relid, AccessShareLock);
+	eq_scan_begin(&walk->scan, walk->rel, index, reader->snapshot, value ? 3 : 2);
+	if (value)
+		eq_scan_key(&walk->scan, &keys[n++], 1, BTEqualStrategyNumber, F_TEXTEQ,
+					CStringGetTextDatum(value));
+	eq_scan_key(&walk->scan, &keys[n++], position_column, BTGreaterStrategyNumber,
+				F_INT8GT, Int64GetDatum(after));
+	eq_scan_key(&walk->scan, &keys[n++], position_column, BTLessEqualStrategyNumber,
+				F_INT8LE, Int64GetDatum(reader->up_to));
+	eq_scan_start(&walk->scan, keys, n);
+	advance(reader, walk);
+}
+
 /*
- * Puts up to limit events with after < position <= up_to into the store.
- * Returns the position of the last one, or 0 if there was none.
+ * Begins to read events with after < position <= up_to.  Nothing but a call of
+ * eq_reader_end, or an error, may come between this and the end of the call.
+ */
+EqReader *
+eq_reader_begin(int64 after, int64 up_to, const EqFilter *filter)
+{
+	EqReader *reader = palloc0(sizeof(EqReader));
+	EqLeaf *leaves;
+	int n_leaves = eq_event_leaves(&leaves);
+
+	reader->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	reader->own = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : NULL;
+	reader->row_context = AllocSetContextCreate(
+		CurrentMemoryContext, "event_queue reader", ALLOCSET_SMALL_SIZES);
+	if (filter)
+		reader->filter = *filter;
+	reader->up_to = up_to;
+	reader->seen = after;
+	reader->walks = palloc0(n_leaves * sizeof(Walk));
+	for (int i = 0; i < n_leaves; i++)
+	{
+		if (is_in_range(&leaves[i], after, up_to, &reader->filter))
+			begin_walk(reader, &leaves[i], after);
+	}
+	return reader;
+}
+
+/* The next event, or NULL.  The slot is good until the next call. */
+TupleTableSlot *
+eq_reader_next(EqReader *reader)
+{
+	Walk *first = NULL;
+
+	if (reader->current)
+		advance(reader, reader->current);
+	for (int i = 0; i < reader->n_walks; i++)
+	{
+		Walk *walk = &reader->walks[i];
+
+		if (!walk->done && (first == NULL || walk->position < first->position))
+			first = walk;
+	}
+	reader->current = first;
+	if (first == NULL)
+	{
+		reader->seen = Max(reader->seen, reader->up_to);
+		return NULL;
+	}
+	if (reader->own &&
+		!table_tuple_satisfies_snapshot(first->rel, first->scan.slot, reader->own))
+	{
+		reader->seen = Max(reader->seen, first->position - 1);
+		reader->up_to = reader->seen;
+		for (int i = 0; i < reader->n_walks; i++)
+			reader->walks[i].done = true;
+		reader->current = NULL;
+		return NULL;
+	}
+	reader->seen = first->position;
+	return first->scan.slot;
+}
+
+/* Returns the position up to which all wanted events were returned. */
+int64
+eq_reader_end(EqReader *reader)
+{
+	int64 seen = reader->seen;
+
+	for (int i = 0; i < reader->n_walks; i++)
+	{
+		eq_scan_end(&reader->walks[i].scan);
+		table_close(reader->walks[i].rel, AccessShareLock);
+	}
+	UnregisterSnapshot(reader->snapshot);
+	MemoryContextDelete(reader->row_context);
+	pfree(reader);
+	return seen;
+}
+
+/*
+ * Puts up to limit events into the store.  Returns the position of the last
+ * one, or 0 if there was none.
  */
 int64
-eq_read_events(int64 after, int64 up_to, int limit, const char *tenant,
+eq_read_events(int64 after, int64 up_to, int limit, const EqFilter *filter,
 			   Tuplestorestate *into)
 {
-	Relation rel = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Snapshot own = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : NULL;
-	EqScan scan;
-	ScanKeyData keys[2];
+	EqReader *reader = eq_reader_begin(after, up_to, filter);
+	TupleTableSlot *slot;
 	int64 last = 0;
-	int found = 0;
 
-	eq_scan_begin(&scan, rel, EQ_EVENT_STORE_PKEY, snapshot, 2);
-	eq_scan_key(&scan, &keys[0], 1, BTGreaterStrategyNumber, F_INT8GT,
-				Int64GetDatum(after));
-	eq_scan_key(&scan, &keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE,
-				Int64GetDatum(up_to));
-	eq_scan_start(&scan, keys, 2);
-	while (found < limit && eq_scan_next(&scan, ForwardScanDirection))
+	for (int n = 0; n < limit && (slot = eq_reader_next(reader)) != NULL; n++)
 	{
-		bool isnull;
-
-		if (own && !table_tuple_satisfies_snapshot(rel, scan.slot, own))
-			break;
-		if (tenant)
-		{
-			text *row_tenant = DatumGetTextPP(
-				slot_getattr(scan.slot, EVENT_TENANT, &isnull));
-
-			if (VARSIZE_ANY_EXHDR(row_tenant) != strlen(tenant) ||
-				memcmp(VARDATA_ANY(row_tenant), tenant, strlen(tenant)) != 0)
-				continue;
-		}
-		last = DatumGetInt64(slot_getattr(scan.slot, EVENT_POSITION, &isnull));
-		tuplestore_puttupleslot(into, scan.slot);
-		found++;
+		last = eq_event_slot_position(slot);
+		tuplestore_puttupleslot(into, slot);
 	}
-	eq_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
+	(void) eq_reader_end(reader);
 	return last;
 }
 
@@ -83,7 +253,7 @@ eq_read_all(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64 after = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	int limit = PG_ARGISNULL(1) ? 1000 : PG_GETARG_INT32(1);
-	const char *tenant = eq_confined_tenant();
+	EqFilter filter;
 	int64 watermark;
 
 	if (after < 0)
@@ -92,11 +262,43 @@ eq_read_all(PG_FUNCTION_ARGS)
 	if (limit < 1 || limit > MAX_READ_LIMIT)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("limit must be between 1 and %d", MAX_READ_LIMIT)));
+	eq_parse_filter(&filter, PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3));
 	if (!PG_ARGISNULL(2))
-		tenant = eq_resolve_tenant(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+		filter.tenant = eq_tenant_argument(fcinfo, 2);
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	watermark = eq_watermark();
-	(void) eq_read_events(after, watermark, limit, tenant, rsinfo->setResult);
+	if (after > 0)
+		eq_check_not_ahead(after, watermark);
+	(void) eq_read_events(after, watermark, limit, &filter, rsinfo->setResult);
+	return (Datum) 0;
+}
+
+/* By which index each table is walked for a filter. */
+Datum
+eq_read_plan(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	EqFilter filter;
+	EqLeaf *leaves;
+	int n_leaves = eq_event_leaves(&leaves);
+
+	eq_parse_filter(&filter, PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0));
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < n_leaves; i++)
+	{
+		const char *value;
+		Oid index = choose_index(&leaves[i], &filter, &value);
+		Datum values[3];
+		bool nulls[3] = {false};
+
+		if (!is_in_range(&leaves[i], 0, PG_INT64_MAX, &filter))
+			continue;
+		values[0] = CStringGetTextDatum(get_rel_name(leaves[i].relid));
+		values[1] = CStringGetTextDatum(get_rel_name(index));
+		values[2] = value ? CStringGetTextDatum(value) : (Datum) 0;
+		nulls[2] = value == NULL;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
 	return (Datum) 0;
 }

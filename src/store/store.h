@@ -5,6 +5,7 @@
 #define EQ_STORE_H
 
 #include "event_queue.h"
+#include "executor/tuptable.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
@@ -17,12 +18,81 @@ extern bool eq_has_open_append(void);
 extern int64 eq_watermark(void);
 extern int64 eq_last_position(void);
 
-/* read.c: fills the store with up to limit events; returns the last position, 0 if none */
-extern int64 eq_read_events(int64 after, int64 up_to, int limit, const char *tenant,
-							Tuplestorestate *into);
+/* generation.c: restores to an earlier point */
+#define EQ_GENERATION_BITS 40 /* positions of one generation */
+extern int64 eq_enter_generation(int64 next_position);
+extern void eq_check_not_ahead(int64 after, int64 last);
+
+/* publish.c: the watermark as standbys see it; wait.c: sleeping readers */
+extern void eq_publish_watermark(void);
+extern int64 eq_published_watermark(void);
+extern void eq_wake_readers(void);
 
 /* append.c */
+#define EQ_EXPECT_ANY	 (-1)
+#define EQ_EXPECT_EXISTS (-2)
+
+/* One aggregate that a call appends to. */
+typedef struct EqAggregate
+{
+	const char *type;
+	const char *id;
+	int32 expected; /* version, or EQ_EXPECT_... */
+	uint32 hash;	/* of its key lock */
+	int32 version;	/* the newest; after the call, of its last event */
+} EqAggregate;
+
+typedef struct EqEvent
+{
+	EqAggregate *aggregate;
+	char *type;
+	Jsonb *data;
+	Jsonb *metadata;
+	pg_uuid_t id;
+	bool id_given;
+	int64 position; /* out, as the next two */
+	int32 version;
+	bool duplicate;
+} EqEvent;
+
+extern void eq_append_events(const char *tenant, EqAggregate *aggregates,
+							 int n_aggregates, EqEvent *events, int n_events);
+
+/* arguments.c: of the append functions */
 extern void eq_check_payload(const char *what, Jsonb *payload);
+extern char *eq_name_argument(FunctionCallInfo fcinfo, int argno, const char *what);
+extern const char *eq_tenant_argument(FunctionCallInfo fcinfo, int argno);
+
+/* lineage.c: who did it, and why */
+extern Jsonb *eq_event_metadata(Jsonb *given);
+extern Jsonb *eq_job_metadata(Jsonb *given);
+extern void eq_enter_job(int64 job_id, Jsonb *metadata);
+extern void eq_leave_job(void);
+
+/* filter.c: which events are wanted */
+typedef struct EqFilter
+{
+	char *pattern; /* of event types; NULL: all, as below */
+	char *aggregate_type;
+	const char *tenant;
+	Jsonb *data; /* event_data contains it */
+} EqFilter;
+
+extern void eq_parse_filter(EqFilter *filter, Jsonb *json);
+extern bool eq_filter_matches(const EqFilter *filter, TupleTableSlot *slot);
+
+/* read.c: events above a position, in order, in a fresh snapshot */
+typedef struct EqReader EqReader;
+extern EqReader *eq_reader_begin(int64 after, int64 up_to, const EqFilter *filter);
+extern TupleTableSlot *eq_reader_next(EqReader *reader);
+extern int64 eq_reader_end(EqReader *reader);
+extern int64 eq_read_events(int64 after, int64 up_to, int limit,
+							const EqFilter *filter, Tuplestorestate *into);
+extern int64 eq_event_slot_position(TupleTableSlot *slot);
+
+/* snapshot.c: for the scheduler, true if there may be more; for an executor */
+extern bool eq_order_snapshots(void);
+extern void eq_run_snapshot_job(const char *tenant, Jsonb *payload);
 
 /* uuid7.c */
 extern void eq_make_uuid_v7(pg_uuid_t *uuid, int64 now);

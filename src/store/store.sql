@@ -33,6 +33,20 @@ CREATE POLICY tenant_isolation ON event_store USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('event_store', '');
 SELECT pg_catalog.pg_extension_config_dump('event_position', '');
 
+CREATE SEQUENCE event_generation AS bigint;
+COMMENT ON SEQUENCE event_generation IS
+'Internal. Identity of the server that gave the last positions; another one begins a new generation.';
+SELECT pg_catalog.pg_extension_config_dump('event_generation', '');
+
+CREATE TABLE event_watermark (
+	one_row			boolean PRIMARY KEY DEFAULT true CHECK (one_row),
+	position		bigint NOT NULL,
+	published_at	timestamptz NOT NULL
+);
+COMMENT ON TABLE event_watermark IS
+'Internal. The watermark as standbys see it, written every event_queue.publish_interval.';
+INSERT INTO event_watermark (position, published_at) VALUES (0, now());
+
 /*
  * refuse_change: the append-only guard.  Raises EQ007 and logs who tried.
  */
@@ -114,58 +128,183 @@ COMMENT ON FUNCTION append(text, text, text, jsonb, int, uuid, jsonb, text) IS
 'Appends one event to an aggregate that must be at expected_version (0: it has no event yet).';
 
 /*
+ * append_many: events to the end of one aggregate, all or none.
+ *
+ * Arguments: events is a JSON array of {"event_type", "event_data", "id",
+ * "metadata"}, of which only event_type must be there; at most 10000.  All of
+ * them have an id or none has: with ids the call is safe to repeat.  The rest
+ * as in append.
+ * Result: a row for each event, in their order.
+ * Errors: as append; EQ027 if some of the ids were written before and others
+ * were not (DETAIL is JSON), EQ009 malformed events.
+ * Isolation: as append.
+ */
+CREATE FUNCTION append_many(
+	aggregate_type text, aggregate_id text, events jsonb,
+	expected_version text DEFAULT 'any', tenant_id text DEFAULT NULL)
+RETURNS SETOF appended_event
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_append_many';
+COMMENT ON FUNCTION append_many(text, text, jsonb, text, text) IS
+'Appends several events to one aggregate, all or none. events: a JSON array of {event_type, event_data, id, metadata}.';
+
+CREATE FUNCTION append_many(
+	aggregate_type text, aggregate_id text, events jsonb,
+	expected_version int, tenant_id text DEFAULT NULL)
+RETURNS SETOF appended_event
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_append_many';
+COMMENT ON FUNCTION append_many(text, text, jsonb, int, text) IS
+'Appends several events to an aggregate that must be at expected_version (0: it has no event yet).';
+
+/*
+ * append_batch: events to several aggregates, all or none.
+ *
+ * Arguments: batch is a JSON array of {"aggregate_type", "aggregate_id",
+ * "expected_version", "events"}, at most 1000 aggregates, each once, and 10000
+ * events; events as in append_many, expected_version as in append.  Two batches
+ * can't deadlock with each other, whatever aggregates they share.
+ * Result: a row for each event, in the order of the batch, which is also the
+ * order of the positions.
+ * Errors and isolation: as append_many.
+ */
+CREATE FUNCTION append_batch(
+	batch jsonb, tenant_id text DEFAULT NULL,
+	OUT aggregate_type text, OUT aggregate_id text,
+	OUT "position" bigint, OUT version int, OUT id uuid, OUT duplicate boolean)
+RETURNS SETOF record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_append_batch';
+COMMENT ON FUNCTION append_batch(jsonb, text) IS
+'Appends events to several aggregates, all or none. batch: a JSON array of {aggregate_type, aggregate_id, expected_version, events}.';
+
+/*
  * aggregate_version: how many events the aggregate has; 0 if none.
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
  */
 CREATE FUNCTION aggregate_version(aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL)
 RETURNS int
 LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT coalesce(max(e.version), 0)
-	FROM event_queue.event_store e
-	WHERE e.aggregate_id = $2 AND e.aggregate_type = $1
-	  AND e.tenant_id = event_queue.resolve_tenant($3)
+	SELECT coalesce(
+		(SELECT max(e.version) FROM event_queue.event_store e
+		 WHERE e.aggregate_id = $2 AND e.aggregate_type = $1 AND e.tenant_id = event_queue.resolve_tenant($3)),
+		(SELECT max(s.version) FROM event_queue.aggregate_snapshot s
+		 WHERE s.aggregate_id = $2 AND s.aggregate_type = $1 AND s.tenant_id = event_queue.resolve_tenant($3)),
+		0)
 $$;
 COMMENT ON FUNCTION aggregate_version(text, text, text) IS
 'Current version of an aggregate: the number of its events, 0 if it has none.';
 
 /*
  * read_aggregate: the events of one aggregate, oldest first.
- * Arguments: versions from_version to to_version, both included.
+ * read_aggregate_backward: the same, newest first.
+ * Arguments: versions from_version to to_version, both included; limit: at
+ * most so many (NULL: all).
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
+ *
+ * Their bodies are parsed when they are created, so that no search_path can
+ * change what they mean, and the planner puts them into the query that calls
+ * them: they are as fast as the SELECT that they are.
  */
 CREATE FUNCTION read_aggregate(
 	aggregate_type text, aggregate_id text,
-	from_version int DEFAULT 1, to_version int DEFAULT NULL, tenant_id text DEFAULT NULL)
+	from_version int DEFAULT 1, to_version int DEFAULT NULL, tenant_id text DEFAULT NULL,
+	"limit" bigint DEFAULT NULL)
 RETURNS SETOF event_store
-LANGUAGE sql STABLE ROWS 100 SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE ROWS 100
+BEGIN ATOMIC
 	SELECT e.*
 	FROM event_queue.event_store e
 	WHERE e.aggregate_id = $2 AND e.aggregate_type = $1
 	  AND e.tenant_id = event_queue.resolve_tenant($5)
 	  AND e.version >= $3 AND e.version <= coalesce($4, 2147483647)
 	ORDER BY e.version
-$$;
-COMMENT ON FUNCTION read_aggregate(text, text, int, int, text) IS
+	LIMIT $6;
+END;
+COMMENT ON FUNCTION read_aggregate(text, text, int, int, text, bigint) IS
 'Events of one aggregate in order of version, from from_version to to_version.';
+
+CREATE FUNCTION read_aggregate_backward(
+	aggregate_type text, aggregate_id text,
+	from_version int DEFAULT 1, to_version int DEFAULT NULL, tenant_id text DEFAULT NULL,
+	"limit" bigint DEFAULT NULL)
+RETURNS SETOF event_store
+LANGUAGE sql STABLE ROWS 100
+BEGIN ATOMIC
+	SELECT e.*
+	FROM event_queue.event_store e
+	WHERE e.aggregate_id = $2 AND e.aggregate_type = $1
+	  AND e.tenant_id = event_queue.resolve_tenant($5)
+	  AND e.version >= $3 AND e.version <= coalesce($4, 2147483647)
+	ORDER BY e.version DESC
+	LIMIT $6;
+END;
+COMMENT ON FUNCTION read_aggregate_backward(text, text, int, int, text, bigint) IS
+'Events of one aggregate, newest first, from to_version down to from_version.';
 
 /*
  * read_all: events after a position, in order, never past the watermark: what
  * a consumer that stores the last position it saw can rely on not to skip any.
  * Arguments: after is the last position seen (0: from the start); limit is 1
- * to 100000; tenant_id narrows to one tenant.
- * Errors: EQ003 tenant, EQ009 bad limit or position, EQ008 on a standby.
+ * to 100000; tenant_id narrows to one tenant; filter is a JSON object with any
+ * of event_type (a pattern as in event_matches), aggregate_type, tenant_id and
+ * data (a JSON value that event_data contains).  Reads by the primary key, or
+ * by an index of create_event_index: read_plan(filter) says which.
+ * Errors: EQ003 tenant, EQ009 bad limit, position or filter, EQ028 after is a
+ * position that the store has lost by a restore (DETAIL is JSON with the
+ * position to go on from).
  * Isolation: reads what is committed at the call; under REPEATABLE READ and
- * SERIALIZABLE it ends before the first event that the snapshot can't see.
+ * SERIALIZABLE it ends before the first event that the snapshot can't see.  On
+ * a standby it reads up to the watermark that the primary has published.
  */
-CREATE FUNCTION read_all("after" bigint DEFAULT 0, "limit" int DEFAULT 1000, tenant_id text DEFAULT NULL)
+CREATE FUNCTION read_all(
+	"after" bigint DEFAULT 0, "limit" int DEFAULT 1000, tenant_id text DEFAULT NULL, filter jsonb DEFAULT NULL)
 RETURNS SETOF event_store
 LANGUAGE C VOLATILE ROWS 1000 AS 'MODULE_PATHNAME', 'eq_read_all';
-COMMENT ON FUNCTION read_all(bigint, int, text) IS
+COMMENT ON FUNCTION read_all(bigint, int, text, jsonb) IS
 'Events after a position, in order, up to the watermark; remember the last position and ask again.';
 
 /*
- * watermark: every event at or below it is committed or will never be.
- * Errors: EQ008 on a standby.
+ * wait_for_events: sleeps until the watermark is above a position, without
+ * polling and without a snapshot or transaction id; then read_all has news.
+ * A procedure, since a function can't give back the snapshot of the statement
+ * that calls it: CALL it by itself, outside a transaction block.
+ * Arguments: wait is how long at most; watermark: pass NULL.
+ * Result: the watermark, which is not above the position if the time was over.
+ * Errors: EQ008 inside a transaction, EQ009 wait below 0 or above 24 hours.
+ */
+CREATE PROCEDURE wait_for_events("after" bigint, wait interval, INOUT watermark bigint DEFAULT NULL)
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_wait_for_events';
+COMMENT ON PROCEDURE wait_for_events(bigint, interval, bigint) IS
+'Sleeps until there are events after a position, or the time is over; returns the watermark.';
+
+/*
+ * read_plan: by which index each table of events is read for a filter.
+ * Arguments and errors: the filter of read_all.
+ */
+CREATE FUNCTION read_plan(filter jsonb DEFAULT NULL, OUT table_name text, OUT index_name text, OUT equal_to text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_read_plan';
+COMMENT ON FUNCTION read_plan(jsonb) IS
+'Which index read_all, subscriptions and replay walk for a filter, and the value they look up in its first column.';
+
+CREATE FUNCTION check_filter(filter jsonb) RETURNS jsonb
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'eq_check_filter';
+COMMENT ON FUNCTION check_filter(jsonb) IS
+'Internal. Returns the filter, or raises EQ009, EQ023 or EQ003 if it is none.';
+
+/*
+ * matches_filter: does an event pass a filter of read_all?  NULL lets all pass.
+ */
+CREATE FUNCTION matches_filter(event event_store, filter jsonb) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT ($2 ->> 'event_type' IS NULL OR event_queue.event_matches(($1).event_type, $2 ->> 'event_type'))
+		AND ($2 ->> 'aggregate_type' IS NULL OR ($1).aggregate_type = $2 ->> 'aggregate_type')
+		AND ($2 ->> 'tenant_id' IS NULL OR ($1).tenant_id = $2 ->> 'tenant_id')
+		AND (coalesce($2 -> 'data', 'null') = 'null' OR ($1).event_data @> ($2 -> 'data'))
+$$;
+COMMENT ON FUNCTION matches_filter(event_store, jsonb) IS 'True if an event passes a filter as read_all takes it.';
+
+/*
+ * watermark: every event at or below it is committed or will never be.  On a
+ * standby: the one that the primary has published.
  */
 CREATE FUNCTION watermark() RETURNS bigint
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_watermark_sql';
@@ -185,6 +324,30 @@ CREATE VIEW watermark_blockers AS
 	ORDER BY o.lowest_position;
 COMMENT ON VIEW watermark_blockers IS
 'Open transactions that have appended; the first line is the one that holds the watermark back.';
+
+/*
+ * generation: changes when the server was restored to an earlier point, copied
+ * or promoted; the number before the dash is also in the upper bits of each
+ * position (position >> 40).
+ */
+CREATE FUNCTION generation() RETURNS text
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_generation_sql';
+COMMENT ON FUNCTION generation() IS
+'Which life of the store this is: changes with a restore to an earlier point, a copy or a promotion.';
+
+/*
+ * new_generation: begins one by hand, after a restore that the server can't
+ * notice: of a copy of its disk that went on without a new timeline.
+ */
+CREATE FUNCTION new_generation() RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	PERFORM event_queue.skip_positions(((event_queue.last_position() >> 40) + 1) << 40);
+	RETURN event_queue.generation();
+END
+$$;
+COMMENT ON FUNCTION new_generation() IS
+'Begins a new generation of positions, after a copy of the disk was restored to an earlier point.';
 
 /*
  * uuid_v7: time-ordered identifier (RFC 9562), as append makes them.

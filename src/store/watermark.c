@@ -35,12 +35,10 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "commands/sequence.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
-#include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -64,23 +62,10 @@ my_appender(void)
 static int64
 first_position_left(void)
 {
-	EqSpi spi;
-	int64 last_value;
-	bool isnull;
-
-	PushActiveSnapshot(GetLatestSnapshot()); /* workers may have none yet */
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute(
-			"SELECT CASE WHEN is_called THEN last_value + 8192 ELSE last_value END"
-			" FROM event_queue.event_position",
-			true, 1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
-		elog(ERROR, "could not read sequence event_position");
-	last_value = DatumGetInt64(
-		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	eq_spi_end(&spi);
-	PopActiveSnapshot();
-	return last_value;
+	return eq_query_int64(
+		"SELECT CASE WHEN is_called THEN last_value + 8192 ELSE last_value END"
+		" FROM event_queue.event_position",
+		0);
 }
 
 /*
@@ -102,12 +87,13 @@ prepare_positions(EqDatabase *db)
 		return;
 
 	if (RecoveryInProgress())
-		ereport(ERROR, (errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
-						errmsg("the watermark is not known on a standby"),
-						errhint("Ask the primary.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+				 errmsg("positions are not known on a standby"),
+				 errhint("Ask the primary; watermark() is known here, too.")));
 
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
-	first = first_position_left();
+	first = eq_enter_generation(first_position_left());
 	SpinLockAcquire(&db->position_mutex);
 	if (db->position_sequence != sequence)
 	{
@@ -217,8 +203,11 @@ eq_last_position(void)
 int64
 eq_watermark(void)
 {
-	int64 watermark = eq_last_position();
+	int64 watermark;
 
+	if (RecoveryInProgress())
+		return eq_published_watermark();
+	watermark = eq_last_position();
 	pg_memory_barrier();
 	for (int i = 0; i < eq_shared->max_appenders; i++)
 	{
@@ -277,15 +266,8 @@ eq_skip_positions(PG_FUNCTION_ARGS)
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
 	if (db->block_end < up_to)
 	{
-		int64 first = first_position_left();
-
-		if (first <= up_to)
-		{
-			(void) DirectFunctionCall2(
-				setval_oid, ObjectIdGetDatum(eq_relation_oid(EQ_EVENT_POSITION)),
-				Int64GetDatum(up_to));
-			XLogFlush(XactLastRecEnd);
-		}
+		if (first_position_left() <= up_to)
+			eq_set_sequence(EQ_EVENT_POSITION, up_to, true);
 	}
 	SpinLockAcquire(&db->position_mutex);
 	db->next_position = Max(db->next_position, up_to + 1);

@@ -10,9 +10,13 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
+#include "commands/sequence.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -24,6 +28,7 @@
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -38,6 +43,11 @@ static const char *const relation_names[EQ_RELATIONS] = {
 	[EQ_EVENT_STORE_AGGREGATE] = "event_store_aggregate_key",
 	[EQ_EVENT_STORE_ID] = "event_store_id_key",
 	[EQ_EVENT_POSITION] = "event_position",
+	[EQ_EVENT_GENERATION] = "event_generation",
+	[EQ_EVENT_PARTITION] = "event_partition",
+	[EQ_EVENT_PARTITION_PKEY] = "event_partition_pkey",
+	[EQ_AGGREGATE_SNAPSHOT] = "aggregate_snapshot",
+	[EQ_AGGREGATE_SNAPSHOT_PKEY] = "aggregate_snapshot_pkey",
 	[EQ_JOB] = "job",
 	[EQ_JOB_PKEY] = "job_pkey",
 	[EQ_JOB_ORDER] = "job_order",
@@ -49,6 +59,8 @@ static const char *const relation_names[EQ_RELATIONS] = {
 	[EQ_TENANT_ROLE] = "tenant_role",
 };
 
+static void forget_plans(Oid relid);
+
 static Oid relation_oids[EQ_RELATIONS];
 static bool relations_known = false;
 static Oid extension_owner = InvalidOid;
@@ -57,6 +69,10 @@ static Oid extension_owner = InvalidOid;
 static void
 relation_changed(Datum arg, Oid relid)
 {
+	forget_plans(relid);
+	if (!OidIsValid(relid) || relid == relation_oids[EQ_EVENT_STORE] ||
+		relid == relation_oids[EQ_EVENT_PARTITION])
+		eq_forget_leaves();
 	if (!OidIsValid(relid))
 		relations_known = false;
 	for (int i = 0; i < EQ_RELATIONS && relations_known; i++)
@@ -116,38 +132,170 @@ eq_extension_owner(void)
 	return extension_owner;
 }
 
-void
-eq_table_open(EqTable *table, EqRelation which)
+/*
+ * What it takes to write to one table, kept from call to call: the list of its
+ * indexes and the compiled predicates and expressions of those.  Relations are
+ * opened anew in each call, since a cached pointer may not outlive its
+ * transaction.  A relcache invalidation makes the next call build it again.
+ */
+typedef struct OpenPlan
 {
-	PreventCommandIfReadOnly("this event_queue function");
-	PreventCommandIfParallelMode("this event_queue function");
+	Oid relid; /* hash key */
+	bool valid;
+	bool in_use;			 /* by the transaction below */
+	LocalTransactionId user; /* which an abort may have left behind */
+	MemoryContext context;
+	EState *estate;
+	ResultRelInfo *result;
+	Oid *indexes;
+	TupleTableSlot *out;
+} OpenPlan;
 
-	table->rel = table_open(eq_relation_oid(which), RowExclusiveLock);
-	table->estate = CreateExecutorState();
-	table->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(table->result, table->rel, 1, NULL, 0);
-	ExecOpenIndices(table->result, false);
-	table->out = table_slot_create(table->rel, NULL);
-}
+static HTAB *plans = NULL;
 
-void
-eq_table_close(EqTable *table)
+/* A table or index of ours changed, or all may have. */
+static void
+forget_plans(Oid relid)
 {
-	ExecDropSingleTupleTableSlot(table->out);
-	ExecCloseIndices(table->result);
-	FreeExecutorState(table->estate);
-	table_close(table->rel, NoLock); /* the lock stays until commit */
+	HASH_SEQ_STATUS all;
+	OpenPlan *plan;
+
+	if (plans == NULL)
+		return;
+	hash_seq_init(&all, plans);
+	while ((plan = hash_seq_search(&all)) != NULL)
+	{
+		if (!OidIsValid(relid) || plan->relid == relid)
+			plan->valid = false;
+	}
 }
 
 static void
-fill_slot(EqTable *table, const Datum *values, const bool *nulls)
+build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
+{
+	MemoryContext old;
+	List *indexes;
+	ListCell *cell;
+	int n = 0;
+
+	plan->valid = true; /* an invalidation from here on must stick */
+	if (plan->context)
+		MemoryContextDelete(plan->context);
+	plan->context = AllocSetContextCreate(parent, "event_queue table",
+										  ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(plan->context);
+	plan->estate = CreateExecutorState();
+	plan->result = makeNode(ResultRelInfo);
+	InitResultRelInfo(plan->result, rel, 1, NULL, 0);
+	indexes = RelationGetIndexList(rel);
+	plan->indexes = palloc(Max(list_length(indexes), 1) * sizeof(Oid));
+	plan->result->ri_IndexRelationDescs = palloc0(Max(list_length(indexes), 1) *
+												  sizeof(Relation));
+	plan->result->ri_IndexRelationInfo = palloc0(Max(list_length(indexes), 1) *
+												 sizeof(IndexInfo *));
+	foreach (cell, indexes)
+	{
+		Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
+
+		plan->indexes[n] = lfirst_oid(cell);
+		plan->result->ri_IndexRelationInfo[n++] = BuildIndexInfo(index);
+		index_close(index, NoLock);
+	}
+	plan->result->ri_NumIndices = n;
+	plan->out = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)),
+										 table_slot_callbacks(rel));
+	MemoryContextSwitchTo(old);
+}
+
+/* The plan of an open table, with nothing opened yet. */
+static OpenPlan *
+get_plan(Relation rel)
+{
+	Oid relid = RelationGetRelid(rel);
+	MemoryContext parent = CacheMemoryContext;
+	OpenPlan *plan;
+	bool found;
+
+	if (plans == NULL)
+	{
+		HASHCTL ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(OpenPlan)};
+
+		plans = hash_create("event_queue tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	plan = hash_search(plans, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		memset(plan, 0, sizeof(OpenPlan));
+		plan->relid = relid;
+	}
+	if (plan->in_use && plan->user == EQ_MY_LXID)
+	{
+		/* By a call that has not ended, or one that an error ended. */
+		plan = palloc0(sizeof(OpenPlan));
+		plan->relid = relid;
+		parent = CurrentMemoryContext;
+	}
+	if (!plan->valid)
+		build_plan(plan, rel, parent);
+	plan->in_use = true;
+	plan->user = EQ_MY_LXID;
+	return plan;
+}
+
+void
+eq_table_open(EqTable *table, Oid relid, int n_columns)
+{
+	ResultRelInfo *result;
+	OpenPlan *plan;
+
+	PreventCommandIfReadOnly("this event_queue function");
+	PreventCommandIfParallelMode("this event_queue function");
+
+	table->rel = table_open(relid, RowExclusiveLock);
+	plan = get_plan(table->rel);
+	result = plan->result;
+	result->ri_RelationDesc = table->rel;
+	for (int i = 0; i < result->ri_NumIndices; i++)
+	{
+		result->ri_IndexRelationDescs[i] = index_open(plan->indexes[i],
+													  RowExclusiveLock);
+		/* What index methods keep here may point into the relation. */
+		result->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
+		result->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
+	}
+	table->plan = plan;
+	table->n_columns = n_columns;
+	table->estate = plan->estate;
+	table->result = result;
+	table->out = plan->out;
+}
+
+/* The locks stay until the end of the transaction. */
+void
+eq_table_close(EqTable *table)
+{
+	for (int i = 0; i < table->result->ri_NumIndices; i++)
+		index_close(table->result->ri_IndexRelationDescs[i], NoLock);
+	ExecClearTuple(table->out);
+	table->plan->in_use = false;
+	table_close(table->rel, NoLock);
+}
+
+/* Our columns' new values; columns that someone added keep the old row's, or null. */
+static void
+fill_slot(EqTable *table, const Datum *values, const bool *nulls,
+		  TupleTableSlot *old)
 {
 	TupleTableSlot *out = table->out;
-	int natts = RelationGetDescr(table->rel)->natts;
 
 	ExecClearTuple(out);
-	memcpy(out->tts_values, values, natts * sizeof(Datum));
-	memcpy(out->tts_isnull, nulls, natts * sizeof(bool));
+	memcpy(out->tts_values, values, table->n_columns * sizeof(Datum));
+	memcpy(out->tts_isnull, nulls, table->n_columns * sizeof(bool));
+	for (int i = table->n_columns; i < out->tts_tupleDescriptor->natts; i++)
+	{
+		out->tts_values[i] = old ? old->tts_values[i] : (Datum) 0;
+		out->tts_isnull[i] = old ? old->tts_isnull[i] : true;
+	}
 	ExecStoreVirtualTuple(out);
 }
 
@@ -155,7 +303,7 @@ fill_slot(EqTable *table, const Datum *values, const bool *nulls)
 void
 eq_table_insert(EqTable *table, const Datum *values, const bool *nulls)
 {
-	fill_slot(table, values, nulls);
+	fill_slot(table, values, nulls, NULL);
 	table_tuple_insert(table->rel, table->out, GetCurrentCommandId(true), 0, NULL);
 	eq_insert_index_tuples(table->result, table->out, table->estate, false);
 	ResetPerTupleExprContext(table->estate);
@@ -168,7 +316,8 @@ eq_table_update(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
 {
 	EqUpdateIndexes needed;
 
-	fill_slot(table, values, nulls);
+	slot_getallattrs(old);
+	fill_slot(table, values, nulls, old);
 	simple_table_tuple_update(table->rel, &old->tts_tid, table->out, snapshot,
 							  &needed);
 	if (EQ_NEEDS_INDEXES(needed))
@@ -185,11 +334,10 @@ eq_table_delete(EqTable *table, TupleTableSlot *old, Snapshot snapshot)
 }
 
 void
-eq_scan_begin(EqScan *scan, Relation rel, EqRelation index, Snapshot snapshot,
-			  int n_keys)
+eq_scan_begin(EqScan *scan, Relation rel, Oid index, Snapshot snapshot, int n_keys)
 {
 	scan->rel = rel;
-	scan->index = index_open(eq_relation_oid(index), AccessShareLock);
+	scan->index = index_open(index, AccessShareLock);
 	scan->desc = eq_index_beginscan(rel, scan->index, snapshot, n_keys);
 	scan->slot = table_slot_create(rel, NULL);
 }
@@ -250,6 +398,16 @@ eq_lock_key(EqKeySpace space, uint32 hash)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+/* For the rest of the transaction; false if someone holds it and wait is false. */
+bool
+eq_lock_key_until_end(EqKeySpace space, uint32 hash, bool wait)
+{
+	LOCKTAG tag;
+
+	make_lock_tag(&tag, space, hash);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
 void
 eq_unlock_key(EqKeySpace space, uint32 hash)
 {
@@ -282,4 +440,53 @@ eq_spi_end(EqSpi *spi)
 	SPI_finish();
 	AtEOXact_GUC(true, spi->guc_level);
 	SetUserIdAndSecContext(spi->user, spi->sec_context);
+}
+
+/*
+ * One number from a query on our own tables, which may use $1, as the owner
+ * and in a fresh snapshot.
+ */
+int64
+eq_query_int64(const char *query, int64 argument)
+{
+	EqSpi spi;
+	Oid type = INT8OID;
+	Datum value = Int64GetDatum(argument);
+	int n_arguments = strstr(query, "$1") ? 1 : 0;
+	int64 result = 0;
+	bool isnull;
+
+	PushActiveSnapshot(GetLatestSnapshot()); /* workers may have none yet */
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(query, n_arguments, &type, &value, NULL, true, 1) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not execute: %s", query);
+	if (SPI_processed == 1)
+		result = DatumGetInt64(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	return result;
+}
+
+/*
+ * Sets a sequence at once and for good, whatever becomes of the transaction,
+ * which may be a read-only one of a role without rights on it.
+ */
+void
+eq_set_sequence(EqRelation which, int64 value, bool is_called)
+{
+	Oid role;
+	int sec_context;
+	bool read_only = XactReadOnly;
+
+	GetUserIdAndSecContext(&role, &sec_context);
+	SetUserIdAndSecContext(eq_extension_owner(),
+						   sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	XactReadOnly = false; /* an error restores it with the (sub)transaction */
+	(void) DirectFunctionCall3(setval3_oid, ObjectIdGetDatum(eq_relation_oid(which)),
+							   Int64GetDatum(value), BoolGetDatum(is_called));
+	XactReadOnly = read_only;
+	SetUserIdAndSecContext(role, sec_context);
+	XLogFlush(XactLastRecEnd);
 }

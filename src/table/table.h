@@ -98,6 +98,29 @@ enum
 	HISTORY_COLUMNS = HISTORY_RESULT
 };
 
+enum
+{
+	PARTITION_ID = 1,
+	PARTITION_NAME,
+	PARTITION_TENANT,
+	PARTITION_FIRST_POSITION,
+	PARTITION_LAST_POSITION
+};
+
+enum
+{
+	SNAPSHOT_AGGREGATE_ID = 1,
+	SNAPSHOT_AGGREGATE_TYPE,
+	SNAPSHOT_TENANT,
+	SNAPSHOT_VERSION,
+	SNAPSHOT_POSITION,
+	SNAPSHOT_STATE,
+	SNAPSHOT_EVENT_AT,
+	SNAPSHOT_REDUCER,
+	SNAPSHOT_IS_BASE,
+	SNAPSHOT_COLUMNS = SNAPSHOT_IS_BASE
+};
+
 /* Relations whose OIDs are cached. */
 typedef enum EqRelation
 {
@@ -106,6 +129,11 @@ typedef enum EqRelation
 	EQ_EVENT_STORE_AGGREGATE,
 	EQ_EVENT_STORE_ID,
 	EQ_EVENT_POSITION,
+	EQ_EVENT_GENERATION,
+	EQ_EVENT_PARTITION,
+	EQ_EVENT_PARTITION_PKEY,
+	EQ_AGGREGATE_SNAPSHOT,
+	EQ_AGGREGATE_SNAPSHOT_PKEY,
 	EQ_JOB,
 	EQ_JOB_PKEY,
 	EQ_JOB_ORDER,
@@ -121,6 +149,29 @@ typedef enum EqRelation
 extern Oid eq_relation_oid(EqRelation which);
 extern Oid eq_extension_owner(void);
 
+/*
+ * The tables that hold events (leaves.c): event_store and its partitions, the
+ * newest first.
+ */
+typedef struct EqLeaf
+{
+	Oid relid;
+	Oid pkey;	   /* position */
+	Oid aggregate; /* aggregate id, type, tenant, version */
+	Oid id;		   /* event id, tenant */
+	Oid by_type;   /* these three if create_event_index made them */
+	Oid by_aggregate_type;
+	Oid by_tenant;
+	int64 first_position;
+	int64 last_position; /* 0: it may still grow */
+	char *tenant;		 /* holds this tenant's events only; NULL: any */
+	bool is_sealed;		 /* takes no more events */
+} EqLeaf;
+
+extern int eq_event_leaves(EqLeaf **leaves);
+extern bool eq_events_were_archived(void);
+extern void eq_forget_leaves(void);
+
 /* A table opened for writing, with its indexes. */
 typedef struct EqTable
 {
@@ -128,9 +179,11 @@ typedef struct EqTable
 	EState *estate;
 	ResultRelInfo *result;
 	TupleTableSlot *out; /* the row to be written */
+	struct OpenPlan *plan;
+	int n_columns; /* that we know of */
 } EqTable;
 
-extern void eq_table_open(EqTable *table, EqRelation which);
+extern void eq_table_open(EqTable *table, Oid relid, int n_columns);
 extern void eq_table_close(EqTable *table);
 extern void eq_table_insert(EqTable *table, const Datum *values, const bool *nulls);
 extern void eq_table_update(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
@@ -146,8 +199,8 @@ typedef struct EqScan
 	TupleTableSlot *slot;
 } EqScan;
 
-extern void eq_scan_begin(EqScan *scan, Relation rel, EqRelation index,
-						  Snapshot snapshot, int n_keys);
+extern void eq_scan_begin(EqScan *scan, Relation rel, Oid index, Snapshot snapshot,
+						  int n_keys);
 extern void eq_scan_key(EqScan *scan, ScanKey key, int index_column,
 						StrategyNumber strategy, RegProcedure op, Datum value);
 extern void eq_scan_start(EqScan *scan, ScanKey keys, int n_keys);
@@ -160,11 +213,13 @@ typedef enum EqKeySpace
 	EQ_LOCK_AGGREGATE = 1,
 	EQ_LOCK_EVENT_ID,
 	EQ_LOCK_POSITIONS,
-	EQ_LOCK_UNIQUE_KEY
+	EQ_LOCK_UNIQUE_KEY,
+	EQ_LOCK_BUCKET
 } EqKeySpace;
 
 extern void eq_lock_key(EqKeySpace space, uint32 hash);
 extern void eq_unlock_key(EqKeySpace space, uint32 hash);
+extern bool eq_lock_key_until_end(EqKeySpace space, uint32 hash, bool wait);
 
 /* SPI with the extension owner's rights and a pinned search_path. */
 typedef struct EqSpi
@@ -176,5 +231,7 @@ typedef struct EqSpi
 
 extern void eq_spi_begin(EqSpi *spi, Oid as_user, int sec_flags);
 extern void eq_spi_end(EqSpi *spi);
+extern int64 eq_query_int64(const char *query, int64 argument);
+extern void eq_set_sequence(EqRelation which, int64 value, bool is_called);
 
 #endif /* EQ_TABLE_H */

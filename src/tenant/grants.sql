@@ -4,9 +4,11 @@
  */
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM PUBLIC;
+REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
-	event_as_json(event_store) TO PUBLIC;
+	event_as_json(event_store), check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
+	json_diff(jsonb, jsonb), event_bucket(text, text, text, int) TO PUBLIC;
 
 /*
  * grant_access: what the four grant functions share: use of the schema, and
@@ -34,6 +36,25 @@ END
 $$;
 COMMENT ON FUNCTION grant_access(regrole, text) IS 'Internal. What the grant functions share.';
 
+/* What whoever reads events needs, of the tenant that the role is bound to. */
+CREATE FUNCTION grant_reader(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.aggregate_snapshot TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		event_queue.aggregate_version(text, text, text),
+		event_queue.read_aggregate(text, text, int, int, text, bigint),
+		event_queue.read_aggregate_backward(text, text, int, int, text, bigint),
+		event_queue.read_all(bigint, int, text, jsonb), event_queue.read_plan(jsonb),
+		event_queue.watermark(), event_queue.generation(), event_queue.last_position(),
+		event_queue.aggregate_state(text, text, int, timestamptz, text),
+		event_queue.aggregate_diff(text, text, int, int, text),
+		event_queue.replay(jsonb, text, bigint, bigint, boolean, int) TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON PROCEDURE event_queue.wait_for_events(bigint, interval, bigint) TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION grant_reader(regrole) IS 'Internal. What the grant functions give to whoever reads events.';
+
 /*
  * grant_producer: the role may append events, enqueue jobs, and read events.
  * Arguments: tenant_id binds the role, and the members of the role, to one
@@ -45,19 +66,49 @@ CREATE FUNCTION grant_producer(role regrole, tenant_id text DEFAULT NULL) RETURN
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue.grant_access(role, tenant_id);
-	EXECUTE format('GRANT SELECT ON event_queue.event_store TO %s', role);
+	PERFORM event_queue.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.append(text, text, text, jsonb, text, uuid, jsonb, text),
 		event_queue.append(text, text, text, jsonb, int, uuid, jsonb, text),
-		event_queue.aggregate_version(text, text, text),
-		event_queue.read_aggregate(text, text, int, int, text),
-		event_queue.read_all(bigint, int, text), event_queue.watermark(),
+		event_queue.append_many(text, text, jsonb, text, text),
+		event_queue.append_many(text, text, jsonb, int, text),
+		event_queue.append_batch(jsonb, text),
+		event_queue.revert_aggregate(text, text, int, int, text),
+		event_queue.take_snapshot(text, text, text),
 		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text)
 		TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION grant_producer(regrole, text) IS
 'Lets a role append events, enqueue jobs and read events; with a tenant, of this tenant only.';
+
+/*
+ * grant_consumer: the role may create subscriptions, fetch events and
+ * acknowledge them; with a tenant, of this tenant only.  Arguments and errors
+ * as grant_producer.
+ */
+CREATE FUNCTION grant_consumer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	PERFORM event_queue.grant_access(role, tenant_id);
+	PERFORM event_queue.grant_reader(role);
+	EXECUTE format('GRANT SELECT, INSERT, DELETE ON event_queue.subscription TO %s', role);
+	EXECUTE format('GRANT SELECT, INSERT, UPDATE ON event_queue.subscription_bucket TO %s', role);
+	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON event_queue.subscription_parked TO %s', role);
+	EXECUTE format('GRANT SELECT ON event_queue.subscription_status TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		event_queue.create_subscription(text, jsonb, bigint, int, text), event_queue.drop_subscription(text),
+		event_queue.reset_subscription(text, bigint), event_queue.subscription_id_of(text),
+		event_queue.fetch_events(text, int), event_queue.ack(text, bigint), event_queue.leave_subscription(text),
+		event_queue.park_event(text, bigint, text), event_queue.retry_parked(text, text, text),
+		event_queue.discard_parked(text, text, text, text), event_queue.parked_events(text, text, text, text),
+		event_queue.fetch_parked(text, int), event_queue.ack_parked(text, bigint),
+		event_queue.lock_subscription_bucket(int, int), event_queue.unpark_if_done(int, text, text, text),
+		event_queue.subscription_members() TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION grant_consumer(regrole, text) IS
+'Lets a role create subscriptions, fetch events and acknowledge them; with a tenant, of this tenant only.';
 
 /*
  * grant_worker: the role may claim and settle jobs.  Arguments and errors as
@@ -91,12 +142,13 @@ BEGIN
 		event_queue.dead_letter, event_queue.job_history, event_queue.rule, event_queue.handler,
 		event_queue.schedule, event_queue.channel, event_queue.rule_checkpoint,
 		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
-		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers TO %s', role);
+		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,
+		event_queue.subscription, event_queue.subscription_bucket, event_queue.subscription_parked,
+		event_queue.subscription_status, event_queue.reducer, event_queue.event_partition,
+		event_queue.partition_policy TO %s', role);
+	PERFORM event_queue.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue.aggregate_version(text, text, text),
-		event_queue.read_aggregate(text, text, int, int, text),
-		event_queue.read_all(bigint, int, text), event_queue.watermark(), event_queue.last_position(),
-		event_queue.open_appends(), event_queue.queue_counters(), event_queue.workers(),
+		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(), event_queue.workers(),
 		event_queue.health(), event_queue.queue_id_of(text) TO %s', role);
 END
 $$;
@@ -113,15 +165,23 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue.grant_producer(role);
 	PERFORM event_queue.grant_worker(role);
+	PERFORM event_queue.grant_consumer(role);
 	PERFORM event_queue.grant_observer(role);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON event_queue.queue, event_queue.job,
 		event_queue.dead_letter, event_queue.job_history, event_queue.queue_limit, event_queue.queue_active,
-		event_queue.schedule, event_queue.channel TO %s', role);
+		event_queue.schedule, event_queue.channel, event_queue.subscription, event_queue.subscription_bucket,
+		event_queue.subscription_parked, event_queue.aggregate_snapshot TO %s', role);
+	EXECUTE format('GRANT SELECT, UPDATE ON event_queue.partition_policy TO %s', role);
+	EXECUTE format('GRANT SELECT, DELETE ON event_queue.reducer TO %s', role);
 	-- Not INSERT: who could name the owner of a rule or handler could run code as that role.
 	EXECUTE format('GRANT SELECT, DELETE ON event_queue.rule, event_queue.handler TO %s', role);
 	EXECUTE format('GRANT UPDATE (enabled, start_position) ON event_queue.rule TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA event_queue TO %s', role);
-	EXECUTE format('REVOKE EXECUTE ON FUNCTION event_queue.skip_positions(bigint),
+	EXECUTE format('GRANT EXECUTE ON ALL PROCEDURES IN SCHEMA event_queue TO %s', role);
+	-- What needs the owner of the tables anyway, or would let history be bent.
+	EXECUTE format('REVOKE EXECUTE ON FUNCTION event_queue.skip_positions(bigint), event_queue.open_guard(boolean),
+		event_queue.store_reducer(text, text, int, text), event_queue.new_generation(),
+		event_queue.grant_reader(regrole), event_queue.grant_consumer(regrole, text),
 		event_queue.grant_access(regrole, text), event_queue.grant_producer(regrole, text),
 		event_queue.grant_worker(regrole, text), event_queue.grant_observer(regrole, text),
 		event_queue.grant_admin(regrole), event_queue.revoke_access(regrole) FROM %s', role);
@@ -138,6 +198,7 @@ CREATE FUNCTION revoke_access(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM %s', role);
+	EXECUTE format('REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM %s', role);
 	EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA event_queue FROM %s', role);
 	EXECUTE format('REVOKE ALL ON SCHEMA event_queue FROM %s', role);
 	DELETE FROM event_queue.tenant_role t
@@ -148,4 +209,5 @@ COMMENT ON FUNCTION revoke_access(regrole) IS
 'Takes away all that the grant functions gave to a role, and its binding to a tenant.';
 
 REVOKE ALL ON FUNCTION grant_access(regrole, text), grant_producer(regrole, text), grant_worker(regrole, text),
-	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole) FROM PUBLIC;
+	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole), grant_reader(regrole),
+	grant_consumer(regrole, text) FROM PUBLIC;

@@ -197,9 +197,10 @@ eq_wake_rules(void)
 {
 	EqDatabase *db = eq_database();
 
-	pg_atomic_write_u32(&db->events_pending, 1);
-	pg_memory_barrier();
-	eq_wake_scheduler(db);
+	/* A full barrier: the scheduler looks at pending after it set wanted. */
+	pg_atomic_exchange_u32(&db->events_pending, 1);
+	if (pg_atomic_read_u32(&db->events_wanted) != 0)
+		eq_wake_scheduler(db);
 }
 
 void

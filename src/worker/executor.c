@@ -37,6 +37,7 @@
 #include "event_queue.h"
 #include "queue/queue.h"
 #include "rules/rules.h"
+#include "store/store.h"
 #include "table/table.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
@@ -47,10 +48,13 @@ typedef struct Handler
 {
 	int32 queue_id;
 	char *job_name; /* "*": all others of the queue */
-	char *owner;	/* NULL: the queue "rule-calls" */
+	char *owner;	/* NULL: one of own_queues */
 	char *function;
 	int time_limit_ms;
 } Handler;
+
+/* Queues whose jobs are run by the extension itself. */
+static const int32 own_queues[] = {EQ_RULE_CALLS, EQ_SNAPSHOTS};
 
 /* The job in hand; lives in job_context. */
 typedef struct Job
@@ -95,10 +99,9 @@ read_handlers(void)
 			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table handler");
 	MemoryContextReset(config_context);
-	handlers = MemoryContextAllocZero(config_context,
-									  (SPI_processed + 1) * sizeof(Handler));
-	n_handlers = SPI_processed + 1;
-	for (int i = 0; i < n_handlers - 1; i++)
+	n_handlers = SPI_processed + lengthof(own_queues);
+	handlers = MemoryContextAllocZero(config_context, n_handlers * sizeof(Handler));
+	for (int i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple row = SPI_tuptable->vals[i];
 		TupleDesc desc = SPI_tuptable->tupdesc;
@@ -114,9 +117,14 @@ read_handlers(void)
 		handlers[i].time_limit_ms = DatumGetInt32(
 			SPI_getbinval(row, desc, 5, &isnull));
 	}
-	handlers[n_handlers - 1].queue_id = EQ_RULE_CALLS;
-	handlers[n_handlers - 1].job_name = "*";
-	handlers[n_handlers - 1].time_limit_ms = 27000;
+	for (int i = 0; i < lengthof(own_queues); i++)
+	{
+		Handler *own = &handlers[n_handlers - 1 - i];
+
+		own->queue_id = own_queues[i];
+		own->job_name = "*";
+		own->time_limit_ms = 27000;
+	}
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -219,8 +227,13 @@ call_handler(Job *job, Jsonb **result)
 	const char *schema;
 
 	*result = NULL;
-	if (handler->owner == NULL)
+	if (handler->queue_id == EQ_RULE_CALLS)
 		return eq_run_rule_call(job->claimed.payload);
+	if (handler->queue_id == EQ_SNAPSHOTS)
+	{
+		eq_run_snapshot_job(job->claimed.tenant, job->claimed.payload);
+		return InvalidOid;
+	}
 
 	desc = lookup_rowtype_tupdesc(type, -1);
 	argument = eq_claimed_job_datum(&job->queue, &job->claimed, desc);
@@ -260,7 +273,9 @@ run_job(Job *job, Job *next)
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	enable_timeout_after(STATEMENT_TIMEOUT,
 						 Max(Min(job->handler->time_limit_ms, left_ms), 1));
+	eq_enter_job(job->claimed.job_id, job->claimed.metadata);
 	owner = call_handler(job, &result);
+	eq_leave_job();
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	MemoryContextSwitchTo(context);
 
@@ -319,6 +334,7 @@ do_job(Job *job)
 	PG_CATCH();
 	{
 		HOLD_INTERRUPTS();
+		eq_leave_job();
 		disable_all_timeouts(false);
 		QueryCancelPending = false;
 		MemoryContextSwitchTo(context);

@@ -31,6 +31,7 @@
 #include "event_queue.h"
 #include "queue/queue.h"
 #include "rules/rules.h"
+#include "store/store.h"
 #include "table/table.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
@@ -65,6 +66,7 @@ static bool
 read_config(void)
 {
 	uint32 generation = pg_atomic_read_u32(&db->config_generation);
+	bool events_wanted = false;
 	EqSpi spi;
 
 	if (config_known && generation == config_seen)
@@ -74,28 +76,38 @@ read_config(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
-			"SELECT q.queue_id, 'event_queue.' || q.name, q.queue_id = 1 OR EXISTS"
+			"SELECT q.queue_id, 'event_queue.' || q.name, q.queue_id <= 2 OR EXISTS"
 			" (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id),"
 			" (EXTRACT(epoch FROM q.stalled_interval) * 1000000)::bigint"
 			" FROM event_queue.queue q"
-			" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue.channel c",
+			" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue.channel c"
+			" UNION ALL SELECT 0, '', false, NULL WHERE EXISTS"
+			" (SELECT FROM event_queue.rule WHERE enabled) OR EXISTS"
+			" (SELECT FROM event_queue.reducer WHERE snapshot_every > 0)",
 			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read tables queue and channel");
 	MemoryContextReset(config_context);
 	watched = MemoryContextAllocZero(config_context,
 									 Max(SPI_processed, 1) * sizeof(Watched));
-	n_watched = SPI_processed;
+	n_watched = 0;
 	sweep_interval = 5 * USECS_PER_SEC;
-	for (int i = 0; i < n_watched; i++)
+	for (int i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple row = SPI_tuptable->vals[i];
 		TupleDesc desc = SPI_tuptable->tupdesc;
+		Watched *w = &watched[n_watched];
 		bool isnull;
 		Datum interval;
 
-		watched[i].id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-		strlcpy(watched[i].channel, SPI_getvalue(row, desc, 2), NAMEDATALEN);
-		watched[i].has_handlers = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
+		w->id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		if (w->id == 0) /* no queue: someone wants events */
+		{
+			events_wanted = true;
+			continue;
+		}
+		n_watched++;
+		strlcpy(w->channel, SPI_getvalue(row, desc, 2), NAMEDATALEN);
+		w->has_handlers = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
 		interval = SPI_getbinval(row, desc, 4, &isnull);
 		if (!isnull)
 			sweep_interval = Min(sweep_interval, DatumGetInt64(interval));
@@ -105,6 +117,8 @@ read_config(void)
 	CommitTransactionCommand();
 	config_seen = generation;
 	config_known = true;
+	/* A full barrier: run_cycle looks at events_pending afterwards. */
+	pg_atomic_exchange_u32(&db->events_wanted, events_wanted);
 	return true;
 }
 
@@ -263,6 +277,7 @@ run_cycle(void)
 	static TimestampTz next_sweep = 0;
 	static TimestampTz next_schedule = 0;
 	static TimestampTz next_retention = 0;
+	static TimestampTz next_publish = 0;
 	bool changed = read_config();
 	bool sweep = changed || GetCurrentTimestamp() >= next_sweep;
 	TimestampTz wake_at;
@@ -280,6 +295,14 @@ run_cycle(void)
 			CHECK_FOR_INTERRUPTS();
 			look_at_queues(false); /* executors need not wait for all of them */
 		}
+		while (eq_order_snapshots())
+			CHECK_FOR_INTERRUPTS();
+	}
+	if (eq_publish_interval_ms > 0 && GetCurrentTimestamp() >= next_publish)
+	{
+		eq_publish_watermark();
+		next_publish = GetCurrentTimestamp() +
+					   eq_publish_interval_ms * INT64CONST(1000);
 	}
 	if (sweep || GetCurrentTimestamp() >= next_schedule)
 		next_schedule = run_schedules();
@@ -293,6 +316,8 @@ run_cycle(void)
 	if (next_schedule == 0)
 		next_schedule = PG_INT64_MAX;
 	wake_at = earlier(next_sweep, next_schedule);
+	if (eq_publish_interval_ms > 0)
+		wake_at = earlier(wake_at, next_publish);
 	for (int i = 0; i < n_watched; i++)
 		wake_at = earlier(wake_at, watched[i].next_due);
 	return wake_at;

@@ -1,0 +1,53 @@
+/*
+ * guard.c: history can't be bent: UPDATE, DELETE and TRUNCATE of the tables of
+ * events are refused to everyone, and the attempt is logged.
+ *
+ * Only functions of the extension that move events between its tables open the
+ * guard, for the rest of their transaction.
+ */
+#include "postgres.h"
+
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "event_queue.h"
+
+PG_FUNCTION_INFO_V1(eq_refuse_change);
+PG_FUNCTION_INFO_V1(eq_open_guard);
+
+static LocalTransactionId open_in = InvalidLocalTransactionId;
+
+Datum
+eq_refuse_change(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	const char *what;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "refuse_change: not called by trigger manager");
+	if (open_in == EQ_MY_LXID && TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		PG_RETURN_POINTER(trigger->tg_trigtuple);
+	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)	? "UPDATE"
+		   : TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "DELETE"
+														: "TRUNCATE";
+	ereport(LOG, (errmsg("refused %s of event_queue.%s by role \"%s\"", what,
+						 RelationGetRelationName(trigger->tg_relation),
+						 GetUserNameFromId(GetUserId(), true))));
+	ereport(ERROR,
+			(errcode(ERRCODE_EQ_APPEND_ONLY), errmsg("cannot %s events", what),
+			 errdetail("The event store is append-only."),
+			 errhint("Append an event that corrects the earlier one.")));
+	PG_RETURN_POINTER(NULL);
+}
+
+/* Only the owner of the extension may call it (grants.sql). */
+Datum
+eq_open_guard(PG_FUNCTION_ARGS)
+{
+	open_in = PG_GETARG_BOOL(0) ? EQ_MY_LXID : InvalidLocalTransactionId;
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,223 @@
+/*
+ * lineage.c: who did it, and why: the metadata that events and jobs get by
+ * themselves.
+ *
+ * An event's metadata says the actor and, if something caused it, the
+ * correlation id of the whole chain and the id of the event that caused it; an
+ * event that a handler appends also says the job and, if there is one, the rule.
+ * A job says the event and the job that it comes from.  So trace() can follow a
+ * chain both ways.  What the caller gives stands.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+
+#include "event_queue.h"
+#include "store/store.h"
+
+/* The job whose handler is running; its strings live in job_context. */
+static struct
+{
+	bool running;
+	int64 job_id;
+	char *event_id; /* that caused the job; NULL: none */
+	char *correlation_id;
+	char *rule;
+} job;
+static MemoryContext job_context = NULL;
+
+static char *
+member(Jsonb *object, const char *key)
+{
+	JsonbValue buffer;
+	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
+													 &buffer);
+
+	if (value == NULL || value->type != jbvString)
+		return NULL;
+	return MemoryContextStrdup(
+		job_context, pnstrdup(value->val.string.val, value->val.string.len));
+}
+
+/* The executor is about to run a handler. */
+void
+eq_enter_job(int64 job_id, Jsonb *metadata)
+{
+	if (job_context == NULL)
+		job_context = AllocSetContextCreate(TopMemoryContext, "event_queue lineage",
+											ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(job_context);
+	job.running = true;
+	job.job_id = job_id;
+	job.event_id = member(metadata, "event_id");
+	job.correlation_id = member(metadata, "correlation_id");
+	job.rule = member(metadata, "rule");
+}
+
+void
+eq_leave_job(void)
+{
+	job.running = false;
+}
+
+static void
+push_key(JsonbParseState **state, const char *key)
+{
+	JsonbValue value = {.type = jbvString};
+
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	pushJsonbValue(state, WJB_KEY, &value);
+}
+
+/* Adds a member, unless the caller has given it. */
+static void
+add_string(JsonbParseState **state, Jsonb *given, const char *key, const char *text)
+{
+	JsonbValue value = {.type = jbvString};
+	JsonbValue buffer;
+
+	if (text == NULL || text[0] == '\0' ||
+		(given && getKeyJsonValueFromContainer(&given->root, key, strlen(key),
+											   &buffer) != NULL))
+		return;
+	push_key(state, key);
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = strlen(text);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+static void
+add_number(JsonbParseState **state, const char *key, int64 number)
+{
+	JsonbValue value = {.type = jbvNumeric};
+
+	push_key(state, key);
+	value.val.numeric = int64_to_numeric(number);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/* Begins an object with all that the caller gave. */
+static void
+begin_object(JsonbParseState **state, Jsonb *given, const char *what)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue value;
+
+	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	if (given == NULL)
+		return;
+	if (!JB_ROOT_IS_OBJECT(given))
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("%s metadata must be a JSON object", what)));
+	it = JsonbIteratorInit(&given->root);
+	(void) JsonbIteratorNext(&it, &value, true);
+	while ((token = JsonbIteratorNext(&it, &value, true)) == WJB_KEY)
+	{
+		pushJsonbValue(state, WJB_KEY, &value);
+		(void) JsonbIteratorNext(&it, &value, true);
+		pushJsonbValue(state, WJB_VALUE, &value);
+	}
+}
+
+static const char *
+actor(void)
+{
+	if (eq_actor[0] != '\0')
+		return eq_actor;
+	/* A worker's session user is the server's; the handler's owner acts. */
+	return GetUserNameFromId(job.running ? GetUserId() : GetSessionUserId(), true);
+}
+
+static const char *
+first_of(const char *setting, const char *of_job)
+{
+	if (setting[0] != '\0')
+		return setting;
+	return job.running ? of_job : NULL;
+}
+
+/* {"actor": name}, kept from call to call: most events have no more to say. */
+static Jsonb *
+actor_only(const char *name)
+{
+	static char *kept_name = NULL;
+	static Jsonb *kept = NULL;
+
+	if (kept == NULL || strcmp(kept_name, name) != 0)
+	{
+		JsonbParseState *state = NULL;
+		Jsonb *made;
+
+		begin_object(&state, NULL, "event");
+		add_string(&state, NULL, "actor", name);
+		made = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+		if (kept)
+		{
+			pfree(kept);
+			pfree(kept_name);
+		}
+		kept = NULL;
+		kept_name = MemoryContextStrdup(TopMemoryContext, name);
+		kept = MemoryContextAlloc(TopMemoryContext, VARSIZE(made));
+		memcpy(kept, made, VARSIZE(made));
+	}
+	return kept;
+}
+
+/* An event's metadata: what the caller gave, and what is known besides. */
+Jsonb *
+eq_event_metadata(Jsonb *given)
+{
+	JsonbParseState *state = NULL;
+	const char *causation = first_of(eq_causation_id, job.event_id);
+	const char *correlation = first_of(eq_correlation_id, job.correlation_id);
+	JsonbValue buffer;
+
+	if ((given == NULL || (JB_ROOT_IS_OBJECT(given) && JB_ROOT_COUNT(given) == 0)) &&
+		!job.running && causation == NULL && correlation == NULL &&
+		eq_actor[0] == '\0')
+		return actor_only(actor());
+	begin_object(&state, given, "event");
+	add_string(&state, given, "actor", actor());
+	/* Whoever claims to act for another is named as well. */
+	if (!job.running &&
+		(eq_actor[0] != '\0' ||
+		 (given && getKeyJsonValueFromContainer(&given->root, "actor",
+												strlen("actor"), &buffer))))
+		add_string(&state, NULL, "session_user",
+				   GetUserNameFromId(GetSessionUserId(), true));
+	add_string(&state, given, "causation_id", causation);
+	add_string(&state, given, "correlation_id",
+			   correlation ? correlation : causation);
+	if (job.running)
+	{
+		add_number(&state, "job_id", job.job_id);
+		add_string(&state, NULL, "rule", job.rule);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* The same for a job; NULL if there is nothing to say. */
+Jsonb *
+eq_job_metadata(Jsonb *given)
+{
+	JsonbParseState *state = NULL;
+	const char *event_id = first_of(eq_causation_id, job.event_id);
+	const char *correlation = first_of(eq_correlation_id, job.correlation_id);
+
+	if (!job.running && event_id == NULL && correlation == NULL)
+		return given;
+	begin_object(&state, given, "job");
+	add_string(&state, given, "event_id", event_id);
+	add_string(&state, given, "correlation_id",
+			   correlation ? correlation : event_id);
+	if (job.running)
+		add_number(&state, "parent_job", job.job_id);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}

@@ -1,0 +1,109 @@
+/*
+ * lineage.sql: following a chain of causes: event -> rule -> job -> event.
+ *
+ * What it stands on: an event that was caused by another has its id in
+ * metadata.causation_id (and the job's in job_id), a job the event's in
+ * metadata.event_id; lineage.c puts them there.  Only such rows are in these
+ * indexes.
+ */
+
+CREATE INDEX event_store_caused_by ON event_store ((metadata ->> 'causation_id')) WHERE metadata ? 'causation_id';
+CREATE INDEX job_caused_by ON job ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
+CREATE INDEX job_history_caused_by ON job_history ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
+CREATE INDEX dead_letter_caused_by ON dead_letter ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
+
+/*
+ * trace: what led to an event, and what came of it.
+ *
+ * Result: one row for each event, rule and job of the chain; depth is 0 for the
+ * event asked for, negative for what led to it, positive for what followed.
+ * kind is event, rule or job; caused_by names the row above it ("event ID",
+ * "rule NAME", "job ID"); detail: of a job its state (waiting, leased, done,
+ * dead, or not kept: finished and not in the history) and last error.
+ * Errors: EQ003 tenant, EQ025 no such event.
+ * Isolation: by the statement's snapshot.  Invoker's rights and row security.
+ */
+CREATE FUNCTION trace(
+	event_id uuid, tenant_id text DEFAULT NULL,
+	OUT depth int, OUT kind text, OUT id text, OUT name text, OUT caused_by text, OUT at timestamptz, OUT detail jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	tenant text := event_queue.resolve_tenant($2);
+BEGIN
+	IF NOT EXISTS (SELECT FROM event_queue.event_store e WHERE e.id = $1 AND e.tenant_id = tenant) THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('event %s does not exist', $1);
+	END IF;
+	RETURN QUERY
+	WITH RECURSIVE up AS (
+		SELECT e.*, 0 AS depth FROM event_queue.event_store e WHERE e.id = $1 AND e.tenant_id = tenant
+		UNION ALL
+		SELECT e.*, up.depth - 1
+		FROM up JOIN event_queue.event_store e ON e.tenant_id = tenant AND e.id =
+			CASE WHEN up.metadata ->> 'causation_id' ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
+				 THEN (up.metadata ->> 'causation_id')::uuid END
+		WHERE up.depth > -100
+	), down AS (
+		SELECT up.* FROM up WHERE up.depth = 0
+		UNION ALL
+		SELECT e.*, down.depth + 1
+		FROM down JOIN event_queue.event_store e
+			ON e.metadata ? 'causation_id' AND e.metadata ->> 'causation_id' = down.id::text AND e.tenant_id = tenant
+		WHERE down.depth < 100
+	), event AS (
+		SELECT * FROM up UNION ALL SELECT * FROM down WHERE down.depth > 0
+	), of_event AS (	-- jobs of the chain's events; of earlier events only those that led here
+		SELECT j.job_id, j.name, j.metadata, j.created_at, e.depth, j.state, j.errors
+		FROM event e, LATERAL (
+			SELECT w.job_id, w.name, w.metadata, w.created_at, w.errors,
+				CASE WHEN w.leased_until > clock_timestamp() THEN 'leased' ELSE 'waiting' END AS state
+			FROM event_queue.job w WHERE w.metadata ? 'event_id' AND w.metadata ->> 'event_id' = e.id::text
+				AND w.tenant_id = tenant
+			UNION ALL
+			SELECT h.job_id, h.name, h.metadata, h.created_at, h.errors, 'done'
+			FROM event_queue.job_history h WHERE h.metadata ? 'event_id' AND h.metadata ->> 'event_id' = e.id::text
+				AND h.tenant_id = tenant
+			UNION ALL
+			SELECT d.job_id, d.name, d.metadata, d.created_at, d.errors, 'dead'
+			FROM event_queue.dead_letter d WHERE d.metadata ? 'event_id' AND d.metadata ->> 'event_id' = e.id::text
+				AND d.tenant_id = tenant) j
+		WHERE e.depth >= 0
+		   OR j.job_id IN (SELECT (u.metadata ->> 'job_id')::bigint FROM up u WHERE u.depth = e.depth + 1)
+	), job AS (
+		SELECT * FROM of_event
+		UNION ALL	-- finished and not kept: known by the events that they appended
+		SELECT DISTINCT ON ((e.metadata ->> 'job_id')::bigint)
+			(e.metadata ->> 'job_id')::bigint, NULL, jsonb_build_object('event_id', e.metadata -> 'causation_id')
+				|| CASE WHEN e.metadata ? 'rule' THEN jsonb_build_object('rule', e.metadata -> 'rule') ELSE '{}' END,
+			e.created_at, e.depth - 1, 'not kept', NULL
+		FROM event e
+		WHERE e.metadata ? 'job_id' AND (e.metadata ->> 'job_id')::bigint NOT IN (SELECT o.job_id FROM of_event o)
+	), line AS (
+		SELECT e.depth, 1 AS place, 'event' AS kind, e.id::text AS id, e.event_type AS name,
+			CASE WHEN e.metadata ? 'job_id' THEN 'job ' || (e.metadata ->> 'job_id')
+				 WHEN e.metadata ? 'causation_id' THEN 'event ' || (e.metadata ->> 'causation_id') END AS caused_by,
+			e.created_at AS at,
+			jsonb_build_object('position', e.position, 'aggregate_type', e.aggregate_type,
+				'aggregate_id', e.aggregate_id, 'version', e.version, 'actor', e.metadata -> 'actor') AS detail
+		FROM event e
+		UNION ALL
+		SELECT DISTINCT ON (j.depth, j.metadata ->> 'rule', j.metadata ->> 'event_id')
+			j.depth, 2, 'rule', j.metadata ->> 'rule', j.metadata ->> 'rule',
+			'event ' || (j.metadata ->> 'event_id'), j.created_at, NULL
+		FROM job j WHERE j.metadata ? 'rule'
+		UNION ALL
+		SELECT j.depth, 3, 'job', j.job_id::text, j.name,
+			CASE WHEN j.metadata ? 'parent_job' THEN 'job ' || (j.metadata ->> 'parent_job')
+				 WHEN j.metadata ? 'rule' THEN 'rule ' || (j.metadata ->> 'rule')
+				 ELSE 'event ' || (j.metadata ->> 'event_id') END,
+			j.created_at, jsonb_build_object('state', j.state) ||
+				CASE WHEN jsonb_array_length(j.errors) > 0 THEN jsonb_build_object('last_error', j.errors -> -1) ELSE '{}' END
+		FROM job j
+	)
+	SELECT l.depth, l.kind, l.id, l.name, l.caused_by, l.at, l.detail
+	FROM line l ORDER BY l.depth, l.place, l.at, l.id;
+END
+$$;
+COMMENT ON FUNCTION trace(uuid, text) IS
+'What led to an event and what came of it: events, rules and jobs, each with what caused it.';

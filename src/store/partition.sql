@@ -1,0 +1,417 @@
+/*
+ * partition.sql: the event store in several tables: by time, by tenant; how old
+ * events are archived.
+ *
+ * Partitions inherit from event_store: queries on event_store see them all, and
+ * the store can be partitioned at any time without being rewritten, since what
+ * is there stays where it is.  A partition by time begins where the one before
+ * ends, at a position; a tenant's partition takes all of one tenant's events.
+ * Which table an event goes to is decided by append (table/leaves.c reads
+ * event_partition); each table has the indexes NAME_pkey, NAME_aggregate_key
+ * and NAME_id_key.
+ *
+ * Archiving takes a whole sealed table away: what is left of its aggregates is
+ * a snapshot (is_base) that carries their version and state on.
+ */
+
+CREATE TABLE event_partition (
+	partition_id	int GENERATED ALWAYS AS IDENTITY CONSTRAINT event_partition_pkey PRIMARY KEY,
+	name			text NOT NULL UNIQUE,
+	tenant_id		text,
+	first_position	bigint NOT NULL,
+	last_position	bigint,
+	created_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	archived_at		timestamptz
+);
+COMMENT ON TABLE event_partition IS 'Tables of events beside event_store itself; written by the partition functions.';
+COMMENT ON COLUMN event_partition.tenant_id IS 'Holds this tenant''s events only; NULL: by time.';
+COMMENT ON COLUMN event_partition.last_position IS 'Sealed: no event above it goes here; NULL: takes new events.';
+ALTER TABLE event_partition ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON event_partition USING (tenant_id IS NULL OR tenant_visible(tenant_id));
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_partition
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+SELECT pg_catalog.pg_extension_config_dump('event_partition', '');
+SELECT pg_catalog.pg_extension_config_dump('event_partition_partition_id_seq', '');
+
+CREATE TABLE partition_policy (
+	one_row			boolean PRIMARY KEY DEFAULT true CHECK (one_row),
+	every			interval,
+	keep			interval,
+	archive_schema	text
+);
+COMMENT ON TABLE partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
+INSERT INTO partition_policy DEFAULT VALUES;
+SELECT pg_catalog.pg_extension_config_dump('partition_policy', '');
+
+CREATE FUNCTION open_guard(open boolean) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_open_guard';
+COMMENT ON FUNCTION open_guard(boolean) IS
+'Internal. Lets events be deleted until the transaction ends: for moving them between tables.';
+
+/* What every table of events has besides its columns. */
+CREATE FUNCTION make_event_table(name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	by text;
+BEGIN
+	EXECUTE format('CREATE TABLE event_queue.%I () INHERITS (event_queue.event_store)', name);
+	EXECUTE format('ALTER TABLE event_queue.%I
+		ADD CONSTRAINT %I PRIMARY KEY (position),
+		ADD CONSTRAINT %I UNIQUE (aggregate_id, aggregate_type, tenant_id, version),
+		ADD CONSTRAINT %I UNIQUE (id, tenant_id)',
+		name, name || '_pkey', name || '_aggregate_key', name || '_id_key');
+	EXECUTE format('CREATE INDEX %I ON event_queue.%I ((metadata ->> ''causation_id'')) WHERE metadata ? ''causation_id''',
+		name || '_caused_by', name);
+	EXECUTE format('COMMENT ON TABLE event_queue.%I IS ''A partition of event_store.''', name);
+	EXECUTE format('ALTER TABLE event_queue.%I ENABLE ROW LEVEL SECURITY', name);
+	EXECUTE format('CREATE POLICY tenant_isolation ON event_queue.%I USING (event_queue.tenant_visible(tenant_id))', name);
+	EXECUTE format('CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON event_queue.%I
+		FOR EACH ROW EXECUTE FUNCTION event_queue.refuse_change()', name);
+	EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON event_queue.%I
+		FOR EACH STATEMENT EXECUTE FUNCTION event_queue.refuse_change()', name);
+	EXECUTE format('ALTER TABLE event_queue.%I ENABLE ALWAYS TRIGGER refuse_change,
+		ENABLE ALWAYS TRIGGER refuse_truncate', name);
+	FOREACH by IN ARRAY ARRAY['event_type', 'aggregate_type', 'tenant_id', 'event_data'] LOOP
+		IF to_regclass('event_queue.event_store_by_' || by) IS NOT NULL THEN
+			PERFORM event_queue.make_event_index(name, by);
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION make_event_table(text) IS 'Internal. Creates a table that inherits from event_store, with all it needs.';
+
+CREATE FUNCTION make_event_index(table_name text, "by" text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	IF $2 = 'event_data' THEN
+		EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON event_queue.%I USING gin (event_data jsonb_path_ops)',
+			$1 || '_by_event_data', $1);
+	ELSE
+		EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON event_queue.%I (%I, position)', $1 || '_by_' || $2, $1, $2);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION make_event_index(text, text) IS 'Internal. What create_event_index does for each table.';
+
+/*
+ * create_event_index: makes reading by a filter quick where few events pass it.
+ * Without it such a reader walks over all events since its position, which
+ * costs nothing for one that keeps up; the price of the index is paid by each
+ * append.
+ * Arguments: by is event_type (patterns without *), aggregate_type, tenant_id,
+ * or event_data (GIN: for your own queries with @>).
+ * Errors: EQ009.  Locks out appends while it works.
+ */
+CREATE FUNCTION create_event_index("by" text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	this_table text;
+BEGIN
+	IF $1 IS NULL OR $1 NOT IN ('event_type', 'aggregate_type', 'tenant_id', 'event_data') THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009',
+			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
+	END IF;
+	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
+	FOR this_table IN
+		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue.event_partition p WHERE p.archived_at IS NULL
+	LOOP
+		PERFORM event_queue.make_event_index(this_table, $1);
+	END LOOP;
+	UPDATE event_queue.event_partition SET name = name;	-- sessions look for indexes again
+END
+$$;
+COMMENT ON FUNCTION create_event_index(text) IS
+'Indexes events by event_type, aggregate_type, tenant_id or event_data, for readers whose filter lets few pass.';
+
+/* drop_event_index: undoes create_event_index. Errors: EQ009. */
+CREATE FUNCTION drop_event_index("by" text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	this_table text;
+BEGIN
+	IF $1 IS NULL OR $1 NOT IN ('event_type', 'aggregate_type', 'tenant_id', 'event_data') THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009',
+			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
+	END IF;
+	FOR this_table IN
+		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue.event_partition p WHERE p.archived_at IS NULL
+	LOOP
+		EXECUTE format('DROP INDEX IF EXISTS event_queue.%I', this_table || '_by_' || $1);
+	END LOOP;
+	UPDATE event_queue.event_partition SET name = name;
+END
+$$;
+COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index made.';
+
+/*
+ * create_event_partition: new events go to a new table from now on: all of them
+ * (by time), or those of one tenant.
+ * Result: the table's name.
+ * Errors: EQ018 the tenant has one, 55P03 if transactions that have appended do
+ * not end within 5 s: then nothing has changed, try again.
+ */
+CREATE FUNCTION create_event_partition(tenant_id text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
+#variable_conflict use_column
+DECLARE
+	first bigint;
+	new_id int;
+	new_name text;
+	before event_queue.event_partition;
+BEGIN
+	-- No one has appended and is open: what comes after lies above first.
+	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
+	IF $1 IS NOT NULL THEN
+		PERFORM event_queue.check_name('tenant', $1);
+		IF EXISTS (SELECT FROM event_queue.event_partition p WHERE p.tenant_id = $1 AND p.last_position IS NULL) THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('tenant "%s" has a partition', $1);
+		END IF;
+	END IF;
+	first := event_queue.last_position() + 1;
+	SELECT p.* INTO before FROM event_queue.event_partition p
+	WHERE p.tenant_id IS NULL AND $1 IS NULL AND p.last_position IS NULL ORDER BY p.partition_id DESC LIMIT 1;
+	IF FOUND THEN
+		UPDATE event_queue.event_partition p SET last_position = first - 1 WHERE p.partition_id = before.partition_id;
+		EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I CHECK (position <= %s) NOT VALID',
+			before.name, before.name || '_last', first - 1);
+	ELSIF $1 IS NULL THEN
+		EXECUTE format('ALTER TABLE event_queue.event_store
+			ADD CONSTRAINT event_store_last CHECK (position <= %s) NO INHERIT NOT VALID', first - 1);
+	END IF;
+	INSERT INTO event_queue.event_partition (name, tenant_id, first_position)
+	VALUES ('', $1, first) RETURNING partition_id INTO new_id;
+	new_name := 'event_store_' || CASE WHEN $1 IS NULL THEN 'p' ELSE 't' END || new_id;
+	UPDATE event_queue.event_partition p SET name = new_name WHERE p.partition_id = new_id;
+	PERFORM event_queue.make_event_table(new_name);
+	EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I CHECK (position >= %s)', new_name, new_name || '_first', first);
+	IF $1 IS NOT NULL THEN
+		EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I CHECK (tenant_id = %L)',
+			new_name, new_name || '_tenant', $1);
+	END IF;
+	RETURN new_name;
+END
+$$;
+COMMENT ON FUNCTION create_event_partition(text) IS
+'Sends new events, or one tenant''s, to a new table from now on.';
+
+/*
+ * partition_events: has the worker begin a partition by time each so often, the
+ * first one now; NULL: no more.  At creation of the store or at any later time.
+ * Errors: EQ009 below one hour; as create_event_partition.
+ */
+CREATE FUNCTION partition_events(every interval) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	IF $1 < interval '1 hour' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'partitions must be at least one hour apart';
+	END IF;
+	UPDATE event_queue.partition_policy SET every = $1;
+	IF $1 IS NULL OR EXISTS (SELECT FROM event_queue.event_partition p
+		WHERE p.tenant_id IS NULL AND p.last_position IS NULL AND p.created_at > clock_timestamp() - $1) THEN
+		RETURN NULL;
+	END IF;
+	RETURN event_queue.create_event_partition();
+END
+$$;
+COMMENT ON FUNCTION partition_events(interval) IS
+'Partitions the event store by time: a new table each so often, made by the worker; the first one now.';
+
+/*
+ * split_off_events: moves events that stand in event_store itself to a sealed
+ * partition: those up to a time, or one tenant's.  Rewrites what it moves, in
+ * the caller's transaction, and locks out appends meanwhile: for a quiet hour.
+ * Result: the table's name; NULL if there was nothing to move.
+ * Errors: EQ009 neither or both arguments.
+ */
+CREATE FUNCTION split_off_events(up_to timestamptz DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	first bigint;
+	last bigint;
+	new_id int;
+	new_name text;
+BEGIN
+	IF ($1 IS NULL) = ($2 IS NULL) THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'give a time or a tenant';
+	END IF;
+	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
+	IF $1 IS NOT NULL THEN
+		-- Times need not follow positions exactly; tables must.
+		SELECT coalesce(min(e.position) - 1, event_queue.last_position()) INTO last
+		FROM ONLY event_queue.event_store e WHERE e.created_at > $1;
+		SELECT min(e.position), max(e.position) INTO first, last
+		FROM ONLY event_queue.event_store e WHERE e.position <= last;
+	ELSE
+		SELECT min(e.position), max(e.position) INTO first, last
+		FROM ONLY event_queue.event_store e WHERE e.tenant_id = $2;
+	END IF;
+	IF first IS NULL THEN
+		RETURN NULL;
+	END IF;
+	INSERT INTO event_queue.event_partition (name, tenant_id, first_position, last_position)
+	OVERRIDING SYSTEM VALUE
+	SELECT '', $2, first, last RETURNING partition_id INTO new_id;
+	new_name := 'event_store_old' || new_id;
+	UPDATE event_queue.event_partition p SET name = new_name WHERE p.partition_id = new_id;
+	PERFORM event_queue.make_event_table(new_name);
+	EXECUTE format('INSERT INTO event_queue.%I SELECT e.* FROM ONLY event_queue.event_store e
+		WHERE e.position BETWEEN %s AND %s AND (%L::text IS NULL OR e.tenant_id = %L) ORDER BY e.position',
+		new_name, first, last, $2, $2);
+	PERFORM event_queue.open_guard(true);
+	DELETE FROM ONLY event_queue.event_store e
+	WHERE e.position BETWEEN first AND last AND ($2 IS NULL OR e.tenant_id = $2);
+	PERFORM event_queue.open_guard(false);
+	RETURN new_name;
+END
+$$;
+COMMENT ON FUNCTION split_off_events(timestamptz, text) IS
+'Moves old events, or one tenant''s, out of event_store into a sealed partition, which can be archived.';
+
+/*
+ * seal_partition: a tenant's partition takes no more events; they go where
+ * the others go.  (One by time is sealed by the next.)  Errors: EQ025.
+ */
+CREATE FUNCTION seal_partition(name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
+#variable_conflict use_column
+BEGIN
+	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
+	UPDATE event_queue.event_partition p SET last_position = event_queue.last_position()
+	WHERE p.name = $1 AND p.tenant_id IS NOT NULL AND p.last_position IS NULL;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is no open partition of a tenant', $1);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION seal_partition(text) IS 'Closes a tenant''s partition, so that it can be archived.';
+
+/*
+ * archive_partition: takes a sealed partition out of the store.  Of each
+ * aggregate that has events in it, the state and version after them are kept as
+ * a snapshot: append and aggregate_state go on as before, only older versions
+ * are no longer there to be read.
+ *
+ * Arguments: archive_schema: the table is moved there, for pg_dump -t or for
+ * reading by hand; NULL: it is dropped.
+ * Result: how many aggregates got such a snapshot.
+ * Errors: EQ025 no such partition, EQ013 it is not sealed, an older one with
+ * events of the same aggregates is still there, or a subscription, the rules or
+ * the snapshots have not yet passed it; 55P03 as create_event_partition.
+ */
+CREATE FUNCTION archive_partition(name text, archive_schema text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
+#variable_conflict use_column
+DECLARE
+	this event_queue.event_partition;
+	late text;
+	n bigint;
+BEGIN
+	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
+	SELECT p.* INTO this FROM event_queue.event_partition p WHERE p.name = $1 AND p.archived_at IS NULL FOR UPDATE;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('partition "%s" does not exist', $1);
+	END IF;
+	IF this.last_position IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" takes new events', $1),
+			HINT = 'A partition by time is sealed by the next one, a tenant''s by event_queue.seal_partition.';
+	END IF;
+	SELECT string_agg(x.who, ', ') INTO late FROM (
+		SELECT DISTINCT format('subscription "%s"', s.name) AS who
+		FROM event_queue.subscription s JOIN event_queue.subscription_bucket b USING (subscription_id)
+		WHERE b.position < this.last_position AND (s.tenant_id IS NULL OR this.tenant_id IS NULL OR s.tenant_id = this.tenant_id)
+		UNION ALL
+		SELECT 'the rules' WHERE EXISTS (SELECT FROM event_queue.rule WHERE enabled AND start_position < this.last_position)
+			AND coalesce((SELECT c.position FROM event_queue.rule_checkpoint c), 0) < (
+				SELECT max(e.position) FROM event_queue.event_store e WHERE e.position <= this.last_position)
+		UNION ALL
+		SELECT 'parked events of subscription "' || s.name || '"'
+		FROM event_queue.subscription s JOIN event_queue.subscription_parked k USING (subscription_id)
+		WHERE k.position <= this.last_position
+	) x;
+	IF late IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" is still read', $1),
+			DETAIL = format('Not yet past its last event: %s.', late);
+	END IF;
+	EXECUTE format('SELECT DISTINCT o.tableoid::regclass::text FROM event_queue.event_store o
+		WHERE o.tableoid <> %L::regclass AND o.position < %s AND EXISTS (SELECT FROM event_queue.%I e
+			WHERE e.aggregate_id = o.aggregate_id AND e.aggregate_type = o.aggregate_type
+			  AND e.tenant_id = o.tenant_id AND e.version > o.version) LIMIT 1',
+		format('event_queue.%I', $1), this.first_position, $1) INTO late;
+	IF late IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('events older than partition "%s" are still there', $1),
+			DETAIL = format('In %s.', late), HINT = 'Archive them first; event_queue.split_off_events moves them out of event_store.';
+	END IF;
+	EXECUTE format('INSERT INTO event_queue.aggregate_snapshot
+			(aggregate_id, aggregate_type, tenant_id, version, position, state, event_at, reducer, is_base)
+		SELECT e.aggregate_id, e.aggregate_type, e.tenant_id, e.version, e.position,
+			event_queue.aggregate_state(e.aggregate_type, e.aggregate_id, e.version, NULL, e.tenant_id),
+			e.created_at, event_queue.reducer_fingerprint(e.aggregate_type), true
+		FROM (SELECT DISTINCT ON (aggregate_id, aggregate_type, tenant_id) * FROM event_queue.%I
+			ORDER BY aggregate_id, aggregate_type, tenant_id, version DESC) e
+		ON CONFLICT ON CONSTRAINT aggregate_snapshot_pkey DO UPDATE
+		SET is_base = true, state = excluded.state, reducer = excluded.reducer', $1);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	EXECUTE format('ALTER TABLE event_queue.%I NO INHERIT event_queue.event_store', $1);
+	IF $2 IS NULL THEN
+		EXECUTE format('DROP TABLE event_queue.%I', $1);
+	ELSE
+		EXECUTE format('ALTER TABLE event_queue.%I SET SCHEMA %I', $1, $2);
+	END IF;
+	UPDATE event_queue.event_partition p SET archived_at = clock_timestamp() WHERE p.partition_id = this.partition_id;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION archive_partition(text, text) IS
+'Takes a sealed partition out of the store, keeping state and version of its aggregates; moves its table to a schema, or drops it.';
+
+/*
+ * set_event_retention: has the worker archive partitions whose last event is
+ * older than this; NULL: none.  Errors: EQ009 below one day.
+ */
+CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	IF $1 < interval '1 day' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day';
+	END IF;
+	UPDATE event_queue.partition_policy SET keep = $1, archive_schema = $2;
+END
+$$;
+COMMENT ON FUNCTION set_event_retention(interval, text) IS
+'How long events are kept: the worker archives partitions that are older. NULL: for ever.';
+
+/*
+ * maintain_partitions: what the worker does once a minute.  One step in each
+ * call; true if it did one.
+ */
+CREATE FUNCTION maintain_partitions() RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	policy event_queue.partition_policy := (SELECT p FROM event_queue.partition_policy p);
+	this event_queue.event_partition;
+	newest timestamptz;
+BEGIN
+	IF policy.every IS NOT NULL AND NOT EXISTS (SELECT FROM event_queue.event_partition p
+		WHERE p.tenant_id IS NULL AND p.created_at > clock_timestamp() - policy.every) THEN
+		PERFORM event_queue.create_event_partition();
+		RETURN true;
+	END IF;
+	IF policy.keep IS NOT NULL THEN
+		SELECT p.* INTO this FROM event_queue.event_partition p
+		WHERE p.last_position IS NOT NULL AND p.archived_at IS NULL ORDER BY p.first_position LIMIT 1;
+		IF FOUND THEN
+			EXECUTE format('SELECT created_at FROM event_queue.%I ORDER BY position DESC LIMIT 1', this.name) INTO newest;
+			IF newest IS NULL OR newest < clock_timestamp() - policy.keep THEN
+				PERFORM event_queue.archive_partition(this.name, policy.archive_schema);
+				RETURN true;
+			END IF;
+		END IF;
+	END IF;
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION maintain_partitions() IS 'Internal. The worker''s share of partition_events and set_event_retention.';

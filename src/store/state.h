@@ -1,0 +1,32 @@
+/*
+ * state.h: what the files of the store share about states of aggregates.
+ */
+#ifndef EQ_STATE_H
+#define EQ_STATE_H
+
+#include "fmgr.h"
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+
+/* The fold of an aggregate's events. */
+typedef struct EqState
+{
+	Jsonb *value; /* NULL: it has no event */
+	int32 version;
+	int64 position;
+	TimestampTz event_at; /* of its last event */
+	int64 reducer;		  /* fingerprint */
+} EqState;
+
+/* merge.c */
+extern Jsonb *eq_merge_patch(Jsonb *target, Jsonb *patch);
+
+/* state.c: 0 and DT_NOEND mean the newest */
+extern void eq_fold(EqState *state, const char *tenant, const char *type,
+					const char *id, int32 at_version, TimestampTz at_time);
+extern int64 eq_reducer_fingerprint(const char *type);
+
+/* snapshot.c */
+extern int32 eq_take_snapshot(const char *tenant, const char *type, const char *id);
+
+#endif /* EQ_STATE_H */

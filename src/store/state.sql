@@ -1,0 +1,245 @@
+/*
+ * state.sql: states of aggregates: reducers, snapshots, differences, reverting,
+ * replay.
+ */
+
+CREATE TABLE reducer (
+	aggregate_type	text COLLATE "C" PRIMARY KEY,
+	function		text,
+	owner			text NOT NULL,
+	snapshot_every	int CHECK (snapshot_every > 0),
+	created_at		timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE reducer IS 'How events of a type of aggregate make its state; written by register_reducer.';
+COMMENT ON COLUMN reducer.function IS 'NULL: event_data is merged (RFC 7396).';
+COMMENT ON COLUMN reducer.owner IS 'The role that registered the function, and as which it runs.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON reducer
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+SELECT pg_catalog.pg_extension_config_dump('reducer', '');
+
+CREATE TABLE aggregate_snapshot (
+	aggregate_id	text COLLATE "C" NOT NULL,
+	aggregate_type	text COLLATE "C" NOT NULL,
+	tenant_id		text COLLATE "C" NOT NULL,
+	version			int NOT NULL,
+	position		bigint NOT NULL,
+	state			jsonb NOT NULL,
+	event_at		timestamptz NOT NULL,
+	reducer			bigint NOT NULL,
+	is_base			boolean NOT NULL DEFAULT false,
+	CONSTRAINT aggregate_snapshot_pkey PRIMARY KEY (aggregate_id, aggregate_type, tenant_id, version)
+);
+COMMENT ON TABLE aggregate_snapshot IS
+'States that aggregate_state begins from. Those with is_base stand for archived events; all others can be made again.';
+COMMENT ON COLUMN aggregate_snapshot.reducer IS 'Fingerprint of the reducer that made it: one that another made is not used.';
+ALTER TABLE aggregate_snapshot ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON aggregate_snapshot USING (tenant_visible(tenant_id));
+SELECT pg_catalog.pg_extension_config_dump('aggregate_snapshot', 'WHERE is_base');
+
+CREATE TABLE snapshot_checkpoint (
+	one_row		boolean PRIMARY KEY DEFAULT true CHECK (one_row),
+	position	bigint NOT NULL
+);
+COMMENT ON TABLE snapshot_checkpoint IS 'Internal. Up to which event snapshots were ordered.';
+INSERT INTO snapshot_checkpoint (position) VALUES (0);
+SELECT pg_catalog.pg_extension_config_dump('snapshot_checkpoint', '');
+
+/*
+ * merge_patch: RFC 7396, JSON Merge Patch; the built-in reducer.
+ */
+CREATE FUNCTION merge_patch(target jsonb, patch jsonb) RETURNS jsonb
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_merge_patch_sql';
+COMMENT ON FUNCTION merge_patch(jsonb, jsonb) IS
+'JSON Merge Patch (RFC 7396): members of patch replace those of target, null removes.';
+
+CREATE FUNCTION reducer_fingerprint(aggregate_type text) RETURNS bigint
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_reducer_fingerprint_sql';
+COMMENT ON FUNCTION reducer_fingerprint(text) IS
+'Internal. Changes with the reducer of a type of aggregate, its name or its source.';
+
+/*
+ * register_reducer: how events of a type of aggregate make its state.
+ *
+ * Arguments: function takes (state jsonb, event event_queue.event_store), in
+ * SQL, PL/pgSQL or C, returns the new state, and is IMMUTABLE or STABLE; it is
+ * found by the caller's search_path and runs as the caller, with search_path
+ * pg_catalog and its own schema.  It begins from '{}'.  NULL: event_data is
+ * merged into the state (RFC 7396).  snapshot_every: the worker takes a
+ * snapshot each time an aggregate's version is a multiple; NULL: never.
+ * Registering again replaces; snapshots that another reducer made are dropped.
+ * Errors: EQ006 name, EQ009 snapshot_every, EQ020 no such function, EQ021 wrong
+ * signature, 42501 no right to call it, or to register.
+ */
+CREATE FUNCTION register_reducer(aggregate_type text, function text DEFAULT NULL, snapshot_every int DEFAULT 100)
+RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_reducer';
+COMMENT ON FUNCTION register_reducer(text, text, int) IS
+'Registers the function that makes the state of a type of aggregate; without one, event_data is merged (RFC 7396).';
+
+CREATE FUNCTION store_reducer(aggregate_type text, function text, snapshot_every int, owner text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	PERFORM event_queue.check_name('aggregate type', $1);
+	IF $3 < 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'snapshot_every must be at least 1';
+	END IF;
+	-- The first policy looks at the events from now on.
+	IF NOT EXISTS (SELECT FROM event_queue.reducer r WHERE r.snapshot_every IS NOT NULL) THEN
+		UPDATE event_queue.snapshot_checkpoint SET position = event_queue.watermark();
+	END IF;
+	INSERT INTO event_queue.reducer (aggregate_type, function, owner, snapshot_every)
+	VALUES ($1, $2, $4, $3)
+	ON CONFLICT (aggregate_type) DO UPDATE
+	SET function = excluded.function, owner = excluded.owner, snapshot_every = excluded.snapshot_every;
+	DELETE FROM event_queue.aggregate_snapshot s
+	WHERE s.aggregate_type = $1 AND NOT s.is_base AND s.reducer <> event_queue.reducer_fingerprint($1);
+END
+$$;
+COMMENT ON FUNCTION store_reducer(text, text, int, text) IS
+'Internal. What register_reducer does as the owner of the extension, which alone may name the owner of a reducer.';
+
+/* unregister_reducer: back to merging, without snapshots. Errors: EQ025. */
+CREATE FUNCTION unregister_reducer(aggregate_type text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	DELETE FROM event_queue.reducer r WHERE r.aggregate_type = $1;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('aggregate type "%s" has no reducer', $1);
+	END IF;
+	DELETE FROM event_queue.aggregate_snapshot s WHERE s.aggregate_type = $1 AND NOT s.is_base;
+END
+$$;
+COMMENT ON FUNCTION unregister_reducer(text) IS
+'Removes the reducer of a type of aggregate, whose event_data is then merged. EQ025 if it has none.';
+
+/*
+ * aggregate_state: the fold of an aggregate's events, from the nearest
+ * snapshot.
+ *
+ * Arguments: at_version: after this version; at_time: after the last event that
+ * was appended at this time or before; neither: now.
+ * Result: the state; NULL if there was no event.
+ * Errors: EQ003 tenant, EQ009 no such version, EQ025 the events are archived,
+ * and whatever the reducer raises.
+ * Isolation: by the statement's snapshot.  The reducer runs as its owner.
+ */
+CREATE FUNCTION aggregate_state(
+	aggregate_type text, aggregate_id text, at_version int DEFAULT NULL, at_time timestamptz DEFAULT NULL,
+	tenant_id text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_aggregate_state';
+COMMENT ON FUNCTION aggregate_state(text, text, int, timestamptz, text) IS
+'State of an aggregate now, after a version, or at a time; NULL if it had no event.';
+
+/*
+ * take_snapshot: keeps the present state of an aggregate; the worker does it by
+ * itself (register_reducer).  Result: the version.  Errors: EQ025 no events.
+ */
+CREATE FUNCTION take_snapshot(aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL) RETURNS int
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_take_snapshot_sql';
+COMMENT ON FUNCTION take_snapshot(text, text, text) IS
+'Keeps the present state of an aggregate, so that aggregate_state need not begin at its first event.';
+
+/*
+ * json_diff: the members in which two JSON values differ.  Objects are gone
+ * into, arrays are compared as wholes.
+ * Result: a row for each difference: its path, old value, new value; a value
+ * that is not there is SQL NULL.
+ */
+CREATE FUNCTION json_diff(before jsonb, "after" jsonb, OUT path text[], OUT old_value jsonb, OUT new_value jsonb)
+RETURNS SETOF record
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	WITH RECURSIVE pair (path, old_value, new_value) AS (
+		SELECT '{}'::text[], $1, $2
+		UNION ALL
+		SELECT p.path || k.key, p.old_value -> k.key, p.new_value -> k.key
+		FROM pair p,
+			LATERAL (SELECT jsonb_object_keys(p.old_value) AS key UNION SELECT jsonb_object_keys(p.new_value)) k
+		WHERE jsonb_typeof(p.old_value) = 'object' AND jsonb_typeof(p.new_value) = 'object'
+	)
+	SELECT p.path, p.old_value, p.new_value FROM pair p
+	WHERE p.old_value IS DISTINCT FROM p.new_value
+	  AND NOT (coalesce(jsonb_typeof(p.old_value), '') = 'object' AND coalesce(jsonb_typeof(p.new_value), '') = 'object')
+	ORDER BY p.path
+$$;
+COMMENT ON FUNCTION json_diff(jsonb, jsonb) IS
+'Members in which two JSON values differ: path, old and new value; a missing one is NULL.';
+
+/*
+ * aggregate_diff: what changed in an aggregate's state between two versions.
+ * Arguments: version 0 is before the first event.
+ * Result: as json_diff.  Errors and isolation: as aggregate_state.
+ */
+CREATE FUNCTION aggregate_diff(
+	aggregate_type text, aggregate_id text, from_version int, to_version int, tenant_id text DEFAULT NULL,
+	OUT path text[], OUT old_value jsonb, OUT new_value jsonb)
+RETURNS SETOF record
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT d.path, d.old_value, d.new_value
+	FROM event_queue.json_diff(
+		CASE WHEN $3 = 0 THEN '{}' ELSE event_queue.aggregate_state($1, $2, $3, NULL, $5) END,
+		CASE WHEN $4 = 0 THEN '{}' ELSE event_queue.aggregate_state($1, $2, $4, NULL, $5) END) d
+$$;
+COMMENT ON FUNCTION aggregate_diff(text, text, int, int, text) IS
+'What changed in the state of an aggregate between two versions: path, old value, new value.';
+
+/*
+ * revert_aggregate: brings the state of a version back by one more event; the
+ * history stays.  The event is called AGGREGATE_TYPE.reverted, holds the whole
+ * state, and its metadata says reverted_to: so it works with any reducer.
+ *
+ * Arguments: to_version is below the current version; expected_version: fail
+ * unless this is the current one (NULL: whatever it is at the call).
+ * Errors: EQ001 the aggregate moved on, EQ009 no such version, EQ025 no events.
+ */
+CREATE FUNCTION revert_aggregate(
+	aggregate_type text, aggregate_id text, to_version int, expected_version int DEFAULT NULL,
+	tenant_id text DEFAULT NULL)
+RETURNS appended_event
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+	current_version int := event_queue.aggregate_version($1, $2, $5);
+	result event_queue.appended_event;
+BEGIN
+	IF current_version = 0 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('%s "%s" has no events', $1, $2);
+	END IF;
+	IF $3 IS NULL OR $3 < 1 OR $3 >= current_version THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = format('to_version must be from 1 to %s', current_version - 1);
+	END IF;
+	result := event_queue.append($1, $2, $1 || '.reverted',
+		event_queue.aggregate_state($1, $2, $3, NULL, $5),
+		coalesce($4, current_version), NULL, jsonb_build_object('reverted_to', $3), $5);
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION revert_aggregate(text, text, int, int, text) IS
+'Appends an event that brings the state of an earlier version back; the history stays.';
+
+/*
+ * replay: runs stored events through a function, in order, in a sandbox.
+ *
+ * Arguments: filter as in read_all; "into" is a function that takes one
+ * argument of type event_queue.event_store, found by the caller's search_path
+ * and run with the caller's rights; from_position to to_position (NULL: the
+ * watermark), without the first and with the last; keep: what the function did
+ * stays (it commits with the caller's transaction), else it is rolled back;
+ * report_every: a notice after so many events (0: none), and pg_stat_activity
+ * shows the progress to others.
+ * Result: how many events, the last one's position, and the time it took.
+ * Errors: EQ009 filter, EQ020, EQ021, 42501 function, and whatever it raises:
+ * then all is rolled back, and CONTEXT says at which position.
+ * Isolation: reads what is committed at the call.  Sequences, and what leaves
+ * the database, are not rolled back.
+ */
+CREATE FUNCTION replay(
+	filter jsonb, "into" text, from_position bigint DEFAULT 0, to_position bigint DEFAULT NULL,
+	keep boolean DEFAULT false, report_every int DEFAULT 10000,
+	OUT events bigint, OUT last_position bigint, OUT kept boolean, OUT seconds double precision)
+RETURNS record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_replay';
+COMMENT ON FUNCTION replay(jsonb, text, bigint, bigint, boolean, int) IS
+'Runs stored events through a function, in order; rolled back at the end unless keep is true.';

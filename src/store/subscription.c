@@ -1,0 +1,671 @@
+/*
+ * subscription.c: fetch_events and ack: events for a named consumer, from where
+ * it left off.
+ *
+ * A subscription has a checkpoint for each of its buckets; an aggregate belongs
+ * to one bucket, by a hash of its key.  With one bucket there is one consumer at
+ * a time: who fetches holds the bucket until its transaction ends.  With more,
+ * the sessions that fetch are members of a group and share the buckets:
+ *
+ * - Which member has which buckets stands in shared memory (EqMember) and is
+ *   looked at in each fetch: who has more than its share gives some back, who
+ *   has less takes free ones.  The end of a session frees its buckets.
+ * - That alone only spreads the work.  What keeps two members off one bucket is
+ *   a lock on it from the first fetch or ack to the end of the transaction: a
+ *   bucket that changes hands is read by its new member when the old one's
+ *   acknowledgement is committed or gone.
+ *
+ * The checkpoint moves in the consumer's transaction, by ack.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "port/pg_bitutils.h"
+#include "port/pg_crc32c.h"
+#include "storage/ipc.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "store/store.h"
+#include "table/table.h"
+#include "tenant/tenant.h"
+
+PG_FUNCTION_INFO_V1(eq_fetch_events);
+PG_FUNCTION_INFO_V1(eq_ack);
+PG_FUNCTION_INFO_V1(eq_leave_subscription);
+PG_FUNCTION_INFO_V1(eq_subscription_members);
+PG_FUNCTION_INFO_V1(eq_lock_bucket);
+PG_FUNCTION_INFO_V1(eq_event_bucket);
+
+#define MAX_BUCKETS		64 /* bits of EqMember.buckets */
+#define MAX_FETCH		100000
+#define IDLE_CHECKPOINT 1000 /* positions without a wanted event */
+
+typedef struct Subscription
+{
+	int32 id;
+	int32 n_buckets;
+	EqFilter filter;
+	uint64 buckets; /* this session's, locked */
+	int64 checkpoints[MAX_BUCKETS];
+} Subscription;
+
+/* What this session fetched last of each subscription. */
+typedef struct Fetched
+{
+	int32 id; /* hash key */
+	uint64 buckets;
+	int64 up_to;
+} Fetched;
+
+#define PARKED_KEY (3 * (EQ_MAX_NAME + 1))
+
+/*
+ * An aggregate that is parked.  All its events are passed over, until
+ * ack_parked finds none waiting and sets resume_after: to a position that no
+ * batch reaches which was fetched before.  From then on a batch ends before the
+ * first event above it, and when all before that is done, and none waits any
+ * more, the aggregate comes as before.  So none is lost to a batch that was
+ * fetched when the aggregate was still parked, and none comes out of order.
+ */
+typedef struct Parked
+{
+	char key[PARKED_KEY]; /* tenant, type and id; hash key */
+	int64 resume_after;	  /* 0: not yet */
+} Parked;
+
+typedef enum Verdict
+{
+	NOT_WANTED,
+	WANTED,
+	STOP_BEFORE
+} Verdict;
+
+static HTAB *fetched = NULL;
+
+static int
+bucket_of(const char *tenant, const char *type, const char *id, int n_buckets)
+{
+	pg_crc32c crc;
+
+	if (n_buckets == 1)
+		return 0;
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, tenant, strlen(tenant) + 1);
+	COMP_CRC32C(crc, type, strlen(type) + 1);
+	COMP_CRC32C(crc, id, strlen(id));
+	FIN_CRC32C(crc);
+	return crc % n_buckets;
+}
+
+/* EQ025 unless there is one that the session may use. */
+static void
+read_subscription(Subscription *subscription, const char *name)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *confined = eq_confined_tenant();
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
+	char *tenant = NULL;
+	Jsonb *filter = NULL;
+	EqSpi spi;
+	bool found;
+
+	memset(subscription, 0, sizeof(Subscription));
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT subscription_id, buckets, tenant_id, filter"
+							  " FROM event_queue.subscription WHERE name = $1",
+							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table subscription");
+	found = SPI_processed == 1;
+	if (found)
+	{
+		HeapTuple row = SPI_tuptable->vals[0];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		MemoryContext old = MemoryContextSwitchTo(context);
+		bool isnull;
+		Datum json;
+
+		subscription->id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		subscription->n_buckets = DatumGetInt32(
+			SPI_getbinval(row, desc, 2, &isnull));
+		tenant = SPI_getvalue(row, desc, 3);
+		json = SPI_getbinval(row, desc, 4, &isnull);
+		filter = isnull ? NULL : DatumGetJsonbPCopy(json);
+		MemoryContextSwitchTo(old);
+	}
+	eq_spi_end(&spi);
+	if (!found ||
+		(confined != NULL && (tenant == NULL || strcmp(confined, tenant) != 0)))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+				 errmsg("subscription \"%s\" does not exist", name),
+				 errhint("Create it with event_queue.create_subscription(%s).",
+						 quote_literal_cstr(name))));
+	eq_parse_filter(&subscription->filter, filter);
+	if (tenant)
+		subscription->filter.tenant = tenant;
+}
+
+/* Session's end: its buckets are free. */
+static void
+leave_all(int code, Datum arg)
+{
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
+	{
+		if (eq_shared->members[i].pid == MyProcPid)
+			eq_shared->members[i].pid = 0;
+	}
+	LWLockRelease(eq_shared->lock);
+}
+
+static bool
+is_member_of(const EqMember *member, int32 subscription_id)
+{
+	return member->pid != 0 && member->dboid == MyDatabaseId &&
+		   member->subscription_id == subscription_id;
+}
+
+/* The lowest n bits that are set. */
+static uint64
+lowest_bits(uint64 bits, int n)
+{
+	uint64 result = 0;
+
+	for (; n > 0 && bits != 0; n--)
+	{
+		result |= bits & -bits;
+		bits &= bits - 1;
+	}
+	return result;
+}
+
+/*
+ * This session's buckets, after it has given back what is above its share and
+ * taken what is free below it.
+ */
+static uint64
+share_buckets(const Subscription *subscription)
+{
+	static bool leaves_at_exit = false;
+	uint64 all = subscription->n_buckets == MAX_BUCKETS
+					 ? ~UINT64CONST(0)
+					 : (UINT64CONST(1) << subscription->n_buckets) - 1;
+	uint64 taken = 0;
+	uint64 mine = 0;
+	EqMember *me = NULL;
+	int n_members = 0;
+	int rank = 0;
+	int share;
+
+	if (!leaves_at_exit)
+	{
+		before_shmem_exit(leave_all, (Datum) 0);
+		leaves_at_exit = true;
+	}
+
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EQ_MAX_MEMBERS && me == NULL; i++)
+	{
+		EqMember *member = &eq_shared->members[i];
+
+		if (member->pid == MyProcPid && is_member_of(member, subscription->id))
+			me = member;
+	}
+	for (int i = 0; i < EQ_MAX_MEMBERS && me == NULL; i++)
+	{
+		EqMember *member = &eq_shared->members[i];
+
+		if (member->pid != 0)
+			continue;
+		me = member;
+		me->pid = MyProcPid;
+		me->dboid = MyDatabaseId;
+		me->subscription_id = subscription->id;
+		me->buckets = 0;
+	}
+	for (int i = 0; i < EQ_MAX_MEMBERS && me != NULL; i++)
+	{
+		EqMember *member = &eq_shared->members[i];
+
+		if (!is_member_of(member, subscription->id))
+			continue;
+		if (member == me)
+			rank = n_members;
+		else
+			taken |= member->buckets;
+		n_members++;
+	}
+	if (me != NULL)
+	{
+		share = subscription->n_buckets / n_members +
+				(rank < subscription->n_buckets % n_members ? 1 : 0);
+		mine = lowest_bits(me->buckets, share);
+		mine |= lowest_bits(all & ~taken & ~mine, share - pg_popcount64(mine));
+		me->buckets = mine;
+	}
+	LWLockRelease(eq_shared->lock);
+
+	if (me == NULL)
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("too many sessions are members of subscriptions"),
+						errdetail("There may be %d.", EQ_MAX_MEMBERS)));
+	return mine;
+}
+
+/* Locks a bucket until the end of the transaction. */
+static bool
+lock_bucket(const Subscription *subscription, int bucket, bool wait)
+{
+	return eq_lock_key_until_end(
+		EQ_LOCK_BUCKET, (uint32) subscription->id * MAX_BUCKETS + bucket, wait);
+}
+
+/* Reads the checkpoints of the session's buckets; all must be locked. */
+static void
+read_checkpoints(Subscription *subscription)
+{
+	Oid type = INT4OID;
+	Datum value = Int32GetDatum(subscription->id);
+	EqSpi spi;
+
+	/* Not read-only: a fresh snapshot, if the transaction allows one. */
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT bucket, position"
+							  " FROM event_queue.subscription_bucket"
+							  " WHERE subscription_id = $1",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table subscription_bucket");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool isnull;
+		int bucket = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+
+		if (bucket >= 0 && bucket < MAX_BUCKETS)
+			subscription->checkpoints[bucket] = DatumGetInt64(
+				SPI_getbinval(row, desc, 2, &isnull));
+	}
+	eq_spi_end(&spi);
+}
+
+/* The aggregates that are parked, or NULL if there is none. */
+static HTAB *
+read_parked(const Subscription *subscription)
+{
+	HASHCTL ctl = {.keysize = PARKED_KEY,
+				   .entrysize = sizeof(Parked),
+				   .hcxt = CurrentMemoryContext};
+	Oid type = INT4OID;
+	Datum value = Int32GetDatum(subscription->id);
+	HTAB *parked = NULL;
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT tenant_id, aggregate_type, aggregate_id,"
+							  " coalesce(resume_after, 0)"
+							  " FROM event_queue.subscription_parked"
+							  " WHERE subscription_id = $1",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table subscription_parked");
+	if (SPI_processed > 0)
+		parked = hash_create("event_queue parked aggregates", SPI_processed, &ctl,
+							 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		char key[PARKED_KEY];
+		bool isnull;
+		Parked *entry;
+
+		snprintf(key, sizeof(key), "%s\n%s\n%s", SPI_getvalue(row, desc, 1),
+				 SPI_getvalue(row, desc, 2), SPI_getvalue(row, desc, 3));
+		entry = hash_search(parked, key, HASH_ENTER, NULL);
+		entry->resume_after = DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull));
+	}
+	eq_spi_end(&spi);
+	return parked;
+}
+
+/* Is the event for this session, and above its bucket's checkpoint? */
+static Verdict
+judge(const Subscription *subscription, HTAB *parked, TupleTableSlot *slot)
+{
+	int64 position = eq_event_slot_position(slot);
+	bool isnull;
+	char *tenant;
+	char *type;
+	char *id;
+	char key[PARKED_KEY];
+	int bucket = 0;
+	Parked *entry = NULL;
+
+	if (subscription->n_buckets > 1 || parked)
+	{
+		tenant = TextDatumGetCString(slot_getattr(slot, EVENT_TENANT, &isnull));
+		type = TextDatumGetCString(
+			slot_getattr(slot, EVENT_AGGREGATE_TYPE, &isnull));
+		id = TextDatumGetCString(slot_getattr(slot, EVENT_AGGREGATE_ID, &isnull));
+		bucket = bucket_of(tenant, type, id, subscription->n_buckets);
+		if ((subscription->buckets & (UINT64CONST(1) << bucket)) == 0)
+			return NOT_WANTED;
+		snprintf(key, sizeof(key), "%s\n%s\n%s", tenant, type, id);
+		if (parked)
+			entry = hash_search(parked, key, HASH_FIND, NULL);
+	}
+	if (position <= subscription->checkpoints[bucket])
+		return NOT_WANTED;
+	if (entry == NULL)
+		return WANTED;
+	return entry->resume_after != 0 && position > entry->resume_after ? STOP_BEFORE
+																	  : NOT_WANTED;
+}
+
+/*
+ * All wanted events before this one of a parked aggregate are done: is the
+ * aggregate no longer parked?
+ */
+static bool
+unpark_before(const Subscription *subscription, TupleTableSlot *slot)
+{
+	Oid types[4] = {INT4OID, TEXTOID, TEXTOID, TEXTOID};
+	Datum values[4];
+	EqSpi spi;
+	bool isnull;
+	bool done;
+
+	slot_getallattrs(slot);
+	values[0] = Int32GetDatum(subscription->id);
+	values[1] = slot->tts_values[EVENT_TENANT - 1];
+	values[2] = slot->tts_values[EVENT_AGGREGATE_TYPE - 1];
+	values[3] = slot->tts_values[EVENT_AGGREGATE_ID - 1];
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT event_queue.unpark_if_done($1, $2, $3, $4)", 4,
+							  types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not unpark an aggregate");
+	done = DatumGetBool(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	return done;
+}
+
+static void
+move_checkpoints(const Subscription *subscription, int64 position)
+{
+	Oid types[3] = {INT4OID, INT4ARRAYOID, INT8OID};
+	Datum buckets[MAX_BUCKETS];
+	Datum values[3];
+	int n = 0;
+	EqSpi spi;
+
+	for (int b = 0; b < subscription->n_buckets; b++)
+	{
+		if (subscription->buckets & (UINT64CONST(1) << b))
+			buckets[n++] = Int32GetDatum(b);
+	}
+	values[0] = Int32GetDatum(subscription->id);
+	values[1] = PointerGetDatum(
+		construct_array(buckets, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	values[2] = Int64GetDatum(position);
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(
+			"UPDATE event_queue.subscription_bucket"
+			" SET position = $3, moved_at = pg_catalog.clock_timestamp()"
+			" WHERE subscription_id = $1 AND bucket = ANY ($2) AND position < $3",
+			3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write table subscription_bucket");
+	eq_spi_end(&spi);
+}
+
+static Fetched *
+remember_fetch(int32 subscription_id, HASHACTION action)
+{
+	if (fetched == NULL)
+	{
+		HASHCTL ctl = {.keysize = sizeof(int32), .entrysize = sizeof(Fetched)};
+
+		fetched = hash_create("event_queue fetched", 16, &ctl,
+							  HASH_ELEM | HASH_BLOBS);
+	}
+	return hash_search(fetched, &subscription_id, action, NULL);
+}
+
+/* Locks what the session may read now. */
+static void
+take_buckets(Subscription *subscription)
+{
+	uint64 mine;
+
+	if (subscription->n_buckets == 1)
+	{
+		(void) lock_bucket(subscription, 0, true);
+		subscription->buckets = 1;
+		return;
+	}
+	mine = share_buckets(subscription);
+	for (int b = 0; b < subscription->n_buckets; b++)
+	{
+		/* Its last member may not have committed yet. */
+		if ((mine & (UINT64CONST(1) << b)) && lock_bucket(subscription, b, false))
+			subscription->buckets |= UINT64CONST(1) << b;
+	}
+}
+
+static int64
+lowest_checkpoint(const Subscription *subscription)
+{
+	int64 lowest = PG_INT64_MAX;
+
+	for (int b = 0; b < subscription->n_buckets; b++)
+	{
+		if (subscription->buckets & (UINT64CONST(1) << b))
+			lowest = Min(lowest, subscription->checkpoints[b]);
+	}
+	return lowest;
+}
+
+/*
+ * One batch from the lowest checkpoint on; *seen is how far it reaches.  *again
+ * is set if an aggregate was unparked and nothing was fetched yet.
+ */
+static int
+fetch_batch(Subscription *subscription, int limit, Tuplestorestate *into,
+			int64 *seen, bool *again)
+{
+	HTAB *parked = read_parked(subscription);
+	int64 watermark = eq_watermark();
+	MemoryContext row = AllocSetContextCreate(
+		CurrentMemoryContext, "event_queue event", ALLOCSET_DEFAULT_SIZES);
+	EqReader *reader = eq_reader_begin(*seen, watermark, &subscription->filter);
+	TupleTableSlot *slot;
+	int64 stop = 0;
+	int n_events = 0;
+
+	*again = false;
+	while (n_events < limit && (slot = eq_reader_next(reader)) != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(row);
+		Verdict verdict = judge(subscription, parked, slot);
+
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(row);
+		if (verdict == STOP_BEFORE)
+		{
+			stop = eq_event_slot_position(slot) - 1;
+			if (n_events == 0 && !XactReadOnly)
+			{
+				move_checkpoints(subscription, stop);
+				*again = unpark_before(subscription, slot);
+			}
+			break;
+		}
+		if (verdict == WANTED)
+		{
+			tuplestore_puttupleslot(into, slot);
+			n_events++;
+		}
+	}
+	*seen = eq_reader_end(reader);
+	if (stop > 0)
+		*seen = stop;
+	MemoryContextDelete(row);
+	return n_events;
+}
+
+Datum
+eq_fetch_events(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	char *name = eq_name_argument(fcinfo, 0, "subscription name");
+	int limit = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
+	Subscription subscription;
+	Fetched *fetch;
+	int64 after;
+	int64 seen;
+	int n_events;
+	bool again;
+
+	if (limit < 1 || limit > MAX_FETCH)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("limit must be between 1 and %d", MAX_FETCH)));
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	read_subscription(&subscription, name);
+	take_buckets(&subscription);
+	fetch = remember_fetch(subscription.id, HASH_ENTER);
+	fetch->buckets = subscription.buckets;
+	fetch->up_to = 0;
+	if (subscription.buckets == 0)
+		return (Datum) 0;
+	do
+	{
+		read_checkpoints(&subscription);
+		after = lowest_checkpoint(&subscription);
+		seen = after;
+		n_events = fetch_batch(&subscription, limit, rsinfo->setResult, &seen,
+							   &again);
+	} while (again);
+	fetch->up_to = seen;
+
+	/* Nothing for it for a long while: the next fetch need not look again. */
+	if (n_events == 0 && seen - after >= IDLE_CHECKPOINT && !XactReadOnly)
+		move_checkpoints(&subscription, seen);
+	return (Datum) 0;
+}
+
+Datum
+eq_ack(PG_FUNCTION_ARGS)
+{
+	char *name = eq_name_argument(fcinfo, 0, "subscription name");
+	int64 position = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
+	Subscription subscription;
+	Fetched *fetch;
+	int64 highest;
+
+	PreventCommandIfReadOnly("ack");
+	read_subscription(&subscription, name);
+	fetch = remember_fetch(subscription.id, HASH_FIND);
+	if (subscription.n_buckets == 1)
+	{
+		/* Any session may: through a pooler it may be another one. */
+		highest = eq_watermark();
+		subscription.buckets = 1;
+	}
+	else
+	{
+		highest = fetch ? fetch->up_to : 0;
+		subscription.buckets = fetch ? fetch->buckets : 0;
+	}
+	if (position < 0 || position > highest)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_NOT_FETCHED),
+			 errmsg("position " INT64_FORMAT " was not fetched", position),
+			 errdetail("The highest one is " INT64_FORMAT ".", highest),
+			 errhint(
+				 "Acknowledge the position of an event that fetch_events returned to this session.")));
+	for (int b = 0; b < subscription.n_buckets; b++)
+	{
+		if (subscription.buckets & (UINT64CONST(1) << b))
+			(void) lock_bucket(&subscription, b, true);
+	}
+	move_checkpoints(&subscription, position);
+	PG_RETURN_VOID();
+}
+
+/* Leaves the group at once, and not at the end of the session. */
+Datum
+eq_leave_subscription(PG_FUNCTION_ARGS)
+{
+	char *name = eq_name_argument(fcinfo, 0, "subscription name");
+	Subscription subscription;
+
+	read_subscription(&subscription, name);
+	(void) remember_fetch(subscription.id, HASH_REMOVE);
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
+	{
+		EqMember *member = &eq_shared->members[i];
+
+		if (member->pid == MyProcPid && is_member_of(member, subscription.id))
+			member->pid = 0;
+	}
+	LWLockRelease(eq_shared->lock);
+	PG_RETURN_VOID();
+}
+
+Datum
+eq_subscription_members(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	EqMember *members = palloc(EQ_MAX_MEMBERS * sizeof(EqMember));
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	memcpy(members, eq_shared->members, EQ_MAX_MEMBERS * sizeof(EqMember));
+	LWLockRelease(eq_shared->lock);
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
+	{
+		Datum values[3];
+		bool nulls[3] = {false};
+
+		if (members[i].pid == 0 || members[i].dboid != MyDatabaseId)
+			continue;
+		values[0] = Int32GetDatum(members[i].subscription_id);
+		values[1] = Int32GetDatum(members[i].pid);
+		values[2] = Int32GetDatum(pg_popcount64(members[i].buckets));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* Locks a bucket as fetch_events does. */
+Datum
+eq_lock_bucket(PG_FUNCTION_ARGS)
+{
+	Subscription subscription = {.id = PG_GETARG_INT32(0)};
+
+	(void) lock_bucket(&subscription, PG_GETARG_INT32(1), true);
+	PG_RETURN_VOID();
+}
+
+/* The bucket of an aggregate in a subscription with so many. */
+Datum
+eq_event_bucket(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(bucket_of(
+		text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
+		text_to_cstring(PG_GETARG_TEXT_PP(2)), PG_GETARG_INT32(3)));
+}

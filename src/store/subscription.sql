@@ -1,0 +1,391 @@
+/*
+ * subscription.sql: named consumers of events, with checkpoints.
+ */
+
+CREATE TABLE subscription (
+	subscription_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name			text NOT NULL CONSTRAINT subscription_name_key UNIQUE,
+	tenant_id		text,
+	filter			jsonb,
+	buckets			int NOT NULL CHECK (buckets BETWEEN 1 AND 64),
+	created_at		timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE subscription IS 'Named consumers of events; written by create_subscription.';
+COMMENT ON COLUMN subscription.buckets IS '1: one consumer at a time; more: a group whose members share so many buckets of aggregates.';
+ALTER TABLE subscription ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON subscription USING (tenant_visible(tenant_id));
+SELECT pg_catalog.pg_extension_config_dump('subscription', '');
+SELECT pg_catalog.pg_extension_config_dump('subscription_subscription_id_seq', '');
+
+CREATE TABLE subscription_bucket (
+	subscription_id	int NOT NULL REFERENCES subscription ON DELETE CASCADE,
+	bucket			int NOT NULL,
+	position		bigint NOT NULL,
+	moved_at		timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (subscription_id, bucket)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE subscription_bucket IS 'Checkpoints: the consumer is done with all events up to position.';
+SELECT pg_catalog.pg_extension_config_dump('subscription_bucket', '');
+
+CREATE TABLE subscription_parked (
+	subscription_id	int NOT NULL REFERENCES subscription ON DELETE CASCADE,
+	tenant_id		text COLLATE "C" NOT NULL,
+	aggregate_type	text COLLATE "C" NOT NULL,
+	aggregate_id	text COLLATE "C" NOT NULL,
+	position		bigint NOT NULL,
+	error			text,
+	retry			boolean NOT NULL DEFAULT false,
+	parked_at		timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (subscription_id, aggregate_id, aggregate_type, tenant_id)
+);
+COMMENT ON TABLE subscription_parked IS
+'Aggregates whose events a consumer could not digest: from position on they wait until retry_parked.';
+ALTER TABLE subscription_parked ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON subscription_parked USING (tenant_visible(tenant_id));
+SELECT pg_catalog.pg_extension_config_dump('subscription_parked', '');
+
+/*
+ * create_subscription: a consumer that the store keeps the place of.
+ *
+ * Arguments: filter as in read_all; start: after which position it begins (0:
+ * with the first event; NULL: with what comes from now on); buckets: 1 for one
+ * consumer, up to 64 for a group: members share the buckets, each aggregate
+ * belongs to one, and its order is kept; tenant_id: only this tenant's events.
+ * Result: the subscription's number.
+ * Errors: EQ003 tenant, EQ006 name, EQ009 filter, start or buckets, EQ018 it
+ * exists.
+ */
+CREATE FUNCTION create_subscription(
+	name text, filter jsonb DEFAULT NULL, start bigint DEFAULT 0, buckets int DEFAULT 1, tenant_id text DEFAULT NULL)
+RETURNS int
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	tenant text := CASE WHEN $5 IS NULL THEN event_queue.current_tenant() ELSE event_queue.resolve_tenant($5) END;
+	new_id int;
+BEGIN
+	PERFORM event_queue.check_name('subscription name', $1);
+	PERFORM event_queue.check_filter($2);
+	IF $4 IS NULL OR $4 NOT BETWEEN 1 AND 64 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'buckets must be between 1 and 64';
+	END IF;
+	IF $3 < 0 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'start must not be negative';
+	END IF;
+	INSERT INTO event_queue.subscription (name, tenant_id, filter, buckets) VALUES ($1, tenant, $2, $4)
+	ON CONFLICT DO NOTHING RETURNING subscription_id INTO new_id;
+	IF new_id IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('subscription "%s" already exists', $1);
+	END IF;
+	INSERT INTO event_queue.subscription_bucket (subscription_id, bucket, position)
+	SELECT new_id, b, coalesce($3, event_queue.watermark()) FROM generate_series(0, $4 - 1) b;
+	RETURN new_id;
+END
+$$;
+COMMENT ON FUNCTION create_subscription(text, jsonb, bigint, int, text) IS
+'Creates a consumer of events with a checkpoint; buckets > 1 makes it a group whose members share the aggregates.';
+
+CREATE FUNCTION subscription_id_of(name text) RETURNS int
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	found_id int := (SELECT s.subscription_id FROM event_queue.subscription s
+		WHERE s.name = $1 AND event_queue.tenant_visible(s.tenant_id));
+BEGIN
+	IF found_id IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('subscription "%s" does not exist', $1);
+	END IF;
+	RETURN found_id;
+END
+$$;
+COMMENT ON FUNCTION subscription_id_of(text) IS 'Internal. A subscription''s number, or EQ025.';
+
+/* drop_subscription: forgets a consumer and its place. Errors: EQ025. */
+CREATE FUNCTION drop_subscription(name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	DELETE FROM event_queue.subscription s WHERE s.subscription_id = event_queue.subscription_id_of($1);
+END
+$$;
+COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its checkpoints. EQ025 if there is none.';
+
+/*
+ * reset_subscription: its consumer begins again after a position (0: with the
+ * first event); parked aggregates are no longer parked.  Errors: EQ009, EQ025.
+ */
+CREATE FUNCTION reset_subscription(name text, "position" bigint DEFAULT 0) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	this_id int := event_queue.subscription_id_of($1);
+BEGIN
+	IF $2 IS NULL OR $2 < 0 OR $2 > event_queue.watermark() THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'position must be from 0 to the watermark';
+	END IF;
+	UPDATE event_queue.subscription_bucket b SET position = $2, moved_at = clock_timestamp()
+	WHERE b.subscription_id = this_id;
+	DELETE FROM event_queue.subscription_parked p WHERE p.subscription_id = this_id;
+END
+$$;
+COMMENT ON FUNCTION reset_subscription(text, bigint) IS
+'Moves a subscription to a position, back or ahead, and parks nothing any more.';
+
+/*
+ * fetch_events: the next events for a consumer, in order of position.
+ *
+ * Without ack they come again.  With one bucket, whoever fetches holds the
+ * subscription until its transaction ends, and others wait: fetch, work and ack
+ * in one transaction and each event is worked on exactly once.  With more
+ * buckets, the session becomes a member of the group until it ends (or
+ * leave_subscription): it gets the events of its share of the aggregates, and
+ * may ack in a later transaction.  Members need sessions of their own: not
+ * through a pooler in transaction mode.
+ * Arguments: limit is 1 to 100000.
+ * Errors: EQ009 limit, EQ025 no such subscription.
+ * Isolation: as read_all.
+ */
+CREATE FUNCTION fetch_events(name text, "limit" int DEFAULT 100) RETURNS SETOF event_store
+LANGUAGE C VOLATILE ROWS 100 AS 'MODULE_PATHNAME', 'eq_fetch_events';
+COMMENT ON FUNCTION fetch_events(text, int) IS
+'The next events of a subscription; they come again until ack.';
+
+/*
+ * ack: done with all events up to a position, in the caller's transaction.
+ * Positions below the checkpoint change nothing.
+ * Errors: EQ025 no such subscription, EQ029 the position was not fetched, 40001
+ * above READ COMMITTED if another transaction moved the checkpoint.
+ */
+CREATE FUNCTION ack(name text, "position" bigint) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack';
+COMMENT ON FUNCTION ack(text, bigint) IS
+'Moves a subscription''s checkpoint: its consumer is done with all events up to the position.';
+
+/* leave_subscription: the session's share goes to the other members at once. */
+CREATE FUNCTION leave_subscription(name text) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_leave_subscription';
+COMMENT ON FUNCTION leave_subscription(text) IS
+'Takes the session out of a subscription''s group; the end of the session does it, too.';
+
+CREATE FUNCTION subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_subscription_members';
+COMMENT ON FUNCTION subscription_members() IS 'Sessions that are members of groups, with how many buckets each has.';
+
+CREATE FUNCTION event_bucket(tenant_id text, aggregate_type text, aggregate_id text, buckets int) RETURNS int
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_event_bucket';
+COMMENT ON FUNCTION event_bucket(text, text, text, int) IS
+'The bucket that an aggregate belongs to, in a subscription with so many.';
+
+/*
+ * park_event: sets the aggregate of an event aside for a subscription, and
+ * acknowledges all before it.  Its later events are kept from the consumer and
+ * wait; all other aggregates go on.  Drop what is left of the batch and fetch
+ * again.
+ * Arguments: position of the event that could not be digested; error: why.
+ * Errors: EQ025 no such subscription or event; EQ029 as ack.
+ */
+CREATE FUNCTION park_event(name text, "position" bigint, error text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	this_id int := event_queue.subscription_id_of($1);
+	event event_queue.event_store;
+BEGIN
+	SELECT e.* INTO event FROM event_queue.event_store e WHERE e.position = $2;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('there is no event at position %s', $2);
+	END IF;
+	INSERT INTO event_queue.subscription_parked
+		(subscription_id, tenant_id, aggregate_type, aggregate_id, position, error)
+	VALUES (this_id, event.tenant_id, event.aggregate_type, event.aggregate_id, $2, $3)
+	ON CONFLICT (subscription_id, aggregate_id, aggregate_type, tenant_id) DO UPDATE
+	SET error = excluded.error, retry = false, resume_after = NULL, parked_at = now();
+	PERFORM event_queue.ack($1, $2);
+END
+$$;
+COMMENT ON FUNCTION park_event(text, bigint, text) IS
+'Sets the aggregate of a poison event aside for a subscription; all others go on.';
+
+/*
+ * retry_parked: a parked aggregate may be tried again, by fetch_parked.
+ * Result: how many.  NULL arguments: all.  Errors: EQ025.
+ */
+CREATE FUNCTION retry_parked(name text, aggregate_type text DEFAULT NULL, aggregate_id text DEFAULT NULL) RETURNS int
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	n int;
+BEGIN
+	UPDATE event_queue.subscription_parked p SET retry = true
+	WHERE p.subscription_id = event_queue.subscription_id_of($1)
+	  AND p.aggregate_type = coalesce($2, p.aggregate_type) AND p.aggregate_id = coalesce($3, p.aggregate_id);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION retry_parked(text, text, text) IS 'Lets parked aggregates of a subscription be fetched by fetch_parked.';
+
+CREATE FUNCTION parked_events(name text, aggregate_type text, aggregate_id text, tenant_id text) RETURNS SETOF event_store
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT e.*
+	FROM event_queue.subscription s
+	JOIN event_queue.subscription_parked p ON p.subscription_id = s.subscription_id
+	JOIN event_queue.subscription_bucket b ON b.subscription_id = s.subscription_id
+		AND b.bucket = event_queue.event_bucket(p.tenant_id, p.aggregate_type, p.aggregate_id, s.buckets)
+	JOIN event_queue.event_store e ON e.aggregate_id = p.aggregate_id AND e.aggregate_type = p.aggregate_type
+		AND e.tenant_id = p.tenant_id AND e.position >= p.position AND e.position <= b.position
+	WHERE s.name = $1 AND p.aggregate_type = $2 AND p.aggregate_id = $3 AND p.tenant_id = $4
+	  AND event_queue.matches_filter(e, s.filter)
+	ORDER BY e.position
+$$;
+COMMENT ON FUNCTION parked_events(text, text, text, text) IS
+'Internal. Events of a parked aggregate that the checkpoint has passed.';
+
+/*
+ * fetch_parked: the waiting events of one parked aggregate that retry_parked
+ * let go, in order; other sessions get other aggregates until the transaction
+ * ends.  Acknowledge them by ack_parked.  Errors: EQ025.
+ */
+CREATE FUNCTION fetch_parked(name text, "limit" int DEFAULT 100) RETURNS SETOF event_store
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	parked event_queue.subscription_parked;
+BEGIN
+	SELECT p.* INTO parked FROM event_queue.subscription_parked p
+	WHERE p.subscription_id = event_queue.subscription_id_of($1) AND p.retry
+	ORDER BY p.parked_at, p.position LIMIT 1 FOR UPDATE SKIP LOCKED;
+	IF FOUND THEN
+		RETURN QUERY SELECT e.* FROM event_queue.parked_events($1, parked.aggregate_type, parked.aggregate_id,
+			parked.tenant_id) e ORDER BY e.position LIMIT $2;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION fetch_parked(text, int) IS 'Waiting events of one parked aggregate that may be tried again.';
+
+CREATE FUNCTION lock_subscription_bucket(subscription_id int, bucket int) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_lock_bucket';
+COMMENT ON FUNCTION lock_subscription_bucket(int, int) IS
+'Internal. Holds a bucket until the transaction ends, as fetch_events does.';
+
+CREATE FUNCTION unpark_if_done(subscription_id int, tenant_id text, aggregate_type text, aggregate_id text)
+RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	this_name text;
+	bucket_position bigint;
+	resume bigint;
+BEGIN
+	SELECT s.name, b.position, p.resume_after INTO this_name, bucket_position, resume
+	FROM event_queue.subscription s
+	JOIN event_queue.subscription_parked p ON p.subscription_id = s.subscription_id
+		AND p.tenant_id = $2 AND p.aggregate_type = $3 AND p.aggregate_id = $4
+	JOIN event_queue.subscription_bucket b ON b.subscription_id = s.subscription_id
+		AND b.bucket = event_queue.event_bucket($2, $3, $4, s.buckets)
+	WHERE s.subscription_id = $1;
+	IF EXISTS (SELECT FROM event_queue.parked_events(this_name, $3, $4, $2)) THEN
+		RETURN false;
+	END IF;
+	IF resume IS NULL THEN
+		UPDATE event_queue.subscription_parked p SET resume_after = event_queue.watermark()
+		WHERE p.subscription_id = $1 AND p.tenant_id = $2 AND p.aggregate_type = $3 AND p.aggregate_id = $4
+		RETURNING p.resume_after INTO resume;
+	END IF;
+	IF bucket_position < resume THEN
+		RETURN false;
+	END IF;
+	DELETE FROM event_queue.subscription_parked p
+	WHERE p.subscription_id = $1 AND p.tenant_id = $2 AND p.aggregate_type = $3 AND p.aggregate_id = $4;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION unpark_if_done(int, text, text, text) IS
+'Internal. With the bucket locked: is none of a parked aggregate''s events waiting any more? Then it comes as before.';
+
+/*
+ * ack_parked: done with a parked aggregate's events up to this one.  When none
+ * is waiting, the aggregate comes with the others again as soon as the
+ * checkpoint is where the watermark is now.
+ * Result: true when it is no longer parked.  Errors: EQ025 nothing parked there.
+ */
+CREATE FUNCTION ack_parked(name text, "position" bigint) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	this_id int := event_queue.subscription_id_of($1);
+	event event_queue.event_store;
+BEGIN
+	SELECT e.* INTO event FROM event_queue.event_store e WHERE e.position = $2;
+	-- First the bucket, then the row: as fetch_events does.
+	PERFORM event_queue.lock_subscription_bucket(this_id, event_queue.event_bucket(event.tenant_id,
+		event.aggregate_type, event.aggregate_id, s.buckets))
+	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
+	UPDATE event_queue.subscription_parked p SET position = greatest(p.position, $2 + 1)
+	WHERE p.subscription_id = this_id AND p.tenant_id = event.tenant_id
+	  AND p.aggregate_type = event.aggregate_type AND p.aggregate_id = event.aggregate_id;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025',
+			MESSAGE = format('the aggregate of the event at position %s is not parked', $2);
+	END IF;
+	RETURN event_queue.unpark_if_done(this_id, event.tenant_id, event.aggregate_type, event.aggregate_id);
+END
+$$;
+COMMENT ON FUNCTION ack_parked(text, bigint) IS
+'Moves a parked aggregate on; true when all its waiting events are done and it is no longer parked.';
+
+/*
+ * discard_parked: gives up the events that the checkpoint has passed; later ones
+ * come as before.  Result: false if it was not parked.  Errors: EQ025.
+ */
+CREATE FUNCTION discard_parked(name text, aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL)
+RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	this_id int := event_queue.subscription_id_of($1);
+	tenant text := event_queue.resolve_tenant($4);
+BEGIN
+	PERFORM event_queue.lock_subscription_bucket(this_id, event_queue.event_bucket(tenant, $2, $3, s.buckets))
+	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
+	UPDATE event_queue.subscription_parked p SET position = (
+		SELECT b.position + 1 FROM event_queue.subscription s JOIN event_queue.subscription_bucket b
+			ON b.subscription_id = this_id AND b.bucket = event_queue.event_bucket(tenant, $2, $3, s.buckets)
+		WHERE s.subscription_id = this_id)
+	WHERE p.subscription_id = this_id AND p.aggregate_type = $2 AND p.aggregate_id = $3 AND p.tenant_id = tenant;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	PERFORM event_queue.unpark_if_done(this_id, tenant, $2, $3);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION discard_parked(text, text, text, text) IS
+'Gives up the waiting events of a parked aggregate; what comes from now on is fetched as before.';
+
+/*
+ * subscription_status: how far each consumer is.  lag_events counts the events
+ * that its filter lets pass, to 100000 at most; lag_seconds is the age of the
+ * oldest of them.
+ */
+CREATE VIEW subscription_status AS
+	SELECT s.name, s.tenant_id, s.filter, s.buckets,
+		coalesce(m.members, 0) AS members, c.checkpoint, c.moved_at, w.watermark,
+		coalesce(l.lag_events, 0) AS lag_events,
+		coalesce(extract(epoch FROM clock_timestamp() - l.oldest), 0)::double precision AS lag_seconds,
+		(SELECT count(*) FROM event_queue.subscription_parked p WHERE p.subscription_id = s.subscription_id) AS parked
+	FROM event_queue.subscription s
+	CROSS JOIN (SELECT event_queue.watermark()) w (watermark)
+	CROSS JOIN LATERAL (SELECT min(b.position), max(b.moved_at) FROM event_queue.subscription_bucket b
+		WHERE b.subscription_id = s.subscription_id) c (checkpoint, moved_at)
+	LEFT JOIN (SELECT subscription_id, count(*) FROM event_queue.subscription_members() GROUP BY 1) m (subscription_id, members)
+		USING (subscription_id)
+	CROSS JOIN LATERAL (SELECT count(*), min(created_at) FROM (
+		SELECT e.created_at FROM event_queue.event_store e
+		JOIN event_queue.subscription_bucket b ON b.subscription_id = s.subscription_id
+			AND b.bucket = event_queue.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets)
+		WHERE e.position > c.checkpoint AND e.position <= w.watermark AND e.position > b.position
+		  AND (s.tenant_id IS NULL OR e.tenant_id = s.tenant_id) AND event_queue.matches_filter(e, s.filter)
+		LIMIT 100000) waiting) l (lag_events, oldest);
+ALTER VIEW subscription_status SET (security_invoker = true);
+COMMENT ON VIEW subscription_status IS
+'Each subscription: members, checkpoint, lag in events (to 100000) and seconds, parked aggregates.';

@@ -1,0 +1,117 @@
+/*
+ * wait.c: readers that sleep until there are events to read.
+ *
+ * A function can't do without the snapshot of the statement that calls it, and
+ * a snapshot that is held while nothing happens keeps vacuum from its work.  A
+ * procedure can: wait_for_events ends the transaction it was called in and
+ * sleeps in a new one that has neither snapshot nor transaction id.
+ *
+ * The sleeper is woken by the transaction that moves the watermark, through its
+ * latch: it raises its flag before it looks at the watermark, and whoever gives
+ * positions back looks at the flag afterwards.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "queue/queue.h"
+#include "store/store.h"
+#include "table/table.h"
+
+PG_FUNCTION_INFO_V1(eq_wait_for_events);
+
+#define MAX_WAIT_US		(INT64CONST(24) * 3600 * USECS_PER_SEC)
+#define STANDBY_POLL_MS 100 /* no one sets a latch there */
+
+/* Wakes all readers of this database that sleep.  Can't throw. */
+void
+eq_wake_readers(void)
+{
+	EqDatabase *db = eq_database(); /* taken before: can't throw */
+
+	if (pg_atomic_read_u32(&db->readers_waiting) == 0)
+		return;
+	pg_atomic_exchange_u32(&db->readers_waiting, 0);
+	for (int i = 0; i < eq_shared->max_appenders; i++)
+	{
+		if (pg_atomic_read_u32(&eq_shared->appenders[i].reader_waits) != 0)
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+	}
+}
+
+/* Sleeps until the watermark is above "after" or the time is over. */
+static int64
+wait_above(int64 after, TimestampTz until)
+{
+	EqDatabase *db = eq_database();
+	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
+	int64 watermark;
+
+	for (;;)
+	{
+		long left;
+
+		pg_atomic_write_u32(&me->reader_waits, 1);
+		pg_atomic_exchange_u32(&db->readers_waiting, 1);
+		watermark = eq_watermark();
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		if (watermark > after || left <= 0)
+			break;
+		if (RecoveryInProgress())
+			left = Min(left, STANDBY_POLL_MS);
+
+		InvalidateCatalogSnapshot();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left + 1, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	pg_atomic_write_u32(&me->reader_waits, 0);
+	return watermark;
+}
+
+Datum
+eq_wait_for_events(PG_FUNCTION_ARGS)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+	int64 after = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	int64 wait = PG_ARGISNULL(1) ? 0 : eq_interval_us(PG_GETARG_INTERVAL_P(1));
+	TupleDesc desc;
+	Datum value;
+	bool isnull = false;
+
+	if (wait < 0 || wait > MAX_WAIT_US)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("wait must be between 0 and 24 hours")));
+	if (call == NULL || !IsA(call, CallContext) || call->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+				 errmsg("cannot wait for events inside a transaction"),
+				 errdetail(
+					 "The transaction's snapshot would keep vacuum from its work."),
+				 errhint("CALL it by itself, not between BEGIN and COMMIT.")));
+
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	SPI_commit(); /* gives the snapshot back */
+	value = Int64GetDatum(wait_above(after, GetCurrentTimestamp() + wait));
+	SPI_finish();
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	PG_RETURN_DATUM(
+		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &value, &isnull)));
+}

@@ -1,0 +1,157 @@
+/*
+ * leaves.c: the tables that hold events: event_store and its partitions.
+ *
+ * Partitions are tables that inherit from event_store (store/partition.sql
+ * makes them): so queries on event_store see all, and its row type, which
+ * users' functions take as their argument, stays what it is when a store is
+ * partitioned later.  Unique keys hold by table; append looks into all of them
+ * under its key locks, which is what makes ids and versions unique.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "event_queue.h"
+#include "table/table.h"
+
+static MemoryContext leaves_context = NULL;
+static EqLeaf *leaves;
+static int n_leaves;
+static bool leaves_known = false;
+static bool some_are_gone = false;
+
+void
+eq_forget_leaves(void)
+{
+	leaves_known = false;
+}
+
+static Oid
+index_of(const char *table, const char *suffix)
+{
+	return get_relname_relid(psprintf("%s_%s", table, suffix),
+							 get_namespace_oid(EQ_SCHEMA, false));
+}
+
+/* Adds a partition, unless it is gone. */
+static void
+add_leaf(const char *name, const char *tenant, int64 first_position,
+		 int64 last_position)
+{
+	EqLeaf *leaf = &leaves[n_leaves];
+
+	leaf->relid = get_relname_relid(name, get_namespace_oid(EQ_SCHEMA, false));
+	leaf->pkey = index_of(name, "pkey");
+	leaf->aggregate = index_of(name, "aggregate_key");
+	leaf->id = index_of(name, "id_key");
+	leaf->tenant = tenant ? MemoryContextStrdup(leaves_context, tenant) : NULL;
+	leaf->by_type = index_of(name, "by_event_type");
+	leaf->by_aggregate_type = index_of(name, "by_aggregate_type");
+	leaf->by_tenant = index_of(name, "by_tenant_id");
+	leaf->first_position = first_position;
+	leaf->last_position = last_position;
+	leaf->is_sealed = last_position != 0;
+	if (!OidIsValid(leaf->relid))
+	{
+		some_are_gone = true;
+		return;
+	}
+	if (!OidIsValid(leaf->pkey) || !OidIsValid(leaf->aggregate) ||
+		!OidIsValid(leaf->id))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("partition \"%s\" has lost an index", name),
+				 errdetail(
+					 "It needs the indexes %s_pkey, %s_aggregate_key and %s_id_key.",
+					 name, name, name)));
+	n_leaves++;
+}
+
+/* Reads table event_partition, which is in the order of creation. */
+static void
+read_leaves(void)
+{
+	Relation rel = table_open(eq_relation_oid(EQ_EVENT_PARTITION), AccessShareLock);
+	Relation index = index_open(eq_relation_oid(EQ_EVENT_PARTITION_PKEY),
+								AccessShareLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan_ordered(rel, index, snapshot, 0, NULL);
+	TupleDesc desc = RelationGetDescr(rel);
+	int size = 16;
+	int64 parent_ends = 0;
+	HeapTuple tuple;
+
+	if (leaves_context == NULL)
+		leaves_context = AllocSetContextCreate(
+			CacheMemoryContext, "event_queue partitions", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(leaves_context);
+	n_leaves = 0;
+	some_are_gone = false;
+	leaves = MemoryContextAlloc(leaves_context, size * sizeof(EqLeaf));
+	while (HeapTupleIsValid(
+		tuple = systable_getnext_ordered(scan, BackwardScanDirection)))
+	{
+		bool isnull;
+		bool no_tenant;
+		bool is_open;
+		int64 first;
+		Datum last;
+		char *name = TextDatumGetCString(
+			heap_getattr(tuple, PARTITION_NAME, desc, &isnull));
+		Datum tenant = heap_getattr(tuple, PARTITION_TENANT, desc, &no_tenant);
+
+		if (n_leaves == size - 1)
+			leaves = repalloc(leaves, (size *= 2) * sizeof(EqLeaf));
+		first = DatumGetInt64(
+			heap_getattr(tuple, PARTITION_FIRST_POSITION, desc, &isnull));
+		last = heap_getattr(tuple, PARTITION_LAST_POSITION, desc, &is_open);
+		add_leaf(name, no_tenant ? NULL : TextDatumGetCString(tenant), first,
+				 is_open ? 0 : DatumGetInt64(last));
+		/* The oldest partition by time goes on where event_store ends. */
+		if (no_tenant)
+			parent_ends = first - 1;
+	}
+	add_leaf("event_store", NULL, 1, parent_ends);
+	systable_endscan_ordered(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+}
+
+/* Newest first, event_store itself last.  Valid until the next call. */
+int
+eq_event_leaves(EqLeaf **result)
+{
+	(void) eq_relation_oid(EQ_EVENT_STORE); /* registers for invalidations */
+	if (!leaves_known)
+	{
+		leaves_known = true; /* an invalidation from here on must stick */
+		n_leaves = 0;
+		PG_TRY();
+		{
+			read_leaves();
+		}
+		PG_CATCH();
+		{
+			leaves_known = false;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+	}
+	*result = leaves;
+	return n_leaves;
+}
+
+/* Has a partition been archived or dropped?  After eq_event_leaves. */
+bool
+eq_events_were_archived(void)
+{
+	return some_are_gone;
+}
