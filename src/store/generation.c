@@ -5,8 +5,8 @@
  * the store has forgotten events that a consumer outside may have seen.  It
  * must not give their positions again, or the consumer would skip the new
  * events there.  So the upper bits of a position are the generation: whenever
- * the server has another identity (system identifier and timeline) than the one
- * stored, positions go on at the start of the next generation, above all that
+ * the database has another identity (system identifier, timeline, OID) than the
+ * one stored, positions go on at the start of the next generation, above all that
  * were ever given.  A position of an older generation behind which that
  * generation has no event is one that was lost: asking for what comes after it
  * is an error that says where to go on.
@@ -32,11 +32,12 @@
 
 PG_FUNCTION_INFO_V1(eq_generation_sql);
 
-/* This server's identity, as a positive number. */
+/* This database's identity, as a positive number. */
 static int64
 current_identity(void)
 {
-	uint64 identity[2] = {GetSystemIdentifier(), GetWALInsertionTimeLine()};
+	uint64 identity[3] = {GetSystemIdentifier(), GetWALInsertionTimeLine(),
+						  MyDatabaseId};
 
 	return (int64) (DatumGetUInt64(hash_any_extended((unsigned char *) identity,
 													 sizeof(identity), 0)) &

@@ -24,7 +24,8 @@ static struct
 {
 	bool running;
 	int64 job_id;
-	char *event_id; /* that caused the job; NULL: none */
+	int64 parent_job; /* whose handler enqueued it; 0: none */
+	char *event_id;	  /* that caused the job; NULL: none */
 	char *correlation_id;
 	char *rule;
 } job;
@@ -43,6 +44,19 @@ member(Jsonb *object, const char *key)
 		job_context, pnstrdup(value->val.string.val, value->val.string.len));
 }
 
+static int64
+number_member(Jsonb *object, const char *key)
+{
+	JsonbValue buffer;
+	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
+													 &buffer);
+
+	if (value == NULL || value->type != jbvNumeric)
+		return 0;
+	return DatumGetInt64(
+		DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
+}
+
 /* The executor is about to run a handler. */
 void
 eq_enter_job(int64 job_id, Jsonb *metadata)
@@ -53,6 +67,7 @@ eq_enter_job(int64 job_id, Jsonb *metadata)
 	MemoryContextReset(job_context);
 	job.running = true;
 	job.job_id = job_id;
+	job.parent_job = number_member(metadata, "parent_job");
 	job.event_id = member(metadata, "event_id");
 	job.correlation_id = member(metadata, "correlation_id");
 	job.rule = member(metadata, "rule");
@@ -199,6 +214,8 @@ eq_event_metadata(Jsonb *given)
 	{
 		add_number(&state, "job_id", job.job_id);
 		add_string(&state, NULL, "rule", job.rule);
+		if (job.parent_job != 0)
+			add_number(&state, "parent_job", job.parent_job);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }

@@ -69,13 +69,16 @@ BEGIN
 			FROM event_queue.dead_letter d WHERE d.metadata ? 'event_id' AND d.metadata ->> 'event_id' = e.id::text
 				AND d.tenant_id = tenant) j
 		WHERE e.depth >= 0
-		   OR j.job_id IN (SELECT (u.metadata ->> 'job_id')::bigint FROM up u WHERE u.depth = e.depth + 1)
+		   OR j.job_id IN (SELECT unnest(ARRAY[u.metadata ->> 'job_id', u.metadata ->> 'parent_job'])::bigint
+				FROM up u WHERE u.depth = e.depth + 1)
 	), job AS (
 		SELECT * FROM of_event
 		UNION ALL	-- finished and not kept: known by the events that they appended
 		SELECT DISTINCT ON ((e.metadata ->> 'job_id')::bigint)
 			(e.metadata ->> 'job_id')::bigint, NULL, jsonb_build_object('event_id', e.metadata -> 'causation_id')
-				|| CASE WHEN e.metadata ? 'rule' THEN jsonb_build_object('rule', e.metadata -> 'rule') ELSE '{}' END,
+				|| CASE WHEN e.metadata ? 'rule' THEN jsonb_build_object('rule', e.metadata -> 'rule') ELSE '{}' END
+				|| CASE WHEN e.metadata ? 'parent_job' THEN jsonb_build_object('parent_job', e.metadata -> 'parent_job')
+					ELSE '{}' END,
 			e.created_at, e.depth - 1, 'not kept', NULL
 		FROM event e
 		WHERE e.metadata ? 'job_id' AND (e.metadata ->> 'job_id')::bigint NOT IN (SELECT o.job_id FROM of_event o)

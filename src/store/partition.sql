@@ -20,12 +20,15 @@ CREATE TABLE event_partition (
 	tenant_id		text,
 	first_position	bigint NOT NULL,
 	last_position	bigint,
+	split_off		boolean NOT NULL DEFAULT false,
 	created_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	archived_at		timestamptz
 );
 COMMENT ON TABLE event_partition IS 'Tables of events beside event_store itself; written by the partition functions.';
 COMMENT ON COLUMN event_partition.tenant_id IS 'Holds this tenant''s events only; NULL: by time.';
 COMMENT ON COLUMN event_partition.last_position IS 'Sealed: no event above it goes here; NULL: takes new events.';
+COMMENT ON COLUMN event_partition.split_off IS
+'Its events were moved out of event_store, and are older than what is there; those of all others are newer.';
 ALTER TABLE event_partition ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_partition USING (tenant_id IS NULL OR tenant_visible(tenant_id));
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_partition
@@ -40,7 +43,6 @@ CREATE TABLE partition_policy (
 	archive_schema	text
 );
 COMMENT ON TABLE partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
-INSERT INTO partition_policy DEFAULT VALUES;
 SELECT pg_catalog.pg_extension_config_dump('partition_policy', '');
 
 CREATE FUNCTION open_guard(open boolean) RETURNS void
@@ -52,7 +54,7 @@ COMMENT ON FUNCTION open_guard(boolean) IS
 CREATE FUNCTION make_event_table(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
-	by text;
+	what text;
 BEGIN
 	EXECUTE format('CREATE TABLE event_queue.%I () INHERITS (event_queue.event_store)', name);
 	EXECUTE format('ALTER TABLE event_queue.%I
@@ -71,9 +73,9 @@ BEGIN
 		FOR EACH STATEMENT EXECUTE FUNCTION event_queue.refuse_change()', name);
 	EXECUTE format('ALTER TABLE event_queue.%I ENABLE ALWAYS TRIGGER refuse_change,
 		ENABLE ALWAYS TRIGGER refuse_truncate', name);
-	FOREACH by IN ARRAY ARRAY['event_type', 'aggregate_type', 'tenant_id', 'event_data'] LOOP
-		IF to_regclass('event_queue.event_store_by_' || by) IS NOT NULL THEN
-			PERFORM event_queue.make_event_index(name, by);
+	FOREACH what IN ARRAY ARRAY['event_type', 'aggregate_type', 'tenant_id', 'event_data'] LOOP
+		IF to_regclass('event_queue.event_store_by_' || what) IS NOT NULL THEN
+			PERFORM event_queue.make_event_index(name, what);
 		END IF;
 	END LOOP;
 END
@@ -206,7 +208,8 @@ BEGIN
 	IF $1 < interval '1 hour' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'partitions must be at least one hour apart';
 	END IF;
-	UPDATE event_queue.partition_policy SET every = $1;
+	INSERT INTO event_queue.partition_policy (every) VALUES ($1)
+	ON CONFLICT (one_row) DO UPDATE SET every = excluded.every;
 	IF $1 IS NULL OR EXISTS (SELECT FROM event_queue.event_partition p
 		WHERE p.tenant_id IS NULL AND p.last_position IS NULL AND p.created_at > clock_timestamp() - $1) THEN
 		RETURN NULL;
@@ -250,9 +253,8 @@ BEGIN
 	IF first IS NULL THEN
 		RETURN NULL;
 	END IF;
-	INSERT INTO event_queue.event_partition (name, tenant_id, first_position, last_position)
-	OVERRIDING SYSTEM VALUE
-	SELECT '', $2, first, last RETURNING partition_id INTO new_id;
+	INSERT INTO event_queue.event_partition (name, tenant_id, first_position, last_position, split_off)
+	VALUES ('', $2, first, last, true) RETURNING partition_id INTO new_id;
 	new_name := 'event_store_old' || new_id;
 	UPDATE event_queue.event_partition p SET name = new_name WHERE p.partition_id = new_id;
 	PERFORM event_queue.make_event_table(new_name);
@@ -271,7 +273,8 @@ COMMENT ON FUNCTION split_off_events(timestamptz, text) IS
 
 /*
  * seal_partition: a tenant's partition takes no more events; they go where
- * the others go.  (One by time is sealed by the next.)  Errors: EQ025.
+ * the others go, from now on to a new partition: what is newer must be in a
+ * newer table.  (One by time is sealed by the next.)  Errors: EQ025.
  */
 CREATE FUNCTION seal_partition(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
@@ -283,6 +286,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is no open partition of a tenant', $1);
 	END IF;
+	PERFORM event_queue.create_event_partition();
 END
 $$;
 COMMENT ON FUNCTION seal_partition(text) IS 'Closes a tenant''s partition, so that it can be archived.';
@@ -377,7 +381,8 @@ BEGIN
 	IF $1 < interval '1 day' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day';
 	END IF;
-	UPDATE event_queue.partition_policy SET keep = $1, archive_schema = $2;
+	INSERT INTO event_queue.partition_policy (keep, archive_schema) VALUES ($1, $2)
+	ON CONFLICT (one_row) DO UPDATE SET keep = excluded.keep, archive_schema = excluded.archive_schema;
 END
 $$;
 COMMENT ON FUNCTION set_event_retention(interval, text) IS
@@ -396,7 +401,7 @@ DECLARE
 	newest timestamptz;
 BEGIN
 	IF policy.every IS NOT NULL AND NOT EXISTS (SELECT FROM event_queue.event_partition p
-		WHERE p.tenant_id IS NULL AND p.created_at > clock_timestamp() - policy.every) THEN
+		WHERE p.tenant_id IS NULL AND NOT p.split_off AND p.created_at > clock_timestamp() - policy.every) THEN
 		PERFORM event_queue.create_event_partition();
 		RETURN true;
 	END IF;
@@ -412,6 +417,11 @@ BEGIN
 		END IF;
 	END IF;
 	RETURN false;
+EXCEPTION
+	-- Appends were open for too long, or a consumer is late: the next minute will do.
+	WHEN lock_not_available OR SQLSTATE 'EQ013' THEN
+		RAISE LOG 'event_queue: partitions were left as they are: %', SQLERRM;
+		RETURN false;
 END
 $$;
 COMMENT ON FUNCTION maintain_partitions() IS 'Internal. The worker''s share of partition_events and set_event_retention.';

@@ -52,9 +52,9 @@ static void
 report(Replay *replay)
 {
 	ereport(NOTICE,
-			(errmsg("replayed " INT64_FORMAT " events, up to position " INT64_FORMAT
-					" of " INT64_FORMAT,
-					replay->n_events, replay->position, replay->up_to)));
+			(errmsg("replayed " INT64_FORMAT " events", replay->n_events),
+			 errdetail("Up to position " INT64_FORMAT " of " INT64_FORMAT ".",
+					   replay->position, replay->up_to)));
 	pgstat_report_activity(
 		STATE_RUNNING,
 		psprintf("event_queue replay into %s: " INT64_FORMAT

@@ -189,8 +189,6 @@ apply_event(Reducer *reducer, Jsonb *state, TupleTableSlot *slot)
 									   : copy_jsonb(data);
 
 	event = heap_form_tuple(reducer->event_desc, values, slot->tts_isnull);
-	HeapTupleHeaderSetTypeId(event->t_data, reducer->event_desc->tdtypeid);
-	HeapTupleHeaderSetTypMod(event->t_data, -1);
 	InitFunctionCallInfoData(*fcinfo, &reducer->flinfo, 2, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = JsonbPGetDatum(state);
 	fcinfo->args[0].isnull = false;

@@ -41,7 +41,6 @@ CREATE TABLE snapshot_checkpoint (
 	position	bigint NOT NULL
 );
 COMMENT ON TABLE snapshot_checkpoint IS 'Internal. Up to which event snapshots were ordered.';
-INSERT INTO snapshot_checkpoint (position) VALUES (0);
 SELECT pg_catalog.pg_extension_config_dump('snapshot_checkpoint', '');
 
 /*
@@ -86,7 +85,8 @@ BEGIN
 	END IF;
 	-- The first policy looks at the events from now on.
 	IF NOT EXISTS (SELECT FROM event_queue.reducer r WHERE r.snapshot_every IS NOT NULL) THEN
-		UPDATE event_queue.snapshot_checkpoint SET position = event_queue.watermark();
+		INSERT INTO event_queue.snapshot_checkpoint (position) VALUES (event_queue.watermark())
+		ON CONFLICT (one_row) DO UPDATE SET position = excluded.position;
 	END IF;
 	INSERT INTO event_queue.reducer (aggregate_type, function, owner, snapshot_every)
 	VALUES ($1, $2, $4, $3)

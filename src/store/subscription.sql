@@ -33,6 +33,7 @@ CREATE TABLE subscription_parked (
 	aggregate_type	text COLLATE "C" NOT NULL,
 	aggregate_id	text COLLATE "C" NOT NULL,
 	position		bigint NOT NULL,
+	resume_after	bigint,
 	error			text,
 	retry			boolean NOT NULL DEFAULT false,
 	parked_at		timestamptz NOT NULL DEFAULT now(),

@@ -24,6 +24,7 @@
 static MemoryContext leaves_context = NULL;
 static EqLeaf *leaves;
 static int n_leaves;
+static int max_leaves;
 static bool leaves_known = false;
 static bool some_are_gone = false;
 
@@ -74,6 +75,42 @@ add_leaf(const char *name, const char *tenant, int64 first_position,
 	n_leaves++;
 }
 
+/* Adds the partitions that are newer than event_store, or those split off it. */
+static void
+add_partitions(Relation rel, Relation index, Snapshot snapshot, bool split_off,
+			   int64 *parent_ends)
+{
+	SysScanDesc scan = systable_beginscan_ordered(rel, index, snapshot, 0, NULL);
+	TupleDesc desc = RelationGetDescr(rel);
+	HeapTuple tuple;
+
+	while (HeapTupleIsValid(
+		tuple = systable_getnext_ordered(scan, BackwardScanDirection)))
+	{
+		bool isnull;
+		bool no_tenant;
+		bool is_open;
+		char *name = TextDatumGetCString(
+			heap_getattr(tuple, PARTITION_NAME, desc, &isnull));
+		Datum tenant = heap_getattr(tuple, PARTITION_TENANT, desc, &no_tenant);
+		int64 first = DatumGetInt64(
+			heap_getattr(tuple, PARTITION_FIRST_POSITION, desc, &isnull));
+		Datum last = heap_getattr(tuple, PARTITION_LAST_POSITION, desc, &is_open);
+
+		if (DatumGetBool(heap_getattr(tuple, PARTITION_SPLIT_OFF, desc, &isnull)) !=
+			split_off)
+			continue;
+		if (n_leaves == max_leaves - 1)
+			leaves = repalloc(leaves, (max_leaves *= 2) * sizeof(EqLeaf));
+		add_leaf(name, no_tenant ? NULL : TextDatumGetCString(tenant), first,
+				 is_open ? 0 : DatumGetInt64(last));
+		/* The oldest partition by time goes on where event_store ends. */
+		if (no_tenant && !split_off)
+			*parent_ends = first - 1;
+	}
+	systable_endscan_ordered(scan);
+}
+
 /* Reads table event_partition, which is in the order of creation. */
 static void
 read_leaves(void)
@@ -82,50 +119,27 @@ read_leaves(void)
 	Relation index = index_open(eq_relation_oid(EQ_EVENT_PARTITION_PKEY),
 								AccessShareLock);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SysScanDesc scan = systable_beginscan_ordered(rel, index, snapshot, 0, NULL);
-	TupleDesc desc = RelationGetDescr(rel);
-	int size = 16;
 	int64 parent_ends = 0;
-	HeapTuple tuple;
 
 	if (leaves_context == NULL)
 		leaves_context = AllocSetContextCreate(
 			CacheMemoryContext, "event_queue partitions", ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(leaves_context);
 	n_leaves = 0;
+	max_leaves = 16;
 	some_are_gone = false;
-	leaves = MemoryContextAlloc(leaves_context, size * sizeof(EqLeaf));
-	while (HeapTupleIsValid(
-		tuple = systable_getnext_ordered(scan, BackwardScanDirection)))
-	{
-		bool isnull;
-		bool no_tenant;
-		bool is_open;
-		int64 first;
-		Datum last;
-		char *name = TextDatumGetCString(
-			heap_getattr(tuple, PARTITION_NAME, desc, &isnull));
-		Datum tenant = heap_getattr(tuple, PARTITION_TENANT, desc, &no_tenant);
-
-		if (n_leaves == size - 1)
-			leaves = repalloc(leaves, (size *= 2) * sizeof(EqLeaf));
-		first = DatumGetInt64(
-			heap_getattr(tuple, PARTITION_FIRST_POSITION, desc, &isnull));
-		last = heap_getattr(tuple, PARTITION_LAST_POSITION, desc, &is_open);
-		add_leaf(name, no_tenant ? NULL : TextDatumGetCString(tenant), first,
-				 is_open ? 0 : DatumGetInt64(last));
-		/* The oldest partition by time goes on where event_store ends. */
-		if (no_tenant)
-			parent_ends = first - 1;
-	}
-	add_leaf("event_store", NULL, 1, parent_ends);
-	systable_endscan_ordered(scan);
+	leaves = MemoryContextAlloc(leaves_context, max_leaves * sizeof(EqLeaf));
+	add_partitions(rel, index, snapshot, false, &parent_ends);
+	/* Whatever was put into it by other means is read, too. */
+	add_leaf("event_store", NULL, 1, 0);
+	leaves[n_leaves - 1].is_sealed = parent_ends != 0;
+	add_partitions(rel, index, snapshot, true, &parent_ends);
 	UnregisterSnapshot(snapshot);
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
 }
 
-/* Newest first, event_store itself last.  Valid until the next call. */
+/* In the order that table.h says.  Valid until the next call. */
 int
 eq_event_leaves(EqLeaf **result)
 {

@@ -443,8 +443,8 @@ eq_spi_end(EqSpi *spi)
 }
 
 /*
- * One number from a query on our own tables, which may use $1, as the owner
- * and in a fresh snapshot.
+ * One number from a query on our own tables, which may use $1 and write, as the
+ * owner and in a fresh snapshot.
  */
 int64
 eq_query_int64(const char *query, int64 argument)
@@ -458,8 +458,8 @@ eq_query_int64(const char *query, int64 argument)
 
 	PushActiveSnapshot(GetLatestSnapshot()); /* workers may have none yet */
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(query, n_arguments, &type, &value, NULL, true, 1) !=
-		SPI_OK_SELECT)
+	if (SPI_execute_with_args(query, n_arguments, &type, &value, NULL, XactReadOnly,
+							  1) != SPI_OK_SELECT)
 		elog(ERROR, "could not execute: %s", query);
 	if (SPI_processed == 1)
 		result = DatumGetInt64(

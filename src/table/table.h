@@ -104,7 +104,8 @@ enum
 	PARTITION_NAME,
 	PARTITION_TENANT,
 	PARTITION_FIRST_POSITION,
-	PARTITION_LAST_POSITION
+	PARTITION_LAST_POSITION,
+	PARTITION_SPLIT_OFF
 };
 
 enum
@@ -150,8 +151,8 @@ extern Oid eq_relation_oid(EqRelation which);
 extern Oid eq_extension_owner(void);
 
 /*
- * The tables that hold events (leaves.c): event_store and its partitions, the
- * newest first.
+ * The tables that hold events (leaves.c): event_store and its partitions.  Of
+ * one aggregate, each has newer events than those behind it in the list.
  */
 typedef struct EqLeaf
 {

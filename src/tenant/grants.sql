@@ -171,7 +171,7 @@ BEGIN
 		event_queue.dead_letter, event_queue.job_history, event_queue.queue_limit, event_queue.queue_active,
 		event_queue.schedule, event_queue.channel, event_queue.subscription, event_queue.subscription_bucket,
 		event_queue.subscription_parked, event_queue.aggregate_snapshot TO %s', role);
-	EXECUTE format('GRANT SELECT, UPDATE ON event_queue.partition_policy TO %s', role);
+	EXECUTE format('GRANT SELECT, INSERT, UPDATE ON event_queue.partition_policy TO %s', role);
 	EXECUTE format('GRANT SELECT, DELETE ON event_queue.reducer TO %s', role);
 	-- Not INSERT: who could name the owner of a rule or handler could run code as that role.
 	EXECUTE format('GRANT SELECT, DELETE ON event_queue.rule, event_queue.handler TO %s', role);

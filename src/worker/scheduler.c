@@ -197,6 +197,21 @@ run_schedules(void)
 	return next;
 }
 
+/* One step of what partitions of events need; true if there was one. */
+static bool
+maintain_partitions(void)
+{
+	int64 done;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	done = eq_query_int64("SELECT event_queue.maintain_partitions()::int::bigint",
+						  0);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return done != 0;
+}
+
 /* Deletes history and dead letters that are older than their queue keeps them. */
 static void
 apply_retention(void)
@@ -210,6 +225,8 @@ apply_retention(void)
 		" WHERE d.died_at < pg_catalog.clock_timestamp() - q.keep_failed LIMIT 10000)",
 	};
 
+	while (maintain_partitions())
+		CHECK_FOR_INTERRUPTS();
 	for (int i = 0; i < lengthof(deletes);)
 	{
 		EqSpi spi;
