@@ -1,4 +1,18 @@
--- Partitions by time and by tenant, retention, archiving.
+-- Partitions by time and by tenant, retention, archiving: in a database of its own.
+CREATE DATABASE regression_partition;
+\c regression_partition
+CREATE EXTENSION event_queue;
+CREATE FUNCTION try(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+BEGIN
+	EXECUTE statement;
+	RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN SQLSTATE || ': ' || SQLERRM || coalesce(' | ' || nullif(detail, ''), '');
+END
+$$;
 CREATE SCHEMA archive;
 -- What is split off is older than what event_store gets.
 SELECT version FROM event_queue.append('q', '1', 'x', tenant_id => 'qt');
@@ -68,3 +82,5 @@ SELECT event_queue.maintain_partitions();
 SELECT try($$SELECT event_queue.set_event_retention('1 hour')$$), try($$SELECT event_queue.partition_events('1 minute')$$),
 	try($$SELECT event_queue.split_off_events()$$), try($$SELECT event_queue.create_event_partition('')$$),
 	try($$SELECT event_queue.seal_partition('event_store_p4')$$), try($$SELECT event_queue.archive_partition('nope')$$);
+\c regression
+DROP DATABASE regression_partition;

@@ -338,11 +338,12 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" is still read', $1),
 			DETAIL = format('Not yet past its last event: %s.', late);
 	END IF;
-	EXECUTE format('SELECT DISTINCT o.tableoid::regclass::text FROM event_queue.event_store o
-		WHERE o.tableoid <> %L::regclass AND o.position < %s AND EXISTS (SELECT FROM event_queue.%I e
-			WHERE e.aggregate_id = o.aggregate_id AND e.aggregate_type = o.aggregate_type
-			  AND e.tenant_id = o.tenant_id AND e.version > o.version) LIMIT 1',
-		format('event_queue.%I', $1), this.first_position, $1) INTO late;
+	EXECUTE format('SELECT o.tableoid::regclass::text
+		FROM (SELECT DISTINCT ON (aggregate_id, aggregate_type, tenant_id) * FROM event_queue.%I
+			ORDER BY aggregate_id, aggregate_type, tenant_id, version) e
+		JOIN event_queue.event_store o ON o.aggregate_id = e.aggregate_id AND o.aggregate_type = e.aggregate_type
+			AND o.tenant_id = e.tenant_id AND o.version < e.version
+		WHERE o.tableoid <> %L::regclass LIMIT 1', $1, format('event_queue.%I', $1)) INTO late;
 	IF late IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('events older than partition "%s" are still there', $1),
 			DETAIL = format('In %s.', late), HINT = 'Archive them first; event_queue.split_off_events moves them out of event_store.';
