@@ -51,6 +51,7 @@ struct EqReader
 	Snapshot snapshot;
 	Snapshot own; /* the transaction's, if it keeps one */
 	EqFilter filter;
+	bool wants_all; /* whatever it meets */
 	Walk *walks;
 	int n_walks;
 	Walk *current;
@@ -107,10 +108,13 @@ advance(EqReader *reader, Walk *walk)
 {
 	while (eq_scan_next(&walk->scan, ForwardScanDirection))
 	{
-		MemoryContext old = MemoryContextSwitchTo(reader->row_context);
+		MemoryContext old;
 		bool matches;
 
 		walk->position = eq_event_slot_position(walk->scan.slot);
+		if (reader->wants_all)
+			return;
+		old = MemoryContextSwitchTo(reader->row_context);
 		/* What can't be seen ends the reading, wanted or not. */
 		matches = (reader->own && !table_tuple_satisfies_snapshot(
 									  walk->rel, walk->scan.slot, reader->own)) ||
@@ -163,6 +167,10 @@ eq_reader_begin(int64 after, int64 up_to, const EqFilter *filter)
 		CurrentMemoryContext, "event_queue reader", ALLOCSET_SMALL_SIZES);
 	if (filter)
 		reader->filter = *filter;
+	reader->wants_all = reader->own == NULL && reader->filter.pattern == NULL &&
+						reader->filter.aggregate_type == NULL &&
+						reader->filter.tenant == NULL &&
+						reader->filter.data == NULL;
 	reader->up_to = up_to;
 	reader->seen = after;
 	reader->walks = palloc0(n_leaves * sizeof(Walk));
