@@ -13,10 +13,17 @@ SELECT col_is_pk('event_queue', 'event_store', 'position'::name, 'position is th
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['aggregate_id', 'aggregate_type', 'tenant_id', 'version']);
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
 SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'rule',
-	'handler', 'schedule', 'channel', 'tenant_role']::name[]) t;
+	'handler', 'schedule', 'channel', 'tenant_role', 'event_partition', 'reducer', 'aggregate_snapshot',
+	'subscription']::name[]) t;
 SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'queue_status', 'rules', 'handlers',
-	'schedules', 'watermark_blockers']::name[]) v;
-SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'read_aggregate', 'read_all', 'aggregate_version',
+	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
+SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_many', 'append_batch', 'read_aggregate',
+	'read_aggregate_backward', 'read_all', 'read_plan', 'wait_for_events', 'trace', 'generation', 'new_generation',
+	'create_subscription', 'drop_subscription', 'reset_subscription', 'fetch_events', 'ack', 'leave_subscription',
+	'subscription_members', 'park_event', 'retry_parked', 'fetch_parked', 'ack_parked', 'discard_parked',
+	'register_reducer', 'unregister_reducer', 'aggregate_state', 'take_snapshot', 'aggregate_diff', 'revert_aggregate',
+	'replay', 'create_event_partition', 'partition_events', 'split_off_events', 'seal_partition', 'archive_partition',
+	'set_event_retention', 'create_event_index', 'drop_event_index', 'grant_consumer', 'aggregate_version',
 	'watermark', 'create_prisma_view', 'uuid_v7', 'create_queue', 'alter_queue', 'drop_queue', 'pause_queue',
 	'resume_queue', 'purge_queue', 'enqueue', 'claim', 'complete', 'fail', 'release', 'extend_lease', 'retry_dead',
 	'retry_all_dead', 'discard_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
@@ -36,6 +43,7 @@ $$, 'every table and view has a comment');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 	WHERE p.pronamespace = 'event_queue'::regnamespace AND l.lanname IN ('sql', 'plpgsql')
+	  AND p.prosqlbody IS NULL		-- names in BEGIN ATOMIC are bound when it is made
 	  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=pg_catalog%')
 $$, 'every SQL function pins its search_path');
 SELECT is_empty($$
@@ -52,7 +60,8 @@ SELECT set_eq($$
 	WHERE p.pronamespace = 'event_queue'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
 	  AND p.proname NOT LIKE '\_%'
 $$, ARRAY['version', 'check_name', 'current_tenant', 'resolve_tenant', 'tenant_visible', 'uuid_v7', 'event_matches',
-	'map_payload', 'event_as_json'], 'PUBLIC may call what touches no data');
+	'map_payload', 'event_as_json', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket'],
+	'PUBLIC may call what touches no data');
 SELECT ok(has_table_privilege('public', 'event_queue.event_store', 'SELECT') = false, 'PUBLIC reads no events');
 
 -- Statements that a user expects to fail do, with their code.

@@ -67,16 +67,28 @@ $node->safe_psql('erp', q(CREATE FUNCTION h(job event_queue.claimed_job) RETURNS
 	SELECT event_queue.create_queue('inside'); SELECT event_queue.register_handler('inside', '*', 'h');
 	SELECT event_queue.create_rule('r', 'never.**', queue => 'inside', job_name => 'x');
 	SELECT event_queue.enqueue('mail', 'later', delay => '1 day', tenant_id => 'acme')));
+# With a partition, a subscription with a parked event, a reducer and snapshots.
+$node->safe_psql('erp', q(SELECT event_queue.create_subscription('s'); SELECT event_queue.append('a', '9', 'old');
+	SELECT event_queue.create_event_partition(); SELECT event_queue.append('a', '9', 'new', '{"n": 1}');
+	SELECT event_queue.park_event('s', position, 'poison') FROM event_queue.fetch_events('s') WHERE aggregate_id = '9' ORDER BY position LIMIT 1;
+	SELECT event_queue.partition_events('1 day');
+	SELECT event_queue.register_reducer('a', snapshot_every => 1)));
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 my $dump = $node->data_dir . '/../erp.sql';
 $node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('erp') ], 'pg_dump');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('copy'), '-f', $dump ], 'restore');
-for my $table (qw(event_store queue job rule handler channel))
+for my $table (qw(event_store queue job rule handler channel subscription subscription_bucket
+	subscription_parked event_partition partition_policy reducer))
 {
-	my $where = $table eq 'queue' ? 'WHERE queue_id <> 1' : '';	# made by CREATE EXTENSION
+	my $where = $table eq 'queue' ? 'WHERE queue_id > 2' : '';	# made by CREATE EXTENSION
 	my $sql = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM event_queue.$table t $where";
 	is($node->safe_psql('copy', $sql), $node->safe_psql('erp', $sql), "$table is in the dump");
 }
+is($node->safe_psql('copy', q(SELECT event_queue.aggregate_version('a', '9'), event_queue.aggregate_state('a', '9'),
+	(SELECT version FROM event_queue.append('a', '9', 'copied', '{}', 2)))), '2|{"n": 1}|3', 'aggregates go on in the copy, across its partitions');
+is($node->safe_psql('copy', q(SELECT tableoid::regclass FROM event_queue.event_store WHERE event_type = 'copied')),
+	$node->safe_psql('erp', q(SELECT tableoid::regclass FROM event_queue.event_store WHERE event_type = 'new')), 'in the newest one');
+is($node->safe_psql('copy', q(SELECT event_type FROM event_queue.fetch_events('s') WHERE aggregate_id = '9')), '', 'what was parked is parked');
 is($node->safe_psql('copy', q(SELECT a.position > (SELECT max(position) FROM event_queue.event_store WHERE position <> a.position)
 	FROM event_queue.append('a', '2', 'x') a)), 't', 'positions go on above the restored ones');
 $comes_to->($workers->('copy'), '3', 'workers come to the restored database');
