@@ -12,8 +12,8 @@ RESET event_queue.causation_id;
 RESET event_queue.actor;
 SELECT event_type, metadata FROM event_queue.read_aggregate('t', '1');
 
-SELECT event_queue.create_queue('traced', keep_completed => '1 hour');
-SELECT event_queue.create_queue('untraced');
+SELECT event_queue.create_queue('traced', keep_completed => '1 hour') > 0 AS created;
+SELECT event_queue.create_queue('untraced') > 0 AS created;
 CREATE FUNCTION make_task(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM event_queue.append('task', job.payload ->> 'lead', 'task.created');
@@ -38,5 +38,12 @@ SELECT event_type, metadata ->> 'correlation_id' = :'id' AS same_chain, metadata
 FROM event_queue.event_store WHERE event_type IN ('tlead.created', 'task.created', 'message.sent') ORDER BY position;
 SELECT try($$SELECT event_queue.trace('00000000-0000-4000-8000-000000000bad')$$);
 SET enable_seqscan = off;
+SET enable_bitmapscan = off;
 EXPLAIN (COSTS OFF) SELECT FROM event_queue.event_store WHERE metadata ? 'causation_id' AND metadata ->> 'causation_id' = 'x';
 RESET enable_seqscan;
+RESET enable_bitmapscan;
+
+-- Metadata is the caller's: what is no id leads nowhere, and breaks nothing.
+SELECT id AS odd_id FROM event_queue.append('a', 'odd', 'x', '{}',
+	metadata => '{"job_id": "abc", "parent_job": {}, "causation_id": 5, "rule": 7, "event_id": []}') \gset
+SELECT depth, kind, name FROM event_queue.trace(:'odd_id');

@@ -54,7 +54,7 @@ BEGIN
 	), event AS (
 		SELECT * FROM up UNION ALL SELECT * FROM down WHERE down.depth > 0
 	), of_event AS (	-- jobs of the chain's events; of earlier events only those that led here
-		SELECT j.job_id, j.name, j.metadata, j.created_at, e.depth, j.state, j.errors
+		SELECT j.job_id::text AS job_id, j.name, j.metadata, j.created_at, e.depth, j.state, j.errors
 		FROM event e, LATERAL (
 			SELECT w.job_id, w.name, w.metadata, w.created_at, w.errors,
 				CASE WHEN w.leased_until > clock_timestamp() THEN 'leased' ELSE 'waiting' END AS state
@@ -69,19 +69,19 @@ BEGIN
 			FROM event_queue.dead_letter d WHERE d.metadata ? 'event_id' AND d.metadata ->> 'event_id' = e.id::text
 				AND d.tenant_id = tenant) j
 		WHERE e.depth >= 0
-		   OR j.job_id IN (SELECT unnest(ARRAY[u.metadata ->> 'job_id', u.metadata ->> 'parent_job'])::bigint
+		   OR j.job_id::text IN (SELECT unnest(ARRAY[u.metadata ->> 'job_id', u.metadata ->> 'parent_job'])
 				FROM up u WHERE u.depth = e.depth + 1)
 	), job AS (
 		SELECT * FROM of_event
 		UNION ALL	-- finished and not kept: known by the events that they appended
-		SELECT DISTINCT ON ((e.metadata ->> 'job_id')::bigint)
-			(e.metadata ->> 'job_id')::bigint, NULL, jsonb_build_object('event_id', e.metadata -> 'causation_id')
+		SELECT DISTINCT ON (e.metadata ->> 'job_id')
+			e.metadata ->> 'job_id', NULL, jsonb_build_object('event_id', e.metadata -> 'causation_id')
 				|| CASE WHEN e.metadata ? 'rule' THEN jsonb_build_object('rule', e.metadata -> 'rule') ELSE '{}' END
 				|| CASE WHEN e.metadata ? 'parent_job' THEN jsonb_build_object('parent_job', e.metadata -> 'parent_job')
 					ELSE '{}' END,
 			e.created_at, e.depth - 1, 'not kept', NULL
 		FROM event e
-		WHERE e.metadata ? 'job_id' AND (e.metadata ->> 'job_id')::bigint NOT IN (SELECT o.job_id FROM of_event o)
+		WHERE e.metadata ? 'job_id' AND e.metadata ->> 'job_id' NOT IN (SELECT o.job_id FROM of_event o)
 	), line AS (
 		SELECT e.depth, 1 AS place, 'event' AS kind, e.id::text AS id, e.event_type AS name,
 			CASE WHEN e.metadata ? 'job_id' THEN 'job ' || (e.metadata ->> 'job_id')
@@ -96,7 +96,7 @@ BEGIN
 			'event ' || (j.metadata ->> 'event_id'), j.created_at, NULL
 		FROM job j WHERE j.metadata ? 'rule'
 		UNION ALL
-		SELECT j.depth, 3, 'job', j.job_id::text, j.name,
+		SELECT j.depth, 3, 'job', j.job_id, j.name,
 			CASE WHEN j.metadata ? 'parent_job' THEN 'job ' || (j.metadata ->> 'parent_job')
 				 WHEN j.metadata ? 'rule' THEN 'rule ' || (j.metadata ->> 'rule')
 				 ELSE 'event ' || (j.metadata ->> 'event_id') END,
