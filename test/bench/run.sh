@@ -102,8 +102,11 @@ if wanted read_aggregate || wanted read_all; then
 fi
 
 # Two stores, one with 100,000 events and one with EQ_BENCH_EVENTS (10 million):
-# the same appends and reads against each.
-if wanted append_10m || wanted read_aggregate_10m || wanted read_all_10m; then
+# the same appends and reads against each.  The 100 events of an aggregate lie
+# within 10,000: one that is active for a while, as they are.  Read are 100 of
+# the aggregates, which come to be cached in both; read_cold_10m takes any, and
+# its yardstick is the plain SELECT in the same store.
+if wanted append_10m || wanted read_aggregate_10m || wanted read_cold_10m || wanted read_all_10m; then
 	events=${EQ_BENCH_EVENTS:-10000000}
 	for size in 100000 "$events"; do
 		sql -c "CREATE DATABASE bench_$size" -c "ALTER DATABASE bench_$size SET maintenance_work_mem = '1GB'"
@@ -114,7 +117,7 @@ BEGIN;
 ALTER TABLE event_queue.event_store DISABLE TRIGGER events_loaded, DROP CONSTRAINT event_store_pkey, DROP CONSTRAINT event_store_aggregate_key,
 	DROP CONSTRAINT event_store_id_key;
 INSERT INTO event_queue.event_store
-SELECT n, gen_random_uuid(), 'default', 'reading', 'r' || n % ($size / 100), n / ($size / 100) + 1, 'bench.event', '{"a": 1}', '{"actor": "bench"}', now()
+SELECT n, gen_random_uuid(), 'default', 'reading', 'r' || (n / 10000 * 100 + n % 100), n % 10000 / 100 + 1, 'bench.event', '{"a": 1}', '{"actor": "bench"}', now()
 FROM generate_series(1, $size - 1) n;
 ALTER TABLE event_queue.event_store ADD CONSTRAINT event_store_pkey PRIMARY KEY (position),
 	ADD CONSTRAINT event_store_aggregate_key UNIQUE (aggregate_id, aggregate_type, tenant_id, version),
@@ -125,16 +128,23 @@ VACUUM ANALYZE event_queue.event_store;
 CHECKPOINT;
 SQL
 	done
-	printf '%s\n' "\\set n random(1, :events / 100 - 1)" "SELECT * FROM event_queue.read_aggregate('reading', 'r' || :n);" >"$work/read_aggregate_of.sql"
+	printf '%s\n' "\\set n random(1, 99) * (:events / 10000)" "SELECT * FROM event_queue.read_aggregate('reading', 'r' || :n);" >"$work/read_aggregate_of.sql"
+	printf '%s\n' "\\set n random(1, :events / 100 - 1)" "SELECT * FROM event_queue.read_aggregate('reading', 'r' || :n);" >"$work/read_cold.sql"
+	sed "s/event_queue.read_aggregate('reading', 'r' || :n)/event_queue.event_store WHERE aggregate_type = 'reading' AND aggregate_id = 'r' || :n AND tenant_id = 'default' ORDER BY version/" \
+		"$work/read_cold.sql" >"$work/select_cold.sql"
 	printf '%s\n' "\\set n random(1, :events - 1000)" "SELECT * FROM event_queue.read_all(:n, 1000);" >"$work/read_all_of.sql"
-	for pair in append_10m:append:8 read_aggregate_10m:read_aggregate_of:2 read_all_10m:read_all_of:2; do
+	for pair in append_10m:append:8 read_aggregate_10m:read_aggregate_of:2 read_cold_10m:read_cold:2 read_all_10m:read_all_of:2; do
 		IFS=: read -r name script clients <<<"$pair"
 		wanted "$name" || continue
 		: >"$work/ours"
 		: >"$work/theirs"
 		for i in 1 2 3; do
 			rate "$clients" "$script" "bench_$events" -D "events=$events" >>"$work/ours"
-			rate "$clients" "$script" bench_100000 -D events=100000 >>"$work/theirs"
+			if [ "$name" = read_cold_10m ]; then
+				rate "$clients" select_cold "bench_$events" -D "events=$events" >>"$work/theirs"
+			else
+				rate "$clients" "$script" bench_100000 -D events=100000 >>"$work/theirs"
+			fi
 		done
 		line "$name"
 	done
