@@ -27,7 +27,7 @@ override with_llvm = no
 EXTRA_CLEAN = $(INSTALL_SQL) $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
 
 # Targets that bring what they need themselves, and so must not need PGXS.
-STANDALONE = help demo check check-one bench coverage format format-check deps
+STANDALONE = help demo check check-one bench coverage format format-check reference deps
 ifeq ($(filter $(STANDALONE),$(MAKECMDGOALS)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(PGXS),)
@@ -47,7 +47,7 @@ $(INSTALL_SQL): $(SQL_PARTS) Makefile
 
 else
 
-.PHONY: help deps demo check check-one bench coverage format format-check
+.PHONY: help deps demo check check-one bench coverage format format-check reference
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sort | column -t -s '|'
@@ -86,8 +86,12 @@ format: ## write the C code in the project's format
 	@test/lib/install-deps.sh format
 	@clang-format -i $(SOURCES) $(ALL_HEADERS)
 
-format-check: ## fail if "make format" would change anything
+format-check: ## fail if "make format" or "make reference" would change anything
 	@test/lib/install-deps.sh format
 	@clang-format --dry-run --Werror $(SOURCES) $(ALL_HEADERS)
+	@perl doc/make-reference.pl --check $(SQL_PARTS)
+
+reference: ## the functions in doc/reference.md, from the comments of the SQL files
+	@perl doc/make-reference.pl $(SQL_PARTS)
 
 endif

@@ -169,8 +169,7 @@ eq_reader_begin(int64 after, int64 up_to, const EqFilter *filter)
 		reader->filter = *filter;
 	reader->wants_all = reader->own == NULL && reader->filter.pattern == NULL &&
 						reader->filter.aggregate_type == NULL &&
-						reader->filter.tenant == NULL &&
-						reader->filter.data == NULL;
+						reader->filter.tenant == NULL && reader->filter.data == NULL;
 	reader->up_to = up_to;
 	reader->seen = after;
 	reader->walks = palloc0(n_leaves * sizeof(Walk));

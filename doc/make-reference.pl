@@ -1,0 +1,98 @@
+#!/usr/bin/perl
+# make-reference.pl [--check] SQL-FILE...: writes the functions in reference.md,
+# between its two marks, from the install script's parts: signature, COMMENT,
+# header comment, and who may call (from grants.sql).  Called by "make reference";
+# with --check, by "make format-check", it only says whether it would change.
+use strict;
+use warnings;
+use FindBin;
+
+my $check = @ARGV && $ARGV[0] eq '--check' && shift @ARGV;
+my $reference = "$FindBin::Bin/reference.md";
+my $functions = '';
+
+my %title = (
+	'event_queue.sql' => 'The extension', 'tenant.sql' => 'Tenants', 'store.sql' => 'Event store: append and read',
+	'state.sql' => 'State', 'lineage.sql' => 'Chains of causes', 'subscription.sql' => 'Subscriptions',
+	'partition.sql' => 'Partitions, retention, indexes', 'queue.sql' => 'Queues and jobs',
+	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables',
+	'observe.sql' => 'Seeing', 'grants.sql' => 'Roles');
+my %text;
+for my $file (@ARGV)
+{
+	local $/;
+	open my $in, '<', $file or die "$file: $!";
+	$text{$file} = <$in>;
+}
+
+# Who may call, by name.
+my %who;
+my ($grants) = grep { /grants\.sql$/ } @ARGV;
+while ($text{$grants} =~ /CREATE FUNCTION grant_(reader|producer|consumer|worker|observer)\b(.*?)\$\$;/gs)
+{
+	my ($kind, $body) = ($1, $2);
+	for my $kind ($kind eq 'reader' ? qw(producer consumer observer) : $kind)
+	{
+		$who{$1}{$kind} = 1 while $body =~ /event_queue\.(\w+)\(/g;
+	}
+}
+my %public = map { $_ => 1 } $text{$grants} =~ /^GRANT EXECUTE ON FUNCTION (.*?) TO PUBLIC;/ms ? $1 =~ /(\w+)\(/g : ();
+my %owner = map { $_ => 1 } $text{$grants} =~ /REVOKE EXECUTE ON FUNCTION (.*?) FROM %s/s ? $1 =~ /(\w+)\(/g : ();
+
+sub flow
+{
+	my ($comment) = @_;
+	$comment =~ s/^\s*\/\*+\s?|\s*\*\/\s*$//g;
+	$comment =~ s/^\s*\*[ \t]?//mg;
+	my @parts;
+	for my $paragraph (split /\n\s*\n/, $comment)
+	{
+		# each of Arguments:, Result:, Errors:, Isolation: begins a line
+		$paragraph =~ s/\n(?=(?:Arguments|Result|Errors|Isolation)[a-z ]*:)/  \n/g;
+		$paragraph =~ s/(?<!  )\n[ \t]*/ /g;
+		push @parts, $paragraph;
+	}
+	return join("\n\n", @parts);
+}
+
+for my $file (@ARGV)
+{
+	my ($base) = $file =~ /([^\/]+)$/;
+	my @out;
+	my $sql = $text{$file};
+	while ($sql =~ /(?:^(\/\*(?:(?!\*\/).)*?\*\/)\n)?^CREATE (FUNCTION|PROCEDURE|VIEW|AGGREGATE)\s+(\w+)(.*?)(?=^LANGUAGE|\nAS |\bAS\s*\n|^\tSELECT)/gsm)
+	{
+		my ($comment, $what, $name, $rest) = ($1, $2, $3, $4);
+		next if $what eq 'VIEW';
+		my ($said) = $sql =~ /^COMMENT ON $what $name\([^;]*?\) IS\s*'((?:[^']|'')*)';/m;
+		my ($its) = $sql =~ /\G[^;]*?;?.*?^COMMENT ON $what \Q$name\E\([^;]*?\) IS\s*'((?:[^']|'')*)';/smgc ? $1 : $said;
+		next if !defined $its || $its =~ /^Internal/;
+		$its =~ s/''/'/g;
+		$rest =~ s/\s+/ /g;
+		$rest =~ s/^\s*\(\s*/(/;
+		$rest =~ s/ RETURNS / → /;
+		$rest =~ s/\s+$//;
+		my $by = $public{$name} ? 'everyone' : $owner{$name} ? "the extension's owner"
+			: join(', ', sort(keys %{ $who{$name} // {} }), 'admin');
+		my $line = "**$name** `$rest`  \n$its  \nWho: $by.";
+		if (defined $comment)
+		{
+			my $flow = flow($comment);
+			$flow =~ s/^$name(?: and [\w, ]+)?:\s*//;
+			$line .= "\n\n> " . join("\n> ", split /\n/, ucfirst $flow);
+		}
+		push @out, $line;
+	}
+	next if !@out;
+	$functions .= "### " . ($title{$base} // $base) . "\n\n" . join("\n\n", @out) . "\n\n";
+}
+
+my $old = do { local (@ARGV, $/) = $reference; <> };
+(my $new = $old) =~ s/(<!-- functions -->\n).*(?=<!-- end of functions -->)/$1\n$functions/s;
+if ($check)
+{
+	die "doc/reference.md is not what the SQL files say: run \"make reference\"\n" if $new ne $old;
+	exit;
+}
+open my $out, '>', $reference or die "$reference: $!";
+print $out $new;
