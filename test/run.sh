@@ -85,7 +85,7 @@ run_isolation() {
 # TAP's own closing lines do not count tests by pass and fail: the plan lines do.
 count_tap() {					# count_tap LOG
 	count "$(grep -cE '^ok ' "$1" || true)" "$(grep -cE '^not ok |^Dubious|Parse errors' "$1" || true)"
-	grep -E '^not ok |^#  |Dubious|Parse errors' "$1" || true
+	grep -E "^not ok |^#   (Failed|at |     )|Dubious|Parse errors" "$1" || true
 }
 
 run_pgtap() {
@@ -107,14 +107,15 @@ run_tap() {
 	local name log=$work/tap.log status
 	for name in $(names "$here/tap/t" .pl); do
 		mkdir -p "$work/tap/$name"
-		cp "$here/tap/t/$name.pl" "$work/tap/$name/"
+		# copied, since the server's user may not be able to read the clone
+		cp "$here/tap/t/$name.pl" "$here"/tap/lib/*.pm "$work/tap/$name/"
 		[ "$(id -u)" = 0 ] && chown -R postgres "$work/tap"
 		status=0
 		(
 			cd "$work/tap/$name"
 			run=()
 			[ "$(id -u)" = 0 ] && run=(runuser -u postgres --)
-			"${run[@]}" env PATH="$("$PG_CONFIG" --bindir):$PATH" PERL5LIB="$pgxs/src/test/perl" \
+			"${run[@]}" env PATH="$("$PG_CONFIG" --bindir):$PATH" PERL5LIB="$pgxs/src/test/perl:$work/tap/$name" \
 				PG_REGRESS="$pgxs/src/test/regress/pg_regress" HOME="$work/tap" \
 				TESTDATADIR="$work/tap/$name/tmp_check" TESTLOGDIR="$work/tap/$name/log" \
 				TESTDIR="$work/tap/$name" LC_ALL=C.UTF-8 PG_TEST_TIMEOUT_DEFAULT=60 EQ_LONG="${EQ_LONG:-}" \

@@ -9,6 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use IPC::Run;
 use Test::More;
+use EventQueueCrash;
 
 my $rounds = $ENV{EQ_CRASH_ROUNDS} || ($ENV{EQ_LONG} ? 10 : 2);
 my $leads = $ENV{EQ_CRASH_LEADS} || 60;
@@ -65,20 +66,9 @@ for my $round (1 .. $rounds)
 	$node->poll_query_until('postgres',
 		"SELECT count(*) >= $leads FROM lead WHERE lead_id LIKE '$round-%'")
 	  or die 'no leads came';
-	$node->kill9;
+	kill_server($node);
 	$_->finish for @running;
-	# Backends of the killed postmaster may need a moment to notice; start()
-	# itself can't be tried twice.
-	my $up = 0;
-	for (1 .. 60)
-	{
-		$up = PostgreSQL::Test::Utils::system_log('pg_ctl', '-w', '-D', $node->data_dir,
-			'-l', $node->logfile, 'start') == 0;
-		last if $up;
-		select(undef, undef, undef, 0.5);
-	}
-	$up or die 'the server does not start again';
-	$node->_update_pid(1);
+	start_again($node);
 	is($node->safe_psql('postgres', "SELECT a.position > $highest FROM event_queue.append('mark', '$round', 'mark') a"),
 		't', "round $round: positions go on above those given before");
 	$highest = $node->safe_psql('postgres', 'SELECT event_queue.last_position()');

@@ -12,6 +12,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use IPC::Run;
 use Test::More;
+use EventQueueCrash;
 
 my $wanted = $ENV{EQ_MODEL_APPENDS} || ($ENV{EQ_LONG} ? 500_000 : 100_000);
 my $kills = $ENV{EQ_LONG} ? 20 : 4;
@@ -211,11 +212,7 @@ for my $round (0 .. $kills)
 	{
 		my $by_then = int(($round + 1) * $wanted / ($kills + 1));
 		$node->poll_query_until('postgres', "SELECT count(*) >= $by_then FROM event_queue.event_store") or die;
-		# all at once: backends would work on for a while without a postmaster
-		my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
-		kill 'STOP', $postmaster;
-		kill 'KILL', split(' ', `pgrep -P $postmaster`);
-		$node->kill9;
+		kill_server($node);
 	}
 	else
 	{
@@ -235,16 +232,7 @@ for my $round (0 .. $kills)
 	$_->finish for @writers, @others;
 	take_in(slurp_file($_)) for @files;
 	next if $round == $kills;
-	my $up = 0;
-	for (1 .. 60)
-	{
-		$up = PostgreSQL::Test::Utils::system_log('pg_ctl', '-w', '-D', $node->data_dir,
-			'-l', $node->logfile, 'start') == 0;
-		last if $up;
-		select(undef, undef, undef, 0.5);
-	}
-	$up or die 'the server does not start again';
-	$node->_update_pid(1);
+	start_again($node);
 }
 
 is(join("\n", @complaints[0 .. ($#complaints < 9 ? $#complaints : 9)]), '', 'no session met an error that it must not meet');
