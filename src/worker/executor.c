@@ -298,7 +298,9 @@ clean_session(void)
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	DropAllPreparedStatements();
 	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot()); /* dropping may need one */
 	ResetTempTableNamespace();
+	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
 
