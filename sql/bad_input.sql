@@ -39,7 +39,7 @@ SELECT s, try('SELECT event_queue.' || s) FROM unnest(ARRAY[
 	$$enqueue('q', 'x', priority => 10)$$,
 	$$enqueue('q', 'x', priority => -1)$$,
 	$$enqueue('q', 'x', max_attempts => 0)$$,
-	$$enqueue('q', 'x', backoff => 'linear')$$,
+	$$enqueue('q', 'x', backoff => 'sometimes')$$,
 	$$enqueue('q', 'x', metadata => '[]')$$,
 	$$claim('q', 0)$$,
 	$$claim('q', lease => '-1 s')$$,

@@ -103,7 +103,7 @@ ROLLBACK;
 SELECT count(*) FROM event_queue.claim('limited', 10);
 
 -- What an operator sees.
-SELECT queue, paused, ready, scheduled, leased, stalled, dead, sla_missed
+SELECT queue, paused, depth, dead, sla_missed
 FROM event_queue.queue_status WHERE queue IN ('stall', 'unique', 'limited') ORDER BY queue;
 SELECT enqueued_total, claimed_total, completed_total, failed_total, stalled_total, dead_total
 FROM event_queue.queue_status WHERE queue = 'stall';

@@ -41,5 +41,8 @@
 #define ERRCODE_EQ_NOT_FETCHED			  MAKE_SQLSTATE('E', 'Q', '0', '2', '9')
 #define ERRCODE_EQ_INVALID_CRON			  MAKE_SQLSTATE('E', 'Q', '0', '3', '0')
 #define ERRCODE_EQ_UNKNOWN_TIME_ZONE	  MAKE_SQLSTATE('E', 'Q', '0', '3', '1')
+#define ERRCODE_EQ_UNKNOWN_JOB			  MAKE_SQLSTATE('E', 'Q', '0', '3', '2')
+#define ERRCODE_EQ_JOB_CANCELLED		  MAKE_SQLSTATE('E', 'Q', '0', '3', '3')
+#define ERRCODE_EQ_QUEUE_DRAINING		  MAKE_SQLSTATE('E', 'Q', '0', '3', '4')
 
 #endif /* EQ_ERRORS_H */

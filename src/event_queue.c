@@ -20,7 +20,9 @@
 
 #include "compat.h"
 #include "event_queue.h"
+#include "queue/queue.h"
 #include "store/store.h"
+#include "table/table.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
 
@@ -134,6 +136,7 @@ shared_size(void)
 	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(EqAppender))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_WORKERS, sizeof(EqWorker))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MEMBERS, sizeof(EqMember))));
+	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MARKS, sizeof(EqMark))));
 	return size;
 }
 
@@ -177,6 +180,8 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&db->events_pending, 0);
 			pg_atomic_init_u32(&db->events_wanted, 0);
 			pg_atomic_init_u32(&db->readers_waiting, 0);
+			pg_atomic_init_u32(&db->jobs_awaited, 0);
+			pg_atomic_init_u32(&db->reviews_pending, 0);
 			pg_atomic_init_u32(&db->jobs_pending, 0);
 			pg_atomic_init_u32(&db->look_everywhere, 0);
 			pg_atomic_init_u32(&db->config_generation, 0);
@@ -192,6 +197,10 @@ init_shared_memory(void)
 
 			pg_atomic_init_u32(&slot->key_set, 0);
 			pg_atomic_init_u32(&slot->pending, 0);
+			pg_atomic_init_u32(&slot->waiters, 0);
+			pg_atomic_init_u32(&slot->last_lane, 0);
+			pg_atomic_init_u64(&slot->mark_generation, 0);
+			pg_atomic_init_u64(&slot->living, 0);
 			for (int c = 0; c < EQ_COUNTERS; c++)
 				pg_atomic_init_u64(&slot->counters[c], 0);
 		}
@@ -202,11 +211,20 @@ init_shared_memory(void)
 		{
 			pg_atomic_init_u64(&eq_shared->appenders[i].lowest_position, 0);
 			pg_atomic_init_u32(&eq_shared->appenders[i].reader_waits, 0);
+			pg_atomic_init_u32(&eq_shared->appenders[i].waits_for_queue, 0);
+			pg_atomic_init_u32(&eq_shared->appenders[i].awaits_job, 0);
 		}
 
 		eq_shared->workers = (EqWorker *) next;
 		next += MAXALIGN(EQ_MAX_WORKERS * sizeof(EqWorker));
 		eq_shared->members = (EqMember *) next;
+		next += MAXALIGN(EQ_MAX_MEMBERS * sizeof(EqMember));
+		eq_shared->marks = (EqMark *) next;
+		for (int i = 0; i < EQ_MAX_MARKS; i++)
+		{
+			SpinLockInit(&eq_shared->marks[i].mutex);
+			pg_atomic_init_u32(&eq_shared->marks[i].key_set, 0);
+		}
 		for (int i = 0; i < EQ_MAX_WORKERS; i++)
 		{
 			EqWorker *worker = &eq_shared->workers[i];
@@ -294,6 +312,9 @@ xact_callback(XactEvent event, void *arg)
 {
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+			eq_durability_before_commit();
+			break;
 		case XACT_EVENT_PRE_PREPARE:
 			/* The session, and with it the slot, may be gone before COMMIT PREPARED. */
 			if (eq_has_open_append())
@@ -305,6 +326,8 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
+			eq_durability_after_xact();
+			eq_marks_at_commit();
 			/* Before the watermark may pass: who sees the events must know the rules. */
 			eq_wake_at_commit();
 			if (eq_release_positions())
@@ -312,6 +335,8 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
+			eq_durability_after_xact();
+			eq_forget_marks();
 			eq_forget_wakes();
 			break;
 		case XACT_EVENT_ABORT:
@@ -319,6 +344,8 @@ xact_callback(XactEvent event, void *arg)
 			/* Others' events may have waited below the watermark for this one. */
 			if (eq_release_positions())
 				events_moved();
+			eq_durability_after_xact();
+			eq_forget_marks();
 			eq_forget_wakes();
 			break;
 		default:

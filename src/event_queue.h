@@ -64,6 +64,8 @@ typedef struct EqDatabase
 	pg_atomic_uint32 events_pending;	/* events were appended or freed */
 	pg_atomic_uint32 events_wanted;		/* and the scheduler reads them */
 	pg_atomic_uint32 readers_waiting;	/* some session sleeps; store/wait.c */
+	pg_atomic_uint32 jobs_awaited;		/* some session sleeps in await_job */
+	pg_atomic_uint32 reviews_pending;	/* job_review has rows */
 	pg_atomic_uint32 jobs_pending;		/* some queue's pending flag is up */
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
 	pg_atomic_uint32 config_generation; /* configuration changed */
@@ -83,6 +85,7 @@ typedef enum EqCounter
 	EQ_COUNT_RELEASED,
 	EQ_COUNT_STALLED,
 	EQ_COUNT_DEAD,
+	EQ_COUNT_CANCELLED,
 	EQ_COUNT_LATE,	  /* completed past the SLA */
 	EQ_COUNT_WAIT_US, /* sum from due to claimed, microseconds */
 	EQ_COUNT_RUN_US,  /* sum from claimed to completed */
@@ -100,16 +103,43 @@ typedef struct EqWakeSlot
 	pg_atomic_uint32 key_set;
 	Oid dboid;
 	int32 id;
-	pg_atomic_uint32 pending; /* something to do or to say */
+	pg_atomic_uint32 pending;		  /* something to do or to say */
+	pg_atomic_uint32 waiters;		  /* sessions that sleep in claim_wait */
+	pg_atomic_uint32 last_lane;		  /* of a fair queue: whose turn it was */
+	pg_atomic_uint64 mark_generation; /* see queue/mark.c */
+	pg_atomic_uint64 living;		  /* jobs in the table; see observe/counters.c */
 	pg_atomic_uint64 counters[EQ_COUNTERS];
 } EqWakeSlot;
+
+/* A place in the order of one priority of one lane of one queue. */
+typedef struct EqPlace
+{
+	int64 run_at;
+	int64 job_id;
+} EqPlace;
+
+/* Nothing below the place can be claimed; see queue/mark.c. */
+typedef struct EqMark
+{
+	slock_t mutex; /* of place */
+	pg_atomic_uint32 key_set;
+	Oid dboid; /* InvalidOid: free again */
+	int32 queue_id;
+	int32 lane;
+	int32 priority;
+	EqPlace place;
+} EqMark;
+
+#define EQ_MAX_MARKS 8192
 
 /* One per backend: the lowest position its open transaction took; 0: none. */
 typedef struct EqAppender
 {
 	pg_atomic_uint64 lowest_position;
-	pg_atomic_uint32 reader_waits; /* sleeps in wait_for_events */
-	Oid dboid;					   /* written before lowest_position */
+	pg_atomic_uint32 reader_waits;	  /* sleeps in wait_for_events */
+	pg_atomic_uint32 waits_for_queue; /* sleeps in claim_wait: wake slot + 1 */
+	pg_atomic_uint32 awaits_job;	  /* sleeps in await_job */
+	Oid dboid;						  /* written before lowest_position */
 	int pid;
 } EqAppender;
 
@@ -165,11 +195,15 @@ typedef struct EqShared
 	EqAppender *appenders;	/* max_appenders */
 	EqWorker *workers;		/* EQ_MAX_WORKERS */
 	EqMember *members;		/* EQ_MAX_MEMBERS */
+	EqMark *marks;			/* EQ_MAX_MARKS */
 } EqShared;
 
 extern EqShared *eq_shared;
 
 extern EqDatabase *eq_database(void);
 extern EqDatabase *eq_find_database(Oid dboid);
+
+/* observe/counters.c, for the scheduler */
+extern void eq_count_living_jobs(void);
 
 #endif /* EQ_EVENT_QUEUE_H */

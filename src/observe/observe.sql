@@ -1,6 +1,7 @@
 /*
- * observe.sql: what an operator sees.  Counters live in shared memory and
- * start at zero with the server; depths are counted from the job table.
+ * observe.sql: what an operator sees.  Nothing here counts jobs: counters live in
+ * shared memory, follow commits, and but for depth start at zero with the server;
+ * ages are read at the front of the index that claims walk.
  */
 
 /*
@@ -9,36 +10,133 @@
 CREATE FUNCTION queue_counters(
 	OUT queue_id int, OUT enqueued bigint, OUT claimed bigint, OUT completed bigint,
 	OUT failed bigint, OUT released bigint, OUT stalled bigint, OUT dead bigint,
-	OUT late bigint, OUT wait_ms float8, OUT run_ms float8)
+	OUT cancelled bigint, OUT late bigint, OUT wait_ms float8, OUT run_ms float8)
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_queue_counters';
 COMMENT ON FUNCTION queue_counters() IS
-'Per queue, since the server started: jobs enqueued, claimed, completed, failed, released, stalled, dead, completed past the SLA, and the summed wait and run times in milliseconds.';
+'Per queue, since the server started: jobs enqueued, claimed, completed, failed, released, stalled, dead, cancelled, completed past the SLA, and the summed wait and run times in milliseconds.';
+
+/*
+ * queue_depth: how many jobs a queue has, and when the first one of those that
+ * can be claimed came due.
+ */
+CREATE FUNCTION queue_depth(queue_id int, OUT depth bigint, OUT oldest_ready timestamptz)
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_depth';
+COMMENT ON FUNCTION queue_depth(int) IS
+'How many jobs a queue has (a counter), and when the first one that can be claimed came due.';
 
 CREATE VIEW queue_status WITH (security_invoker = true) AS
-	SELECT q.name AS queue, q.paused,
-		coalesce(d.ready, 0) AS ready, coalesce(d.scheduled, 0) AS scheduled,
-		coalesce(d.leased, 0) AS leased, coalesce(d.stalled, 0) AS stalled,
+	SELECT q.name AS queue, q.paused, q.draining, d.depth,
 		(SELECT count(*) FROM event_queue.dead_letter l WHERE l.queue_id = q.queue_id) AS dead,
-		d.oldest_ready_age, q.sla,
-		coalesce(d.oldest_ready_age > q.sla, false) AS sla_missed,
+		clock_timestamp() - d.oldest_ready AS oldest_ready_age, q.sla,
+		coalesce(clock_timestamp() - d.oldest_ready > q.sla, false) AS sla_missed,
 		coalesce(c.enqueued, 0) AS enqueued_total, coalesce(c.claimed, 0) AS claimed_total,
 		coalesce(c.completed, 0) AS completed_total, coalesce(c.failed, 0) AS failed_total,
 		coalesce(c.stalled, 0) AS stalled_total, coalesce(c.dead, 0) AS dead_total,
-		coalesce(c.late, 0) AS late_total,
+		coalesce(c.cancelled, 0) AS cancelled_total, coalesce(c.late, 0) AS late_total,
 		c.wait_ms / nullif(c.claimed, 0) AS avg_wait_ms, c.run_ms / nullif(c.completed, 0) AS avg_run_ms
 	FROM event_queue.queue q
-	LEFT JOIN (
-		SELECT j.queue_id,
-			count(*) FILTER (WHERE j.leased_until IS NULL AND j.run_at <= clock_timestamp()) AS ready,
-			count(*) FILTER (WHERE j.leased_until IS NULL AND j.run_at > clock_timestamp()) AS scheduled,
-			count(*) FILTER (WHERE j.leased_until > clock_timestamp()) AS leased,
-			count(*) FILTER (WHERE j.leased_until <= clock_timestamp()) AS stalled,
-			clock_timestamp() - min(j.run_at) FILTER (WHERE j.leased_until IS NULL AND j.run_at <= clock_timestamp()) AS oldest_ready_age
-		FROM event_queue.job j GROUP BY j.queue_id) d USING (queue_id)
+	CROSS JOIN LATERAL event_queue.queue_depth(q.queue_id) d
 	LEFT JOIN event_queue.queue_counters() c USING (queue_id);
 COMMENT ON VIEW queue_status IS
-'Per queue: depth by state, age of the oldest ready job, SLA, and totals since the server started.';
+'Per queue: depth, age of the oldest ready job, SLA, and totals since the server started.';
+
+CREATE VIEW queue_depths WITH (security_invoker = true) AS
+	SELECT j.queue, j.state, count(*) AS jobs FROM event_queue.jobs j GROUP BY 1, 2;
+COMMENT ON VIEW queue_depths IS 'Jobs of each queue by state, counted one by one: for people, not for dashboards.';
+
+/*
+ * explain_job: why a job is not running.
+ * Result: a row for each reason, until when it holds if that is known, and what to
+ * look at; one that says how it stands if there is none.
+ */
+CREATE FUNCTION explain_job(job_id bigint, OUT reason text, OUT until timestamptz, OUT detail text)
+RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	j event_queue.job;
+	q event_queue.queue;
+	other record;
+	n bigint := 0;
+BEGIN
+	SELECT x.* INTO j FROM event_queue.job x WHERE x.job_id = $1 AND event_queue.tenant_visible(x.tenant_id);
+	IF NOT FOUND THEN
+		RETURN QUERY
+		SELECT 'dead letter', NULL::timestamptz, format('%s, died at %s: %s', d.reason, d.died_at, d.errors -> -1 ->> 'message')
+		FROM event_queue.dead_letter d WHERE d.job_id = $1 AND event_queue.tenant_visible(d.tenant_id)
+		UNION ALL
+		SELECT 'completed', NULL, format('at %s by %s', h.completed_at, h.leased_by)
+		FROM event_queue.job_history h WHERE h.job_id = $1 AND event_queue.tenant_visible(h.tenant_id);
+		IF NOT FOUND THEN
+			RETURN QUERY SELECT 'not there', NULL::timestamptz, 'finished and not kept, cancelled, purged, or never enqueued';
+		END IF;
+		RETURN;
+	END IF;
+	SELECT x.* INTO q FROM event_queue.queue x WHERE x.queue_id = j.queue_id;
+	IF j.leased_until > clock_timestamp() THEN
+		RETURN QUERY SELECT CASE WHEN j.cancel THEN 'running, cancel requested' ELSE 'running' END, j.leased_until,
+			format('leased by %s since %s, attempt %s', j.leased_by, j.claimed_at, j.failures + 1);
+		RETURN;
+	END IF;
+	IF j.leased_until IS NOT NULL THEN
+		RETURN QUERY SELECT 'stalled', NULL::timestamptz, format('lease of %s ran out at %s; it is claimed again', j.leased_by, j.leased_until);
+		n := n + 1;
+	END IF;
+	IF q.paused THEN
+		RETURN QUERY SELECT 'queue paused', NULL::timestamptz, format('event_queue.resume_queue(%L)', q.name);
+		n := n + 1;
+	END IF;
+	IF j.run_at > clock_timestamp() THEN
+		RETURN QUERY SELECT CASE WHEN j.failures > 0 THEN 'waits for its next attempt' ELSE 'delayed' END, j.run_at,
+			CASE WHEN j.failures > 0 THEN format('after failure %s: %s', j.failures, j.errors -> -1 ->> 'message') END;
+		n := n + 1;
+	END IF;
+	IF j.blocked = 2 THEN
+		RETURN QUERY
+		SELECT 'waits for a job that it depends on', NULL::timestamptz,
+			format('job %s (%s): %s', d.depends_on, d.name, coalesce(
+				(SELECT s.state FROM event_queue.jobs s WHERE s.job_id = d.depends_on),
+				(SELECT 'dead letter' FROM event_queue.dead_letter l WHERE l.job_id = d.depends_on), 'finished'))
+		FROM event_queue.job_dependency d WHERE d.job_id = $1 AND d.completed_at IS NULL ORDER BY d.depends_on LIMIT 10;
+		n := n + 1;
+	ELSIF j.blocked = 1 THEN
+		RETURN QUERY
+		SELECT 'group busy', o.leased_until, format('job %s of group %s%s', o.job_id, o.group_key,
+			CASE WHEN o.leased_until > clock_timestamp() THEN ', leased by ' || o.leased_by
+				 WHEN o.run_at > clock_timestamp() THEN format(', due at %s', o.run_at) ELSE ', ready' END)
+		FROM event_queue.job o
+		WHERE o.queue_id = j.queue_id AND o.tenant_id = j.tenant_id AND o.group_key = j.group_key AND o.blocked = 0
+		ORDER BY o.job_id LIMIT 10;
+		IF NOT FOUND THEN
+			RETURN QUERY SELECT 'group about to go on', NULL::timestamptz, 'the scheduler has not yet looked at it';
+		END IF;
+		n := n + 1;
+	END IF;
+	SELECT l.tokens + extract(epoch FROM clock_timestamp() - l.refilled_at) * q.rate_limit
+			/ extract(epoch FROM q.rate_interval) AS tokens,
+		(SELECT count(*) FROM event_queue.queue_active a WHERE a.queue_id = q.queue_id AND a.leased_until > clock_timestamp()) AS active
+	INTO other FROM event_queue.queue_limit l WHERE l.queue_id = q.queue_id;
+	IF FOUND AND q.rate_limit IS NOT NULL AND other.tokens < 1 THEN
+		RETURN QUERY SELECT 'rate limited', clock_timestamp() + (1 - other.tokens) * q.rate_interval / q.rate_limit,
+			format('%s claims in %s', q.rate_limit, q.rate_interval);
+		n := n + 1;
+	END IF;
+	IF FOUND AND other.active >= q.max_concurrency THEN
+		RETURN QUERY SELECT 'max_concurrency reached', NULL::timestamptz, format('%s jobs of the queue are leased', other.active);
+		n := n + 1;
+	END IF;
+	IF n = 0 THEN
+		RETURN QUERY SELECT 'ready', NULL::timestamptz, concat_ws('; ',
+			format('the first of its queue has been due for %s', clock_timestamp() -
+				(SELECT d.oldest_ready FROM event_queue.queue_depth(q.queue_id) d)),
+			CASE WHEN NOT EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id AND h.job_name IN (j.name, '*'))
+				THEN 'no handler inside the database: it waits for an outside worker' END);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION explain_job(bigint) IS
+'Why a job is not running: paused, delayed until, group busy with, waits for, rate limited until, ready, ...';
 
 /*
  * workers: the extension's background processes in this database.
@@ -71,7 +169,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 							  FROM event_queue.rule r WHERE r.enabled) LIMIT 10000) behind
 	UNION ALL
 	SELECT 'queue ' || s.queue, NOT s.sla_missed AND s.dead = 0,
-		format('%s ready, %s dead, oldest ready %s', s.ready, s.dead, coalesce(s.oldest_ready_age::text, 'none'))
+		format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce(s.oldest_ready_age::text, 'none'))
 	FROM event_queue.queue_status s
 $$;
 COMMENT ON FUNCTION health() IS

@@ -1,13 +1,17 @@
 /*
  * claim.c: leases jobs that are due.
  *
- * Walks the index job_order (queue, priority, run_at, id) from the front, so
- * that order needs no sort; at the first job of a priority that is not due yet
- * it starts again at the next priority, so that future jobs are never walked
- * over.  Each candidate is locked with LockWaitSkip: a row that another session
- * is changing is skipped, never waited for.  Once locked, the row is the newest
+ * Walks the index job_order (queue, lane, priority, run_at, id) from the front,
+ * so that order needs no sort.  A segment is one priority of one lane: its walk
+ * begins at the segment's ready mark (mark.c) and ends at the first job that is
+ * not due yet, so that neither finished nor future jobs are walked over.  In a
+ * fair queue each tenant has a lane, and lanes take turns.
+ *
+ * Each candidate is locked with LockWaitSkip: a row that another session is
+ * changing is skipped, never waited for.  Once locked, the row is the newest
  * version and ours, and the lease is written to columns that no index has: a
- * HOT update.
+ * HOT update.  The token of the lease carries the place of the row, so that
+ * settling the job needs no index search.
  *
  * The snapshot is a fresh one at every isolation level: a claim wants the jobs
  * that are there now.
@@ -39,6 +43,7 @@
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_claim_sql);
+PG_FUNCTION_INFO_V1(eq_complete_and_claim);
 
 #define MAX_CLAIM 10000
 
@@ -47,50 +52,161 @@ typedef struct Walk
 {
 	EqScan scan;
 	const EqQueue *queue;
-	TimestampTz now;
+	EqWakeSlot *slot;
+	uint64 generation; /* of the marks, from before the snapshot */
+	TimestampTz now;   /* likewise */
+	bool raises;	   /* marks may be raised */
+	bool from_start;   /* marks are not heeded */
+
+	/* The segment. */
+	bool in_segment;
+	int32 lane;
+	int32 priority;
+	EqMark *mark;
+	EqPlace begin;	 /* the mark, as the walk began */
+	EqPlace place;	 /* of the present job */
+	bool kept;		 /* a job that the mark must not leave behind was met */
+	EqPlace kept_at; /* the first one */
+
+	/* Where the next segment is looked for, and in which lanes. */
+	int32 next_lane;
+	int32 next_priority;
+	int32 end_lane;
 } Walk;
 
-/* Starts at the first job of the first priority that is at least this. */
 static void
-walk_from(Walk *walk, int priority)
+walk_begin(Walk *walk, Relation jobs, const EqQueue *queue, Snapshot *snapshot,
+		   bool raises)
 {
-	ScanKeyData keys[2];
-
-	eq_scan_key(&walk->scan, &keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->queue->queue_id));
-	eq_scan_key(&walk->scan, &keys[1], 2, BTGreaterEqualStrategyNumber, F_INT2GE,
-				Int16GetDatum(priority));
-	eq_scan_start(&walk->scan, keys, 2);
+	memset(walk, 0, sizeof(Walk));
+	walk->queue = queue;
+	walk->slot = eq_wake_slot(queue->queue_id);
+	walk->raises = raises && walk->slot != NULL;
+	if (walk->slot)
+		walk->generation = pg_atomic_read_u64(&walk->slot->mark_generation);
+	walk->now = GetCurrentTimestamp();
+	pg_memory_barrier();
+	*snapshot = RegisterSnapshot(GetLatestSnapshot());
+	eq_scan_begin(&walk->scan, jobs, eq_relation_oid(EQ_JOB_ORDER), *snapshot, 4);
+	walk->scan.desc->xs_want_itup = true;
+	walk->end_lane = PG_INT32_MAX;
 }
 
-static void
-walk_begin(Walk *walk, Relation jobs, const EqQueue *queue, Snapshot snapshot,
-		   TimestampTz now)
+static Datum
+entry_column(Walk *walk, IndexTuple entry, int column)
 {
-	walk->queue = queue;
-	walk->now = now;
-	eq_scan_begin(&walk->scan, jobs, eq_relation_oid(EQ_JOB_ORDER), snapshot, 2);
-	walk_from(walk, EQ_PRIORITY_FIRST);
+	bool isnull;
+
+	return index_getattr(entry, column, walk->scan.desc->xs_itupdesc, &isnull);
+}
+
+/* Begins the next segment that has entries; false if there is none. */
+static bool
+enter_segment(Walk *walk)
+{
+	ScanKeyData keys[4];
+	ScanKeyData members[2];
+	IndexTuple entry;
+
+	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->queue->queue_id));
+	eq_scan_row_key(&walk->scan, &keys[1], members, ORDER_LANE, F_BTINT4CMP,
+					Int32GetDatum(walk->next_lane), F_BTINT2CMP,
+					Int16GetDatum(walk->next_priority));
+	eq_scan_start(&walk->scan, keys, 2);
+	entry = eq_scan_next_entry(&walk->scan);
+	if (entry == NULL)
+		return false;
+	walk->lane = DatumGetInt32(entry_column(walk, entry, ORDER_LANE));
+	if (walk->lane > walk->end_lane)
+		return false;
+	walk->priority = DatumGetInt16(entry_column(walk, entry, ORDER_PRIORITY));
+	walk->mark = eq_mark_read(walk->queue->queue_id, walk->lane, walk->priority,
+							  &walk->begin);
+	walk->kept = false;
+	walk->in_segment = true;
+
+	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->lane));
+	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
+				F_INT2EQ, Int16GetDatum(walk->priority));
+	if (walk->from_start)
+	{
+		eq_scan_start(&walk->scan, keys, 3);
+		return true;
+	}
+	eq_scan_row_key(&walk->scan, &keys[3], members, ORDER_RUN_AT, F_TIMESTAMP_CMP,
+					TimestampTzGetDatum(walk->begin.run_at), F_BTINT8CMP,
+					Int64GetDatum(walk->begin.job_id));
+	eq_scan_start(&walk->scan, keys, 4);
+	return true;
+}
+
+/* All jobs before the kept one, or the present place, are left behind. */
+static void
+leave_segment(Walk *walk, EqPlace place)
+{
+	walk->in_segment = false;
+	if (walk->raises && walk->mark)
+		eq_mark_raise(walk->mark, walk->slot, walk->generation,
+					  walk->kept ? walk->kept_at : place, walk->now);
+}
+
+/* The present job must stay above the mark. */
+static void
+walk_keep(Walk *walk)
+{
+	if (!walk->kept)
+		walk->kept_at = walk->place;
+	walk->kept = true;
 }
 
 /* The next job that is due; its row is in walk->scan.slot. */
 static bool
 walk_next(Walk *walk)
 {
-	TupleTableSlot *slot = walk->scan.slot;
+	IndexTuple entry;
 
-	while (eq_scan_next(&walk->scan, ForwardScanDirection))
+	for (;;)
 	{
-		bool isnull;
-		TimestampTz run_at = DatumGetTimestampTz(
-			slot_getattr(slot, JOB_RUN_AT, &isnull));
-
-		if (run_at <= walk->now)
-			return true;
-		walk_from(walk,
-				  DatumGetInt16(slot_getattr(slot, JOB_PRIORITY, &isnull)) + 1);
+		if (!walk->in_segment && !enter_segment(walk))
+			return false;
+		while ((entry = eq_scan_next_entry(&walk->scan)) != NULL)
+		{
+			walk->place.run_at = DatumGetTimestampTz(
+				entry_column(walk, entry, ORDER_RUN_AT));
+			walk->place.job_id = DatumGetInt64(
+				entry_column(walk, entry, ORDER_JOB_ID));
+			if (walk->place.run_at > walk->now)
+				break;
+			if (eq_scan_fetch(&walk->scan))
+				return true;
+		}
+		if (entry == NULL)
+			walk->place.run_at = walk->now;
+		walk->next_lane = walk->lane;
+		walk->next_priority = walk->priority + 1;
+		leave_segment(walk, walk->place);
 	}
-	return false;
+}
+
+/* Goes on at the front of this lane, as far as the other one. */
+static void
+walk_lanes(Walk *walk, int32 from, int32 to)
+{
+	if (walk->in_segment)
+		leave_segment(walk, walk->place);
+	walk->next_lane = from;
+	walk->next_priority = 0;
+	walk->end_lane = to;
+}
+
+static void
+walk_end(Walk *walk)
+{
+	if (walk->in_segment)
+		leave_segment(walk, walk->place);
+	eq_scan_end(&walk->scan);
 }
 
 /* Does another worker hold the job? */
@@ -127,42 +243,92 @@ is_wanted(const EqClaim *claim, TupleTableSlot *slot)
 	return true;
 }
 
+static char *
+text_or_null(TupleTableSlot *slot, int column)
+{
+	return slot->tts_isnull[column - 1]
+			   ? NULL
+			   : TextDatumGetCString(slot->tts_values[column - 1]);
+}
+
 /* Copies what the worker is told out of the row, before the row is changed. */
 static void
 fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 {
 	Datum *values = slot->tts_values;
+	bool *isnull = slot->tts_isnull;
 
 	job->job_id = DatumGetInt64(values[JOB_ID - 1]);
 	job->name = TextDatumGetCString(values[JOB_NAME - 1]);
 	job->tenant = TextDatumGetCString(values[JOB_TENANT - 1]);
+	job->group_key = text_or_null(slot, JOB_GROUP_KEY);
 	job->payload = DatumGetJsonbPCopy(values[JOB_PAYLOAD - 1]);
-	job->metadata = DatumGetJsonbPCopy(values[JOB_METADATA - 1]);
+	job->metadata = isnull[JOB_METADATA - 1]
+						? eq_empty_object()
+						: DatumGetJsonbPCopy(values[JOB_METADATA - 1]);
 	job->failures = DatumGetInt32(values[JOB_FAILURES - 1]);
 	job->stalled = DatumGetInt32(values[JOB_STALLED - 1]);
-	job->max_attempts = slot->tts_isnull[JOB_MAX_ATTEMPTS - 1]
+	job->max_attempts = isnull[JOB_MAX_ATTEMPTS - 1]
 							? queue->max_attempts
 							: DatumGetInt32(values[JOB_MAX_ATTEMPTS - 1]);
 	job->priority = DatumGetInt16(values[JOB_PRIORITY - 1]);
 	job->created_at = DatumGetTimestampTz(values[JOB_CREATED_AT - 1]);
 	job->run_at = DatumGetTimestampTz(values[JOB_RUN_AT - 1]);
+	job->time_limit = isnull[JOB_TIME_LIMIT - 1] ? 0
+												 : eq_interval_us(DatumGetIntervalP(
+													   values[JOB_TIME_LIMIT - 1]));
 }
+
+/*
+ * A token is used once: 74 random bits of the claim, and the place of the row
+ * (block and offset) to which the index entries point.
+ */
+static void
+make_token(pg_uuid_t *token, const uint8 *random, ItemPointer root)
+{
+	BlockNumber block = ItemPointerGetBlockNumber(root);
+	OffsetNumber offset = ItemPointerGetOffsetNumber(root);
+
+	memcpy(token->data, &block, 4);
+	memcpy(token->data + 4, &offset, 2);
+	memcpy(token->data + 6, random, 10);
+	token->data[6] = 0x80 | (token->data[6] & 0x0f);
+	token->data[8] = 0x80 | (token->data[8] & 0x3f);
+}
+
+void
+eq_token_place(const pg_uuid_t *token, ItemPointer root)
+{
+	BlockNumber block;
+	OffsetNumber offset;
+
+	memcpy(&block, token->data, 4);
+	memcpy(&offset, token->data + 4, 2);
+	ItemPointerSet(root, block, offset);
+}
+
+/* What all leases of one call share. */
+typedef struct Lease
+{
+	uint8 random[10];
+	Datum worker;
+	int64 length;
+} Lease;
 
 /* Writes the lease into the locked row. */
 static void
-lease_job(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
-		  const EqClaim *claim, TimestampTz now, bool was_stalled, EqClaimedJob *job)
+lease_job(EqTable *jobs, TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
+		  const Lease *lease, bool was_stalled, EqClaimedJob *job)
 {
 	Datum values[JOB_COLUMNS];
 	bool nulls[JOB_COLUMNS];
+	int64 length = lease->length;
 
 	fill_job(job, claim->queue, slot);
-	if (!pg_strong_random(job->token.data, UUID_LEN))
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
-						errmsg("could not generate a lease token")));
-	job->token.data[6] = 0x40 | (job->token.data[6] & 0x0f);
-	job->token.data[8] = 0x80 | (job->token.data[8] & 0x3f);
-	job->leased_until = now + (claim->lease ? claim->lease : claim->queue->lease);
+	make_token(&job->token, lease->random, &walk->scan.root);
+	if (job->time_limit > 0)
+		length = Min(length, job->time_limit);
+	job->leased_until = walk->now + length;
 	if (was_stalled)
 		job->stalled++;
 
@@ -173,14 +339,21 @@ lease_job(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
 	nulls[JOB_LEASE_TOKEN - 1] = false;
 	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(job->leased_until);
 	nulls[JOB_LEASED_UNTIL - 1] = false;
-	values[JOB_LEASED_BY - 1] = CStringGetTextDatum(claim->worker);
+	values[JOB_CLAIMED_AT - 1] = TimestampTzGetDatum(walk->now);
+	nulls[JOB_CLAIMED_AT - 1] = false;
+	values[JOB_LEASE_PID - 1] = Int32GetDatum(MyProcPid);
+	nulls[JOB_LEASE_PID - 1] = !claim->session_bound;
+	values[JOB_LEASED_BY - 1] = lease->worker;
 	nulls[JOB_LEASED_BY - 1] = false;
-	eq_table_update(jobs, slot, snapshot, values, nulls);
+	if (DatumGetBool(values[JOB_UNIQUE_UNTIL_CLAIM - 1]))
+		nulls[JOB_UNIQUE_KEY - 1] = true;
+	eq_table_update(jobs, slot, walk->scan.desc->xs_snapshot, values, nulls);
 
 	eq_count(claim->queue->queue_id, EQ_COUNT_CLAIMED, 1);
 	if (was_stalled)
 		eq_count(claim->queue->queue_id, EQ_COUNT_STALLED, 1);
-	eq_count(claim->queue->queue_id, EQ_COUNT_WAIT_US, Max(now - job->run_at, 0));
+	eq_count(claim->queue->queue_id, EQ_COUNT_WAIT_US,
+			 Max(walk->now - job->run_at, 0));
 }
 
 /* The lease ran out once too often. */
@@ -190,13 +363,115 @@ bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled
 	int failures = DatumGetInt32(slot->tts_values[JOB_FAILURES - 1]);
 	Jsonb *errors;
 
-	errors = eq_add_error(
-		DatumGetJsonbP(slot->tts_values[JOB_ERRORS - 1]), failures + 1,
-		slot->tts_isnull[JOB_LEASED_BY - 1]
-			? NULL
-			: TextDatumGetCString(slot->tts_values[JOB_LEASED_BY - 1]),
-		NULL, "job stalled more often than max_stalled allows", NULL);
+	errors = eq_add_error(slot, failures + 1, NULL,
+						  "job stalled more often than max_stalled allows", NULL);
 	eq_bury(jobs, slot, snapshot, "stalled", errors, failures, stalled);
+}
+
+/* The job's key was claimed too often: not before this time. */
+static void
+postpone(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, TimestampTz until)
+{
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
+
+	memcpy(values, slot->tts_values, sizeof(values));
+	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
+	values[JOB_RUN_AT - 1] = TimestampTzGetDatum(until);
+	eq_table_update(jobs, slot, snapshot, values, nulls);
+	eq_wake_queue(DatumGetInt32(values[JOB_QUEUE - 1]));
+}
+
+/* Tries to lease the job that the walk is at; true if it did. */
+static bool
+take_job(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
+		 const Lease *lease)
+{
+	Snapshot snapshot = walk->scan.desc->xs_snapshot;
+	TM_FailureData failure;
+	bool stalled;
+	int stalls;
+	bool taken = false;
+
+	if (is_leased(walk->scan.slot, walk->now, &stalled))
+		return false;
+	walk_keep(walk);
+	if (!is_wanted(claim, walk->scan.slot))
+		return false;
+	if (table_tuple_lock(jobs->rel, &walk->scan.slot->tts_tid, snapshot, locked,
+						 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+						 LockWaitSkip, 0, &failure) != TM_Ok)
+		return false; /* someone else has it */
+
+	slot_getallattrs(locked);
+	stalls = DatumGetInt32(locked->tts_values[JOB_STALLED - 1]) + (stalled ? 1 : 0);
+	if (stalled && stalls > claim->queue->max_stalled)
+		bury_stalled(jobs, locked, snapshot, stalls);
+	else
+	{
+		TimestampTz until = 0;
+
+		if (claim->queue->group_rate_limit > 0 &&
+			!locked->tts_isnull[JOB_GROUP_KEY - 1])
+			until = eq_use_group_rate(claim->queue, text_or_null(locked, JOB_TENANT),
+									  text_or_null(locked, JOB_GROUP_KEY));
+		if (until != 0)
+			postpone(jobs, locked, snapshot, until);
+		else
+		{
+			lease_job(jobs, locked, walk, claim, lease, stalled,
+					  &claim->jobs[claim->n_jobs++]);
+			taken = true;
+		}
+	}
+	ExecClearTuple(locked);
+	return taken;
+}
+
+/*
+ * In rounds from the lane after the one that was last: each has a turn, which is
+ * one job, or of a large claim a tenth.
+ */
+static void
+take_fairly(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
+			int limit, const Lease *lease)
+{
+	int32 start = 0;
+	int turn = Max(1, limit / 10);
+	int taken;
+
+	if (walk->slot)
+		start = (pg_atomic_read_u32(&walk->slot->last_lane) + 1) & PG_INT32_MAX;
+	do
+	{
+		taken = 0;
+		for (int half = 0; half < 2 && claim->n_jobs < limit; half++)
+		{
+			int32 lane = -1;
+			int in_turn = 0;
+
+			if (half == 1 && start == 0)
+				break;
+			walk_lanes(walk, half == 0 ? start : 0,
+					   half == 0 ? PG_INT32_MAX : start - 1);
+			while (claim->n_jobs < limit && walk_next(walk))
+			{
+				if (walk->lane != lane)
+					in_turn = 0;
+				lane = walk->lane;
+				if (!take_job(jobs, locked, walk, claim, lease))
+					continue;
+				taken++;
+				if (walk->slot)
+					pg_atomic_write_u32(&walk->slot->last_lane, lane);
+				if (++in_turn < turn)
+					continue;
+				if (lane == PG_INT32_MAX)
+					break;
+				walk_lanes(walk, lane + 1, walk->end_lane);
+			}
+		}
+	} while (taken > 0 && claim->n_jobs < limit);
 }
 
 /*
@@ -207,9 +482,9 @@ eq_claim(EqClaim *claim)
 {
 	EqTable jobs;
 	Walk walk;
+	Lease lease;
 	Snapshot snapshot;
 	TupleTableSlot *locked;
-	TimestampTz now = GetCurrentTimestamp();
 	int limit = claim->limit;
 
 	claim->n_jobs = 0;
@@ -217,115 +492,171 @@ eq_claim(EqClaim *claim)
 	claim->retry_at = 0;
 	if (claim->queue->paused)
 		return;
+	eq_weak_writes_begin();
 	if (eq_queue_is_limited(claim->queue))
+		limit = eq_reserve_claims(claim->queue, limit, GetCurrentTimestamp(),
+								  &claim->retry_at);
+	if (limit == 0)
 	{
-		limit = eq_reserve_claims(claim->queue, limit, now, &claim->retry_at);
-		if (limit == 0)
-			return;
+		eq_weak_writes_end();
+		return;
 	}
 	claim->jobs = palloc(limit * sizeof(EqClaimedJob));
+	if (!pg_strong_random(lease.random, sizeof(lease.random)))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("could not generate a lease token")));
+	lease.worker = CStringGetTextDatum(claim->worker);
+	lease.length = claim->lease ? claim->lease : claim->queue->lease;
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	locked = table_slot_create(jobs.rel, NULL);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	walk_begin(&walk, jobs.rel, claim->queue, snapshot, now);
-	while (claim->n_jobs < limit && walk_next(&walk))
+	walk_begin(&walk, jobs.rel, claim->queue, &snapshot, true);
+	if (claim->queue->fair)
+		take_fairly(&jobs, locked, &walk, claim, limit, &lease);
+	else
 	{
-		TM_FailureData failure;
-		bool stalled;
-		int stalls;
-
-		if (is_leased(walk.scan.slot, now, &stalled) ||
-			!is_wanted(claim, walk.scan.slot))
-			continue;
-		if (table_tuple_lock(jobs.rel, &walk.scan.slot->tts_tid, snapshot, locked,
-							 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
-							 LockWaitSkip, 0, &failure) != TM_Ok)
-			continue; /* someone else has it */
-
-		slot_getallattrs(locked);
-		stalls = DatumGetInt32(locked->tts_values[JOB_STALLED - 1]) +
-				 (stalled ? 1 : 0);
-		if (stalled && stalls > claim->queue->max_stalled)
-			bury_stalled(&jobs, locked, snapshot, stalls);
-		else
-			lease_job(&jobs, locked, snapshot, claim, now, stalled,
-					  &claim->jobs[claim->n_jobs++]);
-		ExecClearTuple(locked);
+		while (claim->n_jobs < limit && walk_next(&walk))
+			(void) take_job(&jobs, locked, &walk, claim, &lease);
 	}
-	eq_scan_end(&walk.scan);
+	walk_end(&walk);
 	ExecDropSingleTupleTableSlot(locked);
 	UnregisterSnapshot(snapshot);
 	eq_table_close(&jobs);
 	CommandCounterIncrement();
 
-	if (claim->n_jobs > 0 && eq_queue_is_limited(claim->queue))
-		eq_use_claims(claim->queue, claim->jobs, claim->n_jobs);
+	if (claim->n_jobs > 0)
+	{
+		if (eq_queue_is_limited(claim->queue))
+			eq_use_claims(claim->queue, claim->jobs, claim->n_jobs);
+		if (claim->session_bound)
+			eq_bind_to_session(claim->jobs, claim->n_jobs);
+	}
+	eq_weak_writes_end();
 }
 
-/* When the first job comes due that is not due yet; 0 if there is none. */
+/* When the first job of a segment comes due that is not due yet. */
 static TimestampTz
-find_next_due(Relation jobs, const EqQueue *queue, Snapshot snapshot,
-			  TimestampTz now)
+first_due_after(Walk *walk)
 {
-	EqScan scan;
-	TimestampTz next_due = 0;
+	ScanKeyData keys[4];
+	bool isnull;
 
-	eq_scan_begin(&scan, jobs, eq_relation_oid(EQ_JOB_ORDER), snapshot, 3);
-	for (int p = EQ_PRIORITY_FIRST; p <= EQ_PRIORITY_LAST; p++)
-	{
-		ScanKeyData keys[3];
-
-		eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
-					Int32GetDatum(queue->queue_id));
-		eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_INT2EQ,
-					Int16GetDatum(p));
-		eq_scan_key(&scan, &keys[2], 3, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
-					TimestampTzGetDatum(now));
-		eq_scan_start(&scan, keys, 3);
-		if (eq_scan_next(&scan, ForwardScanDirection))
-		{
-			bool isnull;
-			TimestampTz run_at = DatumGetTimestampTz(
-				slot_getattr(scan.slot, JOB_RUN_AT, &isnull));
-
-			if (next_due == 0 || run_at < next_due)
-				next_due = run_at;
-		}
-	}
-	eq_scan_end(&scan);
-	return next_due;
+	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->queue->queue_id));
+	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->lane));
+	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
+				F_INT2EQ, Int16GetDatum(walk->priority));
+	eq_scan_key(&walk->scan, &keys[3], ORDER_RUN_AT, BTGreaterStrategyNumber,
+				F_TIMESTAMPTZ_GT, TimestampTzGetDatum(walk->now));
+	eq_scan_start(&walk->scan, keys, 4);
+	if (!eq_scan_next(&walk->scan, ForwardScanDirection))
+		return 0;
+	return DatumGetTimestampTz(slot_getattr(walk->scan.slot, JOB_RUN_AT, &isnull));
 }
 
 /*
- * For the scheduler.  Stops at the first job that may be claimed, so a long
- * queue costs no more than a short one.
+ * For the scheduler: is there a job that may be claimed, and when does the next
+ * one come due?  Stops at the first one that may be claimed, so a long queue
+ * costs no more than a short one.
  */
 bool
-eq_peek(const EqQueue *queue, TimestampTz now, TimestampTz *next_due)
+eq_peek(const EqQueue *queue, TimestampTz *next_due)
 {
 	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot snapshot;
 	Walk walk;
 	bool found = false;
 	bool stalled;
 
-	walk_begin(&walk, jobs, queue, snapshot, now);
+	walk_begin(&walk, jobs, queue, &snapshot, false);
 	while (!found && walk_next(&walk))
-		found = !is_leased(walk.scan.slot, now, &stalled);
-	eq_scan_end(&walk.scan);
-	*next_due = find_next_due(jobs, queue, snapshot, now);
+		found = !is_leased(walk.scan.slot, walk.now, &stalled);
+	walk_lanes(&walk, 0, PG_INT32_MAX);
+	*next_due = 0;
+	while (enter_segment(&walk))
+	{
+		TimestampTz due = first_due_after(&walk);
+
+		if (due != 0 && (*next_due == 0 || due < *next_due))
+			*next_due = due;
+		walk.in_segment = false;
+		walk.next_lane = walk.lane;
+		walk.next_priority = walk.priority + 1;
+	}
+	walk_end(&walk);
 	UnregisterSnapshot(snapshot);
 	table_close(jobs, AccessShareLock);
 	return found && !queue->paused;
+}
+
+/* When the first job came due that waits now; 0 if none does. */
+TimestampTz
+eq_oldest_ready(const EqQueue *queue)
+{
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	Snapshot snapshot;
+	Walk walk;
+	TimestampTz oldest = 0;
+	bool stalled;
+
+	walk_begin(&walk, jobs, queue, &snapshot, false);
+	while (walk_next(&walk))
+	{
+		if (is_leased(walk.scan.slot, walk.now, &stalled))
+			continue;
+		if (oldest == 0 || walk.place.run_at < oldest)
+			oldest = walk.place.run_at;
+		walk.next_lane = walk.lane;
+		walk.next_priority = walk.priority + 1;
+		walk.in_segment = false;
+	}
+	walk_end(&walk);
+	UnregisterSnapshot(snapshot);
+	table_close(jobs, AccessShareLock);
+	return oldest;
+}
+
+/*
+ * The sweep of mark.c: lowers each mark of a queue below which a job can be
+ * claimed, to that job.
+ */
+void
+eq_sweep_marks(const EqQueue *queue)
+{
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	Snapshot snapshot;
+	Walk walk;
+	bool stalled;
+
+	walk_begin(&walk, jobs, queue, &snapshot, false);
+	walk.from_start = true;
+	while (walk_next(&walk))
+	{
+		bool below = walk.mark && (walk.place.run_at < walk.begin.run_at ||
+								   (walk.place.run_at == walk.begin.run_at &&
+									walk.place.job_id < walk.begin.job_id));
+
+		if (below && is_leased(walk.scan.slot, walk.now, &stalled))
+			continue;
+		if (below)
+			eq_mark_lower(walk.mark, walk.slot, walk.place);
+		/* What is above the mark, claims find themselves. */
+		walk.next_lane = walk.lane;
+		walk.next_priority = walk.priority + 1;
+		walk.in_segment = false;
+	}
+	walk_end(&walk);
+	UnregisterSnapshot(snapshot);
+	table_close(jobs, AccessShareLock);
 }
 
 /* A job as the composite type claimed_job. */
 Datum
 eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job, TupleDesc desc)
 {
-	Datum values[14];
-	bool nulls[14] = {false};
+	Datum values[16];
+	bool nulls[16] = {false};
 	int i = 0;
 
 	values[i++] = Int64GetDatum(job->job_id);
@@ -342,60 +673,99 @@ eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job, TupleDesc de
 	values[i++] = TimestampTzGetDatum(job->created_at);
 	values[i++] = TimestampTzGetDatum(job->run_at);
 	values[i++] = TimestampTzGetDatum(job->leased_until);
+	nulls[i] = job->group_key == NULL;
+	values[i++] = job->group_key ? CStringGetTextDatum(job->group_key) : (Datum) 0;
+	nulls[i] = job->time_limit == 0;
+	values[i++] = IntervalPGetDatum(eq_make_interval(job->time_limit));
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
-Datum
-eq_claim_sql(PG_FUNCTION_ARGS)
+/*
+ * The arguments of claim from "queue" on, which begin at first.
+ */
+static void
+claim_arguments(FunctionCallInfo fcinfo, int first, EqClaim *claim)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	EqClaim claim = {0};
-
-	claim.queue = eq_get_queue(
-		PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	claim.limit = PG_ARGISNULL(1) ? 1 : PG_GETARG_INT32(1);
-	if (claim.limit < 1 || claim.limit > MAX_CLAIM)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("limit must be between 1 and %d", MAX_CLAIM)));
-	if (PG_ARGISNULL(2))
-		claim.worker = psprintf("%s %d", application_name ? application_name : "",
-								MyProcPid);
-	else
-	{
-		claim.worker = text_to_cstring(PG_GETARG_TEXT_PP(2));
-		eq_check_name("worker", claim.worker, EQ_MAX_NAME);
-	}
-	if (!PG_ARGISNULL(3))
-	{
-		claim.lease = eq_interval_us(PG_GETARG_INTERVAL_P(3));
-		if (claim.lease <= 0 || claim.lease > 7 * USECS_PER_DAY)
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
-							errmsg("lease must be positive and at most 7 days")));
-	}
-	if (!PG_ARGISNULL(4))
+	memset(claim, 0, sizeof(EqClaim));
+	claim->queue = eq_get_queue(
+		PG_ARGISNULL(first) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(first)));
+	claim->limit = PG_ARGISNULL(first + 1) ? 1 : PG_GETARG_INT32(first + 1);
+	eq_check_claim_limit(claim->limit);
+	claim->worker = eq_worker_argument(fcinfo, first + 2);
+	claim->lease = eq_lease_argument(fcinfo, first + 3);
+	if (!PG_ARGISNULL(first + 4))
 	{
 		Datum *names;
 		bool *nulls;
 		int n;
 
-		deconstruct_array(PG_GETARG_ARRAYTYPE_P(4), TEXTOID, -1, false, TYPALIGN_INT,
-						  &names, &nulls, &n);
-		claim.names = palloc0(Max(n, 1) * sizeof(char *));
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(first + 4), TEXTOID, -1, false,
+						  TYPALIGN_INT, &names, &nulls, &n);
+		claim->names = palloc0(Max(n, 1) * sizeof(char *));
 		for (int i = 0; i < n; i++)
 		{
 			if (!nulls[i])
-				claim.names[claim.n_names++] = TextDatumGetCString(names[i]);
+				claim->names[claim->n_names++] = TextDatumGetCString(names[i]);
 		}
 	}
-	claim.tenant = eq_confined_tenant();
-	if (!PG_ARGISNULL(5))
-		claim.tenant = eq_resolve_tenant(text_to_cstring(PG_GETARG_TEXT_PP(5)));
+	claim->tenant = eq_claim_tenant(fcinfo, first + 5);
+	claim->session_bound = !PG_ARGISNULL(first + 6) && PG_GETARG_BOOL(first + 6);
+}
 
-	InitMaterializedSRF(fcinfo, 0);
-	eq_claim(&claim);
-	for (int i = 0; i < claim.n_jobs; i++)
+void
+eq_check_claim_limit(int limit)
+{
+	if (limit < 1 || limit > MAX_CLAIM)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("limit must be between 1 and %d", MAX_CLAIM)));
+}
+
+/* Who holds the lease; by default the session. */
+const char *
+eq_worker_argument(FunctionCallInfo fcinfo, int argno)
+{
+	char *worker;
+
+	if (PG_ARGISNULL(argno))
+		return psprintf("%s %d", application_name ? application_name : "",
+						MyProcPid);
+	worker = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	eq_check_name("worker", worker, EQ_MAX_NAME);
+	return worker;
+}
+
+/* Microseconds; 0: the queue's. */
+int64
+eq_lease_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int64 lease;
+
+	if (PG_ARGISNULL(argno))
+		return 0;
+	lease = eq_interval_us(PG_GETARG_INTERVAL_P(argno));
+	if (lease <= 0 || lease > 7 * USECS_PER_DAY)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
+						errmsg("lease must be positive and at most 7 days")));
+	return lease;
+}
+
+/* Whose jobs may be claimed; NULL: everyone's. */
+const char *
+eq_claim_tenant(FunctionCallInfo fcinfo, int argno)
+{
+	if (PG_ARGISNULL(argno))
+		return eq_confined_tenant();
+	return eq_resolve_tenant(text_to_cstring(PG_GETARG_TEXT_PP(argno)));
+}
+
+static void
+return_jobs(FunctionCallInfo fcinfo, EqClaim *claim)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	for (int i = 0; i < claim->n_jobs; i++)
 	{
-		Datum row = eq_claimed_job_datum(claim.queue, &claim.jobs[i],
+		Datum row = eq_claimed_job_datum(claim->queue, &claim->jobs[i],
 										 rsinfo->setDesc);
 		HeapTupleData tuple;
 
@@ -405,5 +775,29 @@ eq_claim_sql(PG_FUNCTION_ARGS)
 		tuple.t_tableOid = InvalidOid;
 		tuplestore_puttuple(rsinfo->setResult, &tuple);
 	}
+}
+
+Datum
+eq_claim_sql(PG_FUNCTION_ARGS)
+{
+	EqClaim claim;
+
+	claim_arguments(fcinfo, 0, &claim);
+	InitMaterializedSRF(fcinfo, 0);
+	eq_claim(&claim);
+	return_jobs(fcinfo, &claim);
+	return (Datum) 0;
+}
+
+Datum
+eq_complete_and_claim(PG_FUNCTION_ARGS)
+{
+	EqClaim claim;
+
+	claim_arguments(fcinfo, 2, &claim);
+	InitMaterializedSRF(fcinfo, 0);
+	(void) eq_complete_all(fcinfo, 9);
+	eq_claim(&claim);
+	return_jobs(fcinfo, &claim);
 	return (Datum) 0;
 }

@@ -36,27 +36,37 @@ push_text(JsonbParseState **state, const char *key, const char *value)
 	pushJsonbValue(state, WJB_VALUE, &item);
 }
 
-/* The list with one more error at its end. */
+/* The errors of a job, with one more at their end. */
 Jsonb *
-eq_add_error(Jsonb *errors, int attempt, const char *worker, const char *sqlstate,
+eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 			 const char *message, const char *context)
 {
+	Jsonb *errors = job->tts_isnull[JOB_ERRORS - 1]
+						? NULL
+						: DatumGetJsonbP(job->tts_values[JOB_ERRORS - 1]);
+	const char *worker = job->tts_isnull[JOB_LEASED_BY - 1]
+							 ? NULL
+							 : TextDatumGetCString(
+								   job->tts_values[JOB_LEASED_BY - 1]);
 	JsonbParseState *state = NULL;
 	JsonbIterator *it;
 	JsonbValue item;
 	JsonbIteratorToken token;
-	int surplus = JB_ROOT_COUNT(errors) - (MAX_ERRORS - 1);
+	int surplus = errors ? JB_ROOT_COUNT(errors) - (MAX_ERRORS - 1) : 0;
 	Datum now = DirectFunctionCall1(timestamptz_out,
 									TimestampTzGetDatum(GetCurrentTimestamp()));
 	JsonbValue number;
 
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	it = JsonbIteratorInit(&errors->root);
-	token = JsonbIteratorNext(&it, &item, true); /* WJB_BEGIN_ARRAY */
-	while ((token = JsonbIteratorNext(&it, &item, true)) == WJB_ELEM)
+	if (errors)
 	{
-		if (surplus-- <= 0)
-			pushJsonbValue(&state, WJB_ELEM, &item);
+		it = JsonbIteratorInit(&errors->root);
+		token = JsonbIteratorNext(&it, &item, true); /* WJB_BEGIN_ARRAY */
+		while ((token = JsonbIteratorNext(&it, &item, true)) == WJB_ELEM)
+		{
+			if (surplus-- <= 0)
+				pushJsonbValue(&state, WJB_ELEM, &item);
+		}
 	}
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
@@ -103,13 +113,20 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	nulls[DEAD_BACKOFF - 1] = isnull[JOB_BACKOFF - 1];
 	values[DEAD_BACKOFF_DELAY - 1] = job[JOB_BACKOFF_DELAY - 1];
 	nulls[DEAD_BACKOFF_DELAY - 1] = isnull[JOB_BACKOFF_DELAY - 1];
+	values[DEAD_TIME_LIMIT - 1] = job[JOB_TIME_LIMIT - 1];
+	nulls[DEAD_TIME_LIMIT - 1] = isnull[JOB_TIME_LIMIT - 1];
+	values[DEAD_GROUP_KEY - 1] = job[JOB_GROUP_KEY - 1];
+	nulls[DEAD_GROUP_KEY - 1] = isnull[JOB_GROUP_KEY - 1];
 	values[DEAD_UNIQUE_KEY - 1] = job[JOB_UNIQUE_KEY - 1];
 	nulls[DEAD_UNIQUE_KEY - 1] = isnull[JOB_UNIQUE_KEY - 1];
+	values[DEAD_HAS_DEPENDENTS - 1] = job[JOB_HAS_DEPENDENTS - 1];
 	/* Out of line, they belong to the row that is about to go. */
 	values[DEAD_PAYLOAD - 1] = PointerGetDatum(
 		PG_DETOAST_DATUM(job[JOB_PAYLOAD - 1]));
-	values[DEAD_METADATA - 1] = PointerGetDatum(
-		PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
+	values[DEAD_METADATA - 1] = isnull[JOB_METADATA - 1]
+									? JsonbPGetDatum(eq_empty_object())
+									: PointerGetDatum(
+										  PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
 	values[DEAD_ERRORS - 1] = JsonbPGetDatum(errors);
 
 	eq_table_open(&dead, eq_relation_oid(EQ_DEAD_LETTER), DEAD_COLUMNS);

@@ -1,14 +1,18 @@
 /*
- * enqueue.c: one job into a queue, in the caller's transaction.
+ * enqueue.c: jobs into a queue, in the caller's transaction: one, or many of one
+ * name by multi-insert, as COPY does it.
  *
  * A unique key is protected like an event id (store/append.c): a lock on the
  * key, a dirty look-up, and a wait for an open transaction that uses it.
  */
 #include "postgres.h"
 
+#include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -25,6 +29,7 @@
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_enqueue_sql);
+PG_FUNCTION_INFO_V1(eq_enqueue_many);
 
 #define MAX_DELAY (INT64CONST(100) * 365 * USECS_PER_DAY)
 
@@ -87,42 +92,213 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 	return job_id;
 }
 
-static int64
-insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job)
+/* The columns of a new job. */
+static void
+fill_row(const EqQueue *queue, const EqNewJob *job, int64 job_id, TimestampTz now,
+		 int blocked, Datum *values, bool *nulls)
 {
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS] = {false};
-	int64 job_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
-	Datum empty = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
-
+	memset(nulls, 0, JOB_COLUMNS * sizeof(bool));
 	values[JOB_ID - 1] = Int64GetDatum(job_id);
 	values[JOB_QUEUE - 1] = Int32GetDatum(queue->queue_id);
+	values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(queue, job->tenant));
+	values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
+	values[JOB_CREATED_AT - 1] = TimestampTzGetDatum(now);
+	values[JOB_FAILURES - 1] = Int32GetDatum(0);
+	values[JOB_STALLED - 1] = Int32GetDatum(0);
+	values[JOB_PRIORITY - 1] = Int16GetDatum(job->priority);
+	values[JOB_BLOCKED - 1] = Int16GetDatum(blocked);
+	values[JOB_CANCEL - 1] = BoolGetDatum(false);
+	values[JOB_HAS_DEPENDENTS - 1] = BoolGetDatum(false);
+	values[JOB_UNIQUE_UNTIL_CLAIM - 1] = BoolGetDatum(job->unique_until_claim);
 	values[JOB_TENANT - 1] = CStringGetTextDatum(job->tenant);
 	values[JOB_NAME - 1] = CStringGetTextDatum(job->name);
-	values[JOB_PRIORITY - 1] = Int16GetDatum(job->priority);
-	values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
-	values[JOB_CREATED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[JOB_MAX_ATTEMPTS - 1] = Int32GetDatum(job->max_attempts);
 	nulls[JOB_MAX_ATTEMPTS - 1] = job->max_attempts == 0;
-	values[JOB_BACKOFF - 1] = job->backoff ? CStringGetTextDatum(job->backoff)
-										   : (Datum) 0;
+	if (job->backoff)
+		values[JOB_BACKOFF - 1] = CStringGetTextDatum(job->backoff);
 	nulls[JOB_BACKOFF - 1] = job->backoff == NULL;
 	values[JOB_BACKOFF_DELAY - 1] = IntervalPGetDatum(job->backoff_delay);
 	nulls[JOB_BACKOFF_DELAY - 1] = job->backoff_delay == NULL;
-	values[JOB_FAILURES - 1] = Int32GetDatum(0);
-	values[JOB_STALLED - 1] = Int32GetDatum(0);
+	values[JOB_TIME_LIMIT - 1] = IntervalPGetDatum(job->time_limit);
+	nulls[JOB_TIME_LIMIT - 1] = job->time_limit == NULL;
 	nulls[JOB_LEASE_TOKEN - 1] = true;
 	nulls[JOB_LEASED_UNTIL - 1] = true;
+	nulls[JOB_CLAIMED_AT - 1] = true;
+	nulls[JOB_LEASE_PID - 1] = true;
 	nulls[JOB_LEASED_BY - 1] = true;
-	values[JOB_UNIQUE_KEY - 1] = job->unique_key
-									 ? CStringGetTextDatum(job->unique_key)
-									 : (Datum) 0;
-	nulls[JOB_UNIQUE_KEY - 1] = job->unique_key == NULL;
-	values[JOB_PAYLOAD - 1] = job->payload ? JsonbPGetDatum(job->payload) : empty;
-	values[JOB_METADATA - 1] = job->metadata ? JsonbPGetDatum(job->metadata) : empty;
-	values[JOB_ERRORS - 1] = DirectFunctionCall1(jsonb_in, CStringGetDatum("[]"));
+	if (job->group_key)
+		values[JOB_GROUP_KEY - 1] = CStringGetTextDatum(job->group_key);
+	nulls[JOB_GROUP_KEY - 1] = job->group_key == NULL;
+	if (job->unique_key && job->unique_mode != EQ_UNIQUE_THROTTLE)
+		values[JOB_UNIQUE_KEY - 1] = CStringGetTextDatum(job->unique_key);
+	nulls[JOB_UNIQUE_KEY - 1] = !job->unique_key ||
+								job->unique_mode == EQ_UNIQUE_THROTTLE;
+	values[JOB_PAYLOAD - 1] = JsonbPGetDatum(job->payload ? job->payload
+														  : eq_empty_object());
+	values[JOB_METADATA - 1] = JsonbPGetDatum(job->metadata);
+	nulls[JOB_METADATA - 1] = job->metadata == NULL ||
+							  (JB_ROOT_IS_OBJECT(job->metadata) &&
+							   JB_ROOT_COUNT(job->metadata) == 0);
+	nulls[JOB_ERRORS - 1] = true;
+	nulls[JOB_PROGRESS - 1] = true;
+}
+
+/* It is there: whoever waits for it is to be told. */
+static void
+job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int blocked,
+		  int64 n)
+{
+	eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, n);
+	if (blocked == JOB_BLOCKED_BY_GROUP)
+		eq_review_group(queue->queue_id, CStringGetTextDatum(job->tenant),
+						CStringGetTextDatum(job->group_key));
+	if (blocked != JOB_NOT_BLOCKED)
+		return;
+	eq_note_ready(queue->queue_id, eq_job_lane(queue, job->tenant), job->priority,
+				  job->run_at, job_id);
+	eq_wake_queue_for(queue->queue_id, n);
+	if (eq_notify_mode == EQ_NOTIFY_TRANSACTION)
+		eq_notify_in_transaction(queue->name);
+}
+
+/* What enqueue does with depends_on; true if the job has to wait. */
+static bool
+add_dependencies(const EqNewJob *job, int64 job_id)
+{
+	static const Oid types[3] = {INT8OID, TEXTOID, INT8ARRAYOID};
+	Datum values[3] = {Int64GetDatum(job_id), CStringGetTextDatum(job->tenant),
+					   PointerGetDatum(job->depends_on)};
+	bool waits;
+	bool isnull;
+	EqSpi spi;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT event_queue.add_dependencies($1, $2, $3)", 3,
+							  (Oid *) types, values, NULL, false,
+							  1) != SPI_OK_SELECT)
+		elog(ERROR, "could not write table job_dependency");
+	waits = DatumGetBool(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	return waits;
+}
+
+static int64
+insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id)
+{
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
+	int blocked = JOB_NOT_BLOCKED;
+
+	if (job_id == 0)
+		job_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
+	if (job->depends_on && add_dependencies(job, job_id))
+		blocked = JOB_BLOCKED_BY_DEPENDENCY;
+	else if (job->group_key)
+		blocked = JOB_BLOCKED_BY_GROUP;
+	fill_row(queue, job, job_id, GetCurrentTimestamp(), blocked, values, nulls);
 	eq_table_insert(jobs, values, nulls);
+	job_is_in(queue, job, job_id, blocked, 1);
 	return job_id;
+}
+
+/*
+ * throttle: takes the window of the key for a job; the job that has it, or the
+ * given one.
+ */
+static int64
+take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
+{
+	static const Oid types[6] = {INT4OID, TEXTOID,		  TEXTOID,
+								 INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	TimestampTz now = GetCurrentTimestamp();
+	Datum values[6] = {Int32GetDatum(queue->queue_id),
+					   CStringGetTextDatum(job->tenant),
+					   CStringGetTextDatum(job->unique_key),
+					   Int64GetDatum(job_id),
+					   TimestampTzGetDatum(now + job->unique_window),
+					   TimestampTzGetDatum(now)};
+	bool isnull;
+	EqSpi spi;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(
+			"INSERT INTO event_queue.job_throttle AS t VALUES ($1, $2, $3, $4, $5)"
+			" ON CONFLICT (queue_id, tenant_id, unique_key) DO UPDATE"
+			" SET job_id = CASE WHEN t.until <= $6 THEN $4 ELSE t.job_id END,"
+			" until = CASE WHEN t.until <= $6 THEN $5 ELSE t.until END"
+			" RETURNING job_id",
+			6, (Oid *) types, values, NULL, false, 0) != SPI_OK_INSERT_RETURNING)
+		elog(ERROR, "could not write table job_throttle");
+	job_id = DatumGetInt64(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	return job_id;
+}
+
+/*
+ * replace and debounce: the waiting job that holds the key becomes the new one.
+ * A leased one stays as it is.
+ */
+static void
+replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id)
+{
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
+	EqScan scan;
+	ScanKeyData key;
+	TM_FailureData failure;
+	bool found;
+
+	eq_scan_begin(&scan, jobs->rel, eq_relation_oid(EQ_JOB_PKEY), snapshot, 1);
+	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(job_id));
+	eq_scan_start(&scan, &key, 1);
+	found = eq_scan_next(&scan, ForwardScanDirection) &&
+			table_tuple_lock(jobs->rel, &scan.slot->tts_tid, snapshot, slot,
+							 GetCurrentCommandId(false), LockTupleExclusive,
+							 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							 &failure) == TM_Ok;
+	eq_scan_end(&scan);
+	if (found)
+	{
+		Datum values[JOB_COLUMNS];
+		bool nulls[JOB_COLUMNS];
+
+		slot_getallattrs(slot);
+		memcpy(values, slot->tts_values, sizeof(values));
+		memcpy(nulls, slot->tts_isnull, sizeof(nulls));
+		if (nulls[JOB_LEASED_UNTIL - 1])
+		{
+			values[JOB_PAYLOAD - 1] = JsonbPGetDatum(
+				job->payload ? job->payload : eq_empty_object());
+			values[JOB_PRIORITY - 1] = Int16GetDatum(job->priority);
+			if (job->has_time || job->unique_mode == EQ_UNIQUE_DEBOUNCE)
+				values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
+			eq_table_update(jobs, slot, snapshot, values, nulls);
+			eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
+						  job->priority, DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
+						  job_id);
+			eq_wake_queue(queue->queue_id);
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+}
+
+static void
+check_accepts(const EqQueue *queue)
+{
+	if (queue->draining)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_QUEUE_DRAINING),
+			 errmsg("queue \"%s\" takes no more jobs", queue->name),
+			 errhint("It is being drained; event_queue.resume_queue ends that.")));
 }
 
 /* Returns the id of the new job, or of the one that holds the unique key. */
@@ -133,9 +309,19 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	int64 job_id = 0;
 	TransactionId open = InvalidTransactionId;
 	uint32 hash = 0;
+	bool has_key = job->unique_key && job->unique_mode != EQ_UNIQUE_THROTTLE;
 
+	check_accepts(queue);
+	if (job->unique_key && !has_key)
+	{
+		int64 new_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
+
+		job_id = take_window(queue, job, new_id);
+		if (job_id != new_id)
+			return job_id;
+	}
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
-	if (job->unique_key)
+	if (has_key)
 		hash = hash_combine(
 			hash_any((const unsigned char *) job->unique_key,
 					 strlen(job->unique_key)),
@@ -144,31 +330,114 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 				hash_any((const unsigned char *) job->tenant, strlen(job->tenant))));
 	for (;;)
 	{
+		int64 holder = 0;
+
 		CHECK_FOR_INTERRUPTS();
-		if (job->unique_key)
+		if (has_key)
 		{
 			eq_lock_key(EQ_LOCK_UNIQUE_KEY, hash);
-			job_id = find_unique_key(&jobs, queue, job, &open);
+			holder = find_unique_key(&jobs, queue, job, &open);
 		}
-		if (job_id == 0)
-		{
-			job_id = insert_job(&jobs, queue, job);
-			eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, 1);
-			eq_wake_queue(queue->queue_id);
-			if (eq_notify_mode == EQ_NOTIFY_TRANSACTION)
-				eq_notify_in_transaction(queue->name);
-		}
-		if (job->unique_key)
+		if (holder == 0)
+			job_id = insert_job(&jobs, queue, job, job_id);
+		if (has_key)
 			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
-		if (!TransactionIdIsValid(open))
+		if (holder != 0 && !TransactionIdIsValid(open))
+		{
+			job_id = holder;
+			if (job->unique_mode != EQ_UNIQUE_REJECT)
+				replace_job(&jobs, queue, job, holder);
+		}
+		if (holder == 0 || !TransactionIdIsValid(open))
 			break;
 
 		XactLockTableWait(open, NULL, NULL, XLTW_None);
-		job_id = 0;
 	}
 	eq_table_close(&jobs);
 	CommandCounterIncrement();
 	return job_id;
+}
+
+/* delay and run_at are the arguments at this place and the next. */
+static TimestampTz
+run_at_argument(FunctionCallInfo fcinfo, int argno, TimestampTz now)
+{
+	TimestampTz run_at = now;
+
+	if (!PG_ARGISNULL(argno))
+	{
+		if (!PG_ARGISNULL(argno + 1))
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
+							errmsg("delay and run_at exclude each other")));
+		run_at += eq_check_delay(PG_GETARG_INTERVAL_P(argno), "delay");
+	}
+	else if (!PG_ARGISNULL(argno + 1))
+	{
+		run_at = PG_GETARG_TIMESTAMPTZ(argno + 1);
+		if (TIMESTAMP_NOT_FINITE(run_at))
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
+							errmsg("run_at must be finite")));
+	}
+	return run_at;
+}
+
+static Jsonb *
+metadata_argument(FunctionCallInfo fcinfo, int argno)
+{
+	Jsonb *metadata = eq_job_metadata(
+		PG_ARGISNULL(argno) ? NULL : PG_GETARG_JSONB_P(argno));
+
+	if (metadata == NULL)
+		return NULL;
+	eq_check_payload("job metadata", metadata);
+	if (!JB_ROOT_IS_OBJECT(metadata))
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("job metadata must be a JSON object")));
+	return metadata;
+}
+
+/* The options that concern a unique key, from this argument on. */
+static void
+unique_arguments(FunctionCallInfo fcinfo, int first, EqNewJob *job)
+{
+	static const char *const modes[] = {[EQ_UNIQUE_REJECT] = "reject",
+										[EQ_UNIQUE_REPLACE] = "replace",
+										[EQ_UNIQUE_DEBOUNCE] = "debounce",
+										[EQ_UNIQUE_THROTTLE] = "throttle"};
+	const char *mode = PG_ARGISNULL(first)
+						   ? "reject"
+						   : text_to_cstring(PG_GETARG_TEXT_PP(first));
+	const char *until = PG_ARGISNULL(first + 1)
+							? "finished"
+							: text_to_cstring(PG_GETARG_TEXT_PP(first + 1));
+	int i = 0;
+
+	while (i < lengthof(modes) && strcmp(mode, modes[i]) != 0)
+		i++;
+	if (i == lengthof(modes))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+			 errmsg("unique_mode must be reject, replace, debounce or throttle")));
+	job->unique_mode = i;
+	job->unique_until_claim = strcmp(until, "claimed") == 0;
+	if (!job->unique_until_claim && strcmp(until, "finished") != 0)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("unique_until must be finished or claimed")));
+	if (!PG_ARGISNULL(first + 2))
+		job->unique_window = eq_check_delay(PG_GETARG_INTERVAL_P(first + 2),
+											"unique_window");
+	if ((job->unique_mode == EQ_UNIQUE_THROTTLE) != (job->unique_window > 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+				 errmsg("unique_mode throttle, and no other, needs a positive "
+						"unique_window")));
+	if (job->unique_key == NULL &&
+		(job->unique_mode != EQ_UNIQUE_REJECT || job->unique_until_claim))
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("unique_mode and unique_until need a unique_key")));
+	if (job->unique_mode == EQ_UNIQUE_THROTTLE)
+		job->unique_until_claim = false;
 }
 
 Datum
@@ -187,21 +456,8 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 		eq_check_payload("job payload", job.payload);
 	}
 
-	job.run_at = GetCurrentTimestamp();
-	if (!PG_ARGISNULL(3))
-	{
-		if (!PG_ARGISNULL(4))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
-							errmsg("delay and run_at exclude each other")));
-		job.run_at += eq_check_delay(PG_GETARG_INTERVAL_P(3), "delay");
-	}
-	else if (!PG_ARGISNULL(4))
-	{
-		job.run_at = PG_GETARG_TIMESTAMPTZ(4);
-		if (TIMESTAMP_NOT_FINITE(job.run_at))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
-							errmsg("run_at must be finite")));
-	}
+	job.run_at = run_at_argument(fcinfo, 3, GetCurrentTimestamp());
+	job.has_time = !PG_ARGISNULL(3) || !PG_ARGISNULL(4);
 	job.priority = eq_check_priority(PG_ARGISNULL(5) ? EQ_PRIORITY_DEFAULT
 													 : PG_GETARG_INT32(5));
 	if (!PG_ARGISNULL(6))
@@ -214,10 +470,7 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(7))
 	{
 		job.backoff = text_to_cstring(PG_GETARG_TEXT_PP(7));
-		if (strcmp(job.backoff, "exponential") != 0 &&
-			strcmp(job.backoff, "fixed") != 0)
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
-							errmsg("backoff must be exponential or fixed")));
+		(void) eq_parse_backoff(job.backoff);
 	}
 	if (!PG_ARGISNULL(8))
 	{
@@ -229,16 +482,114 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 		job.unique_key = text_to_cstring(PG_GETARG_TEXT_PP(9));
 		eq_check_name("unique key", job.unique_key, EQ_MAX_NAME);
 	}
-	job.metadata = eq_job_metadata(PG_ARGISNULL(10) ? NULL : PG_GETARG_JSONB_P(10));
-	if (job.metadata)
-	{
-		eq_check_payload("job metadata", job.metadata);
-		if (!JB_ROOT_IS_OBJECT(job.metadata))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-							errmsg("job metadata must be a JSON object")));
-	}
+	job.metadata = metadata_argument(fcinfo, 10);
 	job.tenant = eq_resolve_tenant(
 		PG_ARGISNULL(11) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(11)));
+	if (!PG_ARGISNULL(12))
+	{
+		job.group_key = text_to_cstring(PG_GETARG_TEXT_PP(12));
+		eq_check_name("group key", job.group_key, EQ_MAX_NAME);
+	}
+	if (!PG_ARGISNULL(13))
+	{
+		job.time_limit = PG_GETARG_INTERVAL_P(13);
+		if (eq_interval_us(job.time_limit) <= 0 ||
+			eq_interval_us(job.time_limit) > 7 * USECS_PER_DAY)
+			ereport(ERROR,
+					(errcode(ERRCODE_EQ_INVALID_SETTING),
+					 errmsg("time_limit must be positive and at most 7 days")));
+	}
+	unique_arguments(fcinfo, 14, &job);
+	if (!PG_ARGISNULL(17))
+		job.depends_on = PG_GETARG_ARRAYTYPE_P(17);
 
 	PG_RETURN_INT64(eq_enqueue(queue, &job));
+}
+
+#define MAX_MANY 100000
+
+Datum
+eq_enqueue_many(PG_FUNCTION_ARGS)
+{
+	const EqQueue *queue;
+	EqNewJob job = {0};
+	TimestampTz now = GetCurrentTimestamp();
+	Datum *payloads;
+	Datum *keys = NULL;
+	bool *payload_nulls;
+	bool *key_nulls = NULL;
+	int n;
+	int n_keys = 0;
+	int n_ready = 0;
+	Datum *ids;
+	EqTable jobs;
+	EqBulk bulk;
+
+	queue = eq_get_queue(PG_ARGISNULL(0) ? NULL
+										 : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	check_accepts(queue);
+	job.name = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	eq_check_name("job name", job.name, EQ_MAX_NAME);
+	if (PG_ARGISNULL(2))
+		PG_RETURN_NULL();
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), JSONBOID, -1, false, TYPALIGN_INT,
+					  &payloads, &payload_nulls, &n);
+	if (n > MAX_MANY)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+				 errmsg("at most %d jobs can be enqueued in one call", MAX_MANY)));
+	job.run_at = run_at_argument(fcinfo, 3, now);
+	job.priority = eq_check_priority(PG_ARGISNULL(5) ? EQ_PRIORITY_DEFAULT
+													 : PG_GETARG_INT32(5));
+	if (!PG_ARGISNULL(6))
+	{
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(6), TEXTOID, -1, false, TYPALIGN_INT,
+						  &keys, &key_nulls, &n_keys);
+		if (n_keys != n)
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+							errmsg("payloads and group_keys must be equally long")));
+	}
+	job.metadata = metadata_argument(fcinfo, 7);
+	job.tenant = eq_resolve_tenant(
+		PG_ARGISNULL(8) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(8)));
+	if (n == 0)
+		PG_RETURN_NULL();
+	for (int i = 0; i < n; i++)
+	{
+		if (!payload_nulls[i])
+			eq_check_payload("job payload", DatumGetJsonbP(payloads[i]));
+		if (keys && !key_nulls[i])
+			eq_check_name("group key", TextDatumGetCString(keys[i]), EQ_MAX_NAME);
+	}
+
+	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+	eq_bulk_begin(&bulk, &jobs);
+	ids = palloc(n * sizeof(Datum));
+	for (int i = 0; i < n; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(bulk.context);
+		Datum values[JOB_COLUMNS];
+		bool nulls[JOB_COLUMNS];
+		int blocked;
+
+		job.payload = payload_nulls[i] ? NULL : DatumGetJsonbP(payloads[i]);
+		job.group_key = keys && !key_nulls[i] ? TextDatumGetCString(keys[i]) : NULL;
+		blocked = job.group_key ? JOB_BLOCKED_BY_GROUP : JOB_NOT_BLOCKED;
+		ids[i] = Int64GetDatum(
+			nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false));
+		fill_row(queue, &job, DatumGetInt64(ids[i]), now, blocked, values, nulls);
+		if (job.group_key)
+			job_is_in(queue, &job, DatumGetInt64(ids[i]), blocked, 1);
+		else
+			n_ready++;
+		MemoryContextSwitchTo(old);
+		eq_bulk_insert(&bulk, values, nulls);
+	}
+	eq_bulk_end(&bulk);
+	eq_table_close(&jobs);
+	CommandCounterIncrement();
+	if (n_ready > 0)
+		job_is_in(queue, &job, 0, JOB_NOT_BLOCKED, n_ready);
+	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, INT8OID, sizeof(int64),
+										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

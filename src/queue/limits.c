@@ -1,5 +1,5 @@
 /*
- * limits.c: rate_limit and max_concurrency of a queue.
+ * limits.c: rate_limit and max_concurrency of a queue, group_rate_limit of a key.
  *
  * A limited queue has a row in queue_limit; a claim locks it until its commit,
  * so claims of that queue take turns and the limits are exact, also across
@@ -17,6 +17,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "queue/queue.h"
@@ -122,6 +123,49 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 			" ON CONFLICT (queue_id, job_id) DO UPDATE SET leased_until = excluded.leased_until",
 			queue->queue_id, jobs[i].job_id, jobs[i].leased_until, 0);
 	eq_spi_end(&spi);
+}
+
+/*
+ * A job of a key is about to be claimed, in a queue with group_rate_limit.  Takes
+ * a token of the key's bucket, and returns 0; or the time when there will be one.
+ * The bucket is kept as the time at which it will be full again.
+ */
+TimestampTz
+eq_use_group_rate(const EqQueue *queue, const char *tenant, const char *group_key)
+{
+	static const Oid types[5] = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID};
+	int64 per_token = queue->group_rate_interval / queue->group_rate_limit;
+	TimestampTz now = GetCurrentTimestamp();
+	Datum values[5] = {Int32GetDatum(queue->queue_id), CStringGetTextDatum(tenant),
+					   CStringGetTextDatum(group_key), TimestampTzGetDatum(now),
+					   Int64GetDatum(per_token)};
+	TimestampTz full_at;
+	TimestampTz until = 0;
+	bool isnull;
+	EqSpi spi;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	/* Locks the key's row: claims of one key take turns. */
+	if (SPI_execute_with_args(
+			"INSERT INTO event_queue.group_rate AS g VALUES ($1, $2, $3, $4)"
+			" ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
+			" SET next_at = greatest(g.next_at, $4) RETURNING next_at",
+			5, (Oid *) types, values, NULL, false, 0) != SPI_OK_INSERT_RETURNING)
+		elog(ERROR, "could not write table group_rate");
+	full_at = DatumGetTimestampTz(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (full_at - now > queue->group_rate_interval - per_token)
+		until = full_at - (queue->group_rate_interval - per_token);
+	else if (SPI_execute_with_args(
+				 "UPDATE event_queue.group_rate SET next_at = next_at"
+				 " + $5 * interval '1 microsecond'"
+				 " WHERE queue_id = $1 AND tenant_id = $2 AND group_key = $3",
+				 5, (Oid *) types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write table group_rate");
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	return until;
 }
 
 /* A job of a queue with max_concurrency is settled. */

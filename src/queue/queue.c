@@ -7,7 +7,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -17,6 +20,8 @@
 
 #include "queue/queue.h"
 #include "table/table.h"
+
+PG_FUNCTION_INFO_V1(eq_job_lane_sql);
 
 static HTAB *queues = NULL;
 static bool queues_valid = false;
@@ -37,6 +42,54 @@ eq_interval_us(const Interval *interval)
 			   USECS_PER_DAY;
 }
 
+/* Zero if there is none to be shown. */
+Interval *
+eq_make_interval(int64 us)
+{
+	Interval *interval = palloc0(sizeof(Interval));
+
+	interval->time = us;
+	return interval;
+}
+
+/* {}, which is not stored. */
+Jsonb *
+eq_empty_object(void)
+{
+	static Jsonb *empty = NULL;
+
+	if (empty == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		empty = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+		MemoryContextSwitchTo(old);
+	}
+	return empty;
+}
+
+static int32
+tenant_lane(const char *tenant)
+{
+	return (hash_any((const unsigned char *) tenant, strlen(tenant)) &
+			PG_INT32_MAX) |
+		   1;
+}
+
+/* Two tenants in two thousand million may share a lane, and then a turn. */
+int32
+eq_job_lane(const EqQueue *queue, const char *tenant)
+{
+	return queue->fair ? tenant_lane(tenant) : 0;
+}
+
+Datum
+eq_job_lane_sql(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(
+		PG_GETARG_BOOL(0) ? tenant_lane(text_to_cstring(PG_GETARG_TEXT_PP(1))) : 0);
+}
+
 static int64
 interval_column(HeapTuple row, TupleDesc desc, int column)
 {
@@ -53,6 +106,22 @@ int_column(HeapTuple row, TupleDesc desc, int column)
 	Datum value = SPI_getbinval(row, desc, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt32(value);
+}
+
+static void
+read_intervals(EqQueue *queue, Datum array, bool isnull)
+{
+	Datum *values;
+	int n;
+
+	queue->n_intervals = 0;
+	if (isnull)
+		return;
+	deconstruct_array(DatumGetArrayTypeP(array), INTERVALOID, sizeof(Interval),
+					  false, TYPALIGN_DOUBLE, &values, NULL, &n);
+	for (int i = 0; i < n && i < EQ_MAX_INTERVALS; i++)
+		queue->intervals[queue->n_intervals++] = eq_interval_us(
+			DatumGetIntervalP(values[i]));
 }
 
 static void
@@ -85,9 +154,11 @@ read_queues(void)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
 			"SELECT queue_id, name, lease, stalled_interval, max_stalled, max_attempts,"
-			" backoff = 'exponential', backoff_delay, backoff_max, backoff_jitter,"
-			" keep_completed IS NOT NULL, rate_limit, rate_interval, max_concurrency,"
-			" sla, paused FROM event_queue.queue",
+			" backoff, backoff_delay, backoff_max, backoff_jitter,"
+			" keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL, rate_limit, rate_interval, max_concurrency,"
+			" sla, paused, draining, fair, durable, group_retry = 'pass', group_concurrency,"
+			" group_rate_limit, group_rate_interval, backoff_intervals"
+			" FROM event_queue.queue",
 			false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table queue");
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -96,6 +167,7 @@ read_queues(void)
 		TupleDesc desc = SPI_tuptable->tupdesc;
 		int32 queue_id = int_column(row, desc, 1);
 		bool isnull;
+		Datum intervals;
 		EqQueue *queue = hash_search(queues, &queue_id, HASH_ENTER, NULL);
 
 		strlcpy(queue->name, SPI_getvalue(row, desc, 2), NAMEDATALEN);
@@ -103,7 +175,7 @@ read_queues(void)
 		queue->stalled_interval = interval_column(row, desc, 4);
 		queue->max_stalled = int_column(row, desc, 5);
 		queue->max_attempts = int_column(row, desc, 6);
-		queue->exponential = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
+		queue->backoff = eq_parse_backoff(SPI_getvalue(row, desc, 7));
 		queue->backoff_delay = interval_column(row, desc, 8);
 		queue->backoff_max = interval_column(row, desc, 9);
 		queue->backoff_jitter = DatumGetFloat8(
@@ -114,6 +186,15 @@ read_queues(void)
 		queue->max_concurrency = int_column(row, desc, 14);
 		queue->sla = interval_column(row, desc, 15);
 		queue->paused = DatumGetBool(SPI_getbinval(row, desc, 16, &isnull));
+		queue->draining = DatumGetBool(SPI_getbinval(row, desc, 17, &isnull));
+		queue->fair = DatumGetBool(SPI_getbinval(row, desc, 18, &isnull));
+		queue->durable = DatumGetBool(SPI_getbinval(row, desc, 19, &isnull));
+		queue->group_pass = DatumGetBool(SPI_getbinval(row, desc, 20, &isnull));
+		queue->group_concurrency = int_column(row, desc, 21);
+		queue->group_rate_limit = int_column(row, desc, 22);
+		queue->group_rate_interval = interval_column(row, desc, 23);
+		intervals = SPI_getbinval(row, desc, 24, &isnull);
+		read_intervals(queue, intervals, isnull);
 	}
 	eq_spi_end(&spi);
 }

@@ -6,6 +6,8 @@
 
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
+#include "fmgr.h"
+#include "utils/array.h"
 #include "utils/snapshot.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -19,6 +21,17 @@
 #define EQ_RULE_CALLS		1 /* queue_id of "rule-calls" */
 #define EQ_SNAPSHOTS		2 /* queue_id of "snapshots" */
 
+#define EQ_MAX_INTERVALS 100
+
+typedef enum EqBackoff
+{
+	EQ_BACKOFF_EXPONENTIAL,
+	EQ_BACKOFF_BULL,
+	EQ_BACKOFF_LINEAR,
+	EQ_BACKOFF_FIXED,
+	EQ_BACKOFF_LIST
+} EqBackoff;
+
 /* A queue's settings (queue.c keeps them per session). Times in microseconds. */
 typedef struct EqQueue
 {
@@ -28,7 +41,7 @@ typedef struct EqQueue
 	int64 stalled_interval;
 	int32 max_stalled;
 	int32 max_attempts;
-	bool exponential;
+	EqBackoff backoff;
 	int64 backoff_delay;
 	int64 backoff_max;
 	double backoff_jitter;
@@ -38,14 +51,34 @@ typedef struct EqQueue
 	int32 max_concurrency; /* 0: none */
 	int64 sla;			   /* 0: none */
 	bool paused;
+	bool draining;
+	bool fair;
+	bool durable;
+	bool group_pass; /* others of a group go on while one waits to be retried */
+	int32 group_concurrency;
+	int32 group_rate_limit; /* 0: none */
+	int64 group_rate_interval;
+	int32 n_intervals;
+	int64 intervals[EQ_MAX_INTERVALS];
 } EqQueue;
 
 /* queue.c */
 extern const EqQueue *eq_get_queue(const char *name);
 extern const EqQueue *eq_get_queue_by_id(int32 queue_id);
 extern int64 eq_interval_us(const Interval *interval);
+extern Interval *eq_make_interval(int64 us);
+extern int32 eq_job_lane(const EqQueue *queue, const char *tenant);
+extern Jsonb *eq_empty_object(void);
 
 /* enqueue.c */
+typedef enum EqUniqueMode
+{
+	EQ_UNIQUE_REJECT,
+	EQ_UNIQUE_REPLACE,
+	EQ_UNIQUE_DEBOUNCE,
+	EQ_UNIQUE_THROTTLE
+} EqUniqueMode;
+
 typedef struct EqNewJob
 {
 	const char *name;
@@ -58,6 +91,13 @@ typedef struct EqNewJob
 	const char *backoff;	 /* NULL: the queue's */
 	Interval *backoff_delay; /* NULL: the queue's */
 	const char *unique_key;	 /* NULL: none */
+	EqUniqueMode unique_mode;
+	bool unique_until_claim;
+	int64 unique_window;   /* of throttle */
+	bool has_time;		   /* run_at was asked for */
+	const char *group_key; /* NULL: none */
+	Interval *time_limit;  /* NULL: none */
+	ArrayType *depends_on; /* NULL: nothing */
 } EqNewJob;
 
 extern int64 eq_enqueue(const EqQueue *queue, const EqNewJob *job);
@@ -80,6 +120,8 @@ typedef struct EqClaimedJob
 	TimestampTz created_at;
 	TimestampTz run_at;
 	TimestampTz leased_until;
+	char *group_key;  /* NULL: none */
+	int64 time_limit; /* 0: none */
 } EqClaimedJob;
 
 typedef struct EqClaim
@@ -91,6 +133,7 @@ typedef struct EqClaim
 	const char *tenant; /* NULL: any */
 	char **names;		/* job names wanted; NULL: any */
 	int n_names;
+	bool session_bound; /* the leases end with this session */
 
 	int n_jobs; /* out */
 	EqClaimedJob *jobs;
@@ -101,11 +144,40 @@ extern void eq_claim(EqClaim *claim);
 extern Datum eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job,
 								  TupleDesc desc);
 
-/* Is there a job that may be claimed, and when does the next one come due? */
-extern bool eq_peek(const EqQueue *queue, TimestampTz now, TimestampTz *next_due);
+extern bool eq_peek(const EqQueue *queue, TimestampTz *next_due);
+extern TimestampTz eq_oldest_ready(const EqQueue *queue);
+extern void eq_sweep_marks(const EqQueue *queue);
+extern void eq_token_place(const pg_uuid_t *token, ItemPointer root);
+extern void eq_check_claim_limit(int limit);
+extern const char *eq_worker_argument(FunctionCallInfo fcinfo, int argno);
+extern int64 eq_lease_argument(FunctionCallInfo fcinfo, int argno);
+extern const char *eq_claim_tenant(FunctionCallInfo fcinfo, int argno);
+
+/* mark.c: where claims begin */
+extern EqMark *eq_mark_read(int32 queue_id, int32 lane, int32 priority,
+							EqPlace *place);
+extern void eq_mark_raise(EqMark *mark, EqWakeSlot *queue, uint64 generation,
+						  EqPlace place, TimestampTz now);
+extern void eq_mark_lower(EqMark *mark, EqWakeSlot *queue, EqPlace place);
+extern void eq_note_ready(int32 queue_id, int32 lane, int32 priority,
+						  TimestampTz run_at, int64 job_id);
+extern void eq_marks_at_commit(void);
+extern void eq_forget_marks(void);
+
+/* session.c: leases that end with the session */
+extern void eq_bind_to_session(const EqClaimedJob *jobs, int n_jobs);
+
+/* review.c: jobs that wait for others */
+extern void eq_review_group(int32 queue_id, Datum tenant, Datum group_key);
+extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
+extern bool eq_review_jobs(void);
+
+/* history.c */
+extern void eq_keep_completed(TupleTableSlot *job, TimestampTz now, Jsonb *result);
 
 /* settle.c */
 extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result);
+extern int eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
 extern TimestampTz eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 						   const char *sqlstate, const char *context,
 						   int64 retry_after, bool final);
@@ -115,12 +187,12 @@ extern void eq_release(int64 job_id, const pg_uuid_t *token, int64 delay);
 struct EqTable;
 extern void eq_bury(struct EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
 					const char *reason, Jsonb *errors, int failures, int stalled);
-extern Jsonb *eq_add_error(Jsonb *errors, int attempt, const char *worker,
-						   const char *sqlstate, const char *message,
-						   const char *context);
+extern Jsonb *eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
+						   const char *message, const char *context);
 
 /* backoff.c */
-extern int64 eq_backoff(const EqQueue *queue, bool exponential, int64 delay,
+extern EqBackoff eq_parse_backoff(const char *name);
+extern int64 eq_backoff(const EqQueue *queue, EqBackoff backoff, int64 delay,
 						int failures);
 
 /* limits.c */
@@ -129,6 +201,8 @@ extern int eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
 extern void eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs,
 						  int n_jobs);
 extern void eq_free_claim(const EqQueue *queue, int64 job_id);
+extern TimestampTz eq_use_group_rate(const EqQueue *queue, const char *tenant,
+									 const char *group_key);
 extern void eq_prolong_claim(const EqQueue *queue, int64 job_id, TimestampTz until);
 
 static inline bool

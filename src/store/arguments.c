@@ -21,6 +21,7 @@
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_append);
+PG_FUNCTION_INFO_V1(eq_check_payload_sql);
 PG_FUNCTION_INFO_V1(eq_append_many);
 PG_FUNCTION_INFO_V1(eq_append_batch);
 
@@ -420,4 +421,11 @@ eq_append_batch(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+Datum
+eq_check_payload_sql(PG_FUNCTION_ARGS)
+{
+	eq_check_payload("payload", PG_GETARG_JSONB_P(0));
+	PG_RETURN_VOID();
 }

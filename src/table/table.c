@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -20,6 +21,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
@@ -51,10 +53,13 @@ static const char *const relation_names[EQ_RELATIONS] = {
 	[EQ_JOB] = "job",
 	[EQ_JOB_PKEY] = "job_pkey",
 	[EQ_JOB_ORDER] = "job_order",
+	[EQ_JOB_GROUP] = "job_group",
 	[EQ_JOB_UNIQUE] = "job_unique_key",
 	[EQ_JOB_ID_SEQ] = "job_job_id_seq",
 	[EQ_DEAD_LETTER] = "dead_letter",
-	[EQ_JOB_HISTORY] = "job_history",
+	[EQ_JOB_REVIEW] = "job_review",
+	[EQ_JOB_REVIEW_SEQ] = "job_review_review_id_seq",
+	[EQ_JOB_HISTORY_DEFAULT] = "job_history_default",
 	[EQ_QUEUE] = "queue",
 	[EQ_TENANT_ROLE] = "tenant_role",
 };
@@ -333,6 +338,103 @@ eq_table_delete(EqTable *table, TupleTableSlot *old, Snapshot snapshot)
 	simple_table_tuple_delete(table->rel, &old->tts_tid, snapshot);
 }
 
+/*
+ * Deletes a row that the caller has seen and not locked; false if someone has
+ * changed it since.  Waits for an open transaction that does.
+ */
+bool
+eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old, Snapshot snapshot)
+{
+	TM_FailureData failure;
+
+	return table_tuple_delete(table->rel, &old->tts_tid, GetCurrentCommandId(true),
+							  snapshot, InvalidSnapshot, true, &failure,
+							  false) == TM_Ok;
+}
+
+/* The row that the index entries for this place mean; false if there is none. */
+bool
+eq_table_fetch(EqTable *table, ItemPointer root, Snapshot snapshot,
+			   TupleTableSlot *slot)
+{
+	IndexFetchTableData *fetch;
+	ItemPointerData tid = *root;
+	bool call_again = false;
+	bool found;
+
+	if (!ItemPointerIsValid(&tid) ||
+		ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(table->rel))
+		return false;
+	fetch = table_index_fetch_begin(table->rel);
+	found = table_index_fetch_tuple(fetch, &tid, snapshot, slot, &call_again, NULL);
+	table_index_fetch_end(fetch);
+	return found;
+}
+
+#define BULK_ROWS 500
+
+void
+eq_bulk_begin(EqBulk *bulk, EqTable *table)
+{
+	bulk->table = table;
+	bulk->state = GetBulkInsertState();
+	bulk->slots = palloc0(BULK_ROWS * sizeof(TupleTableSlot *));
+	bulk->n_slots = 0;
+	bulk->context = AllocSetContextCreate(
+		CurrentMemoryContext, "event_queue bulk insert", ALLOCSET_DEFAULT_SIZES);
+}
+
+static void
+write_bulk(EqBulk *bulk)
+{
+	EqTable *table = bulk->table;
+	MemoryContext old = MemoryContextSwitchTo(bulk->context);
+
+	table_multi_insert(table->rel, bulk->slots, bulk->n_slots,
+					   GetCurrentCommandId(true), 0, bulk->state);
+	MemoryContextSwitchTo(old);
+	for (int i = 0; i < bulk->n_slots; i++)
+	{
+		eq_insert_index_tuples(table->result, bulk->slots[i], table->estate, false);
+		ExecClearTuple(bulk->slots[i]);
+	}
+	ResetPerTupleExprContext(table->estate);
+	bulk->n_slots = 0;
+	MemoryContextReset(bulk->context);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* The values may be in bulk->context. */
+void
+eq_bulk_insert(EqBulk *bulk, const Datum *values, const bool *nulls)
+{
+	TupleTableSlot *slot = bulk->slots[bulk->n_slots];
+	int known = bulk->table->n_columns;
+
+	if (slot == NULL)
+		slot = bulk->slots[bulk->n_slots] = table_slot_create(bulk->table->rel,
+															  NULL);
+	memcpy(slot->tts_values, values, known * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, known * sizeof(bool));
+	for (int i = known; i < slot->tts_tupleDescriptor->natts; i++)
+		slot->tts_isnull[i] = true;
+	ExecStoreVirtualTuple(slot);
+	if (++bulk->n_slots == BULK_ROWS)
+		write_bulk(bulk);
+}
+
+void
+eq_bulk_end(EqBulk *bulk)
+{
+	if (bulk->n_slots > 0)
+		write_bulk(bulk);
+	for (int i = 0; i < BULK_ROWS && bulk->slots[i] != NULL; i++)
+		ExecDropSingleTupleTableSlot(bulk->slots[i]);
+	FreeBulkInsertState(bulk->state);
+	table_finish_bulk_insert(bulk->table->rel, 0);
+	MemoryContextDelete(bulk->context);
+}
+
 void
 eq_scan_begin(EqScan *scan, Relation rel, Oid index, Snapshot snapshot, int n_keys)
 {
@@ -351,11 +453,30 @@ eq_scan_key(EqScan *scan, ScanKey key, int index_column, StrategyNumber strategy
 						   value);
 }
 
-/* Starts, or starts again with other keys. */
+/* Starts, or starts again with other keys, at most as many as were announced. */
 void
 eq_scan_start(EqScan *scan, ScanKey keys, int n_keys)
 {
+	scan->desc->numberOfKeys = n_keys; /* the index method copies so many */
 	index_rescan(scan->desc, keys, n_keys, NULL, 0);
+}
+
+/* (first_column, the one after it) >= (value1, value2); members: room for two. */
+void
+eq_scan_row_key(EqScan *scan, ScanKey key, ScanKey members, int first_column,
+				RegProcedure cmp1, Datum value1, RegProcedure cmp2, Datum value2)
+{
+	ScanKeyEntryInitialize(&members[0], SK_ROW_MEMBER, first_column,
+						   BTGreaterEqualStrategyNumber, InvalidOid, InvalidOid,
+						   cmp1, value1);
+	ScanKeyEntryInitialize(&members[1], SK_ROW_MEMBER | SK_ROW_END, first_column + 1,
+						   BTGreaterEqualStrategyNumber, InvalidOid, InvalidOid,
+						   cmp2, value2);
+	memset(key, 0, sizeof(ScanKeyData));
+	key->sk_flags = SK_ROW_HEADER;
+	key->sk_attno = first_column;
+	key->sk_strategy = BTGreaterEqualStrategyNumber;
+	key->sk_argument = PointerGetDatum(members);
 }
 
 bool
@@ -363,6 +484,30 @@ eq_scan_next(EqScan *scan, ScanDirection direction)
 {
 	CHECK_FOR_INTERRUPTS();
 	return index_getnext_slot(scan->desc, direction, scan->slot);
+}
+
+/*
+ * The next index entry, whether its row is still there or not; for scans whose
+ * desc->xs_want_itup was set.  NULL at the end.
+ */
+IndexTuple
+eq_scan_next_entry(EqScan *scan)
+{
+	ItemPointer tid;
+
+	CHECK_FOR_INTERRUPTS();
+	tid = index_getnext_tid(scan->desc, ForwardScanDirection);
+	if (tid == NULL)
+		return NULL;
+	scan->root = *tid;
+	return scan->desc->xs_itup;
+}
+
+/* The row of that entry; false if the snapshot has none. */
+bool
+eq_scan_fetch(EqScan *scan)
+{
+	return index_fetch_heap(scan->desc, scan->slot);
 }
 
 void

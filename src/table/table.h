@@ -38,25 +38,51 @@ enum
 {
 	JOB_ID = 1,
 	JOB_QUEUE,
-	JOB_TENANT,
-	JOB_NAME,
-	JOB_PRIORITY,
+	JOB_LANE,
 	JOB_RUN_AT,
 	JOB_CREATED_AT,
+	JOB_FAILURES,
+	JOB_STALLED,
+	JOB_PRIORITY,
+	JOB_BLOCKED,
+	JOB_CANCEL,
+	JOB_HAS_DEPENDENTS,
+	JOB_UNIQUE_UNTIL_CLAIM,
+	JOB_TENANT,
+	JOB_NAME,
 	JOB_MAX_ATTEMPTS,
 	JOB_BACKOFF,
 	JOB_BACKOFF_DELAY,
-	JOB_FAILURES,
-	JOB_STALLED,
+	JOB_TIME_LIMIT,
 	JOB_LEASE_TOKEN,
 	JOB_LEASED_UNTIL,
+	JOB_CLAIMED_AT,
+	JOB_LEASE_PID,
 	JOB_LEASED_BY,
+	JOB_GROUP_KEY,
 	JOB_UNIQUE_KEY,
 	JOB_PAYLOAD,
 	JOB_METADATA,
 	JOB_ERRORS,
-	JOB_COLUMNS = JOB_ERRORS
+	JOB_PROGRESS,
+	JOB_COLUMNS = JOB_PROGRESS
 };
+
+/* Of the index job_order. */
+enum
+{
+	ORDER_QUEUE = 1,
+	ORDER_LANE,
+	ORDER_PRIORITY,
+	ORDER_RUN_AT,
+	ORDER_JOB_ID
+};
+
+/* Why a job is not in that index. */
+#define JOB_NOT_BLOCKED			  0
+#define JOB_BLOCKED_BY_GROUP	  1
+#define JOB_BLOCKED_BY_DEPENDENCY 2
+
 enum
 {
 	DEAD_ID = 1,
@@ -72,11 +98,23 @@ enum
 	DEAD_MAX_ATTEMPTS,
 	DEAD_BACKOFF,
 	DEAD_BACKOFF_DELAY,
+	DEAD_TIME_LIMIT,
+	DEAD_GROUP_KEY,
 	DEAD_UNIQUE_KEY,
+	DEAD_HAS_DEPENDENTS,
 	DEAD_PAYLOAD,
 	DEAD_METADATA,
 	DEAD_ERRORS,
 	DEAD_COLUMNS = DEAD_ERRORS
+};
+enum
+{
+	REVIEW_ID = 1,
+	REVIEW_QUEUE,
+	REVIEW_TENANT,
+	REVIEW_GROUP_KEY,
+	REVIEW_JOB,
+	REVIEW_COLUMNS = REVIEW_JOB
 };
 enum
 {
@@ -138,10 +176,13 @@ typedef enum EqRelation
 	EQ_JOB,
 	EQ_JOB_PKEY,
 	EQ_JOB_ORDER,
+	EQ_JOB_GROUP,
 	EQ_JOB_UNIQUE,
 	EQ_JOB_ID_SEQ,
 	EQ_DEAD_LETTER,
-	EQ_JOB_HISTORY,
+	EQ_JOB_REVIEW,
+	EQ_JOB_REVIEW_SEQ,
+	EQ_JOB_HISTORY_DEFAULT,
 	EQ_QUEUE,
 	EQ_TENANT_ROLE,
 	EQ_RELATIONS
@@ -190,6 +231,24 @@ extern void eq_table_insert(EqTable *table, const Datum *values, const bool *nul
 extern void eq_table_update(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
 							const Datum *values, const bool *nulls);
 extern void eq_table_delete(EqTable *table, TupleTableSlot *old, Snapshot snapshot);
+extern bool eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old,
+									  Snapshot snapshot);
+extern bool eq_table_fetch(EqTable *table, ItemPointer root, Snapshot snapshot,
+						   TupleTableSlot *slot);
+
+/* Many new rows, which come to the table page by page. */
+typedef struct EqBulk
+{
+	EqTable *table;
+	struct BulkInsertStateData *state;
+	TupleTableSlot **slots;
+	int n_slots;
+	MemoryContext context; /* of the rows' values, reset when they are written */
+} EqBulk;
+
+extern void eq_bulk_begin(EqBulk *bulk, EqTable *table);
+extern void eq_bulk_insert(EqBulk *bulk, const Datum *values, const bool *nulls);
+extern void eq_bulk_end(EqBulk *bulk);
 
 /* An index scan; slot is the present row. */
 typedef struct EqScan
@@ -198,6 +257,7 @@ typedef struct EqScan
 	Relation index;
 	IndexScanDesc desc;
 	TupleTableSlot *slot;
+	ItemPointerData root; /* where the index says that the row is */
 } EqScan;
 
 extern void eq_scan_begin(EqScan *scan, Relation rel, Oid index, Snapshot snapshot,
@@ -205,7 +265,12 @@ extern void eq_scan_begin(EqScan *scan, Relation rel, Oid index, Snapshot snapsh
 extern void eq_scan_key(EqScan *scan, ScanKey key, int index_column,
 						StrategyNumber strategy, RegProcedure op, Datum value);
 extern void eq_scan_start(EqScan *scan, ScanKey keys, int n_keys);
+extern void eq_scan_row_key(EqScan *scan, ScanKey key, ScanKey members,
+							int first_column, RegProcedure cmp1, Datum value1,
+							RegProcedure cmp2, Datum value2);
 extern bool eq_scan_next(EqScan *scan, ScanDirection direction);
+extern IndexTuple eq_scan_next_entry(EqScan *scan);
+extern bool eq_scan_fetch(EqScan *scan);
 extern void eq_scan_end(EqScan *scan);
 
 /* Locks on a hash of a key, held for the span of one call. */
@@ -234,5 +299,11 @@ extern void eq_spi_begin(EqSpi *spi, Oid as_user, int sec_flags);
 extern void eq_spi_end(EqSpi *spi);
 extern int64 eq_query_int64(const char *query, int64 argument);
 extern void eq_set_sequence(EqRelation which, int64 value, bool is_called);
+
+/* durability.c: writes that a crash may undo without harm */
+extern void eq_weak_writes_begin(void);
+extern void eq_weak_writes_end(void);
+extern void eq_durability_before_commit(void);
+extern void eq_durability_after_xact(void);
 
 #endif /* EQ_TABLE_H */

@@ -8,7 +8,8 @@ REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
 	event_as_json(event_store), check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
-	json_diff(jsonb, jsonb), event_bucket(text, text, text, int) TO PUBLIC;
+	json_diff(jsonb, jsonb), event_bucket(text, text, text, int),
+	job_lane(boolean, text), check_payload(jsonb) TO PUBLIC;
 
 /*
  * grant_access: what the four grant functions share: use of the schema, and
@@ -75,12 +76,29 @@ BEGIN
 		event_queue.append_batch(jsonb, text),
 		event_queue.revert_aggregate(text, text, int, int, text),
 		event_queue.take_snapshot(text, text, text),
-		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text)
+		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text, text,
+			interval, text, text, interval, bigint[]),
+		event_queue.enqueue_many(text, text, jsonb[], interval, timestamptz, int, text[], jsonb, text),
+		event_queue.enqueue_jobs(jsonb, text, text), event_queue.enqueue_flow(jsonb, text, text, int),
+		event_queue.enqueue_batch(jsonb, jsonb, text, text), event_queue.cancel_job(bigint)
 		TO %s', role);
+	PERFORM event_queue.grant_outcomes(role);
 END
 $$;
 COMMENT ON FUNCTION grant_producer(regrole, text) IS
 'Lets a role append events, enqueue jobs and read events; with a tenant, of this tenant only.';
+
+/* grant_outcomes: what became of jobs, for those who made them and those who do them. */
+CREATE FUNCTION grant_outcomes(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	EXECUTE format('GRANT SELECT ON event_queue.queue, event_queue.job, event_queue.jobs, event_queue.dead_letter,
+		event_queue.job_history, event_queue.job_dependency, event_queue.job_log TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION event_queue.job_outcome(bigint), event_queue.dependency_results(bigint) TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON PROCEDURE event_queue.await_job(bigint, interval, jsonb) TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION grant_outcomes(regrole) IS 'Internal. Lets a role see what became of jobs.';
 
 /*
  * grant_consumer: the role may create subscriptions, fetch events and
@@ -118,9 +136,15 @@ CREATE FUNCTION grant_worker(role regrole, tenant_id text DEFAULT NULL) RETURNS 
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue.grant_access(role, tenant_id);
+	PERFORM event_queue.grant_outcomes(role);
+	EXECUTE format('GRANT INSERT ON event_queue.job_log TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON PROCEDURE
+		event_queue.claim_wait(text, int, interval, jsonb, text, interval, text) TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue.claim(text, int, text, interval, text[], text),
-		event_queue.complete(bigint, uuid, jsonb),
+		event_queue.claim(text, int, text, interval, text[], text, boolean),
+		event_queue.complete(bigint, uuid, jsonb), event_queue.complete_many(bigint[], uuid[], jsonb[]),
+		event_queue.complete_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]),
+		event_queue.report_progress(bigint, uuid, jsonb), event_queue.log_job(bigint, uuid, text, text),
 		event_queue.fail(bigint, uuid, text, text, text, interval, boolean),
 		event_queue.release(bigint, uuid, interval),
 		event_queue.extend_lease(bigint, uuid, interval)
@@ -139,7 +163,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue.grant_access(role, tenant_id);
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.queue, event_queue.job,
-		event_queue.dead_letter, event_queue.job_history, event_queue.rule, event_queue.handler,
+		event_queue.dead_letter, event_queue.job_history, event_queue.job_log, event_queue.job_dependency,
+		event_queue.queue_limit, event_queue.queue_active, event_queue.queue_depths, event_queue.rule, event_queue.handler,
 		event_queue.schedule, event_queue.channel, event_queue.rule_checkpoint,
 		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
 		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,
@@ -148,7 +173,8 @@ BEGIN
 		event_queue.partition_policy TO %s', role);
 	PERFORM event_queue.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(), event_queue.workers(),
+		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
+		event_queue.queue_depth(int), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
 		event_queue.health(), event_queue.queue_id_of(text) TO %s', role);
 END
 $$;
@@ -169,6 +195,8 @@ BEGIN
 	PERFORM event_queue.grant_observer(role);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON event_queue.queue, event_queue.job,
 		event_queue.dead_letter, event_queue.job_history, event_queue.queue_limit, event_queue.queue_active,
+		event_queue.job_dependency, event_queue.job_log, event_queue.job_throttle, event_queue.group_rate,
+		event_queue.job_review,
 		event_queue.schedule, event_queue.channel, event_queue.subscription, event_queue.subscription_bucket,
 		event_queue.subscription_parked, event_queue.aggregate_snapshot TO %s', role);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE ON event_queue.partition_policy TO %s', role);
@@ -181,7 +209,8 @@ BEGIN
 	-- What needs the owner of the tables anyway, or would let history be bent.
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION event_queue.skip_positions(bigint), event_queue.open_guard(boolean),
 		event_queue.store_reducer(text, text, int, text), event_queue.new_generation(),
-		event_queue.grant_reader(regrole), event_queue.grant_consumer(regrole, text),
+		event_queue.grant_reader(regrole), event_queue.grant_outcomes(regrole), event_queue.grant_consumer(regrole, text),
+		event_queue.add_dependencies(bigint, text, bigint[]), event_queue.settle_dependents(bigint, jsonb, boolean),
 		event_queue.grant_access(regrole, text), event_queue.grant_producer(regrole, text),
 		event_queue.grant_worker(regrole, text), event_queue.grant_observer(regrole, text),
 		event_queue.grant_admin(regrole), event_queue.revoke_access(regrole) FROM %s', role);
@@ -210,4 +239,4 @@ COMMENT ON FUNCTION revoke_access(regrole) IS
 
 REVOKE ALL ON FUNCTION grant_access(regrole, text), grant_producer(regrole, text), grant_worker(regrole, text),
 	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole), grant_reader(regrole),
-	grant_consumer(regrole, text) FROM PUBLIC;
+	grant_consumer(regrole, text), grant_outcomes(regrole) FROM PUBLIC;

@@ -37,6 +37,8 @@ typedef struct Mark
 	bool wake;
 	bool everywhere;
 	bool config;
+	bool review;
+	int64 n_wake; /* sessions in claim_wait that will find a job */
 	int64 counts[EQ_COUNTERS];
 } Mark;
 
@@ -88,6 +90,8 @@ find_slot(int32 id)
 			free_slot->dboid = MyDatabaseId;
 			free_slot->id = id;
 			pg_atomic_write_u32(&free_slot->pending, 0);
+			pg_atomic_write_u32(&free_slot->waiters, 0);
+			pg_atomic_write_u64(&free_slot->living, 0);
 			for (int c = 0; c < EQ_COUNTERS; c++)
 				pg_atomic_write_u64(&free_slot->counters[c], 0);
 			pg_atomic_write_u32(&free_slot->key_set, 1);
@@ -99,6 +103,13 @@ find_slot(int32 id)
 	if (found)
 		last = found;
 	return found;
+}
+
+/* What shared memory knows of a queue; NULL if there was no room. */
+EqWakeSlot *
+eq_wake_slot(int32 queue_id)
+{
+	return find_slot(queue_id);
 }
 
 /* This subtransaction's mark for a slot, made if there is none. */
@@ -132,16 +143,31 @@ get_mark(EqWakeSlot *slot)
 	return mark;
 }
 
-/* After commit, have the scheduler look at this queue. */
+/* After commit, have the scheduler, and a waiting session, look at this queue. */
 void
 eq_wake_queue(int32 queue_id)
+{
+	eq_wake_queue_for(queue_id, 1);
+}
+
+/* The same for n jobs. */
+void
+eq_wake_queue_for(int32 queue_id, int64 n)
 {
 	EqWakeSlot *slot = find_slot(queue_id);
 	Mark *mark = get_mark(slot);
 
 	mark->wake = true;
+	mark->n_wake += n;
 	if (slot == NULL)
 		mark->everywhere = true;
+}
+
+/* After commit, have the scheduler read job_review. */
+void
+eq_wake_reviews(void)
+{
+	get_mark(NULL)->review = true;
 }
 
 /* After commit, add to a counter of this queue. */
@@ -203,16 +229,65 @@ eq_wake_rules(void)
 		eq_wake_scheduler(db);
 }
 
+/*
+ * Wakes up to n sessions that sleep in claim_wait on this queue.  Each has raised
+ * its flag before it looked for jobs; whoever lowers the flag wakes it.  Can't
+ * throw.
+ */
+void
+eq_wake_waiters(EqWakeSlot *slot, int64 n)
+{
+	uint32 number = slot - eq_shared->wake_slots + 1;
+
+	if (pg_atomic_read_u32(&slot->waiters) == 0)
+		return;
+	for (int i = 0; i < eq_shared->max_appenders && n > 0; i++)
+	{
+		uint32 expected = number;
+
+		if (pg_atomic_read_u32(&eq_shared->appenders[i].waits_for_queue) == number &&
+			pg_atomic_compare_exchange_u32(&eq_shared->appenders[i].waits_for_queue,
+										   &expected, 0))
+		{
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+			n--;
+		}
+	}
+}
+
+/* Jobs of this database ended: wakes the sessions in await_job. */
+static void
+wake_awaiting(EqDatabase *db)
+{
+	if (pg_atomic_read_u32(&db->jobs_awaited) == 0)
+		return;
+	pg_atomic_exchange_u32(&db->jobs_awaited, 0);
+	for (int i = 0; i < eq_shared->max_appenders; i++)
+	{
+		if (pg_atomic_read_u32(&eq_shared->appenders[i].awaits_job) != 0)
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+	}
+}
+
+static int64
+living_change(const Mark *mark)
+{
+	return mark->counts[EQ_COUNT_ENQUEUED] - mark->counts[EQ_COUNT_COMPLETED] -
+		   mark->counts[EQ_COUNT_DEAD] - mark->counts[EQ_COUNT_CANCELLED];
+}
+
 void
 eq_wake_at_commit(void)
 {
 	EqDatabase *db;
 	bool wake = false;
+	bool ended = false;
 
 	if (n_marks == 0)
 		return;
 
-	db = eq_database(); /* taken before: can't throw */
+	db = eq_database();	 /* taken before: can't throw */
+	pg_memory_barrier(); /* the commit, before the flags of those who wait */
 	for (int i = 0; i < n_marks; i++)
 	{
 		Mark *mark = &marks[i];
@@ -222,10 +297,21 @@ eq_wake_at_commit(void)
 			if (mark->counts[c] != 0)
 				pg_atomic_fetch_add_u64(&mark->slot->counters[c], mark->counts[c]);
 		}
+		if (mark->slot && living_change(mark) != 0)
+			pg_atomic_fetch_add_u64(&mark->slot->living, living_change(mark));
+		ended = ended || mark->counts[EQ_COUNT_COMPLETED] != 0 ||
+				mark->counts[EQ_COUNT_DEAD] != 0 ||
+				mark->counts[EQ_COUNT_CANCELLED] != 0;
 		if (mark->wake && mark->slot)
 		{
 			pg_atomic_write_u32(&mark->slot->pending, 1);
 			pg_atomic_write_u32(&db->jobs_pending, 1);
+			eq_wake_waiters(mark->slot, mark->n_wake);
+			wake = true;
+		}
+		if (mark->review)
+		{
+			pg_atomic_write_u32(&db->reviews_pending, 1);
 			wake = true;
 		}
 		if (mark->everywhere)
@@ -246,6 +332,8 @@ eq_wake_at_commit(void)
 		}
 	}
 	n_marks = 0;
+	if (ended)
+		wake_awaiting(db);
 
 	if (wake)
 	{
@@ -299,6 +387,8 @@ eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent)
 		into->wake |= mark->wake;
 		into->everywhere |= mark->everywhere;
 		into->config |= mark->config;
+		into->review |= mark->review;
+		into->n_wake += mark->n_wake;
 		for (int c = 0; c < EQ_COUNTERS; c++)
 			into->counts[c] += mark->counts[c];
 	}
@@ -337,6 +427,7 @@ eq_jobs_loaded(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		elog(ERROR, "jobs_loaded: not called by trigger manager");
 	get_mark(NULL)->everywhere = true;
+	get_mark(NULL)->review = true;
 	PG_RETURN_POINTER(NULL);
 }
 

@@ -9,6 +9,9 @@
 
 /* During a transaction (may throw). */
 extern void eq_wake_queue(int32 queue_id);
+extern void eq_wake_queue_for(int32 queue_id, int64 n);
+extern void eq_wake_reviews(void);
+extern EqWakeSlot *eq_wake_slot(int32 queue_id);
 extern void eq_count(int32 queue_id, EqCounter counter, int64 n);
 extern void eq_note_config_changed(void);
 extern void eq_notify_in_transaction(const char *queue_name);
@@ -19,6 +22,7 @@ extern void eq_forget_wakes(void);
 extern void eq_forget_subxact_wakes(SubTransactionId subid);
 extern void eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent);
 extern void eq_wake_rules(void);
+extern void eq_wake_waiters(EqWakeSlot *slot, int64 n);
 
 /* For workers. */
 extern void eq_wake_scheduler(EqDatabase *db);

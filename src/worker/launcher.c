@@ -163,6 +163,11 @@ forget_database(Oid dboid)
 			eq_shared->wake_slots[i].id = 0;
 		}
 	}
+	for (int i = 0; i < EQ_MAX_MARKS; i++)
+	{
+		if (eq_shared->marks[i].dboid == dboid)
+			eq_shared->marks[i].dboid = InvalidOid;
+	}
 	LWLockRelease(eq_shared->lock);
 }
 

@@ -36,9 +36,9 @@
 #include "wake/wake.h"
 #include "worker/worker.h"
 
-#define RETENTION_US	(60 * USECS_PER_SEC)
-#define RETENTION_BATCH 10000
-#define RESTART_MS		1000 /* before an executor that ended is started again */
+#define RETENTION_US (60 * USECS_PER_SEC)
+#define COUNT_US	 (10 * USECS_PER_SEC) /* jobs are not counted more often */
+#define RESTART_MS	 1000 /* before an executor that ended is started again */
 
 /* A queue or a channel, as the scheduler keeps it. */
 typedef struct Watched
@@ -124,18 +124,29 @@ read_config(void)
 
 /*
  * Looks at the queues that have their flag up or a job due, or at all of them,
- * sends NOTIFY for those with work, and wakes the executors.
+ * sends NOTIFY for those with work, and wakes the executors.  A sweep also has a
+ * look below the ready marks (queue/mark.c).
  */
 static void
-look_at_queues(bool all)
+look_at_queues(bool all, bool sweep)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	bool plain_sql = false;
+	static bool count_wanted = false;
+	static TimestampTz next_count = 0;
 	bool wake = false;
 	bool open = false;
 
 	pg_atomic_exchange_u32(&db->jobs_pending, 0);
 	if (pg_atomic_exchange_u32(&db->look_everywhere, 0) != 0)
-		all = true;
+		all = plain_sql = true;
+	count_wanted = count_wanted || plain_sql;
+	if (count_wanted && now >= next_count)
+	{
+		eq_count_living_jobs();
+		count_wanted = false;
+		next_count = now + COUNT_US;
+	}
 
 	for (int i = 0; i < n_watched; i++)
 	{
@@ -158,7 +169,16 @@ look_at_queues(bool all)
 			const EqQueue *queue = eq_get_queue_by_id(w->id);
 
 			if (queue != NULL)
-				w->has_work = eq_peek(queue, now, &w->next_due);
+			{
+				EqWakeSlot *slot = eq_wake_slot(w->id);
+
+				if (sweep || plain_sql)
+					eq_sweep_marks(queue);
+				w->has_work = eq_peek(queue, &w->next_due);
+				/* Jobs that came due; for those that came, their commit did it. */
+				if (w->has_work && slot && (!pending || all))
+					eq_wake_waiters(slot, PG_INT64_MAX);
+			}
 			wake = wake || (w->has_work && w->has_handlers);
 		}
 		if (w->has_work && (w->id < 0 || eq_notify_mode == EQ_NOTIFY_WORKER))
@@ -197,6 +217,22 @@ run_schedules(void)
 	return next;
 }
 
+/* Runs one statement in a transaction of its own, as the owner. */
+static void
+run_statement(const char *sql)
+{
+	EqSpi spi;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "could not run \"%s\"", sql);
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
 /* One step of what partitions of events need; true if there was one. */
 static bool
 maintain_partitions(void)
@@ -212,39 +248,13 @@ maintain_partitions(void)
 	return done != 0;
 }
 
-/* Deletes history and dead letters that are older than their queue keeps them. */
+/* What must not grow for ever: partitions of events, history, dead letters. */
 static void
 apply_retention(void)
 {
-	static const char *const deletes[] = {
-		"DELETE FROM event_queue.job_history WHERE job_id IN (SELECT h.job_id"
-		" FROM event_queue.queue q JOIN event_queue.job_history h USING (queue_id)"
-		" WHERE h.completed_at < pg_catalog.clock_timestamp() - q.keep_completed LIMIT 10000)",
-		"DELETE FROM event_queue.dead_letter WHERE job_id IN (SELECT d.job_id"
-		" FROM event_queue.queue q JOIN event_queue.dead_letter d USING (queue_id)"
-		" WHERE d.died_at < pg_catalog.clock_timestamp() - q.keep_failed LIMIT 10000)",
-	};
-
 	while (maintain_partitions())
 		CHECK_FOR_INTERRUPTS();
-	for (int i = 0; i < lengthof(deletes);)
-	{
-		EqSpi spi;
-		uint64 deleted;
-
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-		if (SPI_execute(deletes[i], false, 0) != SPI_OK_DELETE)
-			elog(ERROR, "could not apply retention");
-		deleted = SPI_processed;
-		eq_spi_end(&spi);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		CHECK_FOR_INTERRUPTS();
-		if (deleted < RETENTION_BATCH)
-			i++;
-	}
+	run_statement("SELECT event_queue.maintain_history()");
 }
 
 /* Starts executors that are missing. */
@@ -310,9 +320,15 @@ run_cycle(void)
 		while (eq_run_rules())
 		{
 			CHECK_FOR_INTERRUPTS();
-			look_at_queues(false); /* executors need not wait for all of them */
+			look_at_queues(false,
+						   false); /* executors need not wait for all of them */
 		}
 		while (eq_order_snapshots())
+			CHECK_FOR_INTERRUPTS();
+	}
+	if (pg_atomic_exchange_u32(&db->reviews_pending, 0) != 0 || sweep)
+	{
+		while (eq_review_jobs())
 			CHECK_FOR_INTERRUPTS();
 	}
 	if (eq_publish_interval_ms > 0 && GetCurrentTimestamp() >= next_publish)
@@ -323,7 +339,7 @@ run_cycle(void)
 	}
 	if (sweep || GetCurrentTimestamp() >= next_schedule)
 		next_schedule = run_schedules();
-	look_at_queues(sweep);
+	look_at_queues(sweep, sweep);
 	if (GetCurrentTimestamp() >= next_retention)
 	{
 		apply_retention();
@@ -338,6 +354,32 @@ run_cycle(void)
 	for (int i = 0; i < n_watched; i++)
 		wake_at = earlier(wake_at, watched[i].next_due);
 	return wake_at;
+}
+
+/*
+ * What the scheduler before this one, or the server that crashed, has left: leases
+ * of sessions that are no more, and counts that are not known.
+ */
+static void
+start_afresh(void)
+{
+	PG_TRY();
+	{
+		run_statement(
+			"UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
+			" WHERE lease_pid IS NOT NULL AND leased_until > pg_catalog.clock_timestamp()"
+			" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = lease_pid)");
+		eq_count_living_jobs();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
 }
 
 void
@@ -359,9 +401,11 @@ eq_scheduler_main(Datum arg)
 										   ALLOCSET_DEFAULT_SIZES);
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
+	start_afresh();
 	while (eq_extension_is_here())
 	{
 		volatile TimestampTz wake_at = 0;
+
 		MemoryContextSwitchTo(cycle_context);
 		PG_TRY();
 		{

@@ -1,0 +1,274 @@
+/*
+ * review.c: whose turn it is: jobs of a group, and jobs that depend on others.
+ *
+ * Such jobs are entered blocked.  Whoever may have unblocked one - an enqueue into
+ * the group, a job of it that ended, a dependency that is completed - writes a row
+ * into job_review in the same transaction.  The scheduler alone takes these rows
+ * and unblocks: it sees what is committed, and after each commit that matters
+ * there is a row that it has not read yet.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "queue/queue.h"
+#include "table/table.h"
+#include "wake/wake.h"
+
+#define BATCH	   5000
+#define LOOK_AHEAD 1000 /* for a due one among those that wait to be retried */
+
+static void
+write_review(const Datum *values, const bool *nulls)
+{
+	EqTable reviews;
+
+	eq_table_open(&reviews, eq_relation_oid(EQ_JOB_REVIEW), REVIEW_COLUMNS);
+	eq_table_insert(&reviews, values, nulls);
+	eq_table_close(&reviews);
+	eq_wake_reviews();
+}
+
+/* The next job of a group may run, or one has come. */
+void
+eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
+{
+	Datum values[REVIEW_COLUMNS] = {0};
+	bool nulls[REVIEW_COLUMNS] = {false};
+
+	values[REVIEW_ID - 1] = Int64GetDatum(
+		nextval_internal(eq_relation_oid(EQ_JOB_REVIEW_SEQ), false));
+	values[REVIEW_QUEUE - 1] = Int32GetDatum(queue_id);
+	values[REVIEW_TENANT - 1] = tenant;
+	values[REVIEW_GROUP_KEY - 1] = group_key;
+	nulls[REVIEW_JOB - 1] = true;
+	write_review(values, nulls);
+}
+
+/* A job that others depend on is completed, or will never be. */
+void
+eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
+{
+	static const Oid types[3] = {INT8OID, JSONBOID, BOOLOID};
+	Datum values[3] = {Int64GetDatum(job_id), JsonbPGetDatum(result),
+					   BoolGetDatum(failed)};
+	char nulls[4] = {' ', result ? ' ' : 'n', ' ', 0};
+	EqSpi spi;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT event_queue.settle_dependents($1, $2, $3)", 3,
+							  (Oid *) types, values, nulls, false,
+							  1) != SPI_OK_SELECT)
+		elog(ERROR, "could not write table job_dependency");
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	eq_wake_reviews();
+}
+
+/* Writes a job as one that may be claimed, or, if it has a group, waits there. */
+static void
+unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
+{
+	TupleTableSlot *locked = table_slot_create(jobs->rel, NULL);
+	TM_FailureData failure;
+
+	if (table_tuple_lock(jobs->rel, &slot->tts_tid, snapshot, locked,
+						 GetCurrentCommandId(false), LockTupleExclusive,
+						 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+						 &failure) == TM_Ok)
+	{
+		Datum values[JOB_COLUMNS];
+		bool nulls[JOB_COLUMNS];
+		TimestampTz now = GetCurrentTimestamp();
+
+		slot_getallattrs(locked);
+		memcpy(values, locked->tts_values, sizeof(values));
+		memcpy(nulls, locked->tts_isnull, sizeof(nulls));
+		values[JOB_BLOCKED - 1] = Int16GetDatum(blocked);
+		/* It comes behind those that wait already, and so above the ready mark. */
+		if (DatumGetTimestampTz(values[JOB_RUN_AT - 1]) < now)
+			values[JOB_RUN_AT - 1] = TimestampTzGetDatum(now);
+		eq_table_update(jobs, locked, snapshot, values, nulls);
+		if (blocked == JOB_NOT_BLOCKED)
+		{
+			eq_note_ready(DatumGetInt32(values[JOB_QUEUE - 1]),
+						  DatumGetInt32(values[JOB_LANE - 1]),
+						  DatumGetInt16(values[JOB_PRIORITY - 1]),
+						  DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
+						  DatumGetInt64(values[JOB_ID - 1]));
+			eq_wake_queue(DatumGetInt32(values[JOB_QUEUE - 1]));
+		}
+	}
+	ExecDropSingleTupleTableSlot(locked);
+}
+
+/*
+ * Lets jobs of a group run, in the order of their ids, until as many as the queue
+ * allows may.  Where a failed job lets others pass, one that is due goes before
+ * one that is not.
+ */
+static void
+review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenant,
+			 Datum group_key)
+{
+	EqScan scan;
+	ScanKeyData keys[3];
+	TupleTableSlot *first = table_slot_create(jobs->rel, NULL);
+	int running = 0;
+	int looked = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz first_due = 0;
+
+	eq_scan_begin(&scan, jobs->rel, eq_relation_oid(EQ_JOB_GROUP), snapshot, 3);
+	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(queue->queue_id));
+	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, tenant);
+	eq_scan_key(&scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ, group_key);
+	eq_scan_start(&scan, keys, 3);
+	/* Those that are not blocked come first in the index. */
+	while (running < queue->group_concurrency &&
+		   eq_scan_next(&scan, ForwardScanDirection))
+	{
+		bool isnull;
+		int blocked = DatumGetInt16(slot_getattr(scan.slot, JOB_BLOCKED, &isnull));
+		TimestampTz due = DatumGetTimestampTz(
+			slot_getattr(scan.slot, JOB_RUN_AT, &isnull));
+
+		if (blocked == JOB_NOT_BLOCKED)
+			running++;
+		else if (blocked == JOB_BLOCKED_BY_DEPENDENCY)
+			break; /* the others of the group are before it in the index */
+		else if (!queue->group_pass || due <= now)
+		{
+			unblock(jobs, scan.slot, snapshot, JOB_NOT_BLOCKED);
+			running++;
+		}
+		else
+		{
+			if (TTS_EMPTY(first) || due < first_due)
+			{
+				ExecCopySlot(first, scan.slot);
+				first_due = due;
+			}
+			if (++looked >= LOOK_AHEAD)
+				break;
+		}
+	}
+	if (running < queue->group_concurrency && !TTS_EMPTY(first))
+		unblock(jobs, first, snapshot, JOB_NOT_BLOCKED);
+	eq_scan_end(&scan);
+	ExecDropSingleTupleTableSlot(first);
+}
+
+/* A job that has nothing more to wait for joins its group, or may be claimed. */
+static void
+review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
+{
+	EqScan scan;
+	ScanKeyData key;
+
+	if (eq_query_int64("SELECT count(*) FROM event_queue.job_dependency"
+					   " WHERE job_id = $1 AND completed_at IS NULL",
+					   job_id) != 0)
+		return;
+	eq_scan_begin(&scan, jobs->rel, eq_relation_oid(EQ_JOB_PKEY), snapshot, 1);
+	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(job_id));
+	eq_scan_start(&scan, &key, 1);
+	if (eq_scan_next(&scan, ForwardScanDirection))
+	{
+		bool isnull;
+		bool no_group;
+		Datum tenant = slot_getattr(scan.slot, JOB_TENANT, &isnull);
+		int32 queue_id = DatumGetInt32(slot_getattr(scan.slot, JOB_QUEUE, &isnull));
+		Datum group_key = slot_getattr(scan.slot, JOB_GROUP_KEY, &no_group);
+
+		if (DatumGetInt16(slot_getattr(scan.slot, JOB_BLOCKED, &isnull)) ==
+			JOB_BLOCKED_BY_DEPENDENCY)
+		{
+			unblock(jobs, scan.slot, snapshot,
+					no_group ? JOB_NOT_BLOCKED : JOB_BLOCKED_BY_GROUP);
+			if (!no_group)
+				eq_review_group(queue_id, tenant, group_key);
+		}
+	}
+	eq_scan_end(&scan);
+}
+
+/* For the scheduler, in a transaction of its own; true if there may be more. */
+bool
+eq_review_jobs(void)
+{
+	EqSpi spi;
+	EqTable jobs;
+	Snapshot snapshot;
+	uint64 n;
+	MemoryContext context;
+	MemoryContext caller = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(
+			"WITH taken AS (DELETE FROM event_queue.job_review WHERE review_id = ANY"
+			" (ARRAY(SELECT review_id FROM event_queue.job_review ORDER BY review_id"
+			" LIMIT 5000)) RETURNING *)"
+			" SELECT queue_id, tenant_id, group_key, job_id, min(review_id) FROM taken"
+			" GROUP BY 1, 2, 3, 4 ORDER BY 5",
+			0, NULL, NULL, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table job_review");
+	n = SPI_processed;
+	context = AllocSetContextCreate(CurrentMemoryContext, "event_queue review",
+									ALLOCSET_DEFAULT_SIZES);
+	if (n > 0)
+	{
+		/* After the rows: it sees all that they stand for. */
+		CommandCounterIncrement();
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+		for (uint64 i = 0; i < n; i++)
+		{
+			HeapTuple row = SPI_tuptable->vals[i];
+			TupleDesc desc = SPI_tuptable->tupdesc;
+			MemoryContext old = MemoryContextSwitchTo(context);
+			bool isnull;
+			Datum job_id = SPI_getbinval(row, desc, 4, &isnull);
+
+			CHECK_FOR_INTERRUPTS();
+			if (!isnull)
+				review_dependent(&jobs, snapshot, DatumGetInt64(job_id));
+			else
+			{
+				Datum tenant = SPI_getbinval(row, desc, 2, &isnull);
+				Datum group_key = SPI_getbinval(row, desc, 3, &isnull);
+				const EqQueue *queue = eq_get_queue_by_id(
+					DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull)));
+
+				if (queue)
+					review_group(&jobs, snapshot, queue, tenant, group_key);
+			}
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(context);
+		}
+		eq_table_close(&jobs);
+		UnregisterSnapshot(snapshot);
+		CommandCounterIncrement();
+	}
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	return n > 0;
+}

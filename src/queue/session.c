@@ -1,0 +1,148 @@
+/*
+ * session.c: leases that end with the session which took them.
+ *
+ * A claim with session_bound notes its jobs here; when the session ends, for
+ * whatever reason short of a crash, it ends the leases that are still its own.
+ * They count as stalled.  After a crash of the server the scheduler does the same
+ * when it starts: no session from before is left.
+ */
+#include "postgres.h"
+
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/uuid.h"
+
+#include "queue/queue.h"
+#include "table/table.h"
+
+/* Jobs claimed by this session, perhaps settled since; in TopMemoryContext. */
+typedef struct Bound
+{
+	int64 job_id;
+	pg_uuid_t token;
+} Bound;
+
+static Bound *bound = NULL;
+static int n_bound = 0;
+static int max_bound = 0;
+
+static void
+end_leases(void)
+{
+	Oid types[2] = {INT8ARRAYOID, UUIDARRAYOID};
+	Datum *ids = palloc(n_bound * sizeof(Datum));
+	Datum *tokens = palloc(n_bound * sizeof(Datum));
+	Datum values[2];
+	EqSpi spi;
+
+	for (int i = 0; i < n_bound; i++)
+	{
+		ids[i] = Int64GetDatum(bound[i].job_id);
+		tokens[i] = UUIDPGetDatum(&bound[i].token);
+	}
+	values[0] = PointerGetDatum(construct_array(ids, n_bound, INT8OID, sizeof(int64),
+												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = PointerGetDatum(
+		construct_array(tokens, n_bound, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(
+			"UPDATE event_queue.job j SET leased_until = pg_catalog.clock_timestamp()"
+			" FROM pg_catalog.unnest($1, $2) AS b (job_id, token)"
+			" WHERE j.job_id = b.job_id AND j.lease_token = b.token",
+			2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not end the leases of the session");
+	eq_spi_end(&spi);
+}
+
+/* As RemoveTempRelationsCallback does it: a last transaction. */
+static void
+session_ends(int code, Datum arg)
+{
+	if (n_bound == 0 || proc_exit_inprogress == false)
+		return;
+	AbortOutOfAnyTransaction();
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		end_leases();
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		/* The leases run out by time; the session ends all the same. */
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+	}
+	PG_END_TRY();
+}
+
+/* Drops those whose job was settled by this session since. */
+static void
+forget_settled(void)
+{
+	int kept = 0;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EqTable jobs;
+	TupleTableSlot *slot;
+
+	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+	slot = table_slot_create(jobs.rel, NULL);
+	for (int i = 0; i < n_bound; i++)
+	{
+		ItemPointerData root;
+		bool isnull;
+
+		/* A row that has moved (a failure, VACUUM FULL) ends its lease by time. */
+		eq_token_place(&bound[i].token, &root);
+		if (eq_table_fetch(&jobs, &root, snapshot, slot) &&
+			DatumGetInt64(slot_getattr(slot, JOB_ID, &isnull)) == bound[i].job_id)
+			bound[kept++] = bound[i];
+		ExecClearTuple(slot);
+	}
+	n_bound = kept;
+	ExecDropSingleTupleTableSlot(slot);
+	eq_table_close(&jobs);
+	UnregisterSnapshot(snapshot);
+}
+
+void
+eq_bind_to_session(const EqClaimedJob *jobs, int n_jobs)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		before_shmem_exit(session_ends, (Datum) 0);
+		registered = true;
+	}
+	if (n_bound + n_jobs > max_bound)
+	{
+		if (n_bound > 0)
+			forget_settled();
+		if (n_bound + n_jobs > max_bound / 2)
+		{
+			max_bound = (n_bound + n_jobs) * 2 + 64;
+			if (bound == NULL)
+				bound = MemoryContextAlloc(TopMemoryContext,
+										   max_bound * sizeof(Bound));
+			else
+				bound = repalloc(bound, max_bound * sizeof(Bound));
+		}
+	}
+	for (int i = 0; i < n_jobs; i++)
+	{
+		bound[n_bound].job_id = jobs[i].job_id;
+		bound[n_bound++].token = jobs[i].token;
+	}
+}

@@ -1,0 +1,59 @@
+/*
+ * durability.c: commits that need not wait for the disk.
+ *
+ * A lease that is lost in a crash means only that the job is claimed again; the
+ * same is true of settling jobs in queues that are not durable.  So a transaction
+ * that wrote nothing else commits asynchronously.  Nothing else: it had no
+ * transaction id before the first such write, and no WAL record of this backend
+ * lies between or behind them.  One record of anyone else (also a page pruned by
+ * a SELECT) makes it an ordinary commit.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+
+#include "table/table.h"
+
+static bool had_weak_writes = false;
+static bool only_weak_writes = false;
+static XLogRecPtr last_weak_record;
+static int saved_synchronous_commit = -1;
+
+void
+eq_weak_writes_begin(void)
+{
+	if (!had_weak_writes)
+		only_weak_writes = !TransactionIdIsValid(GetTopTransactionIdIfAny());
+	else if (ProcLastRecPtr != last_weak_record)
+		only_weak_writes = false;
+	had_weak_writes = true;
+	last_weak_record = ProcLastRecPtr;
+}
+
+void
+eq_weak_writes_end(void)
+{
+	last_weak_record = ProcLastRecPtr;
+}
+
+/* The last thing before the commit record; can't throw. */
+void
+eq_durability_before_commit(void)
+{
+	if (had_weak_writes && only_weak_writes && ProcLastRecPtr == last_weak_record &&
+		synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
+	{
+		saved_synchronous_commit = synchronous_commit;
+		synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+	}
+}
+
+void
+eq_durability_after_xact(void)
+{
+	if (saved_synchronous_commit >= 0)
+		synchronous_commit = saved_synchronous_commit;
+	saved_synchronous_commit = -1;
+	had_weak_writes = false;
+}
