@@ -199,6 +199,7 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&slot->pending, 0);
 			pg_atomic_init_u32(&slot->waiters, 0);
 			pg_atomic_init_u32(&slot->last_lane, 0);
+			pg_atomic_init_u64(&slot->last_segment, 0);
 			pg_atomic_init_u64(&slot->mark_generation, 0);
 			pg_atomic_init_u64(&slot->living, 0);
 			for (int c = 0; c < EQ_COUNTERS; c++)

@@ -106,6 +106,7 @@ typedef struct EqWakeSlot
 	pg_atomic_uint32 pending;		  /* something to do or to say */
 	pg_atomic_uint32 waiters;		  /* sessions that sleep in claim_wait */
 	pg_atomic_uint32 last_lane;		  /* of a fair queue: whose turn it was */
+	pg_atomic_uint64 last_segment;	 /* where a job was claimed lately */
 	pg_atomic_uint64 mark_generation; /* see queue/mark.c */
 	pg_atomic_uint64 living;		  /* jobs in the table; see observe/counters.c */
 	pg_atomic_uint64 counters[EQ_COUNTERS];

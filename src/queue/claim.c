@@ -38,11 +38,13 @@
 
 #include "access/table.h"
 #include "queue/queue.h"
+#include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_claim_sql);
+PG_FUNCTION_INFO_V1(eq_complete_many_and_claim);
 PG_FUNCTION_INFO_V1(eq_complete_and_claim);
 
 #define MAX_CLAIM 10000
@@ -51,6 +53,7 @@ PG_FUNCTION_INFO_V1(eq_complete_and_claim);
 typedef struct Walk
 {
 	EqScan scan;
+	ScanKeyData members[2]; /* the scan's key points to them */
 	const EqQueue *queue;
 	EqWakeSlot *slot;
 	uint64 generation; /* of the marks, from before the snapshot */
@@ -100,32 +103,83 @@ entry_column(Walk *walk, IndexTuple entry, int column)
 	return index_getattr(entry, column, walk->scan.desc->xs_itupdesc, &isnull);
 }
 
-/* Begins the next segment that has entries; false if there is none. */
+/* Where (lane, priority) lies in the order of segments. */
+static uint64
+segment_number(int32 lane, int32 priority)
+{
+	return ((uint64) lane << 8) | priority;
+}
+
+/*
+ * Finds the next segment that has entries; false if there is none.  At the front
+ * of the index many entries may be dead, and each look there would read them; so
+ * a segment that had jobs lately is taken for granted, and only the range before
+ * it is looked at.
+ */
+static bool
+find_segment(Walk *walk)
+{
+	ScanKeyData keys[4];
+	IndexTuple entry = NULL;
+	uint64 hint = walk->slot && !walk->from_start
+					  ? pg_atomic_read_u64(&walk->slot->last_segment)
+					  : 0;
+	bool hinted = (int32) (hint >> 8) == walk->next_lane &&
+				  (int32) (hint & 0xff) >= walk->next_priority;
+
+	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->queue->queue_id));
+	if (!hinted)
+	{
+		eq_scan_row_key(&walk->scan, &keys[1], walk->members, ORDER_LANE,
+						F_BTINT4CMP, Int32GetDatum(walk->next_lane), F_BTINT2CMP,
+						Int16GetDatum(walk->next_priority));
+		eq_scan_start(&walk->scan, keys, 2);
+		entry = eq_scan_next_entry(&walk->scan);
+		if (entry == NULL)
+			return false;
+	}
+	else if ((int32) (hint & 0xff) > walk->next_priority)
+	{
+		/* Not by a row comparison, which would not end the scan. */
+		eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber,
+					F_INT4EQ, Int32GetDatum(walk->next_lane));
+		eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY,
+					BTGreaterEqualStrategyNumber, F_INT2GE,
+					Int16GetDatum(walk->next_priority));
+		eq_scan_key(&walk->scan, &keys[3], ORDER_PRIORITY, BTLessStrategyNumber,
+					F_INT2LT, Int16GetDatum((int16) (hint & 0xff)));
+		eq_scan_start(&walk->scan, keys, 4);
+		entry = eq_scan_next_entry(&walk->scan);
+	}
+	if (entry)
+	{
+		walk->lane = DatumGetInt32(entry_column(walk, entry, ORDER_LANE));
+		walk->priority = DatumGetInt16(entry_column(walk, entry, ORDER_PRIORITY));
+	}
+	else
+	{
+		walk->lane = (int32) (hint >> 8);
+		walk->priority = (int32) (hint & 0xff);
+	}
+	return walk->lane <= walk->end_lane;
+}
+
+/* Begins the next segment; false if there is none. */
 static bool
 enter_segment(Walk *walk)
 {
 	ScanKeyData keys[4];
-	ScanKeyData members[2];
-	IndexTuple entry;
 
-	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->queue->queue_id));
-	eq_scan_row_key(&walk->scan, &keys[1], members, ORDER_LANE, F_BTINT4CMP,
-					Int32GetDatum(walk->next_lane), F_BTINT2CMP,
-					Int16GetDatum(walk->next_priority));
-	eq_scan_start(&walk->scan, keys, 2);
-	entry = eq_scan_next_entry(&walk->scan);
-	if (entry == NULL)
+	if (!find_segment(walk))
 		return false;
-	walk->lane = DatumGetInt32(entry_column(walk, entry, ORDER_LANE));
-	if (walk->lane > walk->end_lane)
-		return false;
-	walk->priority = DatumGetInt16(entry_column(walk, entry, ORDER_PRIORITY));
 	walk->mark = eq_mark_read(walk->queue->queue_id, walk->lane, walk->priority,
 							  &walk->begin);
 	walk->kept = false;
 	walk->in_segment = true;
 
+	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->queue->queue_id));
 	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(walk->lane));
 	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
@@ -135,9 +189,9 @@ enter_segment(Walk *walk)
 		eq_scan_start(&walk->scan, keys, 3);
 		return true;
 	}
-	eq_scan_row_key(&walk->scan, &keys[3], members, ORDER_RUN_AT, F_TIMESTAMP_CMP,
-					TimestampTzGetDatum(walk->begin.run_at), F_BTINT8CMP,
-					Int64GetDatum(walk->begin.job_id));
+	eq_scan_row_key(&walk->scan, &keys[3], walk->members, ORDER_RUN_AT,
+					F_TIMESTAMP_CMP, TimestampTzGetDatum(walk->begin.run_at),
+					F_BTINT8CMP, Int64GetDatum(walk->begin.job_id));
 	eq_scan_start(&walk->scan, keys, 4);
 	return true;
 }
@@ -324,6 +378,9 @@ lease_job(EqTable *jobs, TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
 	bool nulls[JOB_COLUMNS];
 	int64 length = lease->length;
 
+	if (walk->slot && !claim->queue->fair)
+		pg_atomic_write_u64(&walk->slot->last_segment,
+							segment_number(walk->lane, walk->priority));
 	fill_job(job, claim->queue, slot);
 	make_token(&job->token, lease->random, &walk->scan.root);
 	if (job->time_limit > 0)
@@ -791,6 +848,29 @@ eq_claim_sql(PG_FUNCTION_ARGS)
 
 Datum
 eq_complete_and_claim(PG_FUNCTION_ARGS)
+{
+	EqClaim claim;
+
+	claim_arguments(fcinfo, 2, &claim);
+	InitMaterializedSRF(fcinfo, 0);
+	if (!PG_ARGISNULL(0))
+	{
+		Jsonb *result = PG_ARGISNULL(9) ? NULL : PG_GETARG_JSONB_P(9);
+
+		if (result)
+			eq_check_payload("job result", result);
+		if (PG_ARGISNULL(1))
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+							errmsg("job_id and lease_token must not be null")));
+		eq_complete(PG_GETARG_INT64(0), PG_GETARG_UUID_P(1), result);
+	}
+	eq_claim(&claim);
+	return_jobs(fcinfo, &claim);
+	return (Datum) 0;
+}
+
+Datum
+eq_complete_many_and_claim(PG_FUNCTION_ARGS)
 {
 	EqClaim claim;
 

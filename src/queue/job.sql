@@ -280,16 +280,27 @@ COMMENT ON FUNCTION complete_many(bigint[], uuid[], jsonb[]) IS
 'Finishes many leased jobs, all or none.';
 
 /*
- * complete_and_claim: complete_many, then claim, in one call and one commit.
- * Arguments and errors as complete_many and claim.  Result: as claim.
+ * complete_and_claim: complete, then claim, in one call and one commit;
+ * complete_many_and_claim: the same with arrays of jobs.  With NULL for job_id it only claims,
+ * so that a worker's loop needs no other call.
+ * Arguments and errors as complete, complete_many and claim.  Result: as claim.
  */
 CREATE FUNCTION complete_and_claim(
+	job_id bigint, lease_token uuid, queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
+	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
+	session_bound boolean DEFAULT false, result jsonb DEFAULT NULL)
+RETURNS SETOF claimed_job
+LANGUAGE C VOLATILE ROWS 1 AS 'MODULE_PATHNAME', 'eq_complete_and_claim';
+COMMENT ON FUNCTION complete_and_claim(bigint, uuid, text, int, text, interval, text[], text, boolean, jsonb) IS
+'Finishes a leased job and leases the next one, in one commit.';
+
+CREATE FUNCTION complete_many_and_claim(
 	job_ids bigint[], lease_tokens uuid[], queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
 	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
 	session_bound boolean DEFAULT false, results jsonb[] DEFAULT NULL)
 RETURNS SETOF claimed_job
-LANGUAGE C VOLATILE ROWS 10 AS 'MODULE_PATHNAME', 'eq_complete_and_claim';
-COMMENT ON FUNCTION complete_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]) IS
+LANGUAGE C VOLATILE ROWS 10 AS 'MODULE_PATHNAME', 'eq_complete_many_and_claim';
+COMMENT ON FUNCTION complete_many_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]) IS
 'Finishes leased jobs and leases the next ones, in one commit.';
 
 /*

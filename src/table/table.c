@@ -260,26 +260,38 @@ eq_table_open(EqTable *table, Oid relid, int n_columns)
 	plan = get_plan(table->rel);
 	result = plan->result;
 	result->ri_RelationDesc = table->rel;
-	for (int i = 0; i < result->ri_NumIndices; i++)
-	{
-		result->ri_IndexRelationDescs[i] = index_open(plan->indexes[i],
-													  RowExclusiveLock);
-		/* What index methods keep here may point into the relation. */
-		result->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
-		result->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
-	}
 	table->plan = plan;
+	table->has_indexes = false;
 	table->n_columns = n_columns;
 	table->estate = plan->estate;
 	table->result = result;
 	table->out = plan->out;
 }
 
+/* Enters a row into the indexes, which are opened when there is a first one. */
+static void
+insert_index_tuples(EqTable *table, TupleTableSlot *row, bool summarizing)
+{
+	ResultRelInfo *result = table->result;
+
+	for (int i = 0; !table->has_indexes && i < result->ri_NumIndices; i++)
+	{
+		result->ri_IndexRelationDescs[i] = index_open(table->plan->indexes[i],
+													  RowExclusiveLock);
+		/* What index methods keep here may point into the relation. */
+		result->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
+		result->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
+	}
+	table->has_indexes = true;
+	eq_insert_index_tuples(result, row, table->estate, summarizing);
+	ResetPerTupleExprContext(table->estate);
+}
+
 /* The locks stay until the end of the transaction. */
 void
 eq_table_close(EqTable *table)
 {
-	for (int i = 0; i < table->result->ri_NumIndices; i++)
+	for (int i = 0; table->has_indexes && i < table->result->ri_NumIndices; i++)
 		index_close(table->result->ri_IndexRelationDescs[i], NoLock);
 	ExecClearTuple(table->out);
 	table->plan->in_use = false;
@@ -310,8 +322,7 @@ eq_table_insert(EqTable *table, const Datum *values, const bool *nulls)
 {
 	fill_slot(table, values, nulls, NULL);
 	table_tuple_insert(table->rel, table->out, GetCurrentCommandId(true), 0, NULL);
-	eq_insert_index_tuples(table->result, table->out, table->estate, false);
-	ResetPerTupleExprContext(table->estate);
+	insert_index_tuples(table, table->out, false);
 }
 
 /* A new version of a row that the caller has locked. */
@@ -326,9 +337,7 @@ eq_table_update(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
 	simple_table_tuple_update(table->rel, &old->tts_tid, table->out, snapshot,
 							  &needed);
 	if (EQ_NEEDS_INDEXES(needed))
-		eq_insert_index_tuples(table->result, table->out, table->estate,
-							   EQ_ONLY_SUMMARIZING(needed));
-	ResetPerTupleExprContext(table->estate);
+		insert_index_tuples(table, table->out, EQ_ONLY_SUMMARIZING(needed));
 }
 
 /* Deletes a row that the caller has locked. */
@@ -395,10 +404,9 @@ write_bulk(EqBulk *bulk)
 	MemoryContextSwitchTo(old);
 	for (int i = 0; i < bulk->n_slots; i++)
 	{
-		eq_insert_index_tuples(table->result, bulk->slots[i], table->estate, false);
+		insert_index_tuples(table, bulk->slots[i], false);
 		ExecClearTuple(bulk->slots[i]);
 	}
-	ResetPerTupleExprContext(table->estate);
 	bulk->n_slots = 0;
 	MemoryContextReset(bulk->context);
 	CHECK_FOR_INTERRUPTS();
@@ -461,7 +469,10 @@ eq_scan_start(EqScan *scan, ScanKey keys, int n_keys)
 	index_rescan(scan->desc, keys, n_keys, NULL, 0);
 }
 
-/* (first_column, the one after it) >= (value1, value2); members: room for two. */
+/*
+ * (first_column, the one after it) >= (value1, value2); members: room for two,
+ * for as long as the scan goes on.
+ */
 void
 eq_scan_row_key(EqScan *scan, ScanKey key, ScanKey members, int first_column,
 				RegProcedure cmp1, Datum value1, RegProcedure cmp2, Datum value2)

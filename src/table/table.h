@@ -222,7 +222,8 @@ typedef struct EqTable
 	ResultRelInfo *result;
 	TupleTableSlot *out; /* the row to be written */
 	struct OpenPlan *plan;
-	int n_columns; /* that we know of */
+	bool has_indexes; /* they are open */
+	int n_columns;	  /* that we know of */
 } EqTable;
 
 extern void eq_table_open(EqTable *table, Oid relid, int n_columns);

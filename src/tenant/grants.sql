@@ -143,7 +143,8 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.claim(text, int, text, interval, text[], text, boolean),
 		event_queue.complete(bigint, uuid, jsonb), event_queue.complete_many(bigint[], uuid[], jsonb[]),
-		event_queue.complete_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]),
+		event_queue.complete_and_claim(bigint, uuid, text, int, text, interval, text[], text, boolean, jsonb),
+		event_queue.complete_many_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]),
 		event_queue.report_progress(bigint, uuid, jsonb), event_queue.log_job(bigint, uuid, text, text),
 		event_queue.fail(bigint, uuid, text, text, text, interval, boolean),
 		event_queue.release(bigint, uuid, interval),

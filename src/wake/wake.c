@@ -92,6 +92,7 @@ find_slot(int32 id)
 			pg_atomic_write_u32(&free_slot->pending, 0);
 			pg_atomic_write_u32(&free_slot->waiters, 0);
 			pg_atomic_write_u64(&free_slot->living, 0);
+			pg_atomic_write_u64(&free_slot->last_segment, 0);
 			for (int c = 0; c < EQ_COUNTERS; c++)
 				pg_atomic_write_u64(&free_slot->counters[c], 0);
 			pg_atomic_write_u32(&free_slot->key_set, 1);

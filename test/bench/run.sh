@@ -35,17 +35,24 @@ echo "INSERT INTO yardstick.event VALUES (nextval('yardstick.position'), gen_ran
 echo "SELECT event_queue.enqueue('bench', 'job', '{\"a\": 1}');" >"$work/enqueue.sql"
 echo "INSERT INTO yardstick.job (queue, payload) VALUES ('bench', '{\"a\": 1}');" >"$work/insert_job.sql"
 printf '%s\n' 'BEGIN;' "INSERT INTO yardstick.job (queue, payload) VALUES ('bench', '{\"a\": 1}');" 'NOTIFY bench;' 'COMMIT;' >"$work/insert_notify.sql"
+# In one session: complete the job in hand and claim the next, in one call.
 cat >"$work/drain.sql" <<'SQL'
-SELECT job_id, lease_token FROM event_queue.claim('bench') \gset
-SELECT event_queue.complete(:job_id, :lease_token);
+SELECT job_id AS id, lease_token AS token FROM event_queue.complete_and_claim(nullif(:id::bigint, -1), :token, 'bench') \gset
 SQL
-cat >"$work/drain_table.sql" <<'SQL'
+cat >"$work/drain_by_100.sql" <<'SQL'
+SELECT coalesce(array_agg(job_id), '{}') AS ids, coalesce(array_agg(lease_token), '{}') AS tokens
+	FROM event_queue.complete_many_and_claim(:ids, :tokens, 'bench', 100) \gset
+SQL
+# The idiomatic way: one statement claims, one deletes.
+claim_table() {
+	cat <<SQL
 UPDATE yardstick.job SET state = 'active', attempts = attempts + 1, leased_until = now() + interval '30 s'
-	WHERE id = (SELECT id FROM yardstick.job WHERE queue = 'bench' AND state = 'ready' AND run_at <= now()
-		ORDER BY priority, run_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id \gset
-DELETE FROM yardstick.job WHERE id = :id;
+	WHERE id = ANY (ARRAY(SELECT id FROM yardstick.job WHERE queue = 'bench' AND state = 'ready' AND run_at <= now()
+		ORDER BY priority, run_at, id LIMIT $1 FOR UPDATE SKIP LOCKED)) RETURNING id
 SQL
-
+}
+printf '%s\n' "$(claim_table 1) \\gset" 'DELETE FROM yardstick.job WHERE id = :id;' >"$work/drain_table.sql"
+printf '%s\n' "WITH c AS ($(claim_table 100)) SELECT array_agg(id) AS ids FROM c \\gset" 'DELETE FROM yardstick.job WHERE id = ANY (:ids);' >"$work/drain_table_by_100.sql"
 cat >"$work/append_many.sql" <<'SQL'
 SELECT count(*) FROM event_queue.append_many('bench', gen_random_uuid()::text, current_setting('bench.events')::jsonb, 'no_stream');
 SQL
@@ -219,10 +226,71 @@ SQL
 	done
 fi
 
-bench enqueue_wakeup_8 8 enqueue insert_job 'TRUNCATE yardstick.job; TRUNCATE event_queue.job'
-bench enqueue_wakeup_32 32 enqueue insert_job 'TRUNCATE yardstick.job; TRUNCATE event_queue.job'
-bench enqueue_vs_notify_32 32 enqueue insert_notify 'TRUNCATE yardstick.job; TRUNCATE event_queue.job'
-bench drain_single 8 drain drain_table "TRUNCATE yardstick.job; TRUNCATE event_queue.job;
-	INSERT INTO yardstick.job (queue, payload) SELECT 'bench', '{\"a\": 1}' FROM generate_series(1, 200000);
-	SELECT count(event_queue.enqueue('bench', 'job', '{\"a\": 1}')) FROM generate_series(1, 200000);
-	ANALYZE"
+empty='TRUNCATE yardstick.job; TRUNCATE event_queue.job'
+# fill N: so many jobs in both tables, ready
+fill() {
+	echo "$empty; INSERT INTO yardstick.job (queue, payload) SELECT 'bench', '{\"a\": 1}' FROM generate_series(1, $1);
+	SELECT count(event_queue.enqueue_many('bench', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 1000)))) FROM generate_series(1, $1 / 1000);
+	VACUUM ANALYZE yardstick.job; VACUUM ANALYZE event_queue.job"
+}
+# sql_each STATEMENTS: one by one, as VACUUM needs it
+sql_each() { sed 's/; /;\n/g' <<<"$1" | sql >/dev/null; }
+
+bench enqueue_wakeup_8 8 enqueue insert_job "$empty"
+bench enqueue_wakeup_32 32 enqueue insert_job "$empty"
+bench enqueue_vs_notify_32 32 enqueue insert_notify "$empty"
+
+# Rows a second of enqueue_many by 1,000, against COPY into a table with the
+# same columns and indexes.
+if wanted enqueue_bulk; then
+	sql -c "CREATE TABLE yardstick.bulk (LIKE event_queue.job INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING STORAGE) WITH (fillfactor = 36)" \
+		-c "CREATE SEQUENCE yardstick.bulk_id" -c "ALTER TABLE yardstick.bulk ALTER job_id SET DEFAULT nextval('yardstick.bulk_id'), ALTER run_at SET DEFAULT now(), ALTER created_at SET DEFAULT now()"
+	sql -c "SELECT array_agg('{\"a\": 1}'::jsonb) FROM generate_series(1, 1000)" >"$work/payloads"
+	{ echo "COPY yardstick.bulk (queue_id, priority, tenant_id, name, payload) FROM STDIN;"
+		for _ in {1..1000}; do printf '3\t5\tdefault\tjob\t{"a": 1}\n'; done; echo '\.'; } >"$work/copy.one"
+	echo "SELECT count(event_queue.enqueue_many('bench', 'job', '$(cat "$work/payloads")'));" >"$work/bulk.one"
+	for _ in {1..200}; do cat "$work/copy.one"; done >"$work/copy.sql"
+	for _ in {1..200}; do cat "$work/bulk.one"; done >"$work/bulk.sql"
+	: >"$work/ours"; : >"$work/theirs"
+	for i in 1 2 3; do
+		sql -c "TRUNCATE yardstick.bulk" -c 'TRUNCATE event_queue.job' -c CHECKPOINT
+		for pair in bulk:ours copy:theirs; do
+			begin=$EPOCHREALTIME
+			sql -f "$work/${pair%:*}.sql" >/dev/null
+			awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { print 200000 / (b - a) }' >>"$work/${pair#*:}"
+		done
+	done
+	line enqueue_bulk
+	sql -c 'DROP TABLE yardstick.bulk'
+fi
+
+# drain NAME SESSIONS OURS THEIRS JOBS JOBS-A-TRANSACTION: jobs a second, from a
+# store that does not run empty meanwhile
+drain() {
+	wanted "$1" || return 0
+	: >"$work/ours"; : >"$work/theirs"
+	for i in 1 2 3; do
+		sql_each "$(fill "$5")"
+		sql -c 'SELECT pg_stat_reset()' >/dev/null
+		"$pgbench" -n -M prepared -c "$2" -j 2 -T "$seconds" -f "$work/$3.sql" -D ids={} -D tokens={} -D id=-1 -D token=00000000-0000-0000-0000-000000000000 postgres 2>&1 |
+			awk -v n="$6" '/^tps/ { print $3 * n } /ERROR|aborted/ { print > "/dev/stderr" }' >>"$work/ours"
+		rate "$2" "$4" | awk -v n="$6" '{ print $1 * n }' >>"$work/theirs"
+	done
+	line "$1"
+	sql -c "SELECT format('# %s: updates of event_queue.job %s, of them HOT %s', '$1', n_tup_upd, n_tup_hot_upd) FROM pg_stat_user_tables WHERE relid = 'event_queue.job'::regclass"
+}
+drain drain_single 8 drain drain_table 400000 1
+drain drain_batch 4 drain_by_100 drain_table_by_100 1500000 100
+
+# 64 claimers against 8, jobs a second in all.
+if wanted claim_64; then
+	: >"$work/ours"; : >"$work/theirs"
+	for i in 1 2 3; do
+		for pair in 64:ours 8:theirs; do
+			sql_each "$(fill 400000)"
+			rate "${pair%:*}" drain postgres -D ids={} -D tokens={} -D id=-1 -D token=00000000-0000-0000-0000-000000000000 >>"$work/${pair#*:}"
+		done
+	done
+	line claim_64
+fi
+sql_each "$empty"
