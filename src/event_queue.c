@@ -137,6 +137,7 @@ shared_size(void)
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_WORKERS, sizeof(EqWorker))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MEMBERS, sizeof(EqMember))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MARKS, sizeof(EqMark))));
+	size = add_size(size, mul_size(EQ_MAX_RESERVED, sizeof(pg_atomic_uint64)));
 	return size;
 }
 
@@ -226,6 +227,10 @@ init_shared_memory(void)
 			SpinLockInit(&eq_shared->marks[i].mutex);
 			pg_atomic_init_u32(&eq_shared->marks[i].key_set, 0);
 		}
+		next += MAXALIGN(EQ_MAX_MARKS * sizeof(EqMark));
+		eq_shared->reserved = (pg_atomic_uint64 *) next;
+		for (int i = 0; i < EQ_MAX_RESERVED; i++)
+			pg_atomic_init_u64(&eq_shared->reserved[i], 0);
 		for (int i = 0; i < EQ_MAX_WORKERS; i++)
 		{
 			EqWorker *worker = &eq_shared->workers[i];
@@ -328,6 +333,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 			eq_durability_after_xact();
+			eq_release_rows();
 			eq_marks_at_commit();
 			/* Before the watermark may pass: who sees the events must know the rules. */
 			eq_wake_at_commit();
@@ -337,6 +343,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
 			eq_durability_after_xact();
+			eq_release_rows();
 			eq_forget_marks();
 			eq_forget_wakes();
 			break;
@@ -346,6 +353,7 @@ xact_callback(XactEvent event, void *arg)
 			if (eq_release_positions())
 				events_moved();
 			eq_durability_after_xact();
+			eq_release_rows();
 			eq_forget_marks();
 			eq_forget_wakes();
 			break;

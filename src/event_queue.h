@@ -106,7 +106,7 @@ typedef struct EqWakeSlot
 	pg_atomic_uint32 pending;		  /* something to do or to say */
 	pg_atomic_uint32 waiters;		  /* sessions that sleep in claim_wait */
 	pg_atomic_uint32 last_lane;		  /* of a fair queue: whose turn it was */
-	pg_atomic_uint64 last_segment;	 /* where a job was claimed lately */
+	pg_atomic_uint64 last_segment;	  /* where a job was claimed lately */
 	pg_atomic_uint64 mark_generation; /* see queue/mark.c */
 	pg_atomic_uint64 living;		  /* jobs in the table; see observe/counters.c */
 	pg_atomic_uint64 counters[EQ_COUNTERS];
@@ -131,7 +131,8 @@ typedef struct EqMark
 	EqPlace place;
 } EqMark;
 
-#define EQ_MAX_MARKS 8192
+#define EQ_MAX_MARKS	8192
+#define EQ_MAX_RESERVED 65536
 
 /* One per backend: the lowest position its open transaction took; 0: none. */
 typedef struct EqAppender
@@ -191,12 +192,13 @@ typedef struct EqShared
 	pg_atomic_uint32 launcher; /* proc number + 1; 0: none */
 	pg_atomic_uint32 probe;	   /* the launcher should look for new databases */
 	int max_appenders;
-	EqDatabase *databases;	/* eq_max_databases */
-	EqWakeSlot *wake_slots; /* eq_max_queues */
-	EqAppender *appenders;	/* max_appenders */
-	EqWorker *workers;		/* EQ_MAX_WORKERS */
-	EqMember *members;		/* EQ_MAX_MEMBERS */
-	EqMark *marks;			/* EQ_MAX_MARKS */
+	EqDatabase *databases;		/* eq_max_databases */
+	EqWakeSlot *wake_slots;		/* eq_max_queues */
+	EqAppender *appenders;		/* max_appenders */
+	EqWorker *workers;			/* EQ_MAX_WORKERS */
+	EqMember *members;			/* EQ_MAX_MEMBERS */
+	EqMark *marks;				/* EQ_MAX_MARKS */
+	pg_atomic_uint64 *reserved; /* EQ_MAX_RESERVED; see queue/reserve.c */
 } EqShared;
 
 extern EqShared *eq_shared;

@@ -7,10 +7,10 @@
  * not due yet, so that neither finished nor future jobs are walked over.  In a
  * fair queue each tenant has a lane, and lanes take turns.
  *
- * Each candidate is locked with LockWaitSkip: a row that another session is
- * changing is skipped, never waited for.  Once locked, the row is the newest
- * version and ours, and the lease is written to columns that no index has: a
- * HOT update.  The token of the lease carries the place of the row, so that
+ * Each candidate is reserved (reserve.c): one that another claimer has in hand, or
+ * that someone is changing, is skipped, never waited for.  The lease is written to
+ * columns that no index has: a HOT update, which fails if the row has changed
+ * since it was seen.  The token of the lease carries the place of the row, so that
  * settling the job needs no index search.
  *
  * The snapshot is a fresh one at every isolation level: a claim wants the jobs
@@ -369,18 +369,14 @@ typedef struct Lease
 	int64 length;
 } Lease;
 
-/* Writes the lease into the locked row. */
+/* The columns that a lease writes. */
 static void
-lease_job(EqTable *jobs, TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
-		  const Lease *lease, bool was_stalled, EqClaimedJob *job)
+fill_lease(TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
+		   const Lease *lease, bool was_stalled, EqClaimedJob *job, Datum *values,
+		   bool *nulls)
 {
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS];
 	int64 length = lease->length;
 
-	if (walk->slot && !claim->queue->fair)
-		pg_atomic_write_u64(&walk->slot->last_segment,
-							segment_number(walk->lane, walk->priority));
 	fill_job(job, claim->queue, slot);
 	make_token(&job->token, lease->random, &walk->scan.root);
 	if (job->time_limit > 0)
@@ -389,8 +385,8 @@ lease_job(EqTable *jobs, TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
 	if (was_stalled)
 		job->stalled++;
 
-	memcpy(values, slot->tts_values, sizeof(values));
-	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
+	memcpy(values, slot->tts_values, JOB_COLUMNS * sizeof(Datum));
+	memcpy(nulls, slot->tts_isnull, JOB_COLUMNS * sizeof(bool));
 	values[JOB_STALLED - 1] = Int32GetDatum(job->stalled);
 	values[JOB_LEASE_TOKEN - 1] = UUIDPGetDatum(&job->token);
 	nulls[JOB_LEASE_TOKEN - 1] = false;
@@ -404,8 +400,16 @@ lease_job(EqTable *jobs, TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
 	nulls[JOB_LEASED_BY - 1] = false;
 	if (DatumGetBool(values[JOB_UNIQUE_UNTIL_CLAIM - 1]))
 		nulls[JOB_UNIQUE_KEY - 1] = true;
-	eq_table_update(jobs, slot, walk->scan.desc->xs_snapshot, values, nulls);
+}
 
+/* It is ours. */
+static void
+count_lease(Walk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *job)
+{
+	if (walk->slot && !claim->queue->fair)
+		pg_atomic_write_u64(&walk->slot->last_segment,
+							segment_number(walk->lane, walk->priority));
+	claim->n_jobs++;
 	eq_count(claim->queue->queue_id, EQ_COUNT_CLAIMED, 1);
 	if (was_stalled)
 		eq_count(claim->queue->queue_id, EQ_COUNT_STALLED, 1);
@@ -439,22 +443,39 @@ postpone(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, TimestampTz unt
 	eq_wake_queue(DatumGetInt32(values[JOB_QUEUE - 1]));
 }
 
-/* Tries to lease the job that the walk is at; true if it did. */
+/* Leases a row that is reserved and not locked; false if it has changed. */
 static bool
-take_job(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
-		 const Lease *lease)
+lease_reserved(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
 {
+	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
+	TupleTableSlot *slot = walk->scan.slot;
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
+
+	slot_getallattrs(slot);
+	fill_lease(slot, walk, claim, lease, false, job, values, nulls);
+	if (!eq_table_update_unchanged(jobs, slot, walk->scan.desc->xs_snapshot, values,
+								   nulls))
+		return false;
+	count_lease(walk, claim, false, job);
+	return true;
+}
+
+/*
+ * Leases, buries or postpones a row that is locked first: one that stalled, one
+ * whose key has a rate, one that could not be reserved.
+ */
+static bool
+lease_locked(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
+			 const Lease *lease, bool stalled)
+{
+	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
 	Snapshot snapshot = walk->scan.desc->xs_snapshot;
 	TM_FailureData failure;
-	bool stalled;
+	TimestampTz until = 0;
 	int stalls;
 	bool taken = false;
 
-	if (is_leased(walk->scan.slot, walk->now, &stalled))
-		return false;
-	walk_keep(walk);
-	if (!is_wanted(claim, walk->scan.slot))
-		return false;
 	if (table_tuple_lock(jobs->rel, &walk->scan.slot->tts_tid, snapshot, locked,
 						 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
 						 LockWaitSkip, 0, &failure) != TM_Ok)
@@ -466,8 +487,6 @@ take_job(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
 		bury_stalled(jobs, locked, snapshot, stalls);
 	else
 	{
-		TimestampTz until = 0;
-
 		if (claim->queue->group_rate_limit > 0 &&
 			!locked->tts_isnull[JOB_GROUP_KEY - 1])
 			until = eq_use_group_rate(claim->queue, text_or_null(locked, JOB_TENANT),
@@ -476,13 +495,39 @@ take_job(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
 			postpone(jobs, locked, snapshot, until);
 		else
 		{
-			lease_job(jobs, locked, walk, claim, lease, stalled,
-					  &claim->jobs[claim->n_jobs++]);
+			Datum values[JOB_COLUMNS];
+			bool nulls[JOB_COLUMNS];
+
+			fill_lease(locked, walk, claim, lease, stalled, job, values, nulls);
+			eq_table_update(jobs, locked, snapshot, values, nulls);
+			count_lease(walk, claim, stalled, job);
 			taken = true;
 		}
 	}
 	ExecClearTuple(locked);
 	return taken;
+}
+
+/* Tries to lease the job that the walk is at; true if it did. */
+static bool
+take_job(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
+		 const Lease *lease)
+{
+	EqReservation reservation;
+	bool stalled;
+
+	if (is_leased(walk->scan.slot, walk->now, &stalled))
+		return false;
+	walk_keep(walk);
+	if (!is_wanted(claim, walk->scan.slot))
+		return false;
+	reservation = eq_reserve_row(&walk->scan.root);
+	if (reservation == EQ_RESERVED_BY_OTHER)
+		return false;
+	if (reservation == EQ_NO_ROOM || stalled || claim->queue->group_rate_limit > 0)
+		return lease_locked(jobs, locked, walk, claim, lease, stalled);
+	return !eq_row_is_busy(walk->scan.slot) &&
+		   lease_reserved(jobs, walk, claim, lease);
 }
 
 /*

@@ -164,6 +164,18 @@ extern void eq_note_ready(int32 queue_id, int32 lane, int32 priority,
 extern void eq_marks_at_commit(void);
 extern void eq_forget_marks(void);
 
+/* reserve.c: rows that claimers have in hand */
+typedef enum EqReservation
+{
+	EQ_RESERVED,
+	EQ_RESERVED_BY_OTHER,
+	EQ_NO_ROOM
+} EqReservation;
+
+extern EqReservation eq_reserve_row(ItemPointer tid);
+extern void eq_release_rows(void);
+extern bool eq_row_is_busy(TupleTableSlot *slot);
+
 /* session.c: leases that end with the session */
 extern void eq_bind_to_session(const EqClaimedJob *jobs, int n_jobs);
 

@@ -340,6 +340,28 @@ eq_table_update(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
 		insert_index_tuples(table, table->out, EQ_ONLY_SUMMARIZING(needed));
 }
 
+/*
+ * A new version of a row that the caller has seen and not locked; false if someone
+ * has changed it since.  Waits for an open transaction that does.
+ */
+bool
+eq_table_update_unchanged(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
+						  const Datum *values, const bool *nulls)
+{
+	EqUpdateIndexes needed;
+	TM_FailureData failure;
+	LockTupleMode mode;
+
+	fill_slot(table, values, nulls, old);
+	if (table_tuple_update(table->rel, &old->tts_tid, table->out,
+						   GetCurrentCommandId(true), snapshot, InvalidSnapshot,
+						   true, &failure, &mode, &needed) != TM_Ok)
+		return false;
+	if (EQ_NEEDS_INDEXES(needed))
+		insert_index_tuples(table, table->out, EQ_ONLY_SUMMARIZING(needed));
+	return true;
+}
+
 /* Deletes a row that the caller has locked. */
 void
 eq_table_delete(EqTable *table, TupleTableSlot *old, Snapshot snapshot)

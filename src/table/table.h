@@ -232,6 +232,9 @@ extern void eq_table_insert(EqTable *table, const Datum *values, const bool *nul
 extern void eq_table_update(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
 							const Datum *values, const bool *nulls);
 extern void eq_table_delete(EqTable *table, TupleTableSlot *old, Snapshot snapshot);
+extern bool eq_table_update_unchanged(EqTable *table, TupleTableSlot *old,
+									  Snapshot snapshot, const Datum *values,
+									  const bool *nulls);
 extern bool eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old,
 									  Snapshot snapshot);
 extern bool eq_table_fetch(EqTable *table, ItemPointer root, Snapshot snapshot,

@@ -1,0 +1,85 @@
+/*
+ * reserve.c: which rows claimers have in hand.
+ *
+ * A row lock before each lease would be one more WAL record and one more trip
+ * through the lock manager for each job.  So a claimer enters the row's place into
+ * a table in shared memory, until the end of its transaction: who finds it there
+ * walks on.  What is reserved is updated at once; if it was changed by then, by
+ * someone who is no claimer, the update says so and the row is skipped.
+ *
+ * The table has one slot for a hash value.  Whoever finds the slot taken by
+ * another place locks the row instead.  Nothing here is needed for correctness:
+ * two who update the same row are kept apart by the table itself, but one of them
+ * would wait.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+
+#include "queue/queue.h"
+
+/* Slots that this transaction has taken; in TopMemoryContext. */
+static uint32 *taken = NULL;
+static int n_taken = 0;
+static int max_taken = 0;
+
+EqReservation
+eq_reserve_row(ItemPointer tid)
+{
+	uint64 key = (uint64) (MyDatabaseId & 0xffff) << 48 |
+				 (uint64) ItemPointerGetBlockNumber(tid) << 16 |
+				 ItemPointerGetOffsetNumber(tid);
+	uint32 slot = hash_combine(murmurhash32((uint32) key),
+							   murmurhash32((uint32) (key >> 32))) %
+				  EQ_MAX_RESERVED;
+	uint64 holder = 0;
+
+	if (n_taken == max_taken)
+	{
+		int more = max_taken ? max_taken * 2 : 256;
+
+		if (taken == NULL)
+			taken = MemoryContextAlloc(TopMemoryContext, more * sizeof(uint32));
+		else
+			taken = repalloc(taken, more * sizeof(uint32));
+		max_taken = more;
+	}
+	if (pg_atomic_compare_exchange_u64(&eq_shared->reserved[slot], &holder, key))
+	{
+		taken[n_taken++] = slot;
+		return EQ_RESERVED;
+	}
+	return holder == key ? EQ_RESERVED_BY_OTHER : EQ_NO_ROOM;
+}
+
+/* At the end of the transaction; can't throw. */
+void
+eq_release_rows(void)
+{
+	for (int i = 0; i < n_taken; i++)
+		pg_atomic_write_u64(&eq_shared->reserved[taken[i]], 0);
+	n_taken = 0;
+}
+
+/* Is another transaction changing, or locking, the version in this slot? */
+bool
+eq_row_is_busy(TupleTableSlot *slot)
+{
+	HeapTupleHeader row = ExecFetchSlotHeapTuple(slot, false, NULL)->t_data;
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(row);
+
+	if (row->t_infomask & HEAP_XMAX_INVALID)
+		return false;
+	if (row->t_infomask & HEAP_XMAX_IS_MULTI)
+		return true;
+	return TransactionIdIsInProgress(xmax) ||
+		   (TransactionIdDidCommit(xmax) &&
+			!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask));
+}
