@@ -183,7 +183,6 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&db->readers_waiting, 0);
 			pg_atomic_init_u32(&db->jobs_awaited, 0);
 			pg_atomic_init_u32(&db->reviews_pending, 0);
-			pg_atomic_init_u32(&db->jobs_pending, 0);
 			pg_atomic_init_u32(&db->look_everywhere, 0);
 			pg_atomic_init_u32(&db->config_generation, 0);
 			pg_atomic_init_u32(&db->blocked, 0);
@@ -285,7 +284,6 @@ eq_database(void)
 		pg_atomic_write_u32(&db->events_pending, 1);
 		pg_atomic_write_u32(&db->events_wanted, 1);
 		pg_atomic_write_u32(&db->readers_waiting, 1);
-		pg_atomic_write_u32(&db->jobs_pending, 0);
 		pg_atomic_write_u32(&db->look_everywhere, 1);
 		pg_atomic_write_u32(&db->blocked, 0);
 		pg_atomic_write_u32(&db->absent, 0);

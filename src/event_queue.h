@@ -66,7 +66,6 @@ typedef struct EqDatabase
 	pg_atomic_uint32 readers_waiting;	/* some session sleeps; store/wait.c */
 	pg_atomic_uint32 jobs_awaited;		/* some session sleeps in await_job */
 	pg_atomic_uint32 reviews_pending;	/* job_review has rows */
-	pg_atomic_uint32 jobs_pending;		/* some queue's pending flag is up */
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 

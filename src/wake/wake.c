@@ -305,10 +305,10 @@ eq_wake_at_commit(void)
 				mark->counts[EQ_COUNT_CANCELLED] != 0;
 		if (mark->wake && mark->slot)
 		{
-			pg_atomic_write_u32(&mark->slot->pending, 1);
-			pg_atomic_write_u32(&db->jobs_pending, 1);
+			/* Whoever raised the flag first has woken the scheduler. */
+			if (pg_atomic_exchange_u32(&mark->slot->pending, 1) == 0)
+				wake = true;
 			eq_wake_waiters(mark->slot, mark->n_wake);
-			wake = true;
 		}
 		if (mark->review)
 		{

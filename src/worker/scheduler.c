@@ -37,6 +37,7 @@
 #include "worker/worker.h"
 
 #define RETENTION_US (60 * USECS_PER_SEC)
+#define CYCLE_US	 2000				  /* cycles under load are so far apart */
 #define COUNT_US	 (10 * USECS_PER_SEC) /* jobs are not counted more often */
 #define RESTART_MS	 1000 /* before an executor that ended is started again */
 
@@ -137,7 +138,6 @@ look_at_queues(bool all, bool sweep)
 	bool wake = false;
 	bool open = false;
 
-	pg_atomic_exchange_u32(&db->jobs_pending, 0);
 	if (pg_atomic_exchange_u32(&db->look_everywhere, 0) != 0)
 		all = plain_sql = true;
 	count_wanted = count_wanted || plain_sql;
@@ -357,6 +357,22 @@ run_cycle(void)
 }
 
 /*
+ * Under load each commit would have one more cycle run.  After a quiet time the
+ * first one comes at once; then they are at least so far apart, and stand for
+ * many commits each.
+ */
+static void
+pause_between_cycles(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now - last < CYCLE_US && now >= last)
+		pg_usleep(CYCLE_US - (now - last));
+	last = GetCurrentTimestamp();
+}
+
+/*
  * What the scheduler before this one, or the server that crashed, has left: leases
  * of sessions that are no more, and counts that are not known.
  */
@@ -407,6 +423,7 @@ eq_scheduler_main(Datum arg)
 		volatile TimestampTz wake_at = 0;
 
 		MemoryContextSwitchTo(cycle_context);
+		pause_between_cycles();
 		PG_TRY();
 		{
 			wake_at = run_cycle();
