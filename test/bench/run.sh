@@ -293,4 +293,162 @@ if wanted claim_64; then
 	done
 	line claim_64
 fi
+
+# Jobs a second in each tenth of a queue that is drained by 100 while a snapshot
+# from before stays open: the last tenth against the table's last tenth, and
+# against the own first tenth.
+if wanted drain_held || wanted drain_held_flat; then
+	held=${EQ_BENCH_HELD:-500000}
+	sql <<'SQL'
+CREATE TABLE yardstick.tenth (who text, run int, tenth int, rate float8);
+CREATE PROCEDURE yardstick.drain_ours(run int, n int) LANGUAGE plpgsql AS $$
+DECLARE
+	ids bigint[] := '{}';
+	tokens uuid[] := '{}';
+	begun timestamptz := clock_timestamp();
+BEGIN
+	FOR i IN 1 .. n / 100 LOOP
+		SELECT array_agg(c.job_id), array_agg(c.lease_token) INTO ids, tokens
+		FROM event_queue.complete_many_and_claim(ids, tokens, 'bench', 100) c;
+		COMMIT;
+		IF i % (n / 1000) = 0 THEN
+			INSERT INTO yardstick.tenth VALUES ('ours', run, i / (n / 1000), n / 10 / extract(epoch FROM clock_timestamp() - begun));
+			begun := clock_timestamp();
+		END IF;
+	END LOOP;
+END $$;
+CREATE PROCEDURE yardstick.drain_theirs(run int, n int) LANGUAGE plpgsql AS $$
+DECLARE
+	ids bigint[];
+	begun timestamptz := clock_timestamp();
+BEGIN
+	FOR i IN 1 .. n / 100 LOOP
+		WITH c AS (UPDATE yardstick.job SET state = 'active', attempts = attempts + 1, leased_until = now() + interval '30 s'
+			WHERE id = ANY (ARRAY(SELECT id FROM yardstick.job WHERE queue = 'bench' AND state = 'ready' AND run_at <= now()
+				ORDER BY priority, run_at, id LIMIT 100 FOR UPDATE SKIP LOCKED)) RETURNING id)
+		SELECT array_agg(id) INTO ids FROM c;
+		COMMIT;
+		DELETE FROM yardstick.job WHERE id = ANY (ids);
+		COMMIT;
+		IF i % (n / 1000) = 0 THEN
+			INSERT INTO yardstick.tenth VALUES ('theirs', run, i / (n / 1000), n / 10 / extract(epoch FROM clock_timestamp() - begun));
+			begun := clock_timestamp();
+		END IF;
+	END LOOP;
+END $$;
+SQL
+	for i in 1 2 3; do
+		sql_each "$(fill "$held")"
+		psql -XqAt -c "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM yardstick.tenth; SELECT pg_sleep(3600)" >/dev/null 2>&1 &
+		holder=$!
+		sleep 0.5
+		sql -c "CALL yardstick.drain_ours($i, $held)" -c "CALL yardstick.drain_theirs($i, $held)"
+		sql -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3600)%' AND pid <> pg_backend_pid()" >/dev/null
+		wait "$holder" || true
+	done
+	tenth() { sql -c "SELECT rate FROM yardstick.tenth WHERE who = '$1' AND tenth = $2"; }
+	tenth ours 10 >"$work/ours"
+	tenth theirs 10 >"$work/theirs"
+	line drain_held
+	tenth ours 1 >"$work/theirs"
+	line drain_held_flat
+fi
+
+# Claims of ready jobs beside a million that can't be claimed, against a queue
+# that holds nothing else.
+beside() {						# beside NAME SQL-THAT-ADDS-THEM
+	wanted "$1" || return 0
+	: >"$work/ours"; : >"$work/theirs"
+	for i in 1 2 3; do
+		for with in theirs ours; do
+			sql_each "$(fill 300000)"
+			if [ $with = ours ]; then
+				sql -c "$2" -c 'VACUUM ANALYZE event_queue.job' >/dev/null
+				# until the scheduler has looked at all groups
+				while [ "$(sql -c 'SELECT count(*) FROM event_queue.job_review')" != 0 ]; do sleep 0.5; done
+			fi
+			rate 4 drain postgres -D id=-1 -D token=00000000-0000-0000-0000-000000000000 >>"$work/$with"
+		done
+	done
+	line "$1"
+}
+beside claim_with_scheduled "SELECT count(event_queue.enqueue_many('bench', 'later', ARRAY(SELECT '{}'::jsonb FROM generate_series(1, 1000)), delay => '1 day')) FROM generate_series(1, 1000)"
+beside claim_with_blocked "SELECT event_queue.enqueue('bench', 'head', group_key => 'g' || g, delay => '1 day') FROM generate_series(1, 1000) g;
+	SELECT count(event_queue.enqueue_many('bench', 'blocked', ARRAY(SELECT '{}'::jsonb FROM generate_series(1, 1000)),
+		group_keys => array_fill('g' || g, ARRAY[1000]))) FROM generate_series(1, 1000) g"
+
+# From enqueue to the start of a handler, and to a claim by a session that waits,
+# at 100 jobs a second, in ms; the yardstick: INSERT and NOTIFY, and a worker that
+# asks the SKIP LOCKED table every millisecond (poll.pl).
+if wanted latency_handler || wanted latency_session; then
+	sql >/dev/null <<'SQL'
+TRUNCATE event_queue.job;
+CREATE TABLE yardstick.latency (what text, ms float8);
+CREATE FUNCTION yardstick.handle(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO yardstick.latency VALUES ('handler', extract(epoch FROM clock_timestamp() - job.created_at) * 1000) $$;
+DO $$ BEGIN PERFORM event_queue.create_queue('handled'), event_queue.create_queue('waited'); END $$;
+SELECT event_queue.register_handler('handled', '*', 'yardstick.handle');
+CREATE PROCEDURE yardstick.wait_and_claim(until timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+	jobs jsonb;
+BEGIN
+	WHILE clock_timestamp() < until LOOP
+		CALL event_queue.claim_wait('waited', 1, '1 s', jobs);
+		INSERT INTO yardstick.latency SELECT 'session', extract(epoch FROM clock_timestamp() - (j ->> 'created_at')::timestamptz) * 1000
+		FROM jsonb_array_elements(jobs) j;
+		PERFORM event_queue.complete((j ->> 'job_id')::bigint, (j ->> 'lease_token')::uuid) FROM jsonb_array_elements(jobs) j;
+		COMMIT;
+	END LOOP;
+END $$;
+SQL
+	echo "SELECT event_queue.enqueue('handled', 'job', '{\"a\": 1}');" >"$work/enqueue_handled.sql"
+	echo "SELECT event_queue.enqueue('waited', 'job', '{\"a\": 1}');" >"$work/enqueue_waited.sql"
+	sed 's/payload)/payload, run_at)/; s/}.)/}'"'"', clock_timestamp())/' "$work/insert_notify.sql" >"$work/insert_notify_now.sql"
+	sleep 1
+	rate 1 enqueue_handled postgres -R 100 >/dev/null
+	sql -c "CALL yardstick.wait_and_claim(clock_timestamp() + '$((seconds + 1)) s')" &
+	waiter=$!
+	sleep 0.5
+	rate 1 enqueue_waited postgres -R 100 >/dev/null
+	wait $waiter
+	sql -c 'TRUNCATE yardstick.job'
+	perl "$(dirname "$0")/poll.pl" "$((seconds + 1))" >"$work/polled" &
+	waiter=$!
+	sleep 0.5
+	rate 1 insert_notify_now postgres -R 100 >/dev/null
+	wait $waiter
+	sql -c "\\copy yardstick.latency FROM '$work/polled'"
+	for percent in 50 95 99; do
+		for what in handler session; do
+			for pair in "$what:ours" yardstick:theirs; do
+				sql -c "SELECT percentile_cont(0.$percent) WITHIN GROUP (ORDER BY ms) FROM yardstick.latency WHERE what = '${pair%:*}'" >"$work/one"
+				cat "$work/one" "$work/one" "$work/one" >"$work/${pair#*:}"
+			done
+			line "latency_${what}_p${percent}_ms"
+		done
+	done
+fi
+
+# Bytes of table and indexes for a million jobs passed, autovacuum running.
+if wanted bloat; then
+	: >"$work/ours"; : >"$work/theirs"
+	for i in 1 2 3; do
+		sql_each "$empty"
+		for pair in job:drain:ours:event_queue.job table:drain_table:theirs:yardstick.job; do
+			IFS=: read -r what script file table <<<"$pair"
+			begin=$(sql -c 'SELECT clock_timestamp()')
+			echo 0 >"$work/passed"
+			for _ in {1..10}; do
+				if [ $what = job ]; then
+					sql -c "SELECT count(event_queue.enqueue_many('bench', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 1000)))) FROM generate_series(1, 10)" >/dev/null
+				else
+					sql -c "INSERT INTO yardstick.job (queue, payload) SELECT 'bench', '{\"a\": 1}' FROM generate_series(1, 10000)" >/dev/null
+				fi
+				"$pgbench" -n -M prepared -c 4 -j 2 -t 2500 -f "$work/$script.sql" -D ids={} -D tokens={} -D id=-1 -D token=00000000-0000-0000-0000-000000000000 postgres >/dev/null 2>&1 || true
+			done
+			sql -c "SELECT pg_total_relation_size('$table') * 10" >>"$work/$file"
+		done
+	done
+	line bloat
+fi
 sql_each "$empty"
