@@ -56,7 +56,15 @@ eq_reserve_row(ItemPointer tid)
 		taken[n_taken++] = slot;
 		return EQ_RESERVED;
 	}
-	return holder == key ? EQ_RESERVED_BY_OTHER : EQ_NO_ROOM;
+	if (holder != key)
+		return EQ_NO_ROOM;
+	/* Perhaps claimed and given back in this very transaction. */
+	for (int i = n_taken - 1; i >= 0; i--)
+	{
+		if (taken[i] == slot)
+			return EQ_RESERVED;
+	}
+	return EQ_RESERVED_BY_OTHER;
 }
 
 /* At the end of the transaction; can't throw. */
@@ -79,6 +87,8 @@ eq_row_is_busy(TupleTableSlot *slot)
 		return false;
 	if (row->t_infomask & HEAP_XMAX_IS_MULTI)
 		return true;
+	if (TransactionIdIsCurrentTransactionId(xmax))
+		return false; /* our own lock, or the update will say what it is */
 	return TransactionIdIsInProgress(xmax) ||
 		   (TransactionIdDidCommit(xmax) &&
 			!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask));
