@@ -12,7 +12,7 @@ SELECT col_type_is('event_queue', 'event_store', c, t, c || ' is ' || t) FROM (V
 SELECT col_is_pk('event_queue', 'event_store', 'position'::name, 'position is the key');
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['aggregate_id', 'aggregate_type', 'tenant_id', 'version']);
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
-SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'rule',
+SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'job_log', 'job_dependency', 'rule',
 	'handler', 'schedule', 'channel', 'tenant_role', 'event_partition', 'reducer', 'aggregate_snapshot',
 	'subscription']::name[]) t;
 SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'queue_status', 'rules', 'handlers',
@@ -25,7 +25,10 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'replay', 'create_event_partition', 'partition_events', 'split_off_events', 'seal_partition', 'archive_partition',
 	'set_event_retention', 'create_event_index', 'drop_event_index', 'grant_consumer', 'aggregate_version',
 	'watermark', 'create_prisma_view', 'uuid_v7', 'create_queue', 'alter_queue', 'drop_queue', 'pause_queue',
-	'resume_queue', 'purge_queue', 'enqueue', 'claim', 'complete', 'fail', 'release', 'extend_lease', 'retry_dead',
+	'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'enqueue', 'enqueue_many', 'enqueue_jobs', 'enqueue_flow',
+	'enqueue_batch', 'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim',
+	'report_progress', 'log_job', 'cancel_job', 'change_priority', 'await_job', 'job_outcome', 'dependency_results',
+	'explain_job', 'queue_depth', 'fail', 'release', 'extend_lease', 'retry_dead',
 	'retry_all_dead', 'discard_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
 	'unregister_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
 	'health', 'workers', 'queue_counters', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
@@ -53,14 +56,14 @@ $$, 'no function is SECURITY DEFINER');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'r' AND NOT c.relrowsecurity
-	  AND c.relname NOT IN ('tenant_role', 'rule')
+	  AND c.relname NOT IN ('tenant_role', 'rule', 'job_throttle', 'job_review', 'group_rate')
 $$, 'every table of tenants has row security');
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p
 	WHERE p.pronamespace = 'event_queue'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
 	  AND p.proname NOT LIKE '\_%'
 $$, ARRAY['version', 'check_name', 'current_tenant', 'resolve_tenant', 'tenant_visible', 'uuid_v7', 'event_matches',
-	'map_payload', 'event_as_json', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket'],
+	'map_payload', 'event_as_json', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket', 'job_lane', 'check_payload'],
 	'PUBLIC may call what touches no data');
 SELECT ok(has_table_privilege('public', 'event_queue.event_store', 'SELECT') = false, 'PUBLIC reads no events');
 
