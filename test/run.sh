@@ -119,7 +119,7 @@ run_tap() {
 				PG_REGRESS="$pgxs/src/test/regress/pg_regress" HOME="$work/tap" \
 				TESTDATADIR="$work/tap/$name/tmp_check" TESTLOGDIR="$work/tap/$name/log" \
 				TESTDIR="$work/tap/$name" LC_ALL=C.UTF-8 PG_TEST_TIMEOUT_DEFAULT=60 EQ_LONG="${EQ_LONG:-}" \
-				EQ_CRASH_ROUNDS="${EQ_CRASH_ROUNDS:-}" EQ_CRASH_LEADS="${EQ_CRASH_LEADS:-}" EQ_MODEL_APPENDS="${EQ_MODEL_APPENDS:-}" \
+				EQ_CRASH_ROUNDS="${EQ_CRASH_ROUNDS:-}" EQ_CRASH_LEADS="${EQ_CRASH_LEADS:-}" EQ_MODEL_APPENDS="${EQ_MODEL_APPENDS:-}" EQ_MODEL_JOBS="${EQ_MODEL_JOBS:-}" \
 				perl "$name.pl"
 		) >"$log" 2>&1 || status=$?
 		echo "# tap $name: $([ $status = 0 ] && echo ok || echo "FAILED, status $status")"
