@@ -55,7 +55,7 @@ end_leases(void)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
 			"UPDATE event_queue.job j SET leased_until = pg_catalog.clock_timestamp()"
-			" FROM pg_catalog.unnest($1, $2) AS b (job_id, token)"
+			" FROM unnest($1, $2) AS b (job_id, token)" /* several arrays: only without a schema */
 			" WHERE j.job_id = b.job_id AND j.lease_token = b.token",
 			2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not end the leases of the session");
