@@ -280,6 +280,10 @@ drain() {
 	sql -c "SELECT format('# %s: updates of event_queue.job %s, of them HOT %s', '$1', n_tup_upd, n_tup_hot_upd) FROM pg_stat_user_tables WHERE relid = 'event_queue.job'::regclass"
 }
 drain drain_single 8 drain drain_table 400000 1
+# The same in a queue whose settling need not be durable.
+sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": false}')" >/dev/null
+drain drain_single_async 8 drain drain_table 400000 1
+sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": true}')" >/dev/null
 drain drain_batch 4 drain_by_100 drain_table_by_100 1500000 100
 
 # 64 claimers against 8, jobs a second in all.
