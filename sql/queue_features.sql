@@ -181,5 +181,9 @@ INSERT INTO first_claims SELECT tenant_id FROM event_queue.claim('fair');
 SELECT tenant_id, count(*) FROM first_claims GROUP BY 1 ORDER BY 1;
 SELECT tenant_id, count(*) FROM event_queue.claim('fair', 100) GROUP BY 1;
 SELECT event_queue.drop_queue('fair', force => true);
+
+-- What is kept beside jobs goes with them.
+SELECT event_queue.maintain_history();
+SELECT count(*) FROM event_queue.job_dependency;
 DROP FUNCTION try_it, finish, waits;
 DROP PROCEDURE settled;

@@ -108,6 +108,9 @@ BEGIN
 	WHERE l.at < clock_timestamp() - greatest(coalesce(longest, '7 days'), '7 days')
 	  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id);
 	DELETE FROM event_queue.job_throttle t WHERE t.until < clock_timestamp();
+	DELETE FROM event_queue.job_dependency d
+	WHERE NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = d.job_id)
+	  AND NOT EXISTS (SELECT FROM event_queue.dead_letter l WHERE l.job_id = d.job_id);
 	FOR q IN SELECT * FROM event_queue.queue WHERE keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL
 		OR keep_failed IS NOT NULL OR keep_failed_count IS NOT NULL LOOP
 		IF q.keep_completed < longest OR q.keep_completed <= '1 day' THEN

@@ -27,7 +27,7 @@ CREATE TABLE job_dependency (
 	result			jsonb,
 	PRIMARY KEY (job_id, depends_on)
 );
-COMMENT ON TABLE job_dependency IS 'Which jobs a job waits for, and their results; gone with the job.';
+COMMENT ON TABLE job_dependency IS 'Which jobs a job waits for, and their results; gone within a minute after the job.';
 CREATE INDEX job_dependency_on ON job_dependency (depends_on) WHERE completed_at IS NULL;
 ALTER TABLE job_dependency ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_dependency USING (tenant_visible(tenant_id));
