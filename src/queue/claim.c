@@ -860,11 +860,14 @@ eq_claim_tenant(FunctionCallInfo fcinfo, int argno)
 	return eq_resolve_tenant(text_to_cstring(PG_GETARG_TEXT_PP(argno)));
 }
 
-static void
-return_jobs(FunctionCallInfo fcinfo, EqClaim *claim)
+/* The end of the functions that return jobs. */
+static Datum
+claim_and_return(FunctionCallInfo fcinfo, EqClaim *claim)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
+	InitMaterializedSRF(fcinfo, 0);
+	eq_claim(claim);
 	for (int i = 0; i < claim->n_jobs; i++)
 	{
 		Datum row = eq_claimed_job_datum(claim->queue, &claim->jobs[i],
@@ -877,6 +880,7 @@ return_jobs(FunctionCallInfo fcinfo, EqClaim *claim)
 		tuple.t_tableOid = InvalidOid;
 		tuplestore_puttuple(rsinfo->setResult, &tuple);
 	}
+	return (Datum) 0;
 }
 
 Datum
@@ -885,10 +889,7 @@ eq_claim_sql(PG_FUNCTION_ARGS)
 	EqClaim claim;
 
 	claim_arguments(fcinfo, 0, &claim);
-	InitMaterializedSRF(fcinfo, 0);
-	eq_claim(&claim);
-	return_jobs(fcinfo, &claim);
-	return (Datum) 0;
+	return claim_and_return(fcinfo, &claim);
 }
 
 Datum
@@ -897,7 +898,6 @@ eq_complete_and_claim(PG_FUNCTION_ARGS)
 	EqClaim claim;
 
 	claim_arguments(fcinfo, 2, &claim);
-	InitMaterializedSRF(fcinfo, 0);
 	if (!PG_ARGISNULL(0))
 	{
 		Jsonb *result = PG_ARGISNULL(9) ? NULL : PG_GETARG_JSONB_P(9);
@@ -909,9 +909,7 @@ eq_complete_and_claim(PG_FUNCTION_ARGS)
 							errmsg("job_id and lease_token must not be null")));
 		eq_complete(PG_GETARG_INT64(0), PG_GETARG_UUID_P(1), result);
 	}
-	eq_claim(&claim);
-	return_jobs(fcinfo, &claim);
-	return (Datum) 0;
+	return claim_and_return(fcinfo, &claim);
 }
 
 Datum
@@ -920,9 +918,6 @@ eq_complete_many_and_claim(PG_FUNCTION_ARGS)
 	EqClaim claim;
 
 	claim_arguments(fcinfo, 2, &claim);
-	InitMaterializedSRF(fcinfo, 0);
 	(void) eq_complete_all(fcinfo, 9);
-	eq_claim(&claim);
-	return_jobs(fcinfo, &claim);
-	return (Datum) 0;
+	return claim_and_return(fcinfo, &claim);
 }

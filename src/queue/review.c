@@ -29,22 +29,12 @@
 #define BATCH	   5000
 #define LOOK_AHEAD 1000 /* for a due one among those that wait to be retried */
 
+/* Of a group, or (group_key NULL) of a job. */
 static void
-write_review(const Datum *values, const bool *nulls)
+write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 {
 	EqTable reviews;
-
-	eq_table_open(&reviews, eq_relation_oid(EQ_JOB_REVIEW), REVIEW_COLUMNS);
-	eq_table_insert(&reviews, values, nulls);
-	eq_table_close(&reviews);
-	eq_wake_reviews();
-}
-
-/* The next job of a group may run, or one has come. */
-void
-eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
-{
-	Datum values[REVIEW_COLUMNS] = {0};
+	Datum values[REVIEW_COLUMNS];
 	bool nulls[REVIEW_COLUMNS] = {false};
 
 	values[REVIEW_ID - 1] = Int64GetDatum(
@@ -52,8 +42,21 @@ eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
 	values[REVIEW_QUEUE - 1] = Int32GetDatum(queue_id);
 	values[REVIEW_TENANT - 1] = tenant;
 	values[REVIEW_GROUP_KEY - 1] = group_key;
-	nulls[REVIEW_JOB - 1] = true;
-	write_review(values, nulls);
+	values[REVIEW_JOB - 1] = Int64GetDatum(job_id);
+	nulls[REVIEW_QUEUE - 1] = nulls[REVIEW_TENANT - 1] =
+		nulls[REVIEW_GROUP_KEY - 1] = job_id != 0;
+	nulls[REVIEW_JOB - 1] = job_id == 0;
+	eq_table_open(&reviews, eq_relation_oid(EQ_JOB_REVIEW), REVIEW_COLUMNS);
+	eq_table_insert(&reviews, values, nulls);
+	eq_table_close(&reviews);
+}
+
+/* The next job of a group may run, or one has come. */
+void
+eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
+{
+	write_review(queue_id, tenant, group_key, 0);
+	eq_wake_reviews();
 }
 
 /* A job that others depend on is completed, or will never be. */
@@ -77,17 +80,23 @@ eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
 	eq_wake_reviews();
 }
 
-/* Writes a job as one that may be claimed, or, if it has a group, waits there. */
-static void
+/*
+ * Writes a job as one that may be claimed, or, if it has a group, waits there.
+ * False if someone has the row locked: the scheduler waits for no one, and looks
+ * again with its next sweep.
+ */
+static bool
 unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 {
 	TupleTableSlot *locked = table_slot_create(jobs->rel, NULL);
 	TM_FailureData failure;
+	TM_Result result;
 
-	if (table_tuple_lock(jobs->rel, &slot->tts_tid, snapshot, locked,
-						 GetCurrentCommandId(false), LockTupleExclusive,
-						 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
-						 &failure) == TM_Ok)
+	result = table_tuple_lock(jobs->rel, &slot->tts_tid, snapshot, locked,
+							  GetCurrentCommandId(false), LockTupleExclusive,
+							  LockWaitSkip, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							  &failure);
+	if (result == TM_Ok)
 	{
 		Datum values[JOB_COLUMNS];
 		bool nulls[JOB_COLUMNS];
@@ -112,6 +121,7 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 		}
 	}
 	ExecDropSingleTupleTableSlot(locked);
+	return result != TM_WouldBlock;
 }
 
 /*
@@ -128,6 +138,7 @@ review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenan
 	TupleTableSlot *first = table_slot_create(jobs->rel, NULL);
 	int running = 0;
 	int looked = 0;
+	bool locked = false; /* the next one, by someone */
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz first_due = 0;
 
@@ -138,7 +149,7 @@ review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenan
 	eq_scan_key(&scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ, group_key);
 	eq_scan_start(&scan, keys, 3);
 	/* Those that are not blocked come first in the index. */
-	while (running < queue->group_concurrency &&
+	while (!locked && running < queue->group_concurrency &&
 		   eq_scan_next(&scan, ForwardScanDirection))
 	{
 		bool isnull;
@@ -152,7 +163,7 @@ review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenan
 			break; /* the others of the group are before it in the index */
 		else if (!queue->group_pass || due <= now)
 		{
-			unblock(jobs, scan.slot, snapshot, JOB_NOT_BLOCKED);
+			locked = !unblock(jobs, scan.slot, snapshot, JOB_NOT_BLOCKED);
 			running++;
 		}
 		else
@@ -166,8 +177,10 @@ review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenan
 				break;
 		}
 	}
-	if (running < queue->group_concurrency && !TTS_EMPTY(first))
-		unblock(jobs, first, snapshot, JOB_NOT_BLOCKED);
+	if (!locked && running < queue->group_concurrency && !TTS_EMPTY(first))
+		locked = !unblock(jobs, first, snapshot, JOB_NOT_BLOCKED);
+	if (locked)
+		write_review(queue->queue_id, tenant, group_key, 0);
 	eq_scan_end(&scan);
 	ExecDropSingleTupleTableSlot(first);
 }
@@ -198,9 +211,10 @@ review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
 		if (DatumGetInt16(slot_getattr(scan.slot, JOB_BLOCKED, &isnull)) ==
 			JOB_BLOCKED_BY_DEPENDENCY)
 		{
-			unblock(jobs, scan.slot, snapshot,
-					no_group ? JOB_NOT_BLOCKED : JOB_BLOCKED_BY_GROUP);
-			if (!no_group)
+			if (!unblock(jobs, scan.slot, snapshot,
+						 no_group ? JOB_NOT_BLOCKED : JOB_BLOCKED_BY_GROUP))
+				write_review(0, (Datum) 0, (Datum) 0, job_id);
+			else if (!no_group)
 				eq_review_group(queue_id, tenant, group_key);
 		}
 	}
@@ -215,6 +229,7 @@ eq_review_jobs(void)
 	EqTable jobs;
 	Snapshot snapshot;
 	uint64 n;
+	int64 n_taken = 0;
 	MemoryContext context;
 	MemoryContext caller = CurrentMemoryContext;
 
@@ -224,9 +239,11 @@ eq_review_jobs(void)
 	if (SPI_execute_with_args(
 			"WITH taken AS (DELETE FROM event_queue.job_review WHERE review_id = ANY"
 			" (ARRAY(SELECT review_id FROM event_queue.job_review ORDER BY review_id"
-			" LIMIT 5000)) RETURNING *)"
-			" SELECT queue_id, tenant_id, group_key, job_id, min(review_id) FROM taken"
-			" GROUP BY 1, 2, 3, 4 ORDER BY 5",
+			" LIMIT " CppAsString2(
+				BATCH) ")) RETURNING *)"
+					   " SELECT queue_id, tenant_id, group_key, job_id, min(review_id),"
+					   " (sum(count(*)) OVER ())::bigint FROM taken"
+					   " GROUP BY 1, 2, 3, 4 ORDER BY 5",
 			0, NULL, NULL, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table job_review");
 	n = SPI_processed;
@@ -244,9 +261,11 @@ eq_review_jobs(void)
 			TupleDesc desc = SPI_tuptable->tupdesc;
 			MemoryContext old = MemoryContextSwitchTo(context);
 			bool isnull;
+			bool no_rows;
 			Datum job_id = SPI_getbinval(row, desc, 4, &isnull);
 
 			CHECK_FOR_INTERRUPTS();
+			n_taken = DatumGetInt64(SPI_getbinval(row, desc, 6, &no_rows));
 			if (!isnull)
 				review_dependent(&jobs, snapshot, DatumGetInt64(job_id));
 			else
@@ -270,5 +289,5 @@ eq_review_jobs(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
-	return n > 0;
+	return n_taken == BATCH;
 }

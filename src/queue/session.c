@@ -54,37 +54,32 @@ end_leases(void)
 		construct_array(tokens, n_bound, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
-			"UPDATE event_queue.job j SET leased_until = pg_catalog.clock_timestamp()"
-			" FROM unnest($1, $2) AS b (job_id, token)" /* several arrays: only without a schema */
-			" WHERE j.job_id = b.job_id AND j.lease_token = b.token",
+			/* A row that someone has locked keeps its lease: no wait on the way out. */
+			"UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
+			" WHERE job_id IN (SELECT j.job_id FROM event_queue.job j"
+			" JOIN unnest($1, $2) AS b (job_id, token)"
+			" ON j.job_id = b.job_id AND j.lease_token = b.token"
+			" FOR UPDATE OF j SKIP LOCKED)",
 			2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not end the leases of the session");
 	eq_spi_end(&spi);
 }
 
-/* As RemoveTempRelationsCallback does it: a last transaction. */
+/*
+ * As RemoveTempRelationsCallback does it: a last transaction.  An error in it ends
+ * the session, which it does anyway; the leases then run out by time.
+ */
 static void
 session_ends(int code, Datum arg)
 {
-	if (n_bound == 0 || proc_exit_inprogress == false)
+	if (n_bound == 0)
 		return;
 	AbortOutOfAnyTransaction();
-	PG_TRY();
-	{
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		end_leases();
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-	}
-	PG_CATCH();
-	{
-		/* The leases run out by time; the session ends all the same. */
-		EmitErrorReport();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-	}
-	PG_END_TRY();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	end_leases();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
 }
 
 /* Drops those whose job was settled by this session since. */

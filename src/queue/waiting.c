@@ -151,6 +151,8 @@ eq_claim_wait(PG_FUNCTION_ARGS)
 {
 	static bool registered = false;
 	MemoryContext context = CurrentMemoryContext;
+	MemoryContext turn_context = AllocSetContextCreate(
+		context, "event_queue claim_wait", ALLOCSET_DEFAULT_SIZES);
 	EqClaim claim = {0};
 	char *name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	volatile TimestampTz until;
@@ -174,7 +176,8 @@ eq_claim_wait(PG_FUNCTION_ARGS)
 			EqWakeSlot *slot;
 			TimestampTz wake_at = until;
 
-			MemoryContextSwitchTo(context);
+			MemoryContextReset(turn_context); /* there may be many turns */
+			MemoryContextSwitchTo(turn_context);
 			PushActiveSnapshot(GetTransactionSnapshot());
 			claim.queue = eq_get_queue(name);
 			slot = eq_wake_slot(claim.queue->queue_id);

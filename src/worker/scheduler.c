@@ -383,8 +383,10 @@ start_afresh(void)
 	{
 		run_statement(
 			"UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
-			" WHERE lease_pid IS NOT NULL AND leased_until > pg_catalog.clock_timestamp()"
-			" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = lease_pid)");
+			" WHERE job_id IN (SELECT j.job_id FROM event_queue.job j"
+			" WHERE j.lease_pid IS NOT NULL AND j.leased_until > pg_catalog.clock_timestamp()"
+			" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = j.lease_pid)"
+			" FOR UPDATE OF j SKIP LOCKED)");
 		eq_count_living_jobs();
 	}
 	PG_CATCH();

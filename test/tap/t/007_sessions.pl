@@ -89,6 +89,20 @@ $late->query_safe('COMMIT');
 is($node->safe_psql('postgres', q(SELECT name FROM event_queue.claim('q', 100))), 'late', 'which is found as soon as it has');
 $late->quit;
 
+# A blocked job that someone holds locked stops its own group, and no one else's.
+$node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'held ' || n, group_key => 'held') FROM generate_series(1, 2) n));
+$node->poll_query_until('postgres', q(SELECT state = 'ready' FROM event_queue.jobs WHERE name = 'held 1')) or die;
+my $holder = $node->background_psql('postgres');
+$holder->query_safe(q(BEGIN; SELECT job_id FROM event_queue.job WHERE name = 'held 2' FOR UPDATE));
+$node->safe_psql('postgres', q(SELECT event_queue.complete(c.job_id, c.lease_token) FROM event_queue.claim('q') c));
+$node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'other', group_key => 'other')));
+ok($node->poll_query_until('postgres', q(SELECT state = 'ready' FROM event_queue.jobs WHERE name = 'other')), 'a locked job does not hold up other groups');
+is($node->safe_psql('postgres', q(SELECT state FROM event_queue.jobs WHERE name = 'held 2')), 'blocked', 'its own waits');
+$holder->query_safe('COMMIT');
+ok($node->poll_query_until('postgres', q(SELECT state = 'ready' FROM event_queue.jobs WHERE name = 'held 2')), 'until it is free');
+$holder->quit;
+$node->safe_psql('postgres', q(SELECT event_queue.complete(c.job_id, c.lease_token) FROM event_queue.claim('q', 10) c));
+
 # await_job is woken by the end of the job.
 my $job = $node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'awaited')));
 my $outcome = '';

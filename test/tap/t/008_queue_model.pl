@@ -1,6 +1,6 @@
 # Random work on queues from many sessions, with kills in between, against a model:
-# no committed job is lost, none is done twice, jobs of a group are leased
-# one at a time, max_concurrency is never exceeded, and no job waits for ever.
+# no committed job is lost, none is done twice, jobs of a group are leased one at a
+# time, max_concurrency is never exceeded, and no job waits for ever.
 #
 # EQ_MODEL_JOBS: how many jobs a session and round enqueues (400; 3000 with EQ_LONG).
 use strict;
