@@ -47,7 +47,8 @@ PG_FUNCTION_INFO_V1(eq_claim_sql);
 PG_FUNCTION_INFO_V1(eq_complete_many_and_claim);
 PG_FUNCTION_INFO_V1(eq_complete_and_claim);
 
-#define MAX_CLAIM 10000
+#define MAX_CLAIM	 10000
+#define TOKEN_RANDOM 10 /* bytes */
 
 /* The walk over a queue's jobs that are due. */
 typedef struct Walk
@@ -305,6 +306,18 @@ text_or_null(TupleTableSlot *slot, int column)
 			   : TextDatumGetCString(slot->tts_values[column - 1]);
 }
 
+/* Is another claimer about to take a token of the job's key? */
+static bool
+is_rate_busy(const EqClaim *claim, TupleTableSlot *slot)
+{
+	if (claim->queue->group_rate_limit == 0)
+		return false;
+	slot_getallattrs(slot);
+	return !slot->tts_isnull[JOB_GROUP_KEY - 1] &&
+		   eq_group_rate_is_busy(claim->queue, text_or_null(slot, JOB_TENANT),
+								 text_or_null(slot, JOB_GROUP_KEY));
+}
+
 /* Copies what the worker is told out of the row, before the row is changed. */
 static void
 fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
@@ -345,7 +358,7 @@ make_token(pg_uuid_t *token, const uint8 *random, ItemPointer root)
 
 	memcpy(token->data, &block, 4);
 	memcpy(token->data + 4, &offset, 2);
-	memcpy(token->data + 6, random, 10);
+	memcpy(token->data + 6, random, TOKEN_RANDOM);
 	token->data[6] = 0x80 | (token->data[6] & 0x0f);
 	token->data[8] = 0x80 | (token->data[8] & 0x3f);
 }
@@ -364,10 +377,28 @@ eq_token_place(const pg_uuid_t *token, ItemPointer root)
 /* What all leases of one call share. */
 typedef struct Lease
 {
-	uint8 random[10];
+	uint8 random[TOKEN_RANDOM];
 	Datum worker;
 	int64 length;
 } Lease;
+
+/* Random bytes for a lease, of which many are drawn at once: each draw is dear. */
+static void
+draw_random(uint8 *random)
+{
+	static uint8 pool[64 * TOKEN_RANDOM];
+	static int used = sizeof(pool);
+
+	if (used == sizeof(pool))
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+							errmsg("could not generate a lease token")));
+		used = 0;
+	}
+	memcpy(random, pool + used, TOKEN_RANDOM);
+	used += TOKEN_RANDOM;
+}
 
 /* The columns that a lease writes. */
 static void
@@ -522,7 +553,7 @@ take_job(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
 	if (!is_wanted(claim, walk->scan.slot))
 		return false;
 	reservation = eq_reserve_row(&walk->scan.root);
-	if (reservation == EQ_RESERVED_BY_OTHER)
+	if (reservation == EQ_RESERVED_BY_OTHER || is_rate_busy(claim, walk->scan.slot))
 		return false;
 	if (reservation == EQ_NO_ROOM || stalled || claim->queue->group_rate_limit > 0)
 		return lease_locked(jobs, locked, walk, claim, lease, stalled);
@@ -604,9 +635,7 @@ eq_claim(EqClaim *claim)
 		return;
 	}
 	claim->jobs = palloc(limit * sizeof(EqClaimedJob));
-	if (!pg_strong_random(lease.random, sizeof(lease.random)))
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
-						errmsg("could not generate a lease token")));
+	draw_random(lease.random);
 	lease.worker = CStringGetTextDatum(claim->worker);
 	lease.length = claim->lease ? claim->lease : claim->queue->lease;
 

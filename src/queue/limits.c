@@ -14,6 +14,7 @@
 #include <math.h>
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -23,25 +24,34 @@
 #include "queue/queue.h"
 #include "table/table.h"
 
-/* Runs one statement with an int4, an int8, a timestamptz and a float8 as $1 to $4. */
+/* All statements on the limits of a queue take these four. */
+#define LIMIT_STATEMENT(text)                                                       \
+	{                                                                               \
+		.sql = (text), .n_arguments = 4, .types = {                                 \
+			INT4OID,                                                                \
+			INT8OID,                                                                \
+			TIMESTAMPTZOID,                                                         \
+			FLOAT8OID                                                               \
+		}                                                                           \
+	}
+
 static void
-run(const char *sql, int32 queue_id, int64 number, TimestampTz at, double tokens)
+run(EqStatement *statement, int32 queue_id, int64 number, TimestampTz at,
+	double tokens)
 {
-	Oid types[4] = {INT4OID, INT8OID, TIMESTAMPTZOID, FLOAT8OID};
 	Datum values[4] = {Int32GetDatum(queue_id), Int64GetDatum(number),
 					   TimestampTzGetDatum(at), Float8GetDatum(tokens)};
 
-	if (SPI_execute_with_args(sql, 4, types, values, NULL, false, 0) < 0)
-		elog(ERROR, "could not run \"%s\"", sql);
+	eq_spi_run(statement, values, NULL);
 }
 
 static void
-run_as_owner(const char *sql, int32 queue_id, int64 number, TimestampTz at)
+run_as_owner(EqStatement *statement, int32 queue_id, int64 number, TimestampTz at)
 {
 	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	run(sql, queue_id, number, at, 0);
+	run(statement, queue_id, number, at, 0);
 	eq_spi_end(&spi);
 }
 
@@ -53,6 +63,17 @@ int
 eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
 				  TimestampTz *retry_at)
 {
+	static EqStatement lock_bucket = LIMIT_STATEMENT(
+		"SELECT tokens, refilled_at FROM event_queue.queue_limit"
+		" WHERE queue_id = $1 FOR UPDATE");
+	static EqStatement refill_bucket = LIMIT_STATEMENT(
+		"UPDATE event_queue.queue_limit SET tokens = $4, refilled_at = $3"
+		" WHERE queue_id = $1");
+	static EqStatement drop_expired = LIMIT_STATEMENT(
+		"DELETE FROM event_queue.queue_active"
+		" WHERE queue_id = $1 AND leased_until <= $3");
+	static EqStatement count_active = LIMIT_STATEMENT(
+		"SELECT count(*) FROM event_queue.queue_active WHERE queue_id = $1");
 	EqSpi spi;
 	bool isnull;
 	double tokens;
@@ -60,9 +81,7 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
 	int allowed = wanted;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	run("SELECT tokens, refilled_at FROM event_queue.queue_limit"
-		" WHERE queue_id = $1 FOR UPDATE",
-		queue->queue_id, 0, now, 0);
+	run(&lock_bucket, queue->queue_id, 0, now, 0);
 	if (SPI_processed != 1)
 		elog(ERROR, "queue \"%s\" has no row in queue_limit", queue->name);
 	tokens = DatumGetFloat8(
@@ -85,20 +104,14 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
 		}
 		else
 			allowed = Min(allowed, (int) floor(tokens));
-		run("UPDATE event_queue.queue_limit SET tokens = $4, refilled_at = $3"
-			" WHERE queue_id = $1",
-			queue->queue_id, 0, now, tokens);
+		run(&refill_bucket, queue->queue_id, 0, now, tokens);
 	}
 	if (allowed > 0 && queue->max_concurrency > 0)
 	{
 		int64 active;
 
-		run("DELETE FROM event_queue.queue_active"
-			" WHERE queue_id = $1 AND leased_until <= $3",
-			queue->queue_id, 0, now, 0);
-		run("SELECT count(*) FROM event_queue.queue_active"
-			" WHERE queue_id = $1",
-			queue->queue_id, 0, now, 0);
+		run(&drop_expired, queue->queue_id, 0, now, 0);
+		run(&count_active, queue->queue_id, 0, now, 0);
 		active = DatumGetInt64(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		allowed = Min(allowed, Max(queue->max_concurrency - active, 0));
@@ -111,18 +124,37 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
 void
 eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 {
+	static EqStatement take_tokens = LIMIT_STATEMENT(
+		"UPDATE event_queue.queue_limit SET tokens = tokens - $2"
+		" WHERE queue_id = $1");
+	static EqStatement add_active = LIMIT_STATEMENT(
+		"INSERT INTO event_queue.queue_active VALUES ($1, $2, $3)"
+		" ON CONFLICT (queue_id, job_id) DO UPDATE SET leased_until = excluded.leased_until");
 	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (queue->rate_limit > 0)
-		run("UPDATE event_queue.queue_limit SET tokens = tokens - $2"
-			" WHERE queue_id = $1",
-			queue->queue_id, n_jobs, GetCurrentTimestamp(), 0);
+		run(&take_tokens, queue->queue_id, n_jobs, 0, 0);
 	for (int i = 0; i < n_jobs && queue->max_concurrency > 0; i++)
-		run("INSERT INTO event_queue.queue_active VALUES ($1, $2, $3)"
-			" ON CONFLICT (queue_id, job_id) DO UPDATE SET leased_until = excluded.leased_until",
-			queue->queue_id, jobs[i].job_id, jobs[i].leased_until, 0);
+		run(&add_active, queue->queue_id, jobs[i].job_id, jobs[i].leased_until, 0);
 	eq_spi_end(&spi);
+}
+
+/*
+ * Does another claimer have this key's bucket in hand?  If not, it is this
+ * transaction's until its end, so that claims of one key pass each other by and
+ * do not wait.
+ */
+bool
+eq_group_rate_is_busy(const EqQueue *queue, const char *tenant,
+					  const char *group_key)
+{
+	uint64 key = hash_bytes_extended((const unsigned char *) group_key,
+									 strlen(group_key), queue->queue_id);
+
+	key = hash_combine64(key, hash_bytes_extended((const unsigned char *) tenant,
+												  strlen(tenant), MyDatabaseId));
+	return eq_reserve_key(key) == EQ_RESERVED_BY_OTHER;
 }
 
 /*
@@ -133,12 +165,22 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 TimestampTz
 eq_use_group_rate(const EqQueue *queue, const char *tenant, const char *group_key)
 {
-	static const Oid types[5] = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID};
+	static EqStatement lock_bucket = {
+		.sql = "INSERT INTO event_queue.group_rate AS g VALUES ($1, $2, $3, $4)"
+			   " ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
+			   " SET next_at = greatest(g.next_at, $4) RETURNING next_at",
+		.n_arguments = 4,
+		.types = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
+	static EqStatement take_token = {
+		.sql = "UPDATE event_queue.group_rate SET next_at = next_at"
+			   " + $4 * interval '1 microsecond'"
+			   " WHERE queue_id = $1 AND tenant_id = $2 AND group_key = $3",
+		.n_arguments = 4,
+		.types = {INT4OID, TEXTOID, TEXTOID, INT8OID}};
 	int64 per_token = queue->group_rate_interval / queue->group_rate_limit;
 	TimestampTz now = GetCurrentTimestamp();
-	Datum values[5] = {Int32GetDatum(queue->queue_id), CStringGetTextDatum(tenant),
-					   CStringGetTextDatum(group_key), TimestampTzGetDatum(now),
-					   Int64GetDatum(per_token)};
+	Datum values[4] = {Int32GetDatum(queue->queue_id), CStringGetTextDatum(tenant),
+					   CStringGetTextDatum(group_key), TimestampTzGetDatum(now)};
 	TimestampTz full_at;
 	TimestampTz until = 0;
 	bool isnull;
@@ -146,23 +188,16 @@ eq_use_group_rate(const EqQueue *queue, const char *tenant, const char *group_ke
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	/* Locks the key's row: claims of one key take turns. */
-	if (SPI_execute_with_args(
-			"INSERT INTO event_queue.group_rate AS g VALUES ($1, $2, $3, $4)"
-			" ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
-			" SET next_at = greatest(g.next_at, $4) RETURNING next_at",
-			5, (Oid *) types, values, NULL, false, 0) != SPI_OK_INSERT_RETURNING)
-		elog(ERROR, "could not write table group_rate");
+	eq_spi_run(&lock_bucket, values, NULL);
 	full_at = DatumGetTimestampTz(
 		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	if (full_at - now > queue->group_rate_interval - per_token)
 		until = full_at - (queue->group_rate_interval - per_token);
-	else if (SPI_execute_with_args(
-				 "UPDATE event_queue.group_rate SET next_at = next_at"
-				 " + $5 * interval '1 microsecond'"
-				 " WHERE queue_id = $1 AND tenant_id = $2 AND group_key = $3",
-				 5, (Oid *) types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not write table group_rate");
+	else
+	{
+		values[3] = Int64GetDatum(per_token);
+		eq_spi_run(&take_token, values, NULL);
+	}
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	return until;
@@ -172,16 +207,19 @@ eq_use_group_rate(const EqQueue *queue, const char *tenant, const char *group_ke
 void
 eq_free_claim(const EqQueue *queue, int64 job_id)
 {
-	run_as_owner(
-		"DELETE FROM event_queue.queue_active WHERE queue_id = $1 AND job_id = $2",
-		queue->queue_id, job_id, 0);
+	static EqStatement drop_active = LIMIT_STATEMENT(
+		"DELETE FROM event_queue.queue_active WHERE queue_id = $1 AND job_id = $2");
+
+	run_as_owner(&drop_active, queue->queue_id, job_id, 0);
 }
 
 /* Its lease was extended. */
 void
 eq_prolong_claim(const EqQueue *queue, int64 job_id, TimestampTz until)
 {
-	run_as_owner("UPDATE event_queue.queue_active SET leased_until = $3"
-				 " WHERE queue_id = $1 AND job_id = $2",
-				 queue->queue_id, job_id, until);
+	static EqStatement prolong = LIMIT_STATEMENT(
+		"UPDATE event_queue.queue_active SET leased_until = $3"
+		" WHERE queue_id = $1 AND job_id = $2");
+
+	run_as_owner(&prolong, queue->queue_id, job_id, until);
 }

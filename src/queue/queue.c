@@ -23,14 +23,26 @@
 
 PG_FUNCTION_INFO_V1(eq_job_lane_sql);
 
-static HTAB *queues = NULL;
+/* A queue by its name. */
+typedef struct QueueName
+{
+	char name[NAMEDATALEN]; /* hash key */
+	EqQueue *queue;
+} QueueName;
+
+static HTAB *queues = NULL; /* by queue_id */
+static HTAB *names = NULL;
 static bool queues_valid = false;
+static uint64 invalidations = 0;
 
 static void
 forget_queues(Datum arg, Oid relid)
 {
 	if (!OidIsValid(relid) || relid == (Oid) arg)
+	{
 		queues_valid = false;
+		invalidations++;
+	}
 }
 
 /* Months count 30 days, days 24 hours: settings are spans, not dates. */
@@ -124,10 +136,19 @@ read_intervals(EqQueue *queue, Datum array, bool isnull)
 			DatumGetIntervalP(values[i]));
 }
 
+static HTAB *
+make_table(const char *name, Size key, Size entry, int kind)
+{
+	HASHCTL ctl = {.keysize = key, .entrysize = entry, .hcxt = TopMemoryContext};
+
+	return hash_create(name, 64, &ctl, HASH_ELEM | HASH_CONTEXT | kind);
+}
+
 static void
 read_queues(void)
 {
 	static Oid watched = InvalidOid;
+	uint64 seen;
 	EqSpi spi;
 
 	if (watched != eq_relation_oid(EQ_QUEUE))
@@ -135,22 +156,18 @@ read_queues(void)
 		watched = eq_relation_oid(EQ_QUEUE);
 		CacheRegisterRelcacheCallback(forget_queues, ObjectIdGetDatum(watched));
 	}
+	queues_valid = false;
+	seen = invalidations;
 	if (queues != NULL)
-	{
 		hash_destroy(queues);
-		queues = NULL;
-	}
-	{
-		HASHCTL ctl = {.keysize = sizeof(int32),
-					   .entrysize = sizeof(EqQueue),
-					   .hcxt = TopMemoryContext};
+	if (names != NULL)
+		hash_destroy(names);
+	queues = names = NULL;
+	queues = make_table("event_queue queues", sizeof(int32), sizeof(EqQueue),
+						HASH_BLOBS);
+	names = make_table("event_queue queue names", NAMEDATALEN, sizeof(QueueName),
+					   HASH_STRINGS);
 
-		queues = hash_create("event_queue queues", 64, &ctl,
-							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
-
-	/* Set first: an invalidation that comes while we read must stick. */
-	queues_valid = true;
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
 			"SELECT queue_id, name, lease, stalled_interval, max_stalled, max_attempts,"
@@ -195,41 +212,44 @@ read_queues(void)
 		queue->group_rate_interval = interval_column(row, desc, 23);
 		intervals = SPI_getbinval(row, desc, 24, &isnull);
 		read_intervals(queue, intervals, isnull);
+		((QueueName *) hash_search(names, queue->name, HASH_ENTER, NULL))->queue =
+			queue;
 	}
 	eq_spi_end(&spi);
+	/* What came while we read is read with the next call. */
+	queues_valid = invalidations == seen;
 }
 
-/* A copy in the caller's memory: the table may be read again at any time. */
+/*
+ * A copy in the caller's memory: the table may be read again at any time.  The
+ * intervals are last in the struct, and mostly there are none.
+ */
 static const EqQueue *
 copy_queue(const EqQueue *queue)
 {
-	return memcpy(palloc(sizeof(EqQueue)), queue, sizeof(EqQueue));
+	return memcpy(palloc(sizeof(EqQueue)), queue,
+				  offsetof(EqQueue, intervals) +
+					  queue->n_intervals * sizeof(queue->intervals[0]));
 }
 
 /* EQ010 if there is none. */
 const EqQueue *
 eq_get_queue(const char *name)
 {
-	HASH_SEQ_STATUS seq;
-	EqQueue *queue;
-	const EqQueue *found = NULL;
+	const QueueName *found = NULL;
 
 	if (name == NULL)
 		name = "";
 	if (!queues_valid || queues == NULL)
 		read_queues();
-	hash_seq_init(&seq, queues);
-	while ((queue = hash_seq_search(&seq)) != NULL)
-	{
-		if (strcmp(queue->name, name) == 0)
-			found = copy_queue(queue);
-	}
+	if (strlen(name) < NAMEDATALEN)
+		found = hash_search(names, name, HASH_FIND, NULL);
 	if (found == NULL)
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_QUEUE),
 						errmsg("queue \"%s\" does not exist", name),
 						errhint("Create it with event_queue.create_queue(%s).",
 								quote_literal_cstr(name))));
-	return found;
+	return copy_queue(found->queue);
 }
 
 /* NULL if there is none. */

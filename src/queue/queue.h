@@ -173,6 +173,7 @@ typedef enum EqReservation
 } EqReservation;
 
 extern EqReservation eq_reserve_row(ItemPointer tid);
+extern EqReservation eq_reserve_key(uint64 hash);
 extern void eq_release_rows(void);
 extern bool eq_row_is_busy(TupleTableSlot *slot);
 
@@ -213,6 +214,8 @@ extern int eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
 extern void eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs,
 						  int n_jobs);
 extern void eq_free_claim(const EqQueue *queue, int64 job_id);
+extern bool eq_group_rate_is_busy(const EqQueue *queue, const char *tenant,
+								  const char *group_key);
 extern TimestampTz eq_use_group_rate(const EqQueue *queue, const char *tenant,
 									 const char *group_key);
 extern void eq_prolong_claim(const EqQueue *queue, int64 job_id, TimestampTz until);

@@ -10,7 +10,7 @@
  * The table has one slot for a hash value.  Whoever finds the slot taken by
  * another place locks the row instead.  Nothing here is needed for correctness:
  * two who update the same row are kept apart by the table itself, but one of them
- * would wait.
+ * would wait.  The same holds for the token buckets of keys (limits.c).
  */
 #include "postgres.h"
 
@@ -30,12 +30,9 @@ static uint32 *taken = NULL;
 static int n_taken = 0;
 static int max_taken = 0;
 
-EqReservation
-eq_reserve_row(ItemPointer tid)
+static EqReservation
+reserve(uint64 key)
 {
-	uint64 key = (uint64) (MyDatabaseId & 0xffff) << 48 |
-				 (uint64) ItemPointerGetBlockNumber(tid) << 16 |
-				 ItemPointerGetOffsetNumber(tid);
 	uint32 slot = hash_combine(murmurhash32((uint32) key),
 							   murmurhash32((uint32) (key >> 32))) %
 				  EQ_MAX_RESERVED;
@@ -65,6 +62,22 @@ eq_reserve_row(ItemPointer tid)
 			return EQ_RESERVED;
 	}
 	return EQ_RESERVED_BY_OTHER;
+}
+
+/* A row, which has an offset in the last 16 bits. */
+EqReservation
+eq_reserve_row(ItemPointer tid)
+{
+	return reserve((uint64) (MyDatabaseId & 0xffff) << 48 |
+				   (uint64) ItemPointerGetBlockNumber(tid) << 16 |
+				   ItemPointerGetOffsetNumber(tid));
+}
+
+/* Something else that has this hash. */
+EqReservation
+eq_reserve_key(uint64 hash)
+{
+	return reserve(hash & ~UINT64CONST(0xffff));
 }
 
 /* At the end of the transaction; can't throw. */

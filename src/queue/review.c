@@ -63,7 +63,10 @@ eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
 void
 eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
 {
-	static const Oid types[3] = {INT8OID, JSONBOID, BOOLOID};
+	static EqStatement settle = {
+		.sql = "SELECT event_queue.settle_dependents($1, $2, $3)",
+		.n_arguments = 3,
+		.types = {INT8OID, JSONBOID, BOOLOID}};
 	Datum values[3] = {Int64GetDatum(job_id), JsonbPGetDatum(result),
 					   BoolGetDatum(failed)};
 	char nulls[4] = {' ', result ? ' ' : 'n', ' ', 0};
@@ -71,10 +74,7 @@ eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT event_queue.settle_dependents($1, $2, $3)", 3,
-							  (Oid *) types, values, nulls, false,
-							  1) != SPI_OK_SELECT)
-		elog(ERROR, "could not write table job_dependency");
+	eq_spi_run(&settle, values, nulls);
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	eq_wake_reviews();
@@ -185,6 +185,30 @@ review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenan
 	ExecDropSingleTupleTableSlot(first);
 }
 
+/* How many jobs does it still wait for? */
+static int64
+count_dependencies(int64 job_id)
+{
+	static EqStatement count = {
+		.sql = "SELECT count(*) FROM event_queue.job_dependency"
+			   " WHERE job_id = $1 AND completed_at IS NULL",
+		.n_arguments = 1,
+		.types = {INT8OID}};
+	Datum value = Int64GetDatum(job_id);
+	int64 result;
+	bool isnull;
+	EqSpi spi;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&count, &value, NULL);
+	result = DatumGetInt64(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	return result;
+}
+
 /* A job that has nothing more to wait for joins its group, or may be claimed. */
 static void
 review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
@@ -192,9 +216,7 @@ review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
 	EqScan scan;
 	ScanKeyData key;
 
-	if (eq_query_int64("SELECT count(*) FROM event_queue.job_dependency"
-					   " WHERE job_id = $1 AND completed_at IS NULL",
-					   job_id) != 0)
+	if (count_dependencies(job_id) > 0)
 		return;
 	eq_scan_begin(&scan, jobs->rel, eq_relation_oid(EQ_JOB_PKEY), snapshot, 1);
 	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
@@ -225,6 +247,15 @@ review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
 bool
 eq_review_jobs(void)
 {
+	static EqStatement take_reviews = {
+		.sql =
+			"WITH taken AS (DELETE FROM event_queue.job_review WHERE review_id = ANY"
+			" (ARRAY(SELECT review_id FROM event_queue.job_review ORDER BY review_id"
+			" LIMIT " CppAsString2(
+				BATCH) ")) RETURNING *)"
+					   " SELECT queue_id, tenant_id, group_key, job_id, min(review_id),"
+					   " (sum(count(*)) OVER ())::bigint FROM taken"
+					   " GROUP BY 1, 2, 3, 4 ORDER BY 5"};
 	EqSpi spi;
 	EqTable jobs;
 	Snapshot snapshot;
@@ -236,16 +267,7 @@ eq_review_jobs(void)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(
-			"WITH taken AS (DELETE FROM event_queue.job_review WHERE review_id = ANY"
-			" (ARRAY(SELECT review_id FROM event_queue.job_review ORDER BY review_id"
-			" LIMIT " CppAsString2(
-				BATCH) ")) RETURNING *)"
-					   " SELECT queue_id, tenant_id, group_key, job_id, min(review_id),"
-					   " (sum(count(*)) OVER ())::bigint FROM taken"
-					   " GROUP BY 1, 2, 3, 4 ORDER BY 5",
-			0, NULL, NULL, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read table job_review");
+	eq_spi_run(&take_reviews, NULL, NULL);
 	n = SPI_processed;
 	context = AllocSetContextCreate(CurrentMemoryContext, "event_queue review",
 									ALLOCSET_DEFAULT_SIZES);

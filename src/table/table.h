@@ -291,7 +291,7 @@ extern void eq_lock_key(EqKeySpace space, uint32 hash);
 extern void eq_unlock_key(EqKeySpace space, uint32 hash);
 extern bool eq_lock_key_until_end(EqKeySpace space, uint32 hash, bool wait);
 
-/* SPI with the extension owner's rights and a pinned search_path. */
+/* spi.c: SPI with the extension owner's rights and a pinned search_path. */
 typedef struct EqSpi
 {
 	Oid user;
@@ -302,6 +302,19 @@ typedef struct EqSpi
 extern void eq_spi_begin(EqSpi *spi, Oid as_user, int sec_flags);
 extern void eq_spi_end(EqSpi *spi);
 extern int64 eq_query_int64(const char *query, int64 argument);
+
+#define EQ_MAX_ARGUMENTS 6
+
+/* A static variable for each statement that is run often. */
+typedef struct EqStatement
+{
+	const char *sql;
+	int n_arguments;
+	Oid types[EQ_MAX_ARGUMENTS];
+	struct _SPI_plan *plan; /* NULL: not yet prepared */
+} EqStatement;
+
+extern void eq_spi_run(EqStatement *statement, Datum *values, const char *nulls);
 extern void eq_set_sequence(EqRelation which, int64 value, bool is_called);
 
 /* durability.c: writes that a crash may undo without harm */

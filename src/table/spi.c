@@ -1,0 +1,84 @@
+/*
+ * spi.c: SQL on our own tables, where no speed beneath the executor is needed.
+ *
+ * Statements that run once for a job or a claim keep their plan for the session
+ * (EqStatement); PostgreSQL plans them anew when a table in them changes.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+#include "table/table.h"
+
+/*
+ * Connects to SPI as another role, usually the extension's owner: callers of
+ * the C functions have EXECUTE on them and no rights on the tables beneath.
+ * An error restores the role and the settings with the (sub)transaction.
+ */
+void
+eq_spi_begin(EqSpi *spi, Oid as_user, int sec_flags)
+{
+	GetUserIdAndSecContext(&spi->user, &spi->sec_context);
+	SetUserIdAndSecContext(as_user, spi->sec_context | sec_flags);
+	spi->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+void
+eq_spi_end(EqSpi *spi)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, spi->guc_level);
+	SetUserIdAndSecContext(spi->user, spi->sec_context);
+}
+
+/*
+ * One number from a query on our own tables, which may use $1 and write, as the
+ * owner and in a fresh snapshot.
+ */
+int64
+eq_query_int64(const char *query, int64 argument)
+{
+	EqSpi spi;
+	Oid type = INT8OID;
+	Datum value = Int64GetDatum(argument);
+	int n_arguments = strstr(query, "$1") ? 1 : 0;
+	int64 result = 0;
+	bool isnull;
+
+	PushActiveSnapshot(GetLatestSnapshot()); /* workers may have none yet */
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(query, n_arguments, &type, &value, NULL, XactReadOnly,
+							  1) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute: %s", query);
+	if (SPI_processed == 1)
+		result = DatumGetInt64(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	return result;
+}
+
+/* Runs a statement, between eq_spi_begin and eq_spi_end, by its kept plan. */
+void
+eq_spi_run(EqStatement *statement, Datum *values, const char *nulls)
+{
+	if (statement->plan == NULL)
+	{
+		SPIPlanPtr plan = SPI_prepare(statement->sql, statement->n_arguments,
+									  statement->types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare \"%s\"", statement->sql);
+		statement->plan = plan;
+	}
+	if (SPI_execute_plan(statement->plan, values, nulls, false, 0) < 0)
+		elog(ERROR, "could not run \"%s\"", statement->sql);
+}
