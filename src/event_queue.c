@@ -183,6 +183,7 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&db->readers_waiting, 0);
 			pg_atomic_init_u32(&db->jobs_awaited, 0);
 			pg_atomic_init_u32(&db->reviews_pending, 0);
+			pg_atomic_init_u32(&db->cancels_pending, 0);
 			pg_atomic_init_u32(&db->look_everywhere, 0);
 			pg_atomic_init_u32(&db->config_generation, 0);
 			pg_atomic_init_u32(&db->blocked, 0);
@@ -237,6 +238,7 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&worker->idle, 0);
 			pg_atomic_init_u64(&worker->jobs_done, 0);
 			pg_atomic_init_u64(&worker->current_job, 0);
+			pg_atomic_init_u64(&worker->cancelled_job, 0);
 		}
 	}
 	LWLockRelease(AddinShmemInitLock);

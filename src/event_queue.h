@@ -66,6 +66,7 @@ typedef struct EqDatabase
 	pg_atomic_uint32 readers_waiting;	/* some session sleeps; store/wait.c */
 	pg_atomic_uint32 jobs_awaited;		/* some session sleeps in await_job */
 	pg_atomic_uint32 reviews_pending;	/* job_review has rows */
+	pg_atomic_uint32 cancels_pending;	/* a leased job was cancelled */
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 
@@ -162,6 +163,7 @@ typedef struct EqWorker
 	pg_atomic_uint32 idle; /* executors: wants to be woken */
 	pg_atomic_uint64 jobs_done;
 	pg_atomic_uint64 current_job;
+	pg_atomic_uint64 cancelled_job; /* executors: stop, if it is the current one */
 } EqWorker;
 
 #define EQ_MAX_WORKERS 1024

@@ -575,6 +575,7 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 		memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
 		values[JOB_CANCEL - 1] = BoolGetDatum(true);
 		eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
+		eq_wake_cancels();
 	}
 	else
 	{

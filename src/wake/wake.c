@@ -38,6 +38,7 @@ typedef struct Mark
 	bool everywhere;
 	bool config;
 	bool review;
+	bool cancel;
 	int64 n_wake; /* sessions in claim_wait that will find a job */
 	int64 counts[EQ_COUNTERS];
 } Mark;
@@ -169,6 +170,13 @@ void
 eq_wake_reviews(void)
 {
 	get_mark(NULL)->review = true;
+}
+
+/* After commit, have the scheduler stop handlers of cancelled jobs. */
+void
+eq_wake_cancels(void)
+{
+	get_mark(NULL)->cancel = true;
 }
 
 /* After commit, add to a counter of this queue. */
@@ -315,6 +323,11 @@ eq_wake_at_commit(void)
 			pg_atomic_write_u32(&db->reviews_pending, 1);
 			wake = true;
 		}
+		if (mark->cancel)
+		{
+			pg_atomic_write_u32(&db->cancels_pending, 1);
+			wake = true;
+		}
 		if (mark->everywhere)
 		{
 			pg_atomic_write_u32(&db->look_everywhere, 1);
@@ -389,6 +402,7 @@ eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent)
 		into->everywhere |= mark->everywhere;
 		into->config |= mark->config;
 		into->review |= mark->review;
+		into->cancel |= mark->cancel;
 		into->n_wake += mark->n_wake;
 		for (int c = 0; c < EQ_COUNTERS; c++)
 			into->counts[c] += mark->counts[c];

@@ -11,6 +11,7 @@
 extern void eq_wake_queue(int32 queue_id);
 extern void eq_wake_queue_for(int32 queue_id, int64 n);
 extern void eq_wake_reviews(void);
+extern void eq_wake_cancels(void);
 extern EqWakeSlot *eq_wake_slot(int32 queue_id);
 extern void eq_count(int32 queue_id, EqCounter counter, int64 n);
 extern void eq_note_config_changed(void);

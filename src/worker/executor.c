@@ -264,6 +264,7 @@ run_job(Job *job, Job *next)
 	Jsonb *result;
 	int64 left_ms = (job->claimed.leased_until - GetCurrentTimestamp()) / 1000;
 
+	QueryCancelPending = false; /* it was for the job before */
 	StartTransactionCommand();
 	context = CurrentMemoryContext;
 	GetUserIdAndSecContext(&worker_role, &sec_context);
@@ -308,10 +309,17 @@ clean_session(void)
 static void
 record_failure(Job *job, const ErrorData *error, Job *next)
 {
+	bool stopped = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+				   pg_atomic_read_u64(&me->cancelled_job) == job->claimed.job_id;
+	bool cancelled = stopped || error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED;
+
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) eq_fail(job->claimed.job_id, &job->claimed.token, error->message,
-				   unpack_sql_state(error->sqlerrcode), error->context, -1, false);
+	(void) eq_fail(
+		job->claimed.job_id, &job->claimed.token,
+		stopped ? "job was cancelled" : error->message,
+		unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED : error->sqlerrcode),
+		error->context, -1, cancelled);
 	claim_next(next);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -348,6 +356,7 @@ do_job(Job *job)
 	}
 	PG_END_TRY();
 
+	QueryCancelPending = false; /* it came too late */
 	clean_session();
 	if (error)
 	{

@@ -74,6 +74,7 @@ eq_enter_worker(EqWorkerKind kind, int index)
 		pg_atomic_write_u32(&free_place->idle, 0);
 		pg_atomic_write_u64(&free_place->jobs_done, 0);
 		pg_atomic_write_u64(&free_place->current_job, 0);
+		pg_atomic_write_u64(&free_place->cancelled_job, 0);
 		free_place->kind = kind;
 		my_worker = free_place;
 	}
@@ -113,6 +114,28 @@ eq_wake_executors(void)
 		if (worker->kind == EQ_WORKER_EXECUTOR && worker->dboid == MyDatabaseId &&
 			pg_atomic_exchange_u32(&worker->idle, 0) != 0)
 			SetLatch(&ProcGlobal->allProcs[worker->proc_number].procLatch);
+	}
+	LWLockRelease(eq_shared->lock);
+}
+
+/*
+ * Stops the handler that runs this job, as pg_cancel_backend would.  If the job ends
+ * before the signal comes, the executor drops it (executor.c).
+ */
+void
+eq_stop_job(int64 job_id)
+{
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < EQ_MAX_WORKERS; i++)
+	{
+		EqWorker *worker = &eq_shared->workers[i];
+
+		if (worker->kind == EQ_WORKER_EXECUTOR && worker->dboid == MyDatabaseId &&
+			pg_atomic_read_u64(&worker->current_job) == job_id)
+		{
+			pg_atomic_write_u64(&worker->cancelled_job, job_id);
+			(void) kill(worker->pid, SIGINT);
+		}
 	}
 	LWLockRelease(eq_shared->lock);
 }

@@ -233,6 +233,32 @@ run_statement(const char *sql)
 	CommitTransactionCommand();
 }
 
+/* Has executors stop the jobs in their hands that were cancelled. */
+static void
+stop_cancelled_jobs(void)
+{
+	EqSpi spi;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute("SELECT j.job_id FROM event_queue.workers() w"
+					" JOIN event_queue.job j ON j.job_id = w.current_job"
+					" WHERE j.cancel",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for cancelled jobs");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+
+		eq_stop_job(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+												SPI_tuptable->tupdesc, 1, &isnull)));
+	}
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
 /* One step of what partitions of events need; true if there was one. */
 static bool
 maintain_partitions(void)
@@ -331,6 +357,8 @@ run_cycle(void)
 		while (eq_review_jobs())
 			CHECK_FOR_INTERRUPTS();
 	}
+	if (pg_atomic_exchange_u32(&db->cancels_pending, 0) != 0 || sweep)
+		stop_cancelled_jobs();
 	if (eq_publish_interval_ms > 0 && GetCurrentTimestamp() >= next_publish)
 	{
 		eq_publish_watermark();

@@ -24,6 +24,7 @@ extern void eq_let_workers_return(Oid dboid);
 extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
 extern bool eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index);
 extern void eq_wake_executors(void);
+extern void eq_stop_job(int64 job_id);
 extern bool eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 							BackgroundWorkerHandle **handle);
 extern EqWorker *eq_init_worker(EqWorkerKind kind, Oid dboid, int index);
