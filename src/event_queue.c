@@ -186,6 +186,7 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&db->cancels_pending, 0);
 			pg_atomic_init_u32(&db->look_everywhere, 0);
 			pg_atomic_init_u32(&db->config_generation, 0);
+			pg_atomic_init_u64(&db->rings_voided, 0);
 			pg_atomic_init_u32(&db->blocked, 0);
 			pg_atomic_init_u32(&db->absent, 0);
 		}
@@ -203,6 +204,10 @@ init_shared_memory(void)
 			pg_atomic_init_u64(&slot->last_segment, 0);
 			pg_atomic_init_u64(&slot->mark_generation, 0);
 			pg_atomic_init_u64(&slot->living, 0);
+			SpinLockInit(&slot->ring.mutex);
+			pg_atomic_init_u64(&slot->ring.segment, 0);
+			pg_atomic_init_u64(&slot->ring.end_run_at, 0);
+			pg_atomic_init_u64(&slot->ring.voided, 0);
 			for (int c = 0; c < EQ_COUNTERS; c++)
 				pg_atomic_init_u64(&slot->counters[c], 0);
 		}
@@ -333,7 +338,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 			eq_durability_after_xact();
-			eq_release_rows();
+			eq_release_rows(false);
 			eq_marks_at_commit();
 			/* Before the watermark may pass: who sees the events must know the rules. */
 			eq_wake_at_commit();
@@ -343,7 +348,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
 			eq_durability_after_xact();
-			eq_release_rows();
+			eq_release_rows(false);
 			eq_forget_marks();
 			eq_forget_wakes();
 			break;
@@ -353,7 +358,7 @@ xact_callback(XactEvent event, void *arg)
 			if (eq_release_positions())
 				events_moved();
 			eq_durability_after_xact();
-			eq_release_rows();
+			eq_release_rows(true);
 			eq_forget_marks();
 			eq_forget_wakes();
 			break;
@@ -367,7 +372,10 @@ subxact_callback(SubXactEvent event, SubTransactionId me, SubTransactionId paren
 				 void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		eq_claims_undone();
 		eq_forget_subxact_wakes(me);
+	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 		eq_keep_subxact_wakes(me, parent);
 }

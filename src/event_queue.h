@@ -8,6 +8,7 @@
 #define EQ_EVENT_QUEUE_H
 
 #include "port/atomics.h"
+#include "storage/itemptr.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
@@ -69,6 +70,7 @@ typedef struct EqDatabase
 	pg_atomic_uint32 cancels_pending;	/* a leased job was cancelled */
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
 	pg_atomic_uint32 config_generation; /* configuration changed */
+	pg_atomic_uint64 rings_voided;		/* jobs came by plain SQL; queue/ring.c */
 
 	/* For the launcher; see worker/launcher.c. */
 	pg_atomic_uint32 absent;  /* the extension was dropped */
@@ -92,6 +94,31 @@ typedef enum EqCounter
 	EQ_COUNTERS
 } EqCounter;
 
+/* A place in the order of one priority of one lane of one queue. */
+typedef struct EqPlace
+{
+	int64 run_at;
+	int64 job_id;
+} EqPlace;
+
+#define EQ_RING_SIZE 64
+
+/* The next jobs of a queue; see queue/ring.c. */
+typedef struct EqRing
+{
+	slock_t mutex; /* of all but the atomics, which are written with it held */
+	uint64 generation;
+	int64 begun_at;	  /* when a walk from the ready mark began it */
+	int64 filling_at; /* since when someone is filling it; 0: no one is */
+	EqPlace end;	  /* of the last candidate */
+	int next;
+	int n;
+	ItemPointerData candidates[EQ_RING_SIZE];
+	pg_atomic_uint64 segment; /* lane and priority of them all */
+	pg_atomic_uint64 end_run_at;
+	pg_atomic_uint64 voided; /* how often a job came before its end */
+} EqRing;
+
 /*
  * One queue (id > 0) or one NOTIFY channel (id < 0) of one database.  Taken
  * and looked up under EqShared->lock, remembered without it: a slot's key stays
@@ -110,14 +137,8 @@ typedef struct EqWakeSlot
 	pg_atomic_uint64 mark_generation; /* see queue/mark.c */
 	pg_atomic_uint64 living;		  /* jobs in the table; see observe/counters.c */
 	pg_atomic_uint64 counters[EQ_COUNTERS];
+	EqRing ring;
 } EqWakeSlot;
-
-/* A place in the order of one priority of one lane of one queue. */
-typedef struct EqPlace
-{
-	int64 run_at;
-	int64 job_id;
-} EqPlace;
 
 /* Nothing below the place can be claimed; see queue/mark.c. */
 typedef struct EqMark

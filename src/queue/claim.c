@@ -13,6 +13,9 @@
  * since it was seen.  The token of the lease carries the place of the row, so that
  * settling the job needs no index search.
  *
+ * Who claims a single job takes one that another claimer has found, if there is one
+ * (ring.c), and walks if not.
+ *
  * The snapshot is a fresh one at every isolation level: a claim wants the jobs
  * that are there now.
  *
@@ -53,14 +56,20 @@ PG_FUNCTION_INFO_V1(eq_complete_and_claim);
 /* The walk over a queue's jobs that are due. */
 typedef struct Walk
 {
-	EqScan scan;
-	ScanKeyData members[2]; /* the scan's key points to them */
 	const EqQueue *queue;
 	EqWakeSlot *slot;
 	uint64 generation; /* of the marks, from before the snapshot */
-	TimestampTz now;   /* likewise */
-	bool raises;	   /* marks may be raised */
-	bool from_start;   /* marks are not heeded */
+	uint64 ring_generation;
+	TimestampTz now; /* likewise */
+	Snapshot snapshot;
+	bool raises;	 /* marks may be raised */
+	bool from_start; /* marks are not heeded */
+
+	EqScan scan;
+	bool is_open;			/* the scan is */
+	ScanKeyData members[2]; /* the scan's key points to them */
+	TupleTableSlot *row;	/* the present job */
+	ItemPointerData root;	/* where the index says that it is */
 
 	/* The segment. */
 	bool in_segment;
@@ -78,22 +87,40 @@ typedef struct Walk
 	int32 end_lane;
 } Walk;
 
+/* What comes before the look: the generations, the time, and then the snapshot. */
 static void
-walk_begin(Walk *walk, Relation jobs, const EqQueue *queue, Snapshot *snapshot,
-		   bool raises)
+walk_prepare(Walk *walk, const EqQueue *queue, bool raises)
 {
 	memset(walk, 0, sizeof(Walk));
 	walk->queue = queue;
 	walk->slot = eq_wake_slot(queue->queue_id);
 	walk->raises = raises && walk->slot != NULL;
 	if (walk->slot)
+	{
 		walk->generation = pg_atomic_read_u64(&walk->slot->mark_generation);
+		walk->ring_generation = eq_ring_generation(walk->slot);
+	}
 	walk->now = GetCurrentTimestamp();
 	pg_memory_barrier();
-	*snapshot = RegisterSnapshot(GetLatestSnapshot());
-	eq_scan_begin(&walk->scan, jobs, eq_relation_oid(EQ_JOB_ORDER), *snapshot, 4);
-	walk->scan.desc->xs_want_itup = true;
+	walk->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	walk->end_lane = PG_INT32_MAX;
+}
+
+static void
+walk_open(Walk *walk, Relation jobs)
+{
+	eq_scan_begin(&walk->scan, jobs, eq_relation_oid(EQ_JOB_ORDER), walk->snapshot,
+				  4);
+	walk->scan.desc->xs_want_itup = true;
+	walk->row = walk->scan.slot;
+	walk->is_open = true;
+}
+
+static void
+walk_begin(Walk *walk, Relation jobs, const EqQueue *queue)
+{
+	walk_prepare(walk, queue, false);
+	walk_open(walk, jobs);
 }
 
 static Datum
@@ -102,13 +129,6 @@ entry_column(Walk *walk, IndexTuple entry, int column)
 	bool isnull;
 
 	return index_getattr(entry, column, walk->scan.desc->xs_itupdesc, &isnull);
-}
-
-/* Where (lane, priority) lies in the order of segments. */
-static uint64
-segment_number(int32 lane, int32 priority)
-{
-	return ((uint64) lane << 8) | priority;
 }
 
 /*
@@ -166,16 +186,12 @@ find_segment(Walk *walk)
 	return walk->lane <= walk->end_lane;
 }
 
-/* Begins the next segment; false if there is none. */
-static bool
-enter_segment(Walk *walk)
+/* Begins the walk over (lane, priority), at walk->begin. */
+static void
+start_segment(Walk *walk)
 {
 	ScanKeyData keys[4];
 
-	if (!find_segment(walk))
-		return false;
-	walk->mark = eq_mark_read(walk->queue->queue_id, walk->lane, walk->priority,
-							  &walk->begin);
 	walk->kept = false;
 	walk->in_segment = true;
 
@@ -188,12 +204,23 @@ enter_segment(Walk *walk)
 	if (walk->from_start)
 	{
 		eq_scan_start(&walk->scan, keys, 3);
-		return true;
+		return;
 	}
 	eq_scan_row_key(&walk->scan, &keys[3], walk->members, ORDER_RUN_AT,
 					F_TIMESTAMP_CMP, TimestampTzGetDatum(walk->begin.run_at),
 					F_BTINT8CMP, Int64GetDatum(walk->begin.job_id));
 	eq_scan_start(&walk->scan, keys, 4);
+}
+
+/* Begins the next segment; false if there is none. */
+static bool
+enter_segment(Walk *walk)
+{
+	if (!find_segment(walk))
+		return false;
+	walk->mark = eq_mark_read(walk->queue->queue_id, walk->lane, walk->priority,
+							  &walk->begin);
+	start_segment(walk);
 	return true;
 }
 
@@ -216,29 +243,38 @@ walk_keep(Walk *walk)
 	walk->kept = true;
 }
 
-/* The next job that is due; its row is in walk->scan.slot. */
+/* The next entry of the segment that is due, whatever has become of its row. */
+static bool
+next_due_entry(Walk *walk)
+{
+	IndexTuple entry = eq_scan_next_entry(&walk->scan);
+
+	if (entry == NULL)
+	{
+		walk->place.run_at = walk->now;
+		return false;
+	}
+	walk->place.run_at = DatumGetTimestampTz(
+		entry_column(walk, entry, ORDER_RUN_AT));
+	walk->place.job_id = DatumGetInt64(entry_column(walk, entry, ORDER_JOB_ID));
+	return walk->place.run_at <= walk->now;
+}
+
+/* The next job that is due; its row is in walk->row. */
 static bool
 walk_next(Walk *walk)
 {
-	IndexTuple entry;
-
 	for (;;)
 	{
 		if (!walk->in_segment && !enter_segment(walk))
 			return false;
-		while ((entry = eq_scan_next_entry(&walk->scan)) != NULL)
+		while (next_due_entry(walk))
 		{
-			walk->place.run_at = DatumGetTimestampTz(
-				entry_column(walk, entry, ORDER_RUN_AT));
-			walk->place.job_id = DatumGetInt64(
-				entry_column(walk, entry, ORDER_JOB_ID));
-			if (walk->place.run_at > walk->now)
-				break;
-			if (eq_scan_fetch(&walk->scan))
-				return true;
+			if (!eq_scan_fetch(&walk->scan))
+				continue;
+			walk->root = walk->scan.root;
+			return true;
 		}
-		if (entry == NULL)
-			walk->place.run_at = walk->now;
 		walk->next_lane = walk->lane;
 		walk->next_priority = walk->priority + 1;
 		leave_segment(walk, walk->place);
@@ -261,7 +297,9 @@ walk_end(Walk *walk)
 {
 	if (walk->in_segment)
 		leave_segment(walk, walk->place);
-	eq_scan_end(&walk->scan);
+	if (walk->is_open)
+		eq_scan_end(&walk->scan);
+	UnregisterSnapshot(walk->snapshot);
 }
 
 /* Does another worker hold the job? */
@@ -409,7 +447,7 @@ fill_lease(TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
 	int64 length = lease->length;
 
 	fill_job(job, claim->queue, slot);
-	make_token(&job->token, lease->random, &walk->scan.root);
+	make_token(&job->token, lease->random, &walk->root);
 	if (job->time_limit > 0)
 		length = Min(length, job->time_limit);
 	job->leased_until = walk->now + length;
@@ -439,7 +477,7 @@ count_lease(Walk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *jo
 {
 	if (walk->slot && !claim->queue->fair)
 		pg_atomic_write_u64(&walk->slot->last_segment,
-							segment_number(walk->lane, walk->priority));
+							eq_segment(walk->lane, walk->priority));
 	claim->n_jobs++;
 	eq_count(claim->queue->queue_id, EQ_COUNT_CLAIMED, 1);
 	if (was_stalled)
@@ -479,14 +517,12 @@ static bool
 lease_reserved(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
 {
 	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
-	TupleTableSlot *slot = walk->scan.slot;
 	Datum values[JOB_COLUMNS];
 	bool nulls[JOB_COLUMNS];
 
-	slot_getallattrs(slot);
-	fill_lease(slot, walk, claim, lease, false, job, values, nulls);
-	if (!eq_table_update_unchanged(jobs, slot, walk->scan.desc->xs_snapshot, values,
-								   nulls))
+	slot_getallattrs(walk->row);
+	fill_lease(walk->row, walk, claim, lease, false, job, values, nulls);
+	if (!eq_table_update_unchanged(jobs, walk->row, walk->snapshot, values, nulls))
 		return false;
 	count_lease(walk, claim, false, job);
 	return true;
@@ -497,20 +533,24 @@ lease_reserved(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
  * whose key has a rate, one that could not be reserved.
  */
 static bool
-lease_locked(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
-			 const Lease *lease, bool stalled)
+lease_locked(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease,
+			 bool stalled)
 {
 	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
-	Snapshot snapshot = walk->scan.desc->xs_snapshot;
+	Snapshot snapshot = walk->snapshot;
+	TupleTableSlot *locked = table_slot_create(jobs->rel, NULL);
 	TM_FailureData failure;
 	TimestampTz until = 0;
 	int stalls;
 	bool taken = false;
 
-	if (table_tuple_lock(jobs->rel, &walk->scan.slot->tts_tid, snapshot, locked,
+	if (table_tuple_lock(jobs->rel, &walk->row->tts_tid, snapshot, locked,
 						 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
 						 LockWaitSkip, 0, &failure) != TM_Ok)
+	{
+		ExecDropSingleTupleTableSlot(locked);
 		return false; /* someone else has it */
+	}
 
 	slot_getallattrs(locked);
 	stalls = DatumGetInt32(locked->tts_values[JOB_STALLED - 1]) + (stalled ? 1 : 0);
@@ -535,30 +575,130 @@ lease_locked(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
 			taken = true;
 		}
 	}
-	ExecClearTuple(locked);
+	ExecDropSingleTupleTableSlot(locked);
 	return taken;
 }
 
 /* Tries to lease the job that the walk is at; true if it did. */
 static bool
-take_job(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
-		 const Lease *lease)
+take_job(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
 {
 	EqReservation reservation;
 	bool stalled;
 
-	if (is_leased(walk->scan.slot, walk->now, &stalled))
+	if (is_leased(walk->row, walk->now, &stalled))
 		return false;
 	walk_keep(walk);
-	if (!is_wanted(claim, walk->scan.slot))
+	if (!is_wanted(claim, walk->row))
 		return false;
-	reservation = eq_reserve_row(&walk->scan.root);
-	if (reservation == EQ_RESERVED_BY_OTHER || is_rate_busy(claim, walk->scan.slot))
+	reservation = eq_reserve_row(&walk->root);
+	if (reservation == EQ_RESERVED_BY_OTHER || is_rate_busy(claim, walk->row))
 		return false;
 	if (reservation == EQ_NO_ROOM || stalled || claim->queue->group_rate_limit > 0)
-		return lease_locked(jobs, locked, walk, claim, lease, stalled);
-	return !eq_row_is_busy(walk->scan.slot) &&
-		   lease_reserved(jobs, walk, claim, lease);
+		return lease_locked(jobs, walk, claim, lease, stalled);
+	return !eq_row_is_busy(walk->row) && lease_reserved(jobs, walk, claim, lease);
+}
+
+/* Is the row that a candidate of the ring led to what the ring was made of? */
+static bool
+is_of_segment(Walk *walk, uint64 segment)
+{
+	TupleTableSlot *row = walk->row;
+
+	slot_getallattrs(row);
+	walk->lane = DatumGetInt32(row->tts_values[JOB_LANE - 1]);
+	walk->priority = DatumGetInt16(row->tts_values[JOB_PRIORITY - 1]);
+	return DatumGetInt32(row->tts_values[JOB_QUEUE - 1]) == walk->queue->queue_id &&
+		   eq_segment(walk->lane, walk->priority) == segment &&
+		   DatumGetInt16(row->tts_values[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED &&
+		   DatumGetTimestampTz(row->tts_values[JOB_RUN_AT - 1]) <= walk->now;
+}
+
+/*
+ * Tries to lease one of the jobs that another claimer has found (ring.c).  If there
+ * is none, says what to do instead, and from where to go on.
+ */
+static EqRingAnswer
+take_from_ring(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease,
+			   uint64 *segment, EqPlace *end)
+{
+	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
+	EqRingAnswer answer;
+
+	walk->row = slot;
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		answer = eq_ring_take(walk->slot, walk->ring_generation, walk->now,
+							  &walk->root, segment, end);
+		if (answer == EQ_RING_CANDIDATE &&
+			eq_table_fetch(jobs, &walk->root, walk->snapshot, slot) &&
+			is_of_segment(walk, *segment))
+			(void) take_job(jobs, walk, claim, lease);
+	} while (answer == EQ_RING_CANDIDATE && claim->n_jobs == 0);
+	ExecDropSingleTupleTableSlot(slot);
+	return answer;
+}
+
+/* Leaves the jobs that follow in this segment to other claimers. */
+static void
+fill_ring(Walk *walk, bool goes_on)
+{
+	ItemPointerData candidates[EQ_RING_SIZE];
+	int wanted = eq_ring_wanted(walk->slot, walk->now);
+	EqPlace end = {0};
+	int n = 0;
+
+	while (walk->in_segment && n < wanted && next_due_entry(walk))
+	{
+		candidates[n++] = walk->scan.root;
+		end = walk->place;
+	}
+	eq_ring_fill(walk->slot, walk->ring_generation, walk->now, goes_on,
+				 n > 0 ? eq_segment(walk->lane, walk->priority) : 0, end, candidates,
+				 n);
+}
+
+/* Claims one job, by the ring if possible; else walks, and fills the ring. */
+static void
+take_single(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
+{
+	uint64 segment;
+	EqPlace end;
+	EqRingAnswer answer = take_from_ring(jobs, walk, claim, lease, &segment, &end);
+
+	if (claim->n_jobs > 0)
+		return;
+	walk_open(walk, jobs->rel);
+	if (answer == EQ_RING_GO_ON)
+	{
+		bool raises = walk->raises;
+
+		/* What lies between the mark and here is not looked at. */
+		walk->raises = false;
+		walk->lane = (int32) (segment >> 8);
+		walk->priority = (int32) (segment & 0xff);
+		walk->begin.run_at = end.run_at;
+		walk->begin.job_id = end.job_id + 1;
+		start_segment(walk);
+		while (claim->n_jobs == 0 && next_due_entry(walk))
+		{
+			walk->root = walk->scan.root;
+			if (eq_scan_fetch(&walk->scan))
+				(void) take_job(jobs, walk, claim, lease);
+		}
+		if (claim->n_jobs > 0)
+		{
+			fill_ring(walk, true);
+			return;
+		}
+		walk->in_segment = false;
+		walk->raises = raises;
+	}
+	while (claim->n_jobs == 0 && walk_next(walk))
+		(void) take_job(jobs, walk, claim, lease);
+	if (answer != EQ_RING_EMPTY)
+		fill_ring(walk, false);
 }
 
 /*
@@ -566,8 +706,7 @@ take_job(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
  * one job, or of a large claim a tenth.
  */
 static void
-take_fairly(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
-			int limit, const Lease *lease)
+take_fairly(EqTable *jobs, Walk *walk, EqClaim *claim, int limit, const Lease *lease)
 {
 	int32 start = 0;
 	int turn = Max(1, limit / 10);
@@ -592,7 +731,7 @@ take_fairly(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
 				if (walk->lane != lane)
 					in_turn = 0;
 				lane = walk->lane;
-				if (!take_job(jobs, locked, walk, claim, lease))
+				if (!take_job(jobs, walk, claim, lease))
 					continue;
 				taken++;
 				if (walk->slot)
@@ -607,6 +746,14 @@ take_fairly(EqTable *jobs, TupleTableSlot *locked, Walk *walk, EqClaim *claim,
 	} while (taken > 0 && claim->n_jobs < limit);
 }
 
+/* Any job of the queue will do, and the ring has them in the order of claims. */
+static bool
+can_use_ring(const EqClaim *claim)
+{
+	return claim->names == NULL && claim->tenant == NULL && !claim->queue->fair &&
+		   claim->queue->group_rate_limit == 0;
+}
+
 /*
  * Leases up to claim->limit jobs into claim->jobs, in the caller's memory.
  */
@@ -616,8 +763,6 @@ eq_claim(EqClaim *claim)
 	EqTable jobs;
 	Walk walk;
 	Lease lease;
-	Snapshot snapshot;
-	TupleTableSlot *locked;
 	int limit = claim->limit;
 
 	claim->n_jobs = 0;
@@ -640,18 +785,18 @@ eq_claim(EqClaim *claim)
 	lease.length = claim->lease ? claim->lease : claim->queue->lease;
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
-	locked = table_slot_create(jobs.rel, NULL);
-	walk_begin(&walk, jobs.rel, claim->queue, &snapshot, true);
-	if (claim->queue->fair)
-		take_fairly(&jobs, locked, &walk, claim, limit, &lease);
+	walk_prepare(&walk, claim->queue, true);
+	if (limit == 1 && walk.slot && can_use_ring(claim))
+		take_single(&jobs, &walk, claim, &lease);
 	else
 	{
-		while (claim->n_jobs < limit && walk_next(&walk))
-			(void) take_job(&jobs, locked, &walk, claim, &lease);
+		walk_open(&walk, jobs.rel);
+		if (claim->queue->fair)
+			take_fairly(&jobs, &walk, claim, limit, &lease);
+		while (!claim->queue->fair && claim->n_jobs < limit && walk_next(&walk))
+			(void) take_job(&jobs, &walk, claim, &lease);
 	}
 	walk_end(&walk);
-	ExecDropSingleTupleTableSlot(locked);
-	UnregisterSnapshot(snapshot);
 	eq_table_close(&jobs);
 	CommandCounterIncrement();
 
@@ -695,14 +840,13 @@ bool
 eq_peek(const EqQueue *queue, TimestampTz *next_due)
 {
 	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
-	Snapshot snapshot;
 	Walk walk;
 	bool found = false;
 	bool stalled;
 
-	walk_begin(&walk, jobs, queue, &snapshot, false);
+	walk_begin(&walk, jobs, queue);
 	while (!found && walk_next(&walk))
-		found = !is_leased(walk.scan.slot, walk.now, &stalled);
+		found = !is_leased(walk.row, walk.now, &stalled);
 	walk_lanes(&walk, 0, PG_INT32_MAX);
 	*next_due = 0;
 	while (enter_segment(&walk))
@@ -716,7 +860,6 @@ eq_peek(const EqQueue *queue, TimestampTz *next_due)
 		walk.next_priority = walk.priority + 1;
 	}
 	walk_end(&walk);
-	UnregisterSnapshot(snapshot);
 	table_close(jobs, AccessShareLock);
 	return found && !queue->paused;
 }
@@ -726,15 +869,14 @@ TimestampTz
 eq_oldest_ready(const EqQueue *queue)
 {
 	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
-	Snapshot snapshot;
 	Walk walk;
 	TimestampTz oldest = 0;
 	bool stalled;
 
-	walk_begin(&walk, jobs, queue, &snapshot, false);
+	walk_begin(&walk, jobs, queue);
 	while (walk_next(&walk))
 	{
-		if (is_leased(walk.scan.slot, walk.now, &stalled))
+		if (is_leased(walk.row, walk.now, &stalled))
 			continue;
 		if (oldest == 0 || walk.place.run_at < oldest)
 			oldest = walk.place.run_at;
@@ -743,7 +885,6 @@ eq_oldest_ready(const EqQueue *queue)
 		walk.in_segment = false;
 	}
 	walk_end(&walk);
-	UnregisterSnapshot(snapshot);
 	table_close(jobs, AccessShareLock);
 	return oldest;
 }
@@ -756,11 +897,10 @@ void
 eq_sweep_marks(const EqQueue *queue)
 {
 	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
-	Snapshot snapshot;
 	Walk walk;
 	bool stalled;
 
-	walk_begin(&walk, jobs, queue, &snapshot, false);
+	walk_begin(&walk, jobs, queue);
 	walk.from_start = true;
 	while (walk_next(&walk))
 	{
@@ -768,7 +908,7 @@ eq_sweep_marks(const EqQueue *queue)
 								   (walk.place.run_at == walk.begin.run_at &&
 									walk.place.job_id < walk.begin.job_id));
 
-		if (below && is_leased(walk.scan.slot, walk.now, &stalled))
+		if (below && is_leased(walk.row, walk.now, &stalled))
 			continue;
 		if (below)
 			eq_mark_lower(walk.mark, walk.slot, walk.place);
@@ -778,7 +918,6 @@ eq_sweep_marks(const EqQueue *queue)
 		walk.in_segment = false;
 	}
 	walk_end(&walk);
-	UnregisterSnapshot(snapshot);
 	table_close(jobs, AccessShareLock);
 }
 

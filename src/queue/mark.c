@@ -229,6 +229,9 @@ eq_marks_at_commit(void)
 		else
 			pg_memory_barrier();
 		lower(noted[i].mark, &noted[i].lowest);
+		eq_ring_passed_by(noted[i].queue,
+						  eq_segment(noted[i].mark->lane, noted[i].mark->priority),
+						  noted[i].lowest.run_at);
 	}
 	n_noted = 0;
 }

@@ -164,6 +164,32 @@ extern void eq_note_ready(int32 queue_id, int32 lane, int32 priority,
 extern void eq_marks_at_commit(void);
 extern void eq_forget_marks(void);
 
+/* Where (lane, priority) lies in the order in which a queue is walked. */
+static inline uint64
+eq_segment(int32 lane, int32 priority)
+{
+	return ((uint64) lane << 8) | priority;
+}
+
+/* ring.c: the next jobs of a queue */
+typedef enum EqRingAnswer
+{
+	EQ_RING_CANDIDATE,
+	EQ_RING_FILL,  /* none: fill it, from the ready mark on */
+	EQ_RING_GO_ON, /* none: fill it, from its end on */
+	EQ_RING_EMPTY  /* none, and someone else is filling it */
+} EqRingAnswer;
+
+extern uint64 eq_ring_generation(EqWakeSlot *slot);
+extern EqRingAnswer eq_ring_take(EqWakeSlot *slot, uint64 generation,
+								 TimestampTz now, ItemPointer candidate,
+								 uint64 *segment, EqPlace *end);
+extern int eq_ring_wanted(EqWakeSlot *slot, TimestampTz now);
+extern void eq_ring_fill(EqWakeSlot *slot, uint64 generation, TimestampTz now,
+						 bool goes_on, uint64 segment, EqPlace end,
+						 const ItemPointerData *candidates, int n);
+extern void eq_ring_passed_by(EqWakeSlot *slot, uint64 segment, TimestampTz run_at);
+
 /* reserve.c: rows that claimers have in hand */
 typedef enum EqReservation
 {
@@ -174,7 +200,8 @@ typedef enum EqReservation
 
 extern EqReservation eq_reserve_row(ItemPointer tid);
 extern EqReservation eq_reserve_key(uint64 hash);
-extern void eq_release_rows(void);
+extern void eq_release_rows(bool undone);
+extern void eq_claims_undone(void);
 extern bool eq_row_is_busy(TupleTableSlot *slot);
 
 /* session.c: leases that end with the session */

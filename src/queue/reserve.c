@@ -80,12 +80,25 @@ eq_reserve_key(uint64 hash)
 	return reserve(hash & ~UINT64CONST(0xffff));
 }
 
+/*
+ * Claims are rolled back: those jobs come before the ones that are kept for others
+ * (ring.c).  Can't throw.
+ */
+void
+eq_claims_undone(void)
+{
+	if (n_taken > 0) /* so the database's entry is known */
+		pg_atomic_fetch_add_u64(&eq_database()->rings_voided, 1);
+}
+
 /* At the end of the transaction; can't throw. */
 void
-eq_release_rows(void)
+eq_release_rows(bool undone)
 {
 	for (int i = 0; i < n_taken; i++)
 		pg_atomic_write_u64(&eq_shared->reserved[taken[i]], 0);
+	if (undone)
+		eq_claims_undone();
 	n_taken = 0;
 }
 

@@ -94,6 +94,9 @@ find_slot(int32 id)
 			pg_atomic_write_u32(&free_slot->waiters, 0);
 			pg_atomic_write_u64(&free_slot->living, 0);
 			pg_atomic_write_u64(&free_slot->last_segment, 0);
+			free_slot->ring.n = 0;
+			free_slot->ring.begun_at = 0;
+			free_slot->ring.filling_at = 0;
 			for (int c = 0; c < EQ_COUNTERS; c++)
 				pg_atomic_write_u64(&free_slot->counters[c], 0);
 			pg_atomic_write_u32(&free_slot->key_set, 1);
@@ -331,6 +334,7 @@ eq_wake_at_commit(void)
 		if (mark->everywhere)
 		{
 			pg_atomic_write_u32(&db->look_everywhere, 1);
+			pg_atomic_fetch_add_u64(&db->rings_voided, 1);
 			wake = true;
 		}
 		if (mark->config)
