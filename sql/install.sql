@@ -32,3 +32,14 @@ END
 $$;
 CALL wait_until($$(SELECT count(*) = 3 FROM event_queue.workers())$$);
 SELECT kind, current_job FROM event_queue.workers() ORDER BY kind;
+-- The scheduler decides whose turn it is, in a group and after dependencies: waits
+-- until it has looked.
+CREATE PROCEDURE settled() LANGUAGE plpgsql AS $$
+BEGIN
+	CALL wait_until('NOT EXISTS (SELECT FROM event_queue.job_review)');
+END
+$$;
+-- Claims and completes some jobs; their names.
+CREATE FUNCTION finish(q text, n int DEFAULT 1) RETURNS TABLE (name text) LANGUAGE sql AS $$
+	SELECT c.name FROM event_queue.claim(q, n) c, LATERAL event_queue.complete(c.job_id, c.lease_token)
+$$;

@@ -1,0 +1,10 @@
+-- A fair queue: one tenant's thousand jobs do not keep another's waiting.
+SELECT event_queue.create_queue('fair', fair => true) > 0 AS created;
+SELECT cardinality(event_queue.enqueue_many('fair', 'f', ARRAY(SELECT '{}'::jsonb FROM generate_series(1, 1000)), tenant_id => 'busy')) AS enqueued;
+SELECT event_queue.enqueue('fair', 'f', tenant_id => 'small') > 0 AS enqueued;
+CREATE TEMP TABLE first_claims AS SELECT tenant_id FROM event_queue.claim('fair');
+INSERT INTO first_claims SELECT tenant_id FROM event_queue.claim('fair');
+SELECT tenant_id, count(*) FROM first_claims GROUP BY 1 ORDER BY 1;
+SELECT tenant_id, count(*) FROM event_queue.claim('fair', 100) GROUP BY 1;
+SELECT event_queue.drop_queue('fair', force => true);
+DROP TABLE first_claims;
