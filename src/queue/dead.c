@@ -3,15 +3,20 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "commands/trigger.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "queue/queue.h"
 #include "table/table.h"
 #include "wake/wake.h"
+
+PG_FUNCTION_INFO_V1(eq_bury_dependents);
 
 #define MAX_ERRORS	   50	/* kept of one job: the last ones */
 #define MAX_ERROR_TEXT 2000 /* bytes kept of a message or context */
@@ -134,4 +139,42 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	eq_table_close(&dead);
 	eq_table_delete(jobs, slot, snapshot);
 	eq_count(DatumGetInt32(job[JOB_QUEUE - 1]), EQ_COUNT_DEAD, 1);
+}
+
+/*
+ * Trigger after plain SQL deleted a job or dead letter that others depend on.
+ * With the owner's rights: who may delete a job need not have any on the table of
+ * dependencies.  A row that went from the one table to the other is not gone.
+ */
+Datum
+eq_bury_dependents(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Oid relid;
+	int column;
+	int64 job_id;
+	bool isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		!TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		elog(ERROR, "bury_dependents: not called by its triggers");
+	relid = RelationGetRelid(trigger->tg_relation);
+	if (relid == eq_relation_oid(EQ_JOB))
+		column = JOB_ID;
+	else if (relid == eq_relation_oid(EQ_DEAD_LETTER))
+		column = DEAD_ID;
+	else
+		elog(ERROR, "bury_dependents: not a trigger of \"%s\"",
+			 RelationGetRelationName(trigger->tg_relation));
+	job_id = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, column,
+										RelationGetDescr(trigger->tg_relation),
+										&isnull));
+	if (eq_query_int64(
+			"SELECT count(*) FROM ("
+			"SELECT FROM event_queue.job WHERE job_id = $1 UNION ALL "
+			"SELECT FROM event_queue.dead_letter WHERE job_id = $1) lives",
+			job_id) == 0)
+		eq_settle_dependents(job_id, NULL, true);
+	PG_RETURN_POINTER(NULL);
 }

@@ -83,23 +83,30 @@ DECLARE
 	highest bigint := (SELECT last_value FROM event_queue.job_job_id_seq);
 BEGIN
 	FOR one IN SELECT DISTINCT d FROM unnest($3) d WHERE d IS NOT NULL ORDER BY d LOOP
-		-- Whoever is completing it now comes first, or finds the dependency.
-		UPDATE event_queue.job j SET has_dependents = true WHERE j.job_id = one AND j.tenant_id = $2
-		RETURNING j.name INTO its_name;
-		done := false;
-		IF NOT FOUND THEN
-			SELECT d.name INTO its_name FROM event_queue.dead_letter d WHERE d.job_id = one AND d.tenant_id = $2;
-			IF NOT FOUND THEN
-				IF one > highest OR one < 1 OR one = $1 THEN
-					RAISE EXCEPTION USING ERRCODE = 'EQ032', MESSAGE = format('job %s, to be depended on, does not exist', one);
-				END IF;
-				SELECT h.name INTO its_name FROM event_queue.job_history h WHERE h.job_id = one AND h.tenant_id = $2;
-				done := true;		-- finished, and perhaps not kept
+		done := true;
+		-- Twice: between the two looks it may have come back from the dead letters.
+		FOR i IN 1 .. 2 LOOP
+			-- Whoever is ending it now comes first, or finds the dependency.
+			UPDATE event_queue.job j SET has_dependents = true WHERE j.job_id = one AND j.tenant_id = $2
+			RETURNING j.name INTO its_name;
+			done := NOT FOUND;
+			EXIT WHEN NOT done;
+			UPDATE event_queue.dead_letter d SET has_dependents = true WHERE d.job_id = one AND d.tenant_id = $2
+			RETURNING d.name INTO its_name;
+			done := NOT FOUND;
+			EXIT WHEN NOT done;
+		END LOOP;
+		IF done THEN				-- finished, and perhaps not kept
+			IF one > highest OR one < 1 OR one = $1 THEN
+				RAISE EXCEPTION USING ERRCODE = 'EQ032', MESSAGE = format('job %s, to be depended on, does not exist', one);
 			END IF;
+			SELECT h.name INTO its_name FROM event_queue.job_history h
+			WHERE h.job_id = one AND h.tenant_id = $2 AND h.expires_at > now();
 		END IF;
 		INSERT INTO event_queue.job_dependency (job_id, depends_on, tenant_id, name, completed_at, result)
 		VALUES ($1, one, $2, its_name, CASE WHEN done THEN clock_timestamp() END,
-			CASE WHEN done THEN (SELECT h.result FROM event_queue.job_history h WHERE h.job_id = one AND h.tenant_id = $2 LIMIT 1) END);
+			CASE WHEN done THEN (SELECT h.result FROM event_queue.job_history h
+				WHERE h.job_id = one AND h.tenant_id = $2 AND h.expires_at > now() LIMIT 1) END);
 		waits := waits OR NOT done;
 	END LOOP;
 	RETURN waits;
@@ -131,13 +138,27 @@ BEGIN
 			g.failures, g.stalled, g.max_attempts, g.backoff, g.backoff_delay, g.time_limit, g.group_key, g.unique_key,
 			g.has_dependents, g.payload, coalesce(g.metadata, '{}'),
 			coalesce(g.errors, '[]') || jsonb_build_object('attempt', g.failures, 'at', clock_timestamp(), 'worker', NULL,
-				'sqlstate', NULL, 'message', format('job %s, which it depends on, was cancelled or discarded', $1), 'context', NULL)
+				'sqlstate', NULL, 'message', format('job %s, which it depends on, was cancelled, discarded or deleted', $1), 'context', NULL)
 		FROM gone g;
 	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION settle_dependents(bigint, jsonb, boolean) IS
 'Internal. Tells the jobs that depend on a job that it is completed, or never will be.';
+
+/*
+ * Jobs and dead letters that plain SQL deletes (purge_queue, drop_queue,
+ * keep_failed, discard_dead, whoever has the right) take with them what waits
+ * for them.
+ */
+CREATE FUNCTION bury_dependents() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_bury_dependents';
+COMMENT ON FUNCTION bury_dependents() IS
+'Internal. Trigger: jobs that depend on one that plain SQL deleted become dead letters.';
+CREATE TRIGGER bury_dependents AFTER DELETE ON job
+	FOR EACH ROW WHEN (OLD.has_dependents) EXECUTE FUNCTION bury_dependents();
+CREATE TRIGGER bury_dependents AFTER DELETE ON dead_letter
+	FOR EACH ROW WHEN (OLD.has_dependents) EXECUTE FUNCTION bury_dependents();
 
 /*
  * dependency_results: what the jobs that a job depended on have returned.
@@ -215,7 +236,8 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 		(SELECT jsonb_build_object('state', 'dead', 'error', d.errors -> -1) FROM event_queue.dead_letter d
 		 WHERE d.job_id = $1 AND event_queue.tenant_visible(d.tenant_id)),
 		(SELECT jsonb_build_object('state', 'completed', 'result', h.result) FROM event_queue.job_history h
-		 WHERE h.job_id = $1 AND event_queue.tenant_visible(h.tenant_id) ORDER BY h.completed_at DESC LIMIT 1),
+		 WHERE h.job_id = $1 AND event_queue.tenant_visible(h.tenant_id) AND h.expires_at > now()
+		 ORDER BY h.completed_at DESC LIMIT 1),
 		'{"state": "gone"}')
 $$;
 COMMENT ON FUNCTION job_outcome(bigint) IS 'What became of a job: its state, with result or last error.';
