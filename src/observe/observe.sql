@@ -67,7 +67,7 @@ BEGIN
 		FROM event_queue.dead_letter d WHERE d.job_id = $1 AND event_queue.tenant_visible(d.tenant_id)
 		UNION ALL
 		SELECT 'completed', NULL, format('at %s by %s', h.completed_at, h.leased_by)
-		FROM event_queue.job_history h WHERE h.job_id = $1 AND event_queue.tenant_visible(h.tenant_id);
+		FROM event_queue.job_history h WHERE h.job_id = $1 AND event_queue.tenant_visible(h.tenant_id) AND h.expires_at > now();
 		IF NOT FOUND THEN
 			RETURN QUERY SELECT 'not there', NULL::timestamptz, 'finished and not kept, cancelled, purged, or never enqueued';
 		END IF;

@@ -25,15 +25,26 @@ CREATE TABLE dead_letter (
 	errors			jsonb NOT NULL
 );
 COMMENT ON TABLE dead_letter IS 'Jobs that failed for good: reason is attempts, stalled, final or dependency.';
-CREATE INDEX dead_letter_queue ON dead_letter (queue_id, died_at);
+CREATE INDEX dead_letter_queue ON dead_letter (queue_id, died_at, job_id);
 ALTER TABLE dead_letter ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON dead_letter USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('dead_letter', '');
 
 /*
- * A partition a day (UTC), made by the scheduler, which drops those that no
- * queue keeps any longer; complete (history.c) writes to the day's one, and to
- * job_history_default if it is not there.
+ * Finished jobs, each with the time until which its queue wanted to keep it when
+ * it finished.  Partitions hold what expires within the same hour, day or month
+ * (UTC), and are dropped when that is over: nothing is deleted for its age,
+ * however differently queues keep.  What stays an hour longer than it should is
+ * little beside a day, a day little beside a month: so span, the length of the
+ * partition, goes by how long the row is kept (history_span; the same in history.c).
+ *
+ * The scheduler makes partitions ahead of the rows (maintain_history_partitions);
+ * complete (history.c) writes straight into the right one, or, if it is not there
+ * yet, into job_history_default.
+ *
+ * job_history itself has no index, each partition has its own: so a dump, in which
+ * the partitions are tables like a user's, can be restored.  A partition whose
+ * primary key is missing is being restored, and is left alone.
  */
 CREATE TABLE job_history (
 	job_id			bigint NOT NULL,
@@ -44,97 +55,183 @@ CREATE TABLE job_history (
 	created_at		timestamptz NOT NULL,
 	run_at			timestamptz NOT NULL,
 	completed_at	timestamptz NOT NULL,
+	expires_at		timestamptz NOT NULL,
+	span			smallint NOT NULL,
 	leased_by		text,
 	failures		int NOT NULL,
 	stalled			int NOT NULL,
 	payload			jsonb NOT NULL,
 	metadata		jsonb NOT NULL,
 	errors			jsonb NOT NULL,
-	result			jsonb,
-	PRIMARY KEY (job_id, completed_at)
-) PARTITION BY RANGE (completed_at);
-COMMENT ON TABLE job_history IS 'Finished jobs of queues with keep_completed.';
-CREATE INDEX job_history_queue ON job_history (queue_id, completed_at);
-CREATE TABLE job_history_default PARTITION OF job_history DEFAULT;
-COMMENT ON TABLE job_history_default IS 'Internal. Finished jobs of days without a partition of their own.';
+	result			jsonb
+) PARTITION BY RANGE (span, expires_at);
+COMMENT ON TABLE job_history IS
+'Finished jobs of queues with keep_completed, also those that have expired but are not removed yet: read the view history.';
+COMMENT ON COLUMN job_history.expires_at IS 'completed_at and the queue''s keep_completed of that time; infinity: kept for ever.';
+COMMENT ON COLUMN job_history.span IS 'Its partition holds what expires within 0: an hour, 1: a day, 2: a month; 3: never.';
 ALTER TABLE job_history ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_history USING (tenant_visible(tenant_id));
+
+CREATE TABLE job_history_default PARTITION OF job_history DEFAULT;
+COMMENT ON TABLE job_history_default IS
+'Internal. Finished jobs that came before their partition; and what new partitions are made like, with its indexes.';
+ALTER TABLE job_history_default ADD PRIMARY KEY (job_id, completed_at);
+CREATE INDEX job_history_default_queue ON job_history_default (queue_id, completed_at, job_id);
+CREATE INDEX job_history_default_caused_by ON job_history_default ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
 ALTER TABLE job_history_default ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_history_default USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('job_history_default', '');
 
+CREATE TABLE job_history_forever (LIKE job_history_default INCLUDING ALL);
+ALTER TABLE job_history ATTACH PARTITION job_history_forever FOR VALUES FROM (3, MINVALUE) TO (3, MAXVALUE);
+COMMENT ON TABLE job_history_forever IS
+'Finished jobs of queues that keep them for ever, or by keep_completed_count alone.';
+ALTER TABLE job_history_forever ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON job_history_forever USING (tenant_visible(tenant_id));
+SELECT pg_catalog.pg_extension_config_dump('job_history_forever', '');
+
+CREATE VIEW history WITH (security_invoker = true) AS
+	SELECT h.job_id, q.name AS queue, h.tenant_id, h.name, h.completed_at, h.result, h.leased_by, h.failures, h.stalled,
+		h.priority, h.created_at, h.run_at, h.expires_at, h.payload, h.metadata, h.errors
+	FROM event_queue.job_history h JOIN event_queue.queue q USING (queue_id)
+	WHERE h.expires_at > now();
+COMMENT ON VIEW history IS
+'Finished jobs of queues with keep_completed or keep_completed_count, with their results and the errors of failed attempts.';
+
+/* history_span: job_history.span of what is kept so long; NULL if it is not kept by time. */
+CREATE FUNCTION history_span(keep interval) RETURNS smallint
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT CASE
+		WHEN keep <= '0' THEN NULL
+		WHEN keep >= '1000 years' THEN 3
+		WHEN extract(epoch FROM keep) <= 86400 THEN 0
+		WHEN extract(epoch FROM keep) <= 60 * 86400 THEN 1
+		WHEN keep IS NOT NULL THEN 2 END::smallint
+$$;
+COMMENT ON FUNCTION history_span(interval) IS 'Internal. Which length of partition holds what is kept so long.';
+
 /*
- * maintain_history: makes the partitions of today and tomorrow if a queue keeps
- * history, drops what no queue keeps, and deletes what single queues no longer
- * keep.  Called by the scheduler once a minute.
+ * maintain_history_partitions: drops the partitions of job_history whose time is
+ * over, and makes those that queues will write to next: of what finishes now,
+ * and the one after.  Called by the scheduler once a minute, and when queues
+ * change; as it waits for a lock a moment only, what it can't do (a long report
+ * reads the table) comes with a later call.
+ */
+CREATE FUNCTION maintain_history_partitions() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '200ms' SET timezone = 'UTC' AS $$
+#variable_conflict use_variable
+DECLARE
+	formats CONSTANT text[] := '{YYYYMMDDHH24,YYYYMMDD,YYYYMM}';
+	part record;
+	this_name text;
+BEGIN
+	-- First: who waits for a lock on job_history holds none on a partition.
+	FOR part IN
+		SELECT c.relname AS name,
+			CASE substr(c.relname, 13, 1)
+				WHEN 'h' THEN to_timestamp(substr(c.relname, 15), formats[1]) + '1 hour'
+				WHEN 'd' THEN to_timestamp(substr(c.relname, 15), formats[2]) + '1 day'
+				ELSE to_timestamp(substr(c.relname, 15), formats[3]) + '1 month' END AS ends_at
+		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+		WHERE i.inhparent = 'event_queue.job_history'::regclass AND c.relname ~ '^job_history_[hdm]_[0-9]+$'
+		  AND EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary)
+		ORDER BY ends_at
+	LOOP
+		EXIT WHEN part.ends_at > clock_timestamp();
+		BEGIN
+			EXECUTE format('DROP TABLE IF EXISTS event_queue.%I', part.name);
+		EXCEPTION
+			WHEN lock_not_available THEN
+				EXIT;
+			WHEN dependent_objects_still_exist THEN
+				RAISE WARNING 'event_queue: could not drop %: %', part.name, SQLERRM;
+		END;
+	END LOOP;
+
+	FOR part IN
+		SELECT DISTINCT k.span, k.unit, begins_at, begins_at + ('1 ' || k.unit)::interval AS ends_at
+		FROM (
+			SELECT s.span, (ARRAY['hour', 'day', 'month'])[s.span + 1] AS unit,
+				clock_timestamp() + make_interval(secs => extract(epoch FROM q.keep_completed)::float8) AS expires_at
+			FROM event_queue.queue q, event_queue.history_span(q.keep_completed) AS s (span)
+			WHERE s.span < 3) k,
+			generate_series(0, 1) n,
+			LATERAL (SELECT date_trunc(k.unit, k.expires_at) + n * ('1 ' || k.unit)::interval AS begins_at) AS b
+		ORDER BY k.span, begins_at
+	LOOP
+		this_name := format('job_history_%s_%s', left(part.unit, 1), to_char(part.begins_at, formats[part.span + 1]));
+		CONTINUE WHEN EXISTS (SELECT FROM pg_class c WHERE c.relname = this_name AND c.relnamespace = 'event_queue'::regnamespace);
+		BEGIN
+			-- Nobody writes into it, or makes the same partition, meanwhile.
+			LOCK TABLE event_queue.job_history_default IN ACCESS EXCLUSIVE MODE;
+			CONTINUE WHEN EXISTS (SELECT FROM pg_class c WHERE c.relname = this_name AND c.relnamespace = 'event_queue'::regnamespace);
+			EXECUTE format('CREATE TABLE event_queue.%I (LIKE event_queue.job_history_default INCLUDING ALL)', this_name);
+			EXECUTE format('COMMENT ON TABLE event_queue.%I IS %L', this_name,
+				format('Finished jobs that expire in the %s from %s.', part.unit, part.begins_at));
+			EXECUTE format('ALTER TABLE event_queue.%I ENABLE ROW LEVEL SECURITY', this_name);
+			EXECUTE format('CREATE POLICY tenant_isolation ON event_queue.%I USING (event_queue.tenant_visible(tenant_id))', this_name);
+			EXECUTE format('WITH early AS (
+				DELETE FROM event_queue.job_history_default WHERE span = %L AND expires_at >= %L AND expires_at < %L RETURNING *)
+				INSERT INTO event_queue.%I SELECT * FROM early', part.span, part.begins_at, part.ends_at, this_name);
+			EXECUTE format('ALTER TABLE event_queue.job_history ATTACH PARTITION event_queue.%I FOR VALUES FROM (%s, %L) TO (%s, %L)',
+				this_name, part.span, part.begins_at, part.span, part.ends_at);
+		EXCEPTION WHEN lock_not_available THEN
+			EXIT;
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION maintain_history_partitions() IS
+'Internal. Drops the partitions of job_history whose time is over, and makes those that come next.';
+
+/*
+ * maintain_history: what is not a matter of partitions: what queues keep by count,
+ * dead letters, and what is left of jobs that are no more.  Called by the
+ * scheduler once a minute; it passes over rows that someone has locked.
  */
 CREATE FUNCTION maintain_history() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '2s' SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
-	day date;
-	this_name text;
 	longest interval := (SELECT max(q.keep_completed) FROM event_queue.queue q);
 	q record;
 BEGIN
-	IF EXISTS (SELECT FROM event_queue.queue WHERE keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL) THEN
-		FOR day IN SELECT current_date + n FROM generate_series(0, 1) n LOOP
-			this_name := 'job_history_' || to_char(day, 'YYYYMMDD');
-			CONTINUE WHEN EXISTS (SELECT FROM pg_class c WHERE c.relname = this_name AND c.relnamespace = 'event_queue'::regnamespace);
-			BEGIN
-				EXECUTE format('CREATE TABLE event_queue.%I PARTITION OF event_queue.job_history FOR VALUES FROM (%L) TO (%L)',
-					this_name, day::timestamptz, (day + 1)::timestamptz);
-				EXECUTE format('ALTER TABLE event_queue.%I ENABLE ROW LEVEL SECURITY', this_name);
-				EXECUTE format('CREATE POLICY tenant_isolation ON event_queue.%I USING (event_queue.tenant_visible(tenant_id))', this_name);
-			EXCEPTION WHEN check_violation OR lock_not_available THEN
-				NULL;	-- the day has rows in the default partition, or someone is busy: next time
-			END;
-		END LOOP;
-	END IF;
-	FOR this_name, day IN
-		SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-		WHERE i.inhparent = 'event_queue.job_history'::regclass AND c.relname ~ '^job_history_[0-9]{8}$'
-	LOOP
-		-- A queue that keeps the last N keeps no day for itself.
-		CONTINUE WHEN day + 1 > current_date - 1 OR (longest IS NOT NULL AND (day + 1)::timestamptz > clock_timestamp() - longest)
-			OR EXISTS (SELECT FROM event_queue.queue WHERE keep_completed IS NULL AND keep_completed_count IS NOT NULL);
-		BEGIN
-			EXECUTE format('DROP TABLE event_queue.%I', this_name);
-		EXCEPTION WHEN lock_not_available THEN
-			NULL;
-		END;
+	DELETE FROM event_queue.job_history_default h WHERE h.expires_at <= clock_timestamp();
+	FOR q IN SELECT * FROM event_queue.queue
+		WHERE keep_completed_count IS NOT NULL OR keep_failed IS NOT NULL OR keep_failed_count IS NOT NULL LOOP
+		IF q.keep_completed_count IS NOT NULL THEN
+			DELETE FROM event_queue.job_history h
+			WHERE h.queue_id = q.queue_id AND (h.completed_at, h.job_id) < (
+				SELECT k.completed_at, k.job_id FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
+				ORDER BY k.completed_at DESC, k.job_id DESC OFFSET q.keep_completed_count - 1 LIMIT 1);
+		END IF;
+		IF q.keep_failed IS NOT NULL THEN
+			DELETE FROM event_queue.dead_letter WHERE job_id IN (
+				SELECT d.job_id FROM event_queue.dead_letter d
+				WHERE d.queue_id = q.queue_id AND d.died_at < clock_timestamp() - q.keep_failed
+				FOR UPDATE SKIP LOCKED);
+		END IF;
+		IF q.keep_failed_count IS NOT NULL THEN
+			DELETE FROM event_queue.dead_letter WHERE job_id IN (
+				SELECT d.job_id FROM event_queue.dead_letter d
+				WHERE d.queue_id = q.queue_id AND (d.died_at, d.job_id) < (
+					SELECT k.died_at, k.job_id FROM event_queue.dead_letter k WHERE k.queue_id = q.queue_id
+					ORDER BY k.died_at DESC, k.job_id DESC OFFSET q.keep_failed_count - 1 LIMIT 1)
+				FOR UPDATE SKIP LOCKED);
+		END IF;
 	END LOOP;
 	DELETE FROM event_queue.job_log l
 	WHERE l.at < clock_timestamp() - greatest(coalesce(longest, '7 days'), '7 days')
-	  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id);
+	  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
+	  AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id);
 	DELETE FROM event_queue.job_throttle t WHERE t.until < clock_timestamp();
 	DELETE FROM event_queue.job_dependency d
 	WHERE NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = d.job_id)
 	  AND NOT EXISTS (SELECT FROM event_queue.dead_letter l WHERE l.job_id = d.job_id);
-	FOR q IN SELECT * FROM event_queue.queue WHERE keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL
-		OR keep_failed IS NOT NULL OR keep_failed_count IS NOT NULL LOOP
-		IF q.keep_completed < longest OR q.keep_completed <= '1 day' THEN
-			DELETE FROM event_queue.job_history h
-			WHERE h.queue_id = q.queue_id AND h.completed_at < clock_timestamp() - q.keep_completed;
-		END IF;
-		IF q.keep_completed_count IS NOT NULL THEN
-			DELETE FROM event_queue.job_history h
-			WHERE h.queue_id = q.queue_id AND h.completed_at < (
-				SELECT k.completed_at FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
-				ORDER BY k.completed_at DESC OFFSET q.keep_completed_count - 1 LIMIT 1);
-		END IF;
-		DELETE FROM event_queue.dead_letter d
-		WHERE d.queue_id = q.queue_id AND d.died_at < clock_timestamp() - q.keep_failed;
-		IF q.keep_failed_count IS NOT NULL THEN
-			DELETE FROM event_queue.dead_letter d
-			WHERE d.queue_id = q.queue_id AND d.died_at < (
-				SELECT k.died_at FROM event_queue.dead_letter k WHERE k.queue_id = q.queue_id
-				ORDER BY k.died_at DESC OFFSET q.keep_failed_count - 1 LIMIT 1);
-		END IF;
-	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION maintain_history() IS 'Internal. Makes and drops the partitions of job_history, and applies what queues keep.';
+COMMENT ON FUNCTION maintain_history() IS
+'Internal. Removes what queues keep no longer by count, old dead letters, and what is left of jobs that are no more.';
 
 /*
  * revive_dead_letters: what the functions below share.  The errors stay; a dead
@@ -146,32 +243,97 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	n bigint;
+	tries int := 0;
 BEGIN
-	WITH dead AS (
-		DELETE FROM event_queue.dead_letter d
-		WHERE d.job_id = ANY ($1) AND event_queue.tenant_visible(d.tenant_id)
-		RETURNING d.*
-	), forgotten AS (
-		DELETE FROM event_queue.job_dependency x USING dead d WHERE x.job_id = d.job_id AND d.reason = 'dependency'
-	), ranked AS (
-		SELECT d.*, row_number() OVER (PARTITION BY d.queue_id, d.tenant_id, d.unique_key ORDER BY d.job_id) AS nth
-		FROM dead d
-	)
-	INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
-		max_attempts, backoff, backoff_delay, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
-	SELECT d.job_id, d.queue_id, event_queue.job_lane(q.fair, d.tenant_id), d.tenant_id, d.name, d.priority,
-		clock_timestamp(), d.created_at, d.max_attempts, d.backoff, d.backoff_delay, d.time_limit, d.group_key,
-		CASE WHEN d.nth = 1 AND NOT EXISTS (SELECT FROM event_queue.job j
-			WHERE j.queue_id = d.queue_id AND j.tenant_id = d.tenant_id AND j.unique_key = d.unique_key)
-			THEN d.unique_key END,
-		d.has_dependents, coalesce($2, d.payload), d.metadata, d.errors
-	FROM ranked d JOIN event_queue.queue q USING (queue_id)
-	ORDER BY d.job_id;
-	GET DIAGNOSTICS n = ROW_COUNT;
-	RETURN n;
+	LOOP
+		BEGIN
+			WITH dead AS (
+				DELETE FROM event_queue.dead_letter d
+				WHERE d.job_id = ANY ($1) AND event_queue.tenant_visible(d.tenant_id)
+				RETURNING d.*
+			), forgotten AS (
+				DELETE FROM event_queue.job_dependency x USING dead d WHERE x.job_id = d.job_id AND d.reason = 'dependency'
+			), ranked AS (
+				SELECT d.*, row_number() OVER (PARTITION BY d.queue_id, d.tenant_id, d.unique_key ORDER BY d.job_id) AS nth
+				FROM dead d
+			)
+			INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
+				max_attempts, backoff, backoff_delay, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
+			SELECT d.job_id, d.queue_id, event_queue.job_lane(q.fair, d.tenant_id), d.tenant_id, d.name, d.priority,
+				clock_timestamp(), d.created_at, d.max_attempts, d.backoff, d.backoff_delay, d.time_limit, d.group_key,
+				CASE WHEN d.nth = 1 AND NOT EXISTS (SELECT FROM event_queue.job j
+					WHERE j.queue_id = d.queue_id AND j.tenant_id = d.tenant_id AND j.unique_key = d.unique_key)
+					THEN d.unique_key END,
+				d.has_dependents, coalesce($2, d.payload), d.metadata, d.errors
+			FROM ranked d JOIN event_queue.queue q USING (queue_id)
+			ORDER BY d.job_id;
+			GET DIAGNOSTICS n = ROW_COUNT;
+			RETURN n;
+		EXCEPTION WHEN unique_violation THEN
+			-- Someone has just enqueued a job with one of the keys; now it can be seen.
+			tries := tries + 1;
+			IF tries >= 10 THEN
+				RAISE;
+			END IF;
+		END;
+	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION revive_dead_letters(bigint[], jsonb) IS 'Internal. What retry_dead and retry_all_dead share.';
+
+/*
+ * settle_dead_letters: what retry_all_dead and discard_all_dead share.  A thousand
+ * at a time, from the oldest on: however many there are, memory holds a thousand.
+ * Those that die meanwhile are left.
+ */
+CREATE FUNCTION settle_dead_letters(
+	discard boolean, queue text, job_name text, tenant_id text, sqlstate text, died_after timestamptz, "limit" int,
+	payload jsonb)
+RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	this_queue int := event_queue.queue_id_of($2);
+	until timestamptz := clock_timestamp();
+	above_time timestamptz := coalesce($6, '-infinity');
+	above_id bigint := 9223372036854775807;
+	ids bigint[];
+	n bigint;
+	total bigint := 0;
+BEGIN
+	IF $4 IS NOT NULL THEN
+		PERFORM event_queue.resolve_tenant($4);
+	END IF;
+	IF $7 < 0 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'limit must not be negative';
+	END IF;
+	IF $8 IS NOT NULL THEN
+		PERFORM event_queue.check_payload($8);
+	END IF;
+	LOOP
+		SELECT array_agg(d.job_id ORDER BY d.died_at, d.job_id), max(d.died_at) INTO ids, above_time FROM (
+			SELECT d.job_id, d.died_at FROM event_queue.dead_letter d
+			WHERE d.queue_id = this_queue AND (d.died_at, d.job_id) > (above_time, above_id) AND d.died_at <= until
+			  AND ($3 IS NULL OR d.name = $3) AND ($4 IS NULL OR d.tenant_id = $4)
+			  AND ($5 IS NULL OR d.errors -> -1 ->> 'sqlstate' = $5) AND event_queue.tenant_visible(d.tenant_id)
+			ORDER BY d.died_at, d.job_id LIMIT least(1000, $7 - total)) d;
+		EXIT WHEN ids IS NULL;
+		above_id := ids[cardinality(ids)];
+		IF $1 THEN
+			DELETE FROM event_queue.dead_letter d WHERE d.job_id = ANY (ids);
+			GET DIAGNOSTICS n = ROW_COUNT;
+			DELETE FROM event_queue.job_dependency x WHERE x.job_id = ANY (ids)
+			  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = x.job_id);
+		ELSE
+			n := event_queue.revive_dead_letters(ids, $8);
+		END IF;
+		total := total + n;
+	END LOOP;
+	RETURN total;
+END
+$$;
+COMMENT ON FUNCTION settle_dead_letters(boolean, text, text, text, text, timestamptz, int, jsonb) IS
+'Internal. What retry_all_dead and discard_all_dead share.';
 
 /*
  * retry_dead: puts a dead letter back into its queue, due at once, with its
@@ -197,23 +359,23 @@ COMMENT ON FUNCTION retry_dead(bigint, jsonb) IS
 'Puts a dead letter back into its queue, with a new payload if one is given; its attempts start anew, its errors stay.';
 
 /*
- * retry_all_dead: retry_dead for dead letters of a queue.
- * Arguments: job_name, tenant_id, sqlstate (of the last error) and died_after narrow
- * them down; limit: at most so many, the oldest first.
- * Result: how many.  Errors: EQ010 no such queue.
+ * retry_all_dead: retry_dead for dead letters of a queue, however many.
+ * Arguments: job_name, tenant_id, sqlstate (of the last error) and died_after
+ * narrow them down; limit: at most so many, the oldest first; payload: a new one
+ * for all of them.  A session that is confined to a tenant reaches only that
+ * tenant's.
+ * Result: how many.
+ * Errors: EQ003 another tenant, EQ005 payload too large, EQ009 negative limit,
+ * EQ010 no such queue.
  */
 CREATE FUNCTION retry_all_dead(
 	queue text, job_name text DEFAULT NULL, tenant_id text DEFAULT NULL, sqlstate text DEFAULT NULL,
-	died_after timestamptz DEFAULT NULL, "limit" int DEFAULT NULL)
+	died_after timestamptz DEFAULT NULL, "limit" int DEFAULT NULL, payload jsonb DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue.revive_dead_letters(ARRAY(
-		SELECT d.job_id FROM event_queue.dead_letter d
-		WHERE d.queue_id = event_queue.queue_id_of($1) AND ($2 IS NULL OR d.name = $2) AND ($3 IS NULL OR d.tenant_id = $3)
-		  AND ($4 IS NULL OR d.errors -> -1 ->> 'sqlstate' = $4) AND ($5 IS NULL OR d.died_at > $5)
-		ORDER BY d.died_at, d.job_id LIMIT $6))
+	SELECT event_queue.settle_dead_letters(false, $1, $2, $3, $4, $5, $6, $7)
 $$;
-COMMENT ON FUNCTION retry_all_dead(text, text, text, text, timestamptz, int) IS
+COMMENT ON FUNCTION retry_all_dead(text, text, text, text, timestamptz, int, jsonb) IS
 'Puts dead letters of a queue back into it, all or those that the arguments name; returns how many.';
 
 /*
@@ -224,23 +386,33 @@ COMMENT ON FUNCTION retry_all_dead(text, text, text, text, timestamptz, int) IS
 CREATE FUNCTION discard_dead(job_id bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
-DECLARE
-	dependents boolean;
 BEGIN
-	DELETE FROM event_queue.dead_letter WHERE job_id = $1 AND event_queue.tenant_visible(tenant_id)
-	RETURNING has_dependents INTO dependents;
+	DELETE FROM event_queue.dead_letter WHERE job_id = $1 AND event_queue.tenant_visible(tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ017',
 			MESSAGE = format('dead letter %s does not exist', $1),
 			HINT = 'See the view event_queue.dead_letters.';
 	END IF;
 	DELETE FROM event_queue.job_dependency WHERE job_id = $1;
-	IF dependents THEN
-		PERFORM event_queue.settle_dependents($1, NULL, true);
-	END IF;
 END
 $$;
 COMMENT ON FUNCTION discard_dead(bigint) IS 'Deletes a dead letter for good.';
+
+/*
+ * discard_all_dead: discard_dead for dead letters of a queue, however many.
+ * Arguments: as retry_all_dead, without payload.
+ * Result: how many.  Errors: EQ003 another tenant, EQ009 negative limit, EQ010
+ * no such queue.
+ */
+CREATE FUNCTION discard_all_dead(
+	queue text, job_name text DEFAULT NULL, tenant_id text DEFAULT NULL, sqlstate text DEFAULT NULL,
+	died_after timestamptz DEFAULT NULL, "limit" int DEFAULT NULL)
+RETURNS bigint
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT event_queue.settle_dead_letters(true, $1, $2, $3, $4, $5, $6, NULL)
+$$;
+COMMENT ON FUNCTION discard_all_dead(text, text, text, text, timestamptz, int) IS
+'Deletes dead letters of a queue for good, all or those that the arguments name; returns how many.';
 
 CREATE VIEW dead_letters WITH (security_invoker = true) AS
 	SELECT d.job_id, q.name AS queue, d.tenant_id, d.name, d.reason, d.died_at, d.created_at,

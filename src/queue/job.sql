@@ -1,7 +1,7 @@
 /*
  * job.sql: one job's life.
  *
- *   enqueue -> waiting --claim--> leased --complete--> gone (job_history if kept)
+ *   enqueue -> waiting --claim--> leased --complete--> gone (history if kept)
  *                ^                  |--fail----------> waiting again, later
  *                |                  |--fail, no attempt left--> dead_letter
  *                |                  |--release-------> waiting again
@@ -84,7 +84,7 @@ COMMENT ON FUNCTION jobs_loaded() IS
 CREATE TRIGGER jobs_loaded AFTER INSERT OR UPDATE OR DELETE ON job
 	FOR EACH STATEMENT EXECUTE FUNCTION jobs_loaded();
 
-/* Lines that workers write about a job (log_job); they go with its history. */
+/* Lines that workers write about a job (log_job). */
 CREATE TABLE job_log (
 	job_id			bigint NOT NULL,
 	at				timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -92,7 +92,7 @@ CREATE TABLE job_log (
 	level			text NOT NULL,
 	message			text NOT NULL
 );
-COMMENT ON TABLE job_log IS 'What workers said about their jobs by log_job; kept as long as job_history''s partitions.';
+COMMENT ON TABLE job_log IS 'What workers said about their jobs by log_job; kept with the job, and after it for the longest keep_completed, at least 7 days.';
 CREATE INDEX job_log_job ON job_log (job_id, at);
 ALTER TABLE job_log ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_log USING (tenant_visible(tenant_id));
@@ -258,7 +258,7 @@ COMMENT ON PROCEDURE claim_wait(text, int, interval, jsonb, text, interval, text
 'Claims jobs; if there are none, sleeps until one comes or the time is over.';
 
 /*
- * complete: the job is done; it leaves the queue (to job_history if the queue
+ * complete: the job is done; it leaves the queue (to the view history if the queue
  * keeps completed jobs).
  * Errors: EQ016 the lease is lost: the token is not the job's present one.
  * Isolation: latest committed row at every level; waits for a session that is

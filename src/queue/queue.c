@@ -172,7 +172,10 @@ read_queues(void)
 	if (SPI_execute(
 			"SELECT queue_id, name, lease, stalled_interval, max_stalled, max_attempts,"
 			" backoff, backoff_delay, backoff_max, backoff_jitter,"
-			" keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL, rate_limit, rate_interval, max_concurrency,"
+			" CASE WHEN keep_completed < '1000 years'"
+			" THEN (extract(epoch FROM keep_completed) * 1000000)::bigint"
+			" WHEN keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL"
+			" THEN 9223372036854775807 ELSE 0 END, rate_limit, rate_interval, max_concurrency,"
 			" sla, paused, draining, fair, durable, group_retry = 'pass', group_concurrency,"
 			" group_rate_limit, group_rate_interval, backoff_intervals"
 			" FROM event_queue.queue",
@@ -197,7 +200,7 @@ read_queues(void)
 		queue->backoff_max = interval_column(row, desc, 9);
 		queue->backoff_jitter = DatumGetFloat8(
 			SPI_getbinval(row, desc, 10, &isnull));
-		queue->keeps_completed = DatumGetBool(SPI_getbinval(row, desc, 11, &isnull));
+		queue->keep_completed = DatumGetInt64(SPI_getbinval(row, desc, 11, &isnull));
 		queue->rate_limit = int_column(row, desc, 12);
 		queue->rate_interval = interval_column(row, desc, 13);
 		queue->max_concurrency = int_column(row, desc, 14);

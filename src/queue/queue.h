@@ -22,6 +22,7 @@
 #define EQ_SNAPSHOTS		2 /* queue_id of "snapshots" */
 
 #define EQ_MAX_INTERVALS 100
+#define EQ_FOREVER		 PG_INT64_MAX
 
 typedef enum EqBackoff
 {
@@ -45,8 +46,8 @@ typedef struct EqQueue
 	int64 backoff_delay;
 	int64 backoff_max;
 	double backoff_jitter;
-	bool keeps_completed;
-	int32 rate_limit; /* 0: none */
+	int64 keep_completed; /* 0: not; EQ_FOREVER */
+	int32 rate_limit;	  /* 0: none */
 	int64 rate_interval;
 	int32 max_concurrency; /* 0: none */
 	int64 sla;			   /* 0: none */
@@ -213,7 +214,8 @@ extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
 extern bool eq_review_jobs(void);
 
 /* history.c */
-extern void eq_keep_completed(TupleTableSlot *job, TimestampTz now, Jsonb *result);
+extern void eq_keep_completed(TupleTableSlot *job, TimestampTz now, int64 keep,
+							  Jsonb *result);
 
 /* settle.c */
 extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result);

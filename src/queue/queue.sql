@@ -42,10 +42,10 @@ COMMENT ON COLUMN queue.max_attempts IS 'How often a job is tried before it is a
 COMMENT ON COLUMN queue.backoff IS 'After the n-th failure: exponential (BullMQ''s): backoff_delay x 2^(n-1); bull (Bull''s): backoff_delay x (2^n - 1); linear: backoff_delay x n; fixed: backoff_delay; list: the n-th of backoff_intervals, or its last.';
 COMMENT ON COLUMN queue.backoff_max IS 'No wait between attempts is longer than this.';
 COMMENT ON COLUMN queue.backoff_jitter IS 'Share of each wait, 0 to 1, that is drawn at random.';
-COMMENT ON COLUMN queue.keep_completed IS 'How long finished jobs stay in job_history; NULL: not at all, or by keep_completed_count alone.';
-COMMENT ON COLUMN queue.keep_failed IS 'How long dead letters stay; NULL: until someone retries or discards them.';
-COMMENT ON COLUMN queue.keep_completed_count IS 'At most about so many finished jobs stay in job_history, the newest; looked at once a minute.';
-COMMENT ON COLUMN queue.keep_failed_count IS 'At most about so many dead letters stay, the newest; looked at once a minute.';
+COMMENT ON COLUMN queue.keep_completed IS 'How long jobs that finish from now on stay in the view history; 1000 years: for ever; NULL: not at all, or by keep_completed_count alone.';
+COMMENT ON COLUMN queue.keep_failed IS 'How long dead letters stay; NULL: for ever, until someone retries or discards them.';
+COMMENT ON COLUMN queue.keep_completed_count IS 'So many finished jobs stay in the view history, the newest; looked at once a minute.';
+COMMENT ON COLUMN queue.keep_failed_count IS 'So many dead letters stay, the newest; looked at once a minute.';
 COMMENT ON COLUMN queue.fair IS 'Tenants take turns, however many jobs each has; priorities count within a tenant.';
 COMMENT ON COLUMN queue.group_concurrency IS 'So many jobs of one group_key may be ready or leased at a time.';
 COMMENT ON COLUMN queue.group_rate_limit IS 'Claims of one group_key in a group_rate_interval on average, and at once after a quiet time; NULL: no limit.';
@@ -98,8 +98,8 @@ BEGIN
 		WHEN NEW.backoff_delay IS NULL OR NEW.backoff_delay < '0' OR NEW.backoff_delay > '365 days' THEN 'backoff_delay must be between 0 and 365 days'
 		WHEN NEW.backoff_max IS NULL OR NEW.backoff_max < '0' OR NEW.backoff_max > '365 days' THEN 'backoff_max must be between 0 and 365 days'
 		WHEN NEW.backoff_jitter IS NULL OR NOT (NEW.backoff_jitter BETWEEN 0 AND 1) THEN 'backoff_jitter must be between 0 and 1'
-		WHEN NEW.keep_completed < '0' THEN 'keep_completed must not be negative'
-		WHEN NEW.keep_failed < '0' THEN 'keep_failed must not be negative'
+		WHEN NEW.keep_completed < '0' OR NEW.keep_completed > '1000 years' THEN 'keep_completed must be between 0 and 1000 years, which means for ever'
+		WHEN NEW.keep_failed < '0' OR NEW.keep_failed > '1000 years' THEN 'keep_failed must be between 0 and 1000 years; NULL means for ever'
 		WHEN NEW.rate_limit NOT BETWEEN 1 AND 1000000 THEN 'rate_limit must be between 1 and 1000000'
 		WHEN NEW.rate_interval IS NULL OR NEW.rate_interval < '1 millisecond' OR NEW.rate_interval > '1 day' THEN 'rate_interval must be between 1 millisecond and 1 day'
 		WHEN NEW.max_concurrency NOT BETWEEN 1 AND 100000 THEN 'max_concurrency must be between 1 and 100000'
@@ -292,7 +292,8 @@ $$;
 COMMENT ON FUNCTION resume_queue(text) IS 'Lets a paused queue be claimed from, and a draining one take jobs, again.';
 
 /*
- * purge_queue: deletes the queue's jobs that are not leased.
+ * purge_queue: deletes the queue's jobs that are not leased; jobs elsewhere that
+ * depend on them become dead letters.
  * Result: how many. Errors: EQ010. Row security: a session that is confined to
  * a tenant deletes only that tenant's jobs.
  */
@@ -350,7 +351,8 @@ $$;
 COMMENT ON FUNCTION retry_all(text, boolean) IS 'Makes the jobs of a queue that wait for their next attempt due now; returns how many.';
 
 /*
- * drop_queue: removes a queue with its jobs, dead letters and history.
+ * drop_queue: removes a queue with its jobs, dead letters and history; jobs of
+ * other queues that depend on them become dead letters.
  * Arguments: force also drops a queue that still has jobs or dead letters.
  * Errors: EQ010 no such queue, EQ013 it has jobs, dead letters, rules,
  * handlers or schedules.

@@ -225,8 +225,9 @@ finish(Leased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 			lease_lost(job_id);
 		eq_table_delete(&leased->jobs, leased->slot, leased->snapshot);
 	}
-	if (leased->queue->keeps_completed)
-		eq_keep_completed(leased->slot, leased->now, result);
+	if (leased->queue->keep_completed > 0)
+		eq_keep_completed(leased->slot, leased->now, leased->queue->keep_completed,
+						  result);
 	if (DatumGetBool(leased->slot->tts_values[JOB_HAS_DEPENDENTS - 1]))
 		eq_settle_dependents(job_id, result, false);
 

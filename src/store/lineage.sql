@@ -4,12 +4,11 @@
  * What it stands on: an event that was caused by another has its id in
  * metadata.causation_id (and the job's in job_id), a job the event's in
  * metadata.event_id; lineage.c puts them there.  Only such rows are in these
- * indexes.
+ * indexes (that of job_history is in dead.sql).
  */
 
 CREATE INDEX event_store_caused_by ON event_store ((metadata ->> 'causation_id')) WHERE metadata ? 'causation_id';
 CREATE INDEX job_caused_by ON job ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
-CREATE INDEX job_history_caused_by ON job_history ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
 CREATE INDEX dead_letter_caused_by ON dead_letter ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
 
 /*
@@ -63,7 +62,7 @@ BEGIN
 			UNION ALL
 			SELECT h.job_id, h.name, h.metadata, h.created_at, h.errors, 'done'
 			FROM event_queue.job_history h WHERE h.metadata ? 'event_id' AND h.metadata ->> 'event_id' = e.id::text
-				AND h.tenant_id = tenant
+				AND h.tenant_id = tenant AND h.expires_at > now()
 			UNION ALL
 			SELECT d.job_id, d.name, d.metadata, d.created_at, d.errors, 'dead'
 			FROM event_queue.dead_letter d WHERE d.metadata ? 'event_id' AND d.metadata ->> 'event_id' = e.id::text

@@ -59,6 +59,7 @@ static const char *const relation_names[EQ_RELATIONS] = {
 	[EQ_JOB_REVIEW] = "job_review",
 	[EQ_JOB_REVIEW_SEQ] = "job_review_review_id_seq",
 	[EQ_JOB_HISTORY_DEFAULT] = "job_history_default",
+	[EQ_JOB_HISTORY_FOREVER] = "job_history_forever",
 	[EQ_QUEUE] = "queue",
 	[EQ_TENANT_ROLE] = "tenant_role",
 };

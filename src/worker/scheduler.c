@@ -368,6 +368,9 @@ run_cycle(void)
 	if (sweep || GetCurrentTimestamp() >= next_schedule)
 		next_schedule = run_schedules();
 	look_at_queues(sweep, sweep);
+	/* Queues that keep finished jobs need their partitions before the next minute. */
+	if (changed || GetCurrentTimestamp() >= next_retention)
+		run_statement("SELECT event_queue.maintain_history_partitions()");
 	if (GetCurrentTimestamp() >= next_retention)
 	{
 		apply_retention();

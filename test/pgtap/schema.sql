@@ -15,8 +15,10 @@ SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
 SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'job_log', 'job_dependency', 'rule',
 	'handler', 'schedule', 'channel', 'tenant_role', 'event_partition', 'reducer', 'aggregate_snapshot',
 	'subscription']::name[]) t;
-SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'queue_status', 'rules', 'handlers',
+SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'queue_status', 'rules', 'handlers',
 	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
+SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
+	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors']);
 SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_many', 'append_batch', 'read_aggregate',
 	'read_aggregate_backward', 'read_all', 'read_plan', 'wait_for_events', 'trace', 'generation', 'new_generation',
 	'create_subscription', 'drop_subscription', 'reset_subscription', 'fetch_events', 'ack', 'leave_subscription',
@@ -29,7 +31,7 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'enqueue_batch', 'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim',
 	'report_progress', 'log_job', 'cancel_job', 'change_priority', 'await_job', 'job_outcome', 'dependency_results',
 	'explain_job', 'queue_depth', 'fail', 'release', 'extend_lease', 'retry_dead',
-	'retry_all_dead', 'discard_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
+	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
 	'unregister_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
 	'health', 'workers', 'queue_counters', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
 	'grant_admin', 'revoke_access']::name[]) f;

@@ -21,6 +21,10 @@ my $comes_to = sub {
 	my ($sql, $result, $name) = @_;
 	ok($node->poll_query_until('postgres', $sql, $result), $name);
 };
+my $comes_to_in = sub {
+	my ($db, $sql, $name) = @_;
+	ok($node->poll_query_until($db, $sql), $name);
+};
 
 $node->safe_psql('postgres', 'CREATE DATABASE erp');
 $node->safe_psql('erp', 'CREATE EXTENSION event_queue');
@@ -73,17 +77,33 @@ $node->safe_psql('erp', q(SELECT event_queue.create_subscription('s'); SELECT ev
 	SELECT event_queue.park_event('s', position, 'poison') FROM event_queue.fetch_events('s') WHERE aggregate_id = '9' ORDER BY position LIMIT 1;
 	SELECT event_queue.partition_events('1 day');
 	SELECT event_queue.register_reducer('a', snapshot_every => 1)));
+# With finished jobs: kept for days, for ever, and one that came before its partition.
+$node->safe_psql('erp', q(SELECT event_queue.create_queue('days', keep_completed => '30 days'); SELECT event_queue.create_queue('ever', keep_completed => '1000 years')));
+ok($node->poll_query_until('erp', q(SELECT count(*) >= 2 FROM pg_class WHERE relname ~ '^job_history_d_')), 'a queue that keeps jobs has partitions');
+$node->safe_psql('erp', qq(SELECT event_queue.enqueue('$_', 'kept'); SELECT event_queue.complete(job_id, lease_token, '{"n": 1}') FROM event_queue.claim('$_'))) for qw(days ever);
+$node->safe_psql('erp', q(INSERT INTO event_queue.job_history SELECT (jsonb_populate_record(h, '{"job_id": 0, "span": 2}')).* FROM event_queue.job_history_forever h));
+$node->safe_psql('erp', q(UPDATE event_queue.job_history SET span = 2, expires_at = now() + interval '5 years' WHERE job_id = 0));
+# and a partition whose time is over: the restored database must not drop it while it is being filled.
+$node->safe_psql('erp', q(CREATE TABLE event_queue.job_history_m_202001 (LIKE event_queue.job_history_default INCLUDING ALL);
+	ALTER TABLE event_queue.job_history ATTACH PARTITION event_queue.job_history_m_202001 FOR VALUES FROM (2, '2020-01-01 00:00+00') TO (2, '2020-02-01 00:00+00')));
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 my $dump = $node->data_dir . '/../erp.sql';
 $node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('erp') ], 'pg_dump');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('copy'), '-f', $dump ], 'restore');
 for my $table (qw(event_store queue job rule handler channel subscription subscription_bucket
-	subscription_parked event_partition partition_policy reducer))
+	subscription_parked event_partition partition_policy reducer job_history job_history_default job_history_forever))
 {
 	my $where = $table eq 'queue' ? 'WHERE queue_id > 2' : '';	# made by CREATE EXTENSION
 	my $sql = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM event_queue.$table t $where";
 	is($node->safe_psql('copy', $sql), $node->safe_psql('erp', $sql), "$table is in the dump");
 }
+is($node->safe_psql('copy', q(SELECT queue, result FROM event_queue.history WHERE expires_at < now() + interval '31 days')), 'days|{"n": 1}', 'finished jobs are seen');
+is($node->safe_psql('copy', q(SELECT count(*) >= 4 AND bool_and(c.relrowsecurity AND EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)
+	AND (SELECT count(*) = 3 FROM pg_index WHERE indrelid = c.oid)) FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+	WHERE inhparent = 'event_queue.job_history'::regclass AND relname !~ '202001')), 't', 'in partitions with their indexes and policies');
+$node->safe_psql('copy', q(SELECT event_queue.enqueue('days', 'kept'); SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('days')));
+is($node->safe_psql('copy', q(SELECT count(DISTINCT tableoid) FROM event_queue.job_history WHERE span = 1)), '1', 'and the next ones join them');
+$comes_to_in->('copy', q(SELECT to_regclass('event_queue.job_history_m_202001') IS NULL), 'those whose time is over are dropped in the copy, too');
 is($node->safe_psql('copy', q(SELECT event_queue.aggregate_version('a', '9'), event_queue.aggregate_state('a', '9'),
 	(SELECT version FROM event_queue.append('a', '9', 'copied', '{}', 2)))), '2|{"n": 1}|3', 'aggregates go on in the copy, across its partitions');
 is($node->safe_psql('copy', q(SELECT tableoid::regclass FROM event_queue.event_store WHERE event_type = 'copied')),
