@@ -212,6 +212,30 @@ build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
 	MemoryContextSwitchTo(old);
 }
 
+static bool
+plan_is_in_use(OpenPlan *plan)
+{
+	return plan->in_use && plan->user == EQ_MY_LXID;
+}
+
+/* Plans of tables that are no more, partitions of the history, must not pile up. */
+static void
+remove_stale_plans(void)
+{
+	HASH_SEQ_STATUS all;
+	OpenPlan *plan;
+
+	hash_seq_init(&all, plans);
+	while ((plan = hash_seq_search(&all)) != NULL)
+	{
+		if (plan->valid || plan_is_in_use(plan))
+			continue;
+		if (plan->context)
+			MemoryContextDelete(plan->context);
+		hash_search(plans, &plan->relid, HASH_REMOVE, NULL);
+	}
+}
+
 /* The plan of an open table, with nothing opened yet. */
 static OpenPlan *
 get_plan(Relation rel)
@@ -227,13 +251,15 @@ get_plan(Relation rel)
 
 		plans = hash_create("event_queue tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
-	plan = hash_search(plans, &relid, HASH_ENTER, &found);
+	plan = hash_search(plans, &relid, HASH_FIND, &found);
 	if (!found)
 	{
+		remove_stale_plans();
+		plan = hash_search(plans, &relid, HASH_ENTER, NULL);
 		memset(plan, 0, sizeof(OpenPlan));
 		plan->relid = relid;
 	}
-	if (plan->in_use && plan->user == EQ_MY_LXID)
+	if (plan_is_in_use(plan))
 	{
 		/* By a call that has not ended, or one that an error ended. */
 		plan = palloc0(sizeof(OpenPlan));
