@@ -11,7 +11,7 @@ CREATE FUNCTION fails(q text, message text, code text DEFAULT NULL) RETURNS text
 	SELECT c.name || CASE WHEN event_queue.fail(c.job_id, c.lease_token, message, code, 'in a test', '0 s') IS NULL
 		THEN ': dead' ELSE ': again' END FROM event_queue.claim(q, worker => 'w1') c
 $$;
-CREATE FUNCTION finish(q text, n int DEFAULT 1) RETURNS TABLE (name text, payload jsonb) LANGUAGE sql AS $$
+CREATE FUNCTION done_with(q text, n int DEFAULT 1) RETURNS TABLE (name text, payload jsonb) LANGUAGE sql AS $$
 	SELECT c.name, c.payload FROM event_queue.claim(q, n) c, LATERAL event_queue.complete(c.job_id, c.lease_token)
 $$;
 
@@ -26,7 +26,7 @@ SELECT state, failures, jsonb_array_length(errors) AS errors FROM event_queue.jo
 SELECT fails('letters', 'third', 'EX003'), fails('letters', 'fourth', 'EX004');
 SELECT failures, last_error FROM event_queue.dead_letters WHERE queue = 'letters';
 SELECT event_queue.retry_dead(:job, '{"n": 2}');
-SELECT * FROM finish('letters');
+SELECT * FROM done_with('letters');
 -- success takes it out for good; the errors are in the history
 SELECT count(*) FROM event_queue.dead_letters WHERE queue = 'letters';
 SELECT try(format('SELECT event_queue.retry_dead(%s)', :job)) ~ '^EQ017' AS not_there;
@@ -47,7 +47,7 @@ SELECT die('acme', 'mail', '08006'), die('acme', 'mail', '22023'), die('acme', '
 SELECT * FROM dead;
 SELECT event_queue.retry_all_dead('many_dead', 'sms', 'acme');
 SELECT event_queue.retry_all_dead('many_dead', sqlstate => '08006', "limit" => 1, payload => '{"repaired": true}');
-SELECT * FROM finish('many_dead', 10) ORDER BY 1;
+SELECT * FROM done_with('many_dead', 10) ORDER BY 1;
 SELECT * FROM dead;
 SELECT event_queue.discard_all_dead('many_dead', 'sms');
 SELECT event_queue.discard_all_dead('many_dead', died_after => clock_timestamp());
@@ -115,10 +115,10 @@ SELECT * FROM waiting OFFSET 3;
 SELECT event_queue.enqueue('downstream', 'last', depends_on => ARRAY(SELECT job_id FROM event_queue.dead_letters WHERE name = 'after dead')) > 0 AS enqueued;
 SELECT event_queue.retry_all_dead('downstream', 'after dead');
 SELECT name, state FROM event_queue.jobs WHERE queue = 'downstream' ORDER BY name;
-SELECT name FROM finish('downstream');
+SELECT name FROM done_with('downstream');
 CALL looked_at();
 SELECT name, state FROM event_queue.jobs WHERE queue = 'downstream' ORDER BY name;
-SELECT name FROM finish('downstream');
+SELECT name FROM done_with('downstream');
 -- a job that was dead already when another came to depend on it
 SELECT event_queue.enqueue('downstream', 'hopeless', depends_on => ARRAY(SELECT job_id FROM event_queue.dead_letters WHERE name = 'after purged')) > 0 AS enqueued;
 SELECT event_queue.discard_dead(job_id) FROM event_queue.dead_letters WHERE name = 'after purged';
@@ -147,5 +147,5 @@ SELECT event_queue.drop_queue(q, force => true) FROM unnest('{downstream,letters
 SELECT event_queue.maintain_history();
 SELECT count(*) AS left_over FROM event_queue.job_dependency WHERE name ~ '^(deleted|purged|dead|dropped|after)';
 DROP VIEW waiting, dead;
-DROP FUNCTION pair, die, die_of_key, finish, fails;
+DROP FUNCTION pair, die, die_of_key, done_with, fails;
 DROP PROCEDURE looked_at;
