@@ -114,10 +114,6 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	values[DEAD_STALLED - 1] = Int32GetDatum(stalled);
 	values[DEAD_MAX_ATTEMPTS - 1] = job[JOB_MAX_ATTEMPTS - 1];
 	nulls[DEAD_MAX_ATTEMPTS - 1] = isnull[JOB_MAX_ATTEMPTS - 1];
-	values[DEAD_BACKOFF - 1] = job[JOB_BACKOFF - 1];
-	nulls[DEAD_BACKOFF - 1] = isnull[JOB_BACKOFF - 1];
-	values[DEAD_BACKOFF_DELAY - 1] = job[JOB_BACKOFF_DELAY - 1];
-	nulls[DEAD_BACKOFF_DELAY - 1] = isnull[JOB_BACKOFF_DELAY - 1];
 	values[DEAD_TIME_LIMIT - 1] = job[JOB_TIME_LIMIT - 1];
 	nulls[DEAD_TIME_LIMIT - 1] = isnull[JOB_TIME_LIMIT - 1];
 	values[DEAD_GROUP_KEY - 1] = job[JOB_GROUP_KEY - 1];
@@ -126,6 +122,10 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	nulls[DEAD_UNIQUE_KEY - 1] = isnull[JOB_UNIQUE_KEY - 1];
 	values[DEAD_HAS_DEPENDENTS - 1] = job[JOB_HAS_DEPENDENTS - 1];
 	/* Out of line, they belong to the row that is about to go. */
+	nulls[DEAD_RETRY - 1] = isnull[JOB_RETRY - 1];
+	if (!isnull[JOB_RETRY - 1])
+		values[DEAD_RETRY - 1] = PointerGetDatum(
+			PG_DETOAST_DATUM(job[JOB_RETRY - 1]));
 	values[DEAD_PAYLOAD - 1] = PointerGetDatum(
 		PG_DETOAST_DATUM(job[JOB_PAYLOAD - 1]));
 	values[DEAD_METADATA - 1] = isnull[JOB_METADATA - 1]

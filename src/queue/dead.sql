@@ -14,8 +14,7 @@ CREATE TABLE dead_letter (
 	failures		int NOT NULL,
 	stalled			int NOT NULL,
 	max_attempts	int,
-	backoff			text,
-	backoff_delay	interval,
+	retry			retry_options,
 	time_limit		interval,
 	group_key		text COLLATE "C",
 	unique_key		text COLLATE "C",
@@ -258,9 +257,9 @@ BEGIN
 				FROM dead d
 			)
 			INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
-				max_attempts, backoff, backoff_delay, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
+				max_attempts, retry, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
 			SELECT d.job_id, d.queue_id, event_queue.job_lane(q.fair, d.tenant_id), d.tenant_id, d.name, d.priority,
-				clock_timestamp(), d.created_at, d.max_attempts, d.backoff, d.backoff_delay, d.time_limit, d.group_key,
+				clock_timestamp(), d.created_at, d.max_attempts, d.retry, d.time_limit, d.group_key,
 				CASE WHEN d.nth = 1 AND NOT EXISTS (SELECT FROM event_queue.job j
 					WHERE j.queue_id = d.queue_id AND j.tenant_id = d.tenant_id AND j.unique_key = d.unique_key)
 					THEN d.unique_key END,

@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -94,8 +95,8 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 
 /* The columns of a new job. */
 static void
-fill_row(const EqQueue *queue, const EqNewJob *job, int64 job_id, TimestampTz now,
-		 int blocked, Datum *values, bool *nulls)
+fill_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
+		 TimestampTz now, int blocked, Datum *values, bool *nulls)
 {
 	memset(nulls, 0, JOB_COLUMNS * sizeof(bool));
 	values[JOB_ID - 1] = Int64GetDatum(job_id);
@@ -114,11 +115,11 @@ fill_row(const EqQueue *queue, const EqNewJob *job, int64 job_id, TimestampTz no
 	values[JOB_NAME - 1] = CStringGetTextDatum(job->name);
 	values[JOB_MAX_ATTEMPTS - 1] = Int32GetDatum(job->max_attempts);
 	nulls[JOB_MAX_ATTEMPTS - 1] = job->max_attempts == 0;
-	if (job->backoff)
-		values[JOB_BACKOFF - 1] = CStringGetTextDatum(job->backoff);
-	nulls[JOB_BACKOFF - 1] = job->backoff == NULL;
-	values[JOB_BACKOFF_DELAY - 1] = IntervalPGetDatum(job->backoff_delay);
-	nulls[JOB_BACKOFF_DELAY - 1] = job->backoff_delay == NULL;
+	if (job->retry)
+		values[JOB_RETRY - 1] = eq_retry_datum(
+			TupleDescAttr(RelationGetDescr(jobs->rel), JOB_RETRY - 1)->atttypid,
+			job->retry);
+	nulls[JOB_RETRY - 1] = job->retry == NULL;
 	values[JOB_TIME_LIMIT - 1] = IntervalPGetDatum(job->time_limit);
 	nulls[JOB_TIME_LIMIT - 1] = job->time_limit == NULL;
 	nulls[JOB_LEASE_TOKEN - 1] = true;
@@ -198,7 +199,8 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 		blocked = JOB_BLOCKED_BY_DEPENDENCY;
 	else if (job->group_key)
 		blocked = JOB_BLOCKED_BY_GROUP;
-	fill_row(queue, job, job_id, GetCurrentTimestamp(), blocked, values, nulls);
+	fill_row(jobs, queue, job, job_id, GetCurrentTimestamp(), blocked, values,
+			 nulls);
 	eq_table_insert(jobs, values, nulls);
 	job_is_in(queue, job, job_id, blocked, 1);
 	return job_id;
@@ -440,6 +442,34 @@ unique_arguments(FunctionCallInfo fcinfo, int first, EqNewJob *job)
 		job->unique_until_claim = false;
 }
 
+/* What of enqueue's arguments overrides the queue's backoff; NULL if nothing does. */
+static EqRetryOptions *
+retry_arguments(FunctionCallInfo fcinfo, const EqQueue *queue)
+{
+	static const int argument[RETRY_COLUMNS] = {[RETRY_BACKOFF - 1] = 7,
+												[RETRY_DELAY - 1] = 8,
+												[RETRY_MAX - 1] = 18,
+												[RETRY_JITTER - 1] = 19,
+												[RETRY_INTERVALS - 1] = 20};
+	EqRetryOptions *own = NULL;
+
+	for (int i = 0; i < RETRY_COLUMNS; i++)
+	{
+		if (PG_ARGISNULL(argument[i]))
+			continue;
+		if (own == NULL)
+		{
+			own = palloc(sizeof(EqRetryOptions));
+			memset(own->nulls, true, sizeof(own->nulls));
+		}
+		own->values[i] = PG_GETARG_DATUM(argument[i]);
+		own->nulls[i] = false;
+	}
+	if (own)
+		eq_check_retry(queue, own);
+	return own;
+}
+
 Datum
 eq_enqueue_sql(PG_FUNCTION_ARGS)
 {
@@ -467,16 +497,7 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
 							errmsg("max_attempts must be between 1 and 1000")));
 	}
-	if (!PG_ARGISNULL(7))
-	{
-		job.backoff = text_to_cstring(PG_GETARG_TEXT_PP(7));
-		(void) eq_parse_backoff(job.backoff);
-	}
-	if (!PG_ARGISNULL(8))
-	{
-		job.backoff_delay = PG_GETARG_INTERVAL_P(8);
-		(void) eq_check_delay(job.backoff_delay, "backoff_delay");
-	}
+	job.retry = retry_arguments(fcinfo, queue);
 	if (!PG_ARGISNULL(9))
 	{
 		job.unique_key = text_to_cstring(PG_GETARG_TEXT_PP(9));
@@ -577,7 +598,8 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 		blocked = job.group_key ? JOB_BLOCKED_BY_GROUP : JOB_NOT_BLOCKED;
 		ids[i] = Int64GetDatum(
 			nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false));
-		fill_row(queue, &job, DatumGetInt64(ids[i]), now, blocked, values, nulls);
+		fill_row(&jobs, queue, &job, DatumGetInt64(ids[i]), now, blocked, values,
+				 nulls);
 		if (job.group_key)
 			job_is_in(queue, &job, DatumGetInt64(ids[i]), blocked, 1);
 		else

@@ -132,10 +132,10 @@ BEGIN
 		WITH gone AS (
 			DELETE FROM event_queue.job j WHERE j.job_id = dependent RETURNING j.*)
 		INSERT INTO event_queue.dead_letter (job_id, queue_id, tenant_id, name, priority, created_at, died_at, reason,
-			failures, stalled, max_attempts, backoff, backoff_delay, time_limit, group_key, unique_key, has_dependents,
+			failures, stalled, max_attempts, retry, time_limit, group_key, unique_key, has_dependents,
 			payload, metadata, errors)
 		SELECT g.job_id, g.queue_id, g.tenant_id, g.name, g.priority, g.created_at, clock_timestamp(), 'dependency',
-			g.failures, g.stalled, g.max_attempts, g.backoff, g.backoff_delay, g.time_limit, g.group_key, g.unique_key,
+			g.failures, g.stalled, g.max_attempts, g.retry, g.time_limit, g.group_key, g.unique_key,
 			g.has_dependents, g.payload, coalesce(g.metadata, '{}'),
 			coalesce(g.errors, '[]') || jsonb_build_object('attempt', g.failures, 'at', clock_timestamp(), 'worker', NULL,
 				'sqlstate', NULL, 'message', format('job %s, which it depends on, was cancelled, discarded or deleted', $1), 'context', NULL)

@@ -9,6 +9,7 @@
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "common/int.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -45,13 +46,20 @@ forget_queues(Datum arg, Oid relid)
 	}
 }
 
-/* Months count 30 days, days 24 hours: settings are spans, not dates. */
+/*
+ * Months count 30 days, days 24 hours: settings are spans, not dates.  What int64
+ * can't hold is longer than any limit anyway.
+ */
 int64
 eq_interval_us(const Interval *interval)
 {
-	return interval->time +
-		   (interval->day + (int64) interval->month * DAYS_PER_MONTH) *
-			   USECS_PER_DAY;
+	int64 days = interval->day + (int64) interval->month * DAYS_PER_MONTH;
+	int64 us;
+
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
+		pg_add_s64_overflow(us, interval->time, &us))
+		return days < 0 ? PG_INT64_MIN : PG_INT64_MAX;
+	return us;
 }
 
 /* Zero if there is none to be shown. */
@@ -120,22 +128,6 @@ int_column(HeapTuple row, TupleDesc desc, int column)
 	return isnull ? 0 : DatumGetInt32(value);
 }
 
-static void
-read_intervals(EqQueue *queue, Datum array, bool isnull)
-{
-	Datum *values;
-	int n;
-
-	queue->n_intervals = 0;
-	if (isnull)
-		return;
-	deconstruct_array(DatumGetArrayTypeP(array), INTERVALOID, sizeof(Interval),
-					  false, TYPALIGN_DOUBLE, &values, NULL, &n);
-	for (int i = 0; i < n && i < EQ_MAX_INTERVALS; i++)
-		queue->intervals[queue->n_intervals++] = eq_interval_us(
-			DatumGetIntervalP(values[i]));
-}
-
 static HTAB *
 make_table(const char *name, Size key, Size entry, int kind)
 {
@@ -195,11 +187,10 @@ read_queues(void)
 		queue->stalled_interval = interval_column(row, desc, 4);
 		queue->max_stalled = int_column(row, desc, 5);
 		queue->max_attempts = int_column(row, desc, 6);
-		queue->backoff = eq_parse_backoff(SPI_getvalue(row, desc, 7));
-		queue->backoff_delay = interval_column(row, desc, 8);
-		queue->backoff_max = interval_column(row, desc, 9);
-		queue->backoff_jitter = DatumGetFloat8(
-			SPI_getbinval(row, desc, 10, &isnull));
+		queue->retry.backoff = eq_parse_backoff(SPI_getvalue(row, desc, 7));
+		queue->retry.delay = interval_column(row, desc, 8);
+		queue->retry.max = interval_column(row, desc, 9);
+		queue->retry.jitter = DatumGetFloat8(SPI_getbinval(row, desc, 10, &isnull));
 		queue->keep_completed = DatumGetInt64(SPI_getbinval(row, desc, 11, &isnull));
 		queue->rate_limit = int_column(row, desc, 12);
 		queue->rate_interval = interval_column(row, desc, 13);
@@ -214,7 +205,9 @@ read_queues(void)
 		queue->group_rate_limit = int_column(row, desc, 22);
 		queue->group_rate_interval = interval_column(row, desc, 23);
 		intervals = SPI_getbinval(row, desc, 24, &isnull);
-		read_intervals(queue, intervals, isnull);
+		queue->retry.n_intervals = 0;
+		if (!isnull)
+			eq_read_intervals(&queue->retry, intervals);
 		((QueueName *) hash_search(names, queue->name, HASH_ENTER, NULL))->queue =
 			queue;
 	}
@@ -231,8 +224,8 @@ static const EqQueue *
 copy_queue(const EqQueue *queue)
 {
 	return memcpy(palloc(sizeof(EqQueue)), queue,
-				  offsetof(EqQueue, intervals) +
-					  queue->n_intervals * sizeof(queue->intervals[0]));
+				  offsetof(EqQueue, retry.intervals) +
+					  queue->retry.n_intervals * sizeof(int64));
 }
 
 /* EQ010 if there is none. */

@@ -33,6 +33,17 @@ typedef enum EqBackoff
 	EQ_BACKOFF_LIST
 } EqBackoff;
 
+/* When a failed job is tried again (backoff.c). */
+typedef struct EqRetry
+{
+	EqBackoff backoff;
+	int64 delay;
+	int64 max;
+	double jitter;
+	int32 n_intervals;
+	int64 intervals[EQ_MAX_INTERVALS];
+} EqRetry;
+
 /* A queue's settings (queue.c keeps them per session). Times in microseconds. */
 typedef struct EqQueue
 {
@@ -42,10 +53,6 @@ typedef struct EqQueue
 	int64 stalled_interval;
 	int32 max_stalled;
 	int32 max_attempts;
-	EqBackoff backoff;
-	int64 backoff_delay;
-	int64 backoff_max;
-	double backoff_jitter;
 	int64 keep_completed; /* 0: not; EQ_FOREVER */
 	int32 rate_limit;	  /* 0: none */
 	int64 rate_interval;
@@ -59,8 +66,7 @@ typedef struct EqQueue
 	int32 group_concurrency;
 	int32 group_rate_limit; /* 0: none */
 	int64 group_rate_interval;
-	int32 n_intervals;
-	int64 intervals[EQ_MAX_INTERVALS];
+	EqRetry retry;
 } EqQueue;
 
 /* queue.c */
@@ -80,6 +86,13 @@ typedef enum EqUniqueMode
 	EQ_UNIQUE_THROTTLE
 } EqUniqueMode;
 
+/* What a job overrides of its queue's backoff: columns of retry_options. */
+typedef struct EqRetryOptions
+{
+	Datum values[5];
+	bool nulls[5];
+} EqRetryOptions;
+
 typedef struct EqNewJob
 {
 	const char *name;
@@ -88,10 +101,9 @@ typedef struct EqNewJob
 	Jsonb *metadata; /* NULL: {} */
 	TimestampTz run_at;
 	int priority;
-	int max_attempts;		 /* 0: the queue's */
-	const char *backoff;	 /* NULL: the queue's */
-	Interval *backoff_delay; /* NULL: the queue's */
-	const char *unique_key;	 /* NULL: none */
+	int max_attempts;		/* 0: the queue's */
+	EqRetryOptions *retry;	/* NULL: the queue's */
+	const char *unique_key; /* NULL: none */
 	EqUniqueMode unique_mode;
 	bool unique_until_claim;
 	int64 unique_window;   /* of throttle */
@@ -234,8 +246,10 @@ extern Jsonb *eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstat
 
 /* backoff.c */
 extern EqBackoff eq_parse_backoff(const char *name);
-extern int64 eq_backoff(const EqQueue *queue, EqBackoff backoff, int64 delay,
-						int failures);
+extern void eq_read_intervals(EqRetry *retry, Datum array);
+extern void eq_check_retry(const EqQueue *queue, EqRetryOptions *own);
+extern Datum eq_retry_datum(Oid type, const EqRetryOptions *own);
+extern int64 eq_backoff(const EqQueue *queue, const Datum *own, int failures);
 
 /* limits.c */
 extern int eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,

@@ -378,17 +378,11 @@ eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 		Datum values[JOB_COLUMNS];
 		bool nulls[JOB_COLUMNS];
 		bool passes = leased.queue->group_pass && !isnull[JOB_GROUP_KEY - 1];
-		EqBackoff backoff = leased.queue->backoff;
-		int64 delay = leased.queue->backoff_delay;
+		const Datum *retry = isnull[JOB_RETRY - 1] ? NULL : &job[JOB_RETRY - 1];
 
-		if (!isnull[JOB_BACKOFF - 1])
-			backoff = eq_parse_backoff(TextDatumGetCString(job[JOB_BACKOFF - 1]));
-		if (!isnull[JOB_BACKOFF_DELAY - 1])
-			delay = eq_interval_us(DatumGetIntervalP(job[JOB_BACKOFF_DELAY - 1]));
-		next = leased.now + (retry_after >= 0 ? retry_after
-											  : eq_backoff(leased.queue, backoff,
-														   delay, failures));
-
+		next = leased.now + (retry_after >= 0
+								 ? retry_after
+								 : eq_backoff(leased.queue, retry, failures));
 		memcpy(values, job, sizeof(values));
 		memcpy(nulls, isnull, sizeof(nulls));
 		values[JOB_FAILURES - 1] = Int32GetDatum(failures);

@@ -77,7 +77,7 @@ BEGIN
 		event_queue.revert_aggregate(text, text, int, int, text),
 		event_queue.take_snapshot(text, text, text),
 		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text, text,
-			interval, text, text, interval, bigint[]),
+			interval, text, text, interval, bigint[], interval, float8, interval[]),
 		event_queue.enqueue_many(text, text, jsonb[], interval, timestamptz, int, text[], jsonb, text),
 		event_queue.enqueue_jobs(jsonb, text, text), event_queue.enqueue_flow(jsonb, text, text, int),
 		event_queue.enqueue_batch(jsonb, jsonb, text, text), event_queue.cancel_job(bigint)
