@@ -185,6 +185,7 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&db->reviews_pending, 0);
 			pg_atomic_init_u32(&db->cancels_pending, 0);
 			pg_atomic_init_u32(&db->look_everywhere, 0);
+			pg_atomic_init_u32(&db->recount, 0);
 			pg_atomic_init_u32(&db->config_generation, 0);
 			pg_atomic_init_u64(&db->rings_voided, 0);
 			pg_atomic_init_u32(&db->blocked, 0);
@@ -208,6 +209,7 @@ init_shared_memory(void)
 			pg_atomic_init_u64(&slot->ring.segment, 0);
 			pg_atomic_init_u64(&slot->ring.end_run_at, 0);
 			pg_atomic_init_u64(&slot->ring.voided, 0);
+			pg_atomic_init_u64(&slot->dead_letters, 0);
 			for (int c = 0; c < EQ_COUNTERS; c++)
 				pg_atomic_init_u64(&slot->counters[c], 0);
 		}
@@ -292,6 +294,7 @@ eq_database(void)
 		pg_atomic_write_u32(&db->events_wanted, 1);
 		pg_atomic_write_u32(&db->readers_waiting, 1);
 		pg_atomic_write_u32(&db->look_everywhere, 1);
+		pg_atomic_write_u32(&db->recount, 1);
 		pg_atomic_write_u32(&db->blocked, 0);
 		pg_atomic_write_u32(&db->absent, 0);
 		db->dboid = MyDatabaseId;
@@ -350,7 +353,7 @@ xact_callback(XactEvent event, void *arg)
 			eq_durability_after_xact();
 			eq_release_rows(false);
 			eq_forget_marks();
-			eq_forget_wakes();
+			eq_wakes_at_prepare();
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:

@@ -69,6 +69,7 @@ typedef struct EqDatabase
 	pg_atomic_uint32 reviews_pending;	/* job_review has rows */
 	pg_atomic_uint32 cancels_pending;	/* a leased job was cancelled */
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
+	pg_atomic_uint32 recount;			/* commits passed the counters by */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 	pg_atomic_uint64 rings_voided;		/* jobs came by plain SQL; queue/ring.c */
 
@@ -119,6 +120,17 @@ typedef struct EqRing
 	pg_atomic_uint64 voided; /* how often a job came before its end */
 } EqRing;
 
+/* What counters were at a time; rates are differences (observe/counters.c). */
+#define EQ_SAMPLES	 13
+#define EQ_SAMPLE_US INT64CONST(5000000)
+typedef struct EqSample
+{
+	int64 at; /* 0: none */
+	uint64 enqueued;
+	uint64 completed;
+	uint64 failed;
+} EqSample;
+
 /*
  * One queue (id > 0) or one NOTIFY channel (id < 0) of one database.  Taken
  * and looked up under EqShared->lock, remembered without it: a slot's key stays
@@ -136,8 +148,11 @@ typedef struct EqWakeSlot
 	pg_atomic_uint64 last_segment;	  /* where a job was claimed lately */
 	pg_atomic_uint64 mark_generation; /* see queue/mark.c */
 	pg_atomic_uint64 living;		  /* jobs in the table; see observe/counters.c */
+	pg_atomic_uint64 dead_letters;	  /* likewise */
 	pg_atomic_uint64 counters[EQ_COUNTERS];
 	EqRing ring;
+	EqSample samples[EQ_SAMPLES]; /* a ring, under EqShared->lock */
+	int last_sample;
 } EqWakeSlot;
 
 /* Nothing below the place can be claimed; see queue/mark.c. */
@@ -229,6 +244,7 @@ extern EqDatabase *eq_database(void);
 extern EqDatabase *eq_find_database(Oid dboid);
 
 /* observe/counters.c, for the scheduler */
-extern void eq_count_living_jobs(void);
+extern bool eq_count_rows(void);
+extern void eq_sample_counters(void);
 
 #endif /* EQ_EVENT_QUEUE_H */

@@ -6,12 +6,15 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "event_queue.h"
 #include "queue/queue.h"
@@ -21,6 +24,7 @@
 PG_FUNCTION_INFO_V1(eq_queue_counters);
 PG_FUNCTION_INFO_V1(eq_workers);
 PG_FUNCTION_INFO_V1(eq_queue_depth);
+PG_FUNCTION_INFO_V1(eq_count_row);
 
 Datum
 eq_queue_counters(PG_FUNCTION_ARGS)
@@ -83,22 +87,59 @@ eq_workers(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* Row trigger on job and dead_letter: the C paths, which count, fire no triggers. */
+Datum
+eq_count_row(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	int change;
+	bool isnull;
+	bool is_job;
+	int32 queue_id;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "count_row: not called by trigger manager");
+	change = TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? -1 : 1;
+	is_job = RelationGetRelid(trigger->tg_relation) == eq_relation_oid(EQ_JOB);
+	queue_id = DatumGetInt32(heap_getattr(trigger->tg_trigtuple,
+										  is_job ? JOB_QUEUE : DEAD_QUEUE,
+										  RelationGetDescr(trigger->tg_relation),
+										  &isnull));
+	eq_count_written(queue_id, is_job ? change : 0, is_job ? 0 : change);
+	PG_RETURN_POINTER(NULL);
+}
+
 /*
- * Counts the jobs of each queue, where the counter that follows commits can't be
- * right: after a start, and after plain SQL wrote the table.  What commits while it
- * counts may be counted twice or not at all.  Called by the scheduler.
+ * Counts the jobs and dead letters of each queue, where the counters that follow
+ * commits can't be right: after a start, TRUNCATE, and two-phase commit.  Counters
+ * are read before the snapshot is taken and corrected by the difference, so that
+ * what commits in the meantime counts once.  Called by the scheduler; true if it
+ * has to be done again later, since a prepared transaction may hold jobs.
  */
-void
-eq_count_living_jobs(void)
+bool
+eq_count_rows(void)
 {
 	EqSpi spi;
+	uint64 *living = palloc0(eq_max_queues * sizeof(uint64));
+	uint64 *dead = palloc0(eq_max_queues * sizeof(uint64));
+	bool again = false;
 
+	for (int i = 0; i < eq_max_queues; i++)
+	{
+		living[i] = pg_atomic_read_u64(&eq_shared->wake_slots[i].living);
+		dead[i] = pg_atomic_read_u64(&eq_shared->wake_slots[i].dead_letters);
+	}
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT q.queue_id, (SELECT count(*) FROM event_queue.job j"
-					" WHERE j.queue_id = q.queue_id) FROM event_queue.queue q",
-					true, 0) != SPI_OK_SELECT)
+	if (SPI_execute(
+			"SELECT q.queue_id, coalesce(j.n, 0), coalesce(d.n, 0), EXISTS (SELECT FROM"
+			" pg_catalog.pg_prepared_xacts p WHERE p.database = pg_catalog.current_database())"
+			" FROM event_queue.queue q"
+			" LEFT JOIN (SELECT queue_id, count(*) AS n FROM event_queue.job GROUP BY 1) j USING (queue_id)"
+			" LEFT JOIN (SELECT queue_id, count(*) AS n FROM event_queue.dead_letter GROUP BY 1) d"
+			" USING (queue_id)",
+			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count jobs");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -108,31 +149,108 @@ eq_count_living_jobs(void)
 		EqWakeSlot *slot = eq_wake_slot(
 			DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull)));
 
-		if (slot)
-			pg_atomic_write_u64(&slot->living,
-								DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull)));
+		again = DatumGetBool(SPI_getbinval(row, desc, 4, &isnull));
+		if (slot == NULL)
+			continue;
+		pg_atomic_fetch_add_u64(&slot->living,
+								DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull)) -
+									living[slot - eq_shared->wake_slots]);
+		pg_atomic_fetch_add_u64(&slot->dead_letters,
+								DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull)) -
+									dead[slot - eq_shared->wake_slots]);
 	}
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	return again;
 }
 
-/* Jobs of a queue: how many there are, and when the first one of those came due. */
+static EqSample
+read_sample(EqWakeSlot *slot, TimestampTz now)
+{
+	EqSample sample = {.at = now};
+
+	sample.enqueued = pg_atomic_read_u64(&slot->counters[EQ_COUNT_ENQUEUED]);
+	sample.completed = pg_atomic_read_u64(&slot->counters[EQ_COUNT_COMPLETED]);
+	sample.failed = pg_atomic_read_u64(&slot->counters[EQ_COUNT_FAILED]);
+	return sample;
+}
+
+/* For the scheduler, every EQ_SAMPLE_US: what rates are measured against. */
+void
+eq_sample_counters(void)
+{
+	for (int i = 0; i < eq_max_queues; i++)
+	{
+		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+
+		if (!pg_atomic_read_u32(&slot->key_set))
+			break;
+		if (slot->dboid != MyDatabaseId || slot->id <= 0)
+			continue;
+		LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+		slot->last_sample = (slot->last_sample + 1) % EQ_SAMPLES;
+		slot->samples[slot->last_sample] = read_sample(slot, GetCurrentTimestamp());
+		LWLockRelease(eq_shared->lock);
+	}
+}
+
+/* The oldest sample of the last minute; if there is none (no scheduler), the newest. */
+static EqSample
+sample_to_compare(EqWakeSlot *slot, TimestampTz now)
+{
+	EqSample oldest;
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	oldest = slot->samples[slot->last_sample];
+	for (int i = 0; i < EQ_SAMPLES; i++)
+	{
+		EqSample *sample = &slot->samples[i];
+
+		if (sample->at != 0 && sample->at >= now - USECS_PER_MINUTE &&
+			sample->at < oldest.at)
+			oldest = *sample;
+	}
+	LWLockRelease(eq_shared->lock);
+	return oldest;
+}
+
+/*
+ * What is known of a queue without counting: its jobs and dead letters, when the
+ * first job of those that can be claimed came due, and the rates of the last
+ * minute, or of the time since the queue was first used, but of one second at
+ * least.
+ */
 Datum
 eq_queue_depth(PG_FUNCTION_ARGS)
 {
 	EqWakeSlot *slot = eq_wake_slot(PG_GETARG_INT32(0));
 	const EqQueue *queue = eq_get_queue_by_id(PG_GETARG_INT32(0));
 	TimestampTz oldest = queue ? eq_oldest_ready(queue) : 0;
-	Datum values[2];
-	bool nulls[2] = {slot == NULL, oldest == 0};
+	Datum values[6] = {0};
+	bool nulls[6] = {false};
 	TupleDesc desc;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(
-		slot ? Max((int64) pg_atomic_read_u64(&slot->living), 0) : 0);
+	if (slot)
+	{
+		EqSample now = read_sample(slot, GetCurrentTimestamp());
+		EqSample then = sample_to_compare(slot, now.at);
+		double seconds = Max((now.at - then.at) / (double) USECS_PER_SEC, 1);
+
+		values[0] = Int64GetDatum(
+			Max((int64) pg_atomic_read_u64(&slot->living), 0));
+		values[2] = Int64GetDatum(
+			Max((int64) pg_atomic_read_u64(&slot->dead_letters), 0));
+		values[3] = Float8GetDatum((now.enqueued - then.enqueued) / seconds);
+		values[4] = Float8GetDatum((now.completed - then.completed) / seconds);
+		values[5] = Float8GetDatum((now.failed - then.failed) / seconds);
+	}
+	else
+		memset(nulls, true, sizeof(nulls));
 	values[1] = TimestampTzGetDatum(oldest);
+	nulls[1] = oldest == 0;
 	PG_RETURN_DATUM(
 		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -1,6 +1,6 @@
 /*
- * observe.sql: what an operator sees.  Nothing here counts jobs: counters live in
- * shared memory, follow commits, and but for depth start at zero with the server;
+ * observe.sql: what an operator sees.  Nothing here counts rows: counters live in
+ * shared memory, follow commits, and but for depth and dead start at zero with the server;
  * ages are read at the front of the index that claims walk.
  */
 
@@ -17,29 +17,33 @@ COMMENT ON FUNCTION queue_counters() IS
 'Per queue, since the server started: jobs enqueued, claimed, completed, failed, released, stalled, dead, cancelled, completed past the SLA, and the summed wait and run times in milliseconds.';
 
 /*
- * queue_depth: how many jobs a queue has, and when the first one of those that
- * can be claimed came due.
+ * queue_depth: how many jobs and dead letters a queue has, when the first job of
+ * those that can be claimed came due, and the jobs enqueued, completed and failed
+ * per second over the last minute (or since the queue was first used after the
+ * server's start, but over one second at least).  Nothing is counted for it.
  */
-CREATE FUNCTION queue_depth(queue_id int, OUT depth bigint, OUT oldest_ready timestamptz)
+CREATE FUNCTION queue_depth(
+	queue_id int, OUT depth bigint, OUT oldest_ready timestamptz, OUT dead bigint,
+	OUT enqueued_per_s float8, OUT completed_per_s float8, OUT failed_per_s float8)
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_depth';
 COMMENT ON FUNCTION queue_depth(int) IS
-'How many jobs a queue has (a counter), and when the first one that can be claimed came due.';
+'How many jobs and dead letters a queue has, when the first job that can be claimed came due, and its rates; from counters.';
 
 CREATE VIEW queue_status WITH (security_invoker = true) AS
-	SELECT q.name AS queue, q.paused, q.draining, d.depth,
-		(SELECT count(*) FROM event_queue.dead_letter l WHERE l.queue_id = q.queue_id) AS dead,
+	SELECT q.name AS queue, q.paused, q.draining, d.depth, d.dead,
 		clock_timestamp() - d.oldest_ready AS oldest_ready_age, q.sla,
 		coalesce(clock_timestamp() - d.oldest_ready > q.sla, false) AS sla_missed,
 		coalesce(c.enqueued, 0) AS enqueued_total, coalesce(c.claimed, 0) AS claimed_total,
 		coalesce(c.completed, 0) AS completed_total, coalesce(c.failed, 0) AS failed_total,
 		coalesce(c.stalled, 0) AS stalled_total, coalesce(c.dead, 0) AS dead_total,
 		coalesce(c.cancelled, 0) AS cancelled_total, coalesce(c.late, 0) AS late_total,
-		c.wait_ms / nullif(c.claimed, 0) AS avg_wait_ms, c.run_ms / nullif(c.completed, 0) AS avg_run_ms
+		c.wait_ms / nullif(c.claimed, 0) AS avg_wait_ms, c.run_ms / nullif(c.completed, 0) AS avg_run_ms,
+		d.enqueued_per_s, d.completed_per_s, d.failed_per_s
 	FROM event_queue.queue q
 	CROSS JOIN LATERAL event_queue.queue_depth(q.queue_id) d
 	LEFT JOIN event_queue.queue_counters() c USING (queue_id);
 COMMENT ON VIEW queue_status IS
-'Per queue: depth, age of the oldest ready job, SLA, and totals since the server started.';
+'Per queue: depth, dead letters, age of the oldest ready job, SLA, totals since the server started, and rates of the last minute; of all tenants.';
 
 CREATE VIEW queue_depths WITH (security_invoker = true) AS
 	SELECT j.queue, j.state, count(*) AS jobs FROM event_queue.jobs j GROUP BY 1, 2;
@@ -58,6 +62,7 @@ DECLARE
 	j event_queue.job;
 	q event_queue.queue;
 	other record;
+	key_until timestamptz;	-- when its group_key has a token
 	n bigint := 0;
 BEGIN
 	SELECT x.* INTO j FROM event_queue.job x WHERE x.job_id = $1 AND event_queue.tenant_visible(x.tenant_id);
@@ -87,7 +92,18 @@ BEGIN
 		RETURN QUERY SELECT 'queue paused', NULL::timestamptz, format('event_queue.resume_queue(%L)', q.name);
 		n := n + 1;
 	END IF;
-	IF j.run_at > clock_timestamp() THEN
+	IF q.group_rate_limit IS NOT NULL AND j.group_key IS NOT NULL THEN
+		key_until := (SELECT g.next_at - (q.group_rate_interval - q.group_rate_interval / q.group_rate_limit)
+			FROM event_queue.group_rate g
+			WHERE g.queue_id = j.queue_id AND g.tenant_id = j.tenant_id AND g.group_key = j.group_key);
+	END IF;
+	IF key_until > clock_timestamp() THEN
+		RETURN QUERY SELECT 'rate limited', key_until,
+			format('group_key %s: %s claims in %s', j.group_key, q.group_rate_limit, q.group_rate_interval);
+		n := n + 1;
+	END IF;
+	-- A claim that found no token for the key has set run_at: then it is not delayed besides.
+	IF j.run_at > clock_timestamp() AND (j.failures > 0 OR key_until IS NULL OR j.run_at > key_until + '1 millisecond') THEN
 		RETURN QUERY SELECT CASE WHEN j.failures > 0 THEN 'waits for its next attempt' ELSE 'delayed' END, j.run_at,
 			CASE WHEN j.failures > 0 THEN format('after failure %s: %s', j.failures, j.errors -> -1 ->> 'message') END;
 		n := n + 1;
@@ -123,14 +139,27 @@ BEGIN
 		n := n + 1;
 	END IF;
 	IF FOUND AND other.active >= q.max_concurrency THEN
-		RETURN QUERY SELECT 'max_concurrency reached', NULL::timestamptz, format('%s jobs of the queue are leased', other.active);
+		RETURN QUERY SELECT 'max_concurrency reached', NULL::timestamptz, concat(other.active, ' jobs of the queue are leased',
+			(SELECT ': ' || string_agg(format('job %s (%s) by %s', r.job_id, r.name, r.leased_by), ', ' ORDER BY r.claimed_at, r.job_id)
+			 FROM (SELECT x.* FROM event_queue.queue_active a JOIN event_queue.job x USING (job_id)
+				WHERE a.queue_id = q.queue_id AND a.leased_until > clock_timestamp() AND event_queue.tenant_visible(x.tenant_id)
+				ORDER BY x.claimed_at, x.job_id LIMIT 3) r),
+			CASE WHEN other.active > 3 THEN ', ...' END);
+		n := n + 1;
+	END IF;
+	IF q.queue_id > 2 AND NOT EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id AND h.job_name IN (j.name, '*'))
+		AND EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id) THEN
+		RETURN QUERY SELECT 'no handler', NULL::timestamptz,
+			format('the queue has handlers for %s, none for %s; an outside worker may claim it',
+				string_agg(h.job_name, ', ' ORDER BY h.job_name), j.name)
+		FROM event_queue.handler h WHERE h.queue_id = q.queue_id;
 		n := n + 1;
 	END IF;
 	IF n = 0 THEN
 		RETURN QUERY SELECT 'ready', NULL::timestamptz, concat_ws('; ',
 			format('the first of its queue has been due for %s', clock_timestamp() -
 				(SELECT d.oldest_ready FROM event_queue.queue_depth(q.queue_id) d)),
-			CASE WHEN NOT EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id AND h.job_name IN (j.name, '*'))
+			CASE WHEN q.queue_id > 2 AND NOT EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id)
 				THEN 'no handler inside the database: it waits for an outside worker' END);
 	END IF;
 END

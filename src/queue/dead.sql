@@ -25,6 +25,10 @@ CREATE TABLE dead_letter (
 );
 COMMENT ON TABLE dead_letter IS 'Jobs that failed for good: reason is attempts, stalled, final or dependency.';
 CREATE INDEX dead_letter_queue ON dead_letter (queue_id, died_at, job_id);
+CREATE TRIGGER count_row AFTER INSERT OR DELETE ON dead_letter
+	FOR EACH ROW EXECUTE FUNCTION count_row();
+CREATE TRIGGER jobs_loaded AFTER TRUNCATE ON dead_letter
+	FOR EACH STATEMENT EXECUTE FUNCTION jobs_loaded();
 ALTER TABLE dead_letter ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON dead_letter USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('dead_letter', '');

@@ -43,6 +43,8 @@ CREATE TABLE group_rate (
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE group_rate IS
 'Internal. For each key of a queue with group_rate_limit, when the token bucket is full again.';
+ALTER TABLE group_rate ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON group_rate USING (tenant_visible(tenant_id));
 
 /* Jobs that come, or go, by plain SQL: a grouped one waits until the scheduler has looked. */
 CREATE FUNCTION review_changed_job() RETURNS trigger

@@ -91,8 +91,16 @@ CREATE FUNCTION jobs_loaded() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_jobs_loaded';
 COMMENT ON FUNCTION jobs_loaded() IS
 'Internal. Trigger: after jobs were written by plain SQL, has the scheduler look at all queues.';
-CREATE TRIGGER jobs_loaded AFTER INSERT OR UPDATE OR DELETE ON job
+CREATE TRIGGER jobs_loaded AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job
 	FOR EACH STATEMENT EXECUTE FUNCTION jobs_loaded();
+
+/* And they count, as enqueue and complete do by themselves. */
+CREATE FUNCTION count_row() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_count_row';
+COMMENT ON FUNCTION count_row() IS
+'Internal. Trigger: keeps the counters of jobs and dead letters right when plain SQL writes them.';
+CREATE TRIGGER count_row AFTER INSERT OR DELETE ON job
+	FOR EACH ROW EXECUTE FUNCTION count_row();
 
 /* Lines that workers write about a job (log_job). */
 CREATE TABLE job_log (

@@ -83,7 +83,11 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	run(&lock_bucket, queue->queue_id, 0, now, 0);
 	if (SPI_processed != 1)
-		elog(ERROR, "queue \"%s\" has no row in queue_limit", queue->name);
+	{
+		/* alter_queue has just lifted the limits. */
+		eq_spi_end(&spi);
+		return wanted;
+	}
 	tokens = DatumGetFloat8(
 		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	refilled_at = DatumGetTimestampTz(

@@ -85,6 +85,7 @@ CREATE FUNCTION check_queue_settings() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	bad text;
+	at timestamptz;
 BEGIN
 	PERFORM event_queue.check_name('queue name', NEW.name, 50);
 	bad := CASE
@@ -119,17 +120,25 @@ BEGIN
 	END IF;
 	IF NEW.rate_limit IS NULL AND NEW.max_concurrency IS NULL THEN
 		DELETE FROM event_queue.queue_limit l WHERE l.queue_id = NEW.queue_id;
-	ELSE
-		INSERT INTO event_queue.queue_limit AS l VALUES (NEW.queue_id, coalesce(NEW.rate_limit, 0), clock_timestamp())
-		ON CONFLICT (queue_id) DO UPDATE SET tokens = excluded.tokens, refilled_at = excluded.refilled_at
-		WHERE OLD.rate_limit IS NULL;
+	ELSIF TG_OP = 'INSERT' OR (OLD.rate_limit, OLD.rate_interval, OLD.max_concurrency) IS DISTINCT FROM
+			(NEW.rate_limit, NEW.rate_interval, NEW.max_concurrency) THEN
+		-- Tokens that came until now came at the old rate; none is above the new limit.
+		-- Claims that are open come first: the row's lock waits for them.
+		PERFORM FROM event_queue.queue_limit l WHERE l.queue_id = NEW.queue_id FOR UPDATE;
+		at := clock_timestamp();
+		INSERT INTO event_queue.queue_limit AS l VALUES (NEW.queue_id, coalesce(NEW.rate_limit, 0), at)
+		ON CONFLICT (queue_id) DO UPDATE SET refilled_at = at,
+			tokens = CASE WHEN OLD.rate_limit IS NULL THEN excluded.tokens
+				ELSE least(NEW.rate_limit, OLD.rate_limit, l.tokens + OLD.rate_limit *
+					greatest(extract(epoch FROM at - l.refilled_at) / extract(epoch FROM OLD.rate_interval), 0)) END;
 	END IF;
 	IF NEW.max_concurrency IS NULL THEN
 		DELETE FROM event_queue.queue_active a WHERE a.queue_id = NEW.queue_id;
 	ELSIF TG_OP = 'UPDATE' AND OLD.max_concurrency IS NULL THEN
-		INSERT INTO event_queue.queue_active
+		INSERT INTO event_queue.queue_active AS a
 		SELECT j.queue_id, j.job_id, j.leased_until FROM event_queue.job j
-		WHERE j.queue_id = NEW.queue_id AND j.leased_until > clock_timestamp();
+		WHERE j.queue_id = NEW.queue_id AND j.leased_until > clock_timestamp()
+		ON CONFLICT (queue_id, job_id) DO UPDATE SET leased_until = excluded.leased_until;
 	END IF;
 	RETURN NEW;
 END
@@ -137,6 +146,70 @@ $$;
 COMMENT ON FUNCTION check_queue_settings() IS 'Internal. Trigger: checks a queue''s settings (EQ012) and prepares its limits.';
 CREATE TRIGGER check_queue_settings BEFORE INSERT OR UPDATE ON queue
 	FOR EACH ROW EXECUTE FUNCTION check_queue_settings();
+
+/*
+ * apply_queue_settings: what a change of settings does to the jobs that are there.
+ *
+ * fair: they move to the lanes of their tenants, or into the one lane.  Rows that
+ * others hold are skipped: move_lanes, called by the scheduler, finds them, and
+ * those that come from transactions that began before.
+ * group_concurrency, group_retry: the scheduler looks at each group that waits.
+ * group_rate_limit: keys keep what they have used; jobs that were postponed keep
+ * their time.
+ */
+CREATE FUNCTION apply_queue_settings() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+BEGIN
+	IF NEW.fair <> OLD.fair THEN
+		UPDATE event_queue.job j SET lane = event_queue.job_lane(NEW.fair, j.tenant_id)
+		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = NEW.queue_id FOR UPDATE SKIP LOCKED);
+	END IF;
+	IF NEW.group_retry = 'pass' AND OLD.group_retry = 'block' THEN
+		-- As fail would have left them.
+		UPDATE event_queue.job j SET blocked = 1
+		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x
+			WHERE x.queue_id = NEW.queue_id AND x.group_key IS NOT NULL AND x.blocked = 0 AND x.failures > 0
+			  AND x.run_at > at AND x.leased_until IS NULL FOR UPDATE SKIP LOCKED);
+	END IF;
+	IF NEW.group_concurrency > OLD.group_concurrency OR NEW.group_retry <> OLD.group_retry THEN
+		INSERT INTO event_queue.job_review (queue_id, tenant_id, group_key)
+		SELECT DISTINCT j.queue_id, j.tenant_id, j.group_key FROM event_queue.job j
+		WHERE j.queue_id = NEW.queue_id AND j.group_key IS NOT NULL AND j.blocked = 1;
+	END IF;
+	IF NEW.group_rate_limit IS NULL AND OLD.group_rate_limit IS NOT NULL THEN
+		DELETE FROM event_queue.group_rate g WHERE g.queue_id = NEW.queue_id;
+	ELSIF (NEW.group_rate_limit, NEW.group_rate_interval) <> (OLD.group_rate_limit, OLD.group_rate_interval) THEN
+		UPDATE event_queue.group_rate g SET next_at = at + NEW.group_rate_interval / NEW.group_rate_limit * least(NEW.group_rate_limit,
+			extract(epoch FROM g.next_at - at) / extract(epoch FROM OLD.group_rate_interval / OLD.group_rate_limit))
+		WHERE g.queue_id = NEW.queue_id AND g.next_at > at;
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION apply_queue_settings() IS 'Internal. Trigger: has changed settings of a queue hold for the jobs that are there.';
+CREATE TRIGGER apply_queue_settings AFTER UPDATE ON queue
+	FOR EACH ROW EXECUTE FUNCTION apply_queue_settings();
+
+/* move_lanes: puts jobs into the lanes of their queues. Called by the scheduler at each sweep. */
+CREATE FUNCTION move_lanes() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+	q record;
+BEGIN
+	FOR q IN SELECT x.queue_id, x.fair, CASE WHEN x.fair THEN 0 ELSE 1 END AS first,
+			CASE WHEN x.fair THEN 0 ELSE 2147483647 END AS last FROM event_queue.queue x LOOP
+		-- One look-up in job_order; an UPDATE of no row would have the scheduler look everywhere.
+		CONTINUE WHEN (SELECT min(j.lane) FROM event_queue.job j
+			WHERE j.queue_id = q.queue_id AND j.blocked = 0 AND j.lane BETWEEN q.first AND q.last) IS NULL;
+		UPDATE event_queue.job j SET lane = event_queue.job_lane(q.fair, j.tenant_id)
+		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x
+			WHERE x.queue_id = q.queue_id AND x.blocked = 0 AND x.lane BETWEEN q.first AND q.last FOR UPDATE SKIP LOCKED);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION move_lanes() IS 'Internal. Moves jobs that are in a lane of before their queue became, or ceased to be, fair.';
 
 /* job_lane: the lane of a tenant's jobs: 0, or in a fair queue one of the tenant's own. */
 CREATE FUNCTION job_lane(fair boolean, tenant_id text) RETURNS int
@@ -224,7 +297,11 @@ COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, inter
 'Creates a queue. Lease, stalled_interval, max_stalled, max_attempts and backoff mean what they mean in Bull.';
 
 /*
- * alter_queue: changes settings of a queue, live.
+ * alter_queue: changes settings of a queue, live: they hold for the next claim
+ * and settle after its commit, also of jobs that are there already.  A limit
+ * counts what was claimed before (but for claims that are open in another
+ * transaction while max_concurrency is first set); a rate keeps the tokens that
+ * it has, up to the new limit.
  * Arguments: settings is an object of column names of table queue, for example
  * {"lease": "1 minute", "rate_limit": null}.
  * Errors: EQ010 no such queue, EQ012 unknown or bad setting.
@@ -316,14 +393,15 @@ COMMENT ON FUNCTION purge_queue(text) IS 'Deletes all jobs of a queue that are n
 /*
  * drain_queue: takes no more jobs (enqueue raises EQ034), while claims go on; for
  * a queue that is to be emptied.  resume_queue undoes it.
- * Result: how many jobs are still there.  Errors: EQ010.
+ * Result: how many jobs are still there, by the counter that queue_status shows
+ * as depth.  Errors: EQ010.
  */
 CREATE FUNCTION drain_queue(name text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
 	UPDATE event_queue.queue SET draining = true WHERE queue_id = event_queue.queue_id_of($1);
-	RETURN (SELECT count(*) FROM event_queue.job j WHERE j.queue_id = event_queue.queue_id_of($1));
+	RETURN (SELECT d.depth FROM event_queue.queue_depth(event_queue.queue_id_of($1)) d);
 END
 $$;
 COMMENT ON FUNCTION drain_queue(text) IS

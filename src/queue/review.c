@@ -130,8 +130,8 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
  * one that is not.
  */
 static void
-review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenant,
-			 Datum group_key)
+review_group(EqTable *jobs, Snapshot snapshot, int32 queue_id, Datum tenant,
+			 Datum group_key, bool pass, int concurrency)
 {
 	EqScan scan;
 	ScanKeyData keys[3];
@@ -144,12 +144,12 @@ review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenan
 
 	eq_scan_begin(&scan, jobs->rel, eq_relation_oid(EQ_JOB_GROUP), snapshot, 3);
 	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(queue->queue_id));
+				Int32GetDatum(queue_id));
 	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, tenant);
 	eq_scan_key(&scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ, group_key);
 	eq_scan_start(&scan, keys, 3);
 	/* Those that are not blocked come first in the index. */
-	while (!locked && running < queue->group_concurrency &&
+	while (!locked && running < concurrency &&
 		   eq_scan_next(&scan, ForwardScanDirection))
 	{
 		bool isnull;
@@ -161,7 +161,7 @@ review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenan
 			running++;
 		else if (blocked == JOB_BLOCKED_BY_DEPENDENCY)
 			break; /* the others of the group are before it in the index */
-		else if (!queue->group_pass || due <= now)
+		else if (!pass || due <= now)
 		{
 			locked = !unblock(jobs, scan.slot, snapshot, JOB_NOT_BLOCKED);
 			running++;
@@ -177,10 +177,10 @@ review_group(EqTable *jobs, Snapshot snapshot, const EqQueue *queue, Datum tenan
 				break;
 		}
 	}
-	if (!locked && running < queue->group_concurrency && !TTS_EMPTY(first))
+	if (!locked && running < concurrency && !TTS_EMPTY(first))
 		locked = !unblock(jobs, first, snapshot, JOB_NOT_BLOCKED);
 	if (locked)
-		write_review(queue->queue_id, tenant, group_key, 0);
+		write_review(queue_id, tenant, group_key, 0);
 	eq_scan_end(&scan);
 	ExecDropSingleTupleTableSlot(first);
 }
@@ -253,9 +253,11 @@ eq_review_jobs(void)
 			" (ARRAY(SELECT review_id FROM event_queue.job_review ORDER BY review_id"
 			" LIMIT " CppAsString2(
 				BATCH) ")) RETURNING *)"
-					   " SELECT queue_id, tenant_id, group_key, job_id, min(review_id),"
-					   " (sum(count(*)) OVER ())::bigint FROM taken"
-					   " GROUP BY 1, 2, 3, 4 ORDER BY 5"};
+					   " SELECT t.queue_id, t.tenant_id, t.group_key, t.job_id, min(t.review_id),"
+					   " (sum(count(*)) OVER ())::bigint, q.group_retry = 'pass', q.group_concurrency"
+					   " FROM taken t LEFT JOIN event_queue.queue q USING (queue_id)"
+					   " GROUP BY t.queue_id, t.tenant_id, t.group_key, t.job_id, q.queue_id"
+					   " ORDER BY 5"};
 	EqSpi spi;
 	EqTable jobs;
 	Snapshot snapshot;
@@ -267,6 +269,10 @@ eq_review_jobs(void)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	/*
+	 * With the settings of the rows' own snapshot: alter_queue's rows can be seen
+	 * before its invalidation of what sessions keep of the queues arrives.
+	 */
 	eq_spi_run(&take_reviews, NULL, NULL);
 	n = SPI_processed;
 	context = AllocSetContextCreate(CurrentMemoryContext, "event_queue review",
@@ -294,11 +300,13 @@ eq_review_jobs(void)
 			{
 				Datum tenant = SPI_getbinval(row, desc, 2, &isnull);
 				Datum group_key = SPI_getbinval(row, desc, 3, &isnull);
-				const EqQueue *queue = eq_get_queue_by_id(
-					DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull)));
+				int32 queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+				bool pass = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
+				int concurrency = DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull));
 
-				if (queue)
-					review_group(&jobs, snapshot, queue, tenant, group_key);
+				if (!isnull) /* the queue is there */
+					review_group(&jobs, snapshot, queue_id, tenant, group_key, pass,
+								 concurrency);
 			}
 			MemoryContextSwitchTo(old);
 			MemoryContextReset(context);

@@ -165,7 +165,7 @@ BEGIN
 	PERFORM event_queue.grant_access(role, tenant_id);
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.queue, event_queue.job,
 		event_queue.dead_letter, event_queue.job_history, event_queue.history, event_queue.job_log, event_queue.job_dependency,
-		event_queue.queue_limit, event_queue.queue_active, event_queue.queue_depths, event_queue.rule, event_queue.handler,
+		event_queue.queue_limit, event_queue.queue_active, event_queue.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
 		event_queue.schedule, event_queue.channel, event_queue.rule_checkpoint,
 		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
 		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,

@@ -22,6 +22,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "wake/wake.h"
 
@@ -39,6 +40,9 @@ typedef struct Mark
 	bool config;
 	bool review;
 	bool cancel;
+	bool recount;
+	int64 living;		/* rows that plain SQL wrote or deleted */
+	int64 dead_letters; /* likewise */
 	int64 n_wake; /* sessions in claim_wait that will find a job */
 	int64 counts[EQ_COUNTERS];
 } Mark;
@@ -93,12 +97,16 @@ find_slot(int32 id)
 			pg_atomic_write_u32(&free_slot->pending, 0);
 			pg_atomic_write_u32(&free_slot->waiters, 0);
 			pg_atomic_write_u64(&free_slot->living, 0);
+			pg_atomic_write_u64(&free_slot->dead_letters, 0);
 			pg_atomic_write_u64(&free_slot->last_segment, 0);
 			free_slot->ring.n = 0;
 			free_slot->ring.begun_at = 0;
 			free_slot->ring.filling_at = 0;
 			for (int c = 0; c < EQ_COUNTERS; c++)
 				pg_atomic_write_u64(&free_slot->counters[c], 0);
+			memset(free_slot->samples, 0, sizeof(free_slot->samples));
+			free_slot->samples[0].at = GetCurrentTimestamp();
+			free_slot->last_sample = 0;
 			pg_atomic_write_u32(&free_slot->key_set, 1);
 			found = free_slot;
 		}
@@ -190,6 +198,21 @@ eq_count(int32 queue_id, EqCounter counter, int64 n)
 
 	if (slot)
 		get_mark(slot)->counts[counter] += n;
+}
+
+/* The same for rows of job and dead_letter that plain SQL wrote (or deleted: < 0). */
+void
+eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters)
+{
+	EqWakeSlot *slot = find_slot(queue_id);
+
+	if (slot)
+	{
+		Mark *mark = get_mark(slot);
+
+		mark->living += jobs;
+		mark->dead_letters += dead_letters;
+	}
 }
 
 /* After commit, have the workers read their configuration again. */
@@ -284,8 +307,9 @@ wake_awaiting(EqDatabase *db)
 static int64
 living_change(const Mark *mark)
 {
-	return mark->counts[EQ_COUNT_ENQUEUED] - mark->counts[EQ_COUNT_COMPLETED] -
-		   mark->counts[EQ_COUNT_DEAD] - mark->counts[EQ_COUNT_CANCELLED];
+	return mark->living + mark->counts[EQ_COUNT_ENQUEUED] -
+		   mark->counts[EQ_COUNT_COMPLETED] - mark->counts[EQ_COUNT_DEAD] -
+		   mark->counts[EQ_COUNT_CANCELLED];
 }
 
 void
@@ -311,6 +335,9 @@ eq_wake_at_commit(void)
 		}
 		if (mark->slot && living_change(mark) != 0)
 			pg_atomic_fetch_add_u64(&mark->slot->living, living_change(mark));
+		if (mark->slot && mark->dead_letters + mark->counts[EQ_COUNT_DEAD] != 0)
+			pg_atomic_fetch_add_u64(&mark->slot->dead_letters,
+									mark->dead_letters + mark->counts[EQ_COUNT_DEAD]);
 		ended = ended || mark->counts[EQ_COUNT_COMPLETED] != 0 ||
 				mark->counts[EQ_COUNT_DEAD] != 0 ||
 				mark->counts[EQ_COUNT_CANCELLED] != 0;
@@ -331,6 +358,8 @@ eq_wake_at_commit(void)
 			pg_atomic_write_u32(&db->cancels_pending, 1);
 			wake = true;
 		}
+		if (mark->recount)
+			pg_atomic_write_u32(&db->recount, 1);
 		if (mark->everywhere)
 		{
 			pg_atomic_write_u32(&db->look_everywhere, 1);
@@ -358,6 +387,15 @@ eq_wake_at_commit(void)
 		pg_memory_barrier();
 		eq_wake_scheduler(db);
 	}
+}
+
+/* What was to be counted is not: COMMIT PREPARED comes without these marks. */
+void
+eq_wakes_at_prepare(void)
+{
+	if (n_marks > 0)
+		pg_atomic_write_u32(&eq_database()->recount, 1);
+	n_marks = 0;
 }
 
 void
@@ -407,6 +445,9 @@ eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent)
 		into->config |= mark->config;
 		into->review |= mark->review;
 		into->cancel |= mark->cancel;
+		into->recount |= mark->recount;
+		into->living += mark->living;
+		into->dead_letters += mark->dead_letters;
 		into->n_wake += mark->n_wake;
 		for (int c = 0; c < EQ_COUNTERS; c++)
 			into->counts[c] += mark->counts[c];
@@ -439,7 +480,7 @@ eq_config_changed(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
-/* Trigger on table job: jobs came or changed by plain SQL. */
+/* Trigger on job and dead_letter: rows came, changed or went by plain SQL. */
 Datum
 eq_jobs_loaded(PG_FUNCTION_ARGS)
 {
@@ -447,6 +488,8 @@ eq_jobs_loaded(PG_FUNCTION_ARGS)
 		elog(ERROR, "jobs_loaded: not called by trigger manager");
 	get_mark(NULL)->everywhere = true;
 	get_mark(NULL)->review = true;
+	if (TRIGGER_FIRED_BY_TRUNCATE(((TriggerData *) fcinfo->context)->tg_event))
+		get_mark(NULL)->recount = true;
 	PG_RETURN_POINTER(NULL);
 }
 

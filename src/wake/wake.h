@@ -14,11 +14,13 @@ extern void eq_wake_reviews(void);
 extern void eq_wake_cancels(void);
 extern EqWakeSlot *eq_wake_slot(int32 queue_id);
 extern void eq_count(int32 queue_id, EqCounter counter, int64 n);
+extern void eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters);
 extern void eq_note_config_changed(void);
 extern void eq_notify_in_transaction(const char *queue_name);
 
 /* At its end; never throw. */
 extern void eq_wake_at_commit(void);
+extern void eq_wakes_at_prepare(void);
 extern void eq_forget_wakes(void);
 extern void eq_forget_subxact_wakes(SubTransactionId subid);
 extern void eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent);

@@ -38,7 +38,7 @@
 
 #define RETENTION_US (60 * USECS_PER_SEC)
 #define CYCLE_US	 2000				  /* cycles under load are so far apart */
-#define COUNT_US	 (10 * USECS_PER_SEC) /* jobs are not counted more often */
+#define COUNT_US	 (10 * USECS_PER_SEC) /* rows are not counted more often */
 #define RESTART_MS	 1000 /* before an executor that ended is started again */
 
 /* A queue or a channel, as the scheduler keeps it. */
@@ -140,11 +140,11 @@ look_at_queues(bool all, bool sweep)
 
 	if (pg_atomic_exchange_u32(&db->look_everywhere, 0) != 0)
 		all = plain_sql = true;
-	count_wanted = count_wanted || plain_sql;
+	if (pg_atomic_exchange_u32(&db->recount, 0) != 0)
+		count_wanted = true;
 	if (count_wanted && now >= next_count)
 	{
-		eq_count_living_jobs();
-		count_wanted = false;
+		count_wanted = eq_count_rows();
 		next_count = now + COUNT_US;
 	}
 
@@ -331,6 +331,7 @@ run_cycle(void)
 	static TimestampTz next_schedule = 0;
 	static TimestampTz next_retention = 0;
 	static TimestampTz next_publish = 0;
+	static TimestampTz next_sample = 0;
 	bool changed = read_config();
 	bool sweep = changed || GetCurrentTimestamp() >= next_sweep;
 	TimestampTz wake_at;
@@ -367,10 +368,17 @@ run_cycle(void)
 	}
 	if (sweep || GetCurrentTimestamp() >= next_schedule)
 		next_schedule = run_schedules();
+	if (sweep)
+		run_statement("SELECT event_queue.move_lanes()");
 	look_at_queues(sweep, sweep);
 	/* Queues that keep finished jobs need their partitions before the next minute. */
 	if (changed || GetCurrentTimestamp() >= next_retention)
 		run_statement("SELECT event_queue.maintain_history_partitions()");
+	if (GetCurrentTimestamp() >= next_sample)
+	{
+		eq_sample_counters();
+		next_sample = GetCurrentTimestamp() + EQ_SAMPLE_US;
+	}
 	if (GetCurrentTimestamp() >= next_retention)
 	{
 		apply_retention();
@@ -379,7 +387,7 @@ run_cycle(void)
 
 	if (next_schedule == 0)
 		next_schedule = PG_INT64_MAX;
-	wake_at = earlier(next_sweep, next_schedule);
+	wake_at = earlier(earlier(next_sweep, next_schedule), next_sample);
 	if (eq_publish_interval_ms > 0)
 		wake_at = earlier(wake_at, next_publish);
 	for (int i = 0; i < n_watched; i++)
@@ -418,7 +426,7 @@ start_afresh(void)
 			" WHERE j.lease_pid IS NOT NULL AND j.leased_until > pg_catalog.clock_timestamp()"
 			" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = j.lease_pid)"
 			" FOR UPDATE OF j SKIP LOCKED)");
-		eq_count_living_jobs();
+		(void) eq_count_rows();
 	}
 	PG_CATCH();
 	{
