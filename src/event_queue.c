@@ -294,7 +294,7 @@ eq_database(void)
 		pg_atomic_write_u32(&db->events_wanted, 1);
 		pg_atomic_write_u32(&db->readers_waiting, 1);
 		pg_atomic_write_u32(&db->look_everywhere, 1);
-		pg_atomic_write_u32(&db->recount, 1);
+		pg_atomic_write_u32(&db->recount, 0);
 		pg_atomic_write_u32(&db->blocked, 0);
 		pg_atomic_write_u32(&db->absent, 0);
 		db->dboid = MyDatabaseId;

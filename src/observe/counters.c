@@ -101,10 +101,9 @@ eq_count_row(PG_FUNCTION_ARGS)
 		elog(ERROR, "count_row: not called by trigger manager");
 	change = TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? -1 : 1;
 	is_job = RelationGetRelid(trigger->tg_relation) == eq_relation_oid(EQ_JOB);
-	queue_id = DatumGetInt32(heap_getattr(trigger->tg_trigtuple,
-										  is_job ? JOB_QUEUE : DEAD_QUEUE,
-										  RelationGetDescr(trigger->tg_relation),
-										  &isnull));
+	queue_id = DatumGetInt32(
+		heap_getattr(trigger->tg_trigtuple, is_job ? JOB_QUEUE : DEAD_QUEUE,
+					 RelationGetDescr(trigger->tg_relation), &isnull));
 	eq_count_written(queue_id, is_job ? change : 0, is_job ? 0 : change);
 	PG_RETURN_POINTER(NULL);
 }
@@ -239,8 +238,7 @@ eq_queue_depth(PG_FUNCTION_ARGS)
 		EqSample then = sample_to_compare(slot, now.at);
 		double seconds = Max((now.at - then.at) / (double) USECS_PER_SEC, 1);
 
-		values[0] = Int64GetDatum(
-			Max((int64) pg_atomic_read_u64(&slot->living), 0));
+		values[0] = Int64GetDatum(Max((int64) pg_atomic_read_u64(&slot->living), 0));
 		values[2] = Int64GetDatum(
 			Max((int64) pg_atomic_read_u64(&slot->dead_letters), 0));
 		values[3] = Float8GetDatum((now.enqueued - then.enqueued) / seconds);

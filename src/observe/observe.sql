@@ -99,7 +99,7 @@ BEGIN
 	END IF;
 	IF key_until > clock_timestamp() THEN
 		RETURN QUERY SELECT 'rate limited', key_until,
-			format('group_key %s: %s claims in %s', j.group_key, q.group_rate_limit, q.group_rate_interval);
+			format('key %s: %s in %s', j.group_key, q.group_rate_limit, q.group_rate_interval);
 		n := n + 1;
 	END IF;
 	-- A claim that found no token for the key has set run_at: then it is not delayed besides.
@@ -135,7 +135,7 @@ BEGIN
 	INTO other FROM event_queue.queue_limit l WHERE l.queue_id = q.queue_id;
 	IF FOUND AND q.rate_limit IS NOT NULL AND other.tokens < 1 THEN
 		RETURN QUERY SELECT 'rate limited', clock_timestamp() + (1 - other.tokens) * q.rate_interval / q.rate_limit,
-			format('%s claims in %s', q.rate_limit, q.rate_interval);
+			format('%s in %s', q.rate_limit, q.rate_interval);
 		n := n + 1;
 	END IF;
 	IF FOUND AND other.active >= q.max_concurrency THEN

@@ -302,7 +302,8 @@ eq_review_jobs(void)
 				Datum group_key = SPI_getbinval(row, desc, 3, &isnull);
 				int32 queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 				bool pass = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
-				int concurrency = DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull));
+				int concurrency = DatumGetInt32(
+					SPI_getbinval(row, desc, 8, &isnull));
 
 				if (!isnull) /* the queue is there */
 					review_group(&jobs, snapshot, queue_id, tenant, group_key, pass,

@@ -43,7 +43,7 @@ typedef struct Mark
 	bool recount;
 	int64 living;		/* rows that plain SQL wrote or deleted */
 	int64 dead_letters; /* likewise */
-	int64 n_wake; /* sessions in claim_wait that will find a job */
+	int64 n_wake;		/* sessions in claim_wait that will find a job */
 	int64 counts[EQ_COUNTERS];
 } Mark;
 
@@ -337,7 +337,8 @@ eq_wake_at_commit(void)
 			pg_atomic_fetch_add_u64(&mark->slot->living, living_change(mark));
 		if (mark->slot && mark->dead_letters + mark->counts[EQ_COUNT_DEAD] != 0)
 			pg_atomic_fetch_add_u64(&mark->slot->dead_letters,
-									mark->dead_letters + mark->counts[EQ_COUNT_DEAD]);
+									mark->dead_letters +
+										mark->counts[EQ_COUNT_DEAD]);
 		ended = ended || mark->counts[EQ_COUNT_COMPLETED] != 0 ||
 				mark->counts[EQ_COUNT_DEAD] != 0 ||
 				mark->counts[EQ_COUNT_CANCELLED] != 0;

@@ -426,7 +426,8 @@ start_afresh(void)
 			" WHERE j.lease_pid IS NOT NULL AND j.leased_until > pg_catalog.clock_timestamp()"
 			" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = j.lease_pid)"
 			" FOR UPDATE OF j SKIP LOCKED)");
-		(void) eq_count_rows();
+		if (eq_count_rows())
+			pg_atomic_write_u32(&db->recount, 1);
 	}
 	PG_CATCH();
 	{
@@ -434,6 +435,7 @@ start_afresh(void)
 		EmitErrorReport();
 		AbortCurrentTransaction();
 		FlushErrorState();
+		pg_atomic_write_u32(&db->recount, 1);
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();

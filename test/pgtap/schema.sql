@@ -19,6 +19,9 @@ SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', '
 	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
 	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors']);
+SELECT has_column('event_queue', 'queue_status', c, c) FROM unnest(ARRAY['queue', 'depth', 'dead', 'oldest_ready_age', 'sla_missed',
+	'enqueued_total', 'completed_total', 'failed_total', 'enqueued_per_s', 'completed_per_s', 'failed_per_s']::name[]) c;
+SELECT col_type_is('event_queue', t, 'retry', 'event_queue', 'retry_options', t || '.retry') FROM unnest(ARRAY['job', 'dead_letter']::name[]) t;
 SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_many', 'append_batch', 'read_aggregate',
 	'read_aggregate_backward', 'read_all', 'read_plan', 'wait_for_events', 'trace', 'generation', 'new_generation',
 	'create_subscription', 'drop_subscription', 'reset_subscription', 'fetch_events', 'ack', 'leave_subscription',
@@ -58,7 +61,7 @@ $$, 'no function is SECURITY DEFINER');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'r' AND NOT c.relrowsecurity
-	  AND c.relname NOT IN ('tenant_role', 'rule', 'job_throttle', 'job_review', 'group_rate')
+	  AND c.relname NOT IN ('tenant_role', 'rule', 'job_throttle', 'job_review')
 $$, 'every table of tenants has row security');
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p
