@@ -161,6 +161,8 @@ eq_count_rows(void)
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	pfree(living);
+	pfree(dead);
 	return again;
 }
 

@@ -179,7 +179,8 @@ COMMENT ON FUNCTION enqueue(text, text, jsonb, interval, timestamptz, int, int, 
  * enqueue_many: many jobs of one name, in the caller's transaction, as fast as
  * COPY.
  * Arguments: payloads, one for each job, at most 100000; group_keys: NULL, or one for
- * each payload; the rest as enqueue.
+ * each payload; the rest as enqueue.  Unique keys, backoff and other options, and
+ * names of their own, are enqueue_jobs'.
  * Result: their ids, in their order.
  * Errors: as enqueue.
  */
@@ -193,7 +194,7 @@ COMMENT ON FUNCTION enqueue_many(text, text, jsonb[], interval, timestamptz, int
 'Adds many jobs of one name, a payload each; returns their ids.';
 
 /*
- * enqueue_jobs: many jobs with options of their own.
+ * enqueue_jobs: many jobs with options of their own, all or none.
  * Arguments: jobs is a JSON array of objects with the arguments of enqueue
  * (queue may be left out if the first argument names one).
  * Result: their ids, in their order.  Errors: as enqueue; EQ009 malformed jobs.
