@@ -2,15 +2,6 @@
 -- is not running.
 SET client_min_messages = warning;
 SET intervalstyle = postgres;
--- The scheduler decides whose turn it is: wait until it has looked.
-CREATE PROCEDURE settled() LANGUAGE plpgsql AS $$
-BEGIN
-	FOR i IN 1 .. 500 LOOP
-		COMMIT;
-		EXIT WHEN NOT EXISTS (SELECT FROM event_queue.job_review);
-		PERFORM pg_sleep(0.01);
-	END LOOP;
-END $$;
 -- What the counters say, and whether it is what there is.
 CREATE VIEW counted AS
 	SELECT s.depth, s.dead,
@@ -135,4 +126,3 @@ SELECT event_queue.drop_queue('handled', force => true);
 
 DROP VIEW counted;
 DROP FUNCTION handle;
-DROP PROCEDURE settled;

@@ -1,15 +1,6 @@
 -- alter_queue on a queue that is at work: what it does to jobs, claims and
 -- groups that are there already.
 SET client_min_messages = warning;
--- The scheduler decides whose turn it is: wait until it has looked.
-CREATE PROCEDURE settled() LANGUAGE plpgsql AS $$
-BEGIN
-	FOR i IN 1 .. 500 LOOP
-		COMMIT;
-		EXIT WHEN NOT EXISTS (SELECT FROM event_queue.job_review);
-		PERFORM pg_sleep(0.01);
-	END LOOP;
-END $$;
 CREATE FUNCTION take(q text, n int DEFAULT 100) RETURNS bigint LANGUAGE sql AS $$
 	SELECT count(*) FROM event_queue.claim(q, n)
 $$;
@@ -145,4 +136,3 @@ SELECT take('keys', 1) AS no_limit;
 SELECT event_queue.drop_queue('keys', force => true);
 
 DROP FUNCTION take, later;
-DROP PROCEDURE settled;

@@ -42,8 +42,10 @@ SELECT pg_catalog.pg_extension_config_dump('dead_letter', '');
  * partition, goes by how long the row is kept (history_span; the same in history.c).
  *
  * The scheduler makes partitions ahead of the rows (maintain_history_partitions);
- * complete (history.c) writes straight into the right one, or, if it is not there
- * yet, into job_history_default.
+ * complete (history.c) writes straight into the right one.  What comes before its
+ * partition goes into job_history_early, and is deleted from there: rows are not
+ * moved and there is no default partition, so that making and dropping partitions
+ * waits for no writer, and no reader misses a row.
  *
  * job_history itself has no index, each partition has its own: so a dump, in which
  * the partitions are tables like a user's, can be restored.  A partition whose
@@ -71,21 +73,21 @@ CREATE TABLE job_history (
 COMMENT ON TABLE job_history IS
 'Finished jobs of queues with keep_completed, also those that have expired but are not removed yet: read the view history.';
 COMMENT ON COLUMN job_history.expires_at IS 'completed_at and the queue''s keep_completed of that time; infinity: kept for ever.';
-COMMENT ON COLUMN job_history.span IS 'Its partition holds what expires within 0: an hour, 1: a day, 2: a month; 3: never.';
+COMMENT ON COLUMN job_history.span IS 'Its partition holds what expires within 0: an hour, 1: a day, 2: a month; 3: never; 4: its partition was not there yet.';
 ALTER TABLE job_history ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_history USING (tenant_visible(tenant_id));
 
-CREATE TABLE job_history_default PARTITION OF job_history DEFAULT;
-COMMENT ON TABLE job_history_default IS
+CREATE TABLE job_history_early PARTITION OF job_history FOR VALUES FROM (4, MINVALUE) TO (4, MAXVALUE);
+COMMENT ON TABLE job_history_early IS
 'Internal. Finished jobs that came before their partition; and what new partitions are made like, with its indexes.';
-ALTER TABLE job_history_default ADD PRIMARY KEY (job_id, completed_at);
-CREATE INDEX job_history_default_queue ON job_history_default (queue_id, completed_at, job_id);
-CREATE INDEX job_history_default_caused_by ON job_history_default ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
-ALTER TABLE job_history_default ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_isolation ON job_history_default USING (tenant_visible(tenant_id));
-SELECT pg_catalog.pg_extension_config_dump('job_history_default', '');
+ALTER TABLE job_history_early ADD PRIMARY KEY (job_id, completed_at);
+CREATE INDEX job_history_early_queue ON job_history_early (queue_id, completed_at, job_id);
+CREATE INDEX job_history_early_caused_by ON job_history_early ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
+ALTER TABLE job_history_early ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON job_history_early USING (tenant_visible(tenant_id));
+SELECT pg_catalog.pg_extension_config_dump('job_history_early', '');
 
-CREATE TABLE job_history_forever (LIKE job_history_default INCLUDING ALL);
+CREATE TABLE job_history_forever (LIKE job_history_early INCLUDING ALL);
 ALTER TABLE job_history ATTACH PARTITION job_history_forever FOR VALUES FROM (3, MINVALUE) TO (3, MAXVALUE);
 COMMENT ON TABLE job_history_forever IS
 'Finished jobs of queues that keep them for ever, or by keep_completed_count alone.';
@@ -128,7 +130,6 @@ DECLARE
 	part record;
 	this_name text;
 BEGIN
-	-- First: who waits for a lock on job_history holds none on a partition.
 	FOR part IN
 		SELECT c.relname AS name,
 			CASE substr(c.relname, 13, 1)
@@ -165,21 +166,15 @@ BEGIN
 		this_name := format('job_history_%s_%s', left(part.unit, 1), to_char(part.begins_at, formats[part.span + 1]));
 		CONTINUE WHEN EXISTS (SELECT FROM pg_class c WHERE c.relname = this_name AND c.relnamespace = 'event_queue'::regnamespace);
 		BEGIN
-			-- Nobody writes into it, or makes the same partition, meanwhile.
-			LOCK TABLE event_queue.job_history_default IN ACCESS EXCLUSIVE MODE;
-			CONTINUE WHEN EXISTS (SELECT FROM pg_class c WHERE c.relname = this_name AND c.relnamespace = 'event_queue'::regnamespace);
-			EXECUTE format('CREATE TABLE event_queue.%I (LIKE event_queue.job_history_default INCLUDING ALL)', this_name);
+			EXECUTE format('CREATE TABLE event_queue.%I (LIKE event_queue.job_history_early INCLUDING ALL)', this_name);
 			EXECUTE format('COMMENT ON TABLE event_queue.%I IS %L', this_name,
 				format('Finished jobs that expire in the %s from %s.', part.unit, part.begins_at));
 			EXECUTE format('ALTER TABLE event_queue.%I ENABLE ROW LEVEL SECURITY', this_name);
 			EXECUTE format('CREATE POLICY tenant_isolation ON event_queue.%I USING (event_queue.tenant_visible(tenant_id))', this_name);
-			EXECUTE format('WITH early AS (
-				DELETE FROM event_queue.job_history_default WHERE span = %L AND expires_at >= %L AND expires_at < %L RETURNING *)
-				INSERT INTO event_queue.%I SELECT * FROM early', part.span, part.begins_at, part.ends_at, this_name);
 			EXECUTE format('ALTER TABLE event_queue.job_history ATTACH PARTITION event_queue.%I FOR VALUES FROM (%s, %L) TO (%s, %L)',
 				this_name, part.span, part.begins_at, part.span, part.ends_at);
-		EXCEPTION WHEN lock_not_available THEN
-			EXIT;
+		EXCEPTION WHEN lock_not_available OR duplicate_table OR unique_violation THEN
+			EXIT;		-- someone reads for long, or makes the same partition
 		END;
 	END LOOP;
 END
@@ -199,7 +194,7 @@ DECLARE
 	longest interval := (SELECT max(q.keep_completed) FROM event_queue.queue q);
 	q record;
 BEGIN
-	DELETE FROM event_queue.job_history_default h WHERE h.expires_at <= clock_timestamp();
+	DELETE FROM event_queue.job_history_early h WHERE h.expires_at <= clock_timestamp();
 	FOR q IN SELECT * FROM event_queue.queue
 		WHERE keep_completed_count IS NOT NULL OR keep_failed IS NOT NULL OR keep_failed_count IS NOT NULL LOOP
 		IF q.keep_completed_count IS NOT NULL THEN

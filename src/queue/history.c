@@ -25,7 +25,8 @@ typedef enum Span
 	SPAN_HOUR,
 	SPAN_DAY,
 	SPAN_MONTH,
-	SPAN_FOREVER
+	SPAN_FOREVER,
+	SPAN_EARLY /* not where it belongs: its partition was not there */
 } Span;
 
 /* The partition last written to, of each span but the last. */
@@ -37,19 +38,15 @@ typedef struct Partition
 } Partition;
 
 static Partition partitions[SPAN_FOREVER];
-static Oid watched_default = InvalidOid;
+static Oid watched = InvalidOid; /* job_history */
 
-/*
- * A partition goes, or one comes: then the default one, which holds what no other
- * does, is told, too.
- */
+/* A partition goes, or one comes: then job_history is told, too. */
 static void
 history_changed(Datum arg, Oid relid)
 {
 	for (int i = 0; i < SPAN_FOREVER; i++)
 	{
-		if (!OidIsValid(relid) || relid == partitions[i].relid ||
-			relid == watched_default)
+		if (!OidIsValid(relid) || relid == partitions[i].relid || relid == watched)
 			partitions[i].relid = InvalidOid;
 	}
 }
@@ -71,7 +68,7 @@ month_begins_at(int year, int month)
 	return (date2j(year, month, 1) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
 }
 
-/* Looks up the partition of a time, which is not before 2000; or the default one. */
+/* Looks up the partition of a time, which is not before 2000; or job_history_early. */
 static void
 find_partition(Partition *partition, Span span, TimestampTz at)
 {
@@ -98,7 +95,7 @@ find_partition(Partition *partition, Span span, TimestampTz at)
 								 : month_begins_at(year, month + 1);
 	}
 	/* Set before the look-up, so that an invalidation during it sticks. */
-	partition->relid = watched_default;
+	partition->relid = eq_relation_oid(EQ_JOB_HISTORY_EARLY);
 	{
 		Oid relid = get_relname_relid(name, get_namespace_oid(EQ_SCHEMA, false));
 
@@ -108,8 +105,8 @@ find_partition(Partition *partition, Span span, TimestampTz at)
 }
 
 /*
- * The table for a row that expires then, locked for writing: one that was made or
- * dropped while we waited for the lock, is looked up again.
+ * The table for a row that expires then, locked for writing: one that was dropped
+ * while we waited for the lock is looked up again.
  */
 static Oid
 lock_partition(Span span, TimestampTz at)
@@ -118,11 +115,11 @@ lock_partition(Span span, TimestampTz at)
 
 	if (span == SPAN_FOREVER)
 		return eq_relation_oid(EQ_JOB_HISTORY_FOREVER);
-	if (watched_default != eq_relation_oid(EQ_JOB_HISTORY_DEFAULT))
+	if (watched != eq_relation_oid(EQ_JOB_HISTORY))
 	{
 		static bool registered = false;
 
-		watched_default = eq_relation_oid(EQ_JOB_HISTORY_DEFAULT);
+		watched = eq_relation_oid(EQ_JOB_HISTORY);
 		history_changed((Datum) 0, InvalidOid);
 		if (!registered)
 			CacheRegisterRelcacheCallback(history_changed, (Datum) 0);
@@ -158,6 +155,7 @@ eq_keep_completed(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *resu
 {
 	Span span = span_of(keep);
 	TimestampTz expires_at = span == SPAN_FOREVER ? DT_NOEND : now + keep;
+	Oid relid = lock_partition(span, expires_at);
 	EqTable history;
 	Datum values[HISTORY_COLUMNS];
 	bool nulls[HISTORY_COLUMNS] = {false};
@@ -172,7 +170,8 @@ eq_keep_completed(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *resu
 	values[HISTORY_RUN_AT - 1] = job[JOB_RUN_AT - 1];
 	values[HISTORY_COMPLETED_AT - 1] = TimestampTzGetDatum(now);
 	values[HISTORY_EXPIRES_AT - 1] = TimestampTzGetDatum(expires_at);
-	values[HISTORY_SPAN - 1] = Int16GetDatum(span);
+	values[HISTORY_SPAN - 1] = Int16GetDatum(
+		relid == eq_relation_oid(EQ_JOB_HISTORY_EARLY) ? SPAN_EARLY : span);
 	values[HISTORY_LEASED_BY - 1] = job[JOB_LEASED_BY - 1];
 	nulls[HISTORY_LEASED_BY - 1] = slot->tts_isnull[JOB_LEASED_BY - 1];
 	values[HISTORY_FAILURES - 1] = job[JOB_FAILURES - 1];
@@ -182,7 +181,7 @@ eq_keep_completed(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *resu
 	values[HISTORY_ERRORS - 1] = detoasted(slot, JOB_ERRORS, "[]");
 	values[HISTORY_RESULT - 1] = JsonbPGetDatum(result);
 	nulls[HISTORY_RESULT - 1] = result == NULL;
-	eq_table_open(&history, lock_partition(span, expires_at), HISTORY_COLUMNS);
+	eq_table_open(&history, relid, HISTORY_COLUMNS);
 	eq_table_insert(&history, values, nulls);
 	eq_table_close(&history);
 }

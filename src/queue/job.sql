@@ -112,6 +112,7 @@ CREATE TABLE job_log (
 );
 COMMENT ON TABLE job_log IS 'What workers said about their jobs by log_job; kept with the job, and after it for the longest keep_completed, at least 7 days.';
 CREATE INDEX job_log_job ON job_log (job_id, at);
+CREATE INDEX job_log_at ON job_log (at);
 ALTER TABLE job_log ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_log USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('job_log', '');

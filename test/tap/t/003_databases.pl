@@ -81,17 +81,17 @@ $node->safe_psql('erp', q(SELECT event_queue.create_subscription('s'); SELECT ev
 $node->safe_psql('erp', q(SELECT event_queue.create_queue('days', keep_completed => '30 days'); SELECT event_queue.create_queue('ever', keep_completed => '1000 years')));
 ok($node->poll_query_until('erp', q(SELECT count(*) >= 2 FROM pg_class WHERE relname ~ '^job_history_d_')), 'a queue that keeps jobs has partitions');
 $node->safe_psql('erp', qq(SELECT event_queue.enqueue('$_', 'kept'); SELECT event_queue.complete(job_id, lease_token, '{"n": 1}') FROM event_queue.claim('$_'))) for qw(days ever);
-$node->safe_psql('erp', q(INSERT INTO event_queue.job_history SELECT (jsonb_populate_record(h, '{"job_id": 0, "span": 2}')).* FROM event_queue.job_history_forever h));
-$node->safe_psql('erp', q(UPDATE event_queue.job_history SET span = 2, expires_at = now() + interval '5 years' WHERE job_id = 0));
+$node->safe_psql('erp', q(INSERT INTO event_queue.job_history SELECT (jsonb_populate_record(h, '{"job_id": 0, "span": 4}')).* FROM event_queue.job_history_forever h));
+$node->safe_psql('erp', q(UPDATE event_queue.job_history SET expires_at = now() + interval '5 years' WHERE job_id = 0));
 # and a partition whose time is over: the restored database must not drop it while it is being filled.
-$node->safe_psql('erp', q(CREATE TABLE event_queue.job_history_m_202001 (LIKE event_queue.job_history_default INCLUDING ALL);
+$node->safe_psql('erp', q(CREATE TABLE event_queue.job_history_m_202001 (LIKE event_queue.job_history_early INCLUDING ALL);
 	ALTER TABLE event_queue.job_history ATTACH PARTITION event_queue.job_history_m_202001 FOR VALUES FROM (2, '2020-01-01 00:00+00') TO (2, '2020-02-01 00:00+00')));
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 my $dump = $node->data_dir . '/../erp.sql';
 $node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('erp') ], 'pg_dump');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('copy'), '-f', $dump ], 'restore');
 for my $table (qw(event_store queue job rule handler channel subscription subscription_bucket
-	subscription_parked event_partition partition_policy reducer job_history job_history_default job_history_forever))
+	subscription_parked event_partition partition_policy reducer job_history job_history_early job_history_forever))
 {
 	my $where = $table eq 'queue' ? 'WHERE queue_id > 2' : '';	# made by CREATE EXTENSION
 	my $sql = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM event_queue.$table t $where";
