@@ -29,6 +29,18 @@ DELETE FROM event_queue.job WHERE payload = '{"n": 2}';
 CALL settled();
 SELECT payload, state FROM event_queue.jobs WHERE queue = 'passing' ORDER BY job_id;
 SELECT event_queue.drop_queue('passing', force => true);
+-- one that waits for its next attempt is in nobody's way, also if it is alone, and comes in time
+SELECT event_queue.create_queue('alone', group_retry => 'pass') > 0 AS created;
+SELECT event_queue.enqueue('alone', 'one', group_key => 'g') > 0 AS enqueued;
+CALL settled();
+SELECT event_queue.fail(job_id, lease_token, 'no', retry_after => '600 ms') > now() AS again FROM event_queue.claim('alone');
+CALL settled();
+SELECT event_queue.enqueue('alone', 'two', group_key => 'g') > 0 AS enqueued;
+CALL settled();
+SELECT name FROM finish('alone', 10);
+CALL wait_until($$EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'alone' AND state = 'ready')$$);
+SELECT name FROM finish('alone', 10);
+SELECT event_queue.drop_queue('alone', force => true);
 
 -- A rate for each key: the second of a key waits its time, another key does not.
 SELECT event_queue.create_queue('contacts', group_rate_limit => 1, group_rate_interval => '1 hour') > 0 AS created;

@@ -570,6 +570,12 @@ lease_locked(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease,
 			bool nulls[JOB_COLUMNS];
 
 			fill_lease(locked, walk, claim, lease, stalled, job, values, nulls);
+			if (stalled)
+			{
+				values[JOB_ERRORS - 1] = JsonbPGetDatum(eq_add_error(
+					locked, job->failures + 1, NULL, "lease ran out", NULL));
+				nulls[JOB_ERRORS - 1] = false;
+			}
 			eq_table_update(jobs, locked, snapshot, values, nulls);
 			count_lease(walk, claim, stalled, job);
 			taken = true;

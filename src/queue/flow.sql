@@ -18,6 +18,19 @@ COMMENT ON TABLE job_review IS 'Internal. Groups whose next job may run, and job
 SELECT pg_catalog.pg_extension_config_dump('job_review', '');
 SELECT pg_catalog.pg_extension_config_dump('job_review_review_id_seq', '');
 
+/* Groups of queues with group_retry pass whose jobs all wait for their time. */
+CREATE TABLE group_review_at (
+	queue_id	int NOT NULL,
+	tenant_id	text COLLATE "C" NOT NULL,
+	group_key	text COLLATE "C" NOT NULL,
+	review_at	timestamptz NOT NULL,
+	PRIMARY KEY (queue_id, tenant_id, group_key)
+);
+COMMENT ON TABLE group_review_at IS 'Internal. When the scheduler is to look at a group again, whose jobs all wait for their next attempt.';
+CREATE INDEX group_review_at_time ON group_review_at (review_at);
+ALTER TABLE group_review_at ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON group_review_at USING (tenant_visible(tenant_id));
+
 CREATE TABLE job_dependency (
 	job_id			bigint NOT NULL,
 	depends_on		bigint NOT NULL,

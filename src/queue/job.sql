@@ -416,20 +416,7 @@ COMMENT ON FUNCTION cancel_job(bigint) IS
  * waiting job.
  */
 CREATE FUNCTION change_priority(job_id bigint, priority int) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-#variable_conflict use_column
-BEGIN
-	IF $2 IS NULL OR $2 NOT BETWEEN 0 AND 9 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ015', MESSAGE = format('priority %s is out of range', $2),
-			HINT = 'Priorities go from 0 (first) to 9 (last).';
-	END IF;
-	UPDATE event_queue.job SET priority = $2
-	WHERE job_id = $1 AND event_queue.tenant_visible(tenant_id) AND (leased_until IS NULL OR leased_until <= clock_timestamp());
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ032', MESSAGE = format('job %s does not wait', $1);
-	END IF;
-END
-$$;
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_change_priority';
 COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a waiting job.';
 
 CREATE VIEW jobs WITH (security_invoker = true) AS

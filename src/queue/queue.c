@@ -139,6 +139,17 @@ make_table(const char *name, Size key, Size entry, int kind)
 static void
 read_queues(void)
 {
+	static EqStatement read = {
+		.sql =
+			"SELECT queue_id, name, lease, stalled_interval, max_stalled, max_attempts,"
+			" backoff, backoff_delay, backoff_max, backoff_jitter,"
+			" CASE WHEN keep_completed < '1000 years'"
+			" THEN (extract(epoch FROM keep_completed) * 1000000)::bigint"
+			" WHEN keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL"
+			" THEN 9223372036854775807 ELSE 0 END, rate_limit, rate_interval, max_concurrency,"
+			" sla, paused, draining, fair, durable, group_retry = 'pass', group_concurrency,"
+			" group_rate_limit, group_rate_interval, backoff_intervals"
+			" FROM event_queue.queue"};
 	static Oid watched = InvalidOid;
 	uint64 seen;
 	EqSpi spi;
@@ -161,18 +172,7 @@ read_queues(void)
 					   HASH_STRINGS);
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute(
-			"SELECT queue_id, name, lease, stalled_interval, max_stalled, max_attempts,"
-			" backoff, backoff_delay, backoff_max, backoff_jitter,"
-			" CASE WHEN keep_completed < '1000 years'"
-			" THEN (extract(epoch FROM keep_completed) * 1000000)::bigint"
-			" WHEN keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL"
-			" THEN 9223372036854775807 ELSE 0 END, rate_limit, rate_interval, max_concurrency,"
-			" sla, paused, draining, fair, durable, group_retry = 'pass', group_concurrency,"
-			" group_rate_limit, group_rate_interval, backoff_intervals"
-			" FROM event_queue.queue",
-			false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read table queue");
+	eq_spi_run(&read, NULL, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple row = SPI_tuptable->vals[i];
@@ -236,10 +236,15 @@ eq_get_queue(const char *name)
 
 	if (name == NULL)
 		name = "";
-	if (!queues_valid || queues == NULL)
-		read_queues();
-	if (strlen(name) < NAMEDATALEN)
-		found = hash_search(names, name, HASH_FIND, NULL);
+	/* A setting that is committed holds also in the midst of a transaction. */
+	AcceptInvalidationMessages();
+	for (int i = 0; i < 2 && found == NULL; i++)
+	{
+		if (!queues_valid || queues == NULL || i == 1)
+			read_queues();
+		if (strlen(name) < NAMEDATALEN)
+			found = hash_search(names, name, HASH_FIND, NULL);
+	}
 	if (found == NULL)
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_QUEUE),
 						errmsg("queue \"%s\" does not exist", name),
@@ -248,14 +253,20 @@ eq_get_queue(const char *name)
 	return copy_queue(found->queue);
 }
 
-/* NULL if there is none. */
+/*
+ * NULL if there is none.  A commit can be seen a moment before its invalidation
+ * comes, so what is not known is looked for in the table.
+ */
 const EqQueue *
 eq_get_queue_by_id(int32 queue_id)
 {
-	EqQueue *queue;
+	EqQueue *queue = NULL;
 
-	if (!queues_valid || queues == NULL)
-		read_queues();
-	queue = hash_search(queues, &queue_id, HASH_FIND, NULL);
+	for (int i = 0; i < 2 && queue == NULL; i++)
+	{
+		if (!queues_valid || queues == NULL || i == 1)
+			read_queues();
+		queue = hash_search(queues, &queue_id, HASH_FIND, NULL);
+	}
 	return queue ? copy_queue(queue) : NULL;
 }

@@ -203,9 +203,12 @@ BEGIN
 		-- One look-up in job_order; an UPDATE of no row would have the scheduler look everywhere.
 		CONTINUE WHEN (SELECT min(j.lane) FROM event_queue.job j
 			WHERE j.queue_id = q.queue_id AND j.blocked = 0 AND j.lane BETWEEN q.first AND q.last) IS NULL;
-		UPDATE event_queue.job j SET lane = event_queue.job_lane(q.fair, j.tenant_id)
-		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x
-			WHERE x.queue_id = q.queue_id AND x.blocked = 0 AND x.lane BETWEEN q.first AND q.last FOR UPDATE SKIP LOCKED);
+		-- By the setting of this statement's own snapshot: it may have changed since.
+		UPDATE event_queue.job j SET lane = event_queue.job_lane(wrong.fair, j.tenant_id)
+		FROM (SELECT x.job_id, s.fair FROM event_queue.queue s JOIN event_queue.job x USING (queue_id)
+			WHERE s.queue_id = q.queue_id AND s.fair = q.fair AND x.blocked = 0 AND x.lane BETWEEN q.first AND q.last
+			FOR UPDATE OF x SKIP LOCKED) wrong
+		WHERE j.job_id = wrong.job_id;
 	END LOOP;
 END
 $$;
@@ -467,6 +470,7 @@ BEGIN
 	DELETE FROM event_queue.queue_active WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue_limit WHERE queue_id = this_id;
 	DELETE FROM event_queue.group_rate WHERE queue_id = this_id;
+	DELETE FROM event_queue.group_review_at WHERE queue_id = this_id;
 	DELETE FROM event_queue.job_review WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
 END

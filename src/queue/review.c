@@ -124,10 +124,61 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 	return result != TM_WouldBlock;
 }
 
+/* When a row of group_review_at comes due, at the earliest; 0: none. */
+static TimestampTz next_timed_review = 0;
+
+/* All jobs of a group that may run wait for their time: look again then. */
+static void
+review_group_at(int32 queue_id, Datum tenant, Datum group_key, TimestampTz at)
+{
+	static EqStatement write = {
+		.sql = "INSERT INTO event_queue.group_review_at AS g VALUES ($1, $2, $3, $4)"
+			   " ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
+			   " SET review_at = excluded.review_at"
+			   " WHERE g.review_at > excluded.review_at",
+		.n_arguments = 4,
+		.types = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
+	Datum values[4] = {Int32GetDatum(queue_id), tenant, group_key,
+					   TimestampTzGetDatum(at)};
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&write, values, NULL);
+	eq_spi_end(&spi);
+	if (next_timed_review == 0 || at < next_timed_review)
+		next_timed_review = at;
+}
+
+TimestampTz
+eq_next_timed_review(void)
+{
+	return next_timed_review;
+}
+
+/* Groups whose time has come go into job_review. */
+static void
+take_timed_reviews(void)
+{
+	static EqStatement take = {
+		.sql =
+			"WITH due AS (DELETE FROM event_queue.group_review_at"
+			" WHERE review_at <= pg_catalog.clock_timestamp() RETURNING queue_id, tenant_id, group_key)"
+			" INSERT INTO event_queue.job_review (queue_id, tenant_id, group_key) SELECT * FROM due"};
+	static EqStatement look = {
+		.sql = "SELECT min(review_at) FROM event_queue.group_review_at"};
+	bool isnull;
+	Datum next;
+
+	eq_spi_run(&take, NULL, NULL);
+	eq_spi_run(&look, NULL, NULL);
+	next = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	next_timed_review = isnull ? 0 : DatumGetTimestampTz(next);
+}
+
 /*
  * Lets jobs of a group run, in the order of their ids, until as many as the queue
- * allows may.  Where a failed job lets others pass, one that is due goes before
- * one that is not.
+ * allows may.  Where a failed job lets others pass, only those that are due may:
+ * a job that waits for its time must not take another's place.
  */
 static void
 review_group(EqTable *jobs, Snapshot snapshot, int32 queue_id, Datum tenant,
@@ -135,7 +186,6 @@ review_group(EqTable *jobs, Snapshot snapshot, int32 queue_id, Datum tenant,
 {
 	EqScan scan;
 	ScanKeyData keys[3];
-	TupleTableSlot *first = table_slot_create(jobs->rel, NULL);
 	int running = 0;
 	int looked = 0;
 	bool locked = false; /* the next one, by someone */
@@ -168,21 +218,17 @@ review_group(EqTable *jobs, Snapshot snapshot, int32 queue_id, Datum tenant,
 		}
 		else
 		{
-			if (TTS_EMPTY(first) || due < first_due)
-			{
-				ExecCopySlot(first, scan.slot);
+			if (first_due == 0 || due < first_due)
 				first_due = due;
-			}
 			if (++looked >= LOOK_AHEAD)
 				break;
 		}
 	}
-	if (!locked && running < concurrency && !TTS_EMPTY(first))
-		locked = !unblock(jobs, first, snapshot, JOB_NOT_BLOCKED);
+	if (!locked && running < concurrency && first_due != 0)
+		review_group_at(queue_id, tenant, group_key, first_due);
 	if (locked)
 		write_review(queue_id, tenant, group_key, 0);
 	eq_scan_end(&scan);
-	ExecDropSingleTupleTableSlot(first);
 }
 
 /* How many jobs does it still wait for? */
@@ -243,9 +289,12 @@ review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
 	eq_scan_end(&scan);
 }
 
-/* For the scheduler, in a transaction of its own; true if there may be more. */
+/*
+ * For the scheduler, in a transaction of its own; true if there may be more.
+ * sweep: look whether a group's time has come, though none is known.
+ */
 bool
-eq_review_jobs(void)
+eq_review_jobs(bool sweep)
 {
 	static EqStatement take_reviews = {
 		.sql =
@@ -269,6 +318,9 @@ eq_review_jobs(void)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (sweep ||
+		(next_timed_review != 0 && next_timed_review <= GetCurrentTimestamp()))
+		take_timed_reviews();
 	/*
 	 * With the settings of the rows' own snapshot: alter_queue's rows can be seen
 	 * before its invalidation of what sessions keep of the queues arrives.

@@ -1,6 +1,7 @@
 /*
  * settle.c: how a leased job ends: complete, fail, release; what its worker says
- * meanwhile: heartbeat and progress; and cancelling.
+ * meanwhile: heartbeat and progress; and what others do to a job: cancel it, change
+ * its priority.
  *
  * Each call names the lease by its token.  The row is found where the token says
  * (or, if it has moved, by its id), and locked in its newest version, waiting for
@@ -36,6 +37,7 @@ PG_FUNCTION_INFO_V1(eq_release_sql);
 PG_FUNCTION_INFO_V1(eq_extend_lease_sql);
 PG_FUNCTION_INFO_V1(eq_report_progress);
 PG_FUNCTION_INFO_V1(eq_cancel_job);
+PG_FUNCTION_INFO_V1(eq_change_priority);
 
 /* The table, and a job in it whose lease the caller holds. */
 typedef struct Leased
@@ -542,6 +544,25 @@ eq_report_progress(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+static bool
+is_leased_now(Leased *leased)
+{
+	slot_getallattrs(leased->slot);
+	return !leased->slot->tts_isnull[JOB_LEASED_UNTIL - 1] &&
+		   DatumGetTimestampTz(leased->slot->tts_values[JOB_LEASED_UNTIL - 1]) >
+			   leased->now;
+}
+
+/* A job of which the caller has no token, locked; false if it is not there. */
+static bool
+take_job(Leased *leased, int64 job_id)
+{
+	if (!find_job(leased, job_id, NULL) || !lock_job(leased))
+		return false;
+	slot_getallattrs(leased->slot);
+	return take_queue(leased, job_id);
+}
+
 Datum
 eq_cancel_job(PG_FUNCTION_ARGS)
 {
@@ -550,17 +571,11 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 	bool leased_now;
 
 	open_jobs(&leased);
-	if (!find_job(&leased, job_id, NULL) || !lock_job(&leased))
+	if (!take_job(&leased, job_id))
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
 						errmsg("job " INT64_FORMAT " does not exist", job_id),
 						errdetail("It is finished, dead, or was never there.")));
-	slot_getallattrs(leased.slot);
-	if (!take_queue(&leased, job_id))
-		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
-						errmsg("job " INT64_FORMAT " does not exist", job_id)));
-	leased_now = !leased.slot->tts_isnull[JOB_LEASED_UNTIL - 1] &&
-				 DatumGetTimestampTz(leased.slot->tts_values[JOB_LEASED_UNTIL - 1]) >
-					 leased.now;
+	leased_now = is_leased_now(&leased);
 	if (leased_now)
 	{
 		Datum values[JOB_COLUMNS];
@@ -582,4 +597,27 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 	}
 	close_jobs(&leased);
 	PG_RETURN_TEXT_P(cstring_to_text(leased_now ? "requested" : "cancelled"));
+}
+
+Datum
+eq_change_priority(PG_FUNCTION_ARGS)
+{
+	int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	int priority = eq_check_priority(PG_ARGISNULL(1) ? -1 : PG_GETARG_INT32(1));
+	Leased leased;
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
+
+	open_jobs(&leased);
+	if (!take_job(&leased, job_id) || is_leased_now(&leased))
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
+						errmsg("job " INT64_FORMAT " does not wait", job_id)));
+	memcpy(values, leased.slot->tts_values, sizeof(values));
+	memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
+	values[JOB_PRIORITY - 1] = Int16GetDatum(priority);
+	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
+	if (DatumGetInt16(values[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED)
+		note_waiting(&leased, values);
+	close_jobs(&leased);
+	PG_RETURN_VOID();
 }

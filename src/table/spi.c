@@ -66,7 +66,11 @@ eq_query_int64(const char *query, int64 argument)
 	return result;
 }
 
-/* Runs a statement, between eq_spi_begin and eq_spi_end, by its kept plan. */
+/*
+ * Runs a statement, between eq_spi_begin and eq_spi_end, by its kept plan, on what
+ * is committed now: also where the transaction's own snapshot is older (REPEATABLE
+ * READ).  That holds for the statement itself, not for what functions in it read.
+ */
 void
 eq_spi_run(EqStatement *statement, Datum *values, const char *nulls)
 {
@@ -79,6 +83,7 @@ eq_spi_run(EqStatement *statement, Datum *values, const char *nulls)
 			elog(ERROR, "could not prepare \"%s\"", statement->sql);
 		statement->plan = plan;
 	}
-	if (SPI_execute_plan(statement->plan, values, nulls, false, 0) < 0)
+	if (SPI_execute_snapshot(statement->plan, values, nulls, GetLatestSnapshot(),
+							 InvalidSnapshot, false, true, 0) < 0)
 		elog(ERROR, "could not run \"%s\"", statement->sql);
 }

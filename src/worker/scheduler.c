@@ -323,6 +323,12 @@ earlier(TimestampTz a, TimestampTz b)
 	return b == 0 || a < b ? a : b;
 }
 
+static bool
+is_over(TimestampTz at)
+{
+	return at != 0 && at <= GetCurrentTimestamp();
+}
+
 /* One round; returns when the next one is needed at the latest. */
 static TimestampTz
 run_cycle(void)
@@ -353,9 +359,10 @@ run_cycle(void)
 		while (eq_order_snapshots())
 			CHECK_FOR_INTERRUPTS();
 	}
-	if (pg_atomic_exchange_u32(&db->reviews_pending, 0) != 0 || sweep)
+	if (pg_atomic_exchange_u32(&db->reviews_pending, 0) != 0 || sweep ||
+		is_over(eq_next_timed_review()))
 	{
-		while (eq_review_jobs())
+		while (eq_review_jobs(sweep))
 			CHECK_FOR_INTERRUPTS();
 	}
 	if (pg_atomic_exchange_u32(&db->cancels_pending, 0) != 0 || sweep)
@@ -388,6 +395,7 @@ run_cycle(void)
 	if (next_schedule == 0)
 		next_schedule = PG_INT64_MAX;
 	wake_at = earlier(earlier(next_sweep, next_schedule), next_sample);
+	wake_at = earlier(wake_at, eq_next_timed_review());
 	if (eq_publish_interval_ms > 0)
 		wake_at = earlier(wake_at, next_publish);
 	for (int i = 0; i < n_watched; i++)
