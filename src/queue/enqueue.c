@@ -162,30 +162,6 @@ job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int blocked,
 		eq_notify_in_transaction(queue->name);
 }
 
-/* What enqueue does with depends_on; true if the job has to wait. */
-static bool
-add_dependencies(const EqNewJob *job, int64 job_id)
-{
-	static const Oid types[3] = {INT8OID, TEXTOID, INT8ARRAYOID};
-	Datum values[3] = {Int64GetDatum(job_id), CStringGetTextDatum(job->tenant),
-					   PointerGetDatum(job->depends_on)};
-	bool waits;
-	bool isnull;
-	EqSpi spi;
-
-	PushActiveSnapshot(GetLatestSnapshot());
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT event_queue.add_dependencies($1, $2, $3)", 3,
-							  (Oid *) types, values, NULL, false,
-							  1) != SPI_OK_SELECT)
-		elog(ERROR, "could not write table job_dependency");
-	waits = DatumGetBool(
-		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	eq_spi_end(&spi);
-	PopActiveSnapshot();
-	return waits;
-}
-
 static int64
 insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id)
 {
@@ -195,7 +171,7 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 
 	if (job_id == 0)
 		job_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
-	if (job->depends_on && add_dependencies(job, job_id))
+	if (job->depends_on && eq_add_dependencies(job_id, job->tenant, job->depends_on))
 		blocked = JOB_BLOCKED_BY_DEPENDENCY;
 	else if (job->group_key)
 		blocked = JOB_BLOCKED_BY_GROUP;
@@ -213,8 +189,16 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 static int64
 take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
 {
-	static const Oid types[6] = {INT4OID, TEXTOID,		  TEXTOID,
-								 INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	static EqStatement take = {
+		.sql =
+			"INSERT INTO event_queue.job_throttle AS t VALUES ($1, $2, $3, $4, $5)"
+			" ON CONFLICT (queue_id, tenant_id, unique_key) DO UPDATE"
+			" SET job_id = CASE WHEN t.until <= $6 THEN $4 ELSE t.job_id END,"
+			" until = CASE WHEN t.until <= $6 THEN $5 ELSE t.until END"
+			" RETURNING job_id",
+		.n_arguments = 6,
+		.types = {INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID,
+				  TIMESTAMPTZOID}};
 	TimestampTz now = GetCurrentTimestamp();
 	Datum values[6] = {Int32GetDatum(queue->queue_id),
 					   CStringGetTextDatum(job->tenant),
@@ -225,53 +209,32 @@ take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
 	bool isnull;
 	EqSpi spi;
 
-	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(
-			"INSERT INTO event_queue.job_throttle AS t VALUES ($1, $2, $3, $4, $5)"
-			" ON CONFLICT (queue_id, tenant_id, unique_key) DO UPDATE"
-			" SET job_id = CASE WHEN t.until <= $6 THEN $4 ELSE t.job_id END,"
-			" until = CASE WHEN t.until <= $6 THEN $5 ELSE t.until END"
-			" RETURNING job_id",
-			6, (Oid *) types, values, NULL, false, 0) != SPI_OK_INSERT_RETURNING)
-		elog(ERROR, "could not write table job_throttle");
+	eq_spi_run(&take, values, NULL);
 	job_id = DatumGetInt64(
 		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	eq_spi_end(&spi);
-	PopActiveSnapshot();
 	return job_id;
 }
 
 /*
  * replace and debounce: the waiting job that holds the key becomes the new one.
- * A leased one stays as it is.
+ * A leased one stays as it is.  False if it is gone by now, or has given the key up.
  */
-static void
+static bool
 replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
-	EqScan scan;
-	ScanKeyData key;
-	TM_FailureData failure;
-	bool found;
+	bool found = eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot,
+							 slot) &&
+				 !slot->tts_isnull[JOB_UNIQUE_KEY - 1];
 
-	eq_scan_begin(&scan, jobs->rel, eq_relation_oid(EQ_JOB_PKEY), snapshot, 1);
-	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(job_id));
-	eq_scan_start(&scan, &key, 1);
-	found = eq_scan_next(&scan, ForwardScanDirection) &&
-			table_tuple_lock(jobs->rel, &scan.slot->tts_tid, snapshot, slot,
-							 GetCurrentCommandId(false), LockTupleExclusive,
-							 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
-							 &failure) == TM_Ok;
-	eq_scan_end(&scan);
 	if (found)
 	{
 		Datum values[JOB_COLUMNS];
 		bool nulls[JOB_COLUMNS];
 
-		slot_getallattrs(slot);
 		memcpy(values, slot->tts_values, sizeof(values));
 		memcpy(nulls, slot->tts_isnull, sizeof(nulls));
 		if (nulls[JOB_LEASED_UNTIL - 1])
@@ -290,6 +253,7 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
+	return found;
 }
 
 static void
@@ -309,15 +273,16 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 {
 	EqTable jobs;
 	int64 job_id = 0;
+	int64 new_id = 0; /* drawn already */
 	TransactionId open = InvalidTransactionId;
 	uint32 hash = 0;
+	bool done = false;
 	bool has_key = job->unique_key && job->unique_mode != EQ_UNIQUE_THROTTLE;
 
 	check_accepts(queue);
 	if (job->unique_key && !has_key)
 	{
-		int64 new_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
-
+		new_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
 		job_id = take_window(queue, job, new_id);
 		if (job_id != new_id)
 			return job_id;
@@ -330,7 +295,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 			hash_combine(
 				queue->queue_id,
 				hash_any((const unsigned char *) job->tenant, strlen(job->tenant))));
-	for (;;)
+	while (!done)
 	{
 		int64 holder = 0;
 
@@ -341,19 +306,19 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 			holder = find_unique_key(&jobs, queue, job, &open);
 		}
 		if (holder == 0)
-			job_id = insert_job(&jobs, queue, job, job_id);
+			job_id = insert_job(&jobs, queue, job, new_id);
 		if (has_key)
 			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
-		if (holder != 0 && !TransactionIdIsValid(open))
+		if (holder == 0)
+			done = true;
+		else if (TransactionIdIsValid(open))
+			XactLockTableWait(open, NULL, NULL, XLTW_None);
+		else
 		{
 			job_id = holder;
-			if (job->unique_mode != EQ_UNIQUE_REJECT)
-				replace_job(&jobs, queue, job, holder);
+			done = job->unique_mode == EQ_UNIQUE_REJECT ||
+				   replace_job(&jobs, queue, job, holder);
 		}
-		if (holder == 0 || !TransactionIdIsValid(open))
-			break;
-
-		XactLockTableWait(open, NULL, NULL, XLTW_None);
 	}
 	eq_table_close(&jobs);
 	CommandCounterIncrement();

@@ -80,6 +80,8 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
 	TimestampTz refilled_at;
 	int allowed = wanted;
 
+	/* Turns are taken here, so that nobody's snapshot of the row is too old. */
+	(void) eq_lock_key_until_end(EQ_LOCK_LIMIT, queue->queue_id, true);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	run(&lock_bucket, queue->queue_id, 0, now, 0);
 	if (SPI_processed != 1)

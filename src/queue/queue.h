@@ -222,9 +222,13 @@ extern void eq_bind_to_session(const EqClaimedJob *jobs, int n_jobs);
 
 /* review.c: jobs that wait for others */
 extern void eq_review_group(int32 queue_id, Datum tenant, Datum group_key);
-extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
 extern bool eq_review_jobs(bool sweep);
 extern TimestampTz eq_next_timed_review(void);
+
+/* depend.c: jobs that depend on others */
+extern bool eq_add_dependencies(int64 job_id, const char *tenant,
+								ArrayType *depends_on);
+extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
 
 /* history.c */
 extern void eq_keep_completed(TupleTableSlot *job, TimestampTz now, int64 keep,

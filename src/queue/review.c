@@ -59,27 +59,6 @@ eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
 	eq_wake_reviews();
 }
 
-/* A job that others depend on is completed, or will never be. */
-void
-eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
-{
-	static EqStatement settle = {
-		.sql = "SELECT event_queue.settle_dependents($1, $2, $3)",
-		.n_arguments = 3,
-		.types = {INT8OID, JSONBOID, BOOLOID}};
-	Datum values[3] = {Int64GetDatum(job_id), JsonbPGetDatum(result),
-					   BoolGetDatum(failed)};
-	char nulls[4] = {' ', result ? ' ' : 'n', ' ', 0};
-	EqSpi spi;
-
-	PushActiveSnapshot(GetLatestSnapshot());
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&settle, values, nulls);
-	eq_spi_end(&spi);
-	PopActiveSnapshot();
-	eq_wake_reviews();
-}
-
 /*
  * Writes a job as one that may be claimed, or, if it has a group, waits there.
  * False if someone has the row locked: the scheduler waits for no one, and looks

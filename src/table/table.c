@@ -56,6 +56,7 @@ static const char *const relation_names[EQ_RELATIONS] = {
 	[EQ_JOB_UNIQUE] = "job_unique_key",
 	[EQ_JOB_ID_SEQ] = "job_job_id_seq",
 	[EQ_DEAD_LETTER] = "dead_letter",
+	[EQ_DEAD_LETTER_PKEY] = "dead_letter_pkey",
 	[EQ_JOB_REVIEW] = "job_review",
 	[EQ_JOB_REVIEW_SEQ] = "job_review_review_id_seq",
 	[EQ_JOB_HISTORY] = "job_history",
@@ -410,6 +411,34 @@ eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old, Snapshot snapshot
 							  false) == TM_Ok;
 }
 
+/*
+ * Locks the newest version of the row that has this primary key, waiting for whoever
+ * is changing it; false if there is none, or none any more.  All columns are there.
+ */
+bool
+eq_lock_row(EqTable *table, Oid pkey, int64 key, Snapshot snapshot,
+			TupleTableSlot *slot)
+{
+	EqScan scan;
+	ScanKeyData scan_key;
+	TM_FailureData failure;
+	bool found;
+
+	eq_scan_begin(&scan, table->rel, pkey, snapshot, 1);
+	eq_scan_key(&scan, &scan_key, 1, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(key));
+	eq_scan_start(&scan, &scan_key, 1);
+	found = eq_scan_next(&scan, ForwardScanDirection) &&
+			table_tuple_lock(table->rel, &scan.slot->tts_tid, snapshot, slot,
+							 GetCurrentCommandId(false), LockTupleExclusive,
+							 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							 &failure) == TM_Ok;
+	eq_scan_end(&scan);
+	if (found)
+		slot_getallattrs(slot);
+	return found;
+}
+
 /* The row that the index entries for this place mean; false if there is none. */
 bool
 eq_table_fetch(EqTable *table, ItemPointer root, Snapshot snapshot,
@@ -589,7 +618,8 @@ eq_scan_end(EqScan *scan)
 static void
 make_lock_tag(LOCKTAG *tag, EqKeySpace space, uint32 hash)
 {
-	Oid rel = eq_relation_oid(space == EQ_LOCK_UNIQUE_KEY ? EQ_JOB : EQ_EVENT_STORE);
+	bool of_jobs = space == EQ_LOCK_UNIQUE_KEY || space == EQ_LOCK_LIMIT;
+	Oid rel = eq_relation_oid(of_jobs ? EQ_JOB : EQ_EVENT_STORE);
 
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, rel, hash, space);
 }

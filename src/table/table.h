@@ -190,6 +190,7 @@ typedef enum EqRelation
 	EQ_JOB_UNIQUE,
 	EQ_JOB_ID_SEQ,
 	EQ_DEAD_LETTER,
+	EQ_DEAD_LETTER_PKEY,
 	EQ_JOB_REVIEW,
 	EQ_JOB_REVIEW_SEQ,
 	EQ_JOB_HISTORY,
@@ -249,6 +250,8 @@ extern bool eq_table_update_unchanged(EqTable *table, TupleTableSlot *old,
 									  const bool *nulls);
 extern bool eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old,
 									  Snapshot snapshot);
+extern bool eq_lock_row(EqTable *table, Oid pkey, int64 key, Snapshot snapshot,
+						TupleTableSlot *slot);
 extern bool eq_table_fetch(EqTable *table, ItemPointer root, Snapshot snapshot,
 						   TupleTableSlot *slot);
 
@@ -296,7 +299,8 @@ typedef enum EqKeySpace
 	EQ_LOCK_EVENT_ID,
 	EQ_LOCK_POSITIONS,
 	EQ_LOCK_UNIQUE_KEY,
-	EQ_LOCK_BUCKET
+	EQ_LOCK_BUCKET,
+	EQ_LOCK_LIMIT
 } EqKeySpace;
 
 extern void eq_lock_key(EqKeySpace space, uint32 hash);

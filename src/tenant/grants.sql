@@ -211,7 +211,6 @@ BEGIN
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION event_queue.skip_positions(bigint), event_queue.open_guard(boolean),
 		event_queue.store_reducer(text, text, int, text), event_queue.new_generation(),
 		event_queue.grant_reader(regrole), event_queue.grant_outcomes(regrole), event_queue.grant_consumer(regrole, text),
-		event_queue.add_dependencies(bigint, text, bigint[]), event_queue.settle_dependents(bigint, jsonb, boolean),
 		event_queue.grant_access(regrole, text), event_queue.grant_producer(regrole, text),
 		event_queue.grant_worker(regrole, text), event_queue.grant_observer(regrole, text),
 		event_queue.grant_admin(regrole), event_queue.revoke_access(regrole) FROM %s', role);

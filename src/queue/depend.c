@@ -1,0 +1,263 @@
+/*
+ * depend.c: jobs that depend on others: what enqueue notes, and what the end of a job
+ * means for those that wait for it.  (When they may run, the scheduler decides:
+ * review.c.)
+ *
+ * Whoever enqueues a dependent locks the row of the job it depends on until its own
+ * commit; whoever ends that job waits for it, and then sees has_dependents.  All
+ * statements here see what is committed now, at every isolation level.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "queue/queue.h"
+#include "table/table.h"
+#include "wake/wake.h"
+
+/* Where a job may be while it is not finished. */
+typedef struct Place
+{
+	EqRelation table;
+	EqRelation pkey;
+	int n_columns;
+	int tenant;
+	int name;
+	int has_dependents;
+} Place;
+
+#define MAX_COLUMNS 40
+
+StaticAssertDecl((int) JOB_COLUMNS <= MAX_COLUMNS &&
+					 (int) DEAD_COLUMNS <= MAX_COLUMNS,
+				 "MAX_COLUMNS is too small");
+
+static const Place places[] = {
+	{EQ_JOB, EQ_JOB_PKEY, JOB_COLUMNS, JOB_TENANT, JOB_NAME, JOB_HAS_DEPENDENTS},
+	{EQ_DEAD_LETTER, EQ_DEAD_LETTER_PKEY, DEAD_COLUMNS, DEAD_TENANT, DEAD_NAME,
+	 DEAD_HAS_DEPENDENTS}};
+
+/* Locks the job's row in one of the two, and notes that others depend on it. */
+static bool
+mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
+{
+	EqTable table;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot;
+	bool found;
+
+	eq_table_open(&table, eq_relation_oid(place->table), place->n_columns);
+	slot = table_slot_create(table.rel, NULL);
+	found = eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot,
+						slot) &&
+			strcmp(TextDatumGetCString(slot->tts_values[place->tenant - 1]),
+				   tenant) == 0;
+	if (found)
+	{
+		*name = TextDatumGetCString(slot->tts_values[place->name - 1]);
+		if (!DatumGetBool(slot->tts_values[place->has_dependents - 1]))
+		{
+			Datum values[MAX_COLUMNS];
+
+			memcpy(values, slot->tts_values, place->n_columns * sizeof(Datum));
+			values[place->has_dependents - 1] = BoolGetDatum(true);
+			eq_table_update(&table, slot, snapshot, values, slot->tts_isnull);
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	eq_table_close(&table);
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
+	return found;
+}
+
+/*
+ * Does the job still have to be finished?  It is looked for twice, since between the
+ * two looks it may have come back from the dead letters.
+ */
+static bool
+mark_dependency(int64 job_id, const char *tenant, char **name)
+{
+	for (int i = 0; i < 2 * lengthof(places); i++)
+	{
+		if (mark_in(&places[i % lengthof(places)], job_id, tenant, name))
+			return true;
+	}
+	return false;
+}
+
+/* EQ032 if there never was such a job. */
+static void
+check_was_there(int64 job_id, int64 dependent)
+{
+	static EqStatement last = {
+		.sql = "SELECT last_value FROM event_queue.job_job_id_seq"};
+	bool isnull;
+
+	eq_spi_run(&last, NULL, NULL);
+	if (job_id < 1 || job_id == dependent ||
+		job_id > DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 1, &isnull)))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_JOB),
+				 errmsg("job " INT64_FORMAT ", to be depended on, does not exist",
+						job_id)));
+}
+
+/* One row of job_dependency; true if the job has to wait for it. */
+static bool
+add_dependency(int64 job_id, const char *tenant, int64 depends_on)
+{
+	static EqStatement add_waiting = {
+		.sql =
+			"INSERT INTO event_queue.job_dependency (job_id, depends_on, tenant_id, name)"
+			" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+		.n_arguments = 4,
+		.types = {INT8OID, INT8OID, TEXTOID, TEXTOID}};
+	static EqStatement add_finished = {
+		.sql =
+			"INSERT INTO event_queue.job_dependency"
+			" (job_id, depends_on, tenant_id, name, completed_at, result)"
+			" SELECT $1, $2, $3, h.name, pg_catalog.clock_timestamp(), h.result"
+			" FROM (SELECT) one LEFT JOIN LATERAL (SELECT h.name, h.result FROM event_queue.job_history h"
+			" WHERE h.job_id = $2 AND h.tenant_id = $3 AND h.expires_at > pg_catalog.clock_timestamp()"
+			" ORDER BY h.completed_at DESC LIMIT 1) h ON true ON CONFLICT DO NOTHING",
+		.n_arguments = 3,
+		.types = {INT8OID, INT8OID, TEXTOID}};
+	char *name;
+	bool waits = mark_dependency(depends_on, tenant, &name);
+	Datum values[4] = {Int64GetDatum(job_id), Int64GetDatum(depends_on),
+					   CStringGetTextDatum(tenant)};
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (waits)
+	{
+		values[3] = CStringGetTextDatum(name);
+		eq_spi_run(&add_waiting, values, NULL);
+	}
+	else
+	{
+		/* Finished, and perhaps not kept. */
+		check_was_there(depends_on, job_id);
+		eq_spi_run(&add_finished, values, NULL);
+	}
+	eq_spi_end(&spi);
+	return waits;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64 x = DatumGetInt64(*(const Datum *) a);
+	int64 y = DatumGetInt64(*(const Datum *) b);
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * What enqueue does with depends_on; true if the job has to wait.  In the order of
+ * ids, so that two who depend on the same jobs don't deadlock.
+ */
+bool
+eq_add_dependencies(int64 job_id, const char *tenant, ArrayType *depends_on)
+{
+	Datum *ids;
+	bool *nulls;
+	int n;
+	int n_ids = 0;
+	bool waits = false;
+
+	deconstruct_array(depends_on, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &ids, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (!nulls[i])
+			ids[n_ids++] = ids[i];
+	}
+	qsort(ids, n_ids, sizeof(Datum), compare_ids);
+	for (int i = 0; i < n_ids; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (i > 0 && DatumGetInt64(ids[i]) == DatumGetInt64(ids[i - 1]))
+			continue;
+		waits |= add_dependency(job_id, tenant, DatumGetInt64(ids[i]));
+	}
+	return waits;
+}
+
+/* A job that others depend on is completed: the scheduler looks at them. */
+static void
+tell_dependents(int64 job_id, Jsonb *result)
+{
+	static EqStatement tell = {
+		.sql =
+			"WITH done AS (UPDATE event_queue.job_dependency"
+			" SET completed_at = pg_catalog.clock_timestamp(), result = $2"
+			" WHERE depends_on = $1 AND completed_at IS NULL RETURNING job_id)"
+			" INSERT INTO event_queue.job_review (job_id) SELECT job_id FROM done",
+		.n_arguments = 2,
+		.types = {INT8OID, JSONBOID}};
+	Datum values[2] = {Int64GetDatum(job_id), JsonbPGetDatum(result)};
+
+	eq_spi_run(&tell, values, result ? NULL : " n");
+	eq_wake_reviews();
+}
+
+/*
+ * It never will be: they are dead letters now.  Those that wait for them wait on: a
+ * dead letter may be retried.
+ */
+static void
+bury_dependents(int64 job_id)
+{
+	static EqStatement bury = {
+		.sql =
+			"WITH gone AS (DELETE FROM event_queue.job j USING event_queue.job_dependency d"
+			" WHERE d.depends_on = $1 AND d.completed_at IS NULL AND j.job_id = d.job_id"
+			" RETURNING j.*)"
+			" INSERT INTO event_queue.dead_letter (job_id, queue_id, tenant_id, name, priority, created_at,"
+			" died_at, reason, failures, stalled, max_attempts, retry, time_limit, group_key, unique_key,"
+			" has_dependents, payload, metadata, errors)"
+			" SELECT g.job_id, g.queue_id, g.tenant_id, g.name, g.priority, g.created_at,"
+			" pg_catalog.clock_timestamp(), 'dependency', g.failures, g.stalled, g.max_attempts, g.retry,"
+			" g.time_limit, g.group_key, g.unique_key, g.has_dependents, g.payload,"
+			" coalesce(g.metadata, '{}'), coalesce(g.errors, '[]') || pg_catalog.jsonb_build_object("
+			"'attempt', g.failures, 'at', pg_catalog.clock_timestamp(), 'worker', NULL, 'sqlstate', NULL,"
+			" 'message', pg_catalog.format('job %s, which it depends on, was cancelled, discarded or deleted', $1),"
+			" 'context', NULL) FROM gone g RETURNING queue_id",
+		.n_arguments = 1,
+		.types = {INT8OID}};
+	Datum value = Int64GetDatum(job_id);
+
+	eq_spi_run(&bury, &value, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+		int32 queue_id = DatumGetInt32(
+			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+
+		/* The tables' triggers have counted the rows already. */
+		eq_count(queue_id, EQ_COUNT_DEAD, 1);
+		eq_count_written(queue_id, 1, -1);
+	}
+}
+
+void
+eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
+{
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (failed)
+		bury_dependents(job_id);
+	else
+		tell_dependents(job_id, result);
+	eq_spi_end(&spi);
+}
