@@ -223,6 +223,15 @@ BEGIN
 	  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
 	  AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id);
 	DELETE FROM event_queue.job_throttle t WHERE t.until < clock_timestamp();
+	FOR q IN SELECT *, seen_at <= pg_snapshot_xmin(pg_current_snapshot()) AS is_over FROM event_queue.dropped_queue LOOP
+		DELETE FROM event_queue.job WHERE queue_id = q.queue_id;
+		DELETE FROM event_queue.dead_letter WHERE queue_id = q.queue_id;
+		IF q.seen_at IS NULL THEN
+			UPDATE event_queue.dropped_queue SET seen_at = pg_snapshot_xmax(pg_current_snapshot()) WHERE queue_id = q.queue_id;
+		ELSIF q.is_over THEN
+			DELETE FROM event_queue.dropped_queue WHERE queue_id = q.queue_id;
+		END IF;
+	END LOOP;
 	DELETE FROM event_queue.job_dependency d
 	WHERE NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = d.job_id)
 	  AND NOT EXISTS (SELECT FROM event_queue.dead_letter l WHERE l.job_id = d.job_id);

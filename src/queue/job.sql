@@ -251,7 +251,8 @@ COMMENT ON FUNCTION enqueue_jobs(jsonb, text, text) IS
  * Errors: EQ003 tenant, EQ009 limit not in 1 to 10000, EQ010 no such queue,
  * EQ012 lease not positive.
  * Isolation: works on the latest committed rows at every level; rows that
- * another session has locked are skipped, never waited for.
+ * another session has locked are skipped, never waited for.  Claims of a limited
+ * queue take turns.  At SERIALIZABLE two claims of one queue may fail with 40001.
  */
 CREATE FUNCTION claim(
 	queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,

@@ -433,11 +433,23 @@ $$;
 COMMENT ON FUNCTION retry_all(text, boolean) IS 'Makes the jobs of a queue that wait for their next attempt due now; returns how many.';
 
 /*
+ * Queues that were dropped, until no transaction can be left that knew them: what
+ * such a one still enqueues is removed by the scheduler (maintain_history).
+ */
+CREATE TABLE dropped_queue (
+	queue_id	int PRIMARY KEY,
+	seen_at		xid8
+);
+COMMENT ON TABLE dropped_queue IS
+'Internal. Queues whose jobs may still be committed by transactions that began before the queue was dropped; seen_at: all of those are older.';
+
+/*
  * drop_queue: removes a queue with its jobs, dead letters and history; jobs of
  * other queues that depend on them become dead letters.
  * Arguments: force also drops a queue that still has jobs or dead letters.
  * Errors: EQ010 no such queue, EQ013 it has jobs, dead letters, rules,
  * handlers or schedules.
+ * Isolation: jobs of enqueues that are open go within a minute after their commit.
  */
 CREATE FUNCTION drop_queue(name text, force boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -473,6 +485,7 @@ BEGIN
 	DELETE FROM event_queue.group_review_at WHERE queue_id = this_id;
 	DELETE FROM event_queue.job_review WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
+	INSERT INTO event_queue.dropped_queue (queue_id) VALUES (this_id);
 END
 $$;
 COMMENT ON FUNCTION drop_queue(text, boolean) IS
