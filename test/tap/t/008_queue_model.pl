@@ -1,6 +1,8 @@
 # Random work on queues from many sessions, with kills in between, against a model:
-# no committed job is lost, none is done twice, jobs of a group are leased one at a
-# time, max_concurrency is never exceeded, and no job waits for ever.
+# no committed job is lost, none is done twice, jobs of a group are done in their
+# order and leased no more than group_concurrency at a time, max_concurrency and
+# rates are never exceeded, unique keys are unique, no job comes before those that
+# it depends on, and none waits for ever.
 #
 # EQ_MODEL_JOBS: how many jobs a session and round enqueues (400; 3000 with EQ_LONG).
 use strict;
@@ -25,37 +27,66 @@ max_prepared_transactions = 20
 $node->start;
 $node->safe_psql('postgres', q(
 CREATE EXTENSION event_queue;
-SELECT event_queue.create_queue('free', lease => '2 s', stalled_interval => '500 ms', max_stalled => 1000, max_attempts => 1000),
-	event_queue.create_queue('grouped', lease => '2 s', stalled_interval => '500 ms', max_stalled => 1000, max_attempts => 1000),
-	event_queue.create_queue('limited', lease => '2 s', stalled_interval => '500 ms', max_stalled => 1000, max_attempts => 1000, max_concurrency => 3),
-	event_queue.create_queue('fair', lease => '2 s', stalled_interval => '500 ms', max_stalled => 1000, max_attempts => 1000, fair => true);
+CREATE FUNCTION make(name text, settings jsonb DEFAULT '{}') RETURNS void LANGUAGE sql AS $$
+	SELECT event_queue.create_queue(name, lease => '2 s', stalled_interval => '500 ms', max_stalled => 1000, max_attempts => 1000);
+	SELECT event_queue.alter_queue(name, settings);
+$$;
+SELECT make('free'), make('grouped'), make('ordered'), make('unique'), make('flow'),
+	make('limited', '{"max_concurrency": 3}'),
+	make('fair', '{"fair": true}'),
+	make('three', '{"group_concurrency": 3}'),
+	make('mortal', '{"max_attempts": 2, "backoff_delay": "10 ms"}'),
+	make('rated', '{"rate_limit": 20, "rate_interval": "500 ms"}'),
+	make('keyrated', '{"group_rate_limit": 5, "group_rate_interval": "500 ms", "group_concurrency": 4}');
 CREATE TABLE asked (job_id bigint PRIMARY KEY, queue text);
 CREATE TABLE done (n bigserial, job_id bigint PRIMARY KEY, queue text, group_key text);
+CREATE TABLE cancelled (job_id bigint PRIMARY KEY);
+CREATE TABLE depends (job_id bigint, depends_on bigint);
+CREATE INDEX ON depends (job_id);
+CREATE TABLE rated (queue text, group_key text, began timestamptz, ended timestamptz);	-- claims that were committed
 CREATE TABLE broken (what text);
-CREATE FUNCTION any_queue() RETURNS text LANGUAGE sql AS $$ SELECT ('{free,grouped,limited,fair}'::text[])[1 + floor(random() * 4)] $$;
+CREATE FUNCTION any_queue() RETURNS text LANGUAGE sql AS $$
+	SELECT ('{free,free,free,grouped,grouped,grouped,limited,limited,fair,fair,ordered,ordered,ordered,three,three,mortal,unique,flow,rated,keyrated}'::text[])[1 + floor(random() * 20)]
+$$;
+
+-- Groups of queue ordered belong to one producer: so the order of their ids is that of their commits.
+CREATE FUNCTION any_group(queue text, producer int) RETURNS text LANGUAGE sql AS $$
+	SELECT CASE queue WHEN 'grouped' THEN 'g' || floor(random() * 20) WHEN 'ordered' THEN format('p%s-%s', producer, floor(random() * 3))
+		WHEN 'three' THEN 'g' || floor(random() * 3) WHEN 'keyrated' THEN 'k' || floor(random() * 4) END
+$$;
 
 -- Enqueues in all ways: late commits, savepoints, rollbacks, many at once, delays.
-CREATE PROCEDURE produce(rounds int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE produce(producer int, rounds int) LANGUAGE plpgsql AS $$
 DECLARE
 	q text;
 	ids bigint[];
+	unwanted bigint;
 BEGIN
 	FOR i IN 1 .. rounds LOOP
 		q := any_queue();
-		IF random() < 0.1 THEN
+		IF q = 'flow' THEN
+			ids := ARRAY(SELECT event_queue.enqueue(q, 'child') FROM generate_series(1, 1 + floor(random() * 3)::int));
+			ids := ids || event_queue.enqueue(q, 'parent', depends_on => ids);
+			ids := ids || event_queue.enqueue(q, 'grandparent', depends_on => ids[cardinality(ids):]);
+			INSERT INTO depends SELECT ids[cardinality(ids) - 1], unnest(ids[:cardinality(ids) - 2]);
+			INSERT INTO depends VALUES (ids[cardinality(ids)], ids[cardinality(ids) - 1]);
+		ELSIF q = 'unique' THEN
+			ids := ARRAY[event_queue.enqueue(q, 'u', unique_key => 'u' || floor(random() * 20), delay => random() * interval '100 ms')];
+		ELSIF random() < 0.1 THEN
 			ids := event_queue.enqueue_many(q, 'm', ARRAY(SELECT '{}'::jsonb FROM generate_series(1, 5)),
-				group_keys => CASE q WHEN 'grouped' THEN ARRAY(SELECT 'g' || floor(random() * 20) FROM generate_series(1, 5)) END);
+				group_keys => ARRAY(SELECT any_group(q, producer) FROM generate_series(1, 5)));
 		ELSE
-			ids := ARRAY[event_queue.enqueue(q, 'j', priority => floor(random() * 10)::int, tenant_id => 't' || floor(random() * 5),
-				delay => CASE WHEN random() < 0.1 AND q <> 'grouped' THEN random() * interval '1 s' END,
-				group_key => CASE q WHEN 'grouped' THEN 'g' || floor(random() * 20) END)];
+			ids := ARRAY[event_queue.enqueue(q, 'j', priority => floor(random() * 10)::int,
+				tenant_id => CASE WHEN any_group(q, producer) IS NULL THEN 't' || floor(random() * 5) END,
+				delay => CASE WHEN random() < 0.1 AND any_group(q, producer) IS NULL THEN random() * interval '1 s' END,
+				group_key => any_group(q, producer))];
 		END IF;
 		BEGIN
 			PERFORM event_queue.enqueue(q, 'rolled back');
 			RAISE EXCEPTION USING ERRCODE = 'ZZ001';
 		EXCEPTION WHEN SQLSTATE 'ZZ001' THEN NULL;
 		END;
-		INSERT INTO asked SELECT unnest(ids), q;
+		INSERT INTO asked SELECT unnest(ids), q ON CONFLICT DO NOTHING;	-- a unique key's job may be there
 		IF random() < 0.1 THEN
 			PERFORM pg_sleep(0.05);		-- so that it commits below the ready mark
 		END IF;
@@ -63,6 +94,21 @@ BEGIN
 			ROLLBACK;
 		ELSE
 			COMMIT;
+			unwanted := CASE WHEN random() < 0.2 AND q IN ('free', 'fair', 'grouped') THEN ids[1] END;
+		END IF;
+		IF unwanted IS NOT NULL AND random() < 0.5 THEN
+			BEGIN
+				IF event_queue.cancel_job(unwanted) = 'cancelled' THEN
+					INSERT INTO cancelled VALUES (unwanted);
+				END IF;
+			EXCEPTION WHEN SQLSTATE 'EQ032' THEN NULL;	-- done
+			END;
+			unwanted := NULL;
+			IF random() < 0.1 THEN
+				ROLLBACK;
+			ELSE
+				COMMIT;
+			END IF;
 		END IF;
 	END LOOP;
 END $$;
@@ -72,6 +118,8 @@ DECLARE
 	q text;
 	c record;
 	kind float8;
+	began timestamptz;
+	ended timestamptz;
 BEGIN
 	LOOP
 		q := any_queue();
@@ -81,7 +129,16 @@ BEGIN
 		ROLLBACK;		-- a claim that is undone
 		CREATE TEMP TABLE IF NOT EXISTS mine (job_id bigint, token uuid, group_key text);
 		TRUNCATE mine;
+		began := clock_timestamp();
 		INSERT INTO mine SELECT job_id, lease_token, group_key FROM event_queue.claim(q, 1 + floor(random() * 4)::int);
+		ended := clock_timestamp();
+		COMMIT;
+		IF q IN ('rated', 'keyrated') THEN
+			INSERT INTO rated SELECT q, group_key, began, ended FROM mine;
+		ELSIF q = 'flow' THEN
+			INSERT INTO broken SELECT 'claimed before what it depends on' FROM mine JOIN depends d USING (job_id)
+			WHERE NOT EXISTS (SELECT FROM done WHERE done.job_id = d.depends_on);
+		END IF;
 		COMMIT;
 		IF random() < 0.2 THEN
 			PERFORM pg_sleep(random() * 0.01);
@@ -91,6 +148,8 @@ BEGIN
 			BEGIN
 				IF kind < 0.1 THEN
 					PERFORM event_queue.fail(c.job_id, c.token, 'no', retry_after => random() * interval '100 ms');
+				ELSIF kind < 0.5 AND q = 'mortal' THEN
+					PERFORM event_queue.fail(c.job_id, c.token, 'no');
 				ELSIF kind < 0.15 THEN
 					PERFORM event_queue.release(c.job_id, c.token);
 				ELSIF kind < 0.17 THEN
@@ -103,7 +162,12 @@ BEGIN
 					PERFORM event_queue.complete(c.job_id, c.token);
 					INSERT INTO done (job_id, queue, group_key) VALUES (c.job_id, q, c.group_key);
 				END IF;
-			EXCEPTION WHEN SQLSTATE 'EQ016' THEN NULL;	-- the lease ran out
+			EXCEPTION
+				WHEN SQLSTATE 'EQ016' THEN NULL;	-- the lease ran out
+				WHEN SQLSTATE 'EQ033' THEN
+					PERFORM event_queue.fail(c.job_id, c.token, 'cancelled', final => true);
+					PERFORM event_queue.discard_dead(c.job_id);
+					INSERT INTO cancelled VALUES (c.job_id);
 			END;
 		END LOOP;
 		COMMIT;
@@ -114,10 +178,14 @@ END $$;
 CREATE PROCEDURE watch() LANGUAGE plpgsql AS $$
 BEGIN
 	LOOP
-		INSERT INTO broken SELECT 'two of group ' || group_key FROM event_queue.job
-		WHERE leased_until > clock_timestamp() AND group_key IS NOT NULL GROUP BY group_key, tenant_id HAVING count(*) > 1;
+		INSERT INTO broken SELECT format('%s of group %s of queue %s', count(*), group_key, queue) FROM event_queue.jobs
+		WHERE leased_until > clock_timestamp() AND group_key IS NOT NULL GROUP BY queue, group_key, tenant_id
+		HAVING count(*) > CASE queue WHEN 'three' THEN 3 WHEN 'keyrated' THEN 4 ELSE 1 END;
+		INSERT INTO broken SELECT format('%s with unique key %s', count(*), unique_key) FROM event_queue.jobs
+		WHERE unique_key IS NOT NULL GROUP BY queue, tenant_id, unique_key HAVING count(*) > 1;
 		INSERT INTO broken SELECT 'limit exceeded: ' || count(*) FROM event_queue.jobs
 		WHERE queue = 'limited' AND leased_until > clock_timestamp() HAVING count(*) > 3;
+		PERFORM event_queue.retry_all_dead('mortal', "limit" => 10);
 		COMMIT;
 		PERFORM pg_sleep(0.02);
 	END LOOP;
@@ -136,7 +204,7 @@ for my $round (0 .. $kills)
 {
 	my (@files, @producers, @others);
 	my $file = sub { push @files, $node->basedir . "/session-$round-" . @files; return $files[-1]; };
-	push @producers, start_session("CALL produce($each)", $file->()) for 1 .. 4;
+	push @producers, start_session("CALL produce($_, $each)", $file->()) for 1 .. 4;
 	push @others, start_session($_, $file->()) for (('CALL consume()') x 8, 'CALL watch()');
 	if ($round < $kills)
 	{
@@ -148,7 +216,7 @@ for my $round (0 .. $kills)
 	{
 		$_->finish for @producers;
 		@producers = ();
-		ok($node->poll_query_until('postgres', 'SELECT NOT EXISTS (SELECT FROM event_queue.job)'), 'all queues run empty')
+		ok($node->poll_query_until('postgres', 'SELECT NOT EXISTS (SELECT FROM event_queue.job) AND NOT EXISTS (SELECT FROM event_queue.dead_letter)'), 'all queues run empty')
 		  or diag($node->safe_psql('postgres', 'SELECT queue, state, count(*) FROM event_queue.jobs GROUP BY 1, 2'));
 		$node->safe_psql('postgres', q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL %'));
 	}
@@ -162,9 +230,28 @@ for my $round (0 .. $kills)
 is($errors, '', 'no session met an error that it must not meet');
 my $asked = $node->safe_psql('postgres', 'SELECT count(*) FROM asked');
 cmp_ok($asked, '>', $each * 2, "$asked jobs were committed");
-is($node->safe_psql('postgres', 'SELECT count(*) FROM asked a WHERE NOT EXISTS (SELECT FROM done d WHERE d.job_id = a.job_id)'), '0', 'each is done, once');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM asked a WHERE NOT EXISTS (SELECT FROM done d WHERE d.job_id = a.job_id) AND NOT EXISTS (SELECT FROM cancelled c WHERE c.job_id = a.job_id)'),
+	'0', 'each is done, once, or cancelled');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM done d WHERE NOT EXISTS (SELECT FROM asked a WHERE d.job_id = a.job_id)'), '0', 'and nothing else');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM event_queue.dead_letter'), '0', 'no dead letters');
-is($node->safe_psql('postgres', 'SELECT string_agg(DISTINCT what, $$, $$) FROM broken'), '', 'groups one at a time, limits held');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM done JOIN cancelled USING (job_id)'), '0', 'none is both');
+cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM cancelled'), '>', 0, 'some were cancelled');
+is($node->safe_psql('postgres', 'SELECT string_agg(DISTINCT what, $$, $$) FROM broken'), '', 'groups, limits, unique keys and dependencies held');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM (SELECT n, max(n) OVER (PARTITION BY group_key ORDER BY job_id) AS latest FROM done WHERE queue = 'ordered') d
+	WHERE n < latest)), '0', 'each group was done in its order');
+
+# A bucket may have been full when a claim began; no span from there on may have more
+# than it held and what flowed in until then.
+is($node->safe_psql('postgres', q(
+	WITH spans AS (
+		SELECT a.queue, b.ended - a.began AS span, row_number() OVER (PARTITION BY a.id ORDER BY b.ended) AS n
+		FROM (SELECT *, row_number() OVER () AS id FROM rated) a
+		JOIN rated b ON a.queue = b.queue AND (a.queue = 'rated' OR a.group_key = b.group_key) AND b.began >= a.began)
+	SELECT string_agg(format('%s: %s in %s', queue, n, span), ', ') FROM spans
+	WHERE n > CASE queue WHEN 'rated' THEN 20 + 40 * extract(epoch FROM span) ELSE 5 + 10 * extract(epoch FROM span) END + 0.001)), '', 'no rate was exceeded');
+for my $queue ('rated', 'keyrated')
+{
+	my $n = $node->safe_psql('postgres', "SELECT count(*) FROM rated WHERE queue = '$queue'");
+	cmp_ok($n, '>', 30, "in $n claims from queue $queue");
+}
 $node->stop;
 done_testing();
