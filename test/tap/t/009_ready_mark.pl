@@ -119,17 +119,21 @@ found_at_once('claim rolled back', "SELECT $below; COMMIT; BEGIN; SELECT count(*
 found_at_once('claim rolled back to a savepoint', "SELECT $below; COMMIT; BEGIN; SAVEPOINT s; SELECT count(*) FROM event_queue.claim('q', 10); ROLLBACK TO s", 'COMMIT');
 found_at_once('claim prepared, and rolled back', "SELECT $below; COMMIT; BEGIN; SELECT count(*) FROM event_queue.claim('q', 10); PREPARE TRANSACTION 'x'", q(ROLLBACK PREPARED 'x'));
 found_at_once('cancelling undone', "SELECT $below; COMMIT; BEGIN; SELECT event_queue.cancel_job(job_id) FROM event_queue.job WHERE name = 'below'", 'ROLLBACK');
+found_at_once('another priority', "SELECT $below; COMMIT; BEGIN; SELECT event_queue.change_priority(job_id, 0) FROM event_queue.job WHERE name = 'below'", 'COMMIT');
 found_at_once('locked by someone', "SELECT $below; COMMIT; BEGIN; SELECT FROM event_queue.job WHERE name = 'below' FOR UPDATE", 'COMMIT');
 found_at_once('not wanted by others', '', "SELECT $below; SELECT pg_sleep(0.03); SELECT count(*) FROM event_queue.claim('q', job_names => '{x}')");
 
 # Raising that races lowering: a claimer that is stopped after it took its snapshot,
-# by the lock of a key's rate, must not raise a mark over jobs that came meanwhile.
+# by someone who has the row of a key's rate, must not raise a mark over jobs that
+# came meanwhile.
+$node->safe_psql('postgres', "$unheeded; CALL write_job('k', q => 'rated', group_key => 'k', run_at => now())");
+$node->safe_psql('postgres', q(SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('rated')));
 sub race
 {
 	my ($what, $before, $meanwhile) = @_;
-	$node->safe_psql('postgres', "$unheeded; CALL write_job('k', q => 'rated', group_key => 'k', run_at => now()); CALL write_job('k', q => 'rated', group_key => 'k', run_at => now())");
+	$node->safe_psql('postgres', "$unheeded; CALL write_job('k', q => 'rated', group_key => 'k', run_at => now())");
 	$two->query_safe("BEGIN; $before") if $before;
-	$one->query_safe("BEGIN; SELECT count(*) FROM event_queue.claim('rated')");
+	$one->query_safe("BEGIN; SELECT next_at FROM event_queue.group_rate WHERE group_key = 'k' FOR UPDATE");
 	my $claimer = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', "SELECT name FROM event_queue.claim('rated', 5)" ], '>', \my $out, '2>', \my $err);
 	$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%claim(''rated'', 5)')) or die;
 	$two->query_safe($meanwhile);
