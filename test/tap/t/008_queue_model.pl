@@ -36,7 +36,7 @@ SELECT make('free'), make('grouped'), make('ordered'), make('unique'), make('flo
 	make('fair', '{"fair": true}'),
 	make('three', '{"group_concurrency": 3}'),
 	make('mortal', '{"max_attempts": 2, "backoff_delay": "10 ms"}'),
-	make('rated', '{"rate_limit": 20, "rate_interval": "500 ms"}'),
+	make('rated', '{"rate_limit": 10, "rate_interval": "500 ms"}'),
 	make('keyrated', '{"group_rate_limit": 5, "group_rate_interval": "500 ms"}');
 CREATE TABLE asked (job_id bigint PRIMARY KEY, queue text);
 CREATE TABLE done (n bigserial, job_id bigint PRIMARY KEY, queue text, group_key text);
@@ -245,7 +245,7 @@ is($node->safe_psql('postgres', q(SELECT count(*) FROM (SELECT n, max(n) OVER (P
 $node->safe_psql('postgres', q(
 CREATE VIEW spans AS
 	SELECT a.queue, b.ended - a.began AS span, row_number() OVER (PARTITION BY a.id ORDER BY b.ended) AS n,
-		CASE a.queue WHEN 'rated' THEN 20 ELSE 5 END * (1 + extract(epoch FROM b.ended - a.began) / 0.5) AS allowed
+		CASE a.queue WHEN 'rated' THEN 10 ELSE 5 END * (1 + extract(epoch FROM b.ended - a.began) / 0.5) AS allowed
 	FROM (SELECT *, row_number() OVER () AS id FROM rated) a
 	JOIN rated b ON a.queue = b.queue AND (a.queue = 'rated' OR a.group_key = b.group_key) AND b.began >= a.began));
 is($node->safe_psql('postgres', q(SELECT string_agg(format('%s: %s in %s', queue, n, span), ', ') FROM spans WHERE n > allowed + 0.001)), '', 'no rate was exceeded');
