@@ -76,6 +76,7 @@ check-one: ## one test: TEST=queue, or any part of a test file's name
 
 bench: ## benchmarks: one line "BENCH name event_queue=N yardstick=N ratio=R" each
 	@test/lib/install-deps.sh build
+	@test/lib/install-deps.sh bench || echo '# without them some lines are skipped'
 	@$(MAKE) -s --no-print-directory install
 	@test/lib/with-cluster.sh test/bench/run.sh
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# install-deps.sh build|test|format|coverage...: installs what is missing, by
+# install-deps.sh build|test|bench|format|coverage...: installs what is missing, by
 # apt package names.  Each need is tried first, so that a second run is quick
 # and touches no network.  Needs root or sudo; else it prints the exact line and
 # ends with status 1.  Called by the Makefile.
@@ -17,7 +17,9 @@ have_server() { [ "${PG_CONFIG:-$("$here/find-pg-config.sh")}" != pg_config ] ||
 pg_config_is_complete() { [ -f "$(pg_config --includedir-server 2>/dev/null)/postgres.h" ] && [ -x "$(pg_config --bindir 2>/dev/null)/postgres" ]; }
 pgxs_dir() { dirname "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --pgxs)"; }
 have_perl_modules() { [ -f "$(pgxs_dir)/../../src/test/perl/PostgreSQL/Test/Cluster.pm" ]; }
-have_pgtap() { [ -f "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --sharedir)/extension/pgtap.control" ]; }
+have_extension() { [ -f "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --sharedir)/extension/$1.control" ]; }
+is_debian_15() { ! have_server || [ "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --bindir)" = /usr/lib/postgresql/15/bin ]; }
+have_pgbouncer() { command -v pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 
 for what in "$@"; do
 	case $what in
@@ -32,8 +34,15 @@ for what in "$@"; do
 		need libipc-run-perl perl -MIPC::Run -e 1
 		need libtest-harness-perl command -v prove
 		need libtap-parser-sourcehandler-pgtap-perl command -v pg_prove
-		if ! have_server || ! have_pgtap; then
+		need pgbouncer have_pgbouncer
+		if ! have_server || ! have_extension pgtap; then
 			missing+=(postgresql-15-pgtap)
+		fi
+		;;
+	bench)						# the lines that need them are skipped without them
+		need libdbd-pg-perl perl -MDBD::Pg -e 1
+		if is_debian_15 && ! have_extension pgq; then
+			missing+=(postgresql-15-pgq3)
 		fi
 		;;
 	format) need clang-format command -v clang-format ;;
@@ -62,11 +71,18 @@ if ! command -v apt-get >/dev/null; then
 	exit 1
 fi
 
-# A fresh install of the server would make and start a system cluster, which
-# nothing here needs: switched off for the time of this install.
+# A fresh install of the server would make and start a system cluster, and one of
+# pgbouncer its service, which nothing here needs: switched off for the time of
+# this install.
 snippet=/etc/postgresql-common/createcluster.d/event_queue_no_main.conf
-restore() { "${sudo[@]}" rm -f "$snippet"; }
+policy=
+restore() { "${sudo[@]}" rm -f "$snippet" ${policy:+"$policy"}; }
 trap restore EXIT
+if [[ " ${missing[*]} " == *" pgbouncer "* ]] && [ ! -e /usr/sbin/policy-rc.d ]; then
+	policy=/usr/sbin/policy-rc.d
+	printf '%s\n' '#!/bin/sh' 'exit 101' | "${sudo[@]}" tee "$policy" >/dev/null
+	"${sudo[@]}" chmod 755 "$policy"
+fi
 "${sudo[@]}" mkdir -p "$(dirname "$snippet")"
 echo 'create_main_cluster = false' | "${sudo[@]}" tee "$snippet" >/dev/null
 
