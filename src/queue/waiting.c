@@ -15,6 +15,8 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "libpq/libpq.h"
+#include "libpq/libpq-be.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
@@ -46,10 +48,13 @@ PG_FUNCTION_INFO_V1(eq_await_job);
 /* While set, the slot's count of waiters includes this session. */
 static EqWakeSlot *counted_in = NULL;
 
+static void stop_waiting(int code, Datum arg);
+
 /* Opens a procedure that sleeps; when it has to end. */
 static TimestampTz
 begin_waiting(FunctionCallInfo fcinfo, int timeout_argno, const char *what)
 {
+	static bool registered = false;
 	CallContext *call = (CallContext *) fcinfo->context;
 	int64 timeout = PG_ARGISNULL(timeout_argno)
 						? 0
@@ -67,7 +72,43 @@ begin_waiting(FunctionCallInfo fcinfo, int timeout_argno, const char *what)
 				 errhint("CALL it by itself, not between BEGIN and COMMIT.")));
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	if (!registered)
+	{
+		before_shmem_exit(stop_waiting, (Datum) 0);
+		registered = true;
+	}
 	return GetCurrentTimestamp() + timeout;
+}
+
+/*
+ * Until the latch is set, or the client has gone: a session without one would
+ * take a job that nobody does, and keep a pooler's server connection.
+ */
+static void
+sleep_ms(long ms)
+{
+	WaitEvent events[FeBeWaitSetNEvents];
+	int n_events;
+
+	if (MyProcPort == NULL || !WaitEventSetCanReportClosed())
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ms, PG_WAIT_EXTENSION);
+		return;
+	}
+	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, WL_SOCKET_CLOSED, NULL);
+	n_events = WaitEventSetWait(FeBeWaitSet, ms, events, lengthof(events),
+								PG_WAIT_EXTENSION);
+	for (int i = 0; i < n_events; i++)
+	{
+		if (events[i].events & WL_POSTMASTER_DEATH)
+			proc_exit(1);
+		if (events[i].events & WL_SOCKET_CLOSED)
+		{
+			ClientConnectionLost = true;
+			InterruptPending = true;
+		}
+	}
 }
 
 /* Sleeps, outside all transactions' snapshots; false when the time is over. */
@@ -80,8 +121,7 @@ sleep_until(TimestampTz until, long at_most_ms)
 		return false;
 	SPI_commit(); /* gives the snapshot back */
 	InvalidateCatalogSnapshot();
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(left + 1, at_most_ms), PG_WAIT_EXTENSION);
+	sleep_ms(Min(left + 1, at_most_ms));
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	return true;
@@ -149,7 +189,6 @@ jobs_as_json(const EqClaim *claim)
 Datum
 eq_claim_wait(PG_FUNCTION_ARGS)
 {
-	static bool registered = false;
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext turn_context = AllocSetContextCreate(
 		context, "event_queue claim_wait", ALLOCSET_DEFAULT_SIZES);
@@ -164,11 +203,6 @@ eq_claim_wait(PG_FUNCTION_ARGS)
 	claim.lease = eq_lease_argument(fcinfo, 5);
 	claim.tenant = eq_claim_tenant(fcinfo, 6);
 	until = begin_waiting(fcinfo, 2, "jobs");
-	if (!registered)
-	{
-		before_shmem_exit(stop_waiting, (Datum) 0);
-		registered = true;
-	}
 	PG_TRY();
 	{
 		for (;;)
