@@ -269,7 +269,7 @@ COMMENT ON FUNCTION claim(text, int, text, interval, text[], text, boolean) IS
  * function can't give back the snapshot of the statement that calls it: CALL it
  * by itself, outside a transaction block.  It keeps nothing in the session, so it
  * works through a transaction pooler, and takes one of the pooler's server
- * connections while it sleeps.
+ * connections while it sleeps.  A client that goes meanwhile takes no job along.
  * Arguments: timeout is how long at most; jobs: pass NULL; worker and lease as
  * in claim.
  * Result: a JSON array of the jobs, with the columns of claimed_job; committed.

@@ -108,3 +108,14 @@ fill() {
 	SELECT count(event_queue.enqueue_many('bench', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 1000)))) FROM generate_series(1, $1 / 1000);
 	VACUUM ANALYZE yardstick.job; VACUUM ANALYZE event_queue.job"
 }
+
+# An old snapshot, which keeps vacuum from its work.
+hold_snapshot() {
+	psql -XqAt -c "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM yardstick.event; SELECT pg_sleep(3600)" >/dev/null 2>&1 &
+	holder=$!
+	sleep 0.5
+}
+release_snapshot() {
+	sql -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3600)%' AND pid <> pg_backend_pid()" >/dev/null
+	wait "$holder" || true
+}
