@@ -30,6 +30,14 @@
 #define EQ_MY_LXID (MyProc->lxid)
 #endif
 
+/*
+ * The set of events of the session's client: as libpq/libpq.h declares it, which
+ * can't be included where GSSAPI's headers are not installed.
+ */
+extern PGDLLIMPORT struct WaitEventSet *FeBeWaitSet;
+#define EQ_CLIENT_SOCKET 0 /* FeBeWaitSetSocketPos */
+#define EQ_CLIENT_EVENTS 3 /* FeBeWaitSetNEvents */
+
 /* 16 says which indexes an update needs, 15 whether it needs any. */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes EqUpdateIndexes;

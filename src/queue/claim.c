@@ -94,7 +94,7 @@ walk_prepare(Walk *walk, const EqQueue *queue, bool raises)
 	memset(walk, 0, sizeof(Walk));
 	walk->queue = queue;
 	walk->slot = eq_wake_slot(queue->queue_id);
-	walk->raises = raises && walk->slot != NULL;
+	walk->raises = raises && walk->slot != NULL && !eq_marks_are_held();
 	if (walk->slot)
 	{
 		walk->generation = pg_atomic_read_u64(&walk->slot->mark_generation);
@@ -600,6 +600,7 @@ take_job(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
 	reservation = eq_reserve_row(&walk->root);
 	if (reservation == EQ_RESERVED_BY_OTHER || is_rate_busy(claim, walk->row))
 		return false;
+	eq_hold_marks();
 	if (reservation == EQ_NO_ROOM || stalled || claim->queue->group_rate_limit > 0)
 		return lease_locked(jobs, walk, claim, lease, stalled);
 	return !eq_row_is_busy(walk->row) && lease_reserved(jobs, walk, claim, lease);
@@ -897,15 +898,19 @@ eq_oldest_ready(const EqQueue *queue)
 
 /*
  * The sweep of mark.c: lowers each mark of a queue below which a job can be
- * claimed, to that job.
+ * claimed, to that job.  A claimer whose snapshot is older than the sweep's must not
+ * raise a mark afterwards.
  */
 void
 eq_sweep_marks(const EqQueue *queue)
 {
+	EqWakeSlot *slot = eq_wake_slot(queue->queue_id);
 	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
 	Walk walk;
 	bool stalled;
 
+	if (slot)
+		pg_atomic_fetch_add_u64(&slot->mark_generation, 1);
 	walk_begin(&walk, jobs, queue);
 	walk.from_start = true;
 	while (walk_next(&walk))

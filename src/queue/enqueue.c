@@ -244,6 +244,7 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 			values[JOB_PRIORITY - 1] = Int16GetDatum(job->priority);
 			if (job->has_time || job->unique_mode == EQ_UNIQUE_DEBOUNCE)
 				values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
+			eq_hold_marks();
 			eq_table_update(jobs, slot, snapshot, values, nulls);
 			eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
 						  job->priority, DatumGetTimestampTz(values[JOB_RUN_AT - 1]),

@@ -13,8 +13,10 @@
  *     that it could not leave behind: nothing, or jobs that committed leases
  *     hold.  Jobs that it claimed itself, that another session had locked, or
  *     that it did not want, stop the raise: if that claim is rolled back, they
- *     are above the mark.  It raises only if the generation is still g (checked
- *     with the mark's lock held), and never above S's time - 10 ms.
+ *     are above the mark.  A transaction that has claimed, moved or removed jobs
+ *     before raises no more: it does not see what is there again if it is rolled
+ *     back.  It raises only if the generation is still g (checked with the mark's
+ *     lock held), and never above S's time - 10 ms.
  * (2) A transaction that makes a job claimable (enqueue, fail, release, review)
  *     notes its place.  After its commit is visible it first raises the
  *     generation, then lowers the mark if that is above the place.  A claimer
@@ -27,8 +29,9 @@
  *     enqueues cost no more than a look at the mark.
  * (4) What none of this sees - leases that run out, plain SQL, prepared
  *     transactions, a clock that is set back - is found by the scheduler: each
- *     stalled_interval, and after plain SQL at once, it walks from the start up
- *     to each mark and lowers it to the first job that can be claimed (claim.c).
+ *     stalled_interval, and after plain SQL at once, it raises the generation,
+ *     walks from the start up to each mark and lowers it to the first job that can
+ *     be claimed (claim.c).
  */
 #include "postgres.h"
 
@@ -56,6 +59,9 @@ typedef struct Noted
 static Noted *noted = NULL;
 static int n_noted = 0;
 static int max_noted = 0;
+
+/* This transaction has taken jobs out of its own sight; see (1). */
+static bool held = false;
 
 static bool
 is_mark_of(EqMark *mark, int32 queue_id, int32 lane, int32 priority)
@@ -213,12 +219,26 @@ eq_note_ready(int32 queue_id, int32 lane, int32 priority, TimestampTz run_at,
 	noted[n_noted++].lowest = place;
 }
 
+/* This transaction leases, moves or removes a job that could be claimed. */
+void
+eq_hold_marks(void)
+{
+	held = true;
+}
+
+bool
+eq_marks_are_held(void)
+{
+	return held || eq_wrote_plain_sql();
+}
+
 /* (2) and (3); the commit is visible.  Can't throw. */
 void
 eq_marks_at_commit(void)
 {
 	TimestampTz now;
 
+	held = false;
 	if (n_noted == 0)
 		return;
 	now = GetCurrentTimestamp();
@@ -240,5 +260,6 @@ eq_marks_at_commit(void)
 void
 eq_forget_marks(void)
 {
+	held = false;
 	n_noted = 0;
 }

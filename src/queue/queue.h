@@ -176,6 +176,8 @@ extern void eq_note_ready(int32 queue_id, int32 lane, int32 priority,
 						  TimestampTz run_at, int64 job_id);
 extern void eq_marks_at_commit(void);
 extern void eq_forget_marks(void);
+extern void eq_hold_marks(void);
+extern bool eq_marks_are_held(void);
 
 /* Where (lane, priority) lies in the order in which a queue is walked. */
 static inline uint64

@@ -15,8 +15,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "libpq/libpq.h"
-#include "libpq/libpq-be.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
@@ -80,37 +78,6 @@ begin_waiting(FunctionCallInfo fcinfo, int timeout_argno, const char *what)
 	return GetCurrentTimestamp() + timeout;
 }
 
-/*
- * Until the latch is set, or the client has gone: a session without one would
- * take a job that nobody does, and keep a pooler's server connection.
- */
-static void
-sleep_ms(long ms)
-{
-	WaitEvent events[FeBeWaitSetNEvents];
-	int n_events;
-
-	if (MyProcPort == NULL || !WaitEventSetCanReportClosed())
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, PG_WAIT_EXTENSION);
-		return;
-	}
-	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, WL_SOCKET_CLOSED, NULL);
-	n_events = WaitEventSetWait(FeBeWaitSet, ms, events, lengthof(events),
-								PG_WAIT_EXTENSION);
-	for (int i = 0; i < n_events; i++)
-	{
-		if (events[i].events & WL_POSTMASTER_DEATH)
-			proc_exit(1);
-		if (events[i].events & WL_SOCKET_CLOSED)
-		{
-			ClientConnectionLost = true;
-			InterruptPending = true;
-		}
-	}
-}
-
 /* Sleeps, outside all transactions' snapshots; false when the time is over. */
 static bool
 sleep_until(TimestampTz until, long at_most_ms)
@@ -121,9 +88,7 @@ sleep_until(TimestampTz until, long at_most_ms)
 		return false;
 	SPI_commit(); /* gives the snapshot back */
 	InvalidateCatalogSnapshot();
-	sleep_ms(Min(left + 1, at_most_ms));
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	eq_sleep(Min(left + 1, at_most_ms));
 	return true;
 }
 

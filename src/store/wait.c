@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "queue/queue.h"
 #include "store/store.h"
+#include "wake/wake.h"
 #include "table/table.h"
 
 PG_FUNCTION_INFO_V1(eq_wait_for_events);
@@ -74,10 +75,7 @@ wait_above(int64 after, TimestampTz until)
 			left = Min(left, STANDBY_POLL_MS);
 
 		InvalidateCatalogSnapshot();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 left + 1, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		eq_sleep(left + 1);
 	}
 	pg_atomic_write_u32(&me->reader_waits, 0);
 	return watermark;

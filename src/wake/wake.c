@@ -176,6 +176,18 @@ eq_wake_queue_for(int32 queue_id, int64 n)
 		mark->everywhere = true;
 }
 
+/* Has this transaction written the table of jobs by plain SQL? */
+bool
+eq_wrote_plain_sql(void)
+{
+	for (int i = 0; i < n_marks; i++)
+	{
+		if (marks[i].everywhere)
+			return true;
+	}
+	return false;
+}
+
 /* After commit, have the scheduler read job_review. */
 void
 eq_wake_reviews(void)

@@ -13,6 +13,7 @@ extern void eq_wake_queue_for(int32 queue_id, int64 n);
 extern void eq_wake_reviews(void);
 extern void eq_wake_cancels(void);
 extern EqWakeSlot *eq_wake_slot(int32 queue_id);
+extern bool eq_wrote_plain_sql(void);
 extern void eq_count(int32 queue_id, EqCounter counter, int64 n);
 extern void eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters);
 extern void eq_note_config_changed(void);
@@ -26,6 +27,9 @@ extern void eq_forget_subxact_wakes(SubTransactionId subid);
 extern void eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent);
 extern void eq_wake_rules(void);
 extern void eq_wake_waiters(EqWakeSlot *slot, int64 n);
+
+/* sleep.c: for sessions whose client waits */
+extern void eq_sleep(long ms);
 
 /* For workers. */
 extern void eq_wake_scheduler(EqDatabase *db);

@@ -37,7 +37,7 @@ SELECT make('free'), make('grouped'), make('ordered'), make('unique'), make('flo
 	make('three', '{"group_concurrency": 3}'),
 	make('mortal', '{"max_attempts": 2, "backoff_delay": "10 ms"}'),
 	make('rated', '{"rate_limit": 10, "rate_interval": "500 ms"}'),
-	make('keyrated', '{"group_rate_limit": 5, "group_rate_interval": "500 ms"}');
+	make('keyrated', '{"group_rate_limit": 5, "group_rate_interval": "500 ms", "group_concurrency": 4}');
 CREATE TABLE asked (job_id bigint PRIMARY KEY, queue text);
 CREATE TABLE done (n bigserial, job_id bigint PRIMARY KEY, queue text, group_key text);
 CREATE TABLE cancelled (job_id bigint PRIMARY KEY);

@@ -123,6 +123,18 @@ found_at_once('another priority', "SELECT $below; COMMIT; BEGIN; SELECT event_qu
 found_at_once('locked by someone', "SELECT $below; COMMIT; BEGIN; SELECT FROM event_queue.job WHERE name = 'below' FOR UPDATE", 'COMMIT');
 found_at_once('not wanted by others', '', "SELECT $below; SELECT pg_sleep(0.03); SELECT count(*) FROM event_queue.claim('q', job_names => '{x}')");
 
+# A claim does not see what its own transaction took before; if that is undone, it
+# must not lie below the mark.
+for (['two claims undone', q(SELECT count(*) FROM event_queue.claim('q'))],
+	['job done and undone', q(SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('q'))],
+	['cancelling undone after a claim', q(SELECT event_queue.cancel_job(job_id) FROM event_queue.job)],
+	['another priority undone after a claim', q(SELECT event_queue.change_priority(job_id, 0) FROM event_queue.job)],
+	['purging undone after a claim', q(SELECT event_queue.purge_queue('q'))],
+	['plain SQL undone after a claim', q(UPDATE event_queue.job SET run_at = now() + interval '1 hour')])
+{
+	found_at_once($_->[0], "SELECT $below; COMMIT; SELECT pg_sleep(0.03); BEGIN; $_->[1]; SELECT count(*) FROM event_queue.claim('q')", 'ROLLBACK');
+}
+
 # Raising that races lowering: a claimer that is stopped after it took its snapshot,
 # by someone who has the row of a key's rate, must not raise a mark over jobs that
 # came meanwhile.
@@ -430,11 +442,6 @@ $node->safe_psql('postgres', q(SELECT event_queue.alter_queue(name, '{"stalled_i
 found_in_time('written by replication', '', "SET session_replication_role = replica; CALL write_job('below'); SET session_replication_role = origin");
 found_in_time('prepared', "SELECT $below; PREPARE TRANSACTION 'x'", q(COMMIT PREPARED 'x'));
 found_in_time('lease that runs out', "SELECT $below; COMMIT; BEGIN; SELECT count(*) FROM event_queue.claim('q', lease => '200 ms'); COMMIT", '');
-# A claim does not see what its own transaction took before; if that is undone, it
-# may lie below the mark.
-found_in_time('two claims undone', "SELECT $below; COMMIT; SELECT pg_sleep(0.03); BEGIN; SELECT count(*) FROM event_queue.claim('q'); SELECT count(*) FROM event_queue.claim('q')", 'ROLLBACK');
-found_in_time('job done and undone', "SELECT $below; COMMIT; SELECT pg_sleep(0.03); BEGIN; SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('q'); SELECT count(*) FROM event_queue.claim('q')", 'ROLLBACK');
-found_in_time('cancelling undone after a claim', "SELECT $below; COMMIT; SELECT pg_sleep(0.03); BEGIN; SELECT event_queue.cancel_job(job_id) FROM event_queue.job; SELECT count(*) FROM event_queue.claim('q')", 'ROLLBACK');
 $one->quit;
 
 under_load(1);
