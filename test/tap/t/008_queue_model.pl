@@ -180,7 +180,7 @@ BEGIN
 	LOOP
 		INSERT INTO broken SELECT format('%s of group %s of queue %s', count(*), group_key, queue) FROM event_queue.jobs
 		WHERE leased_until > clock_timestamp() AND group_key IS NOT NULL GROUP BY queue, group_key, tenant_id
-		HAVING count(*) > CASE queue WHEN 'three' THEN 3 ELSE 1 END;
+		HAVING count(*) > CASE queue WHEN 'three' THEN 3 WHEN 'keyrated' THEN 4 ELSE 1 END;
 		INSERT INTO broken SELECT format('%s with unique key %s', count(*), unique_key) FROM event_queue.jobs
 		WHERE unique_key IS NOT NULL GROUP BY queue, tenant_id, unique_key HAVING count(*) > 1;
 		INSERT INTO broken SELECT 'limit exceeded: ' || count(*) FROM event_queue.jobs
