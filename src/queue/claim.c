@@ -508,6 +508,8 @@ postpone(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, TimestampTz unt
 	memcpy(values, slot->tts_values, sizeof(values));
 	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
 	values[JOB_RUN_AT - 1] = TimestampTzGetDatum(until);
+	if (DatumGetInt32(values[JOB_LANE - 1]) != 0)
+		values[JOB_LANE - 1] = Int32GetDatum(0); /* of a fair queue: not due */
 	eq_table_update(jobs, slot, snapshot, values, nulls);
 	eq_wake_queue(DatumGetInt32(values[JOB_QUEUE - 1]));
 }
@@ -854,7 +856,8 @@ eq_peek(const EqQueue *queue, TimestampTz *next_due)
 	walk_begin(&walk, jobs, queue);
 	while (!found && walk_next(&walk))
 		found = !is_leased(walk.row, walk.now, &stalled);
-	walk_lanes(&walk, 0, PG_INT32_MAX);
+	/* In a fair queue lane 0 has all that are not due. */
+	walk_lanes(&walk, 0, queue->fair ? 0 : PG_INT32_MAX);
 	*next_due = 0;
 	while (enter_segment(&walk))
 	{
@@ -869,6 +872,45 @@ eq_peek(const EqQueue *queue, TimestampTz *next_due)
 	walk_end(&walk);
 	table_close(jobs, AccessShareLock);
 	return found && !queue->paused;
+}
+
+/*
+ * For the scheduler: jobs of a fair queue that have come due leave lane 0 for their
+ * tenants' lanes, at most so many.  Returns how many did.
+ */
+int
+eq_move_due_jobs(const EqQueue *queue, int limit)
+{
+	EqTable jobs;
+	Walk walk;
+	int n = 0;
+	bool stalled;
+
+	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+	walk_begin(&walk, jobs.rel, queue);
+	walk_lanes(&walk, 0, 0);
+	while (n < limit && walk_next(&walk))
+	{
+		Datum values[JOB_COLUMNS];
+
+		if (is_leased(walk.row, walk.now, &stalled) || stalled ||
+			eq_reserve_row(&walk.root) != EQ_RESERVED || eq_row_is_busy(walk.row))
+			continue;
+		slot_getallattrs(walk.row);
+		memcpy(values, walk.row->tts_values, sizeof(values));
+		values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
+			queue, TextDatumGetCString(values[JOB_TENANT - 1]), walk.place.run_at));
+		if (!eq_table_update_unchanged(&jobs, walk.row, walk.snapshot, values,
+									   walk.row->tts_isnull))
+			continue;
+		eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
+					  walk.priority, walk.place.run_at, walk.place.job_id);
+		n++;
+	}
+	walk_end(&walk);
+	eq_table_close(&jobs);
+	CommandCounterIncrement();
+	return n;
 }
 
 /* When the first job came due that waits now; 0 if none does. */

@@ -96,12 +96,12 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 /* The columns of a new job. */
 static void
 fill_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
-		 TimestampTz now, int blocked, Datum *values, bool *nulls)
+		 int32 lane, TimestampTz now, int blocked, Datum *values, bool *nulls)
 {
 	memset(nulls, 0, JOB_COLUMNS * sizeof(bool));
 	values[JOB_ID - 1] = Int64GetDatum(job_id);
 	values[JOB_QUEUE - 1] = Int32GetDatum(queue->queue_id);
-	values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(queue, job->tenant));
+	values[JOB_LANE - 1] = Int32GetDatum(lane);
 	values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
 	values[JOB_CREATED_AT - 1] = TimestampTzGetDatum(now);
 	values[JOB_FAILURES - 1] = Int32GetDatum(0);
@@ -146,8 +146,8 @@ fill_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
 
 /* It is there: whoever waits for it is to be told. */
 static void
-job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int blocked,
-		  int64 n)
+job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 lane,
+		  int blocked, int64 n)
 {
 	eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, n);
 	if (blocked == JOB_BLOCKED_BY_GROUP)
@@ -155,8 +155,7 @@ job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int blocked,
 						CStringGetTextDatum(job->group_key));
 	if (blocked != JOB_NOT_BLOCKED)
 		return;
-	eq_note_ready(queue->queue_id, eq_job_lane(queue, job->tenant), job->priority,
-				  job->run_at, job_id);
+	eq_note_ready(queue->queue_id, lane, job->priority, job->run_at, job_id);
 	eq_wake_queue_for(queue->queue_id, n);
 	if (eq_notify_mode == EQ_NOTIFY_TRANSACTION)
 		eq_notify_in_transaction(queue->name);
@@ -167,6 +166,7 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 {
 	Datum values[JOB_COLUMNS];
 	bool nulls[JOB_COLUMNS];
+	int32 lane = eq_job_lane(queue, job->tenant, job->run_at);
 	int blocked = JOB_NOT_BLOCKED;
 
 	if (job_id == 0)
@@ -175,10 +175,10 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 		blocked = JOB_BLOCKED_BY_DEPENDENCY;
 	else if (job->group_key)
 		blocked = JOB_BLOCKED_BY_GROUP;
-	fill_row(jobs, queue, job, job_id, GetCurrentTimestamp(), blocked, values,
+	fill_row(jobs, queue, job, job_id, lane, GetCurrentTimestamp(), blocked, values,
 			 nulls);
 	eq_table_insert(jobs, values, nulls);
-	job_is_in(queue, job, job_id, blocked, 1);
+	job_is_in(queue, job, job_id, lane, blocked, 1);
 	return job_id;
 }
 
@@ -244,6 +244,8 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 			values[JOB_PRIORITY - 1] = Int16GetDatum(job->priority);
 			if (job->has_time || job->unique_mode == EQ_UNIQUE_DEBOUNCE)
 				values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
+			values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
+				queue, job->tenant, DatumGetTimestampTz(values[JOB_RUN_AT - 1])));
 			eq_hold_marks();
 			eq_table_update(jobs, slot, snapshot, values, nulls);
 			eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
@@ -508,6 +510,7 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 	int n;
 	int n_keys = 0;
 	int n_ready = 0;
+	int32 lane;
 	Datum *ids;
 	EqTable jobs;
 	EqBulk bulk;
@@ -551,6 +554,7 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	eq_bulk_begin(&bulk, &jobs);
+	lane = eq_job_lane(queue, job.tenant, job.run_at);
 	ids = palloc(n * sizeof(Datum));
 	for (int i = 0; i < n; i++)
 	{
@@ -564,10 +568,10 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 		blocked = job.group_key ? JOB_BLOCKED_BY_GROUP : JOB_NOT_BLOCKED;
 		ids[i] = Int64GetDatum(
 			nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false));
-		fill_row(&jobs, queue, &job, DatumGetInt64(ids[i]), now, blocked, values,
-				 nulls);
+		fill_row(&jobs, queue, &job, DatumGetInt64(ids[i]), lane, now, blocked,
+				 values, nulls);
 		if (job.group_key)
-			job_is_in(queue, &job, DatumGetInt64(ids[i]), blocked, 1);
+			job_is_in(queue, &job, DatumGetInt64(ids[i]), lane, blocked, 1);
 		else
 			n_ready++;
 		MemoryContextSwitchTo(old);
@@ -577,7 +581,7 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 	eq_table_close(&jobs);
 	CommandCounterIncrement();
 	if (n_ready > 0)
-		job_is_in(queue, &job, 0, JOB_NOT_BLOCKED, n_ready);
+		job_is_in(queue, &job, 0, lane, JOB_NOT_BLOCKED, n_ready);
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, INT8OID, sizeof(int64),
 										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

@@ -96,11 +96,17 @@ tenant_lane(const char *tenant)
 		   1;
 }
 
-/* Two tenants in two thousand million may share a lane, and then a turn. */
+/*
+ * In a fair queue each tenant has a lane for its jobs that are due, and lane 0 has all
+ * that are not yet: so that claims need not visit the lanes of tenants who wait.
+ * The scheduler moves them when they come due (move_lanes in queue.sql); until then
+ * they are claimed where they are.  Two tenants in two thousand million may share a
+ * lane, and then a turn.
+ */
 int32
-eq_job_lane(const EqQueue *queue, const char *tenant)
+eq_job_lane(const EqQueue *queue, const char *tenant, TimestampTz run_at)
 {
-	return queue->fair ? tenant_lane(tenant) : 0;
+	return queue->fair && run_at <= GetCurrentTimestamp() ? tenant_lane(tenant) : 0;
 }
 
 Datum

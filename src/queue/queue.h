@@ -74,7 +74,8 @@ extern const EqQueue *eq_get_queue(const char *name);
 extern const EqQueue *eq_get_queue_by_id(int32 queue_id);
 extern int64 eq_interval_us(const Interval *interval);
 extern Interval *eq_make_interval(int64 us);
-extern int32 eq_job_lane(const EqQueue *queue, const char *tenant);
+extern int32 eq_job_lane(const EqQueue *queue, const char *tenant,
+						 TimestampTz run_at);
 extern Jsonb *eq_empty_object(void);
 
 /* enqueue.c */
@@ -158,6 +159,7 @@ extern Datum eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job,
 								  TupleDesc desc);
 
 extern bool eq_peek(const EqQueue *queue, TimestampTz *next_due);
+extern int eq_move_due_jobs(const EqQueue *queue, int limit);
 extern TimestampTz eq_oldest_ready(const EqQueue *queue);
 extern void eq_sweep_marks(const EqQueue *queue);
 extern void eq_token_place(const pg_uuid_t *token, ItemPointer root);

@@ -163,7 +163,7 @@ DECLARE
 	at timestamptz := clock_timestamp();
 BEGIN
 	IF NEW.fair <> OLD.fair THEN
-		UPDATE event_queue.job j SET lane = event_queue.job_lane(NEW.fair, j.tenant_id)
+		UPDATE event_queue.job j SET lane = CASE WHEN j.run_at <= at THEN event_queue.job_lane(NEW.fair, j.tenant_id) ELSE 0 END
 		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = NEW.queue_id FOR UPDATE SKIP LOCKED);
 	END IF;
 	IF NEW.group_retry = 'pass' AND OLD.group_retry = 'block' THEN
@@ -192,27 +192,29 @@ COMMENT ON FUNCTION apply_queue_settings() IS 'Internal. Trigger: has changed se
 CREATE TRIGGER apply_queue_settings AFTER UPDATE ON queue
 	FOR EACH ROW EXECUTE FUNCTION apply_queue_settings();
 
-/* move_lanes: puts jobs into the lanes of their queues. Called by the scheduler at each sweep. */
+/*
+ * move_lanes: puts jobs into lane 0 that do not know yet that their queue is no longer
+ * fair.  Called by the scheduler at each sweep.  (Those that do not know that it has
+ * become fair, it finds by itself: lane 0 is that of jobs that are not yet due.)
+ */
 CREATE FUNCTION move_lanes() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off AS $$
 DECLARE
 	q record;
 BEGIN
-	FOR q IN SELECT x.queue_id, x.fair, CASE WHEN x.fair THEN 0 ELSE 1 END AS first,
-			CASE WHEN x.fair THEN 0 ELSE 2147483647 END AS last FROM event_queue.queue x LOOP
+	FOR q IN SELECT x.queue_id FROM event_queue.queue x WHERE NOT x.fair LOOP
 		-- One look-up in job_order; an UPDATE of no row would have the scheduler look everywhere.
 		CONTINUE WHEN (SELECT min(j.lane) FROM event_queue.job j
-			WHERE j.queue_id = q.queue_id AND j.blocked = 0 AND j.lane BETWEEN q.first AND q.last) IS NULL;
+			WHERE j.queue_id = q.queue_id AND j.blocked = 0 AND j.lane > 0) IS NULL;
 		-- By the setting of this statement's own snapshot: it may have changed since.
-		UPDATE event_queue.job j SET lane = event_queue.job_lane(wrong.fair, j.tenant_id)
-		FROM (SELECT x.job_id, s.fair FROM event_queue.queue s JOIN event_queue.job x USING (queue_id)
-			WHERE s.queue_id = q.queue_id AND s.fair = q.fair AND x.blocked = 0 AND x.lane BETWEEN q.first AND q.last
-			FOR UPDATE OF x SKIP LOCKED) wrong
-		WHERE j.job_id = wrong.job_id;
+		UPDATE event_queue.job j SET lane = 0
+		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.queue s JOIN event_queue.job x USING (queue_id)
+			WHERE s.queue_id = q.queue_id AND NOT s.fair AND x.blocked = 0 AND x.lane > 0
+			FOR UPDATE OF x SKIP LOCKED);
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION move_lanes() IS 'Internal. Moves jobs that are in a lane of before their queue became, or ceased to be, fair.';
+COMMENT ON FUNCTION move_lanes() IS 'Internal. Moves jobs that are in a lane of before their queue ceased to be fair.';
 
 /* job_lane: the lane of a tenant's jobs: 0, or in a fair queue one of the tenant's own. */
 CREATE FUNCTION job_lane(fair boolean, tenant_id text) RETURNS int

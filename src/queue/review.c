@@ -59,6 +59,18 @@ eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
 	eq_wake_reviews();
 }
 
+/* Of a job of a fair queue that came too late to know that it is one, or too early. */
+static void
+set_lane(Datum *values)
+{
+	const EqQueue *queue = eq_get_queue_by_id(DatumGetInt32(values[JOB_QUEUE - 1]));
+
+	if (queue && queue->fair)
+		values[JOB_LANE - 1] = Int32GetDatum(
+			eq_job_lane(queue, TextDatumGetCString(values[JOB_TENANT - 1]),
+						DatumGetTimestampTz(values[JOB_RUN_AT - 1])));
+}
+
 /*
  * Writes a job as one that may be claimed, or, if it has a group, waits there.
  * False if someone has the row locked: the scheduler waits for no one, and looks
@@ -88,6 +100,7 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 		/* It comes behind those that wait already, and so above the ready mark. */
 		if (DatumGetTimestampTz(values[JOB_RUN_AT - 1]) < now)
 			values[JOB_RUN_AT - 1] = TimestampTzGetDatum(now);
+		set_lane(values);
 		eq_table_update(jobs, locked, snapshot, values, nulls);
 		if (blocked == JOB_NOT_BLOCKED)
 		{

@@ -336,6 +336,16 @@ eq_complete_all(FunctionCallInfo fcinfo, int results_argno)
 	return n_ids;
 }
 
+/* The row that is to be written waits until then. */
+static void
+set_run_at(Leased *leased, Datum *values, TimestampTz run_at)
+{
+	values[JOB_RUN_AT - 1] = TimestampTzGetDatum(run_at);
+	if (leased->queue->fair)
+		values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
+			leased->queue, TextDatumGetCString(values[JOB_TENANT - 1]), run_at));
+}
+
 /* The row was written as one that waits. */
 static void
 note_waiting(Leased *leased, const Datum *values)
@@ -389,7 +399,7 @@ eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 		memcpy(nulls, isnull, sizeof(nulls));
 		values[JOB_FAILURES - 1] = Int32GetDatum(failures);
 		values[JOB_ERRORS - 1] = JsonbPGetDatum(errors);
-		values[JOB_RUN_AT - 1] = TimestampTzGetDatum(next);
+		set_run_at(&leased, values, next);
 		nulls[JOB_ERRORS - 1] = false;
 		clear_lease(nulls);
 		if (passes)
@@ -415,7 +425,7 @@ eq_release(int64 job_id, const pg_uuid_t *token, int64 delay)
 	memcpy(values, leased.slot->tts_values, sizeof(values));
 	memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
 	if (delay > 0)
-		values[JOB_RUN_AT - 1] = TimestampTzGetDatum(leased.now + delay);
+		set_run_at(&leased, values, leased.now + delay);
 	clear_lease(nulls);
 	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
 	eq_count(leased.queue->queue_id, EQ_COUNT_RELEASED, 1);

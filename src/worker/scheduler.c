@@ -39,6 +39,7 @@
 #define RETENTION_US (60 * USECS_PER_SEC)
 #define CYCLE_US	 2000				  /* cycles under load are so far apart */
 #define COUNT_US	 (10 * USECS_PER_SEC) /* rows are not counted more often */
+#define MOVE_BATCH	 1000				  /* of jobs that came due in a fair queue */
 #define RESTART_MS	 1000 /* before an executor that ended is started again */
 
 /* A queue or a channel, as the scheduler keeps it. */
@@ -123,6 +124,17 @@ read_config(void)
 	return true;
 }
 
+/* Of a fair queue, in the present transaction; comes back soon if there are more. */
+static void
+move_due_jobs(const EqQueue *queue, EqWakeSlot *slot)
+{
+	if (eq_move_due_jobs(queue, MOVE_BATCH) == MOVE_BATCH && slot)
+	{
+		pg_atomic_write_u32(&slot->pending, 1);
+		SetLatch(MyLatch);
+	}
+}
+
 /*
  * Looks at the queues that have their flag up or a job due, or at all of them,
  * sends NOTIFY for those with work, and wakes the executors.  A sweep also has a
@@ -174,6 +186,8 @@ look_at_queues(bool all, bool sweep)
 
 				if (sweep || plain_sql)
 					eq_sweep_marks(queue);
+				if (queue->fair)
+					move_due_jobs(queue, slot);
 				w->has_work = eq_peek(queue, &w->next_due);
 				/* Jobs that came due; for those that came, their commit did it. */
 				if (w->has_work && slot && (!pending || all))
