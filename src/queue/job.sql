@@ -402,7 +402,8 @@ COMMENT ON FUNCTION log_job(bigint, uuid, text, text) IS 'Writes a line about a 
 
 /*
  * cancel_job: a waiting job is removed; the worker of a leased one is told at
- * its next extend_lease or report_progress, by EQ033.  Jobs that depend on a
+ * its next extend_lease or report_progress, by EQ033; a handler inside the database
+ * is stopped, and the job is a dead letter then.  Jobs that depend on a
  * cancelled one become dead letters.
  * Result: cancelled (it is gone), requested (it is leased).
  * Errors: EQ032 no such job (finished, dead, or another tenant's).
