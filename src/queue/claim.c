@@ -974,14 +974,16 @@ eq_sweep_marks(const EqQueue *queue)
 	table_close(jobs, AccessShareLock);
 }
 
-/* A job as the composite type claimed_job. */
-Datum
-eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job, TupleDesc desc)
+#define CLAIMED_JOB_COLUMNS 16
+
+/* The columns of the composite type claimed_job. */
+static void
+fill_claimed_job(const EqQueue *queue, const EqClaimedJob *job, Datum *values,
+				 bool *nulls)
 {
-	Datum values[16];
-	bool nulls[16] = {false};
 	int i = 0;
 
+	memset(nulls, 0, CLAIMED_JOB_COLUMNS * sizeof(bool));
 	values[i++] = Int64GetDatum(job->job_id);
 	values[i++] = UUIDPGetDatum(&job->token);
 	values[i++] = CStringGetTextDatum(queue->name);
@@ -999,7 +1001,20 @@ eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job, TupleDesc de
 	nulls[i] = job->group_key == NULL;
 	values[i++] = job->group_key ? CStringGetTextDatum(job->group_key) : (Datum) 0;
 	nulls[i] = job->time_limit == 0;
-	values[i++] = IntervalPGetDatum(eq_make_interval(job->time_limit));
+	values[i++] = job->time_limit
+					  ? IntervalPGetDatum(eq_make_interval(job->time_limit))
+					  : (Datum) 0;
+	Assert(i == CLAIMED_JOB_COLUMNS);
+}
+
+/* A job as the composite type claimed_job. */
+Datum
+eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job, TupleDesc desc)
+{
+	Datum values[CLAIMED_JOB_COLUMNS];
+	bool nulls[CLAIMED_JOB_COLUMNS];
+
+	fill_claimed_job(queue, job, values, nulls);
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
@@ -1087,19 +1102,18 @@ claim_and_return(FunctionCallInfo fcinfo, EqClaim *claim)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo,
+						rsinfo && IsA(rsinfo, ReturnSetInfo) && rsinfo->expectedDesc
+							? MAT_SRF_USE_EXPECTED_DESC
+							: 0);
 	eq_claim(claim);
 	for (int i = 0; i < claim->n_jobs; i++)
 	{
-		Datum row = eq_claimed_job_datum(claim->queue, &claim->jobs[i],
-										 rsinfo->setDesc);
-		HeapTupleData tuple;
+		Datum values[CLAIMED_JOB_COLUMNS];
+		bool nulls[CLAIMED_JOB_COLUMNS];
 
-		tuple.t_data = DatumGetHeapTupleHeader(row);
-		tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
-		ItemPointerSetInvalid(&tuple.t_self);
-		tuple.t_tableOid = InvalidOid;
-		tuplestore_puttuple(rsinfo->setResult, &tuple);
+		fill_claimed_job(claim->queue, &claim->jobs[i], values, nulls);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
 }
