@@ -1065,8 +1065,16 @@ eq_worker_argument(FunctionCallInfo fcinfo, int argno)
 	char *worker;
 
 	if (PG_ARGISNULL(argno))
-		return psprintf("%s %d", application_name ? application_name : "",
-						MyProcPid);
+	{
+		const char *name = application_name ? application_name : "";
+		int length = strlen(name);
+
+		worker = palloc(length + 14);
+		memcpy(worker, name, length);
+		worker[length] = ' ';
+		pg_ltoa(MyProcPid, worker + length + 1);
+		return worker;
+	}
 	worker = text_to_cstring(PG_GETARG_TEXT_PP(argno));
 	eq_check_name("worker", worker, EQ_MAX_NAME);
 	return worker;
