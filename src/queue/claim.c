@@ -1,11 +1,8 @@
 /*
  * claim.c: leases jobs that are due.
  *
- * Walks the index job_order (queue, lane, priority, run_at, id) from the front,
- * so that order needs no sort.  A segment is one priority of one lane: its walk
- * begins at the segment's ready mark (mark.c) and ends at the first job that is
- * not due yet, so that neither finished nor future jobs are walked over.  In a
- * fair queue each tenant has a lane, and lanes take turns.
+ * Walks over the jobs that are due, in the order of claims (walk.c); in a fair queue
+ * each tenant has a lane, and lanes take turns.
  *
  * Each candidate is reserved (reserve.c): one that another claimer has in hand, or
  * that someone is changing, is skipped, never waited for.  The lease is written to
@@ -15,9 +12,6 @@
  *
  * Who claims a single job takes one that another claimer has found, if there is one
  * (ring.c), and walks if not.
- *
- * The snapshot is a fresh one at every isolation level: a claim wants the jobs
- * that are there now.
  *
  * A lease that ran out is met by the same walk: the job stalled, and is leased
  * again, or buried after max_stalled times.
@@ -40,7 +34,7 @@
 #include "utils/timestamp.h"
 
 #include "access/table.h"
-#include "queue/queue.h"
+#include "queue/walk.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
@@ -52,266 +46,6 @@ PG_FUNCTION_INFO_V1(eq_complete_and_claim);
 
 #define MAX_CLAIM	 10000
 #define TOKEN_RANDOM 10 /* bytes */
-
-/* The walk over a queue's jobs that are due. */
-typedef struct Walk
-{
-	const EqQueue *queue;
-	EqWakeSlot *slot;
-	uint64 generation; /* of the marks, from before the snapshot */
-	uint64 ring_generation;
-	TimestampTz now; /* likewise */
-	Snapshot snapshot;
-	bool raises;	 /* marks may be raised */
-	bool from_start; /* marks are not heeded */
-
-	EqScan scan;
-	bool is_open;			/* the scan is */
-	ScanKeyData members[2]; /* the scan's key points to them */
-	TupleTableSlot *row;	/* the present job */
-	ItemPointerData root;	/* where the index says that it is */
-
-	/* The segment. */
-	bool in_segment;
-	int32 lane;
-	int32 priority;
-	EqMark *mark;
-	EqPlace begin;	 /* the mark, as the walk began */
-	EqPlace place;	 /* of the present job */
-	bool kept;		 /* a job that the mark must not leave behind was met */
-	EqPlace kept_at; /* the first one */
-
-	/* Where the next segment is looked for, and in which lanes. */
-	int32 next_lane;
-	int32 next_priority;
-	int32 end_lane;
-} Walk;
-
-/* What comes before the look: the generations, the time, and then the snapshot. */
-static void
-walk_prepare(Walk *walk, const EqQueue *queue, bool raises)
-{
-	memset(walk, 0, sizeof(Walk));
-	walk->queue = queue;
-	walk->slot = eq_wake_slot(queue->queue_id);
-	walk->raises = raises && walk->slot != NULL && !eq_marks_are_held();
-	if (walk->slot)
-	{
-		walk->generation = pg_atomic_read_u64(&walk->slot->mark_generation);
-		walk->ring_generation = eq_ring_generation(walk->slot);
-	}
-	walk->now = GetCurrentTimestamp();
-	pg_memory_barrier();
-	walk->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	walk->end_lane = PG_INT32_MAX;
-}
-
-static void
-walk_open(Walk *walk, Relation jobs)
-{
-	eq_scan_begin(&walk->scan, jobs, eq_relation_oid(EQ_JOB_ORDER), walk->snapshot,
-				  4);
-	walk->scan.desc->xs_want_itup = true;
-	walk->row = walk->scan.slot;
-	walk->is_open = true;
-}
-
-static void
-walk_begin(Walk *walk, Relation jobs, const EqQueue *queue)
-{
-	walk_prepare(walk, queue, false);
-	walk_open(walk, jobs);
-}
-
-static Datum
-entry_column(Walk *walk, IndexTuple entry, int column)
-{
-	bool isnull;
-
-	return index_getattr(entry, column, walk->scan.desc->xs_itupdesc, &isnull);
-}
-
-/*
- * Finds the next segment that has entries; false if there is none.  At the front
- * of the index many entries may be dead, and each look there would read them; so
- * a segment that had jobs lately is taken for granted, and only the range before
- * it is looked at.
- */
-static bool
-find_segment(Walk *walk)
-{
-	ScanKeyData keys[4];
-	IndexTuple entry = NULL;
-	uint64 hint = walk->slot && !walk->from_start
-					  ? pg_atomic_read_u64(&walk->slot->last_segment)
-					  : 0;
-	bool hinted = (int32) (hint >> 8) == walk->next_lane &&
-				  (int32) (hint & 0xff) >= walk->next_priority;
-
-	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->queue->queue_id));
-	if (!hinted)
-	{
-		eq_scan_row_key(&walk->scan, &keys[1], walk->members, ORDER_LANE,
-						F_BTINT4CMP, Int32GetDatum(walk->next_lane), F_BTINT2CMP,
-						Int16GetDatum(walk->next_priority));
-		eq_scan_start(&walk->scan, keys, 2);
-		entry = eq_scan_next_entry(&walk->scan);
-		if (entry == NULL)
-			return false;
-	}
-	else if ((int32) (hint & 0xff) > walk->next_priority)
-	{
-		/* Not by a row comparison, which would not end the scan. */
-		eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber,
-					F_INT4EQ, Int32GetDatum(walk->next_lane));
-		eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY,
-					BTGreaterEqualStrategyNumber, F_INT2GE,
-					Int16GetDatum(walk->next_priority));
-		eq_scan_key(&walk->scan, &keys[3], ORDER_PRIORITY, BTLessStrategyNumber,
-					F_INT2LT, Int16GetDatum((int16) (hint & 0xff)));
-		eq_scan_start(&walk->scan, keys, 4);
-		entry = eq_scan_next_entry(&walk->scan);
-	}
-	if (entry)
-	{
-		walk->lane = DatumGetInt32(entry_column(walk, entry, ORDER_LANE));
-		walk->priority = DatumGetInt16(entry_column(walk, entry, ORDER_PRIORITY));
-	}
-	else
-	{
-		walk->lane = (int32) (hint >> 8);
-		walk->priority = (int32) (hint & 0xff);
-	}
-	return walk->lane <= walk->end_lane;
-}
-
-/* Begins the walk over (lane, priority), at walk->begin. */
-static void
-start_segment(Walk *walk)
-{
-	ScanKeyData keys[4];
-
-	walk->kept = false;
-	walk->in_segment = true;
-
-	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->queue->queue_id));
-	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->lane));
-	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
-				F_INT2EQ, Int16GetDatum(walk->priority));
-	if (walk->from_start)
-	{
-		eq_scan_start(&walk->scan, keys, 3);
-		return;
-	}
-	eq_scan_row_key(&walk->scan, &keys[3], walk->members, ORDER_RUN_AT,
-					F_TIMESTAMP_CMP, TimestampTzGetDatum(walk->begin.run_at),
-					F_BTINT8CMP, Int64GetDatum(walk->begin.job_id));
-	eq_scan_start(&walk->scan, keys, 4);
-}
-
-/* Begins the next segment; false if there is none. */
-static bool
-enter_segment(Walk *walk)
-{
-	if (!find_segment(walk))
-		return false;
-	walk->mark = eq_mark_read(walk->queue->queue_id, walk->lane, walk->priority,
-							  &walk->begin);
-	start_segment(walk);
-	return true;
-}
-
-/* All jobs before the kept one, or the present place, are left behind. */
-static void
-leave_segment(Walk *walk, EqPlace place)
-{
-	walk->in_segment = false;
-	if (walk->raises && walk->mark)
-		eq_mark_raise(walk->mark, walk->slot, walk->generation,
-					  walk->kept ? walk->kept_at : place, walk->now);
-}
-
-/* The present job must stay above the mark. */
-static void
-walk_keep(Walk *walk)
-{
-	if (!walk->kept)
-		walk->kept_at = walk->place;
-	walk->kept = true;
-}
-
-/* The next entry of the segment that is due, whatever has become of its row. */
-static bool
-next_due_entry(Walk *walk)
-{
-	IndexTuple entry = eq_scan_next_entry(&walk->scan);
-
-	if (entry == NULL)
-	{
-		walk->place.run_at = walk->now;
-		return false;
-	}
-	walk->place.run_at = DatumGetTimestampTz(
-		entry_column(walk, entry, ORDER_RUN_AT));
-	walk->place.job_id = DatumGetInt64(entry_column(walk, entry, ORDER_JOB_ID));
-	return walk->place.run_at <= walk->now;
-}
-
-/* The next job that is due; its row is in walk->row. */
-static bool
-walk_next(Walk *walk)
-{
-	for (;;)
-	{
-		if (!walk->in_segment && !enter_segment(walk))
-			return false;
-		while (next_due_entry(walk))
-		{
-			if (!eq_scan_fetch(&walk->scan))
-				continue;
-			walk->root = walk->scan.root;
-			return true;
-		}
-		walk->next_lane = walk->lane;
-		walk->next_priority = walk->priority + 1;
-		leave_segment(walk, walk->place);
-	}
-}
-
-/* Goes on at the front of this lane, as far as the other one. */
-static void
-walk_lanes(Walk *walk, int32 from, int32 to)
-{
-	if (walk->in_segment)
-		leave_segment(walk, walk->place);
-	walk->next_lane = from;
-	walk->next_priority = 0;
-	walk->end_lane = to;
-}
-
-static void
-walk_end(Walk *walk)
-{
-	if (walk->in_segment)
-		leave_segment(walk, walk->place);
-	if (walk->is_open)
-		eq_scan_end(&walk->scan);
-	UnregisterSnapshot(walk->snapshot);
-}
-
-/* Does another worker hold the job? */
-static bool
-is_leased(TupleTableSlot *slot, TimestampTz now, bool *stalled)
-{
-	bool isnull;
-	Datum until = slot_getattr(slot, JOB_LEASED_UNTIL, &isnull);
-
-	*stalled = !isnull && DatumGetTimestampTz(until) <= now;
-	return !isnull && !*stalled;
-}
 
 static bool
 is_wanted(const EqClaim *claim, TupleTableSlot *slot)
@@ -440,7 +174,7 @@ draw_random(uint8 *random)
 
 /* The columns that a lease writes. */
 static void
-fill_lease(TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
+fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 		   const Lease *lease, bool was_stalled, EqClaimedJob *job, Datum *values,
 		   bool *nulls)
 {
@@ -473,7 +207,7 @@ fill_lease(TupleTableSlot *slot, Walk *walk, const EqClaim *claim,
 
 /* It is ours. */
 static void
-count_lease(Walk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *job)
+count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *job)
 {
 	if (walk->slot && !claim->queue->fair)
 		pg_atomic_write_u64(&walk->slot->last_segment,
@@ -516,7 +250,7 @@ postpone(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, TimestampTz unt
 
 /* Leases a row that is reserved and not locked; false if it has changed. */
 static bool
-lease_reserved(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
+lease_reserved(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 {
 	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
 	Datum values[JOB_COLUMNS];
@@ -535,7 +269,7 @@ lease_reserved(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
  * whose key has a rate, one that could not be reserved.
  */
 static bool
-lease_locked(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease,
+lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 			 bool stalled)
 {
 	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
@@ -589,14 +323,14 @@ lease_locked(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease,
 
 /* Tries to lease the job that the walk is at; true if it did. */
 static bool
-take_job(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
+take_job(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 {
 	EqReservation reservation;
 	bool stalled;
 
-	if (is_leased(walk->row, walk->now, &stalled))
+	if (eq_is_leased(walk->row, walk->now, &stalled))
 		return false;
-	walk_keep(walk);
+	eq_walk_keep(walk);
 	if (!is_wanted(claim, walk->row))
 		return false;
 	reservation = eq_reserve_row(&walk->root);
@@ -610,7 +344,7 @@ take_job(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
 
 /* Is the row that a candidate of the ring led to what the ring was made of? */
 static bool
-is_of_segment(Walk *walk, uint64 segment)
+is_of_segment(EqWalk *walk, uint64 segment)
 {
 	TupleTableSlot *row = walk->row;
 
@@ -628,7 +362,7 @@ is_of_segment(Walk *walk, uint64 segment)
  * is none, says what to do instead, and from where to go on.
  */
 static EqRingAnswer
-take_from_ring(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease,
+take_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 			   uint64 *segment, EqPlace *end)
 {
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
@@ -651,14 +385,14 @@ take_from_ring(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease,
 
 /* Leaves the jobs that follow in this segment to other claimers. */
 static void
-fill_ring(Walk *walk, bool goes_on)
+fill_ring(EqWalk *walk, bool goes_on)
 {
 	ItemPointerData candidates[EQ_RING_SIZE];
 	int wanted = eq_ring_wanted(walk->slot, walk->now);
 	EqPlace end = {0};
 	int n = 0;
 
-	while (walk->in_segment && n < wanted && next_due_entry(walk))
+	while (walk->in_segment && n < wanted && eq_walk_next_entry(walk))
 	{
 		candidates[n++] = walk->scan.root;
 		end = walk->place;
@@ -670,7 +404,7 @@ fill_ring(Walk *walk, bool goes_on)
 
 /* Claims one job, by the ring if possible; else walks, and fills the ring. */
 static void
-take_single(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
+take_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 {
 	uint64 segment;
 	EqPlace end;
@@ -678,7 +412,7 @@ take_single(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
 
 	if (claim->n_jobs > 0)
 		return;
-	walk_open(walk, jobs->rel);
+	eq_walk_open(walk, jobs->rel);
 	if (answer == EQ_RING_GO_ON)
 	{
 		bool raises = walk->raises;
@@ -689,8 +423,8 @@ take_single(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
 		walk->priority = (int32) (segment & 0xff);
 		walk->begin.run_at = end.run_at;
 		walk->begin.job_id = end.job_id + 1;
-		start_segment(walk);
-		while (claim->n_jobs == 0 && next_due_entry(walk))
+		eq_walk_start_segment(walk);
+		while (claim->n_jobs == 0 && eq_walk_next_entry(walk))
 		{
 			walk->root = walk->scan.root;
 			if (eq_scan_fetch(&walk->scan))
@@ -704,7 +438,7 @@ take_single(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
 		walk->in_segment = false;
 		walk->raises = raises;
 	}
-	while (claim->n_jobs == 0 && walk_next(walk))
+	while (claim->n_jobs == 0 && eq_walk_next(walk))
 		(void) take_job(jobs, walk, claim, lease);
 	if (answer != EQ_RING_EMPTY)
 		fill_ring(walk, false);
@@ -715,7 +449,8 @@ take_single(EqTable *jobs, Walk *walk, EqClaim *claim, const Lease *lease)
  * one job, or of a large claim a tenth.
  */
 static void
-take_fairly(EqTable *jobs, Walk *walk, EqClaim *claim, int limit, const Lease *lease)
+take_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
+			const Lease *lease)
 {
 	int32 start = 0;
 	int turn = Max(1, limit / 10);
@@ -733,9 +468,9 @@ take_fairly(EqTable *jobs, Walk *walk, EqClaim *claim, int limit, const Lease *l
 
 			if (half == 1 && start == 0)
 				break;
-			walk_lanes(walk, half == 0 ? start : 0,
-					   half == 0 ? PG_INT32_MAX : start - 1);
-			while (claim->n_jobs < limit && walk_next(walk))
+			eq_walk_lanes(walk, half == 0 ? start : 0,
+						  half == 0 ? PG_INT32_MAX : start - 1);
+			while (claim->n_jobs < limit && eq_walk_next(walk))
 			{
 				if (walk->lane != lane)
 					in_turn = 0;
@@ -749,7 +484,7 @@ take_fairly(EqTable *jobs, Walk *walk, EqClaim *claim, int limit, const Lease *l
 					continue;
 				if (lane == PG_INT32_MAX)
 					break;
-				walk_lanes(walk, lane + 1, walk->end_lane);
+				eq_walk_lanes(walk, lane + 1, walk->end_lane);
 			}
 		}
 	} while (taken > 0 && claim->n_jobs < limit);
@@ -770,7 +505,7 @@ void
 eq_claim(EqClaim *claim)
 {
 	EqTable jobs;
-	Walk walk;
+	EqWalk walk;
 	Lease lease;
 	int limit = claim->limit;
 
@@ -794,18 +529,18 @@ eq_claim(EqClaim *claim)
 	lease.length = claim->lease ? claim->lease : claim->queue->lease;
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
-	walk_prepare(&walk, claim->queue, true);
+	eq_walk_prepare(&walk, claim->queue, true);
 	if (limit == 1 && walk.slot && can_use_ring(claim))
 		take_single(&jobs, &walk, claim, &lease);
 	else
 	{
-		walk_open(&walk, jobs.rel);
+		eq_walk_open(&walk, jobs.rel);
 		if (claim->queue->fair)
 			take_fairly(&jobs, &walk, claim, limit, &lease);
-		while (!claim->queue->fair && claim->n_jobs < limit && walk_next(&walk))
+		while (!claim->queue->fair && claim->n_jobs < limit && eq_walk_next(&walk))
 			(void) take_job(&jobs, &walk, claim, &lease);
 	}
-	walk_end(&walk);
+	eq_walk_end(&walk);
 	eq_table_close(&jobs);
 	CommandCounterIncrement();
 
@@ -817,161 +552,6 @@ eq_claim(EqClaim *claim)
 			eq_bind_to_session(claim->jobs, claim->n_jobs);
 	}
 	eq_weak_writes_end();
-}
-
-/* When the first job of a segment comes due that is not due yet. */
-static TimestampTz
-first_due_after(Walk *walk)
-{
-	ScanKeyData keys[4];
-	bool isnull;
-
-	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->queue->queue_id));
-	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->lane));
-	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
-				F_INT2EQ, Int16GetDatum(walk->priority));
-	eq_scan_key(&walk->scan, &keys[3], ORDER_RUN_AT, BTGreaterStrategyNumber,
-				F_TIMESTAMPTZ_GT, TimestampTzGetDatum(walk->now));
-	eq_scan_start(&walk->scan, keys, 4);
-	if (!eq_scan_next(&walk->scan, ForwardScanDirection))
-		return 0;
-	return DatumGetTimestampTz(slot_getattr(walk->scan.slot, JOB_RUN_AT, &isnull));
-}
-
-/*
- * For the scheduler: is there a job that may be claimed, and when does the next
- * one come due?  Stops at the first one that may be claimed, so a long queue
- * costs no more than a short one.
- */
-bool
-eq_peek(const EqQueue *queue, TimestampTz *next_due)
-{
-	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
-	Walk walk;
-	bool found = false;
-	bool stalled;
-
-	walk_begin(&walk, jobs, queue);
-	while (!found && walk_next(&walk))
-		found = !is_leased(walk.row, walk.now, &stalled);
-	/* In a fair queue lane 0 has all that are not due. */
-	walk_lanes(&walk, 0, queue->fair ? 0 : PG_INT32_MAX);
-	*next_due = 0;
-	while (enter_segment(&walk))
-	{
-		TimestampTz due = first_due_after(&walk);
-
-		if (due != 0 && (*next_due == 0 || due < *next_due))
-			*next_due = due;
-		walk.in_segment = false;
-		walk.next_lane = walk.lane;
-		walk.next_priority = walk.priority + 1;
-	}
-	walk_end(&walk);
-	table_close(jobs, AccessShareLock);
-	return found && !queue->paused;
-}
-
-/*
- * For the scheduler: jobs of a fair queue that have come due leave lane 0 for their
- * tenants' lanes, at most so many.  Returns how many did.
- */
-int
-eq_move_due_jobs(const EqQueue *queue, int limit)
-{
-	EqTable jobs;
-	Walk walk;
-	int n = 0;
-	bool stalled;
-
-	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
-	walk_begin(&walk, jobs.rel, queue);
-	walk_lanes(&walk, 0, 0);
-	while (n < limit && walk_next(&walk))
-	{
-		Datum values[JOB_COLUMNS];
-
-		if (is_leased(walk.row, walk.now, &stalled) || stalled ||
-			eq_reserve_row(&walk.root) != EQ_RESERVED || eq_row_is_busy(walk.row))
-			continue;
-		slot_getallattrs(walk.row);
-		memcpy(values, walk.row->tts_values, sizeof(values));
-		values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
-			queue, TextDatumGetCString(values[JOB_TENANT - 1]), walk.place.run_at));
-		if (!eq_table_update_unchanged(&jobs, walk.row, walk.snapshot, values,
-									   walk.row->tts_isnull))
-			continue;
-		eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
-					  walk.priority, walk.place.run_at, walk.place.job_id);
-		n++;
-	}
-	walk_end(&walk);
-	eq_table_close(&jobs);
-	CommandCounterIncrement();
-	return n;
-}
-
-/* When the first job came due that waits now; 0 if none does. */
-TimestampTz
-eq_oldest_ready(const EqQueue *queue)
-{
-	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
-	Walk walk;
-	TimestampTz oldest = 0;
-	bool stalled;
-
-	walk_begin(&walk, jobs, queue);
-	while (walk_next(&walk))
-	{
-		if (is_leased(walk.row, walk.now, &stalled))
-			continue;
-		if (oldest == 0 || walk.place.run_at < oldest)
-			oldest = walk.place.run_at;
-		walk.next_lane = walk.lane;
-		walk.next_priority = walk.priority + 1;
-		walk.in_segment = false;
-	}
-	walk_end(&walk);
-	table_close(jobs, AccessShareLock);
-	return oldest;
-}
-
-/*
- * The sweep of mark.c: lowers each mark of a queue below which a job can be
- * claimed, to that job.  A claimer whose snapshot is older than the sweep's must not
- * raise a mark afterwards.
- */
-void
-eq_sweep_marks(const EqQueue *queue)
-{
-	EqWakeSlot *slot = eq_wake_slot(queue->queue_id);
-	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
-	Walk walk;
-	bool stalled;
-
-	if (slot)
-		pg_atomic_fetch_add_u64(&slot->mark_generation, 1);
-	walk_begin(&walk, jobs, queue);
-	walk.from_start = true;
-	while (walk_next(&walk))
-	{
-		bool below = walk.mark && (walk.place.run_at < walk.begin.run_at ||
-								   (walk.place.run_at == walk.begin.run_at &&
-									walk.place.job_id < walk.begin.job_id));
-
-		if (below && is_leased(walk.row, walk.now, &stalled))
-			continue;
-		if (below)
-			eq_mark_lower(walk.mark, walk.slot, walk.place);
-		/* What is above the mark, claims find themselves. */
-		walk.next_lane = walk.lane;
-		walk.next_priority = walk.priority + 1;
-		walk.in_segment = false;
-	}
-	walk_end(&walk);
-	table_close(jobs, AccessShareLock);
 }
 
 #define CLAIMED_JOB_COLUMNS 16

@@ -56,7 +56,7 @@ CREATE TABLE job (
 	errors			jsonb,
 	progress		jsonb,
 	CONSTRAINT job_pkey PRIMARY KEY (job_id)
-) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02,
+) WITH (fillfactor = 38, autovacuum_vacuum_scale_factor = 0.02,
 		autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE job IS 'Jobs that wait or are leased; finished ones leave it.';
 COMMENT ON COLUMN job.lane IS '0, or in a fair queue a number made of the tenant: lanes take turns.';

@@ -11,7 +11,7 @@ bench enqueue_vs_notify_32 32 enqueue insert_notify "$empty"
 # enqueue_bulk: rows a second of enqueue_many by 1,000, against COPY into a table
 # with the same columns, indexes and fillfactor.  Wanted: 0.9.
 if wanted enqueue_bulk; then
-	sql -c "CREATE TABLE yardstick.bulk (LIKE event_queue.job INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING STORAGE) WITH (fillfactor = 40)" \
+	sql -c "CREATE TABLE yardstick.bulk (LIKE event_queue.job INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING STORAGE) WITH (fillfactor = 38)" \
 		-c "CREATE SEQUENCE yardstick.bulk_id" -c "ALTER TABLE yardstick.bulk ALTER job_id SET DEFAULT nextval('yardstick.bulk_id'), ALTER run_at SET DEFAULT now(), ALTER created_at SET DEFAULT now()"
 	sql -c "SELECT array_agg('{\"a\": 1}'::jsonb) FROM generate_series(1, 1000)" >"$work/payloads"
 	{ echo "COPY yardstick.bulk (queue_id, priority, tenant_id, name, payload) FROM STDIN;"

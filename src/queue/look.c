@@ -1,0 +1,174 @@
+/*
+ * look.c: what is asked of a queue's waiting jobs without claiming any: by the
+ * scheduler, which wakes workers, lowers marks and moves jobs that came due; and by
+ * who shows the age of the oldest one.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "queue/walk.h"
+#include "wake/wake.h"
+
+/* When the first job of a segment comes due that is not due yet. */
+static TimestampTz
+first_due_after(EqWalk *walk)
+{
+	ScanKeyData keys[4];
+	bool isnull;
+
+	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->queue->queue_id));
+	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->lane));
+	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
+				F_INT2EQ, Int16GetDatum(walk->priority));
+	eq_scan_key(&walk->scan, &keys[3], ORDER_RUN_AT, BTGreaterStrategyNumber,
+				F_TIMESTAMPTZ_GT, TimestampTzGetDatum(walk->now));
+	eq_scan_start(&walk->scan, keys, 4);
+	if (!eq_scan_next(&walk->scan, ForwardScanDirection))
+		return 0;
+	return DatumGetTimestampTz(slot_getattr(walk->scan.slot, JOB_RUN_AT, &isnull));
+}
+
+/*
+ * For the scheduler: is there a job that may be claimed, and when does the next
+ * one come due?  Stops at the first one that may be claimed, so a long queue
+ * costs no more than a short one.
+ */
+bool
+eq_peek(const EqQueue *queue, TimestampTz *next_due)
+{
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	EqWalk walk;
+	bool found = false;
+	bool stalled;
+
+	eq_walk_begin(&walk, jobs, queue);
+	while (!found && eq_walk_next(&walk))
+		found = !eq_is_leased(walk.row, walk.now, &stalled);
+	/* In a fair queue lane 0 has all that are not due. */
+	eq_walk_lanes(&walk, 0, queue->fair ? 0 : PG_INT32_MAX);
+	*next_due = 0;
+	while (eq_walk_enter_segment(&walk))
+	{
+		TimestampTz due = first_due_after(&walk);
+
+		if (due != 0 && (*next_due == 0 || due < *next_due))
+			*next_due = due;
+		walk.in_segment = false;
+		walk.next_lane = walk.lane;
+		walk.next_priority = walk.priority + 1;
+	}
+	eq_walk_end(&walk);
+	table_close(jobs, AccessShareLock);
+	return found && !queue->paused;
+}
+
+/*
+ * For the scheduler: jobs of a fair queue that have come due leave lane 0 for their
+ * tenants' lanes, at most so many.  Returns how many did.
+ */
+int
+eq_move_due_jobs(const EqQueue *queue, int limit)
+{
+	EqTable jobs;
+	EqWalk walk;
+	int n = 0;
+	bool stalled;
+
+	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+	eq_walk_begin(&walk, jobs.rel, queue);
+	eq_walk_lanes(&walk, 0, 0);
+	while (n < limit && eq_walk_next(&walk))
+	{
+		Datum values[JOB_COLUMNS];
+
+		if (eq_is_leased(walk.row, walk.now, &stalled) || stalled ||
+			eq_reserve_row(&walk.root) != EQ_RESERVED || eq_row_is_busy(walk.row))
+			continue;
+		slot_getallattrs(walk.row);
+		memcpy(values, walk.row->tts_values, sizeof(values));
+		values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
+			queue, TextDatumGetCString(values[JOB_TENANT - 1]), walk.place.run_at));
+		if (!eq_table_update_unchanged(&jobs, walk.row, walk.snapshot, values,
+									   walk.row->tts_isnull))
+			continue;
+		eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
+					  walk.priority, walk.place.run_at, walk.place.job_id);
+		n++;
+	}
+	eq_walk_end(&walk);
+	eq_table_close(&jobs);
+	CommandCounterIncrement();
+	return n;
+}
+
+/* When the first job came due that waits now; 0 if none does. */
+TimestampTz
+eq_oldest_ready(const EqQueue *queue)
+{
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	EqWalk walk;
+	TimestampTz oldest = 0;
+	bool stalled;
+
+	eq_walk_begin(&walk, jobs, queue);
+	while (eq_walk_next(&walk))
+	{
+		if (eq_is_leased(walk.row, walk.now, &stalled))
+			continue;
+		if (oldest == 0 || walk.place.run_at < oldest)
+			oldest = walk.place.run_at;
+		walk.next_lane = walk.lane;
+		walk.next_priority = walk.priority + 1;
+		walk.in_segment = false;
+	}
+	eq_walk_end(&walk);
+	table_close(jobs, AccessShareLock);
+	return oldest;
+}
+
+/*
+ * The sweep of mark.c: lowers each mark of a queue below which a job can be
+ * claimed, to that job.  A claimer whose snapshot is older than the sweep's must not
+ * raise a mark afterwards.
+ */
+void
+eq_sweep_marks(const EqQueue *queue)
+{
+	EqWakeSlot *slot = eq_wake_slot(queue->queue_id);
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	EqWalk walk;
+	bool stalled;
+
+	if (slot)
+		pg_atomic_fetch_add_u64(&slot->mark_generation, 1);
+	eq_walk_begin(&walk, jobs, queue);
+	walk.from_start = true;
+	while (eq_walk_next(&walk))
+	{
+		bool below = walk.mark && (walk.place.run_at < walk.begin.run_at ||
+								   (walk.place.run_at == walk.begin.run_at &&
+									walk.place.job_id < walk.begin.job_id));
+
+		if (below && eq_is_leased(walk.row, walk.now, &stalled))
+			continue;
+		if (below)
+			eq_mark_lower(walk.mark, walk.slot, walk.place);
+		/* What is above the mark, claims find themselves. */
+		walk.next_lane = walk.lane;
+		walk.next_priority = walk.priority + 1;
+		walk.in_segment = false;
+	}
+	eq_walk_end(&walk);
+	table_close(jobs, AccessShareLock);
+}
