@@ -5,8 +5,9 @@ CREATE FUNCTION take(q text, n int DEFAULT 100) RETURNS bigint LANGUAGE sql AS $
 	SELECT count(*) FROM event_queue.claim(q, n)
 $$;
 -- Sets the queue's clock ahead: tokens come with time.
+CREATE FUNCTION age_bucket(queue_id int, by interval) RETURNS void LANGUAGE c AS 'event_queue', 'eq_age_bucket';
 CREATE FUNCTION later(q text, by interval) RETURNS void LANGUAGE sql AS $$
-	UPDATE event_queue.queue_limit SET refilled_at = refilled_at - by WHERE queue_id = event_queue.queue_id_of(q)
+	SELECT age_bucket(event_queue.queue_id_of(q), by)
 $$;
 
 -- fair: jobs that wait move to the lanes of their tenants, and back.
@@ -96,7 +97,7 @@ SELECT event_queue.alter_queue('rate', '{"lease": "1 minute"}');
 SELECT take('rate') AS still_one;
 SELECT event_queue.alter_queue('rate', '{"rate_limit": null}');
 SELECT take('rate', 10) AS no_limit;
-SELECT count(*) AS limits FROM event_queue.queue_limit WHERE queue_id = event_queue.queue_id_of('rate');
+SELECT tokens, active FROM event_queue.queue_limits(event_queue.queue_id_of('rate'));
 SELECT event_queue.drop_queue('rate', force => true);
 
 -- max_concurrency: counts the jobs that are leased already.
@@ -135,4 +136,4 @@ SELECT take('keys', 1) AS none, event_queue.retry_all('keys', failed_only => fal
 SELECT take('keys', 1) AS no_limit;
 SELECT event_queue.drop_queue('keys', force => true);
 
-DROP FUNCTION take, later;
+DROP FUNCTION take, later, age_bucket;

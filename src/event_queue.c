@@ -44,6 +44,7 @@ int eq_rule_batch = 500;
 int eq_condition_timeout = 1000;
 int eq_max_databases = 16;
 int eq_max_queues = 1024;
+int eq_max_limited_leases = 65536;
 
 EqShared *eq_shared = NULL;
 
@@ -123,6 +124,11 @@ define_settings(void)
 		"Most queues and notify channels, of all databases, that have counters and wake-ups of their own.",
 		NULL, &eq_max_queues, 1024, 16, 1000000, PGC_POSTMASTER, 0, NULL, NULL,
 		NULL);
+	DefineCustomIntVariable(
+		"event_queue.max_limited_leases",
+		"Most jobs leased at a time in queues with max_concurrency, of all databases.",
+		NULL, &eq_max_limited_leases, 65536, 64, 10000000, PGC_POSTMASTER, 0, NULL,
+		NULL, NULL);
 	MarkGUCPrefixReserved("event_queue");
 }
 
@@ -146,8 +152,9 @@ request_shared_memory(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(shared_size());
+	RequestAddinShmemSpace(add_size(shared_size(), eq_leases_size()));
 	RequestNamedLWLockTranche("event_queue", 1);
+	RequestNamedLWLockTranche("event_queue_limits", EQ_LIMIT_LOCKS);
 }
 
 static void
@@ -166,6 +173,9 @@ init_shared_memory(void)
 
 		memset(eq_shared, 0, shared_size());
 		eq_shared->lock = &GetNamedLWLockTranche("event_queue")->lock;
+		eq_shared->limit_locks = GetNamedLWLockTranche("event_queue_limits");
+		pg_atomic_init_u32(&eq_shared->leases_taken, 0);
+		pg_atomic_init_u64(&eq_shared->leases_swept, 0);
 		pg_atomic_init_u32(&eq_shared->launcher, 0);
 		pg_atomic_init_u32(&eq_shared->probe, 0);
 		eq_shared->max_appenders = MaxBackends;
@@ -205,6 +215,7 @@ init_shared_memory(void)
 			pg_atomic_init_u64(&slot->last_segment, 0);
 			pg_atomic_init_u64(&slot->mark_generation, 0);
 			pg_atomic_init_u64(&slot->living, 0);
+			dlist_init(&slot->limits.leases);
 			SpinLockInit(&slot->ring.mutex);
 			pg_atomic_init_u64(&slot->ring.segment, 0);
 			pg_atomic_init_u64(&slot->ring.end_run_at, 0);
@@ -248,6 +259,7 @@ init_shared_memory(void)
 			pg_atomic_init_u64(&worker->cancelled_job, 0);
 		}
 	}
+	eq_init_leases();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -343,6 +355,8 @@ xact_callback(XactEvent event, void *arg)
 			eq_durability_after_xact();
 			eq_release_rows(false);
 			eq_marks_at_commit();
+			/* Before those are woken who want the places. */
+			eq_limits_at_commit();
 			/* Before the watermark may pass: who sees the events must know the rules. */
 			eq_wake_at_commit();
 			if (eq_release_positions())
@@ -353,6 +367,7 @@ xact_callback(XactEvent event, void *arg)
 			eq_durability_after_xact();
 			eq_release_rows(false);
 			eq_forget_marks();
+			eq_limits_at_prepare();
 			eq_wakes_at_prepare();
 			break;
 		case XACT_EVENT_ABORT:
@@ -363,6 +378,7 @@ xact_callback(XactEvent event, void *arg)
 			eq_durability_after_xact();
 			eq_release_rows(true);
 			eq_forget_marks();
+			eq_limits_at_abort();
 			eq_forget_wakes();
 			break;
 		default:
@@ -377,10 +393,14 @@ subxact_callback(SubXactEvent event, SubTransactionId me, SubTransactionId paren
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
 		eq_claims_undone();
+		eq_undo_subxact_limits(me);
 		eq_forget_subxact_wakes(me);
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		eq_keep_subxact_limits(me, parent);
 		eq_keep_subxact_wakes(me, parent);
+	}
 }
 
 /*

@@ -7,6 +7,7 @@
 #ifndef EQ_EVENT_QUEUE_H
 #define EQ_EVENT_QUEUE_H
 
+#include "lib/ilist.h"
 #include "port/atomics.h"
 #include "storage/itemptr.h"
 #include "storage/lwlock.h"
@@ -44,6 +45,7 @@ extern int eq_rule_batch;
 extern int eq_condition_timeout;
 extern int eq_max_databases;
 extern int eq_max_queues;
+extern int eq_max_limited_leases;
 
 /*
  * One database that has the extension.  Entries are taken and given back under
@@ -131,6 +133,37 @@ typedef struct EqSample
 	uint64 failed;
 } EqSample;
 
+/* Are a queue's leases in the table of leases? */
+typedef enum EqKnowledge
+{
+	EQ_LEASES_UNKNOWN,
+	EQ_LEASES_READING, /* a claimer is about it */
+	EQ_LEASES_KNOWN
+} EqKnowledge;
+
+/* rate_limit and max_concurrency of a queue, under its LWLock; see queue/limits.c. */
+typedef struct EqLimits
+{
+	int32 rate_limit; /* at which the bucket fills; 0: no bucket */
+	int64 rate_interval;
+	double tokens;
+	double flowed;		   /* into the bucket, with what it could not hold */
+	int64 refilled_at;
+	uint32 bucket;		   /* which one since the start */
+	int32 reserved_tokens; /* of claims under way */
+
+	EqKnowledge knowledge;
+	uint32 epoch;	   /* how often they became unknown */
+	int32 active;	   /* leases in the list */
+	int32 reserved;	   /* places of claims under way */
+	int64 next_expiry; /* none of the list runs out before */
+	uint32 settled;	   /* jobs, so far */
+	bool refused;	   /* someone, for what is reserved */
+	dlist_head leases;
+} EqLimits;
+
+#define EQ_LIMIT_LOCKS 16
+
 /*
  * One queue (id > 0) or one NOTIFY channel (id < 0) of one database.  Taken
  * and looked up under EqShared->lock, remembered without it: a slot's key stays
@@ -151,6 +184,7 @@ typedef struct EqWakeSlot
 	pg_atomic_uint64 dead_letters;	  /* likewise */
 	pg_atomic_uint64 counters[EQ_COUNTERS];
 	EqRing ring;
+	EqLimits limits;
 	EqSample samples[EQ_SAMPLES]; /* a ring, under EqShared->lock */
 	int last_sample;
 } EqWakeSlot;
@@ -236,6 +270,11 @@ typedef struct EqShared
 	EqMember *members;			/* EQ_MAX_MEMBERS */
 	EqMark *marks;				/* EQ_MAX_MARKS */
 	pg_atomic_uint64 *reserved; /* EQ_MAX_RESERVED; see queue/reserve.c */
+
+	/* See queue/limits.c. */
+	LWLockPadded *limit_locks;	   /* EQ_LIMIT_LOCKS, for queues by their slots */
+	pg_atomic_uint32 leases_taken; /* of eq_max_limited_leases */
+	pg_atomic_uint64 leases_swept; /* when, for room */
 } EqShared;
 
 extern EqShared *eq_shared;

@@ -29,6 +29,16 @@ LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_depth';
 COMMENT ON FUNCTION queue_depth(int) IS
 'How many jobs and dead letters a queue has, when the first job that can be claimed came due, and its rates; from counters.';
 
+/*
+ * queue_limits: how a queue stands to its limits.
+ * Result: tokens that rate_limit leaves now, NULL without one; how many jobs count
+ * for max_concurrency, and up to 100 of them, NULL without it.
+ */
+CREATE FUNCTION queue_limits(queue_id int, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_limits';
+COMMENT ON FUNCTION queue_limits(int) IS
+'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, and up to 100 of them.';
+
 CREATE VIEW queue_status WITH (security_invoker = true) AS
 	SELECT q.name AS queue, q.paused, q.draining, d.depth, d.dead,
 		clock_timestamp() - d.oldest_ready AS oldest_ready_age, q.sla,
@@ -129,20 +139,17 @@ BEGIN
 		END IF;
 		n := n + 1;
 	END IF;
-	SELECT l.tokens + extract(epoch FROM clock_timestamp() - l.refilled_at) * q.rate_limit
-			/ extract(epoch FROM q.rate_interval) AS tokens,
-		(SELECT count(*) FROM event_queue.queue_active a WHERE a.queue_id = q.queue_id AND a.leased_until > clock_timestamp()) AS active
-	INTO other FROM event_queue.queue_limit l WHERE l.queue_id = q.queue_id;
-	IF FOUND AND q.rate_limit IS NOT NULL AND other.tokens < 1 THEN
+	SELECT l.* INTO other FROM event_queue.queue_limits(q.queue_id) l;
+	IF other.tokens < 1 THEN
 		RETURN QUERY SELECT 'rate limited', clock_timestamp() + (1 - other.tokens) * q.rate_interval / q.rate_limit,
 			format('%s in %s', q.rate_limit, q.rate_interval);
 		n := n + 1;
 	END IF;
-	IF FOUND AND other.active >= q.max_concurrency THEN
+	IF other.active >= q.max_concurrency THEN
 		RETURN QUERY SELECT 'max_concurrency reached', NULL::timestamptz, concat(other.active, ' jobs of the queue are leased',
 			(SELECT ': ' || string_agg(format('job %s (%s) by %s', r.job_id, r.name, r.leased_by), ', ' ORDER BY r.claimed_at, r.job_id)
-			 FROM (SELECT x.* FROM event_queue.queue_active a JOIN event_queue.job x USING (job_id)
-				WHERE a.queue_id = q.queue_id AND a.leased_until > clock_timestamp() AND event_queue.tenant_visible(x.tenant_id)
+			 FROM (SELECT x.* FROM event_queue.job x
+				WHERE x.job_id = ANY (other.jobs) AND x.leased_by IS NOT NULL AND event_queue.tenant_visible(x.tenant_id)
 				ORDER BY x.claimed_at, x.job_id LIMIT 3) r),
 			CASE WHEN other.active > 3 THEN ', ...' END);
 		n := n + 1;

@@ -516,8 +516,7 @@ eq_claim(EqClaim *claim)
 		return;
 	eq_weak_writes_begin();
 	if (eq_queue_is_limited(claim->queue))
-		limit = eq_reserve_claims(claim->queue, limit, GetCurrentTimestamp(),
-								  &claim->retry_at);
+		limit = eq_reserve_claims(claim->queue, limit, &claim->retry_at);
 	if (limit == 0)
 	{
 		eq_weak_writes_end();
@@ -544,13 +543,10 @@ eq_claim(EqClaim *claim)
 	eq_table_close(&jobs);
 	CommandCounterIncrement();
 
-	if (claim->n_jobs > 0)
-	{
-		if (eq_queue_is_limited(claim->queue))
-			eq_use_claims(claim->queue, claim->jobs, claim->n_jobs);
-		if (claim->session_bound)
-			eq_bind_to_session(claim->jobs, claim->n_jobs);
-	}
+	if (eq_queue_is_limited(claim->queue))
+		eq_use_claims(claim->queue, claim->jobs, claim->n_jobs);
+	if (claim->n_jobs > 0 && claim->session_bound)
+		eq_bind_to_session(claim->jobs, claim->n_jobs);
 	eq_weak_writes_end();
 }
 

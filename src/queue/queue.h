@@ -260,17 +260,27 @@ extern void eq_check_retry(const EqQueue *queue, EqRetryOptions *own);
 extern Datum eq_retry_datum(Oid type, const EqRetryOptions *own);
 extern int64 eq_backoff(const EqQueue *queue, const Datum *own, int failures);
 
-/* limits.c */
-extern int eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz now,
-							 TimestampTz *retry_at);
-extern void eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs,
-						  int n_jobs);
-extern void eq_free_claim(const EqQueue *queue, int64 job_id);
+/* group_rate.c */
 extern bool eq_group_rate_is_busy(const EqQueue *queue, const char *tenant,
 								  const char *group_key);
 extern TimestampTz eq_use_group_rate(const EqQueue *queue, const char *tenant,
 									 const char *group_key);
-extern void eq_prolong_claim(const EqQueue *queue, int64 job_id, TimestampTz until);
+
+/* limits.c */
+extern int eq_reserve_claims(const EqQueue *queue, int wanted,
+							 TimestampTz *retry_at);
+extern void eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs,
+						  int n_jobs);
+extern void eq_free_claim(const EqQueue *queue, int64 job_id, TimestampTz until);
+extern bool eq_prolong_claim(const EqQueue *queue, int64 job_id,
+							 TimestampTz was_until, TimestampTz until);
+extern Size eq_leases_size(void);
+extern void eq_init_leases(void);
+extern void eq_limits_at_commit(void);
+extern void eq_limits_at_prepare(void);
+extern void eq_limits_at_abort(void);
+extern void eq_undo_subxact_limits(SubTransactionId subid);
+extern void eq_keep_subxact_limits(SubTransactionId subid, SubTransactionId parent);
 
 static inline bool
 eq_queue_is_limited(const EqQueue *queue)

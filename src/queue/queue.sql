@@ -59,24 +59,6 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON queue
 SELECT pg_catalog.pg_extension_config_dump('queue', 'WHERE queue_id > 2');
 SELECT pg_catalog.pg_extension_config_dump('queue_queue_id_seq', '');
 
-/* One row for each queue with rate_limit or max_concurrency, locked by each claim. */
-CREATE TABLE queue_limit (
-	queue_id		int PRIMARY KEY,
-	tokens			float8 NOT NULL,
-	refilled_at		timestamptz NOT NULL
-);
-COMMENT ON TABLE queue_limit IS
-'Internal. Token bucket of each limited queue; its row lock makes the claims of that queue take turns.';
-
-/* Leased jobs of queues with max_concurrency: few rows, so that counting is cheap. */
-CREATE TABLE queue_active (
-	queue_id		int NOT NULL,
-	job_id			bigint NOT NULL,
-	leased_until	timestamptz NOT NULL,
-	PRIMARY KEY (queue_id, job_id)
-);
-COMMENT ON TABLE queue_active IS 'Internal. Leased jobs of each queue with max_concurrency.';
-
 /*
  * check_queue_settings: row trigger that turns a bad setting into EQ012 with
  * the setting's name, whatever wrote it.
@@ -85,7 +67,6 @@ CREATE FUNCTION check_queue_settings() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	bad text;
-	at timestamptz;
 BEGIN
 	PERFORM event_queue.check_name('queue name', NEW.name, 50);
 	bad := CASE
@@ -118,34 +99,19 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ012',
 			MESSAGE = format('invalid setting for queue "%s"', NEW.name), DETAIL = bad || '.';
 	END IF;
-	IF NEW.rate_limit IS NULL AND NEW.max_concurrency IS NULL THEN
-		DELETE FROM event_queue.queue_limit l WHERE l.queue_id = NEW.queue_id;
-	ELSIF TG_OP = 'INSERT' OR (OLD.rate_limit, OLD.rate_interval, OLD.max_concurrency) IS DISTINCT FROM
-			(NEW.rate_limit, NEW.rate_interval, NEW.max_concurrency) THEN
-		-- Tokens that came until now came at the old rate; none is above the new limit.
-		-- Claims that are open come first: the row's lock waits for them.
-		PERFORM FROM event_queue.queue_limit l WHERE l.queue_id = NEW.queue_id FOR UPDATE;
-		at := clock_timestamp();
-		INSERT INTO event_queue.queue_limit AS l VALUES (NEW.queue_id, coalesce(NEW.rate_limit, 0), at)
-		ON CONFLICT (queue_id) DO UPDATE SET refilled_at = at,
-			tokens = CASE WHEN OLD.rate_limit IS NULL THEN excluded.tokens
-				ELSE least(NEW.rate_limit, OLD.rate_limit, l.tokens + OLD.rate_limit *
-					greatest(extract(epoch FROM at - l.refilled_at) / extract(epoch FROM OLD.rate_interval), 0)) END;
-	END IF;
-	IF NEW.max_concurrency IS NULL THEN
-		DELETE FROM event_queue.queue_active a WHERE a.queue_id = NEW.queue_id;
-	ELSIF TG_OP = 'UPDATE' AND OLD.max_concurrency IS NULL THEN
-		INSERT INTO event_queue.queue_active AS a
-		SELECT j.queue_id, j.job_id, j.leased_until FROM event_queue.job j
-		WHERE j.queue_id = NEW.queue_id AND j.leased_until > clock_timestamp()
-		ON CONFLICT (queue_id, job_id) DO UPDATE SET leased_until = excluded.leased_until;
-	END IF;
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION check_queue_settings() IS 'Internal. Trigger: checks a queue''s settings (EQ012) and prepares its limits.';
+COMMENT ON FUNCTION check_queue_settings() IS 'Internal. Trigger: checks a queue''s settings (EQ012).';
 CREATE TRIGGER check_queue_settings BEFORE INSERT OR UPDATE ON queue
 	FOR EACH ROW EXECUTE FUNCTION check_queue_settings();
+
+/* limits_changed: row trigger that has rate_limit and max_concurrency hold from the commit on. */
+CREATE FUNCTION limits_changed() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_limits_changed';
+COMMENT ON FUNCTION limits_changed() IS 'Internal. Trigger: has changed limits of a queue hold from the commit on.';
+CREATE TRIGGER limits_changed AFTER INSERT OR UPDATE OR DELETE ON queue
+	FOR EACH ROW EXECUTE FUNCTION limits_changed();
 
 /*
  * apply_queue_settings: what a change of settings does to the jobs that are there.
@@ -481,8 +447,6 @@ BEGIN
 	DELETE FROM event_queue.job WHERE queue_id = this_id;
 	DELETE FROM event_queue.dead_letter WHERE queue_id = this_id;
 	DELETE FROM event_queue.job_history WHERE queue_id = this_id;
-	DELETE FROM event_queue.queue_active WHERE queue_id = this_id;
-	DELETE FROM event_queue.queue_limit WHERE queue_id = this_id;
 	DELETE FROM event_queue.group_rate WHERE queue_id = this_id;
 	DELETE FROM event_queue.group_review_at WHERE queue_id = this_id;
 	DELETE FROM event_queue.job_review WHERE queue_id = this_id;

@@ -10,7 +10,7 @@
  * The table has one slot for a hash value.  Whoever finds the slot taken by
  * another place locks the row instead.  Nothing here is needed for correctness:
  * two who update the same row are kept apart by the table itself, but one of them
- * would wait.  The same holds for the token buckets of keys (limits.c).
+ * would wait.  The same holds for the token buckets of keys (group_rate.c).
  */
 #include "postgres.h"
 

@@ -205,7 +205,11 @@ after_lease(Leased *leased, int64 job_id, bool leaves_group)
 
 	if (leased->queue->max_concurrency > 0)
 	{
-		eq_free_claim(leased->queue, job_id);
+		eq_free_claim(leased->queue, job_id,
+					  slot->tts_isnull[JOB_LEASED_UNTIL - 1]
+						  ? 0
+						  : DatumGetTimestampTz(
+								slot->tts_values[JOB_LEASED_UNTIL - 1]));
 		eq_wake_queue(leased->queue->queue_id);
 	}
 	if (leaves_group && !slot->tts_isnull[JOB_GROUP_KEY - 1])
@@ -525,10 +529,12 @@ eq_extend_lease_sql(PG_FUNCTION_ARGS)
 		until = Min(until, DatumGetTimestampTz(values[JOB_CLAIMED_AT - 1]) +
 							   eq_interval_us(
 								   DatumGetIntervalP(values[JOB_TIME_LIMIT - 1])));
+	if (leased.queue->max_concurrency > 0 &&
+		!eq_prolong_claim(leased.queue, job_id,
+						  DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
+		lease_lost(job_id);
 	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(until);
 	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
-	if (leased.queue->max_concurrency > 0)
-		eq_prolong_claim(leased.queue, job_id, until);
 	close_jobs(&leased);
 	PG_RETURN_TIMESTAMPTZ(until);
 }

@@ -618,8 +618,7 @@ eq_scan_end(EqScan *scan)
 static void
 make_lock_tag(LOCKTAG *tag, EqKeySpace space, uint32 hash)
 {
-	bool of_jobs = space == EQ_LOCK_UNIQUE_KEY || space == EQ_LOCK_LIMIT;
-	Oid rel = eq_relation_oid(of_jobs ? EQ_JOB : EQ_EVENT_STORE);
+	Oid rel = eq_relation_oid(space == EQ_LOCK_UNIQUE_KEY ? EQ_JOB : EQ_EVENT_STORE);
 
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, rel, hash, space);
 }

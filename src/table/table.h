@@ -299,8 +299,7 @@ typedef enum EqKeySpace
 	EQ_LOCK_EVENT_ID,
 	EQ_LOCK_POSITIONS,
 	EQ_LOCK_UNIQUE_KEY,
-	EQ_LOCK_BUCKET,
-	EQ_LOCK_LIMIT
+	EQ_LOCK_BUCKET
 } EqKeySpace;
 
 extern void eq_lock_key(EqKeySpace space, uint32 hash);

@@ -165,7 +165,7 @@ BEGIN
 	PERFORM event_queue.grant_access(role, tenant_id);
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.queue, event_queue.job,
 		event_queue.dead_letter, event_queue.job_history, event_queue.history, event_queue.job_log, event_queue.job_dependency,
-		event_queue.queue_limit, event_queue.queue_active, event_queue.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
+		event_queue.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
 		event_queue.schedule, event_queue.channel, event_queue.rule_checkpoint,
 		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
 		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,
@@ -175,7 +175,7 @@ BEGIN
 	PERFORM event_queue.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
-		event_queue.queue_depth(int), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
+		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
 		event_queue.health(), event_queue.queue_id_of(text) TO %s', role);
 END
 $$;
@@ -195,7 +195,7 @@ BEGIN
 	PERFORM event_queue.grant_consumer(role);
 	PERFORM event_queue.grant_observer(role);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON event_queue.queue, event_queue.job,
-		event_queue.dead_letter, event_queue.job_history, event_queue.queue_limit, event_queue.queue_active,
+		event_queue.dead_letter, event_queue.job_history,
 		event_queue.job_dependency, event_queue.job_log, event_queue.job_throttle, event_queue.group_rate,
 		event_queue.job_review,
 		event_queue.schedule, event_queue.channel, event_queue.subscription, event_queue.subscription_bucket,

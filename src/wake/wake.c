@@ -99,6 +99,10 @@ find_slot(int32 id)
 			pg_atomic_write_u64(&free_slot->living, 0);
 			pg_atomic_write_u64(&free_slot->dead_letters, 0);
 			pg_atomic_write_u64(&free_slot->last_segment, 0);
+			/* What the list has is dropped when leases are read. */
+			free_slot->limits.rate_limit = 0;
+			free_slot->limits.knowledge = EQ_LEASES_UNKNOWN;
+			free_slot->limits.epoch++;
 			free_slot->ring.n = 0;
 			free_slot->ring.begun_at = 0;
 			free_slot->ring.filling_at = 0;

@@ -33,7 +33,7 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'enqueue', 'enqueue_many', 'enqueue_jobs', 'enqueue_flow',
 	'enqueue_batch', 'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim',
 	'report_progress', 'log_job', 'cancel_job', 'change_priority', 'await_job', 'job_outcome', 'dependency_results',
-	'explain_job', 'queue_depth', 'fail', 'release', 'extend_lease', 'retry_dead',
+	'explain_job', 'queue_depth', 'queue_limits', 'fail', 'release', 'extend_lease', 'retry_dead',
 	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
 	'unregister_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
 	'health', 'workers', 'queue_counters', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
