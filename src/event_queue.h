@@ -157,7 +157,7 @@ typedef struct EqLimits
 	int32 active;	   /* leases in the list */
 	int32 reserved;	   /* places of claims under way */
 	int64 next_expiry; /* none of the list runs out before */
-	uint32 settled;	   /* jobs, so far */
+	uint32 settled;	   /* jobs that lost their places, so far */
 	bool refused;	   /* someone, for what is reserved */
 	dlist_head leases;
 } EqLimits;

@@ -32,10 +32,11 @@
  *     lease can't be extended.
  *
  * After a restart, and when a queue is given max_concurrency, its leases are not
- * known.  The first claimer reads them from the table, while others get nothing.
- * It sees what is committed and, besides, what its own transaction has done; what
- * open transactions claimed by these limits has entries already, which are kept.  If
- * a job is settled meanwhile, it reads again.  The bucket begins empty after a
+ * known.  The first claimer reads them from the table, while others get nothing:
+ * what is committed, without what its own transaction has settled; and what open and
+ * prepared transactions have claimed, which counts until it runs out, whatever
+ * becomes of them.  Entries that belong to open transactions are kept.  If a job is
+ * settled or given back meanwhile, it reads again.  The bucket begins empty after a
  * restart, since it is not known what was claimed before it; of a queue that had no
  * rate it begins full.
  */
@@ -567,18 +568,20 @@ read_rows(const EqQueue *queue, Snapshot snapshot, Read **rows, int *n, int *max
 
 /*
  * The queue's leases that are committed, whatever this transaction has done to them,
- * and those of this transaction.
+ * and those that are not committed yet.
  */
 static int
 read_leases(const EqQueue *queue, Read **rows)
 {
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot snapshot;
+	SnapshotData dirty;
 	int n = 0;
 	int max = 0;
 
 	*rows = NULL;
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		read_rows(queue, snapshot, rows, &n, &max);
+	InitDirtySnapshot(dirty);
+	read_rows(queue, &dirty, rows, &n, &max);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	snapshot->curcid = FirstCommandId; /* a copy: before our first command */
 	read_rows(queue, snapshot, rows, &n, &max);
 	UnregisterSnapshot(snapshot);
@@ -1036,6 +1039,7 @@ undo(const Mark *mark)
 			return true;
 		case MARK_CLAIMED:
 			undo_lease(mark);
+			limits->settled++; /* for who is reading */
 			return true;
 		case MARK_SETTLED:
 		case MARK_PROLONGED:
