@@ -147,7 +147,7 @@ typedef struct EqLimits
 	int32 rate_limit; /* at which the bucket fills; 0: no bucket */
 	int64 rate_interval;
 	double tokens;
-	double flowed;		   /* into the bucket, with what it could not hold */
+	double flowed; /* into the bucket, with what it could not hold */
 	int64 refilled_at;
 	uint32 bucket;		   /* which one since the start */
 	int32 reserved_tokens; /* of claims under way */

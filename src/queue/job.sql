@@ -249,10 +249,12 @@ COMMENT ON FUNCTION enqueue_jobs(jsonb, text, text) IS
  * Result: the jobs with their lease tokens; none if the queue is empty, paused,
  * or at its rate_limit or max_concurrency.
  * Errors: EQ003 tenant, EQ009 limit not in 1 to 10000, EQ010 no such queue,
- * EQ012 lease not positive.
+ * EQ012 lease not positive, 53400 event_queue.max_queues is too small for a queue
+ * with limits.
  * Isolation: works on the latest committed rows at every level; rows that
- * another session has locked are skipped, never waited for.  Claims of a limited
- * queue take turns.  At SERIALIZABLE two claims of one queue may fail with 40001.
+ * another session has locked are skipped, never waited for.  What a claim has used
+ * of its queue's limits is used at once, and comes back if it is rolled back (less
+ * the tokens that came meanwhile).  At SERIALIZABLE two claims of one queue may fail with 40001.
  */
 CREATE FUNCTION claim(
 	queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
@@ -359,7 +361,8 @@ COMMENT ON FUNCTION release(bigint, uuid, interval) IS
  * extend_lease: the worker is still at it (a heartbeat).
  * Arguments: lease from now; default the queue's.
  * Result: the new end of the lease, never past the job's time_limit.
- * Errors: EQ012 lease not positive, EQ016 lease lost, EQ033 the job was
+ * Errors: EQ012 lease not positive, EQ016 lease lost (also if it ran out, and its
+ * place among max_concurrency is taken), EQ033 the job was
  * cancelled: stop, and call complete or fail.
  */
 CREATE FUNCTION extend_lease(job_id bigint, lease_token uuid, lease interval DEFAULT NULL)

@@ -69,10 +69,10 @@ PG_FUNCTION_INFO_V1(eq_limits_changed);
 PG_FUNCTION_INFO_V1(eq_queue_limits);
 PG_FUNCTION_INFO_V1(eq_age_bucket);
 
-#define WHOLE		 1e-6		/* a token may lack so much, of rounding */
-#define READING_US	 10000		/* when to come again while leases are read */
-#define SWEEP_US	 100000		/* how often all queues are swept for room */
-#define MAX_READS	 10			/* of the leases, while jobs are settled */
+#define WHOLE		 1e-6	/* a token may lack so much, of rounding */
+#define READING_US	 10000	/* when to come again while leases are read */
+#define SWEEP_US	 100000 /* how often all queues are swept for room */
+#define MAX_READS	 10		/* of the leases, while jobs are settled */
 #define SHOWN_LEASES 100
 #define NEVER		 PG_INT64_MAX
 
@@ -194,12 +194,11 @@ static uint32
 lease_hash(const void *key, Size size)
 {
 	const LeaseKey *lease = key;
-	uint32 hash = hash_combine(murmurhash32((uint32) lease->job_id),
-							   murmurhash32((uint32) (lease->job_id >> 32) ^
-											lease->slot));
+	uint32 hash = hash_combine(
+		murmurhash32((uint32) lease->job_id),
+		murmurhash32((uint32) (lease->job_id >> 32) ^ lease->slot));
 
-	return (hash & ~(uint32) (EQ_LIMIT_LOCKS - 1)) |
-		   (lease->slot % EQ_LIMIT_LOCKS);
+	return (hash & ~(uint32) (EQ_LIMIT_LOCKS - 1)) | (lease->slot % EQ_LIMIT_LOCKS);
 }
 
 Size
@@ -216,10 +215,9 @@ eq_init_leases(void)
 				   .hash = lease_hash,
 				   .num_partitions = EQ_LIMIT_LOCKS};
 
-	leases = ShmemInitHash("event_queue leases", eq_max_limited_leases,
-						   eq_max_limited_leases, &ctl,
-						   HASH_ELEM | HASH_FUNCTION | HASH_PARTITION |
-							   HASH_FIXED_SIZE);
+	leases = ShmemInitHash(
+		"event_queue leases", eq_max_limited_leases, eq_max_limited_leases, &ctl,
+		HASH_ELEM | HASH_FUNCTION | HASH_PARTITION | HASH_FIXED_SIZE);
 }
 
 static EqWakeSlot *
@@ -449,7 +447,8 @@ warn_of_full_table(void)
 	ereport(
 		WARNING,
 		(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-		 errmsg("event_queue: no room for more leases of queues with max_concurrency"),
+		 errmsg(
+			 "event_queue: no room for more leases of queues with max_concurrency"),
 		 errhint(
 			 "Raise event_queue.max_limited_leases (now %d) and restart the server.",
 			 eq_max_limited_leases)));
@@ -718,9 +717,9 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz *retry_at)
 		if (limits->tokens + WHOLE < 1)
 		{
 			allowed = 0;
-			*retry_at = now + (int64) ceil((1 - limits->tokens) *
-										   limits->rate_interval /
-										   limits->rate_limit);
+			*retry_at = now +
+						(int64) ceil((1 - limits->tokens) * limits->rate_interval /
+									 limits->rate_limit);
 		}
 		else
 			allowed = Min(Min(wanted, queue->rate_limit),
@@ -774,8 +773,7 @@ end_reservation(EqLimits *limits, const Mark *mark, int n)
 {
 	bool refused = limits->refused && n < Max(mark->tokens, mark->places);
 
-	if (mark->tokens > 0 && mark->bucket == limits->bucket &&
-		limits->rate_limit > 0)
+	if (mark->tokens > 0 && mark->bucket == limits->bucket && limits->rate_limit > 0)
 	{
 		limits->reserved_tokens -= mark->tokens;
 		limits->tokens += mark->tokens - n;
@@ -799,8 +797,7 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 	Mark reservation;
 
 	need_marks(n_jobs + 1);
-	while (at >= 0 &&
-		   (marks[at].kind != MARK_RESERVED || marks[at].slot != slot))
+	while (at >= 0 && (marks[at].kind != MARK_RESERVED || marks[at].slot != slot))
 		at--;
 	if (at < 0)
 		elog(ERROR, "claims of queue \"%s\" were not reserved", queue->name);
@@ -930,8 +927,7 @@ eq_prolong_claim(const EqQueue *queue, int64 job_id, TimestampTz was_until,
 		if ((!has_place &&
 			 (limits->knowledge != EQ_LEASES_KNOWN ||
 			  free_places(slot, queue->max_concurrency, 1, now) == 0)) ||
-			take_room(1) == 0 ||
-			(lease = add_lease(slot, job_id, until)) == NULL)
+			take_room(1) == 0 || (lease = add_lease(slot, job_id, until)) == NULL)
 		{
 			unlock_limits(slot);
 			return false;
@@ -1031,8 +1027,8 @@ undo(const Mark *mark)
 			if (limits->rate_limit > 0 && mark->bucket == limits->bucket)
 			{
 				refill(limits, GetCurrentTimestamp());
-				limits->tokens += Max(
-					mark->tokens - (limits->flowed - mark->flowed), 0);
+				limits->tokens += Max(mark->tokens - (limits->flowed - mark->flowed),
+									  0);
 				limits->tokens = Min(limits->tokens, (double) limits->rate_limit -
 														 limits->reserved_tokens);
 			}

@@ -270,9 +270,8 @@ COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, inter
 /*
  * alter_queue: changes settings of a queue, live: they hold for the next claim
  * and settle after its commit, also of jobs that are there already.  A limit
- * counts what was claimed before (but for claims that are open in another
- * transaction while max_concurrency is first set); a rate keeps the tokens that
- * it has, up to the new limit.  A change of fair moves all waiting jobs in this
+ * counts what was claimed before; a rate keeps the tokens that it has, up to the
+ * new limit.  A change of fair moves all waiting jobs in this
  * transaction: it takes time in proportion, and claims find no job meanwhile.
  * Arguments: settings is an object of column names of table queue, for example
  * {"lease": "1 minute", "rate_limit": null}.

@@ -205,11 +205,11 @@ after_lease(Leased *leased, int64 job_id, bool leaves_group)
 
 	if (leased->queue->max_concurrency > 0)
 	{
-		eq_free_claim(leased->queue, job_id,
-					  slot->tts_isnull[JOB_LEASED_UNTIL - 1]
-						  ? 0
-						  : DatumGetTimestampTz(
-								slot->tts_values[JOB_LEASED_UNTIL - 1]));
+		eq_free_claim(
+			leased->queue, job_id,
+			slot->tts_isnull[JOB_LEASED_UNTIL - 1]
+				? 0
+				: DatumGetTimestampTz(slot->tts_values[JOB_LEASED_UNTIL - 1]));
 		eq_wake_queue(leased->queue->queue_id);
 	}
 	if (leaves_group && !slot->tts_isnull[JOB_GROUP_KEY - 1])
