@@ -32,7 +32,7 @@
  *     lease can't be extended.
  *
  * After a restart, and when a queue is given max_concurrency, its leases are not
- * known.  The first claimer reads them from the table, while others get nothing:
+ * known.  The first claimer reads them from the table, while others wait, up to a second:
  * what is committed, without what its own transaction has settled; and what open and
  * prepared transactions have claimed, which counts until it runs out, whatever
  * becomes of them.  Entries that belong to open transactions are kept.  If a job is
@@ -71,6 +71,7 @@ PG_FUNCTION_INFO_V1(eq_age_bucket);
 
 #define WHOLE		 1e-6	/* a token may lack so much, of rounding */
 #define READING_US	 10000	/* when to come again while leases are read */
+#define MAX_WAIT_MS	 1000	/* for another one that reads them */
 #define SWEEP_US	 100000 /* how often all queues are swept for room */
 #define MAX_READS	 10		/* of the leases, while jobs are settled */
 #define SHOWN_LEASES 100
@@ -620,6 +621,14 @@ know_leases(EqWakeSlot *slot, const EqQueue *queue)
 
 	need_marks(0);
 	lock_limits(slot);
+	/* Nobody waits here for long, nor for a lock. */
+	for (int i = 0; limits->knowledge == EQ_LEASES_READING && i < MAX_WAIT_MS; i++)
+	{
+		unlock_limits(slot);
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+		lock_limits(slot);
+	}
 	known = limits->knowledge == EQ_LEASES_KNOWN;
 	if (limits->knowledge == EQ_LEASES_UNKNOWN)
 	{

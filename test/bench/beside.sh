@@ -34,8 +34,7 @@ beside claim_with_blocked "SELECT event_queue.enqueue('bench', 'head', group_key
 # From here on no ratio is wanted: what does a setting cost?
 
 # drain_limited_*: a queue with a limit that is far away, against the same queue
-# without it: 8 sessions one job at a time, 4 sessions by 100.  Claims of a limited
-# queue take turns, since the limit is exact.
+# without it: 8 sessions one job at a time, 4 sessions by 100.
 limited() {						# limited NAME SESSIONS SCRIPT JOBS-A-TRANSACTION SETTING VALUE
 	wanted "$1" || return 0
 	begin_line
