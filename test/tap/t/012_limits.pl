@@ -5,7 +5,9 @@ use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use IPC::Run;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
@@ -89,16 +91,25 @@ is(sql("SELECT event_queue.complete($job, '$token') IS NOT NULL"), 't', 'but the
 sql(q(SELECT event_queue.create_queue('wake', max_concurrency => 1, rate_limit => 1, rate_interval => '1 day', stalled_interval => '1 hour')));
 sql(q(SELECT event_queue.enqueue('wake', 'one'), event_queue.enqueue('wake', 'two')));
 my $holder = $node->background_psql('postgres');
-$holder->query_safe('BEGIN');
-$holder->query_safe(q(SELECT take('wake')));
-my ($slept, $claimed) = ('', '');
-my $sleeper = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', q(CALL event_queue.claim_wait('wake', 1, '50 s')) ], '>', \$claimed, '2>', \$slept);
-$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'CALL %' AND wait_event = 'Extension')) or die;
-my $began = time;
-$holder->query_safe('ROLLBACK');
-$sleeper->finish;
-like($claimed, qr/"name": "one"/, 'a rolled-back claim gives its place and its token to who waits');
-cmp_ok(time - $began, '<', 20, 'at once');
+my $longest = 0;
+for (1 .. 4)
+{
+	$holder->query_safe('BEGIN');
+	$holder->query_safe(q(SELECT take('wake')));
+	my ($claimed, $said) = ('', '');
+	my $sleeper = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', q(CALL event_queue.claim_wait('wake', 1, '50 s')) ],
+		'>', \$claimed, '2>', \$said);
+	$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'CALL %' AND wait_event = 'Extension')) or die;
+	my $began = time;
+	$holder->query_safe('ROLLBACK');
+	$sleeper->finish;
+	like($claimed, qr/"name": "one"/, 'a rolled-back claim gives its place and its token to who waits');
+	$longest = time - $began if time - $began > $longest;
+	# once more, as if nothing had been claimed
+	sql(q(SELECT event_queue.release(job_id, lease_token) FROM event_queue.job WHERE name = 'one' AND lease_token IS NOT NULL;
+		SELECT age_bucket(event_queue.queue_id_of('wake'), '1 day')));
+}
+cmp_ok($longest, '<', 2, 'at once');
 $holder->quit;
 
 # Little room: fewer are claimed, never more; what ran out makes room.
