@@ -131,6 +131,7 @@ typedef struct Mark
 	int64 job_id;
 	bool was_there;
 	bool was_mine;
+	bool was_nobodys;
 	LeaseState was_state;
 	TimestampTz was_until;
 
@@ -850,6 +851,7 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 			mark = add_mark(MARK_CLAIMED, slot);
 			mark->was_there = true;
 			mark->was_mine = lease->owner == my_stamp;
+			mark->was_nobodys = lease->owner == 0;
 			mark->was_state = lease->state;
 			mark->was_until = lease->until;
 			if (mark->was_mine && lease->state == LEASE_SETTLED)
@@ -1012,6 +1014,11 @@ undo_lease(const Mark *mark)
 			lease->until = mark->was_until;
 		if (mark->kind == MARK_CLAIMED && mark->was_state == LEASE_SETTLED)
 			(*freed_places(slot))++;
+	}
+	else if (mark->was_nobodys)
+	{
+		lease->until = mark->was_until;
+		let_go(slot, lease);
 	}
 	else if (mark->kind == MARK_CLAIMED ||
 			 (mark->kind == MARK_PROLONGED && !mark->was_there))
@@ -1294,7 +1301,9 @@ Datum
 eq_queue_limits(PG_FUNCTION_ARGS)
 {
 	const EqQueue *queue = eq_get_queue_by_id(PG_GETARG_INT32(0));
-	EqWakeSlot *slot = queue && eq_queue_is_limited(queue) ? slot_of(queue) : NULL;
+	EqWakeSlot *slot = queue && eq_queue_is_limited(queue)
+						   ? eq_wake_slot(queue->queue_id)
+						   : NULL;
 	Datum jobs[SHOWN_LEASES];
 	Datum values[3] = {0};
 	bool nulls[3] = {true, true, true};
