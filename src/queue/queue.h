@@ -222,6 +222,8 @@ extern void eq_claims_undone(void);
 extern bool eq_row_is_busy(TupleTableSlot *slot);
 
 /* session.c: leases that end with the session */
+extern void eq_end_leases(const char *which, int n_arguments, Oid *types,
+						  Datum *values);
 extern void eq_bind_to_session(const EqClaimedJob *jobs, int n_jobs);
 
 /* review.c: jobs that wait for others */

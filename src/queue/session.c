@@ -34,14 +34,49 @@ static Bound *bound = NULL;
 static int n_bound = 0;
 static int max_bound = 0;
 
+/*
+ * Ends leases before their time, in the present transaction: those of the jobs j that
+ * the condition, or join, names.  A row that someone has locked keeps its lease:
+ * nobody waits on the way out.
+ */
+void
+eq_end_leases(const char *which, int n_arguments, Oid *types, Datum *values)
+{
+	EqSpi spi;
+	char *sql = psprintf(
+		"UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
+		" WHERE job_id IN (SELECT j.job_id FROM event_queue.job j %s"
+		" FOR UPDATE OF j SKIP LOCKED) RETURNING job_id, queue_id, leased_until",
+		which);
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(sql, n_arguments, types, values, NULL, false, 0) !=
+		SPI_OK_UPDATE_RETURNING)
+		elog(ERROR, "could not end leases");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool isnull;
+		const EqQueue *queue = eq_get_queue_by_id(
+			DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull)));
+
+		/* What runs no longer leaves its place to others. */
+		if (queue && queue->max_concurrency > 0)
+			eq_free_claim(queue, DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
+						  DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &isnull)));
+	}
+	eq_spi_end(&spi);
+}
+
+/* Those that this session still holds. */
 static void
-end_leases(void)
+end_bound_leases(void)
 {
 	Oid types[2] = {INT8ARRAYOID, UUIDARRAYOID};
 	Datum *ids = palloc(n_bound * sizeof(Datum));
 	Datum *tokens = palloc(n_bound * sizeof(Datum));
 	Datum values[2];
-	EqSpi spi;
 
 	for (int i = 0; i < n_bound; i++)
 	{
@@ -52,17 +87,9 @@ end_leases(void)
 												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	values[1] = PointerGetDatum(
 		construct_array(tokens, n_bound, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(
-			/* A row that someone has locked keeps its lease: no wait on the way out. */
-			"UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
-			" WHERE job_id IN (SELECT j.job_id FROM event_queue.job j"
-			" JOIN unnest($1, $2) AS b (job_id, token)"
-			" ON j.job_id = b.job_id AND j.lease_token = b.token"
-			" FOR UPDATE OF j SKIP LOCKED)",
-			2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not end the leases of the session");
-	eq_spi_end(&spi);
+	eq_end_leases("JOIN unnest($1, $2) AS b (job_id, token)"
+				  " ON j.job_id = b.job_id AND j.lease_token = b.token",
+				  2, types, values);
 }
 
 /*
@@ -77,7 +104,7 @@ session_ends(int code, Datum arg)
 	AbortOutOfAnyTransaction();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	end_leases();
+	end_bound_leases();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

@@ -402,19 +402,15 @@ claim_first(Job *job)
 static void
 end_orphaned_leases(void)
 {
-	EqSpi spi;
 	Oid type = TEXTOID;
-	Datum value = CStringGetTextDatum(worker_name);
+	Datum value;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(
-			"UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
-			" WHERE leased_by = $1 AND leased_until > pg_catalog.clock_timestamp()",
-			1, &type, &value, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not end orphaned leases");
-	eq_spi_end(&spi);
+	value = CStringGetTextDatum(worker_name);
+	eq_end_leases(
+		"WHERE j.leased_by = $1 AND j.leased_until > pg_catalog.clock_timestamp()",
+		1, &type, &value);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

@@ -442,12 +442,14 @@ start_afresh(void)
 {
 	PG_TRY();
 	{
-		run_statement(
-			"UPDATE event_queue.job SET leased_until = pg_catalog.clock_timestamp()"
-			" WHERE job_id IN (SELECT j.job_id FROM event_queue.job j"
-			" WHERE j.lease_pid IS NOT NULL AND j.leased_until > pg_catalog.clock_timestamp()"
-			" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = j.lease_pid)"
-			" FOR UPDATE OF j SKIP LOCKED)");
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		eq_end_leases(
+			"WHERE j.lease_pid IS NOT NULL AND j.leased_until > pg_catalog.clock_timestamp()"
+			" AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = j.lease_pid)",
+			0, NULL, NULL);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
 		if (eq_count_rows())
 			pg_atomic_write_u32(&db->recount, 1);
 	}

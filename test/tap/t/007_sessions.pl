@@ -58,6 +58,16 @@ $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid, 10000)");
 is($node->safe_psql('postgres', q(SELECT state FROM event_queue.jobs ORDER BY job_id)), "stalled\nleased\nready", 'a session that ends gives its jobs back at once');
 is($node->safe_psql('postgres', q(SELECT count(event_queue.complete(c.job_id, c.lease_token)) FROM event_queue.claim('q', 10) c)), '2', 'for others to claim');
 
+# In a queue with max_concurrency its place is free again.
+$node->safe_psql('postgres', q(SELECT event_queue.create_queue('narrow', lease => '1 hour', max_concurrency => 1);
+	SELECT event_queue.enqueue('narrow', 'job') FROM generate_series(1, 2)));
+$worker = $node->background_psql('postgres');
+$worker->query_safe(q(SELECT job_id FROM event_queue.claim('narrow', session_bound => true)));
+is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.claim('narrow'))), '0', 'the only place is taken');
+$pid = $worker->query_safe('SELECT pg_backend_pid()');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid, 10000)");
+is($node->safe_psql('postgres', q(SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('narrow'))), '1', 'until its session ends');
+
 # A session that waits for a job holds nothing, and is woken by what comes: a
 # commit, a prepared transaction, plain SQL, a time.
 my $claim = sub {
