@@ -151,6 +151,7 @@ typedef struct OpenPlan
 	bool valid;
 	bool in_use;			 /* by the transaction below */
 	LocalTransactionId user; /* which an abort may have left behind */
+	BlockNumber n_blocks;	 /* that its table has at least */
 	MemoryContext context;
 	EState *estate;
 	ResultRelInfo *result;
@@ -186,6 +187,7 @@ build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
 	int n = 0;
 
 	plan->valid = true; /* an invalidation from here on must stick */
+	plan->n_blocks = 0;
 	if (plan->context)
 		MemoryContextDelete(plan->context);
 	plan->context = AllocSetContextCreate(parent, "event_queue table",
@@ -270,6 +272,8 @@ get_plan(Relation rel)
 	}
 	if (!plan->valid)
 		build_plan(plan, rel, parent);
+	if (plan->user != EQ_MY_LXID)
+		plan->n_blocks = 0;
 	plan->in_use = true;
 	plan->user = EQ_MY_LXID;
 	return plan;
@@ -439,22 +443,48 @@ eq_lock_row(EqTable *table, Oid pkey, int64 key, Snapshot snapshot,
 	return found;
 }
 
-/* The row that the index entries for this place mean; false if there is none. */
+#define PRUNE_BELOW (BLCKSZ / 8) /* bytes free in a page */
+
+/*
+ * The row that the index entries for this place mean; false if there is none.  As an
+ * index scan fetches it, but that the page is pruned only when it is nearly full, and
+ * not as soon as it is fuller than the fillfactor: that would be each time, would free
+ * nothing that is wanted yet, and would write WAL for each job.
+ */
 bool
 eq_table_fetch(EqTable *table, ItemPointer root, Snapshot snapshot,
 			   TupleTableSlot *slot)
 {
-	IndexFetchTableData *fetch;
+	OpenPlan *plan = table->plan;
+	HeapTuple row = &((BufferHeapTupleTableSlot *) slot)->base.tupdata;
 	ItemPointerData tid = *root;
-	bool call_again = false;
+	Buffer buffer;
 	bool found;
 
-	if (!ItemPointerIsValid(&tid) ||
-		ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(table->rel))
+	ExecClearTuple(slot);
+	if (!ItemPointerIsValid(&tid))
 		return false;
-	fetch = table_index_fetch_begin(table->rel);
-	found = table_index_fetch_tuple(fetch, &tid, snapshot, slot, &call_again, NULL);
-	table_index_fetch_end(fetch);
+	/* The table's lock keeps it from being truncated while this transaction lasts. */
+	if (ItemPointerGetBlockNumber(&tid) >= plan->n_blocks)
+		plan->n_blocks = RelationGetNumberOfBlocks(table->rel);
+	if (ItemPointerGetBlockNumber(&tid) >= plan->n_blocks)
+		return false;
+	buffer = ReadBuffer(table->rel, ItemPointerGetBlockNumber(&tid));
+	if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < PRUNE_BELOW)
+		heap_page_prune_opt(table->rel, buffer);
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	found = heap_hot_search_buffer(&tid, table->rel, buffer, snapshot, row, NULL,
+								   true);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (found)
+	{
+		row->t_self = tid;
+		row->t_tableOid = RelationGetRelid(table->rel);
+		ExecStorePinnedBufferHeapTuple(row, slot, buffer);
+		slot->tts_tableOid = RelationGetRelid(table->rel);
+	}
+	else
+		ReleaseBuffer(buffer);
 	return found;
 }
 
