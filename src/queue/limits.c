@@ -247,16 +247,7 @@ need_marks(int n)
 	(void) eq_database(); /* take the entry now: it may throw */
 	if (my_stamp == 0)
 		my_stamp = (uint64) MyProcPid << 32 | ++transactions;
-	if (n_marks + n > max_marks)
-	{
-		int more = Max(max_marks * 2, n_marks + n + 16);
-
-		if (marks == NULL)
-			marks = MemoryContextAllocHuge(TopMemoryContext, more * sizeof(Mark));
-		else
-			marks = repalloc_huge(marks, more * sizeof(Mark));
-		max_marks = more;
-	}
+	eq_grow_list((void **) &marks, &max_marks, n_marks + n, sizeof(Mark));
 }
 
 /* After need_marks it can't throw. */
@@ -295,16 +286,7 @@ need_freed(EqWakeSlot *slot)
 		if (freed[i].slot == slot)
 			return;
 	}
-	if (n_freed == max_freed)
-	{
-		int more = max_freed ? max_freed * 2 : 4;
-
-		if (freed == NULL)
-			freed = MemoryContextAlloc(TopMemoryContext, more * sizeof(Freed));
-		else
-			freed = repalloc(freed, more * sizeof(Freed));
-		max_freed = more;
-	}
+	eq_grow_list((void **) &freed, &max_freed, n_freed + 1, sizeof(Freed));
 	freed[n_freed].slot = slot;
 	freed[n_freed++].n = 0;
 }

@@ -204,16 +204,7 @@ eq_note_ready(int32 queue_id, int32 lane, int32 priority, TimestampTz run_at,
 			return;
 		}
 	}
-	if (n_noted == max_noted)
-	{
-		int more = max_noted ? max_noted * 2 : 16;
-
-		if (noted == NULL)
-			noted = MemoryContextAlloc(TopMemoryContext, more * sizeof(Noted));
-		else
-			noted = repalloc(noted, more * sizeof(Noted));
-		max_noted = more;
-	}
+	eq_grow_list((void **) &noted, &max_noted, n_noted + 1, sizeof(Noted));
 	noted[n_noted].mark = mark;
 	noted[n_noted].queue = queue;
 	noted[n_noted++].lowest = place;

@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 
 #include "queue/queue.h"
+#include "wake/wake.h"
 
 /* Slots that this transaction has taken; in TopMemoryContext. */
 static uint32 *taken = NULL;
@@ -38,16 +39,7 @@ reserve(uint64 key)
 				  EQ_MAX_RESERVED;
 	uint64 holder = 0;
 
-	if (n_taken == max_taken)
-	{
-		int more = max_taken ? max_taken * 2 : 256;
-
-		if (taken == NULL)
-			taken = MemoryContextAlloc(TopMemoryContext, more * sizeof(uint32));
-		else
-			taken = repalloc(taken, more * sizeof(uint32));
-		max_taken = more;
-	}
+	eq_grow_list((void **) &taken, &max_taken, n_taken + 1, sizeof(uint32));
 	if (pg_atomic_compare_exchange_u64(&eq_shared->reserved[slot], &holder, key))
 	{
 		taken[n_taken++] = slot;

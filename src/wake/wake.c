@@ -143,16 +143,7 @@ get_mark(EqWakeSlot *slot)
 	}
 
 	(void) eq_database(); /* take the entry now: it may throw */
-	if (n_marks == max_marks)
-	{
-		int more = max_marks ? max_marks * 2 : 16;
-
-		if (marks == NULL)
-			marks = MemoryContextAlloc(TopMemoryContext, more * sizeof(Mark));
-		else
-			marks = repalloc(marks, more * sizeof(Mark));
-		max_marks = more;
-	}
+	eq_grow_list((void **) &marks, &max_marks, n_marks + 1, sizeof(Mark));
 	mark = &marks[n_marks++];
 	memset(mark, 0, sizeof(Mark));
 	mark->subid = subid;

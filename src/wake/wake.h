@@ -19,6 +19,9 @@ extern void eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters);
 extern void eq_note_config_changed(void);
 extern void eq_notify_in_transaction(const char *queue_name);
 
+/* list.c */
+extern void eq_grow_list(void **list, int *room, int needed, Size entry);
+
 /* At its end; never throw. */
 extern void eq_wake_at_commit(void);
 extern void eq_wakes_at_prepare(void);
