@@ -19,6 +19,9 @@ drain() {
 # drain_single: 8 sessions, one job at a time: complete_and_claim against the
 # table's UPDATE, then DELETE, each with its commit.  Wanted: 2.5.
 drain drain_single 8 drain drain_table 400000 1
+# drain_vs_insert: the same against the plain INSERT of 8 sessions, which is one
+# flushed commit too: how much of what a disk allows is reached.  No wanted ratio.
+drain drain_vs_insert 8 drain insert_job 400000 1
 # The same in a queue whose settling need not be durable; no wanted ratio.
 sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": false}')" >/dev/null
 drain drain_single_async 8 drain drain_table 400000 1
