@@ -119,4 +119,12 @@ SELECT count(*) FROM event_queue.claim('hot', 100);
 SELECT pg_stat_force_next_flush();
 SELECT n_tup_upd - :upd AS updated, n_tup_hot_upd - :hot AS hot
 FROM pg_stat_user_tables WHERE relid = 'event_queue.job'::regclass;
+-- a job that the transaction itself enqueues comes in its place, too
+SELECT count(*) FROM event_queue.claim('hot', 100);
+SELECT count(event_queue.enqueue('hot', 'later', '{}')) FROM generate_series(1, 5);
+SELECT name FROM event_queue.claim('hot');
+BEGIN;
+SELECT event_queue.enqueue('hot', 'first', priority => 0) > 0 AS enqueued;
+SELECT name FROM event_queue.claim('hot');
+COMMIT;
 SELECT event_queue.drop_queue('hot', force => true);

@@ -490,12 +490,15 @@ take_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
 	} while (taken > 0 && claim->n_jobs < limit);
 }
 
-/* Any job of the queue will do, and the ring has them in the order of claims. */
+/*
+ * Any job of the queue will do, and the ring has them in the order of claims, but for
+ * those that this transaction itself has enqueued.
+ */
 static bool
 can_use_ring(const EqClaim *claim)
 {
 	return claim->names == NULL && claim->tenant == NULL && !claim->queue->fair &&
-		   claim->queue->group_rate_limit == 0;
+		   claim->queue->group_rate_limit == 0 && !eq_has_noted_ready();
 }
 
 /*

@@ -25,12 +25,7 @@ first_due_after(EqWalk *walk)
 	ScanKeyData keys[4];
 	bool isnull;
 
-	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->queue->queue_id));
-	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->lane));
-	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
-				F_INT2EQ, Int16GetDatum(walk->priority));
+	eq_walk_segment_keys(walk, keys);
 	eq_scan_key(&walk->scan, &keys[3], ORDER_RUN_AT, BTGreaterStrategyNumber,
 				F_TIMESTAMPTZ_GT, TimestampTzGetDatum(walk->now));
 	eq_scan_start(&walk->scan, keys, 4);

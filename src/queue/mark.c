@@ -223,6 +223,13 @@ eq_marks_are_held(void)
 	return held || eq_wrote_plain_sql();
 }
 
+/* Has this transaction made jobs claimable, which others can't know of? */
+bool
+eq_has_noted_ready(void)
+{
+	return n_noted > 0;
+}
+
 /* (2) and (3); the commit is visible.  Can't throw. */
 void
 eq_marks_at_commit(void)

@@ -176,6 +176,7 @@ extern void eq_mark_raise(EqMark *mark, EqWakeSlot *queue, uint64 generation,
 extern void eq_mark_lower(EqMark *mark, EqWakeSlot *queue, EqPlace place);
 extern void eq_note_ready(int32 queue_id, int32 lane, int32 priority,
 						  TimestampTz run_at, int64 job_id);
+extern bool eq_has_noted_ready(void);
 extern void eq_marks_at_commit(void);
 extern void eq_forget_marks(void);
 extern void eq_hold_marks(void);

@@ -120,6 +120,18 @@ find_segment(EqWalk *walk)
 	return walk->lane <= walk->end_lane;
 }
 
+/* The segment, as the first three keys of a scan. */
+void
+eq_walk_segment_keys(EqWalk *walk, ScanKey keys)
+{
+	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->queue->queue_id));
+	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(walk->lane));
+	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
+				F_INT2EQ, Int16GetDatum(walk->priority));
+}
+
 /* Begins the walk over (lane, priority), at walk->begin. */
 void
 eq_walk_start_segment(EqWalk *walk)
@@ -129,12 +141,7 @@ eq_walk_start_segment(EqWalk *walk)
 	walk->kept = false;
 	walk->in_segment = true;
 
-	eq_scan_key(&walk->scan, &keys[0], ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->queue->queue_id));
-	eq_scan_key(&walk->scan, &keys[1], ORDER_LANE, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(walk->lane));
-	eq_scan_key(&walk->scan, &keys[2], ORDER_PRIORITY, BTEqualStrategyNumber,
-				F_INT2EQ, Int16GetDatum(walk->priority));
+	eq_walk_segment_keys(walk, keys);
 	if (walk->from_start)
 	{
 		eq_scan_start(&walk->scan, keys, 3);

@@ -47,6 +47,7 @@ typedef struct EqWalk
 extern void eq_walk_prepare(EqWalk *walk, const EqQueue *queue, bool raises);
 extern void eq_walk_open(EqWalk *walk, Relation jobs);
 extern void eq_walk_begin(EqWalk *walk, Relation jobs, const EqQueue *queue);
+extern void eq_walk_segment_keys(EqWalk *walk, ScanKey keys);
 extern void eq_walk_start_segment(EqWalk *walk);
 extern bool eq_walk_enter_segment(EqWalk *walk);
 extern bool eq_walk_next_entry(EqWalk *walk);
