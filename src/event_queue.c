@@ -403,6 +403,21 @@ subxact_callback(SubXactEvent event, SubTransactionId me, SubTransactionId paren
 	}
 }
 
+static bool
+drops_event_queue(Node *stmt)
+{
+	ListCell *lc;
+
+	if (!IsA(stmt, DropStmt) || ((DropStmt *) stmt)->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach (lc, ((DropStmt *) stmt)->objects)
+	{
+		if (strcmp(strVal(lfirst(lc)), "event_queue") == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Lets DROP DATABASE and its kin proceed by sending the workers of the database
  * away first, and has the scheduler notice DROP EXTENSION at once.
@@ -416,7 +431,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	const char *dbname = eq_database_emptied_by(stmt);
 	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
 
-	if (IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_EXTENSION)
+	if (drops_event_queue(stmt) && eq_find_database(MyDatabaseId) != NULL)
 		eq_note_config_changed();
 
 	/* Who may not drop it gets the statement's own error. */

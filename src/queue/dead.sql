@@ -314,6 +314,10 @@ BEGIN
 	IF $7 < 0 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'limit must not be negative';
 	END IF;
+	IF $8 IS NOT NULL AND this_queue <= 2 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', $2),
+			HINT = 'Retry its dead letters without a new payload.';
+	END IF;
 	IF $8 IS NOT NULL THEN
 		PERFORM event_queue.check_payload($8);
 	END IF;
@@ -354,6 +358,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue.check_payload($2);
+	END IF;
+	IF $2 IS NOT NULL AND EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = $1 AND d.queue_id <= 2) THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('dead letter %s is of an internal queue', $1),
+			HINT = 'Retry it without a new payload.';
 	END IF;
 	IF event_queue.revive_dead_letters(ARRAY[$1], $2) = 0 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ017',

@@ -36,10 +36,13 @@ static HTAB *names = NULL;
 static bool queues_valid = false;
 static uint64 invalidations = 0;
 
+/* The table queue, whose OID changes with each CREATE EXTENSION. */
+static Oid watched = InvalidOid;
+
 static void
 forget_queues(Datum arg, Oid relid)
 {
-	if (!OidIsValid(relid) || relid == (Oid) arg)
+	if (!OidIsValid(relid) || relid == watched)
 	{
 		queues_valid = false;
 		invalidations++;
@@ -156,15 +159,14 @@ read_queues(void)
 			" sla, paused, draining, fair, durable, group_retry = 'pass', group_concurrency,"
 			" group_rate_limit, group_rate_interval, backoff_intervals"
 			" FROM event_queue.queue"};
-	static Oid watched = InvalidOid;
+	static bool callback_registered = false;
 	uint64 seen;
 	EqSpi spi;
 
-	if (watched != eq_relation_oid(EQ_QUEUE))
-	{
-		watched = eq_relation_oid(EQ_QUEUE);
-		CacheRegisterRelcacheCallback(forget_queues, ObjectIdGetDatum(watched));
-	}
+	watched = eq_relation_oid(EQ_QUEUE);
+	if (!callback_registered)
+		CacheRegisterRelcacheCallback(forget_queues, (Datum) 0);
+	callback_registered = true;
 	queues_valid = false;
 	seen = invalidations;
 	if (queues != NULL)
@@ -234,7 +236,10 @@ copy_queue(const EqQueue *queue)
 					  queue->retry.n_intervals * sizeof(int64));
 }
 
-/* EQ010 if there is none. */
+/*
+ * For callers from outside: EQ010 if there is none, EQ035 if it is one of the
+ * extension's own, whose jobs nobody else makes, claims or chooses.
+ */
 const EqQueue *
 eq_get_queue(const char *name)
 {
@@ -256,6 +261,10 @@ eq_get_queue(const char *name)
 						errmsg("queue \"%s\" does not exist", name),
 						errhint("Create it with event_queue.create_queue(%s).",
 								quote_literal_cstr(name))));
+	if (found->queue->queue_id <= EQ_SNAPSHOTS)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INTERNAL_QUEUE),
+						errmsg("queue \"%s\" is internal", name),
+						errhint("Use a queue of your own.")));
 	return copy_queue(found->queue);
 }
 

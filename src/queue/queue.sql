@@ -68,6 +68,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	bad text;
 BEGIN
+	IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND OLD.queue_id <= 2 AND
+		(NEW.queue_id, NEW.name, NEW.draining) IS DISTINCT FROM (OLD.queue_id, OLD.name, false)) THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', OLD.name),
+			HINT = 'Its settings can be changed with event_queue.alter_queue.';
+	END IF;
 	PERFORM event_queue.check_name('queue name', NEW.name, 50);
 	bad := CASE
 		WHEN NEW.lease IS NULL OR NEW.lease < '1 second' OR NEW.lease > '1 day' THEN 'lease must be between 1 second and 1 day'
@@ -105,6 +110,8 @@ $$;
 COMMENT ON FUNCTION check_queue_settings() IS 'Internal. Trigger: checks a queue''s settings (EQ012).';
 CREATE TRIGGER check_queue_settings BEFORE INSERT OR UPDATE ON queue
 	FOR EACH ROW EXECUTE FUNCTION check_queue_settings();
+CREATE TRIGGER keep_internal_queue BEFORE DELETE ON queue
+	FOR EACH ROW WHEN (OLD.queue_id <= 2) EXECUTE FUNCTION check_queue_settings();
 
 /* limits_changed: row trigger that has rate_limit and max_concurrency hold from the commit on. */
 CREATE FUNCTION limits_changed() RETURNS trigger

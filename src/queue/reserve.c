@@ -16,6 +16,7 @@
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/multixact.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
@@ -104,7 +105,16 @@ eq_row_is_busy(TupleTableSlot *slot)
 	if (row->t_infomask & HEAP_XMAX_INVALID)
 		return false;
 	if (row->t_infomask & HEAP_XMAX_IS_MULTI)
-		return true;
+	{
+		/*
+		 * Nobody marks a multixact as ended but pruning and vacuum: ask for its
+		 * members.  One that holds an update is an old version, as below.
+		 */
+		if (HEAP_LOCKED_UPGRADED(row->t_infomask))
+			return false;
+		return !HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask) ||
+			   MultiXactIdIsRunning(xmax, true);
+	}
 	if (TransactionIdIsCurrentTransactionId(xmax))
 		return false; /* our own lock, or the update will say what it is */
 	return TransactionIdIsInProgress(xmax) ||

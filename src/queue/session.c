@@ -103,6 +103,9 @@ session_ends(int code, Datum arg)
 		return;
 	AbortOutOfAnyTransaction();
 	StartTransactionCommand();
+	/* Whatever default_transaction_* of the session, role or database says. */
+	XactReadOnly = false;
+	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	end_bound_leases();
 	PopActiveSnapshot();

@@ -109,6 +109,8 @@ find_job(Leased *leased, int64 job_id, const pg_uuid_t *token)
 		if (eq_table_fetch(&leased->jobs, &root, leased->snapshot, leased->slot) &&
 			slot_job_id(leased->slot) == job_id)
 			return true;
+		/* Another job's row, or none: nobody may take it for this one. */
+		ExecClearTuple(leased->slot);
 	}
 	eq_scan_begin(&scan, leased->jobs.rel, eq_relation_oid(EQ_JOB_PKEY),
 				  leased->snapshot, 1);

@@ -148,10 +148,6 @@ eq_register_handler(PG_FUNCTION_ARGS)
 	int n = 0;
 
 	eq_check_name("job name", job_name, EQ_MAX_NAME);
-	if (queue->queue_id <= EQ_SNAPSHOTS)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ACTION),
-				 errmsg("queue \"%s\" has a handler of its own", queue->name)));
 	(void) eq_find_function(text_argument(fcinfo, 2), EQ_FUNCTION_HANDLER,
 							&function);
 	if (!PG_ARGISNULL(3))

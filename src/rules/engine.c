@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -163,9 +164,14 @@ evaluate_rule(const Rule *rule, Datum event)
 	return payload;
 }
 
-/* evaluate_rule in a subtransaction; false and the error if it failed. */
+static void enqueue_action(const Rule *rule, Datum event, Jsonb *payload);
+
+/*
+ * evaluate_rule and the job that follows from it, in a subtransaction; false and
+ * the error if one of them failed (a queue that is drained or was dropped, say).
+ */
 static bool
-try_evaluate_rule(const Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
+try_rule(const Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -176,6 +182,8 @@ try_evaluate_rule(const Rule *rule, Datum event, Jsonb **payload, ErrorData **er
 	PG_TRY();
 	{
 		*payload = evaluate_rule(rule, event);
+		if (*payload != NULL && rule->queue_id != 0)
+			enqueue_action(rule, event, *payload);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -299,7 +307,7 @@ apply_rule(const Rule *rule, Datum event)
 
 	if (rule->queue_id == 0 && rule->condition == NULL)
 		enqueue_rule_call(rule, event, false);
-	else if (!try_evaluate_rule(rule, event, &payload, &error))
+	else if (!try_rule(rule, event, &payload, &error))
 	{
 		ereport(LOG,
 				(errmsg("rule \"%s\" failed for the event at position " INT64_FORMAT
@@ -308,15 +316,8 @@ apply_rule(const Rule *rule, Datum event)
 				 errdetail("A job of queue \"rule-calls\" tries again.")));
 		enqueue_rule_call(rule, event, true);
 	}
-	else if (payload != NULL)
-	{
-		if (rule->queue_id == 0)
-			enqueue_rule_call(rule, event, false);
-		else if (VARSIZE(payload) > (Size) eq_max_payload_kb * 1024)
-			enqueue_rule_call(rule, event, true); /* fails there, and is seen */
-		else
-			enqueue_action(rule, event, payload);
-	}
+	else if (payload != NULL && rule->queue_id == 0)
+		enqueue_rule_call(rule, event, false);
 }
 
 static void
@@ -495,9 +496,12 @@ static int64
 payload_number(Jsonb *payload, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&payload->root, key,
-													 strlen(key), &buffer);
+	JsonbValue *value = NULL;
 
+	/* An array would be read as if it were an object. */
+	if (JB_ROOT_IS_OBJECT(payload))
+		value = getKeyJsonValueFromContainer(&payload->root, key, strlen(key),
+											 &buffer);
 	if (value == NULL || value->type != jbvNumeric)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
@@ -512,7 +516,7 @@ payload_number(Jsonb *payload, const char *key)
  * triggers fire with the owner's rights; that role is returned.
  */
 Oid
-eq_run_rule_call(Jsonb *payload)
+eq_run_rule_call(const char *tenant, Jsonb *payload)
 {
 	Rule *rule = read_rule((int32) payload_number(payload, "rule_id"));
 	Datum event = read_event(payload_number(payload, "position"));
@@ -523,7 +527,8 @@ eq_run_rule_call(Jsonb *payload)
 	Oid owner;
 	int sec_context;
 
-	if (rule == NULL || event == 0)
+	if (rule == NULL || event == 0 ||
+		strcmp(event_text(event, EVENT_TENANT), tenant) != 0)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
@@ -544,6 +549,10 @@ eq_run_rule_call(Jsonb *payload)
 	GetUserIdAndSecContext(&owner, &sec_context);
 	owner = get_role_oid(rule->owner, false);
 	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	(void) set_config_option(
+		"search_path",
+		psprintf("pg_catalog, %s, pg_temp", eq_function_schema(rule->function)),
+		PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	(void) eq_call_function(rule->function, eq_event_type_oid(), event);
 	return owner;
 }

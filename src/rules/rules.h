@@ -12,7 +12,7 @@
 extern bool eq_run_rules(void);
 
 /* engine.c: a job of queue "rule-calls"; the role it ran as, for the commit */
-extern Oid eq_run_rule_call(Jsonb *payload);
+extern Oid eq_run_rule_call(const char *tenant, Jsonb *payload);
 
 /* function.c */
 typedef enum EqFunctionKind

@@ -31,6 +31,8 @@ COMMENT ON COLUMN rule.owner IS 'The role that created the rule; its condition a
 COMMENT ON COLUMN rule.start_position IS 'The rule applies to events above this position.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON rule
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+ALTER TABLE rule ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON rule USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('rule', '');
 SELECT pg_catalog.pg_extension_config_dump('rule_rule_id_seq', '');
 
@@ -194,13 +196,13 @@ $$;
 COMMENT ON FUNCTION unregister_handler(text, text) IS
 'Removes a handler; its jobs wait for another one or for outside workers.';
 
-CREATE VIEW rules AS
+CREATE VIEW rules WITH (security_invoker = true) AS
 	SELECT r.rule_id, r.name, r.owner, r.tenant_id, r.event_pattern, r.condition,
 		q.name AS queue, r.job_name, r.payload, r.delay, r.priority, r.function, r.enabled, r.start_position, r.created_at
 	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW rules IS 'Automation rules.';
 
-CREATE VIEW handlers AS
+CREATE VIEW handlers WITH (security_invoker = true) AS
 	SELECT h.handler_id, q.name AS queue, h.job_name, h.owner, h.function, h.time_limit, h.created_at
 	FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW handlers IS 'Functions that run jobs inside the database.';

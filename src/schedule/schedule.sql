@@ -62,6 +62,10 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ015', MESSAGE = format('priority %s is out of range', priority),
 			HINT = 'Priorities go from 0 (first) to 9 (last).';
 	END IF;
+	IF event_queue.queue_id_of(queue) <= 2 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', queue),
+			HINT = 'Use a queue of your own.';
+	END IF;
 	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run)
 	VALUES (name, cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority,
 		event_queue.resolve_tenant(tenant_id), event_queue.cron_next(cron, time_zone, clock_timestamp()))
@@ -126,9 +130,15 @@ BEGIN
 		EXCEPTION WHEN OTHERS THEN
 			RAISE WARNING 'schedule "%" failed: %', due.name, SQLERRM;
 		END;
-		UPDATE event_queue.schedule s
-		SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
-		WHERE s.schedule_id = due.schedule_id;
+		BEGIN
+			UPDATE event_queue.schedule s
+			SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
+			WHERE s.schedule_id = due.schedule_id;
+		EXCEPTION WHEN OTHERS THEN
+			-- A cron or zone that can't be read (any more): look again in an hour.
+			RAISE WARNING 'schedule "%" has no next run: %', due.name, SQLERRM;
+			UPDATE event_queue.schedule s SET next_run = clock_timestamp() + '1 hour' WHERE s.schedule_id = due.schedule_id;
+		END;
 	END LOOP;
 	RETURN (SELECT min(s.next_run) FROM event_queue.schedule s WHERE s.enabled);
 END

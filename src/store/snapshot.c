@@ -208,9 +208,11 @@ static char *
 payload_string(Jsonb *payload, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&payload->root, key,
-													 strlen(key), &buffer);
+	JsonbValue *value = NULL;
 
+	if (JB_ROOT_IS_OBJECT(payload))
+		value = getKeyJsonValueFromContainer(&payload->root, key, strlen(key),
+											 &buffer);
 	if (value == NULL || value->type != jbvString)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),

@@ -656,7 +656,15 @@ Datum
 eq_lock_bucket(PG_FUNCTION_ARGS)
 {
 	Subscription subscription = {.id = PG_GETARG_INT32(0)};
+	const char *tenant = eq_confined_tenant();
+	const char *query =
+		"SELECT count(*) FROM event_queue.subscription WHERE subscription_id = $1";
 
+	if (tenant)
+		query = psprintf("%s AND tenant_id = %s", query, quote_literal_cstr(tenant));
+	if (eq_query_int64(query, subscription.id) == 0)
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+						errmsg("subscription %d does not exist", subscription.id)));
 	(void) lock_bucket(&subscription, PG_GETARG_INT32(1), true);
 	PG_RETURN_VOID();
 }
@@ -665,6 +673,9 @@ eq_lock_bucket(PG_FUNCTION_ARGS)
 Datum
 eq_event_bucket(PG_FUNCTION_ARGS)
 {
+	if (PG_GETARG_INT32(3) < 1 || PG_GETARG_INT32(3) > MAX_BUCKETS)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("buckets must be between 1 and %d", MAX_BUCKETS)));
 	PG_RETURN_INT32(bucket_of(
 		text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
 		text_to_cstring(PG_GETARG_TEXT_PP(2)), PG_GETARG_INT32(3)));

@@ -25,6 +25,9 @@ CREATE TABLE subscription_bucket (
 	PRIMARY KEY (subscription_id, bucket)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE subscription_bucket IS 'Checkpoints: the consumer is done with all events up to position.';
+ALTER TABLE subscription_bucket ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON subscription_bucket USING (EXISTS (
+	SELECT FROM subscription s WHERE s.subscription_id = subscription_bucket.subscription_id));
 SELECT pg_catalog.pg_extension_config_dump('subscription_bucket', '');
 
 CREATE TABLE subscription_parked (
@@ -42,7 +45,8 @@ CREATE TABLE subscription_parked (
 COMMENT ON TABLE subscription_parked IS
 'Aggregates whose events a consumer could not digest: from position on they wait until retry_parked.';
 ALTER TABLE subscription_parked ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_isolation ON subscription_parked USING (tenant_visible(tenant_id));
+CREATE POLICY tenant_isolation ON subscription_parked USING (tenant_visible(tenant_id) AND EXISTS (
+	SELECT FROM subscription s WHERE s.subscription_id = subscription_parked.subscription_id));
 SELECT pg_catalog.pg_extension_config_dump('subscription_parked', '');
 
 /*

@@ -35,7 +35,8 @@ void
 eq_spi_end(EqSpi *spi)
 {
 	SPI_finish();
-	AtEOXact_GUC(true, spi->guc_level);
+	/* What a condition or another function of a user has SET is undone, too. */
+	AtEOXact_GUC(false, spi->guc_level);
 	SetUserIdAndSecContext(spi->user, spi->sec_context);
 }
 

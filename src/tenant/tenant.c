@@ -1,7 +1,8 @@
 /*
  * tenant.c: the tenant that a session is confined to.
  *
- * By its role, if the role or one that it is a member of stands in the table
+ * By its role, if the current user, the session user, or a role that one of them is a
+ * member of, stands in the table
  * tenant_role; else by the setting event_queue.tenant; else by nothing.  Every
  * C path asks here, and the row security policies ask through tenant_visible,
  * so that both sides apply one rule.
@@ -41,6 +42,7 @@ static struct
 {
 	bool known;
 	Oid role;
+	Oid session;
 	char tenant[EQ_MAX_NAME + 1]; /* empty: bound to none */
 } bound;
 
@@ -62,13 +64,14 @@ bound_tenant(void)
 {
 	static bool callbacks_registered = false;
 	Oid role = GetUserId();
+	Oid session = GetSessionUserId(); /* SET ROLE does not leave the tenant */
 	Relation rel;
 	SysScanDesc scan;
 	Snapshot snapshot;
 	HeapTuple tuple;
 	char found[EQ_MAX_NAME + 1] = "";
 
-	if (bound.known && bound.role == role)
+	if (bound.known && bound.role == role && bound.session == session)
 		return bound.tenant;
 
 	if (!callbacks_registered)
@@ -93,7 +96,9 @@ bound_tenant(void)
 			heap_getattr(tuple, TENANT_ROLE_TENANT, RelationGetDescr(rel), &isnull));
 		Oid member_of = get_role_oid(name, true);
 
-		if (!OidIsValid(member_of) || !is_member_of_role_nosuper(role, member_of))
+		if (!OidIsValid(member_of) ||
+			(!is_member_of_role_nosuper(role, member_of) &&
+			 !is_member_of_role_nosuper(session, member_of)))
 			continue;
 		if (found[0] != '\0' && strcmp(found, tenant) != 0)
 			ereport(ERROR, (errcode(ERRCODE_EQ_TENANT_MISMATCH),
@@ -107,6 +112,7 @@ bound_tenant(void)
 	table_close(rel, AccessShareLock);
 
 	bound.role = role;
+	bound.session = session;
 	strlcpy(bound.tenant, found, sizeof(bound.tenant));
 	return bound.tenant;
 }

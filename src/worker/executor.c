@@ -14,9 +14,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/async.h"
 #include "commands/prepare.h"
+#include "commands/sequence.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -28,6 +31,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -209,6 +213,12 @@ take_over(Job *job, const Job *next)
 {
 	MemoryContext done = job_context;
 
+	/*
+	 * A claim commits without waiting for the disk.  Here the handler may take the
+	 * server down, and a lost claim would not be counted.
+	 */
+	if (next->in_hand)
+		XLogFlush(XactLastCommitEnd);
 	job_context = next_context;
 	next_context = done;
 	*job = *next;
@@ -228,7 +238,7 @@ call_handler(Job *job, Jsonb **result)
 
 	*result = NULL;
 	if (handler->queue_id == EQ_RULE_CALLS)
-		return eq_run_rule_call(job->claimed.payload);
+		return eq_run_rule_call(job->claimed.tenant, job->claimed.payload);
 	if (handler->queue_id == EQ_SNAPSHOTS)
 	{
 		eq_run_snapshot_job(job->claimed.tenant, job->claimed.payload);
@@ -292,12 +302,21 @@ run_job(Job *job, Job *next)
 	SetUserIdAndSecContext(worker_role, sec_context);
 }
 
-/* What a handler may have left in the session. */
+/*
+ * What a handler may have left in the session, by its deferred triggers, too: all
+ * that DISCARD ALL covers but cached plans, which show nothing to anyone.
+ */
 static void
 clean_session(void)
 {
+	StartTransactionCommand();
+	PortalHashTableDeleteAll();
+	Async_UnlistenAll();
+	CommitTransactionCommand();
+	ResetAllOptions();
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	DropAllPreparedStatements();
+	ResetSequenceCaches();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot()); /* dropping may need one */
 	ResetTempTableNamespace();

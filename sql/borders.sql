@@ -1,0 +1,119 @@
+-- Borders: what one role, queue, job or rule may not do to another.
+
+-- Queues of the extension's own take nothing from outside, whoever asks.
+SELECT try($$SELECT event_queue.enqueue('rule-calls', 'x', '["rule_id"]')$$);
+SELECT try($$SELECT event_queue.enqueue_many('snapshots', 'x', ARRAY['{}'::jsonb])$$);
+SELECT try($$SELECT event_queue.enqueue_flow('{"name": "x"}', 'rule-calls')$$);
+SELECT try($$SELECT event_queue.claim('rule-calls')$$);
+SELECT try($$SELECT event_queue.create_rule('r', 'x', queue => 'rule-calls', job_name => 'x')$$);
+SELECT try($$SELECT event_queue.create_schedule('s', '* * * * *', 'rule-calls', 'x')$$);
+SELECT try($$SELECT event_queue.retry_all_dead('rule-calls', payload => '[]')$$);
+SELECT try($$SELECT event_queue.drain_queue('rule-calls')$$);
+SELECT try($$DELETE FROM event_queue.queue WHERE queue_id = 1$$);
+SELECT try($$UPDATE event_queue.queue SET name = 'stolen' WHERE queue_id = 2$$);
+-- A payload that is no object, written by hand, fails and harms nobody.
+INSERT INTO event_queue.job (job_id, queue_id, run_at, created_at, priority, tenant_id, name, max_attempts, payload, metadata)
+VALUES (900001, 1, now(), now(), 5, 'A', 'rule-call', 1, '[1]', '[1]'), (900002, 2, now(), now(), 5, 'A', 'snapshot', 1, '[1]', NULL);
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.dead_letters WHERE job_id IN (900001, 900002))$$);
+SELECT queue, last_error FROM event_queue.dead_letters WHERE job_id IN (900001, 900002) ORDER BY job_id;
+SELECT event_queue.discard_dead(900001), event_queue.discard_dead(900002);
+
+-- Checkpoints and rules belong to a tenant.
+CREATE ROLE eq_border_a;
+CREATE ROLE eq_border_b;
+SELECT event_queue.grant_consumer('eq_border_a', 'border a'), event_queue.grant_consumer('eq_border_b', 'border b'),
+	event_queue.grant_observer('eq_border_b', 'border b');
+GRANT EXECUTE ON FUNCTION try TO PUBLIC;
+SET ROLE eq_border_a;
+SELECT event_queue.create_subscription('border-sub') > 0 AS created;
+RESET ROLE;
+SELECT event_queue.create_rule('border rule', 'border.never', queue => q.name, job_name => 'x', tenant_id => 'border a') > 0 AS created
+FROM (SELECT 'borders' AS name FROM event_queue.create_queue('borders')) q;
+SET ROLE eq_border_b;
+UPDATE event_queue.subscription_bucket SET position = 1000000;
+SELECT count(*) FROM event_queue.subscription_bucket;
+SELECT count(*) FROM event_queue.rule WHERE name = 'border rule';
+SELECT count(*) FROM event_queue.rules WHERE name = 'border rule';
+RESET ROLE;
+SELECT try(format('SET ROLE eq_border_b; SELECT event_queue.lock_subscription_bucket(%s, 0)', subscription_id))
+FROM event_queue.subscription WHERE name = 'border-sub';
+RESET ROLE;
+SELECT event_queue.drop_rule('border rule'), event_queue.drop_subscription('border-sub');
+
+-- SET ROLE does not leave the tenant of the session's user.
+CREATE ROLE eq_border_shared;
+GRANT eq_border_shared TO eq_border_a;
+SELECT event_queue.grant_producer('eq_border_shared');
+SET SESSION AUTHORIZATION eq_border_a;
+SET ROLE eq_border_shared;
+SELECT event_queue.current_tenant();
+SELECT try($$SELECT event_queue.append('x', 'x', 'x', tenant_id => 'border b')$$);
+RESET SESSION AUTHORIZATION;
+
+-- A job that was released after a savepoint can be claimed again.
+SELECT event_queue.enqueue('borders', 'savepoint') AS job \gset
+SELECT job_id, lease_token FROM event_queue.claim('borders') \gset
+BEGIN;
+SELECT event_queue.report_progress(:job_id, :'lease_token', '{"done": 1}');
+SAVEPOINT s;
+SELECT event_queue.release(:job_id, :'lease_token');
+RELEASE s;
+COMMIT;
+SELECT job_id, lease_token FROM event_queue.claim('borders', 10) \gset
+SELECT event_queue.complete(:job_id, :'lease_token');
+
+-- A token settles the job that it was given for, no other.
+SELECT event_queue.alter_queue('borders', '{"max_concurrency": 1}');
+SELECT event_queue.enqueue('borders', 'settled') AS job \gset
+SELECT job_id, lease_token FROM event_queue.claim('borders') \gset
+SELECT try(format('SELECT event_queue.complete(987654321, %L)', :'lease_token'));
+SELECT try(format('SELECT event_queue.complete_many(ARRAY[987654321], ARRAY[%L]::uuid[])', :'lease_token'));
+SELECT state FROM event_queue.jobs WHERE job_id = :job_id;
+SELECT event_queue.complete(:job_id, :'lease_token');
+SELECT event_queue.alter_queue('borders', '{"max_concurrency": null}');
+
+-- A queue that is drained stops no rule of another, and a bad schedule no other.
+SELECT event_queue.create_queue('border-drained') > 0, event_queue.alter_queue('rule-calls', '{"backoff_delay": "10 ms"}') IS NOT NULL;
+SELECT event_queue.create_rule('to a drained one', 'border.drain', queue => 'border-drained', job_name => 'x') > 0,
+	event_queue.create_rule('to another', 'border.go', queue => 'borders', job_name => 'went') > 0;
+SELECT event_queue.drain_queue('border-drained');
+SELECT version FROM event_queue.append('border', '1', 'border.drain');
+SELECT version FROM event_queue.append('border', '1', 'border.go');
+CALL wait_until($$EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'borders' AND name = 'went')$$);
+CALL wait_until($$EXISTS (SELECT FROM event_queue.dead_letters WHERE queue = 'rule-calls')$$);
+SELECT last_error FROM event_queue.dead_letters WHERE queue = 'rule-calls';
+SELECT event_queue.discard_all_dead('rule-calls');
+SELECT event_queue.drop_rule('to a drained one'), event_queue.drop_rule('to another');
+INSERT INTO event_queue.schedule (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run)
+SELECT n.name, n.cron, 'UTC', q.queue_id, n.name, '{}', 5, 'A', now() - n.ago
+FROM event_queue.queue q, (VALUES ('bad', 'garbage', interval '2 s'), ('good', '0 0 1 1 *', '1 s')) n (name, cron, ago)
+WHERE q.name = 'borders';
+CALL wait_until($$EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'borders' AND name = 'good')$$);
+SELECT event_queue.drop_schedule('bad'), event_queue.drop_schedule('good');
+
+-- What a handler leaves by a deferred trigger or a cursor is gone before the next job.
+CREATE TABLE border_seen (what text);
+CREATE TABLE border_deferred (i int);
+CREATE FUNCTION border_trigger() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN PERFORM set_config('work_mem', '77MB', false); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER t AFTER INSERT ON border_deferred DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION border_trigger();
+CREATE FUNCTION border_leave(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+	INSERT INTO border_deferred VALUES (1);
+	EXECUTE 'DECLARE leak CURSOR WITH HOLD FOR SELECT 1'; END $$;
+CREATE FUNCTION border_look(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+	$$ INSERT INTO public.border_seen SELECT current_setting('work_mem') || ', cursors: ' || (SELECT count(*) FROM pg_cursors WHERE name = 'leak') $$;
+SELECT event_queue.create_queue('border-left') > 0, event_queue.register_handler('border-left', 'leave', 'border_leave') > 0,
+	event_queue.register_handler('border-left', 'look', 'border_look') > 0;
+DO $$ BEGIN FOR i IN 1 .. 10 LOOP
+	PERFORM event_queue.enqueue('border-left', 'leave'), event_queue.enqueue('border-left', 'look'); END LOOP; END $$;
+CALL wait_until('(SELECT count(*) = 10 FROM border_seen)');
+SELECT DISTINCT what FROM border_seen;
+
+SELECT event_queue.unregister_handler('border-left', 'leave'), event_queue.unregister_handler('border-left', 'look');
+SELECT event_queue.drop_queue('borders', true), event_queue.drop_queue('border-drained', true), event_queue.drop_queue('border-left', true);
+SELECT event_queue.revoke_access(r::regrole) FROM unnest(ARRAY['eq_border_a', 'eq_border_b', 'eq_border_shared']) r;
+REVOKE eq_border_shared FROM eq_border_a;
+DROP ROLE eq_border_a, eq_border_b, eq_border_shared;
+DROP TABLE border_seen, border_deferred;
+SELECT event_queue.alter_queue('rule-calls', '{"backoff_delay": "2 s"}');
