@@ -110,6 +110,21 @@ DO $$ BEGIN FOR i IN 1 .. 10 LOOP
 CALL wait_until('(SELECT count(*) = 10 FROM border_seen)');
 SELECT DISTINCT what FROM border_seen;
 
+
+-- A step of the scheduler that fails stops no other: here that of the schedules.
+ALTER FUNCTION event_queue.run_due_schedules() RENAME TO run_due_schedules_broken;
+SELECT pg_sleep(0.2);
+SELECT event_queue.create_queue('border-group') > 0;
+SELECT event_queue.enqueue('border-group', 'first', group_key => 'k') > 0, event_queue.enqueue('border-group', 'second', group_key => 'k') > 0;
+CALL wait_until($$(SELECT state = 'ready' FROM event_queue.jobs WHERE queue = 'border-group' AND name = 'first')$$);
+SELECT job_id, lease_token FROM event_queue.claim('border-group') \gset
+SELECT event_queue.complete(:job_id, :'lease_token');
+CALL wait_until($$(SELECT state = 'ready' FROM event_queue.jobs WHERE queue = 'border-group' AND name = 'second')$$);
+SELECT event_queue.enqueue('border-left', 'look') > 0;
+CALL wait_until('(SELECT count(*) = 11 FROM border_seen)');
+ALTER FUNCTION event_queue.run_due_schedules_broken() RENAME TO run_due_schedules;
+SELECT event_queue.drop_queue('border-group', true);
+
 SELECT event_queue.unregister_handler('border-left', 'leave'), event_queue.unregister_handler('border-left', 'look');
 SELECT event_queue.drop_queue('borders', true), event_queue.drop_queue('border-drained', true), event_queue.drop_queue('border-left', true);
 SELECT event_queue.revoke_access(r::regrole) FROM unnest(ARRAY['eq_border_a', 'eq_border_b', 'eq_border_shared']) r;

@@ -56,7 +56,7 @@ wait_for() {
 	done
 }
 progress() {
-	step "$(sql -c "SELECT to_char(clock_timestamp(), 'HH24:MI:SS') || '  ' || string_agg(format('%s: %s waiting, %s done', queue, ready + scheduled + leased + stalled, completed_total), '   ' ORDER BY queue)
+	step "$(sql -c "SELECT to_char(clock_timestamp(), 'HH24:MI:SS') || '  ' || string_agg(format('%s: %s waiting, %s done', queue, depth, completed_total), '   ' ORDER BY queue)
 		FROM event_queue.queue_status WHERE queue <> 'rule-calls'")"
 }
 # The rules have seen all events, and no job is left.

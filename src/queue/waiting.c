@@ -211,7 +211,7 @@ eq_await_job(PG_FUNCTION_ARGS)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
-	int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	volatile int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	volatile TimestampTz until = begin_waiting(fcinfo, 1, "a job");
 	volatile Datum outcome = (Datum) 0;
 	EqDatabase *db = eq_database();

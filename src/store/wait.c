@@ -59,8 +59,9 @@ wait_above(int64 after, TimestampTz until)
 {
 	EqDatabase *db = eq_database();
 	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
-	int64 watermark;
+	volatile int64 watermark = 0;
 
+	PG_TRY();
 	for (;;)
 	{
 		long left;
@@ -77,7 +78,12 @@ wait_above(int64 after, TimestampTz until)
 		InvalidateCatalogSnapshot();
 		eq_sleep(left + 1);
 	}
-	pg_atomic_write_u32(&me->reader_waits, 0);
+	PG_FINALLY();
+	{
+		/* Also when it was cancelled: the next session here is not to be woken. */
+		pg_atomic_write_u32(&me->reader_waits, 0);
+	}
+	PG_END_TRY();
 	return watermark;
 }
 

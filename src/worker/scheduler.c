@@ -288,15 +288,6 @@ maintain_partitions(void)
 	return done != 0;
 }
 
-/* What must not grow for ever: partitions of events, history, dead letters. */
-static void
-apply_retention(void)
-{
-	while (maintain_partitions())
-		CHECK_FOR_INTERRUPTS();
-	run_statement("SELECT event_queue.maintain_history()");
-}
-
 /* Starts executors that are missing. */
 static void
 keep_executors_running(void)
@@ -343,77 +334,253 @@ is_over(TimestampTz at)
 	return at != 0 && at <= GetCurrentTimestamp();
 }
 
+/*
+ * The steps of a cycle, in their order.  Each has its own transactions, and an
+ * error in it is its own: it is logged when it begins, the step is tried again
+ * after a while, and all others go on.
+ */
+typedef struct Step
+{
+	void (*run)(void);
+	const char *name;
+	int failures;		  /* in a row */
+	TimestampTz retry_at; /* 0: it did not fail */
+} Step;
+
+/* What the present cycle is about, and when steps are due. */
+static bool config_changed;
+static bool sweep;
+static TimestampTz next_sweep = 0;
+static TimestampTz next_schedule = 0;
+static TimestampTz next_partitions = 0;
+static TimestampTz next_history = 0;
+static TimestampTz next_retention = 0;
+static TimestampTz next_publish = 0;
+static TimestampTz next_sample = 0;
+
+static void
+rules_step(void)
+{
+	if (pg_atomic_exchange_u32(&db->events_pending, 0) == 0 && !sweep)
+		return;
+	PG_TRY();
+	{
+		while (eq_run_rules())
+		{
+			CHECK_FOR_INTERRUPTS();
+			/* executors need not wait for all of them */
+			look_at_queues(false, false);
+		}
+		while (eq_order_snapshots())
+			CHECK_FOR_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		pg_atomic_write_u32(&db->events_pending, 1);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+static void
+reviews_step(void)
+{
+	if (pg_atomic_exchange_u32(&db->reviews_pending, 0) == 0 && !sweep &&
+		!is_over(eq_next_timed_review()))
+		return;
+	PG_TRY();
+	{
+		while (eq_review_jobs(sweep))
+			CHECK_FOR_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		pg_atomic_write_u32(&db->reviews_pending, 1);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+static void
+cancels_step(void)
+{
+	if (pg_atomic_exchange_u32(&db->cancels_pending, 0) == 0 && !sweep)
+		return;
+	PG_TRY();
+	{
+		stop_cancelled_jobs();
+	}
+	PG_CATCH();
+	{
+		pg_atomic_write_u32(&db->cancels_pending, 1);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+static void
+publish_step(void)
+{
+	if (eq_publish_interval_ms <= 0 || GetCurrentTimestamp() < next_publish)
+		return;
+	eq_publish_watermark();
+	next_publish = GetCurrentTimestamp() + eq_publish_interval_ms * INT64CONST(1000);
+}
+
+static void
+schedules_step(void)
+{
+	if (!sweep && GetCurrentTimestamp() < next_schedule)
+		return;
+	next_schedule = run_schedules();
+	if (next_schedule == 0)
+		next_schedule = PG_INT64_MAX;
+}
+
+static void
+lanes_step(void)
+{
+	if (sweep)
+		run_statement("SELECT event_queue.move_lanes()");
+}
+
+static void
+queues_step(void)
+{
+	PG_TRY();
+	{
+		look_at_queues(sweep, sweep);
+	}
+	PG_CATCH();
+	{
+		pg_atomic_write_u32(&db->look_everywhere, 1);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/* Queues that keep finished jobs need their partitions before the next minute. */
+static void
+history_partitions_step(void)
+{
+	if (!config_changed && GetCurrentTimestamp() < next_partitions)
+		return;
+	run_statement("SELECT event_queue.maintain_history_partitions()");
+	next_partitions = GetCurrentTimestamp() + RETENTION_US;
+}
+
+static void
+samples_step(void)
+{
+	if (GetCurrentTimestamp() < next_sample)
+		return;
+	eq_sample_counters();
+	next_sample = GetCurrentTimestamp() + EQ_SAMPLE_US;
+}
+
+static void
+event_partitions_step(void)
+{
+	if (GetCurrentTimestamp() < next_retention)
+		return;
+	while (maintain_partitions())
+		CHECK_FOR_INTERRUPTS();
+	next_retention = GetCurrentTimestamp() + RETENTION_US;
+}
+
+/* What must not grow for ever: history, dead letters. */
+static void
+history_step(void)
+{
+	if (GetCurrentTimestamp() < next_history)
+		return;
+	run_statement("SELECT event_queue.maintain_history()");
+	next_history = GetCurrentTimestamp() + RETENTION_US;
+}
+
+static Step steps[] = {
+	{rules_step, "rules"},
+	{reviews_step, "groups and dependencies"},
+	{cancels_step, "cancelled jobs"},
+	{publish_step, "watermark for standbys"},
+	{schedules_step, "schedules"},
+	{lanes_step, "lanes"},
+	{queues_step, "queues"},
+	{history_partitions_step, "partitions of history"},
+	{samples_step, "samples of counters"},
+	{event_partitions_step, "partitions of events"},
+	{history_step, "history and dead letters"},
+};
+
+/* Runs a step, or leaves it alone while it backs off. */
+static void
+attempt(Step *step)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (step->retry_at > GetCurrentTimestamp())
+		return;
+	PG_TRY();
+	{
+		step->run();
+		if (step->failures > 0)
+			ereport(LOG, (errmsg("event_queue scheduler: step \"%s\" works again",
+								 step->name)));
+		step->failures = 0;
+		step->retry_at = 0;
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		if (step->failures == 0)
+		{
+			errcontext("event_queue scheduler, step \"%s\"", step->name);
+			EmitErrorReport();
+		}
+		AbortCurrentTransaction();
+		FlushErrorState();
+		step->failures++;
+		step->retry_at = GetCurrentTimestamp() +
+						 (INT64CONST(1000000) << Min(step->failures - 1, 6));
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
+
 /* One round; returns when the next one is needed at the latest. */
 static TimestampTz
 run_cycle(void)
 {
-	static TimestampTz next_sweep = 0;
-	static TimestampTz next_schedule = 0;
-	static TimestampTz next_retention = 0;
-	static TimestampTz next_publish = 0;
-	static TimestampTz next_sample = 0;
-	bool changed = read_config();
-	bool sweep = changed || GetCurrentTimestamp() >= next_sweep;
+	TimestampTz now;
 	TimestampTz wake_at;
 
+	config_changed = read_config();
+	sweep = config_changed || GetCurrentTimestamp() >= next_sweep;
 	pgstat_report_activity(STATE_RUNNING, "event_queue scheduler");
 	if (sweep)
 	{
 		keep_executors_running();
 		next_sweep = GetCurrentTimestamp() + sweep_interval;
 	}
-	if (pg_atomic_exchange_u32(&db->events_pending, 0) != 0 || sweep)
-	{
-		while (eq_run_rules())
-		{
-			CHECK_FOR_INTERRUPTS();
-			look_at_queues(false,
-						   false); /* executors need not wait for all of them */
-		}
-		while (eq_order_snapshots())
-			CHECK_FOR_INTERRUPTS();
-	}
-	if (pg_atomic_exchange_u32(&db->reviews_pending, 0) != 0 || sweep ||
-		is_over(eq_next_timed_review()))
-	{
-		while (eq_review_jobs(sweep))
-			CHECK_FOR_INTERRUPTS();
-	}
-	if (pg_atomic_exchange_u32(&db->cancels_pending, 0) != 0 || sweep)
-		stop_cancelled_jobs();
-	if (eq_publish_interval_ms > 0 && GetCurrentTimestamp() >= next_publish)
-	{
-		eq_publish_watermark();
-		next_publish = GetCurrentTimestamp() +
-					   eq_publish_interval_ms * INT64CONST(1000);
-	}
-	if (sweep || GetCurrentTimestamp() >= next_schedule)
-		next_schedule = run_schedules();
-	if (sweep)
-		run_statement("SELECT event_queue.move_lanes()");
-	look_at_queues(sweep, sweep);
-	/* Queues that keep finished jobs need their partitions before the next minute. */
-	if (changed || GetCurrentTimestamp() >= next_retention)
-		run_statement("SELECT event_queue.maintain_history_partitions()");
-	if (GetCurrentTimestamp() >= next_sample)
-	{
-		eq_sample_counters();
-		next_sample = GetCurrentTimestamp() + EQ_SAMPLE_US;
-	}
-	if (GetCurrentTimestamp() >= next_retention)
-	{
-		apply_retention();
-		next_retention = GetCurrentTimestamp() + RETENTION_US;
-	}
+	for (int i = 0; i < lengthof(steps); i++)
+		attempt(&steps[i]);
 
-	if (next_schedule == 0)
-		next_schedule = PG_INT64_MAX;
-	wake_at = earlier(earlier(next_sweep, next_schedule), next_sample);
+	/* A step that backs off is not due before it is tried again. */
+	now = GetCurrentTimestamp();
+	wake_at = earlier(next_sweep, Max(next_schedule, now + CYCLE_US));
+	wake_at = earlier(wake_at, Max(next_sample, now + CYCLE_US));
 	wake_at = earlier(wake_at, eq_next_timed_review());
 	if (eq_publish_interval_ms > 0)
-		wake_at = earlier(wake_at, next_publish);
+		wake_at = earlier(wake_at, Max(next_publish, now + CYCLE_US));
 	for (int i = 0; i < n_watched; i++)
 		wake_at = earlier(wake_at, watched[i].next_due);
+	for (int i = 0; i < lengthof(steps); i++)
+	{
+		/* What is overdue because its step fails must not make this loop spin. */
+		if (steps[i].failures > 0)
+			wake_at = Max(wake_at, now + 50000);
+	}
 	return wake_at;
 }
 
