@@ -50,6 +50,13 @@ SELECT event_queue.current_tenant();
 SELECT try($$SELECT event_queue.append('x', 'x', 'x', tenant_id => 'border b')$$);
 RESET SESSION AUTHORIZATION;
 
+-- A role is bound by its OID: a rename changes nothing.
+ALTER ROLE eq_border_a RENAME TO eq_border_renamed;
+SET ROLE eq_border_renamed;
+SELECT event_queue.current_tenant();
+RESET ROLE;
+ALTER ROLE eq_border_renamed RENAME TO eq_border_a;
+
 -- A job that was released after a savepoint can be claimed again.
 SELECT event_queue.enqueue('borders', 'savepoint') AS job \gset
 SELECT job_id, lease_token FROM event_queue.claim('borders') \gset
@@ -110,6 +117,20 @@ DO $$ BEGIN FOR i IN 1 .. 10 LOOP
 CALL wait_until('(SELECT count(*) = 10 FROM border_seen)');
 SELECT DISTINCT what FROM border_seen;
 
+
+-- Without their checkpoint the rules wait: old events do not meet them again.
+SELECT event_queue.create_rule('once', 'border.once', queue => 'border-left', job_name => 'nobody') > 0;
+SELECT version FROM event_queue.append('border', '1', 'border.once');
+CALL wait_until($$(SELECT count(*) = 1 FROM event_queue.jobs WHERE name = 'nobody')$$);
+SELECT position AS checkpoint FROM event_queue.rule_checkpoint \gset
+DELETE FROM event_queue.rule_checkpoint;
+SELECT version FROM event_queue.append('border', '1', 'border.other');
+SELECT pg_sleep(0.3);
+SELECT count(*) FROM event_queue.rule_checkpoint;
+INSERT INTO event_queue.rule_checkpoint (position) VALUES (:checkpoint);
+SELECT version FROM event_queue.append('border', '1', 'border.once');
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.jobs WHERE name = 'nobody')$$);
+SELECT event_queue.drop_rule('once');
 
 -- A step of the scheduler that fails stops no other: here that of the schedules.
 ALTER FUNCTION event_queue.run_due_schedules() RENAME TO run_due_schedules_broken;

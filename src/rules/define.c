@@ -123,7 +123,8 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	ADD_TEXT(function);
 	ADD(INT8OID, Int64GetDatum(eq_last_position()), false);
 	rule_id = insert_row(
-		"INSERT INTO event_queue.rule (name, owner, tenant_id, event_pattern,"
+		"WITH checkpoint AS (INSERT INTO event_queue.rule_checkpoint (position) VALUES ($12)"
+		" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule (name, owner, tenant_id, event_pattern,"
 		" condition, queue_id, job_name, payload, delay, priority, function, start_position)"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 		" ON CONFLICT ON CONSTRAINT rule_name_key DO NOTHING RETURNING rule_id",

@@ -351,9 +351,20 @@ read_checkpoint(void)
 	if (SPI_execute("SELECT position FROM event_queue.rule_checkpoint FOR UPDATE",
 					false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule_checkpoint");
-	if (SPI_processed == 1)
-		position = DatumGetInt64(
-			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	/*
+	 * create_rule writes it.  Without it (a restore that has not come so far) the
+	 * old events are not to meet the rules again.
+	 */
+	if (SPI_processed != 1)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+			 errmsg("the checkpoint of the rules is missing"),
+			 errdetail("Rules do not run until it is there."),
+			 errhint(
+				 "If no restore is under way, insert the position of the last event that they have seen into event_queue.rule_checkpoint.")));
+	position = DatumGetInt64(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	eq_spi_end(&spi);
 	return position;
 }
@@ -366,10 +377,8 @@ write_checkpoint(int64 position)
 	Datum value = Int64GetDatum(position);
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(
-			"INSERT INTO event_queue.rule_checkpoint (position) VALUES ($1)"
-			" ON CONFLICT (one_row) DO UPDATE SET position = excluded.position",
-			1, &type, &value, NULL, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_with_args("UPDATE event_queue.rule_checkpoint SET position = $1",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write table rule_checkpoint");
 	eq_spi_end(&spi);
 }

@@ -23,7 +23,7 @@ DECLARE
 	bound_to text;
 BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', this_role);
-	SELECT t.tenant_id INTO bound_to FROM event_queue.tenant_role t WHERE t.role_name = this_role;
+	SELECT t.tenant_id INTO bound_to FROM event_queue.tenant_role t WHERE t.role = $1;
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue.check_name('tenant', $2);
 		IF bound_to IS NOT NULL AND bound_to <> $2 THEN
@@ -31,7 +31,7 @@ BEGIN
 				MESSAGE = format('role "%s" is bound to another tenant', this_role),
 				HINT = 'Take its rights away with event_queue.revoke_access first.';
 		END IF;
-		INSERT INTO event_queue.tenant_role VALUES (this_role, $2) ON CONFLICT DO NOTHING;
+		INSERT INTO event_queue.tenant_role VALUES ($1, $2) ON CONFLICT DO NOTHING;
 	END IF;
 END
 $$;
@@ -231,7 +231,7 @@ BEGIN
 	EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA event_queue FROM %s', role);
 	EXECUTE format('REVOKE ALL ON SCHEMA event_queue FROM %s', role);
 	DELETE FROM event_queue.tenant_role t
-	WHERE t.role_name = (SELECT rolname FROM pg_roles WHERE oid = role);
+	WHERE t.role = $1;
 END
 $$;
 COMMENT ON FUNCTION revoke_access(regrole) IS

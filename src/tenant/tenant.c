@@ -34,7 +34,7 @@ PG_FUNCTION_INFO_V1(eq_resolve_tenant_sql);
 PG_FUNCTION_INFO_V1(eq_tenant_visible);
 PG_FUNCTION_INFO_V1(eq_check_name_sql);
 
-#define TENANT_ROLE_NAME   1
+#define TENANT_ROLE_ROLE   1
 #define TENANT_ROLE_TENANT 2
 
 /* The answer for one role; valid while known. */
@@ -90,15 +90,13 @@ bound_tenant(void)
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool isnull;
-		char *name = TextDatumGetCString(
-			heap_getattr(tuple, TENANT_ROLE_NAME, RelationGetDescr(rel), &isnull));
+		Oid member_of = DatumGetObjectId(
+			heap_getattr(tuple, TENANT_ROLE_ROLE, RelationGetDescr(rel), &isnull));
 		char *tenant = TextDatumGetCString(
 			heap_getattr(tuple, TENANT_ROLE_TENANT, RelationGetDescr(rel), &isnull));
-		Oid member_of = get_role_oid(name, true);
 
-		if (!OidIsValid(member_of) ||
-			(!is_member_of_role_nosuper(role, member_of) &&
-			 !is_member_of_role_nosuper(session, member_of)))
+		if (!is_member_of_role_nosuper(role, member_of) &&
+			!is_member_of_role_nosuper(session, member_of))
 			continue;
 		if (found[0] != '\0' && strcmp(found, tenant) != 0)
 			ereport(ERROR, (errcode(ERRCODE_EQ_TENANT_MISMATCH),

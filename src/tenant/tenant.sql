@@ -8,7 +8,7 @@
  */
 
 CREATE TABLE tenant_role (
-	role_name	text PRIMARY KEY,
+	role		regrole PRIMARY KEY,	-- by OID: a rename changes nothing; dumped by name
 	tenant_id	text NOT NULL
 );
 COMMENT ON TABLE tenant_role IS

@@ -61,7 +61,7 @@ $$, 'no function is SECURITY DEFINER');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'r' AND NOT c.relrowsecurity
-	  AND c.relname NOT IN ('tenant_role', 'rule', 'job_throttle', 'job_review')
+	  AND c.relname NOT IN ('tenant_role', 'job_throttle', 'job_review')
 $$, 'every table of tenants has row security');
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p
