@@ -40,6 +40,7 @@ int eq_max_payload_kb = 1024;
 int eq_notify_mode = EQ_NOTIFY_WORKER;
 int eq_executors = 2;
 char *eq_databases = NULL;
+bool eq_activate_copies = false;
 int eq_rule_batch = 500;
 int eq_condition_timeout = 1000;
 int eq_max_databases = 16;
@@ -106,6 +107,11 @@ define_settings(void)
 		"event_queue.databases",
 		"Databases whose workers may run, separated by commas; empty: all that have the extension.",
 		NULL, &eq_databases, "", PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"event_queue.activate_copies",
+		"Takes restored and copied stores into service without activate().",
+		"Once no restore has been at work in the database for 30 seconds.",
+		&eq_activate_copies, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("event_queue.rule_batch",
 							"Most events that the rules take in one transaction.",
 							NULL, &eq_rule_batch, 500, 1, 100000, PGC_SIGHUP, 0,
@@ -197,6 +203,8 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&db->look_everywhere, 0);
 			pg_atomic_init_u32(&db->recount, 0);
 			pg_atomic_init_u32(&db->config_generation, 0);
+			pg_atomic_init_u32(&db->active_at, 0);
+			pg_atomic_init_u64(&db->restored_at, 0);
 			pg_atomic_init_u64(&db->rings_voided, 0);
 			pg_atomic_init_u32(&db->blocked, 0);
 			pg_atomic_init_u32(&db->absent, 0);
@@ -309,6 +317,8 @@ eq_database(void)
 		pg_atomic_write_u32(&db->recount, 0);
 		pg_atomic_write_u32(&db->blocked, 0);
 		pg_atomic_write_u32(&db->absent, 0);
+		pg_atomic_write_u32(&db->active_at, 0);
+		pg_atomic_write_u64(&db->restored_at, 0);
 		db->dboid = MyDatabaseId;
 		mine = db;
 	}
@@ -430,6 +440,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Node *stmt = pstmt->utilityStmt;
 	const char *dbname = eq_database_emptied_by(stmt);
 	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
+	bool restores = eq_before_statement(stmt);
 
 	if (drops_event_queue(stmt) && eq_find_database(MyDatabaseId) != NULL)
 		eq_note_config_changed();
@@ -447,9 +458,12 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		else
 			standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 									env, dest, qc);
+		if (IsA(stmt, CreateSubscriptionStmt) || IsA(stmt, AlterSubscriptionStmt))
+			eq_note_subscription();
 	}
 	PG_FINALLY();
 	{
+		eq_after_statement(restores);
 		if (OidIsValid(dboid))
 			eq_let_workers_return(dboid);
 	}

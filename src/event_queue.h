@@ -41,6 +41,7 @@ extern int eq_max_payload_kb;
 extern int eq_notify_mode;
 extern int eq_executors;
 extern char *eq_databases;
+extern bool eq_activate_copies;
 extern int eq_rule_batch;
 extern int eq_condition_timeout;
 extern int eq_max_databases;
@@ -73,7 +74,9 @@ typedef struct EqDatabase
 	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
 	pg_atomic_uint32 recount;			/* commits passed the counters by */
 	pg_atomic_uint32 config_generation; /* configuration changed */
-	pg_atomic_uint64 rings_voided;		/* jobs came by plain SQL; queue/ring.c */
+	pg_atomic_uint32 active_at;	   /* config_generation + 1; store/activation.c */
+	pg_atomic_uint64 restored_at;  /* when a restore was last at work */
+	pg_atomic_uint64 rings_voided; /* jobs came by plain SQL; queue/ring.c */
 
 	/* For the launcher; see worker/launcher.c. */
 	pg_atomic_uint32 absent;  /* the extension was dropped */

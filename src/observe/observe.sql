@@ -188,6 +188,10 @@ COMMENT ON FUNCTION workers() IS
  */
 CREATE FUNCTION health(OUT "check" text, OUT ok boolean, OUT detail text) RETURNS SETOF record
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT 'store', s.state = 'active', CASE s.state WHEN 'active' THEN 'in service'
+		ELSE 'a copy that is not in service: nothing runs; SELECT event_queue.activate() when it is complete' END
+	FROM (SELECT event_queue.activation_state() AS state) s
+	UNION ALL
 	SELECT 'scheduler', count(*) = 1, format('%s running', count(*))
 	FROM event_queue.workers() WHERE kind = 'scheduler'
 	UNION ALL

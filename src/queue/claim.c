@@ -515,6 +515,7 @@ eq_claim(EqClaim *claim)
 	claim->n_jobs = 0;
 	claim->jobs = NULL;
 	claim->retry_at = 0;
+	eq_require_active();
 	if (claim->queue->paused)
 		return;
 	eq_weak_writes_begin();

@@ -262,6 +262,7 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 static void
 check_accepts(const EqQueue *queue)
 {
+	eq_require_active();
 	if (queue->draining)
 		ereport(
 			ERROR,

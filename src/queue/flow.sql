@@ -30,6 +30,7 @@ COMMENT ON TABLE group_review_at IS 'Internal. When the scheduler is to look at 
 CREATE INDEX group_review_at_time ON group_review_at (review_at);
 ALTER TABLE group_review_at ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON group_review_at USING (tenant_visible(tenant_id));
+SELECT pg_catalog.pg_extension_config_dump('group_review_at', '');
 
 CREATE TABLE job_dependency (
 	job_id			bigint NOT NULL,
@@ -58,6 +59,7 @@ COMMENT ON TABLE group_rate IS
 'Internal. For each key of a queue with group_rate_limit, when the token bucket is full again.';
 ALTER TABLE group_rate ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON group_rate USING (tenant_visible(tenant_id));
+SELECT pg_catalog.pg_extension_config_dump('group_rate', '');
 
 /* Jobs that come, or go, by plain SQL: a grouped one waits until the scheduler has looked. */
 CREATE FUNCTION review_changed_job() RETURNS trigger

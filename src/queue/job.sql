@@ -85,6 +85,7 @@ CREATE TABLE job_throttle (
 	PRIMARY KEY (queue_id, tenant_id, unique_key)
 );
 COMMENT ON TABLE job_throttle IS 'Internal. For each key of unique_mode throttle, the job of its present window.';
+SELECT pg_catalog.pg_extension_config_dump('job_throttle', '');
 
 /* Jobs that were written beside enqueue (COPY, pg_restore, retry_dead) wake workers too. */
 CREATE FUNCTION jobs_loaded() RETURNS trigger

@@ -66,18 +66,30 @@ eq_enter_generation(int64 next_position)
 
 	if (stored == identity)
 		return next_position;
-	if (stored != 0)
+	if (stored == 0)
+	{
+		eq_set_sequence(EQ_EVENT_GENERATION, identity, true);
+		return next_position;
+	}
+	return eq_new_generation(next_position);
+}
+
+/* Likewise: begins a generation whatever the identity, unless no event was ever. */
+int64
+eq_new_generation(int64 next_position)
+{
+	if (next_position > 1 || stored_identity() != 0)
 	{
 		int64 generation = Max((next_position >> EQ_GENERATION_BITS) + 1,
 							   (int64) GetWALInsertionTimeLine() - 1);
 
 		next_position = (generation << EQ_GENERATION_BITS) + 1;
-		eq_set_sequence(EQ_EVENT_POSITION, next_position, false);
 		ereport(LOG, (errmsg("the event store enters generation " INT64_FORMAT
 							 ": the server was restored, copied or promoted",
 							 generation)));
 	}
-	eq_set_sequence(EQ_EVENT_GENERATION, identity, true);
+	eq_set_sequence(EQ_EVENT_POSITION, next_position, false);
+	eq_set_sequence(EQ_EVENT_GENERATION, current_identity(), true);
 	return next_position;
 }
 

@@ -45,6 +45,12 @@ CREATE TABLE partition_policy (
 COMMENT ON TABLE partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
 SELECT pg_catalog.pg_extension_config_dump('partition_policy', '');
 
+CREATE TABLE event_index (
+	"by"	text CONSTRAINT event_index_pkey PRIMARY KEY
+);
+COMMENT ON TABLE event_index IS 'What create_event_index was called for; activate() makes the indexes anew, which a dump leaves out.';
+SELECT pg_catalog.pg_extension_config_dump('event_index', '');
+
 CREATE FUNCTION open_guard(open boolean) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_open_guard';
 COMMENT ON FUNCTION open_guard(boolean) IS
@@ -119,6 +125,7 @@ BEGIN
 	LOOP
 		PERFORM event_queue.make_event_index(this_table, $1);
 	END LOOP;
+	INSERT INTO event_queue.event_index VALUES ($1) ON CONFLICT DO NOTHING;
 	UPDATE event_queue.event_partition SET name = name;	-- sessions look for indexes again
 END
 $$;
@@ -140,6 +147,7 @@ BEGIN
 	LOOP
 		EXECUTE format('DROP INDEX IF EXISTS event_queue.%I', this_table || '_by_' || $1);
 	END LOOP;
+	DELETE FROM event_queue.event_index i WHERE i."by" = $1;
 	UPDATE event_queue.event_partition SET name = name;
 END
 $$;

@@ -6,6 +6,8 @@
 
 #include "event_queue.h"
 #include "executor/tuptable.h"
+#include "fmgr.h"
+#include "nodes/nodes.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
@@ -21,7 +23,27 @@ extern int64 eq_last_position(void);
 /* generation.c: restores to an earlier point */
 #define EQ_GENERATION_BITS 40 /* positions of one generation */
 extern int64 eq_enter_generation(int64 next_position);
+extern int64 eq_new_generation(int64 next_position);
+extern void eq_begin_generation(void); /* watermark.c */
+extern Datum eq_generation_sql(PG_FUNCTION_ARGS);
 extern void eq_check_not_ahead(int64 after, int64 last);
+
+/* activation.c: copies hold */
+typedef enum EqActivation
+{
+	EQ_NOT_LOADED, /* made by the script of a dump, or receives a subscription */
+	EQ_ACTIVE,
+	EQ_COPY /* of another database */
+} EqActivation;
+
+extern EqActivation eq_activation(bool anew);
+extern void eq_require_active(void);
+extern int64 eq_watermark_of_copy(void);
+extern bool eq_hold_copy(void);
+extern bool eq_is_active_here(void);
+extern bool eq_before_statement(Node *stmt);
+extern void eq_after_statement(bool restores);
+extern void eq_note_subscription(void);
 
 /* publish.c: the watermark as standbys see it; wait.c: sleeping readers */
 extern void eq_publish_watermark(void);

@@ -105,6 +105,35 @@ prepare_positions(EqDatabase *db)
 	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
 }
 
+/*
+ * For activate(): positions go on above all that the store holds, and all that
+ * the database it was copied from can have given or will give in this generation.
+ * A store in which there never was anything begins at 1.
+ */
+void
+eq_begin_generation(void)
+{
+	EqDatabase *db = eq_database();
+	Oid sequence = eq_relation_oid(EQ_EVENT_POSITION);
+	int64 next;
+
+	eq_lock_key(EQ_LOCK_POSITIONS, 0);
+	next = eq_query_int64(
+		"SELECT coalesce(max(position), 0) + 1 FROM event_queue.event_store", 0);
+	next = Max(next, first_position_left());
+	SpinLockAcquire(&db->position_mutex);
+	if (db->position_sequence == sequence)
+		next = Max(next, db->next_position);
+	SpinLockRelease(&db->position_mutex);
+	next = eq_new_generation(next);
+	SpinLockAcquire(&db->position_mutex);
+	db->next_position = next;
+	db->block_end = next - 1;
+	db->position_sequence = sequence;
+	SpinLockRelease(&db->position_mutex);
+	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
+}
+
 /* Gets the next block, unless someone else just did. */
 static void
 extend_positions(EqDatabase *db)
@@ -141,6 +170,7 @@ eq_take_position(void)
 	EqAppender *me = my_appender();
 	int64 position = 0;
 
+	eq_require_active();
 	prepare_positions(db);
 	me->dboid = MyDatabaseId;
 	me->pid = MyProcPid;
@@ -192,6 +222,8 @@ eq_last_position(void)
 	EqDatabase *db = eq_database();
 	int64 last;
 
+	if (!RecoveryInProgress() && eq_activation(false) != EQ_ACTIVE)
+		return eq_watermark_of_copy();
 	prepare_positions(db);
 	SpinLockAcquire(&db->position_mutex);
 	last = db->next_position - 1;
@@ -262,6 +294,9 @@ eq_skip_positions(PG_FUNCTION_ARGS)
 	int64 up_to = PG_GETARG_INT64(0);
 	EqDatabase *db = eq_database();
 
+	/* A restore takes no position: activate() goes above all of them. */
+	if (eq_activation(false) != EQ_ACTIVE)
+		PG_RETURN_VOID();
 	prepare_positions(db);
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
 	if (db->block_end < up_to)

@@ -64,6 +64,7 @@ static const char *const relation_names[EQ_RELATIONS] = {
 	[EQ_JOB_HISTORY_FOREVER] = "job_history_forever",
 	[EQ_QUEUE] = "queue",
 	[EQ_TENANT_ROLE] = "tenant_role",
+	[EQ_ACTIVATION] = "activation",
 };
 
 static void forget_plans(Oid relid);

@@ -198,6 +198,7 @@ typedef enum EqRelation
 	EQ_JOB_HISTORY_FOREVER,
 	EQ_QUEUE,
 	EQ_TENANT_ROLE,
+	EQ_ACTIVATION,
 	EQ_RELATIONS
 } EqRelation;
 

@@ -73,7 +73,7 @@ BEGIN
 		event_queue.append(text, text, text, jsonb, int, uuid, jsonb, text),
 		event_queue.append_many(text, text, jsonb, text, text),
 		event_queue.append_many(text, text, jsonb, int, text),
-		event_queue.append_batch(jsonb, text),
+		event_queue.append_batch(jsonb, text), event_queue.is_being_restored(),
 		event_queue.revert_aggregate(text, text, int, int, text),
 		event_queue.take_snapshot(text, text, text),
 		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text, text,
@@ -176,7 +176,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
 		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
-		event_queue.health(), event_queue.queue_id_of(text) TO %s', role);
+		event_queue.health(), event_queue.activation_state(), event_queue.queue_id_of(text) TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION grant_observer(regrole, text) IS
@@ -210,6 +210,7 @@ BEGIN
 	-- What needs the owner of the tables anyway, or would let history be bent.
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION event_queue.skip_positions(bigint), event_queue.open_guard(boolean),
 		event_queue.store_reducer(text, text, int, text), event_queue.new_generation(),
+		event_queue.created(), event_queue.mend_copy(),
 		event_queue.grant_reader(regrole), event_queue.grant_outcomes(regrole), event_queue.grant_consumer(regrole, text),
 		event_queue.grant_access(regrole, text), event_queue.grant_producer(regrole, text),
 		event_queue.grant_worker(regrole, text), event_queue.grant_observer(regrole, text),
@@ -240,3 +241,6 @@ COMMENT ON FUNCTION revoke_access(regrole) IS
 REVOKE ALL ON FUNCTION grant_access(regrole, text), grant_producer(regrole, text), grant_worker(regrole, text),
 	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole), grant_reader(regrole),
 	grant_consumer(regrole, text), grant_outcomes(regrole) FROM PUBLIC;
+
+/* All is there. */
+SELECT event_queue.created();

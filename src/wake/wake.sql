@@ -60,6 +60,10 @@ BEGIN
 	IF TG_OP = 'UPDATE' AND new_row = old_row THEN
 		RETURN NULL;
 	END IF;
+	-- Rows that a restore loads are no changes: their events are in the dump.
+	IF event_queue.is_being_restored() THEN
+		RETURN NULL;
+	END IF;
 	data := CASE TG_OP
 		WHEN 'INSERT' THEN jsonb_build_object('new', new_row)
 		WHEN 'DELETE' THEN jsonb_build_object('old', old_row)

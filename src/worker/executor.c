@@ -478,7 +478,7 @@ eq_executor_main(Datum arg)
 
 	memcpy(&index, MyBgworkerEntry->bgw_extra, sizeof(index));
 	me = eq_init_worker(EQ_WORKER_EXECUTOR, dboid, index);
-	if (!eq_extension_is_here())
+	if (!eq_extension_is_here() || !eq_is_active_here())
 		proc_exit(0);
 	db = eq_database();
 	snprintf(worker_name, sizeof(worker_name), "event_queue executor %d", index);
@@ -492,7 +492,8 @@ eq_executor_main(Datum arg)
 										 ALLOCSET_DEFAULT_SIZES);
 	end_orphaned_leases();
 
-	while (index < eq_executors && (job.in_hand || eq_extension_is_here()))
+	while (index < eq_executors && (job.in_hand || eq_extension_is_here()) &&
+		   eq_is_active_here())
 	{
 		volatile bool failed = false;
 

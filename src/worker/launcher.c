@@ -62,6 +62,9 @@ eq_register_launcher(void)
 {
 	BackgroundWorker worker = {0};
 
+	/* pg_upgrade fills the catalogs table by table. */
+	if (IsBinaryUpgrade)
+		return;
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = 5;

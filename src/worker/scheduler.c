@@ -40,6 +40,7 @@
 #define CYCLE_US	 2000				  /* cycles under load are so far apart */
 #define COUNT_US	 (10 * USECS_PER_SEC) /* rows are not counted more often */
 #define MOVE_BATCH	 1000				  /* of jobs that came due in a fair queue */
+#define HOLD_MS		 5000				  /* looks at a copy are so far apart */
 #define RESTART_MS	 1000 /* before an executor that ended is started again */
 
 /* A queue or a channel, as the scheduler keeps it. */
@@ -560,6 +561,9 @@ run_cycle(void)
 	pgstat_report_activity(STATE_RUNNING, "event_queue scheduler");
 	if (sweep)
 	{
+		/* A restore into this database; the next scheduler holds. */
+		if (!eq_hold_copy())
+			proc_exit(0);
 		keep_executors_running();
 		next_sweep = GetCurrentTimestamp() + sweep_interval;
 	}
@@ -632,6 +636,46 @@ start_afresh(void)
 	PG_END_TRY();
 }
 
+/* Sleeps until the store is in service here, or the extension is dropped. */
+static void
+hold_while_copy(void)
+{
+	volatile bool said = false;
+
+	while (eq_extension_is_here())
+	{
+		volatile bool active = false;
+		MemoryContext context = CurrentMemoryContext;
+
+		PG_TRY();
+		{
+			active = eq_hold_copy();
+		}
+		PG_CATCH();
+		{
+			HOLD_INTERRUPTS();
+			EmitErrorReport();
+			AbortCurrentTransaction();
+			FlushErrorState();
+			RESUME_INTERRUPTS();
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(context);
+		if (active)
+			return;
+		if (!said)
+			ereport(
+				LOG,
+				(errmsg("event_queue: the store of database %u is a copy that is"
+						" not in service: nothing runs",
+						MyDatabaseId),
+				 errhint("SELECT event_queue.activate() takes it into service.")));
+		said = true;
+		pgstat_report_stat(true);
+		eq_worker_wait(HOLD_MS);
+	}
+}
+
 void
 eq_scheduler_main(Datum arg)
 {
@@ -651,6 +695,7 @@ eq_scheduler_main(Datum arg)
 										   ALLOCSET_DEFAULT_SIZES);
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
+	hold_while_copy();
 	start_afresh();
 	while (eq_extension_is_here())
 	{

@@ -1,0 +1,411 @@
+/*
+ * activation.c: a restored or copied store holds until someone takes it into
+ * service.
+ *
+ * A dump is loaded table by table: jobs and handlers are there before the tables
+ * that they work on.  And a copy that is complete would send the messages of the
+ * original a second time.  So the table activation says where the store is in
+ * service: the row is in each dump and each copy, and is written by CREATE
+ * EXTENSION and activate() only.  The store is active if there is a row, and no
+ * row is of another database.  In all other cases no worker does anything, and
+ * whatever takes a position or a job raises EQ036.
+ *
+ * The identity is made of the system identifier, the OID of the database, and
+ * that of the table itself: a dump that is restored into the database it came
+ * from makes a new table.  The timeline is not in it: a promoted standby goes on
+ * by itself (generation.c gives it a generation of its own).
+ *
+ * A CREATE EXTENSION that comes from a dump writes no row.  It is known by
+ * check_function_bodies, which each script of pg_dump and each connection of
+ * pg_restore switches off first.  So a restore that is not complete has no row
+ * or, later, the one of the original; activation is the first of the extension's
+ * tables in the order in which they are loaded.
+ *
+ * That the store is active is remembered in shared memory for as long as no
+ * configuration changes (a trigger on the table is among what says so), and
+ * looked up by the scheduler at each sweep all the same.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "queue/queue.h"
+#include "store/store.h"
+#include "table/table.h"
+
+PG_FUNCTION_INFO_V1(eq_created);
+PG_FUNCTION_INFO_V1(eq_activate);
+PG_FUNCTION_INFO_V1(eq_activation_state);
+PG_FUNCTION_INFO_V1(eq_is_being_restored);
+PG_FUNCTION_INFO_V1(eq_keep_builtin_settings);
+
+#define QUIET_US                                                                    \
+	(30 * USECS_PER_SEC) /* without a restore, before activate_copies acts */
+
+/* This CREATE EXTENSION comes from a dump. */
+static bool created_by_restore = false;
+
+/* Does this session run a script of pg_dump, or is it one of pg_restore's? */
+static bool
+session_restores(void)
+{
+	return !check_function_bodies;
+}
+
+static int64
+identity_here(void)
+{
+	uint64 identity[3] = {GetSystemIdentifier(), MyDatabaseId,
+						  eq_relation_oid(EQ_ACTIVATION)};
+
+	return (int64) DatumGetUInt64(
+		hash_any_extended((unsigned char *) identity, sizeof(identity), 0));
+}
+
+/* What the table says, in a snapshot of its own. */
+static EqActivation
+look_up(void)
+{
+	static EqStatement statement = {
+		"SELECT CASE WHEN count(*) = 0 THEN 0 WHEN bool_and(identity = $1) THEN 1"
+		" ELSE 2 END FROM event_queue.activation",
+		1,
+		{INT8OID},
+		NULL};
+	EqSpi spi;
+	Datum value = Int64GetDatum(identity_here());
+	EqActivation found;
+	bool isnull;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&statement, &value, NULL);
+	found = (EqActivation) DatumGetInt32(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	return found;
+}
+
+/*
+ * How this store stands.  anew: whatever is remembered, for what may have come
+ * past the triggers.
+ */
+EqActivation
+eq_activation(bool anew)
+{
+	static LocalTransactionId seen_in = InvalidLocalTransactionId;
+	EqDatabase *db = eq_database();
+	uint32 generation = pg_atomic_read_u32(&db->config_generation);
+	EqActivation found;
+
+	if (!anew && (pg_atomic_read_u32(&db->active_at) == generation + 1 ||
+				  (seen_in == EQ_MY_LXID && seen_in != InvalidLocalTransactionId)))
+		return EQ_ACTIVE;
+	pg_memory_barrier();
+	found = look_up();
+	if (found != EQ_ACTIVE)
+		pg_atomic_write_u32(&db->active_at, 0);
+	else if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		/* It may be this transaction that wrote the row, and it may yet abort. */
+		seen_in = EQ_MY_LXID;
+	else
+		pg_atomic_write_u32(&db->active_at, generation + 1);
+	return found;
+}
+
+/* EQ036 unless the store is in service here. */
+void
+eq_require_active(void)
+{
+	EqActivation state = eq_activation(false);
+
+	if (state == EQ_ACTIVE)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_EQ_NOT_ACTIVATED),
+			 errmsg("this event store is a copy that is not in service"),
+			 state == EQ_NOT_LOADED
+				 ? errdetail("It was created by the script of a dump, whose data are"
+							 " not loaded (yet), or receives a subscription.")
+				 : errdetail("It was restored from a dump or copied from another"
+							 " database."),
+			 errhint("When the restore is complete and its jobs, rules and schedules"
+					 " shall run here: SELECT event_queue.activate().")));
+}
+
+/* Between eq_spi_begin and eq_spi_end. */
+static void
+run(const char *sql)
+{
+	if (SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "could not execute: %s", sql);
+}
+
+static bool
+finds(const char *sql)
+{
+	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute: %s", sql);
+	return SPI_processed > 0;
+}
+
+static void
+write_identity(void)
+{
+	Oid types[] = {INT8OID, TEXTOID, TEXTOID};
+	Datum values[] = {
+		Int64GetDatum(identity_here()),
+		CStringGetTextDatum(psprintf(UINT64_FORMAT, GetSystemIdentifier())),
+		CStringGetTextDatum(get_database_name(MyDatabaseId))};
+
+	if (SPI_execute_with_args("INSERT INTO event_queue.activation"
+							  " VALUES ($1, $2, $3, pg_catalog.clock_timestamp())",
+							  3, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write table activation");
+}
+
+/* Called by the extension's script: a new store is in service at once. */
+Datum
+eq_created(PG_FUNCTION_ARGS)
+{
+	EqSpi spi;
+
+	if (!creating_extension)
+		elog(ERROR, "created() is for the extension's script");
+	if (!created_by_restore)
+	{
+		eq_spi_begin(&spi, GetUserId(), 0);
+		write_identity();
+		eq_spi_end(&spi);
+	}
+	PG_RETURN_VOID();
+}
+
+#define SUBSCRIBED                                                                  \
+	"SELECT FROM pg_catalog.pg_subscription_rel r"                                  \
+	" JOIN pg_catalog.pg_class c ON c.oid = r.srrelid"                              \
+	" WHERE c.relnamespace = 'event_queue'::pg_catalog.regnamespace"
+
+/*
+ * A new generation above all that is here first, then what a dump could not
+ * carry, and last the row that lets the workers in.
+ */
+static void
+take_into_service(void)
+{
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	/* Waits for a COPY of a restore in one transaction, and for others like us. */
+	run("LOCK TABLE event_queue.activation IN SHARE ROW EXCLUSIVE MODE");
+	if (finds(SUBSCRIBED))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_ACTIVATED),
+				 errmsg("cannot activate a store that receives a subscription"),
+				 errhint("Stop the publisher from writing, wait until all has"
+						 " arrived, and DROP SUBSCRIPTION first.")));
+	if (look_up() != EQ_ACTIVE)
+	{
+		eq_begin_generation();
+		run("SELECT event_queue.mend_copy()");
+		run("DELETE FROM event_queue.activation");
+		write_identity();
+		ereport(LOG, (errmsg("event store of database \"%s\" is taken into service",
+							 get_database_name(MyDatabaseId))));
+	}
+	eq_spi_end(&spi);
+}
+
+Datum
+eq_activate(PG_FUNCTION_ARGS)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+				 errmsg("cannot activate a store on a standby"),
+				 errhint("A standby goes on by itself when it is promoted.")));
+	PreventCommandIfReadOnly("activate()");
+	take_into_service();
+	return eq_generation_sql(fcinfo);
+}
+
+Datum
+eq_activation_state(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {
+		[EQ_NOT_LOADED] = "not loaded", [EQ_ACTIVE] = "active", [EQ_COPY] = "copy"};
+
+	PG_RETURN_TEXT_P(cstring_to_text(names[eq_activation(true)]));
+}
+
+/* Trigger: as the owner, since who may change the queue may not write the table. */
+Datum
+eq_keep_builtin_settings(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	EqSpi spi;
+	Oid type = INT4OID;
+	Datum queue_id;
+	bool isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "keep_builtin_settings: not called by trigger manager");
+	queue_id = heap_getattr(trigger->tg_newtuple, 1 /* queue_id */,
+							RelationGetDescr(trigger->tg_relation), &isnull);
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(
+			"INSERT INTO event_queue.builtin_queue_settings"
+			" SELECT q.name, to_jsonb(q) - '{queue_id,name,created_at}'::text[]"
+			" FROM event_queue.queue q WHERE q.queue_id = $1"
+			" ON CONFLICT (name) DO UPDATE SET settings = excluded.settings",
+			1, &type, &queue_id, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write table builtin_queue_settings");
+	eq_spi_end(&spi);
+	PG_RETURN_POINTER(NULL);
+}
+
+/* For record_change: the rows of a restore are no changes, their events are in the dump. */
+Datum
+eq_is_being_restored(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(session_restores() && eq_activation(false) != EQ_ACTIVE);
+}
+
+/*
+ * How far the readers of a store may go that is not in service.  Nobody appends
+ * here, so all that is seen is all there is; what a subscription brings comes in
+ * the order of the publisher's commits and not in that of positions, so there its
+ * watermark must come along, as on a standby.
+ */
+int64
+eq_watermark_of_copy(void)
+{
+	int64 subscribed = eq_query_int64(
+		"SELECT CASE WHEN EXISTS (" SUBSCRIBED
+		" AND c.relname = 'event_watermark') THEN 2 WHEN EXISTS (" SUBSCRIBED
+		" AND c.relname ^@ 'event_store') THEN 1 ELSE 0 END::bigint",
+		0);
+
+	if (subscribed == 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_ACTIVATED),
+				 errmsg("the publisher's watermark is not known here"),
+				 errhint("Add table event_queue.event_watermark to the publication"
+						 " and refresh the subscription.")));
+	if (subscribed == 2)
+		return eq_published_watermark();
+	return eq_query_int64("SELECT coalesce(max(position), 0)"
+						  " FROM event_queue.event_store",
+						  0);
+}
+
+/*
+ * Before and after a utility statement: remembers what CREATE EXTENSION has to
+ * know, and when a restore was last at work here.
+ */
+bool
+eq_before_statement(Node *stmt)
+{
+	bool restores = session_restores() && !creating_extension;
+
+	if (IsA(stmt, CreateExtensionStmt) &&
+		strcmp(((CreateExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0)
+		created_by_restore = session_restores();
+	return restores;
+}
+
+void
+eq_after_statement(bool restores)
+{
+	EqDatabase *db = restores ? eq_find_database(MyDatabaseId) : NULL;
+
+	if (db != NULL)
+		pg_atomic_write_u64(&db->restored_at, GetCurrentTimestamp());
+}
+
+/*
+ * For the scheduler, in no transaction: true if the store is in service.  With
+ * event_queue.activate_copies it takes a copy into service once no restore has
+ * been at work for a while, and no session of the database is doing anything.
+ */
+bool
+eq_hold_copy(void)
+{
+	EqDatabase *db = eq_database();
+	EqActivation state;
+
+	StartTransactionCommand();
+	state = eq_activation(true);
+	if (state == EQ_COPY && eq_activate_copies &&
+		GetCurrentTimestamp() - (int64) pg_atomic_read_u64(&db->restored_at) >=
+			QUIET_US &&
+		eq_query_int64(
+			"SELECT count(*) FROM pg_catalog.pg_stat_activity a"
+			" WHERE a.datname = pg_catalog.current_database()"
+			" AND a.backend_type <> ALL"
+			" ('{event_queue scheduler,event_queue executor,autovacuum worker}')"
+			" AND a.state <> 'idle'"
+			" AND a.pid <> pg_catalog.pg_backend_pid()",
+			0) == 0)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		take_into_service();
+		PopActiveSnapshot();
+		state = EQ_ACTIVE;
+	}
+	CommitTransactionCommand();
+	return state == EQ_ACTIVE;
+}
+
+/* For an executor, in no transaction: may it run jobs? */
+bool
+eq_is_active_here(void)
+{
+	EqActivation state;
+
+	StartTransactionCommand();
+	state = eq_activation(false);
+	CommitTransactionCommand();
+	return state == EQ_ACTIVE;
+}
+
+/*
+ * After CREATE or ALTER SUBSCRIPTION: a store that receives another's events is
+ * not in service, also when the subscription is gone, until activate().  The row of
+ * event_watermark makes room for the publisher's.
+ */
+void
+eq_note_subscription(void)
+{
+	EqSpi spi;
+
+	if (creating_extension || !OidIsValid(get_extension_oid(EQ_EXTENSION, true)))
+		return;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (finds(SUBSCRIBED))
+	{
+		run("DELETE FROM event_queue.activation");
+		if (finds(SUBSCRIBED
+				  " AND c.relname = 'event_watermark' AND r.srsubstate = 'i'"))
+			run("DELETE FROM event_queue.event_watermark");
+	}
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+}

@@ -1,0 +1,117 @@
+/*
+ * activation.sql: where the store is in service; restored dumps and copies hold
+ * until activate() (activation.c says how).
+ */
+
+/* The first of our tables by name, so that a restore loads it before jobs and handlers. */
+CREATE TABLE activation (
+	identity			bigint NOT NULL,
+	system_identifier	text NOT NULL,
+	database			text NOT NULL,
+	activated_at		timestamptz NOT NULL
+);
+COMMENT ON TABLE activation IS
+'Internal. The database in which the store is in service; a dump carries the row, so that a copy is known as one.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON activation
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+ALTER TABLE activation ENABLE ALWAYS TRIGGER config_changed;
+SELECT pg_catalog.pg_extension_config_dump('activation', '');
+
+CREATE FUNCTION created() RETURNS void
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_created';
+COMMENT ON FUNCTION created() IS
+'Internal. End of the extension''s script: a new store is in service, one that a dump''s script creates is not.';
+
+CREATE FUNCTION is_being_restored() RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_is_being_restored';
+COMMENT ON FUNCTION is_being_restored() IS
+'Internal. True in a session of pg_restore, or of a dump''s script, while the store is not in service.';
+
+/*
+ * activate: takes a restored or copied store into service in this database.
+ *
+ * A store that came by pg_restore, by a dump's script, by CREATE DATABASE ...
+ * TEMPLATE, by pg_upgrade or by a subscription runs nothing: no job, rule,
+ * schedule or notification; append, enqueue and claim raise EQ036, reading works.
+ * Call activate when the restore is complete and what waits in the copy shall
+ * run here; on a copy for tests, drop handlers and pause queues first.  Positions
+ * go on in a new generation, above all that the original gave, so a consumer that
+ * was ahead of the copy gets EQ028.  What a dump can't carry comes back: indexes
+ * of create_event_index, settings of the built-in queues, guards of the tables of
+ * events.  With event_queue.activate_copies = on the scheduler calls it.
+ * Result: the generation, as generation() tells it; a store that is in service is
+ * left as it is.
+ * Errors: EQ036 a subscription writes to the store, EQ008 on a standby (which
+ * goes on by itself when it is promoted).
+ * Rights: grant_admin.  Isolation: any; holds at commit.
+ */
+CREATE FUNCTION activate() RETURNS text
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_activate';
+COMMENT ON FUNCTION activate() IS
+'Takes a restored or copied store into service: begins a new generation of positions, then lets the workers in.';
+
+/*
+ * activation_state: active; copy (activate() is needed); not loaded (made by a
+ * dump's script without its data, or fed by a subscription; activate() is needed).
+ */
+CREATE FUNCTION activation_state() RETURNS text
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_activation_state';
+COMMENT ON FUNCTION activation_state() IS
+'Whether the store is in service here: active, copy, or not loaded.';
+
+/*
+ * A dump can't carry the rows of the built-in queues, which CREATE EXTENSION
+ * makes; so their settings stand here a second time, once they were changed.
+ */
+CREATE TABLE builtin_queue_settings (
+	name		text PRIMARY KEY,
+	settings	jsonb NOT NULL
+);
+COMMENT ON TABLE builtin_queue_settings IS
+'Internal. Settings of the built-in queues as a dump carries them; activate() applies them.';
+SELECT pg_catalog.pg_extension_config_dump('builtin_queue_settings', '');
+
+CREATE FUNCTION keep_builtin_settings() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_keep_builtin_settings';
+COMMENT ON FUNCTION keep_builtin_settings() IS 'Internal. Trigger: keeps changed settings of a built-in queue for the dump.';
+CREATE TRIGGER keep_builtin_settings AFTER UPDATE ON queue
+	FOR EACH ROW WHEN (NEW.queue_id <= 2) EXECUTE FUNCTION keep_builtin_settings();
+
+/*
+ * mend_copy: what a dump can't carry, or leaves in another form (pg_restore
+ * --disable-triggers makes plain triggers of those that fire always).
+ */
+CREATE FUNCTION mend_copy() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	this record;
+	columns text;
+	first bigint;
+BEGIN
+	FOR this IN SELECT t.tgrelid::regclass AS "table", t.tgname FROM pg_trigger t
+		WHERE t.tgenabled <> 'A' AND (t.tgfoid = 'event_queue.refuse_change'::regproc
+			OR t.tgrelid = 'event_queue.activation'::regclass AND t.tgname = 'config_changed')
+	LOOP
+		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', this."table", this.tgname);
+	END LOOP;
+	FOR this IN SELECT i."by" FROM event_queue.event_index i LOOP
+		PERFORM event_queue.create_event_index(this."by");
+	END LOOP;
+	SELECT min(p.first_position) INTO first FROM event_queue.event_partition p
+	WHERE p.tenant_id IS NULL AND NOT p.split_off;
+	IF first IS NOT NULL AND NOT EXISTS (SELECT FROM pg_constraint c
+		WHERE c.conrelid = 'event_queue.event_store'::regclass AND c.conname = 'event_store_last') THEN
+		EXECUTE format('ALTER TABLE event_queue.event_store
+			ADD CONSTRAINT event_store_last CHECK (position <= %s) NO INHERIT NOT VALID', first - 1);
+	END IF;
+	FOR this IN SELECT s.name, s.settings FROM event_queue.builtin_queue_settings s LOOP
+		SELECT string_agg(quote_ident(a.attname), ', ') INTO columns FROM pg_attribute a
+		WHERE a.attrelid = 'event_queue.queue'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+		  AND a.attgenerated = '' AND this.settings ? a.attname;
+		EXECUTE format('UPDATE event_queue.queue q SET (%s) = (SELECT %1$s FROM jsonb_populate_record(q, $1))
+			WHERE q.name = $2 AND q.queue_id <= 2', columns) USING this.settings, this.name;
+	END LOOP;
+	INSERT INTO event_queue.event_watermark (position, published_at) VALUES (0, now()) ON CONFLICT DO NOTHING;
+END
+$$;
+COMMENT ON FUNCTION mend_copy() IS 'Internal. What activate() brings back that a dump leaves out.';
