@@ -307,6 +307,9 @@ extern void eq_lock_key(EqKeySpace space, uint32 hash);
 extern void eq_unlock_key(EqKeySpace space, uint32 hash);
 extern bool eq_lock_key_until_end(EqKeySpace space, uint32 hash, bool wait);
 
+/* refuse.c: EQ037 for triggers, constraints and defaults of users on our tables */
+extern void eq_refuse_unheeded(Node *stmt);
+
 /* spi.c: SPI with the extension owner's rights and a pinned search_path. */
 typedef struct EqSpi
 {
