@@ -13,7 +13,6 @@ $node->init;
 $node->append_conf('postgresql.conf', qq(
 shared_preload_libraries = 'event_queue'
 max_worker_processes = 32
-wal_level = logical
 ));
 $node->start;
 my $dir = $node->data_dir . '/..';
