@@ -563,7 +563,10 @@ run_cycle(void)
 	{
 		/* A restore into this database; the next scheduler holds. */
 		if (!eq_hold_copy())
+		{
+			eq_wake_executors(); /* they see it, too */
 			proc_exit(0);
+		}
 		keep_executors_running();
 		next_sweep = GetCurrentTimestamp() + sweep_interval;
 	}

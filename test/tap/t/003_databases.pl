@@ -97,6 +97,7 @@ for my $table (qw(event_store queue job rule handler channel subscription subscr
 	my $sql = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM event_queue.$table t $where";
 	is($node->safe_psql('copy', $sql), $node->safe_psql('erp', $sql), "$table is in the dump");
 }
+$node->safe_psql('copy', 'SELECT event_queue.activate()');
 is($node->safe_psql('copy', q(SELECT queue, result FROM event_queue.history WHERE expires_at < now() + interval '31 days')), 'days|{"n": 1}', 'finished jobs are seen');
 is($node->safe_psql('copy', q(SELECT count(*) >= 4 AND bool_and(c.relrowsecurity AND EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)
 	AND (SELECT count(*) = 3 FROM pg_index WHERE indrelid = c.oid)) FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
@@ -120,6 +121,7 @@ $node->safe_psql('copy', 'CREATE EXTENSION event_queue');
 $comes_to->($workers->('copy'), '3', 'and come back with it');
 is($node->safe_psql('copy', q(SELECT position < 100 FROM event_queue.append('a', '1', 'x'))), 't', 'a new store begins anew');
 $node->safe_psql('postgres', 'CREATE DATABASE copy2 TEMPLATE copy');
+$node->safe_psql('copy2', 'SELECT event_queue.activate()');
 $comes_to->($workers->('copy2'), '3', 'a copied database has workers of its own');
 $comes_to->($workers->('copy'), '3', 'and the template has them back');
 $node->safe_psql('postgres', 'ALTER DATABASE copy2 RENAME TO copy3');
