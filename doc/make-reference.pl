@@ -15,7 +15,7 @@ my %title = (
 	'event_queue.sql' => 'The extension', 'tenant.sql' => 'Tenants', 'store.sql' => 'Event store: append and read',
 	'state.sql' => 'State', 'lineage.sql' => 'Chains of causes', 'subscription.sql' => 'Subscriptions',
 	'partition.sql' => 'Partitions, retention, indexes', 'queue.sql' => 'Queues and jobs',
-	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables',
+	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
 	'observe.sql' => 'Seeing', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)
