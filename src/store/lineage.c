@@ -17,6 +17,7 @@
 #include "utils/numeric.h"
 
 #include "event_queue.h"
+#include "common/json.h"
 #include "store/store.h"
 
 /* The job whose handler is running; its strings live in job_context. */
@@ -35,8 +36,7 @@ static char *
 member(Jsonb *object, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
-													 &buffer);
+	JsonbValue *value = eq_json_member(object, key, &buffer);
 
 	if (value == NULL || value->type != jbvString)
 		return NULL;
@@ -48,8 +48,7 @@ static int64
 number_member(Jsonb *object, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
-													 &buffer);
+	JsonbValue *value = eq_json_member(object, key, &buffer);
 
 	if (value == NULL || value->type != jbvNumeric)
 		return 0;
@@ -97,8 +96,7 @@ add_string(JsonbParseState **state, Jsonb *given, const char *key, const char *t
 	JsonbValue buffer;
 
 	if (text == NULL || text[0] == '\0' ||
-		(given && getKeyJsonValueFromContainer(&given->root, key, strlen(key),
-											   &buffer) != NULL))
+		eq_json_member(given, key, &buffer) != NULL)
 		return;
 	push_key(state, key);
 	value.val.string.val = unconstify(char *, text);
@@ -202,9 +200,7 @@ eq_event_metadata(Jsonb *given)
 	add_string(&state, given, "actor", actor());
 	/* Whoever claims to act for another is named as well. */
 	if (!job.running &&
-		(eq_actor[0] != '\0' ||
-		 (given && getKeyJsonValueFromContainer(&given->root, "actor",
-												strlen("actor"), &buffer))))
+		(eq_actor[0] != '\0' || eq_json_member(given, "actor", &buffer)))
 		add_string(&state, NULL, "session_user",
 				   GetUserNameFromId(GetSessionUserId(), true));
 	add_string(&state, given, "causation_id", causation);

@@ -209,7 +209,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON ALL PROCEDURES IN SCHEMA event_queue TO %s', role);
 	-- What needs the owner of the tables anyway, or would let history be bent.
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION event_queue.skip_positions(bigint), event_queue.open_guard(boolean),
-		event_queue.store_reducer(text, text, int, text), event_queue.new_generation(),
+		event_queue.store_reducer(text, text, int, regrole), event_queue.new_generation(),
 		event_queue.grant_reader(regrole), event_queue.grant_outcomes(regrole), event_queue.grant_consumer(regrole, text),
 		event_queue.grant_access(regrole, text), event_queue.grant_producer(regrole, text),
 		event_queue.grant_worker(regrole, text), event_queue.grant_observer(regrole, text),

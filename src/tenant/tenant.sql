@@ -15,7 +15,8 @@ COMMENT ON TABLE tenant_role IS
 'Roles that are bound to one tenant; members of such a role are bound too. Written by the grant functions.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON tenant_role
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
-SELECT pg_catalog.pg_extension_config_dump('tenant_role', '');
+-- Not of dropped roles: the OID may be another role's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('tenant_role', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role)');
 
 /*
  * current_tenant: the tenant that the session is confined to, or NULL.
