@@ -46,5 +46,6 @@
 #define ERRCODE_EQ_QUEUE_DRAINING		  MAKE_SQLSTATE('E', 'Q', '0', '3', '4')
 #define ERRCODE_EQ_INTERNAL_QUEUE		  MAKE_SQLSTATE('E', 'Q', '0', '3', '5')
 #define ERRCODE_EQ_OWNER_OUT			  MAKE_SQLSTATE('E', 'Q', '0', '3', '8')
+#define ERRCODE_EQ_AMBIGUOUS_NAME		  MAKE_SQLSTATE('E', 'Q', '0', '3', '9')
 
 #endif /* EQ_ERRORS_H */

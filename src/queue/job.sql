@@ -84,6 +84,8 @@ CREATE TABLE job_throttle (
 	until			timestamptz NOT NULL,
 	PRIMARY KEY (queue_id, tenant_id, unique_key)
 );
+ALTER TABLE job_throttle ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON job_throttle USING (tenant_visible(tenant_id));
 COMMENT ON TABLE job_throttle IS 'Internal. For each key of unique_mode throttle, the job of its present window.';
 
 /* Jobs that were written beside enqueue (COPY, pg_restore, retry_dead) wake workers too. */
@@ -395,7 +397,8 @@ BEGIN
 	END IF;
 	PERFORM event_queue.check_name('log level', level, 50);
 	INSERT INTO event_queue.job_log (job_id, tenant_id, level, message)
-	SELECT j.job_id, j.tenant_id, $4, $3 FROM event_queue.job j WHERE j.job_id = $1 AND j.lease_token = $2;
+	SELECT j.job_id, j.tenant_id, $4, $3 FROM event_queue.job j WHERE j.job_id = $1 AND j.lease_token = $2
+	  AND event_queue.tenant_visible(j.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ016', MESSAGE = format('lease of job %s is lost', $1);
 	END IF;

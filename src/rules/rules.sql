@@ -136,7 +136,7 @@ BEGIN
 	UPDATE event_queue.rule r
 	SET enabled = $2,
 		start_position = CASE WHEN $2 AND NOT r.enabled THEN event_queue.last_position() ELSE r.start_position END
-	WHERE r.name = $1;
+	WHERE r.name = $1 AND event_queue.tenant_visible(r.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
@@ -150,7 +150,7 @@ CREATE FUNCTION drop_rule(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	DELETE FROM event_queue.rule WHERE name = $1;
+	DELETE FROM event_queue.rule r WHERE r.name = $1 AND event_queue.tenant_visible(r.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;

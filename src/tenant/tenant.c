@@ -14,6 +14,7 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "catalog/pg_authid.h"
+#include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -32,6 +33,7 @@ PG_FUNCTION_INFO_V1(eq_current_tenant);
 PG_FUNCTION_INFO_V1(eq_resolve_tenant_sql);
 PG_FUNCTION_INFO_V1(eq_tenant_visible);
 PG_FUNCTION_INFO_V1(eq_check_name_sql);
+PG_FUNCTION_INFO_V1(eq_refuse_bound);
 
 #define TENANT_ROLE_ROLE   1
 #define TENANT_ROLE_TENANT 2
@@ -274,4 +276,22 @@ eq_check_name_sql(PG_FUNCTION_ARGS)
 
 	eq_check_name(what, value, PG_ARGISNULL(2) ? EQ_MAX_NAME : PG_GETARG_INT32(2));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(1));
+}
+
+/* Trigger on what all tenants share. */
+Datum
+eq_refuse_bound(PG_FUNCTION_ARGS)
+{
+	const char *tenant;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "refuse_bound: not called by trigger manager");
+	tenant = bound_tenant();
+	if (tenant[0] != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_TENANT_MISMATCH),
+				 errmsg("what all tenants share can't be changed for one"),
+				 errdetail("This session is bound to tenant \"%s\" by its role.",
+						   tenant)));
+	PG_RETURN_POINTER(NULL);
 }
