@@ -432,6 +432,7 @@ DECLARE
 	this_id int := event_queue.queue_id_of($1);
 	used_by text;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	SELECT what INTO used_by FROM (
 		SELECT format('rule "%s" enqueues into it', r.name) FROM event_queue.rule r WHERE r.queue_id = this_id
 		UNION ALL

@@ -109,6 +109,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF $1 IS NULL OR $1 NOT IN ('event_type', 'aggregate_type', 'tenant_id', 'event_data') THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009',
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
@@ -131,6 +132,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF $1 IS NULL OR $1 NOT IN ('event_type', 'aggregate_type', 'tenant_id', 'event_data') THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009',
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
@@ -161,6 +163,7 @@ DECLARE
 	new_name text;
 	before event_queue.event_partition;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	-- No one has appended and is open: what comes after lies above first.
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	IF $1 IS NOT NULL THEN
@@ -205,6 +208,7 @@ CREATE FUNCTION partition_events(every interval) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF $1 < interval '1 hour' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'partitions must be at least one hour apart';
 	END IF;
@@ -236,6 +240,7 @@ DECLARE
 	new_id int;
 	new_name text;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF ($1 IS NULL) = ($2 IS NULL) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'give a time or a tenant';
 	END IF;
@@ -280,6 +285,7 @@ CREATE FUNCTION seal_partition(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 BEGIN
+	PERFORM event_queue.require_unbound();
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	UPDATE event_queue.event_partition p SET last_position = event_queue.last_position()
 	WHERE p.name = $1 AND p.tenant_id IS NOT NULL AND p.last_position IS NULL;
@@ -327,6 +333,7 @@ DECLARE
 	late text;
 	n bigint;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	PERFORM event_queue.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	SELECT p.* INTO this FROM event_queue.event_partition p WHERE p.name = $1 AND p.archived_at IS NULL FOR UPDATE;
@@ -396,6 +403,7 @@ CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT N
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF $1 < interval '1 day' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day';
 	END IF;

@@ -34,6 +34,7 @@ PG_FUNCTION_INFO_V1(eq_resolve_tenant_sql);
 PG_FUNCTION_INFO_V1(eq_tenant_visible);
 PG_FUNCTION_INFO_V1(eq_check_name_sql);
 PG_FUNCTION_INFO_V1(eq_refuse_bound);
+PG_FUNCTION_INFO_V1(eq_require_unbound);
 
 #define TENANT_ROLE_ROLE   1
 #define TENANT_ROLE_TENANT 2
@@ -278,20 +279,33 @@ eq_check_name_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(PG_GETARG_DATUM(1));
 }
 
-/* Trigger on what all tenants share. */
-Datum
-eq_refuse_bound(PG_FUNCTION_ARGS)
+/* EQ003 if the session is bound to a tenant. */
+static void
+require_unbound(void)
 {
-	const char *tenant;
+	const char *tenant = bound_tenant();
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "refuse_bound: not called by trigger manager");
-	tenant = bound_tenant();
 	if (tenant[0] != '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_TENANT_MISMATCH),
 				 errmsg("what all tenants share can't be changed for one"),
 				 errdetail("This session is bound to tenant \"%s\" by its role.",
 						   tenant)));
+}
+
+Datum
+eq_require_unbound(PG_FUNCTION_ARGS)
+{
+	require_unbound();
+	PG_RETURN_VOID();
+}
+
+/* Trigger on what all tenants share. */
+Datum
+eq_refuse_bound(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "refuse_bound: not called by trigger manager");
+	require_unbound();
 	PG_RETURN_POINTER(NULL);
 }

@@ -28,6 +28,11 @@ LANGUAGE C AS 'MODULE_PATHNAME', 'eq_refuse_bound';
 COMMENT ON FUNCTION refuse_bound() IS
 'Internal. Trigger: refuses a role that is bound to a tenant to change what all tenants share (EQ003).';
 
+CREATE FUNCTION require_unbound() RETURNS void
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_require_unbound';
+COMMENT ON FUNCTION require_unbound() IS
+'Internal. EQ003 if the session is bound to a tenant by its role: for what would otherwise lock, or tell of, other tenants'' rows first.';
+
 /*
  * current_tenant: the tenant that the session is confined to, or NULL.
  * Errors: EQ003 if the setting contradicts the role's binding.
