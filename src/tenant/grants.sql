@@ -29,7 +29,8 @@ DECLARE
 		'unregister_handler', 'unregister_reducer', 'create_schedule', 'set_schedule_enabled', 'drop_schedule',
 		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'partition_events',
 		'split_off_events', 'seal_partition', 'archive_partition', 'set_event_retention'];
-	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'channel', 'event_partition', 'partition_policy'];
+	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule', 'channel', 'event_partition',
+		'partition_policy'];
 	this text;
 BEGIN
 	FOREACH this IN ARRAY as_owner LOOP

@@ -15,10 +15,11 @@ CREATE ROLE ten_worker;
 CREATE ROLE ten_observer;
 CREATE ROLE ten_member;		-- by membership, of all kinds
 CREATE ROLE ten_admin;		-- an admin, bound by membership since
+CREATE ROLE ten_boss;		-- an admin as admins are
 CREATE ROLE ten_free;		-- bound to none: the test must see what it sees
 SELECT event_queue.grant_producer('ten_a', 'tenant secret'), event_queue.grant_producer('ten_producer', 'tenant B'),
 	event_queue.grant_consumer('ten_consumer', 'tenant B'), event_queue.grant_worker('ten_worker', 'tenant B'),
-	event_queue.grant_observer('ten_observer', 'tenant B'), event_queue.grant_admin('ten_admin'),
+	event_queue.grant_observer('ten_observer', 'tenant B'), event_queue.grant_admin('ten_admin'), event_queue.grant_admin('ten_boss'),
 	event_queue.grant_observer('ten_free'), event_queue.grant_producer('ten_free'), event_queue.grant_worker('ten_free');
 GRANT ten_producer, ten_consumer, ten_worker, ten_observer TO ten_member;
 GRANT ten_producer TO ten_admin;
@@ -66,8 +67,8 @@ INSERT INTO event_queue.job_review (queue_id, tenant_id, group_key) VALUES (7770
 INSERT INTO event_queue.group_review_at VALUES (7770001, 'tenant secret', 'secret-group', 'infinity');
 
 CREATE SCHEMA ten;
-CREATE TABLE ten.role AS SELECT r AS name, r <> 'ten_free' AS bound
-FROM unnest(ARRAY['ten_producer', 'ten_consumer', 'ten_worker', 'ten_observer', 'ten_member', 'ten_admin', 'ten_free']) r;
+CREATE TABLE ten.role AS SELECT r AS name, r NOT IN ('ten_free', 'ten_boss') AS bound
+FROM unnest(ARRAY['ten_producer', 'ten_consumer', 'ten_worker', 'ten_observer', 'ten_member', 'ten_admin', 'ten_free', 'ten_boss']) r;
 CREATE TABLE ten.relation AS SELECT c.oid::regclass AS rel, c.relkind
 FROM pg_class c WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
 CREATE TABLE ten.bad (role text, what text, call text, outcome text);
@@ -281,5 +282,37 @@ SELECT is_empty(format('SELECT what, call, outcome FROM ten.bad WHERE role = %L'
 FROM ten.role WHERE bound ORDER BY name;
 SELECT ok(EXISTS (SELECT FROM ten.seen WHERE what = f), 'by the same calls of ' || f || ', a role that is bound to none is shown something of A')
 FROM unnest('{trace,dependency_results}'::text[]) f;
+
+-- An admin may call all that is offered, and no function is refused what it needs.
+DELETE FROM ten.bad;
+DO $$
+DECLARE
+	f record;
+	call text;
+	outcome text;
+BEGIN
+	FOR f IN SELECT p.oid, p.proname FROM pg_proc p
+		WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prokind = 'f' AND p.prorettype <> 'trigger'::regtype
+		  AND obj_description(p.oid, 'pg_proc') NOT LIKE 'Internal.%' AND p.proname NOT LIKE 'grant\_%'
+		  AND p.proname NOT IN ('revoke_access', 'new_generation') ORDER BY 2, 1
+	LOOP
+		FOR i IN 1 .. 12 LOOP
+			SELECT d.call INTO call FROM ten.draw(f.oid) d;
+			outcome := ten.attempt('ten_boss', 'SESSION AUTHORIZATION', call, false);
+			-- schemas that it has no right to make anything in
+			IF outcome LIKE '42501:%' AND outcome !~ 'schema (ten|public)' THEN
+				INSERT INTO ten.bad VALUES ('ten_boss', f.proname, call, outcome);
+			END IF;
+		END LOOP;
+	END LOOP;
+END
+$$;
+SELECT is_empty('SELECT what, call, outcome FROM ten.bad', 'no function that is offered to an admin fails for want of a right');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND obj_description(p.oid, 'pg_proc') LIKE 'Internal.%'
+	  AND (SELECT bool_or(has_function_privilege(r.name, p.oid, 'EXECUTE')) FROM ten.role r)
+	  AND NOT has_function_privilege('public', p.oid, 'EXECUTE')
+$$, 'no role may call what is internal');
 SELECT * FROM finish();
 ROLLBACK;
