@@ -219,6 +219,14 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = format('unknown option "%s" of a job', unknown),
 			HINT = 'Options are the arguments of event_queue.enqueue.';
 	END IF;
+	SELECT o.key INTO unknown FROM jsonb_array_elements(jobs) j, jsonb_each(j) o
+	WHERE jsonb_typeof(o.value) NOT IN ('null', 'array') AND o.key IN ('depends_on', 'backoff_intervals')
+	   OR jsonb_typeof(o.value) IN ('object', 'array')
+		AND o.key NOT IN ('payload', 'metadata', 'depends_on', 'backoff_intervals') LIMIT 1;
+	IF unknown IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'malformed option of a job',
+			DETAIL = format('%s has the wrong JSON type.', unknown);
+	END IF;
 	RETURN QUERY
 	SELECT event_queue.enqueue(coalesce(j ->> 'queue', $2), j ->> 'name', coalesce(j -> 'payload', '{}'),
 		(j ->> 'delay')::interval, (j ->> 'run_at')::timestamptz, coalesce((j ->> 'priority')::int, 5),
