@@ -66,6 +66,8 @@ DECLARE
 	bound_to text;
 BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', this_role);
+	-- What dropped roles have left.
+	DELETE FROM event_queue.tenant_role t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = t.role);
 	SELECT t.tenant_id INTO bound_to FROM event_queue.tenant_role t WHERE t.role = $1;
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue.check_name('tenant', $2);

@@ -17,6 +17,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -47,7 +48,7 @@ typedef struct Binding
 {
 	bool known;
 	Oid roles[3];
-	char tenant[EQ_MAX_NAME + 1]; /* empty: bound to none */
+	const char *tenant; /* empty: bound to none; of kept_name */
 } Binding;
 
 #define BINDINGS 4
@@ -72,6 +73,32 @@ static void
 forget_binding_sys(Datum arg, int cacheid, uint32 hash)
 {
 	forget_bindings();
+}
+
+/*
+ * The same string for the same name, for good: callers hold on to it while other
+ * roles ask.  A session meets few.
+ */
+static const char *
+kept_name(const char *name)
+{
+	static List *names = NIL;
+	MemoryContext old;
+	ListCell *lc;
+	char *kept;
+
+	if (name[0] == '\0')
+		return "";
+	foreach (lc, names)
+	{
+		if (strcmp(lfirst(lc), name) == 0)
+			return lfirst(lc);
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	kept = pstrdup(name);
+	names = lappend(names, kept);
+	MemoryContextSwitchTo(old);
+	return kept;
 }
 
 /* The tenant to which one of these roles is bound; EQ003 if they are to two. */
@@ -105,7 +132,7 @@ find_binding(const Oid *roles)
 	binding = &bindings[next_binding];
 	next_binding = (next_binding + 1) % BINDINGS;
 	memcpy(binding->roles, roles, sizeof(binding->roles));
-	binding->tenant[0] = '\0';
+	binding->tenant = "";
 	binding->known = true;
 	PG_TRY();
 	{
@@ -147,8 +174,7 @@ find_binding(const Oid *roles)
 	}
 	PG_END_TRY();
 
-	strlcpy(binding->tenant, found, sizeof(binding->tenant));
-	return binding->tenant;
+	return binding->tenant = kept_name(found);
 }
 
 const char *
