@@ -39,6 +39,15 @@ WHERE name = 'data';
 CALL wait_until('(SELECT count(*) = 5 FROM data_done)');
 SELECT * FROM data_done ORDER BY id;
 
+-- Rows that no function would have made, not even by the owner.
+SELECT split_part(try(format('INSERT INTO event_queue.%s', x)), ' |', 1) FROM unnest(ARRAY[
+	$$rule (name, owner, event_pattern, queue_id, job_name, start_position) VALUES ('data', 'postgres', 'x', 1, 'x', 0)$$,
+	$$rule (name, owner, event_pattern, queue_id, job_name, start_position, payload) SELECT 'data', 'postgres', 'x', queue_id, 'x', 0, '[1]' FROM event_queue.queue WHERE name = 'data'$$,
+	$$rule (name, owner, event_pattern, start_position) VALUES ('data', 'postgres', 'x', 0)$$,
+	$$handler (queue_id, job_name, owner, function, time_limit) VALUES (2, 'x', 'postgres', 'x', '1 s')$$,
+	$$schedule (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id) VALUES ('data', '* * * * *', 'UTC', 1, 'x', '{}', 5, 'A')$$,
+	$$subscription (name, filter, buckets) VALUES ('data', '[1]', 1)$$, $$partition_policy (keep) VALUES ('1 second')$$,
+	$$queue (name, max_attempts) VALUES ('data3', 0)$$]) x;
 -- An event that names itself, or a later one, as its cause: each is there once.
 SELECT version FROM event_queue.append('data', '2', 'self', id => '22222222-2222-7222-8222-222222222222',
 	metadata => '{"causation_id": "22222222-2222-7222-8222-222222222222"}');

@@ -260,7 +260,7 @@ BEGIN
 		  AND has_function_privilege(o.name, p.oid, 'EXECUTE') AND (o.bound OR p.provolatile <> 'v')
 		ORDER BY 1, 4, 3
 	LOOP
-		FOR i IN 1 .. 8 LOOP
+		FOR i IN 1 .. 12 LOOP
 			drawn := ten.draw(r.oid);
 			how := CASE i % 2 WHEN 0 THEN 'ROLE' ELSE 'SESSION AUTHORIZATION' END;
 			outcome := ten.attempt(r.role, how, drawn.call, r.watch);
