@@ -28,16 +28,17 @@ for my $file (@ARGV)
 # Who may call, by name.
 my %who;
 my ($grants) = grep { /grants\.sql$/ } @ARGV;
-while ($text{$grants} =~ /CREATE FUNCTION grant_(reader|producer|consumer|worker|observer)\b(.*?)\$\$;/gs)
+while ($text{$grants} =~ /CREATE FUNCTION grant_(reader|outcomes|producer|consumer|worker|observer)\b(.*?)\$\$;/gs)
 {
 	my ($kind, $body) = ($1, $2);
-	for my $kind ($kind eq 'reader' ? qw(producer consumer observer) : $kind)
+	for my $kind ($kind eq 'reader' ? qw(producer consumer observer) : $kind eq 'outcomes' ? qw(producer worker) : $kind)
 	{
 		$who{$1}{$kind} = 1 while $body =~ /event_queue\.(\w+)\(/g;
 	}
 }
 my %public = map { $_ => 1 } $text{$grants} =~ /^GRANT EXECUTE ON FUNCTION (.*?) TO PUBLIC;/ms ? $1 =~ /(\w+)\(/g : ();
-my %owner = map { $_ => 1 } $text{$grants} =~ /REVOKE EXECUTE ON FUNCTION (.*?) FROM %s/s ? $1 =~ /(\w+)\(/g : ();
+# What grant_admin leaves out.
+my %owner = map { $_ => 1 } $text{$grants} =~ /p\.proname NOT IN \(([^)]*)\)/ ? $1 =~ /(\w+)/g : ();
 
 sub flow
 {
@@ -72,7 +73,7 @@ for my $file (@ARGV)
 		$rest =~ s/^\s*\(\s*/(/;
 		$rest =~ s/ RETURNS / → /;
 		$rest =~ s/\s+$//;
-		my $by = $public{$name} ? 'everyone' : $owner{$name} ? "the extension's owner"
+		my $by = $public{$name} ? 'everyone' : $owner{$name} || $name =~ /^grant_/ ? "the extension's owner"
 			: join(', ', sort(keys %{ $who{$name} // {} }), 'admin');
 		my $line = "**$name** `$rest`  \n$its  \nWho: $by.";
 		if (defined $comment)

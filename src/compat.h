@@ -8,6 +8,7 @@
 #include "access/tableam.h"
 #include "executor/executor.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -62,11 +63,15 @@ typedef bool EqUpdateIndexes;
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
-/* 16 renamed the check of a function's ACL. */
+/* 16 renamed the checks of a function's and a schema's ACL. */
 #if PG_VERSION_NUM >= 160000
+#define eq_schema_aclcheck(schema, role, mode)                                      \
+	object_aclcheck(NamespaceRelationId, schema, role, mode)
 #define eq_function_aclcheck(function, role, mode)                                  \
 	object_aclcheck(ProcedureRelationId, function, role, mode)
 #else
+#define eq_schema_aclcheck(schema, role, mode)                                      \
+	pg_namespace_aclcheck(schema, role, mode)
 #define eq_function_aclcheck(function, role, mode)                                  \
 	pg_proc_aclcheck(function, role, mode)
 #endif

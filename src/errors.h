@@ -47,5 +47,7 @@
 #define ERRCODE_EQ_INTERNAL_QUEUE		  MAKE_SQLSTATE('E', 'Q', '0', '3', '5')
 #define ERRCODE_EQ_NOT_ACTIVATED		  MAKE_SQLSTATE('E', 'Q', '0', '3', '6')
 #define ERRCODE_EQ_NOT_HONOURED			  MAKE_SQLSTATE('E', 'Q', '0', '3', '7')
+#define ERRCODE_EQ_OWNER_OUT			  MAKE_SQLSTATE('E', 'Q', '0', '3', '8')
+#define ERRCODE_EQ_AMBIGUOUS_NAME		  MAKE_SQLSTATE('E', 'Q', '0', '3', '9')
 
 #endif /* EQ_ERRORS_H */

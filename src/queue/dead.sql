@@ -359,7 +359,8 @@ BEGIN
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue.check_payload($2);
 	END IF;
-	IF $2 IS NOT NULL AND EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = $1 AND d.queue_id <= 2) THEN
+	IF $2 IS NOT NULL AND EXISTS (SELECT FROM event_queue.dead_letter d
+		WHERE d.job_id = $1 AND d.queue_id <= 2 AND event_queue.tenant_visible(d.tenant_id)) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('dead letter %s is of an internal queue', $1),
 			HINT = 'Retry it without a new payload.';
 	END IF;

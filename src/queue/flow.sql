@@ -14,6 +14,8 @@ CREATE TABLE job_review (
 	group_key	text COLLATE "C",
 	job_id		bigint
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE job_review ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON job_review USING (tenant_visible(tenant_id));
 COMMENT ON TABLE job_review IS 'Internal. Groups whose next job may run, and jobs that may no longer wait for others.';
 SELECT pg_catalog.pg_extension_config_dump('job_review', '');
 SELECT pg_catalog.pg_extension_config_dump('job_review_review_id_seq', '');

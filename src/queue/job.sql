@@ -84,6 +84,8 @@ CREATE TABLE job_throttle (
 	until			timestamptz NOT NULL,
 	PRIMARY KEY (queue_id, tenant_id, unique_key)
 );
+ALTER TABLE job_throttle ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON job_throttle USING (tenant_visible(tenant_id));
 COMMENT ON TABLE job_throttle IS 'Internal. For each key of unique_mode throttle, the job of its present window.';
 SELECT pg_catalog.pg_extension_config_dump('job_throttle', '');
 
@@ -217,6 +219,14 @@ BEGIN
 	IF unknown IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = format('unknown option "%s" of a job', unknown),
 			HINT = 'Options are the arguments of event_queue.enqueue.';
+	END IF;
+	SELECT o.key INTO unknown FROM jsonb_array_elements(jobs) j, jsonb_each(j) o
+	WHERE jsonb_typeof(o.value) NOT IN ('null', 'array') AND o.key IN ('depends_on', 'backoff_intervals')
+	   OR jsonb_typeof(o.value) IN ('object', 'array')
+		AND o.key NOT IN ('payload', 'metadata', 'depends_on', 'backoff_intervals') LIMIT 1;
+	IF unknown IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'malformed option of a job',
+			DETAIL = format('%s has the wrong JSON type.', unknown);
 	END IF;
 	RETURN QUERY
 	SELECT event_queue.enqueue(coalesce(j ->> 'queue', $2), j ->> 'name', coalesce(j -> 'payload', '{}'),
@@ -396,7 +406,8 @@ BEGIN
 	END IF;
 	PERFORM event_queue.check_name('log level', level, 50);
 	INSERT INTO event_queue.job_log (job_id, tenant_id, level, message)
-	SELECT j.job_id, j.tenant_id, $4, $3 FROM event_queue.job j WHERE j.job_id = $1 AND j.lease_token = $2;
+	SELECT j.job_id, j.tenant_id, $4, $3 FROM event_queue.job j WHERE j.job_id = $1 AND j.lease_token = $2
+	  AND event_queue.tenant_visible(j.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ016', MESSAGE = format('lease of job %s is lost', $1);
 	END IF;

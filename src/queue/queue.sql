@@ -303,6 +303,14 @@ BEGIN
 			MESSAGE = format('unknown queue setting "%s"', unknown),
 			HINT = 'Settings are the arguments of event_queue.create_queue.';
 	END IF;
+	-- An interval would be read out of "[1]", too.
+	SELECT s.key INTO unknown FROM jsonb_each(settings) s
+	WHERE jsonb_typeof(s.value) NOT IN ('null', 'array') AND s.key = 'backoff_intervals'
+	   OR jsonb_typeof(s.value) IN ('object', 'array') AND s.key <> 'backoff_intervals' LIMIT 1;
+	IF unknown IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ012',
+			MESSAGE = format('invalid setting for queue "%s"', name), DETAIL = format('%s has the wrong JSON type.', unknown);
+	END IF;
 	BEGIN
 		UPDATE event_queue.queue q
 		SET (lease, stalled_interval, max_stalled, max_attempts, backoff, backoff_delay, backoff_max,
@@ -432,6 +440,7 @@ DECLARE
 	this_id int := event_queue.queue_id_of($1);
 	used_by text;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	SELECT what INTO used_by FROM (
 		SELECT format('rule "%s" enqueues into it', r.name) FROM event_queue.rule r WHERE r.queue_id = this_id
 		UNION ALL

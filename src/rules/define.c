@@ -71,7 +71,6 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	char *function = text_argument(fcinfo, 8);
 	const char *tenant = text_argument(fcinfo, 9);
 	const EqQueue *queue = NULL;
-	char *owner = GetUserNameFromId(GetUserId(), false);
 	Oid types[13];
 	Datum values[13];
 	char nulls[13];
@@ -111,7 +110,7 @@ eq_create_rule(PG_FUNCTION_ARGS)
 		eq_check_condition(condition);
 
 	ADD_TEXT(name);
-	ADD_TEXT(owner);
+	ADD(REGROLEOID, ObjectIdGetDatum(GetUserId()), false);
 	ADD_TEXT(tenant);
 	ADD_TEXT(pattern);
 	ADD_TEXT(condition);
@@ -140,7 +139,6 @@ eq_register_handler(PG_FUNCTION_ARGS)
 {
 	const EqQueue *queue = eq_get_queue(text_argument(fcinfo, 0));
 	char *job_name = text_argument(fcinfo, 1);
-	char *owner = GetUserNameFromId(GetUserId(), false);
 	char *function;
 	Interval time_limit = {.time = queue->lease / 10 * 9};
 	Oid types[13];
@@ -167,7 +165,7 @@ eq_register_handler(PG_FUNCTION_ARGS)
 
 	ADD(INT4OID, Int32GetDatum(queue->queue_id), false);
 	ADD_TEXT(job_name);
-	ADD_TEXT(owner);
+	ADD(REGROLEOID, ObjectIdGetDatum(GetUserId()), false);
 	ADD_TEXT(function);
 	ADD(INTERVALOID, IntervalPGetDatum(&time_limit), false);
 	PG_RETURN_INT32(insert_row(

@@ -32,16 +32,18 @@
 #include "utils/timestamp.h"
 
 #include "access/table.h"
+#include "common/json.h"
 #include "queue/queue.h"
 #include "rules/rules.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 
 typedef struct Rule
 {
 	int32 rule_id;
 	char *name;
-	char *owner;
+	Oid owner;
 	char *tenant; /* NULL: all */
 	char *pattern;
 	char *condition; /* NULL: always */
@@ -79,7 +81,7 @@ fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
 
 	rule->rule_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 	rule->name = text_column(row, desc, 2);
-	rule->owner = text_column(row, desc, 3);
+	rule->owner = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 	rule->tenant = text_column(row, desc, 4);
 	rule->pattern = text_column(row, desc, 5);
 	rule->condition = text_column(row, desc, 6);
@@ -135,7 +137,6 @@ static Jsonb *
 evaluate_rule(const Rule *rule, Datum event)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Oid owner = get_role_oid(rule->owner, false);
 	Oid types[2] = {eq_event_type_oid(), JSONBOID};
 	Datum values[2] = {event, JsonbPGetDatum(rule->payload)};
 	char nulls[2] = {' ', rule->payload ? ' ' : 'n'};
@@ -144,7 +145,8 @@ evaluate_rule(const Rule *rule, Datum event)
 	bool isnull;
 	Datum value;
 
-	eq_spi_begin(&spi, owner,
+	eq_check_owner(rule->owner, "rule", rule->name);
+	eq_spi_begin(&spi, rule->owner,
 				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
 	if (SPI_execute_with_args(eq_rule_query(rule->condition), 2, types, values,
@@ -238,8 +240,7 @@ job_lineage(const Rule *rule, Datum event)
 	Jsonb *metadata = DatumGetJsonbP(
 		GetAttributeByNum(row, EVENT_METADATA, &isnull));
 	JsonbValue buffer;
-	JsonbValue *chain = getKeyJsonValueFromContainer(
-		&metadata->root, "correlation_id", strlen("correlation_id"), &buffer);
+	JsonbValue *chain = eq_json_member(metadata, "correlation_id", &buffer);
 
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"rule\": ");
@@ -505,12 +506,8 @@ static int64
 payload_number(Jsonb *payload, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = NULL;
+	JsonbValue *value = eq_json_member(payload, key, &buffer);
 
-	/* An array would be read as if it were an object. */
-	if (JB_ROOT_IS_OBJECT(payload))
-		value = getKeyJsonValueFromContainer(&payload->root, key, strlen(key),
-											 &buffer);
 	if (value == NULL || value->type != jbvNumeric)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
@@ -530,8 +527,7 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	Rule *rule = read_rule((int32) payload_number(payload, "rule_id"));
 	Datum event = read_event(payload_number(payload, "position"));
 	JsonbValue buffer;
-	JsonbValue *evaluate = getKeyJsonValueFromContainer(&payload->root, "evaluate",
-														strlen("evaluate"), &buffer);
+	JsonbValue *evaluate = eq_json_member(payload, "evaluate", &buffer);
 	Jsonb *job_payload = NULL;
 	Oid owner;
 	int sec_context;
@@ -556,7 +552,8 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	}
 
 	GetUserIdAndSecContext(&owner, &sec_context);
-	owner = get_role_oid(rule->owner, false);
+	owner = rule->owner;
+	eq_check_owner(owner, "rule", rule->name);
 	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	(void) set_config_option(
 		"search_path",

@@ -12,7 +12,7 @@
 CREATE TABLE rule (
 	rule_id			int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name			text NOT NULL CONSTRAINT rule_name_key UNIQUE,
-	owner			text NOT NULL,
+	owner			regrole NOT NULL,
 	tenant_id		text,
 	event_pattern	text NOT NULL,
 	condition		text,
@@ -33,7 +33,8 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON rule
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
 ALTER TABLE rule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON rule USING (tenant_visible(tenant_id));
-SELECT pg_catalog.pg_extension_config_dump('rule', '');
+-- Without what dropped roles left: its OID may be another role's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('rule', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 SELECT pg_catalog.pg_extension_config_dump('rule_rule_id_seq', '');
 
 CREATE TABLE rule_checkpoint (
@@ -47,7 +48,7 @@ CREATE TABLE handler (
 	handler_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	queue_id	int NOT NULL REFERENCES queue,
 	job_name	text NOT NULL,
-	owner		text NOT NULL,
+	owner		regrole NOT NULL,
 	function	text NOT NULL,
 	time_limit	interval NOT NULL,
 	created_at	timestamptz NOT NULL DEFAULT now(),
@@ -58,7 +59,7 @@ COMMENT ON COLUMN handler.owner IS 'The role that registered the handler; the fu
 COMMENT ON COLUMN handler.time_limit IS 'A run that takes longer is cancelled and counts as failed.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
-SELECT pg_catalog.pg_extension_config_dump('handler', '');
+SELECT pg_catalog.pg_extension_config_dump('handler', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 SELECT pg_catalog.pg_extension_config_dump('handler_handler_id_seq', '');
 
 INSERT INTO queue (name, sla) VALUES ('rule-calls', '10 seconds'), ('snapshots', '1 minute');
@@ -135,7 +136,7 @@ BEGIN
 	UPDATE event_queue.rule r
 	SET enabled = $2,
 		start_position = CASE WHEN $2 AND NOT r.enabled THEN event_queue.last_position() ELSE r.start_position END
-	WHERE r.name = $1;
+	WHERE r.name = $1 AND event_queue.tenant_visible(r.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
@@ -149,7 +150,7 @@ CREATE FUNCTION drop_rule(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	DELETE FROM event_queue.rule WHERE name = $1;
+	DELETE FROM event_queue.rule r WHERE r.name = $1 AND event_queue.tenant_visible(r.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
@@ -197,12 +198,12 @@ COMMENT ON FUNCTION unregister_handler(text, text) IS
 'Removes a handler; its jobs wait for another one or for outside workers.';
 
 CREATE VIEW rules WITH (security_invoker = true) AS
-	SELECT r.rule_id, r.name, r.owner, r.tenant_id, r.event_pattern, r.condition,
+	SELECT r.rule_id, r.name, pg_catalog.pg_get_userbyid(r.owner)::text AS owner, r.tenant_id, r.event_pattern, r.condition,
 		q.name AS queue, r.job_name, r.payload, r.delay, r.priority, r.function, r.enabled, r.start_position, r.created_at
 	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW rules IS 'Automation rules.';
 
 CREATE VIEW handlers WITH (security_invoker = true) AS
-	SELECT h.handler_id, q.name AS queue, h.job_name, h.owner, h.function, h.time_limit, h.created_at
+	SELECT h.handler_id, q.name AS queue, h.job_name, pg_catalog.pg_get_userbyid(h.owner)::text AS owner, h.function, h.time_limit, h.created_at
 	FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW handlers IS 'Functions that run jobs inside the database.';

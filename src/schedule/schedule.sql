@@ -87,7 +87,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	UPDATE event_queue.schedule s
 	SET enabled = $2, next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
-	WHERE s.name = $1;
+	WHERE s.name = $1 AND event_queue.tenant_visible(s.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('schedule "%s" does not exist', $1);
 	END IF;
@@ -100,7 +100,7 @@ CREATE FUNCTION drop_schedule(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	DELETE FROM event_queue.schedule WHERE name = $1;
+	DELETE FROM event_queue.schedule s WHERE s.name = $1 AND event_queue.tenant_visible(s.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('schedule "%s" does not exist', $1);
 	END IF;

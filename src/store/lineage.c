@@ -17,6 +17,7 @@
 #include "utils/numeric.h"
 
 #include "event_queue.h"
+#include "common/json.h"
 #include "store/store.h"
 
 /* The job whose handler is running; its strings live in job_context. */
@@ -35,8 +36,7 @@ static char *
 member(Jsonb *object, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
-													 &buffer);
+	JsonbValue *value = eq_json_member(object, key, &buffer);
 
 	if (value == NULL || value->type != jbvString)
 		return NULL;
@@ -48,8 +48,7 @@ static int64
 number_member(Jsonb *object, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
-													 &buffer);
+	JsonbValue *value = eq_json_member(object, key, &buffer);
 
 	if (value == NULL || value->type != jbvNumeric)
 		return 0;
@@ -97,8 +96,7 @@ add_string(JsonbParseState **state, Jsonb *given, const char *key, const char *t
 	JsonbValue buffer;
 
 	if (text == NULL || text[0] == '\0' ||
-		(given && getKeyJsonValueFromContainer(&given->root, key, strlen(key),
-											   &buffer) != NULL))
+		eq_json_member(given, key, &buffer) != NULL)
 		return;
 	push_key(state, key);
 	value.val.string.val = unconstify(char *, text);
@@ -116,9 +114,9 @@ add_number(JsonbParseState **state, const char *key, int64 number)
 	pushJsonbValue(state, WJB_VALUE, &value);
 }
 
-/* Begins an object with all that the caller gave. */
+/* Begins an object with all that the caller gave (check_given). */
 static void
-begin_object(JsonbParseState **state, Jsonb *given, const char *what)
+begin_object(JsonbParseState **state, Jsonb *given)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
@@ -127,9 +125,6 @@ begin_object(JsonbParseState **state, Jsonb *given, const char *what)
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	if (given == NULL)
 		return;
-	if (!JB_ROOT_IS_OBJECT(given))
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("%s metadata must be a JSON object", what)));
 	it = JsonbIteratorInit(&given->root);
 	(void) JsonbIteratorNext(&it, &value, true);
 	while ((token = JsonbIteratorNext(&it, &value, true)) == WJB_KEY)
@@ -169,7 +164,7 @@ actor_only(const char *name)
 		JsonbParseState *state = NULL;
 		Jsonb *made;
 
-		begin_object(&state, NULL, "event");
+		begin_object(&state, NULL);
 		add_string(&state, NULL, "actor", name);
 		made = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 		if (kept)
@@ -185,6 +180,30 @@ actor_only(const char *name)
 	return kept;
 }
 
+/*
+ * EQ009 unless what the caller gave is an object, and the member by which its cause
+ * is found, which is in an index, short.
+ */
+static void
+check_given(Jsonb *given, const char *what, const char *key, const char *setting)
+{
+	JsonbValue buffer;
+	JsonbValue *value;
+
+	if (given != NULL && !JB_ROOT_IS_OBJECT(given))
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("%s metadata must be a JSON object", what)));
+	value = eq_json_member(given, key, &buffer);
+	if (value == NULL
+			? setting != NULL && strlen(setting) > EQ_MAX_NAME
+			: value->type == jbvBinary ||
+				  (value->type == jbvString && value->val.string.len > EQ_MAX_NAME))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+				 errmsg("\"%s\" of %s metadata must be a string of at most %d bytes",
+						key, what, EQ_MAX_NAME)));
+}
+
 /* An event's metadata: what the caller gave, and what is known besides. */
 Jsonb *
 eq_event_metadata(Jsonb *given)
@@ -198,13 +217,12 @@ eq_event_metadata(Jsonb *given)
 		!job.running && causation == NULL && correlation == NULL &&
 		eq_actor[0] == '\0')
 		return actor_only(actor());
-	begin_object(&state, given, "event");
+	check_given(given, "event", "causation_id", causation);
+	begin_object(&state, given);
 	add_string(&state, given, "actor", actor());
 	/* Whoever claims to act for another is named as well. */
 	if (!job.running &&
-		(eq_actor[0] != '\0' ||
-		 (given && getKeyJsonValueFromContainer(&given->root, "actor",
-												strlen("actor"), &buffer))))
+		(eq_actor[0] != '\0' || eq_json_member(given, "actor", &buffer)))
 		add_string(&state, NULL, "session_user",
 				   GetUserNameFromId(GetSessionUserId(), true));
 	add_string(&state, given, "causation_id", causation);
@@ -228,9 +246,10 @@ eq_job_metadata(Jsonb *given)
 	const char *event_id = first_of(eq_causation_id, job.event_id);
 	const char *correlation = first_of(eq_correlation_id, job.correlation_id);
 
+	check_given(given, "job", "event_id", event_id);
 	if (!job.running && event_id == NULL && correlation == NULL)
 		return given;
-	begin_object(&state, given, "job");
+	begin_object(&state, given);
 	add_string(&state, given, "event_id", event_id);
 	add_string(&state, given, "correlation_id",
 			   correlation ? correlation : event_id);

@@ -36,22 +36,23 @@ BEGIN
 	END IF;
 	RETURN QUERY
 	WITH RECURSIVE up AS (
-		SELECT e.*, 0 AS depth FROM event_queue.event_store e WHERE e.id = $1 AND e.tenant_id = tenant
+		-- path: whoever appends names the cause, also the event itself
+		SELECT e.*, 0 AS depth, ARRAY[e.id] AS path FROM event_queue.event_store e WHERE e.id = $1 AND e.tenant_id = tenant
 		UNION ALL
-		SELECT e.*, up.depth - 1
+		SELECT e.*, up.depth - 1, up.path || e.id
 		FROM up JOIN event_queue.event_store e ON e.tenant_id = tenant AND e.id =
 			CASE WHEN up.metadata ->> 'causation_id' ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
 				 THEN (up.metadata ->> 'causation_id')::uuid END
-		WHERE up.depth > -100
+		WHERE up.depth > -100 AND e.id <> ALL (up.path)
 	), down AS (
 		SELECT up.* FROM up WHERE up.depth = 0
 		UNION ALL
-		SELECT e.*, down.depth + 1
+		SELECT e.*, down.depth + 1, down.path || e.id
 		FROM down JOIN event_queue.event_store e
 			ON e.metadata ? 'causation_id' AND e.metadata ->> 'causation_id' = down.id::text AND e.tenant_id = tenant
-		WHERE down.depth < 100
+		WHERE down.depth < 100 AND e.id <> ALL (down.path)
 	), event AS (
-		SELECT * FROM up UNION ALL SELECT * FROM down WHERE down.depth > 0
+		SELECT * FROM up UNION ALL SELECT * FROM down WHERE down.depth > 0 AND down.id NOT IN (SELECT up.id FROM up)
 	), of_event AS (	-- jobs of the chain's events; of earlier events only those that led here
 		SELECT j.job_id::text AS job_id, j.name, j.metadata, j.created_at, e.depth, j.state, j.errors
 		FROM event e, LATERAL (

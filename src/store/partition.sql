@@ -115,6 +115,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF $1 IS NULL OR $1 NOT IN ('event_type', 'aggregate_type', 'tenant_id', 'event_data') THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009',
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
@@ -138,6 +139,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF $1 IS NULL OR $1 NOT IN ('event_type', 'aggregate_type', 'tenant_id', 'event_data') THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009',
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
@@ -169,6 +171,7 @@ DECLARE
 	new_name text;
 	before event_queue.event_partition;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	-- No one has appended and is open: what comes after lies above first.
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	IF $1 IS NOT NULL THEN
@@ -213,6 +216,7 @@ CREATE FUNCTION partition_events(every interval) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF $1 < interval '1 hour' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'partitions must be at least one hour apart';
 	END IF;
@@ -244,6 +248,7 @@ DECLARE
 	new_id int;
 	new_name text;
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF ($1 IS NULL) = ($2 IS NULL) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'give a time or a tenant';
 	END IF;
@@ -288,6 +293,7 @@ CREATE FUNCTION seal_partition(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 BEGIN
+	PERFORM event_queue.require_unbound();
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	UPDATE event_queue.event_partition p SET last_position = event_queue.last_position()
 	WHERE p.name = $1 AND p.tenant_id IS NOT NULL AND p.last_position IS NULL;
@@ -298,6 +304,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION seal_partition(text) IS 'Closes a tenant''s partition, so that it can be archived.';
+
+CREATE FUNCTION check_archive_schema(archive_schema text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END;
+BEGIN
+	-- Tables are moved as their owner, and so into a schema where the caller could make one.
+	IF NOT has_schema_privilege(caller, $1, 'CREATE') THEN
+		RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = format('permission denied for schema %s', $1),
+			HINT = format('Role "%s" needs CREATE on it.', caller);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION check_archive_schema(text) IS 'Internal. 42501 unless the caller may create tables in the schema.';
 
 /*
  * archive_partition: takes a sealed partition out of the store.  Of each
@@ -310,7 +330,8 @@ COMMENT ON FUNCTION seal_partition(text) IS 'Closes a tenant''s partition, so th
  * Result: how many aggregates got such a snapshot.
  * Errors: EQ025 no such partition, EQ013 it is not sealed, an older one with
  * events of the same aggregates is still there, or a subscription, the rules or
- * the snapshots have not yet passed it; 55P03 as create_event_partition.
+ * the snapshots have not yet passed it; 3F000 no such schema, 42501 no CREATE on it,
+ * 55P03 as create_event_partition.
  */
 CREATE FUNCTION archive_partition(name text, archive_schema text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
@@ -320,6 +341,8 @@ DECLARE
 	late text;
 	n bigint;
 BEGIN
+	PERFORM event_queue.require_unbound();
+	PERFORM event_queue.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	SELECT p.* INTO this FROM event_queue.event_partition p WHERE p.name = $1 AND p.archived_at IS NULL FOR UPDATE;
 	IF NOT FOUND THEN
@@ -381,15 +404,18 @@ COMMENT ON FUNCTION archive_partition(text, text) IS
 
 /*
  * set_event_retention: has the worker archive partitions whose last event is
- * older than this; NULL: none.  Errors: EQ009 below one day.
+ * older than this; NULL: none.  Errors: EQ009 below one day, 3F000 no such schema,
+ * 42501 no CREATE on it.
  */
 CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+	PERFORM event_queue.require_unbound();
 	IF $1 < interval '1 day' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day';
 	END IF;
+	PERFORM event_queue.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	INSERT INTO event_queue.partition_policy (keep, archive_schema) VALUES ($1, $2)
 	ON CONFLICT (one_row) DO UPDATE SET keep = excluded.keep, archive_schema = excluded.archive_schema;
 END

@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/json.h"
 #include "queue/queue.h"
 #include "store/state.h"
 #include "store/store.h"
@@ -208,11 +209,8 @@ static char *
 payload_string(Jsonb *payload, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = NULL;
+	JsonbValue *value = eq_json_member(payload, key, &buffer);
 
-	if (JB_ROOT_IS_OBJECT(payload))
-		value = getKeyJsonValueFromContainer(&payload->root, key, strlen(key),
-											 &buffer);
 	if (value == NULL || value->type != jbvString)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),

@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "common/json.h"
 #include "rules/rules.h"
 #include "store/state.h"
 #include "store/store.h"
@@ -44,7 +45,7 @@ typedef struct Reducer
 {
 	bool is_merge; /* the built-in one */
 	char *function;
-	char *owner;
+	Oid owner;
 	FmgrInfo flinfo;
 	TupleDesc event_desc;
 	int64 fingerprint;
@@ -75,9 +76,10 @@ read_reducer(Reducer *reducer, const char *type)
 		HeapTuple row = SPI_tuptable->vals[0];
 		TupleDesc desc = SPI_tuptable->tupdesc;
 		MemoryContext old = MemoryContextSwitchTo(context);
+		bool isnull;
 
 		reducer->function = SPI_getvalue(row, desc, 1);
-		reducer->owner = SPI_getvalue(row, desc, 2);
+		reducer->owner = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
 		MemoryContextSwitchTo(old);
 	}
 	eq_spi_end(&spi);
@@ -121,9 +123,10 @@ enter_reducer(Reducer *reducer, const char *type)
 	if (reducer->is_merge)
 		return;
 	GetUserIdAndSecContext(&reducer->caller, &reducer->sec_context);
-	SetUserIdAndSecContext(get_role_oid(reducer->owner, false),
-						   reducer->sec_context | SECURITY_LOCAL_USERID_CHANGE |
-							   SECURITY_RESTRICTED_OPERATION);
+	eq_check_owner(reducer->owner, "reducer", reducer->function);
+	SetUserIdAndSecContext(reducer->owner, reducer->sec_context |
+											   SECURITY_LOCAL_USERID_CHANGE |
+											   SECURITY_RESTRICTED_OPERATION);
 	reducer->guc_level = NewGUCNestLevel();
 	(void) set_config_option(
 		"search_path",
@@ -180,9 +183,7 @@ apply_event(Reducer *reducer, Jsonb *state, TupleTableSlot *slot)
 	metadata = DatumGetJsonbP(values[EVENT_METADATA - 1]);
 
 	/* revert_aggregate: the event holds the whole state, for any reducer. */
-	if (JB_ROOT_IS_OBJECT(metadata) &&
-		getKeyJsonValueFromContainer(&metadata->root, "reverted_to",
-									 strlen("reverted_to"), &buffer))
+	if (eq_json_member(metadata, "reverted_to", &buffer))
 		return copy_jsonb(data);
 	if (reducer->is_merge)
 		return JB_ROOT_IS_OBJECT(data) ? eq_merge_patch(state, data)
@@ -384,7 +385,7 @@ Datum
 eq_register_reducer(PG_FUNCTION_ARGS)
 {
 	char *function = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	Oid types[4] = {TEXTOID, TEXTOID, INT4OID, TEXTOID};
+	Oid types[4] = {TEXTOID, TEXTOID, INT4OID, REGROLEOID};
 	Datum values[4] = {0};
 	char nulls[4] = {' ', ' ', ' ', ' '};
 	EqSpi spi;
@@ -401,7 +402,7 @@ eq_register_reducer(PG_FUNCTION_ARGS)
 		nulls[2] = 'n';
 	else
 		values[2] = PG_GETARG_DATUM(2);
-	values[3] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	values[3] = ObjectIdGetDatum(GetUserId());
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args("SELECT event_queue.store_reducer($1, $2, $3, $4)", 4,

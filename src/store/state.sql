@@ -6,7 +6,7 @@
 CREATE TABLE reducer (
 	aggregate_type	text COLLATE "C" PRIMARY KEY,
 	function		text,
-	owner			text NOT NULL,
+	owner			regrole NOT NULL,
 	snapshot_every	int CHECK (snapshot_every > 0),
 	created_at		timestamptz NOT NULL DEFAULT now()
 );
@@ -15,7 +15,8 @@ COMMENT ON COLUMN reducer.function IS 'NULL: event_data is merged (RFC 7396).';
 COMMENT ON COLUMN reducer.owner IS 'The role that registered the function, and as which it runs.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON reducer
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
-SELECT pg_catalog.pg_extension_config_dump('reducer', '');
+-- Without what dropped roles left: its OID may be another role's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('reducer', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 
 CREATE TABLE aggregate_snapshot (
 	aggregate_id	text COLLATE "C" NOT NULL,
@@ -75,7 +76,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_reducer';
 COMMENT ON FUNCTION register_reducer(text, text, int) IS
 'Registers the function that makes the state of a type of aggregate; without one, event_data is merged (RFC 7396).';
 
-CREATE FUNCTION store_reducer(aggregate_type text, function text, snapshot_every int, owner text) RETURNS void
+CREATE FUNCTION store_reducer(aggregate_type text, function text, snapshot_every int, owner regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -96,7 +97,7 @@ BEGIN
 	WHERE s.aggregate_type = $1 AND NOT s.is_base AND s.reducer <> event_queue.reducer_fingerprint($1);
 END
 $$;
-COMMENT ON FUNCTION store_reducer(text, text, int, text) IS
+COMMENT ON FUNCTION store_reducer(text, text, int, regrole) IS
 'Internal. What register_reducer does as the owner of the extension, which alone may name the owner of a reducer.';
 
 /* unregister_reducer: back to merging, without snapshots. Errors: EQ025. */

@@ -113,20 +113,27 @@ read_subscription(Subscription *subscription, const char *name)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const char *confined = eq_confined_tenant();
-	Oid type = TEXTOID;
-	Datum value = CStringGetTextDatum(name);
+	Oid types[2] = {TEXTOID, TEXTOID};
+	Datum values[2] = {CStringGetTextDatum(name),
+					   confined ? CStringGetTextDatum(confined) : (Datum) 0};
 	char *tenant = NULL;
 	Jsonb *filter = NULL;
 	EqSpi spi;
 	bool found;
+	bool ambiguous;
 
 	memset(subscription, 0, sizeof(Subscription));
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	/* As subscription_id_of does. */
 	if (SPI_execute_with_args("SELECT subscription_id, buckets, tenant_id, filter"
-							  " FROM event_queue.subscription WHERE name = $1",
-							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+							  " FROM event_queue.subscription"
+							  " WHERE name = $1 AND ($2 IS NULL OR tenant_id = $2)"
+							  " ORDER BY tenant_id NULLS FIRST",
+							  2, types, values, confined ? NULL : " n", true,
+							  2) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table subscription");
-	found = SPI_processed == 1;
+	found = SPI_processed > 0;
+	ambiguous = SPI_processed == 2;
 	if (found)
 	{
 		HeapTuple row = SPI_tuptable->vals[0];
@@ -144,8 +151,11 @@ read_subscription(Subscription *subscription, const char *name)
 		MemoryContextSwitchTo(old);
 	}
 	eq_spi_end(&spi);
-	if (!found ||
-		(confined != NULL && (tenant == NULL || strcmp(confined, tenant) != 0)))
+	if (ambiguous && tenant != NULL)
+		ereport(ERROR, (errcode(ERRCODE_EQ_AMBIGUOUS_NAME),
+						errmsg("several tenants have a subscription \"%s\"", name),
+						errhint("SET event_queue.tenant says which is meant.")));
+	if (!found)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 				 errmsg("subscription \"%s\" does not exist", name),

@@ -4,13 +4,15 @@
 
 CREATE TABLE subscription (
 	subscription_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	name			text NOT NULL CONSTRAINT subscription_name_key UNIQUE,
+	name			text NOT NULL,
 	tenant_id		text,
 	filter			jsonb,
 	buckets			int NOT NULL CHECK (buckets BETWEEN 1 AND 64),
-	created_at		timestamptz NOT NULL DEFAULT now()
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT subscription_name_key UNIQUE NULLS NOT DISTINCT (name, tenant_id)
 );
 COMMENT ON TABLE subscription IS 'Named consumers of events; written by create_subscription.';
+COMMENT ON COLUMN subscription.tenant_id IS 'Whose events it reads, and who may use it; NULL: all tenants''. Each tenant has names of its own.';
 COMMENT ON COLUMN subscription.buckets IS '1: one consumer at a time; more: a group whose members share so many buckets of aggregates.';
 ALTER TABLE subscription ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON subscription USING (tenant_visible(tenant_id));
@@ -56,6 +58,8 @@ SELECT pg_catalog.pg_extension_config_dump('subscription_parked', '');
  * with the first event; NULL: with what comes from now on); buckets: 1 for one
  * consumer, up to 64 for a group: members share the buckets, each aggregate
  * belongs to one, and its order is kept; tenant_id: only this tenant's events.
+ * Tenants have names of their own: the same name may stand for one subscription of
+ * each, and for one that reads all.
  * Result: the subscription's number.
  * Errors: EQ003 tenant, EQ006 name, EQ009 filter, start or buckets, EQ018 it
  * exists.
@@ -94,16 +98,22 @@ CREATE FUNCTION subscription_id_of(name text) RETURNS int
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	found_id int := (SELECT s.subscription_id FROM event_queue.subscription s
-		WHERE s.name = $1 AND event_queue.tenant_visible(s.tenant_id));
+	-- Of several, a session that is confined to no tenant means the one that reads all.
+	found event_queue.subscription[] := ARRAY(SELECT s FROM event_queue.subscription s
+		WHERE s.name = $1 AND event_queue.tenant_visible(s.tenant_id) ORDER BY s.tenant_id NULLS FIRST LIMIT 2);
 BEGIN
-	IF found_id IS NULL THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('subscription "%s" does not exist', $1);
+	IF found = '{}' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('subscription "%s" does not exist', $1),
+			HINT = format('Create it with event_queue.create_subscription(%L).', $1);
 	END IF;
-	RETURN found_id;
+	IF cardinality(found) = 2 AND found[1].tenant_id IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ039', MESSAGE = format('several tenants have a subscription "%s"', $1),
+			HINT = 'SET event_queue.tenant says which is meant.';
+	END IF;
+	RETURN found[1].subscription_id;
 END
 $$;
-COMMENT ON FUNCTION subscription_id_of(text) IS 'Internal. A subscription''s number, or EQ025.';
+COMMENT ON FUNCTION subscription_id_of(text) IS 'Internal. A subscription''s number; EQ025 if there is none, EQ039 if the name is several tenants''.';
 
 /* drop_subscription: forgets a consumer and its place. Errors: EQ025. */
 CREATE FUNCTION drop_subscription(name text) RETURNS void
@@ -171,8 +181,16 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_leave_subscription';
 COMMENT ON FUNCTION leave_subscription(text) IS
 'Takes the session out of a subscription''s group; the end of the session does it, too.';
 
-CREATE FUNCTION subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
+CREATE FUNCTION all_subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_subscription_members';
+COMMENT ON FUNCTION all_subscription_members() IS 'Internal. subscription_members of all tenants.';
+
+CREATE FUNCTION subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT m.* FROM event_queue.all_subscription_members() m
+	WHERE event_queue.current_tenant() IS NULL OR EXISTS (SELECT FROM event_queue.subscription s
+		WHERE s.subscription_id = m.subscription_id AND event_queue.tenant_visible(s.tenant_id))
+$$;
 COMMENT ON FUNCTION subscription_members() IS 'Sessions that are members of groups, with how many buckets each has.';
 
 CREATE FUNCTION event_bucket(tenant_id text, aggregate_type text, aggregate_id text, buckets int) RETURNS int
@@ -195,7 +213,8 @@ DECLARE
 	this_id int := event_queue.subscription_id_of($1);
 	event event_queue.event_store;
 BEGIN
-	SELECT e.* INTO event FROM event_queue.event_store e WHERE e.position = $2;
+	SELECT e.* INTO event FROM event_queue.event_store e, event_queue.subscription s
+	WHERE e.position = $2 AND s.subscription_id = this_id AND e.tenant_id = coalesce(s.tenant_id, e.tenant_id);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('there is no event at position %s', $2);
 	END IF;
@@ -229,7 +248,7 @@ END
 $$;
 COMMENT ON FUNCTION retry_parked(text, text, text) IS 'Lets parked aggregates of a subscription be fetched by fetch_parked.';
 
-CREATE FUNCTION parked_events(name text, aggregate_type text, aggregate_id text, tenant_id text) RETURNS SETOF event_store
+CREATE FUNCTION parked_events(subscription_id int, aggregate_type text, aggregate_id text, tenant_id text) RETURNS SETOF event_store
 LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT e.*
 	FROM event_queue.subscription s
@@ -238,11 +257,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 		AND b.bucket = event_queue.event_bucket(p.tenant_id, p.aggregate_type, p.aggregate_id, s.buckets)
 	JOIN event_queue.event_store e ON e.aggregate_id = p.aggregate_id AND e.aggregate_type = p.aggregate_type
 		AND e.tenant_id = p.tenant_id AND e.position >= p.position AND e.position <= b.position
-	WHERE s.name = $1 AND p.aggregate_type = $2 AND p.aggregate_id = $3 AND p.tenant_id = $4
+	WHERE s.subscription_id = $1 AND p.aggregate_type = $2 AND p.aggregate_id = $3 AND p.tenant_id = $4
 	  AND event_queue.matches_filter(e, s.filter)
 	ORDER BY e.position
 $$;
-COMMENT ON FUNCTION parked_events(text, text, text, text) IS
+COMMENT ON FUNCTION parked_events(int, text, text, text) IS
 'Internal. Events of a parked aggregate that the checkpoint has passed.';
 
 /*
@@ -254,13 +273,14 @@ CREATE FUNCTION fetch_parked(name text, "limit" int DEFAULT 100) RETURNS SETOF e
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+	this_id int := event_queue.subscription_id_of($1);
 	parked event_queue.subscription_parked;
 BEGIN
 	SELECT p.* INTO parked FROM event_queue.subscription_parked p
-	WHERE p.subscription_id = event_queue.subscription_id_of($1) AND p.retry
+	WHERE p.subscription_id = this_id AND p.retry
 	ORDER BY p.parked_at, p.position LIMIT 1 FOR UPDATE SKIP LOCKED;
 	IF FOUND THEN
-		RETURN QUERY SELECT e.* FROM event_queue.parked_events($1, parked.aggregate_type, parked.aggregate_id,
+		RETURN QUERY SELECT e.* FROM event_queue.parked_events(this_id, parked.aggregate_type, parked.aggregate_id,
 			parked.tenant_id) e ORDER BY e.position LIMIT $2;
 	END IF;
 END
@@ -277,18 +297,17 @@ RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_name text;
 	bucket_position bigint;
 	resume bigint;
 BEGIN
-	SELECT s.name, b.position, p.resume_after INTO this_name, bucket_position, resume
+	SELECT b.position, p.resume_after INTO bucket_position, resume
 	FROM event_queue.subscription s
 	JOIN event_queue.subscription_parked p ON p.subscription_id = s.subscription_id
 		AND p.tenant_id = $2 AND p.aggregate_type = $3 AND p.aggregate_id = $4
 	JOIN event_queue.subscription_bucket b ON b.subscription_id = s.subscription_id
 		AND b.bucket = event_queue.event_bucket($2, $3, $4, s.buckets)
 	WHERE s.subscription_id = $1;
-	IF EXISTS (SELECT FROM event_queue.parked_events(this_name, $3, $4, $2)) THEN
+	IF EXISTS (SELECT FROM event_queue.parked_events($1, $3, $4, $2)) THEN
 		RETURN false;
 	END IF;
 	IF resume IS NULL THEN
@@ -320,7 +339,8 @@ DECLARE
 	this_id int := event_queue.subscription_id_of($1);
 	event event_queue.event_store;
 BEGIN
-	SELECT e.* INTO event FROM event_queue.event_store e WHERE e.position = $2;
+	SELECT e.* INTO event FROM event_queue.event_store e, event_queue.subscription s
+	WHERE e.position = $2 AND s.subscription_id = this_id AND e.tenant_id = coalesce(s.tenant_id, e.tenant_id);
 	-- First the bucket, then the row: as fetch_events does.
 	PERFORM event_queue.lock_subscription_bucket(this_id, event_queue.event_bucket(event.tenant_id,
 		event.aggregate_type, event.aggregate_id, s.buckets))

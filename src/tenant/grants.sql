@@ -1,7 +1,50 @@
 /*
  * grants.sql: one function for each kind of role.  Last in the script, since
  * it names what all other parts made.
+ *
+ * No role gets more on a table than SELECT, which row security narrows to the rows
+ * of its tenant: who could write to a table could lock it for all tenants, and write
+ * rows that no function would have made.  What changes rows are functions:
+ *  - those in C check the tenant themselves and work beneath row security;
+ *  - those in the list below act with the rights of the extension's owner (SECURITY
+ *    DEFINER).  Row security does not bind the owner, so each of them names the
+ *    tenant in its statements (tenant_visible, resolve_tenant), which is that of the
+ *    session's user and of the role that it has set, whoever the present user is
+ *    (tenant.c).  All pin their search_path;
+ *  - notify_on, record_changes and create_prisma_view, which make triggers and views
+ *    for the caller, act with the caller's rights.
+ * What all tenants share is not changed by who is bound to one (refuse_bound).
  */
+DO $$
+DECLARE
+	as_owner CONSTANT text[] := ARRAY[
+		-- consumers
+		'create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
+		'ack_parked', 'discard_parked', 'subscription_members',
+		-- workers and observers
+		'log_job', 'queue_limits',
+		-- admins
+		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all',
+		'retry_dead', 'retry_all_dead', 'discard_dead', 'discard_all_dead', 'set_rule_enabled', 'drop_rule',
+		'unregister_handler', 'unregister_reducer', 'create_schedule', 'set_schedule_enabled', 'drop_schedule',
+		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'partition_events',
+		'split_off_events', 'seal_partition', 'archive_partition', 'set_event_retention'];
+	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule', 'channel', 'event_partition',
+		'partition_policy'];
+	this text;
+BEGIN
+	FOREACH this IN ARRAY as_owner LOOP
+		FOR this IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+			WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname = this LOOP
+			EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', this);
+		END LOOP;
+	END LOOP;
+	FOREACH this IN ARRAY shared LOOP
+		EXECUTE format('CREATE TRIGGER refuse_bound BEFORE INSERT OR UPDATE OR DELETE ON event_queue.%I
+			FOR EACH STATEMENT EXECUTE FUNCTION event_queue.refuse_bound()', this);
+	END LOOP;
+END
+$$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM PUBLIC;
 REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM PUBLIC;
@@ -23,9 +66,16 @@ DECLARE
 	bound_to text;
 BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', this_role);
+	-- What dropped roles have left.
+	DELETE FROM event_queue.tenant_role t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = t.role);
 	SELECT t.tenant_id INTO bound_to FROM event_queue.tenant_role t WHERE t.role = $1;
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue.check_name('tenant', $2);
+		IF has_function_privilege($1, 'event_queue.register_handler(text, text, text, interval)', 'EXECUTE') THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ003',
+				MESSAGE = format('role "%s" is an admin, and so of all tenants', this_role),
+				HINT = 'Take its rights away with event_queue.revoke_access first.';
+		END IF;
 		IF bound_to IS NOT NULL AND bound_to <> $2 THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ003',
 				MESSAGE = format('role "%s" is bound to another tenant', this_role),
@@ -110,19 +160,15 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue.grant_access(role, tenant_id);
 	PERFORM event_queue.grant_reader(role);
-	EXECUTE format('GRANT SELECT, INSERT, DELETE ON event_queue.subscription TO %s', role);
-	EXECUTE format('GRANT SELECT, INSERT, UPDATE ON event_queue.subscription_bucket TO %s', role);
-	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON event_queue.subscription_parked TO %s', role);
-	EXECUTE format('GRANT SELECT ON event_queue.subscription_status TO %s', role);
+	EXECUTE format('GRANT SELECT ON event_queue.subscription, event_queue.subscription_bucket,
+		event_queue.subscription_parked, event_queue.subscription_status TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.create_subscription(text, jsonb, bigint, int, text), event_queue.drop_subscription(text),
-		event_queue.reset_subscription(text, bigint), event_queue.subscription_id_of(text),
+		event_queue.reset_subscription(text, bigint),
 		event_queue.fetch_events(text, int), event_queue.ack(text, bigint), event_queue.leave_subscription(text),
 		event_queue.park_event(text, bigint, text), event_queue.retry_parked(text, text, text),
-		event_queue.discard_parked(text, text, text, text), event_queue.parked_events(text, text, text, text),
-		event_queue.fetch_parked(text, int), event_queue.ack_parked(text, bigint),
-		event_queue.lock_subscription_bucket(int, int), event_queue.unpark_if_done(int, text, text, text),
-		event_queue.subscription_members() TO %s', role);
+		event_queue.discard_parked(text, text, text, text), event_queue.fetch_parked(text, int),
+		event_queue.ack_parked(text, bigint), event_queue.subscription_members() TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION grant_consumer(regrole, text) IS
@@ -137,7 +183,6 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue.grant_access(role, tenant_id);
 	PERFORM event_queue.grant_outcomes(role);
-	EXECUTE format('GRANT INSERT ON event_queue.job_log TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE
 		event_queue.claim_wait(text, int, interval, jsonb, text, interval, text) TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
@@ -184,37 +229,37 @@ COMMENT ON FUNCTION grant_observer(regrole, text) IS
 
 /*
  * grant_admin: the role may call every function and change the configuration.
- * An admin is trusted with all tenants.  It still can't change events.
- * Errors: as grant_producer.
+ * An admin is trusted with all tenants.  It still can't change events, and changes
+ * all else by the functions, not by writing to tables.
+ * Errors: as grant_producer; EQ003 the role is bound to a tenant, by itself or as a
+ * member of a role that is.
  */
 CREATE FUNCTION grant_admin(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	bound_to text := (SELECT string_agg(DISTINCT t.tenant_id, ', ') FROM event_queue.tenant_role t, pg_roles r
+		WHERE r.oid = $1 AND NOT r.rolsuper AND pg_has_role($1, t.role::oid, 'MEMBER'));
+	this text;
 BEGIN
+	IF bound_to IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ003', MESSAGE = format('role %s is bound to tenant %s', $1, bound_to),
+			HINT = 'An admin is trusted with all tenants: take the binding away with event_queue.revoke_access first.';
+	END IF;
 	PERFORM event_queue.grant_producer(role);
 	PERFORM event_queue.grant_worker(role);
 	PERFORM event_queue.grant_consumer(role);
 	PERFORM event_queue.grant_observer(role);
-	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON event_queue.queue, event_queue.job,
-		event_queue.dead_letter, event_queue.job_history,
-		event_queue.job_dependency, event_queue.job_log, event_queue.job_throttle, event_queue.group_rate,
-		event_queue.job_review,
-		event_queue.schedule, event_queue.channel, event_queue.subscription, event_queue.subscription_bucket,
-		event_queue.subscription_parked, event_queue.aggregate_snapshot TO %s', role);
-	EXECUTE format('GRANT SELECT, INSERT, UPDATE ON event_queue.partition_policy TO %s', role);
-	EXECUTE format('GRANT SELECT, DELETE ON event_queue.reducer TO %s', role);
-	-- Not INSERT: who could name the owner of a rule or handler could run code as that role.
-	EXECUTE format('GRANT SELECT, DELETE ON event_queue.rule, event_queue.handler TO %s', role);
-	EXECUTE format('GRANT UPDATE (enabled, start_position) ON event_queue.rule TO %s', role);
-	EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA event_queue TO %s', role);
-	EXECUTE format('GRANT EXECUTE ON ALL PROCEDURES IN SCHEMA event_queue TO %s', role);
-	-- What needs the owner of the tables anyway, or would let history be bent.
-	EXECUTE format('REVOKE EXECUTE ON FUNCTION event_queue.skip_positions(bigint), event_queue.open_guard(boolean),
-		event_queue.store_reducer(text, text, int, text), event_queue.new_generation(),
-		event_queue.created(), event_queue.mend_copy(),
-		event_queue.grant_reader(regrole), event_queue.grant_outcomes(regrole), event_queue.grant_consumer(regrole, text),
-		event_queue.grant_access(regrole, text), event_queue.grant_producer(regrole, text),
-		event_queue.grant_worker(regrole, text), event_queue.grant_observer(regrole, text),
-		event_queue.grant_admin(regrole), event_queue.revoke_access(regrole) FROM %s', role);
+	EXECUTE format('GRANT SELECT ON event_queue.job_throttle, event_queue.group_rate, event_queue.group_review_at,
+		event_queue.job_review TO %s', role);
+	-- All that is offered.  Not what is internal, what only the owner may do with his tables
+	-- (new_generation, erasure), and who may do what.
+	FOR this IN SELECT p.oid::regprocedure FROM pg_proc p
+		WHERE p.pronamespace = 'event_queue'::regnamespace
+		  AND coalesce(obj_description(p.oid, 'pg_proc'), 'Internal.') NOT LIKE 'Internal.%'
+		  AND p.proname NOT LIKE 'grant\_%' AND p.proname NOT IN ('revoke_access', 'new_generation')
+	LOOP
+		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', this, role);
+	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION grant_admin(regrole) IS
@@ -222,10 +267,14 @@ COMMENT ON FUNCTION grant_admin(regrole) IS
 
 /*
  * revoke_access: takes away all that the grant functions gave, and the binding
- * to a tenant.  Errors: 42704 no such role.
+ * to a tenant.  Rules, handlers and reducers of the role stay, but are out of service
+ * (EQ038) until it gets access again or another role creates or registers them; a
+ * notice names them.  Errors: 42704 no such role.
  */
 CREATE FUNCTION revoke_access(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	left_behind text;
 BEGIN
 	EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM %s', role);
 	EXECUTE format('REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM %s', role);
@@ -233,6 +282,18 @@ BEGIN
 	EXECUTE format('REVOKE ALL ON SCHEMA event_queue FROM %s', role);
 	DELETE FROM event_queue.tenant_role t
 	WHERE t.role = $1;
+	SELECT string_agg(x.what, ', ' ORDER BY x.what) INTO left_behind FROM (
+		SELECT format('rule "%s"', r.name) FROM event_queue.rule r WHERE r.owner = $1
+		UNION ALL
+		SELECT format('handler for job "%s" of queue "%s"', h.job_name, q.name)
+		FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id) WHERE h.owner = $1
+		UNION ALL
+		SELECT format('reducer of "%s"', d.aggregate_type) FROM event_queue.reducer d
+		WHERE d.owner = $1 AND d.function IS NOT NULL) x (what);
+	IF left_behind IS NOT NULL AND NOT has_schema_privilege($1, 'event_queue', 'USAGE') THEN
+		RAISE NOTICE 'out of service from now on: %', left_behind
+			USING HINT = 'Have another role create or register them again, or drop them.';
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION revoke_access(regrole) IS

@@ -1,9 +1,8 @@
 /*
  * tenant.c: the tenant that a session is confined to.
  *
- * By its role, if the current user, the session user, or a role that one of them is a
- * member of, stands in the table
- * tenant_role; else by the setting event_queue.tenant; else by nothing.  Every
+ * By its role, if the current user, the role that was SET, the session user, or a
+ * role that one of them is a member of, stands in the table tenant_role; else by the setting event_queue.tenant; else by nothing.  Every
  * C path asks here, and the row security policies ask through tenant_visible,
  * so that both sides apply one rule.
  *
@@ -15,8 +14,10 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "catalog/pg_authid.h"
+#include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -33,46 +34,91 @@ PG_FUNCTION_INFO_V1(eq_current_tenant);
 PG_FUNCTION_INFO_V1(eq_resolve_tenant_sql);
 PG_FUNCTION_INFO_V1(eq_tenant_visible);
 PG_FUNCTION_INFO_V1(eq_check_name_sql);
+PG_FUNCTION_INFO_V1(eq_refuse_bound);
+PG_FUNCTION_INFO_V1(eq_require_unbound);
 
 #define TENANT_ROLE_ROLE   1
 #define TENANT_ROLE_TENANT 2
 
-/* The answer for one role; valid while known. */
-static struct
+/*
+ * The answers for the last few sets of roles; calls that run as the extension's
+ * owner ask with another one than their callers.
+ */
+typedef struct Binding
 {
 	bool known;
-	Oid role;
-	Oid session;
-	char tenant[EQ_MAX_NAME + 1]; /* empty: bound to none */
-} bound;
+	Oid roles[3];
+	const char *tenant; /* empty: bound to none; of kept_name */
+} Binding;
+
+#define BINDINGS 4
+
+static Binding bindings[BINDINGS];
+static int next_binding = 0;
+
+static void
+forget_bindings(void)
+{
+	for (int i = 0; i < BINDINGS; i++)
+		bindings[i].known = false;
+}
 
 static void
 forget_binding_rel(Datum arg, Oid relid)
 {
-	bound.known = false;
+	forget_bindings();
 }
 
 static void
 forget_binding_sys(Datum arg, int cacheid, uint32 hash)
 {
-	bound.known = false;
+	forget_bindings();
 }
 
-/* The tenant to which the current role is bound; empty if to none. */
+/*
+ * The same string for the same name, for good: callers hold on to it while other
+ * roles ask.  A session meets few.
+ */
 static const char *
-bound_tenant(void)
+kept_name(const char *name)
+{
+	static List *names = NIL;
+	MemoryContext old;
+	ListCell *lc;
+	char *kept;
+
+	if (name[0] == '\0')
+		return "";
+	foreach (lc, names)
+	{
+		if (strcmp(lfirst(lc), name) == 0)
+			return lfirst(lc);
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	kept = pstrdup(name);
+	names = lappend(names, kept);
+	MemoryContextSwitchTo(old);
+	return kept;
+}
+
+/* The tenant to which one of these roles is bound; EQ003 if they are to two. */
+static const char *
+find_binding(const Oid *roles)
 {
 	static bool callbacks_registered = false;
-	Oid role = GetUserId();
-	Oid session = GetSessionUserId(); /* SET ROLE does not leave the tenant */
+	Binding *binding = NULL;
 	Relation rel;
 	SysScanDesc scan;
 	Snapshot snapshot;
 	HeapTuple tuple;
 	char found[EQ_MAX_NAME + 1] = "";
 
-	if (bound.known && bound.role == role && bound.session == session)
-		return bound.tenant;
+	for (int i = 0; i < BINDINGS; i++)
+	{
+		if (bindings[i].known &&
+			memcmp(bindings[i].roles, roles, sizeof(bindings[i].roles)) == 0)
+			return bindings[i].tenant;
+	}
 
 	if (!callbacks_registered)
 	{
@@ -83,36 +129,75 @@ bound_tenant(void)
 	}
 
 	/* Set first: an invalidation that comes while we read must stick. */
-	bound.known = true;
-	rel = table_open(eq_relation_oid(EQ_TENANT_ROLE), AccessShareLock);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	binding = &bindings[next_binding];
+	next_binding = (next_binding + 1) % BINDINGS;
+	memcpy(binding->roles, roles, sizeof(binding->roles));
+	binding->tenant = "";
+	binding->known = true;
+	PG_TRY();
 	{
-		bool isnull;
-		Oid member_of = DatumGetObjectId(
-			heap_getattr(tuple, TENANT_ROLE_ROLE, RelationGetDescr(rel), &isnull));
-		char *tenant = TextDatumGetCString(
-			heap_getattr(tuple, TENANT_ROLE_TENANT, RelationGetDescr(rel), &isnull));
+		rel = table_open(eq_relation_oid(EQ_TENANT_ROLE), AccessShareLock);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			bool isnull;
+			Oid member_of = DatumGetObjectId(heap_getattr(
+				tuple, TENANT_ROLE_ROLE, RelationGetDescr(rel), &isnull));
+			char *tenant = TextDatumGetCString(heap_getattr(
+				tuple, TENANT_ROLE_TENANT, RelationGetDescr(rel), &isnull));
+			bool is_member = false;
 
-		if (!is_member_of_role_nosuper(role, member_of) &&
-			!is_member_of_role_nosuper(session, member_of))
-			continue;
-		if (found[0] != '\0' && strcmp(found, tenant) != 0)
-			ereport(ERROR, (errcode(ERRCODE_EQ_TENANT_MISMATCH),
-							errmsg("role \"%s\" is bound to more than one tenant",
-								   GetUserNameFromId(role, false)),
-							errhint("Make it a member of one tenant's role only.")));
-		strlcpy(found, tenant, sizeof(found));
+			for (int i = 0; i < lengthof(binding->roles) && !is_member; i++)
+				is_member = is_member_of_role_nosuper(roles[i], member_of);
+			if (!is_member)
+				continue;
+			if (found[0] != '\0' && strcmp(found, tenant) != 0)
+				ereport(
+					ERROR,
+					(errcode(ERRCODE_EQ_TENANT_MISMATCH),
+					 errmsg("role \"%s\" is bound to more than one tenant",
+							GetUserNameFromId(roles[0], false)),
+					 errdetail(
+						 "What binds is the session's user, the role that it has set, and the present role, with all roles that they are members of."),
+					 errhint("Make it a member of one tenant's role only.")));
+			strlcpy(found, tenant, sizeof(found));
+		}
+		systable_endscan(scan);
+		UnregisterSnapshot(snapshot);
+		table_close(rel, AccessShareLock);
 	}
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
+	PG_CATCH();
+	{
+		binding->known = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 
-	bound.role = role;
-	bound.session = session;
-	strlcpy(bound.tenant, found, sizeof(bound.tenant));
-	return bound.tenant;
+	return binding->tenant = kept_name(found);
+}
+
+const char *
+eq_tenant_of_role(Oid role)
+{
+	Oid roles[3] = {role, role, role};
+
+	return find_binding(roles);
+}
+
+/*
+ * The tenant to which the session is bound; empty if to none.
+ *
+ * The session's user and the role that it has set count besides the present one:
+ * SET ROLE does not leave the tenant, nor does a call of a SECURITY DEFINER
+ * function, of which the extension itself has some (grants.sql).
+ */
+static const char *
+bound_tenant(void)
+{
+	Oid roles[3] = {GetUserId(), GetOuterUserId(), GetSessionUserId()};
+
+	return find_binding(roles);
 }
 
 const char *
@@ -218,4 +303,35 @@ eq_check_name_sql(PG_FUNCTION_ARGS)
 
 	eq_check_name(what, value, PG_ARGISNULL(2) ? EQ_MAX_NAME : PG_GETARG_INT32(2));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(1));
+}
+
+/* EQ003 if the session is bound to a tenant. */
+static void
+require_unbound(void)
+{
+	const char *tenant = bound_tenant();
+
+	if (tenant[0] != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_TENANT_MISMATCH),
+				 errmsg("what all tenants share can't be changed for one"),
+				 errdetail("This session is bound to tenant \"%s\" by its role.",
+						   tenant)));
+}
+
+Datum
+eq_require_unbound(PG_FUNCTION_ARGS)
+{
+	require_unbound();
+	PG_RETURN_VOID();
+}
+
+/* Trigger on what all tenants share. */
+Datum
+eq_refuse_bound(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "refuse_bound: not called by trigger manager");
+	require_unbound();
+	PG_RETURN_POINTER(NULL);
 }

@@ -12,6 +12,15 @@ extern const char *eq_confined_tenant(void);
 /* The tenant that a call acts for; argument may be NULL. */
 extern const char *eq_resolve_tenant(const char *argument);
 
+/*
+ * The tenant that a role is bound to, by itself or as a member of another; empty
+ * if to none.
+ */
+extern const char *eq_tenant_of_role(Oid role);
+
+/* May the code of a rule, handler or reducer run as its owner? (owner.c) */
+extern void eq_check_owner(Oid owner, const char *what, const char *name);
+
 /* EQ006 unless the value is a good name. */
 extern void eq_check_name(const char *what, const char *value, int max_bytes);
 

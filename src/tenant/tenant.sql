@@ -15,7 +15,23 @@ COMMENT ON TABLE tenant_role IS
 'Roles that are bound to one tenant; members of such a role are bound too. Written by the grant functions.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON tenant_role
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
-SELECT pg_catalog.pg_extension_config_dump('tenant_role', '');
+-- Not of dropped roles: the OID may be another role's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('tenant_role', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role)');
+
+/*
+ * refuse_bound: statement trigger on what all tenants share (queues, handlers, rules,
+ * ...).  A role that is bound to one changes none of it, though it be a member of an
+ * admin: EQ003.
+ */
+CREATE FUNCTION refuse_bound() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_refuse_bound';
+COMMENT ON FUNCTION refuse_bound() IS
+'Internal. Trigger: refuses a role that is bound to a tenant to change what all tenants share (EQ003).';
+
+CREATE FUNCTION require_unbound() RETURNS void
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_require_unbound';
+COMMENT ON FUNCTION require_unbound() IS
+'Internal. EQ003 if the session is bound to a tenant by its role: for what would otherwise lock, or tell of, other tenants'' rows first.';
 
 /*
  * current_tenant: the tenant that the session is confined to, or NULL.
@@ -44,3 +60,6 @@ CREATE FUNCTION tenant_visible(tenant_id text) RETURNS boolean
 LANGUAGE C STABLE LEAKPROOF PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_tenant_visible';
 COMMENT ON FUNCTION tenant_visible(text) IS
 'True if the session may see rows of this tenant; the row security policies of all tables use it.';
+
+ALTER TABLE tenant_role ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON tenant_role USING (tenant_visible(tenant_id));

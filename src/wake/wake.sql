@@ -22,6 +22,16 @@ LANGUAGE C AS 'MODULE_PATHNAME', 'eq_notify_change';
 COMMENT ON FUNCTION notify_change() IS
 'Trigger of notify_on: after commit, has the scheduler send one NOTIFY on the channel whose number is the argument.';
 
+CREATE FUNCTION channel_id_of(channel text) RETURNS int
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	PERFORM event_queue.check_name('channel name', channel, 63);
+	INSERT INTO event_queue.channel (name) VALUES (channel) ON CONFLICT DO NOTHING;
+	RETURN (SELECT c.channel_id FROM event_queue.channel c WHERE c.name = $1);
+END
+$$;
+COMMENT ON FUNCTION channel_id_of(text) IS 'A channel''s number for notify_on, which gives it one.';
+
 /*
  * notify_on: after every committed change of the table, listeners of the
  * channel are notified; changes that come close together share one NOTIFY.
@@ -35,8 +45,7 @@ DECLARE
 	this_id int;
 BEGIN
 	PERFORM event_queue.check_name('channel name', channel, 63);
-	INSERT INTO event_queue.channel (name) VALUES (channel) ON CONFLICT DO NOTHING;
-	SELECT c.channel_id INTO STRICT this_id FROM event_queue.channel c WHERE c.name = $2;
+	this_id := event_queue.channel_id_of(channel);
 	EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
 				   'FOR EACH STATEMENT EXECUTE FUNCTION event_queue.notify_change(%s)',
 				   'event_queue_notify_' || this_id, "table", this_id);

@@ -43,6 +43,7 @@
 #include "rules/rules.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
 
@@ -52,7 +53,7 @@ typedef struct Handler
 {
 	int32 queue_id;
 	char *job_name; /* "*": all others of the queue */
-	char *owner;	/* NULL: one of own_queues */
+	Oid owner;		/* InvalidOid: one of own_queues */
 	char *function;
 	int time_limit_ms;
 } Handler;
@@ -114,8 +115,7 @@ read_handlers(void)
 		handlers[i].queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		handlers[i].job_name = MemoryContextStrdup(config_context,
 												   SPI_getvalue(row, desc, 2));
-		handlers[i].owner = MemoryContextStrdup(config_context,
-												SPI_getvalue(row, desc, 3));
+		handlers[i].owner = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 		handlers[i].function = MemoryContextStrdup(config_context,
 												   SPI_getvalue(row, desc, 4));
 		handlers[i].time_limit_ms = DatumGetInt32(
@@ -248,7 +248,8 @@ call_handler(Job *job, Jsonb **result)
 	desc = lookup_rowtype_tupdesc(type, -1);
 	argument = eq_claimed_job_datum(&job->queue, &job->claimed, desc);
 	ReleaseTupleDesc(desc);
-	owner = get_role_oid(handler->owner, false);
+	owner = handler->owner;
+	eq_check_owner(owner, "handler", handler->function);
 	SetUserIdAndSecContext(owner, SECURITY_LOCAL_USERID_CHANGE);
 
 	schema = eq_function_schema(handler->function);

@@ -1,0 +1,27 @@
+/*
+ * checks.sql: rows that no function would have made are refused, whoever writes them
+ * by hand (the owner; a restore).
+ *
+ * Not on jobs, dead letters, history and events: the C paths write these beneath
+ * constraints, and look at JSON where they read it (common/json.h).
+ */
+
+ALTER TABLE rule
+	ADD CONSTRAINT rule_one_action CHECK ((queue_id IS NULL) = (function IS NOT NULL) AND (queue_id IS NULL) = (job_name IS NULL)),
+	ADD CONSTRAINT rule_own_queue CHECK (queue_id > 2),
+	ADD CONSTRAINT rule_payload CHECK (jsonb_typeof(payload) = 'object'),
+	ADD CONSTRAINT rule_priority CHECK (priority BETWEEN 0 AND 9),
+	ADD CONSTRAINT rule_delay CHECK (delay >= '0');
+ALTER TABLE handler
+	ADD CONSTRAINT handler_own_queue CHECK (queue_id > 2),
+	ADD CONSTRAINT handler_time_limit CHECK (time_limit > '0');
+ALTER TABLE schedule
+	ADD CONSTRAINT schedule_own_queue CHECK (queue_id > 2),
+	ADD CONSTRAINT schedule_priority CHECK (priority BETWEEN 0 AND 9);
+ALTER TABLE subscription
+	ADD CONSTRAINT subscription_filter CHECK (jsonb_typeof(filter) = 'object');
+ALTER TABLE subscription_bucket
+	ADD CONSTRAINT subscription_bucket_range CHECK (bucket BETWEEN 0 AND 63 AND position >= 0);
+ALTER TABLE partition_policy
+	ADD CONSTRAINT partition_policy_every CHECK (every >= '1 hour'),
+	ADD CONSTRAINT partition_policy_keep CHECK (keep >= '1 day');
