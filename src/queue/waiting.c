@@ -110,16 +110,16 @@ wait_for_queue(EqWakeSlot *slot)
 {
 	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
 
-	if (counted_in != slot)
-	{
-		if (counted_in)
-			pg_atomic_fetch_sub_u32(&counted_in->waiters, 1);
-		if (slot)
-			pg_atomic_fetch_add_u32(&slot->waiters, 1);
-		counted_in = slot;
-	}
+	EqWakeSlot *before = counted_in;
+
+	/* A slot stays that of its queue while someone is counted in. */
+	if (slot && before != slot)
+		pg_atomic_fetch_add_u32(&slot->waiters, 1);
+	counted_in = slot;
 	pg_atomic_exchange_u32(&me->waits_for_queue,
 						   slot ? slot - eq_shared->wake_slots + 1 : 0);
+	if (before && before != slot)
+		pg_atomic_fetch_sub_u32(&before->waiters, 1);
 }
 
 static void
