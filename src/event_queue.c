@@ -8,7 +8,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
+#include "commands/extension.h"
 #include "fmgr.h"
 #include "limits.h"
 #include "miscadmin.h"
@@ -317,6 +319,7 @@ eq_database(void)
 			pg_atomic_write_u32(&db->leases, 0);
 			pg_atomic_write_u64(&db->leases_at, 0);
 			db->n_slots = 0;
+			db->without_slots = 0;
 			db->dboid = MyDatabaseId;
 			mine = db;
 		}
@@ -341,6 +344,8 @@ events_moved(void)
 	eq_wake_rules();
 	eq_wake_readers();
 }
+
+static void let_workers_return(void);
 
 static void
 xact_callback(XactEvent event, void *arg)
@@ -371,6 +376,7 @@ xact_callback(XactEvent event, void *arg)
 			if (eq_release_positions())
 				events_moved();
 			eq_unpin_slots();
+			let_workers_return();
 			break;
 		case XACT_EVENT_PREPARE:
 			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
@@ -380,6 +386,7 @@ xact_callback(XactEvent event, void *arg)
 			eq_limits_at_prepare();
 			eq_wakes_at_prepare();
 			eq_unpin_slots();
+			let_workers_return();
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
@@ -392,6 +399,7 @@ xact_callback(XactEvent event, void *arg)
 			eq_limits_at_abort();
 			eq_forget_wakes();
 			eq_unpin_slots();
+			let_workers_return();
 			break;
 		default:
 			break;
@@ -430,6 +438,36 @@ drops_event_queue(Node *stmt)
 	return false;
 }
 
+/* This transaction keeps this database's workers away. */
+static bool workers_are_away = false;
+
+/* At the end of the transaction; can't throw. */
+static void
+let_workers_return(void)
+{
+	if (workers_are_away)
+		eq_let_workers_return(MyDatabaseId);
+	workers_are_away = false;
+}
+
+/*
+ * DROP EXTENSION: workers, which use the tables, would deadlock with it, so they go
+ * until it is committed.  What shared memory has of the database is given back then.
+ */
+static void
+prepare_drop(void)
+{
+	Oid extension = get_extension_oid(EQ_EXTENSION, true);
+
+	if (!OidIsValid(extension) || !eq_owns_extension(extension, GetUserId()))
+		return; /* the statement's own error, or notice */
+	eq_note_extension_dropped();
+	if (workers_are_away)
+		return;
+	workers_are_away = true;
+	eq_send_workers_away(MyDatabaseId);
+}
+
 /*
  * Lets DROP DATABASE and its kin proceed by sending the workers of the database
  * away first, and has the scheduler notice DROP EXTENSION at once.
@@ -444,7 +482,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
 
 	if (drops_event_queue(stmt) && eq_find_database(MyDatabaseId) != NULL)
-		eq_note_extension_dropped();
+		prepare_drop();
 
 	/* Who may not drop it gets the statement's own error. */
 	if (OidIsValid(dboid) && !eq_owns_database(dboid, GetUserId()))

@@ -78,6 +78,7 @@ typedef struct EqDatabase
 
 	/* What it has of the rooms that all databases share. */
 	int n_slots;				/* under EqShared->lock; see wake/slot.c */
+	int without_slots;			/* as the scheduler saw */
 	pg_atomic_uint32 leases;	/* as counted then; see queue/limits.c */
 	pg_atomic_uint64 leases_at; /* when */
 

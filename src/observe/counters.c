@@ -25,6 +25,7 @@ PG_FUNCTION_INFO_V1(eq_queue_counters);
 PG_FUNCTION_INFO_V1(eq_workers);
 PG_FUNCTION_INFO_V1(eq_queue_depth);
 PG_FUNCTION_INFO_V1(eq_count_row);
+PG_FUNCTION_INFO_V1(eq_shared_memory_places);
 
 Datum
 eq_queue_counters(PG_FUNCTION_ARGS)
@@ -283,6 +284,30 @@ eq_queue_depth(PG_FUNCTION_ARGS)
 		memset(nulls, true, sizeof(nulls));
 	values[1] = TimestampTzGetDatum(oldest);
 	nulls[1] = oldest == 0;
+	PG_RETURN_DATUM(
+		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+Datum
+eq_shared_memory_places(PG_FUNCTION_ARGS)
+{
+	EqDatabase *db = eq_find_database(MyDatabaseId);
+	Datum values[5];
+	bool nulls[5] = {false};
+	int taken = 0;
+	TupleDesc desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < eq_max_databases; i++)
+		taken += eq_shared->databases[i].n_slots;
+	LWLockRelease(eq_shared->lock);
+	values[0] = Int32GetDatum(taken);
+	values[1] = Int32GetDatum(eq_max_queues);
+	values[2] = Int32GetDatum(db ? db->without_slots : 0);
+	values[3] = Int32GetDatum((int32) pg_atomic_read_u32(&eq_shared->leases_taken));
+	values[4] = Int32GetDatum(eq_max_limited_leases);
 	PG_RETURN_DATUM(
 		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

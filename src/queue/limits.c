@@ -360,8 +360,21 @@ take_room(EqWakeSlot *slot, EqDatabase *db, int n)
 	int64 free = (int64) eq_max_limited_leases - had;
 	int room = Max(Min(free, n), 0);
 
-	while (room > 0 && !is_fair(slot, db, room, free))
-		room = room > 16 ? room / 2 : room - 1;
+	if (room > 0 && !is_fair(slot, db, room, free))
+	{
+		int too_many = room;
+
+		room = 0;
+		while (room + 1 < too_many)
+		{
+			int middle = (room + too_many) / 2;
+
+			if (is_fair(slot, db, middle, free))
+				room = middle;
+			else
+				too_many = middle;
+		}
+	}
 	pg_atomic_fetch_sub_u32(&eq_shared->leases_taken, n - room);
 	return room;
 }

@@ -138,7 +138,7 @@ read_config(void)
 				 "They have no counters, workers are woken for them late, and those with limits can't be claimed from."),
 			 errhint("Raise event_queue.max_queues (now %d) and restart the server.",
 					 eq_max_queues)));
-	warned_of = n_without;
+	warned_of = db->without_slots = n_without;
 	/* A full barrier: run_cycle looks at events_pending afterwards. */
 	pg_atomic_exchange_u32(&db->events_wanted, events_wanted);
 	return true;
