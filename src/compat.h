@@ -78,7 +78,7 @@ typedef bool EqUpdateIndexes;
 #define eq_owns_extension(extension, role)                                          \
 	object_ownercheck(ExtensionRelationId, extension, role)
 #else
-#define eq_owns_database(dboid, role) pg_database_ownercheck(dboid, role)
+#define eq_owns_database(dboid, role)	   pg_database_ownercheck(dboid, role)
 #define eq_owns_extension(extension, role) pg_extension_ownercheck(extension, role)
 #endif
 

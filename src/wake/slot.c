@@ -218,19 +218,12 @@ eq_is_fair_share(int64 has, int64 wants, int64 free, int times)
 	return has + wants <= times * (free - wants);
 }
 
-/* A new slot, pinned; NULL if there is none for this database. */
+/* A new slot, pinned; NULL if there is none. */
 static EqWakeSlot *
 take_slot(uint64 key, EqDatabase *db)
 {
-	EqWakeSlot *slot;
-	int64 used = 0;
+	EqWakeSlot *slot = take_given_back();
 
-	for (int i = 0; i < eq_max_databases; i++)
-		used += eq_shared->databases[i].n_slots;
-	if (!eq_is_fair_share(db->n_slots, 1, eq_max_queues - used,
-						  EQ_SHARE_OF_DATABASE))
-		return NULL;
-	slot = take_given_back();
 	if (slot == NULL && eq_shared->n_slots < eq_max_queues)
 	{
 		slot = &eq_shared->wake_slots[eq_shared->n_slots];
@@ -307,6 +300,26 @@ EqWakeSlot *
 eq_find_wake_slot(int32 id)
 {
 	return find_slot(id, false);
+}
+
+/*
+ * Has this database no more places than it may have?  Asked when a queue is created;
+ * those that are there keep theirs, also after a restart.
+ */
+bool
+eq_has_fair_share_of_slots(void)
+{
+	EqDatabase *db = eq_database();
+	int64 used = 0;
+	bool fair;
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < eq_max_databases; i++)
+		used += eq_shared->databases[i].n_slots;
+	fair = eq_is_fair_share(db->n_slots, 0, eq_max_queues - used,
+							EQ_SHARE_OF_DATABASE);
+	LWLockRelease(eq_shared->lock);
+	return fair;
 }
 
 /* At the end of a transaction, after all that it does to slots.  Can't throw. */

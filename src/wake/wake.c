@@ -468,18 +468,19 @@ eq_place_changed(PG_FUNCTION_ARGS)
 	slot = eq_wake_slot(id);
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 	{
-		if (slot == NULL)
+		if (slot)
+			get_mark(slot)->created = id;
+		if (slot == NULL || !eq_has_fair_share_of_slots())
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no room in shared memory for one more queue or channel"),
 				 errdetail(
-					 "This database has %d of the %d places; a quarter of those that are left is kept for other databases.",
+					 "This database would have %d of %d places, and leave less than a third as many free.",
 					 eq_database()->n_slots, eq_max_queues),
 				 errhint(
 					 "Raise event_queue.max_queues (now %d) and restart the server.",
 					 eq_max_queues)));
-		get_mark(slot)->created = id;
 	}
 	else if (slot)
 		get_mark(slot)->dropped = id;

@@ -27,6 +27,7 @@ extern int eq_idle_slots(int32 **ids);
 extern void eq_give_back_slot(int32 id);
 extern void eq_give_back_idle_slot(int32 id);
 extern void eq_give_back_all_slots(Oid dboid);
+extern bool eq_has_fair_share_of_slots(void);
 extern bool eq_is_fair_share(int64 has, int64 wants, int64 free, int times);
 extern Size eq_slots_size(void);
 extern void eq_init_slots(char *memory);
