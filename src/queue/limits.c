@@ -57,6 +57,7 @@
 #include "storage/bufmgr.h"
 #include "storage/shmem.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -65,6 +66,7 @@
 
 #include "queue/queue.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_limits_changed);
@@ -1558,6 +1560,37 @@ eq_limits_changed(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
+/* Of these jobs, those that this session may know of; how many they are. */
+static int
+visible_jobs(Datum *ids, int n)
+{
+	const char *tenant = eq_confined_tenant();
+	Relation jobs;
+	int kept = 0;
+
+	if (tenant == NULL)
+		return n;
+	jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	for (int i = 0; i < n; i++)
+	{
+		EqScan scan;
+		ScanKeyData key;
+		bool isnull;
+
+		eq_scan_begin(&scan, jobs, eq_relation_oid(EQ_JOB_PKEY), GetActiveSnapshot(),
+					  1);
+		eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ, ids[i]);
+		eq_scan_start(&scan, &key, 1);
+		if (eq_scan_next(&scan, ForwardScanDirection) &&
+			strcmp(TextDatumGetCString(slot_getattr(scan.slot, JOB_TENANT, &isnull)),
+				   tenant) == 0)
+			ids[kept++] = ids[i];
+		eq_scan_end(&scan);
+	}
+	table_close(jobs, AccessShareLock);
+	return kept;
+}
+
 /* For explain_job: the tokens, and the jobs that are leased. */
 Datum
 eq_queue_limits(PG_FUNCTION_ARGS)
@@ -1604,6 +1637,7 @@ eq_queue_limits(PG_FUNCTION_ARGS)
 			active++;
 		}
 		unlock_limits(slot);
+		n = visible_jobs(jobs, n);
 		values[1] = Int64GetDatum(active);
 		values[2] = PointerGetDatum(construct_array(
 			jobs, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));

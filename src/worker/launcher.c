@@ -53,6 +53,7 @@ typedef struct Known
 	bool probed;					/* a scheduler has been there */
 	BackgroundWorkerHandle *handle; /* NULL: none started */
 	TimestampTz started_at;
+	bool warned; /* that there is no process for it */
 } Known;
 
 /* Of Known; a list, as no hash scan may be open across the transactions below. */
@@ -237,8 +238,12 @@ keep_schedulers_running(void)
 			continue;
 		known->started_at = GetCurrentTimestamp();
 		if (eq_start_worker(EQ_WORKER_SCHEDULER, known->dboid, 0, &known->handle))
+		{
 			known->probed = true;
-		else
+			known->warned = false;
+			continue;
+		}
+		if (!known->warned)
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -246,6 +251,7 @@ keep_schedulers_running(void)
 					 "event_queue: no free background worker for the scheduler of database %u",
 					 known->dboid),
 				 errhint("Raise max_worker_processes and restart the server.")));
+		known->warned = true;
 	}
 }
 

@@ -65,6 +65,7 @@ static uint32 config_seen;
 static bool config_known = false;
 static BackgroundWorkerHandle *executors[EQ_MAX_EXECUTORS];
 static TimestampTz executor_started[EQ_MAX_EXECUTORS];
+static bool executor_is_missed[EQ_MAX_EXECUTORS]; /* and the log says so */
 
 /* Reads queues and channels, if they changed. True if it did. */
 static bool
@@ -337,7 +338,11 @@ keep_executors_running(void)
 			continue;
 		executor_started[i] = now;
 		MemoryContextSwitchTo(TopMemoryContext); /* for the handle */
-		if (!eq_start_worker(EQ_WORKER_EXECUTOR, MyDatabaseId, i, &executors[i]))
+		if (eq_start_worker(EQ_WORKER_EXECUTOR, MyDatabaseId, i, &executors[i]))
+			executor_is_missed[i] = false;
+		else if (!executor_is_missed[i])
+		{
+			executor_is_missed[i] = true;
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -345,6 +350,7 @@ keep_executors_running(void)
 					 "event_queue: no free background worker for executor %d of database %u",
 					 i, MyDatabaseId),
 				 errhint("Raise max_worker_processes and restart the server.")));
+		}
 	}
 	MemoryContextSwitchTo(cycle_context);
 }
