@@ -226,7 +226,8 @@ COMMENT ON FUNCTION queue_id_of(text) IS 'A queue''s number; EQ010 if there is n
  * create_queue: a new queue.
  * Arguments: see the comments on the columns of table queue.
  * Result: the queue's number.
- * Errors: EQ006 bad name, EQ011 the queue exists, EQ012 bad setting.
+ * Errors: EQ006 bad name, EQ011 the queue exists, EQ012 bad setting, 53400 no room
+ * in shared memory (event_queue.max_queues).
  */
 CREATE FUNCTION create_queue(
 	name text,

@@ -29,7 +29,8 @@ COMMENT ON FUNCTION notify_change() IS
  * channel are notified; changes that come close together share one NOTIFY.
  * Arguments: channel at most 63 bytes.
  * Errors: EQ006 channel name; 42501 if the caller does not own the table;
- * 42710 if the table has the trigger already.
+ * 42710 if the table has the trigger already; 53400 no room in shared memory for one
+ * more channel (event_queue.max_queues).
  */
 CREATE FUNCTION notify_on("table" regclass, channel text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$

@@ -37,6 +37,7 @@
 #include "worker/worker.h"
 
 #define RETENTION_US  (60 * USECS_PER_SEC)
+#define PLACES_US	  (10 * USECS_PER_SEC)
 #define CYCLE_US	  2000				   /* cycles under load are so far apart */
 #define COUNT_US	  (10 * USECS_PER_SEC) /* rows are not counted more often */
 #define MOVE_BATCH	  1000				  /* of jobs that came due in a fair queue */
@@ -578,9 +579,10 @@ places_step(void)
 	while (at < n)
 		eq_give_back_idle_slot(idle[at++]);
 	eq_spi_end(&spi);
+	eq_forget_members();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	next_places = GetCurrentTimestamp() + RETENTION_US;
+	next_places = GetCurrentTimestamp() + PLACES_US;
 }
 
 /* The clock was ahead, and is set right: so are times that come from it. */

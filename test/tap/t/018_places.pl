@@ -119,6 +119,18 @@ ok($node->poll_query_until('d1', "SELECT count(*) >= $seen + 3 FROM seen"), 'wit
 is(sql('d1', q(SELECT ok FROM event_queue.health() WHERE "check" = 'shared memory')), 't', 'and health is content');
 $node->stop;
 
+# Members of subscriptions: one session does not take the room of all, and what is rolled back has none.
+$node->start;
+sql('d1', q(SELECT event_queue.create_subscription('s' || n, buckets => 2) FROM generate_series(1, 600) n));
+my $greedy = $node->background_psql('d1', on_error_stop => 0);
+$greedy->query(q(DO $$ BEGIN FOR i IN 1 .. 600 LOOP PERFORM event_queue.fetch_events('s' || i); COMMIT; END LOOP; END $$));
+cmp_ok(sql('d1', q(SELECT count(*) FROM event_queue.subscription_members())), '==', 512, 'a session has half of the room');
+is(err('d1', q(SELECT * FROM event_queue.fetch_events('s1'))), '', 'and others the rest');
+$greedy->query(q(SELECT event_queue.drop_subscription('s' || n) FROM generate_series(1, 600) n));
+ok($node->poll_query_until('d1', q(SELECT count(*) = 0 FROM event_queue.subscription_members())), 'members of dropped subscriptions are none');
+$greedy->quit;
+$node->stop;
+
 # With default settings, ten thousand queues and twenty thousand tenants.
 $node->append_conf('postgresql.conf', qq(
 event_queue.max_queues = 16384
