@@ -14,7 +14,7 @@ OBJS = $(SOURCES:.c=.o)
 # The install script is joined from these, in this order.
 SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/store/state.sql \
 	src/queue/queue.sql src/queue/job.sql src/queue/dead.sql src/queue/flow.sql \
-	src/rules/rules.sql src/schedule/schedule.sql \
+	src/rules/rules.sql src/schedule/schedule.sql src/schedule/clock.sql \
 	src/store/lineage.sql src/store/subscription.sql src/store/partition.sql \
 	src/wake/wake.sql src/store/activation.sql src/observe/observe.sql src/tenant/checks.sql src/tenant/grants.sql
 INSTALL_SQL = $(EXTENSION)--$(EXTVERSION).sql

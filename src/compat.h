@@ -76,12 +76,15 @@ typedef bool EqUpdateIndexes;
 	pg_proc_aclcheck(function, role, mode)
 #endif
 
-/* 16 renamed the check of a database's owner. */
+/* 16 renamed the checks of owners. */
 #if PG_VERSION_NUM >= 160000
 #define eq_owns_database(dboid, role)                                               \
 	object_ownercheck(DatabaseRelationId, dboid, role)
+#define eq_owns_extension(extension, role)                                          \
+	object_ownercheck(ExtensionRelationId, extension, role)
 #else
-#define eq_owns_database(dboid, role) pg_database_ownercheck(dboid, role)
+#define eq_owns_database(dboid, role)	   pg_database_ownercheck(dboid, role)
+#define eq_owns_extension(extension, role) pg_extension_ownercheck(extension, role)
 #endif
 
 #endif /* EQ_COMPAT_H */

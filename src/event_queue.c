@@ -8,11 +8,14 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
+#include "commands/extension.h"
 #include "fmgr.h"
 #include "limits.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -43,8 +46,8 @@ char *eq_databases = NULL;
 bool eq_activate_copies = false;
 int eq_rule_batch = 500;
 int eq_condition_timeout = 1000;
-int eq_max_databases = 16;
-int eq_max_queues = 1024;
+int eq_max_databases = 64;
+int eq_max_queues = 16384;
 int eq_max_limited_leases = 65536;
 
 EqShared *eq_shared = NULL;
@@ -123,12 +126,12 @@ define_settings(void)
 		NULL);
 	DefineCustomIntVariable("event_queue.max_databases",
 							"Most databases of this server that use the extension.",
-							NULL, &eq_max_databases, 16, 1, 10000, PGC_POSTMASTER, 0,
+							NULL, &eq_max_databases, 64, 1, 10000, PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"event_queue.max_queues",
 		"Most queues and notify channels, of all databases, that have counters and wake-ups of their own.",
-		NULL, &eq_max_queues, 1024, 16, 1000000, PGC_POSTMASTER, 0, NULL, NULL,
+		NULL, &eq_max_queues, 16384, 16, 1000000, PGC_POSTMASTER, 0, NULL, NULL,
 		NULL);
 	DefineCustomIntVariable(
 		"event_queue.max_limited_leases",
@@ -144,12 +147,12 @@ shared_size(void)
 	Size size = MAXALIGN(sizeof(EqShared));
 
 	size = add_size(size, MAXALIGN(mul_size(eq_max_databases, sizeof(EqDatabase))));
-	size = add_size(size, MAXALIGN(mul_size(eq_max_queues, sizeof(EqWakeSlot))));
 	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(EqAppender))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_WORKERS, sizeof(EqWorker))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MEMBERS, sizeof(EqMember))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MARKS, sizeof(EqMark))));
-	size = add_size(size, mul_size(EQ_MAX_RESERVED, sizeof(pg_atomic_uint64)));
+	size = add_size(size, MAXALIGN(EQ_MAX_RESERVED * sizeof(pg_atomic_uint64)));
+	size = add_size(size, eq_slots_size());
 	return size;
 }
 
@@ -177,7 +180,8 @@ init_shared_memory(void)
 	{
 		char *next = (char *) eq_shared + MAXALIGN(sizeof(EqShared));
 
-		memset(eq_shared, 0, shared_size());
+		/* Slots come last, and are not touched before they are needed. */
+		memset(eq_shared, 0, shared_size() - eq_slots_size());
 		eq_shared->lock = &GetNamedLWLockTranche("event_queue")->lock;
 		eq_shared->limit_locks = GetNamedLWLockTranche("event_queue_limits");
 		pg_atomic_init_u32(&eq_shared->leases_taken, 0);
@@ -208,29 +212,9 @@ init_shared_memory(void)
 			pg_atomic_init_u64(&db->rings_voided, 0);
 			pg_atomic_init_u32(&db->blocked, 0);
 			pg_atomic_init_u32(&db->absent, 0);
-		}
-
-		eq_shared->wake_slots = (EqWakeSlot *) next;
-		next += MAXALIGN(eq_max_queues * sizeof(EqWakeSlot));
-		for (int i = 0; i < eq_max_queues; i++)
-		{
-			EqWakeSlot *slot = &eq_shared->wake_slots[i];
-
-			pg_atomic_init_u32(&slot->key_set, 0);
-			pg_atomic_init_u32(&slot->pending, 0);
-			pg_atomic_init_u32(&slot->waiters, 0);
-			pg_atomic_init_u32(&slot->last_lane, 0);
-			pg_atomic_init_u64(&slot->last_segment, 0);
-			pg_atomic_init_u64(&slot->mark_generation, 0);
-			pg_atomic_init_u64(&slot->living, 0);
-			dlist_init(&slot->limits.leases);
-			SpinLockInit(&slot->ring.mutex);
-			pg_atomic_init_u64(&slot->ring.segment, 0);
-			pg_atomic_init_u64(&slot->ring.end_run_at, 0);
-			pg_atomic_init_u64(&slot->ring.voided, 0);
-			pg_atomic_init_u64(&slot->dead_letters, 0);
-			for (int c = 0; c < EQ_COUNTERS; c++)
-				pg_atomic_init_u64(&slot->counters[c], 0);
+			pg_atomic_init_u32(&db->drops, 0);
+			pg_atomic_init_u32(&db->leases, 0);
+			pg_atomic_init_u64(&db->leases_at, 0);
 		}
 
 		eq_shared->appenders = (EqAppender *) next;
@@ -251,12 +235,12 @@ init_shared_memory(void)
 		for (int i = 0; i < EQ_MAX_MARKS; i++)
 		{
 			SpinLockInit(&eq_shared->marks[i].mutex);
-			pg_atomic_init_u32(&eq_shared->marks[i].key_set, 0);
 		}
 		next += MAXALIGN(EQ_MAX_MARKS * sizeof(EqMark));
 		eq_shared->reserved = (pg_atomic_uint64 *) next;
 		for (int i = 0; i < EQ_MAX_RESERVED; i++)
 			pg_atomic_init_u64(&eq_shared->reserved[i], 0);
+		eq_init_slots((char *) eq_shared + shared_size() - eq_slots_size());
 		for (int i = 0; i < EQ_MAX_WORKERS; i++)
 		{
 			EqWorker *worker = &eq_shared->workers[i];
@@ -287,6 +271,29 @@ eq_find_database(Oid dboid)
 	return found;
 }
 
+/*
+ * With the lock held: an entry that is free, or that of a database whose extension
+ * was dropped and where no session remembers the entry.
+ */
+static EqDatabase *
+free_database(void)
+{
+	for (int i = 0; i < eq_max_databases; i++)
+	{
+		if (!OidIsValid(eq_shared->databases[i].dboid))
+			return &eq_shared->databases[i];
+	}
+	for (int i = 0; i < eq_max_databases; i++)
+	{
+		EqDatabase *db = &eq_shared->databases[i];
+
+		if (pg_atomic_read_u32(&db->absent) != 0 && db->n_slots == 0 &&
+			CountDBBackends(db->dboid) == 0)
+			return db;
+	}
+	return NULL;
+}
+
 /* The entry of this session's database, taken if it has none yet. */
 EqDatabase *
 eq_database(void)
@@ -302,25 +309,30 @@ eq_database(void)
 		if (eq_shared->databases[i].dboid == MyDatabaseId)
 			mine = &eq_shared->databases[i];
 	}
-	for (int i = 0; i < eq_max_databases && mine == NULL; i++)
+	if (mine == NULL)
 	{
-		EqDatabase *db = &eq_shared->databases[i];
+		EqDatabase *db = free_database();
 
-		if (OidIsValid(db->dboid))
-			continue;
-		db->position_sequence = InvalidOid;
-		pg_atomic_write_u32(&db->scheduler, 0);
-		pg_atomic_write_u32(&db->events_pending, 1);
-		pg_atomic_write_u32(&db->events_wanted, 1);
-		pg_atomic_write_u32(&db->readers_waiting, 1);
-		pg_atomic_write_u32(&db->look_everywhere, 1);
-		pg_atomic_write_u32(&db->recount, 0);
-		pg_atomic_write_u32(&db->blocked, 0);
-		pg_atomic_write_u32(&db->absent, 0);
-		pg_atomic_write_u32(&db->active_at, 0);
-		pg_atomic_write_u64(&db->restored_at, 0);
-		db->dboid = MyDatabaseId;
-		mine = db;
+		if (db != NULL)
+		{
+			db->position_sequence = InvalidOid;
+			pg_atomic_write_u32(&db->scheduler, 0);
+			pg_atomic_write_u32(&db->events_pending, 1);
+			pg_atomic_write_u32(&db->events_wanted, 1);
+			pg_atomic_write_u32(&db->readers_waiting, 1);
+			pg_atomic_write_u32(&db->look_everywhere, 1);
+			pg_atomic_write_u32(&db->recount, 0);
+			pg_atomic_write_u32(&db->blocked, 0);
+			pg_atomic_write_u32(&db->absent, 0);
+			pg_atomic_write_u32(&db->active_at, 0);
+			pg_atomic_write_u64(&db->restored_at, 0);
+			pg_atomic_write_u32(&db->leases, 0);
+			pg_atomic_write_u64(&db->leases_at, 0);
+			db->n_slots = 0;
+			db->without_slots = 0;
+			db->dboid = MyDatabaseId;
+			mine = db;
+		}
 	}
 	LWLockRelease(eq_shared->lock);
 
@@ -342,6 +354,8 @@ events_moved(void)
 	eq_wake_rules();
 	eq_wake_readers();
 }
+
+static void let_workers_return(void);
 
 static void
 xact_callback(XactEvent event, void *arg)
@@ -371,6 +385,8 @@ xact_callback(XactEvent event, void *arg)
 			eq_wake_at_commit();
 			if (eq_release_positions())
 				events_moved();
+			eq_unpin_slots();
+			let_workers_return();
 			break;
 		case XACT_EVENT_PREPARE:
 			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
@@ -379,6 +395,8 @@ xact_callback(XactEvent event, void *arg)
 			eq_forget_marks();
 			eq_limits_at_prepare();
 			eq_wakes_at_prepare();
+			eq_unpin_slots();
+			let_workers_return();
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
@@ -390,6 +408,8 @@ xact_callback(XactEvent event, void *arg)
 			eq_forget_marks();
 			eq_limits_at_abort();
 			eq_forget_wakes();
+			eq_unpin_slots();
+			let_workers_return();
 			break;
 		default:
 			break;
@@ -428,6 +448,36 @@ drops_event_queue(Node *stmt)
 	return false;
 }
 
+/* This transaction keeps this database's workers away. */
+static bool workers_are_away = false;
+
+/* At the end of the transaction; can't throw. */
+static void
+let_workers_return(void)
+{
+	if (workers_are_away)
+		eq_let_workers_return(MyDatabaseId);
+	workers_are_away = false;
+}
+
+/*
+ * DROP EXTENSION: workers, which use the tables, would deadlock with it, so they go
+ * until it is committed.  What shared memory has of the database is given back then.
+ */
+static void
+prepare_drop(void)
+{
+	Oid extension = get_extension_oid(EQ_EXTENSION, true);
+
+	if (!OidIsValid(extension) || !eq_owns_extension(extension, GetUserId()))
+		return; /* the statement's own error, or notice */
+	eq_note_extension_dropped();
+	if (workers_are_away)
+		return;
+	workers_are_away = true;
+	eq_send_workers_away(MyDatabaseId);
+}
+
 /*
  * Lets DROP DATABASE and its kin proceed by sending the workers of the database
  * away first, and has the scheduler notice DROP EXTENSION at once.
@@ -444,7 +494,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 	eq_refuse_unheeded(stmt);
 	if (drops_event_queue(stmt) && eq_find_database(MyDatabaseId) != NULL)
-		eq_note_config_changed();
+		prepare_drop();
 
 	/* Who may not drop it gets the statement's own error. */
 	if (OidIsValid(dboid) && !eq_owns_database(dboid, GetUserId()))

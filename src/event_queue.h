@@ -9,6 +9,7 @@
 
 #include "lib/ilist.h"
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/itemptr.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
@@ -78,8 +79,15 @@ typedef struct EqDatabase
 	pg_atomic_uint64 restored_at;  /* when a restore was last at work */
 	pg_atomic_uint64 rings_voided; /* jobs came by plain SQL; queue/ring.c */
 
+	/* What it has of the rooms that all databases share. */
+	int n_slots;				/* under EqShared->lock; see wake/slot.c */
+	int without_slots;			/* as the scheduler saw */
+	pg_atomic_uint32 leases;	/* as counted then; see queue/limits.c */
+	pg_atomic_uint64 leases_at; /* when */
+
 	/* For the launcher; see worker/launcher.c. */
 	pg_atomic_uint32 absent;  /* the extension was dropped */
+	pg_atomic_uint32 drops;	  /* how often it was */
 	pg_atomic_uint32 blocked; /* > 0: workers must stay away (DROP DATABASE) */
 } EqDatabase;
 
@@ -163,21 +171,20 @@ typedef struct EqLimits
 	uint32 settled;	   /* jobs that lost their places, so far */
 	bool refused;	   /* someone, for what is reserved */
 	dlist_head leases;
+	ConditionVariable read; /* for those who wait while leases are read */
 } EqLimits;
 
 #define EQ_LIMIT_LOCKS 16
 
 /*
- * One queue (id > 0) or one NOTIFY channel (id < 0) of one database.  Taken
- * and looked up under EqShared->lock, remembered without it: a slot's key stays
- * until its database is gone.  Slots are taken from the start of the array;
- * key_set tells those that were ever used, dboid those that are in use.
+ * One queue (id > 0) or one NOTIFY channel (id < 0) of one database; wake/slot.c
+ * says how it is found, and how long it stays.
  */
 typedef struct EqWakeSlot
 {
-	pg_atomic_uint32 key_set;
-	Oid dboid;
-	int32 id;
+	pg_atomic_uint64 key;			  /* database and id; 0: none */
+	pg_atomic_uint32 pins;			  /* transactions that use it */
+	uint32 next;					  /* of its chain, or list: its number + 1 */
 	pg_atomic_uint32 pending;		  /* something to do or to say */
 	pg_atomic_uint32 waiters;		  /* sessions that sleep in claim_wait */
 	pg_atomic_uint32 last_lane;		  /* of a fair queue: whose turn it was */
@@ -192,20 +199,35 @@ typedef struct EqWakeSlot
 	int last_sample;
 } EqWakeSlot;
 
+static inline Oid
+eq_slot_database(EqWakeSlot *slot)
+{
+	return (Oid) (pg_atomic_read_u64(&slot->key) >> 32);
+}
+
+static inline int32
+eq_slot_id(EqWakeSlot *slot)
+{
+	return (int32) pg_atomic_read_u64(&slot->key);
+}
+
 /* Nothing below the place can be claimed; see queue/mark.c. */
 typedef struct EqMark
 {
-	slock_t mutex; /* of place */
-	pg_atomic_uint32 key_set;
-	Oid dboid; /* InvalidOid: free again */
+	slock_t mutex; /* of all of it */
+	Oid dboid;	   /* InvalidOid: free */
 	int32 queue_id;
 	int32 lane;
 	int32 priority;
 	EqPlace place;
 } EqMark;
 
-#define EQ_MAX_MARKS	8192
+#define EQ_MARK_WAYS	8 /* places where a key may be */
+#define EQ_MAX_MARKS	65536
 #define EQ_MAX_RESERVED 65536
+
+/* What one database may have of a room: so many times as much as stays free. */
+#define EQ_SHARE_OF_DATABASE 3
 
 /* One per backend: the lowest position its open transaction took; 0: none. */
 typedef struct EqAppender
@@ -260,7 +282,7 @@ typedef struct EqShared
 	/*
 	 * Protects taking and giving back of databases, wake slots, workers, and
 	 * members' buckets.  Held for some thousand instructions at most, with nothing inside that can throw,
-	 * and never together with another lock.
+	 * and with no other lock inside but those of limits.
 	 */
 	LWLock *lock;
 	pg_atomic_uint32 launcher; /* proc number + 1; 0: none */
@@ -268,6 +290,10 @@ typedef struct EqShared
 	int max_appenders;
 	EqDatabase *databases;		/* eq_max_databases */
 	EqWakeSlot *wake_slots;		/* eq_max_queues */
+	int n_slots;				/* that were ever in use: the first ones */
+	uint32 slots_given_back;	/* a list of them */
+	uint32 n_slot_chains;		/* a power of two */
+	uint32 *slot_chains;		/* by the hash of the key */
 	EqAppender *appenders;		/* max_appenders */
 	EqWorker *workers;			/* EQ_MAX_WORKERS */
 	EqMember *members;			/* EQ_MAX_MEMBERS */

@@ -25,6 +25,7 @@ PG_FUNCTION_INFO_V1(eq_queue_counters);
 PG_FUNCTION_INFO_V1(eq_workers);
 PG_FUNCTION_INFO_V1(eq_queue_depth);
 PG_FUNCTION_INFO_V1(eq_count_row);
+PG_FUNCTION_INFO_V1(eq_shared_memory_places);
 
 Datum
 eq_queue_counters(PG_FUNCTION_ARGS)
@@ -32,17 +33,16 @@ eq_queue_counters(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < eq_max_queues; i++)
+	for (int i = 0; i < eq_shared->n_slots; i++)
 	{
 		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		int32 id = eq_slot_id(slot);
 		Datum values[1 + EQ_COUNTERS];
 		bool nulls[1 + EQ_COUNTERS] = {false};
 
-		if (!pg_atomic_read_u32(&slot->key_set))
-			break;
-		if (slot->dboid != MyDatabaseId || slot->id <= 0)
+		if (eq_slot_database(slot) != MyDatabaseId || id <= 0)
 			continue;
-		values[0] = Int32GetDatum(slot->id);
+		values[0] = Int32GetDatum(id);
 		for (int c = 0; c < EQ_COUNTERS; c++)
 		{
 			uint64 n = pg_atomic_read_u64(&slot->counters[c]);
@@ -52,6 +52,8 @@ eq_queue_counters(PG_FUNCTION_ARGS)
 			else
 				values[1 + c] = Int64GetDatum((int64) n);
 		}
+		if (eq_slot_database(slot) != MyDatabaseId || eq_slot_id(slot) != id)
+			continue; /* just dropped, and perhaps another one's by now */
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -108,6 +110,15 @@ eq_count_row(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
+/* What the counters of a queue said before its rows were counted. */
+typedef struct Counted
+{
+	int32 queue_id;
+	EqWakeSlot *slot;
+	uint64 living;
+	uint64 dead;
+} Counted;
+
 /*
  * Counts the jobs and dead letters of each queue, where the counters that follow
  * commits can't be right: after a start, TRUNCATE, and two-phase commit.  Counters
@@ -119,17 +130,36 @@ bool
 eq_count_rows(void)
 {
 	EqSpi spi;
-	uint64 *living = palloc0(eq_max_queues * sizeof(uint64));
-	uint64 *dead = palloc0(eq_max_queues * sizeof(uint64));
+	int n = 0;
+	Counted *counted;
 	bool again = false;
 
-	for (int i = 0; i < eq_max_queues; i++)
-	{
-		living[i] = pg_atomic_read_u64(&eq_shared->wake_slots[i].living);
-		dead[i] = pg_atomic_read_u64(&eq_shared->wake_slots[i].dead_letters);
-	}
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute("SELECT q.queue_id FROM event_queue.queue q ORDER BY 1", true,
+					0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table queue");
+	counted = MemoryContextAllocHuge(CurTransactionContext,
+									 Max(SPI_processed, 1) * sizeof(Counted));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+		Counted *c = &counted[n];
+
+		c->queue_id = DatumGetInt32(
+			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		c->slot = eq_wake_slot(c->queue_id);
+		if (c->slot == NULL)
+			continue;
+		c->living = pg_atomic_read_u64(&c->slot->living);
+		c->dead = pg_atomic_read_u64(&c->slot->dead_letters);
+		n++;
+	}
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+
+	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
 			"SELECT q.queue_id, coalesce(j.n, 0), coalesce(d.n, 0), EXISTS (SELECT FROM"
@@ -137,32 +167,33 @@ eq_count_rows(void)
 			" FROM event_queue.queue q"
 			" LEFT JOIN (SELECT queue_id, count(*) AS n FROM event_queue.job GROUP BY 1) j USING (queue_id)"
 			" LEFT JOIN (SELECT queue_id, count(*) AS n FROM event_queue.dead_letter GROUP BY 1) d"
-			" USING (queue_id)",
+			" USING (queue_id) ORDER BY 1",
 			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count jobs");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	for (uint64 i = 0, at = 0; i < SPI_processed; i++)
 	{
 		bool isnull;
 		HeapTuple row = SPI_tuptable->vals[i];
 		TupleDesc desc = SPI_tuptable->tupdesc;
-		EqWakeSlot *slot = eq_wake_slot(
-			DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull)));
+		int32 queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		Counted *c;
 
 		again = DatumGetBool(SPI_getbinval(row, desc, 4, &isnull));
-		if (slot == NULL)
-			continue;
-		pg_atomic_fetch_add_u64(&slot->living,
+		while (at < n && counted[at].queue_id < queue_id)
+			at++;
+		if (at == n || counted[at].queue_id != queue_id)
+			continue; /* created since: counted from its beginning */
+		c = &counted[at];
+		pg_atomic_fetch_add_u64(&c->slot->living,
 								DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull)) -
-									living[slot - eq_shared->wake_slots]);
-		pg_atomic_fetch_add_u64(&slot->dead_letters,
+									c->living);
+		pg_atomic_fetch_add_u64(&c->slot->dead_letters,
 								DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull)) -
-									dead[slot - eq_shared->wake_slots]);
+									c->dead);
 	}
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	pfree(living);
-	pfree(dead);
 	return again;
 }
 
@@ -181,17 +212,19 @@ read_sample(EqWakeSlot *slot, TimestampTz now)
 void
 eq_sample_counters(void)
 {
-	for (int i = 0; i < eq_max_queues; i++)
+	for (int i = 0; i < eq_shared->n_slots; i++)
 	{
 		EqWakeSlot *slot = &eq_shared->wake_slots[i];
 
-		if (!pg_atomic_read_u32(&slot->key_set))
-			break;
-		if (slot->dboid != MyDatabaseId || slot->id <= 0)
+		if (eq_slot_database(slot) != MyDatabaseId || eq_slot_id(slot) <= 0)
 			continue;
 		LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-		slot->last_sample = (slot->last_sample + 1) % EQ_SAMPLES;
-		slot->samples[slot->last_sample] = read_sample(slot, GetCurrentTimestamp());
+		if (eq_slot_database(slot) == MyDatabaseId)
+		{
+			slot->last_sample = (slot->last_sample + 1) % EQ_SAMPLES;
+			slot->samples[slot->last_sample] = read_sample(slot,
+														   GetCurrentTimestamp());
+		}
 		LWLockRelease(eq_shared->lock);
 	}
 }
@@ -225,8 +258,8 @@ sample_to_compare(EqWakeSlot *slot, TimestampTz now)
 Datum
 eq_queue_depth(PG_FUNCTION_ARGS)
 {
-	EqWakeSlot *slot = eq_wake_slot(PG_GETARG_INT32(0));
 	const EqQueue *queue = eq_get_queue_by_id(PG_GETARG_INT32(0));
+	EqWakeSlot *slot = queue ? eq_wake_slot(queue->queue_id) : NULL;
 	TimestampTz oldest = queue ? eq_oldest_ready(queue) : 0;
 	Datum values[6] = {0};
 	bool nulls[6] = {false};
@@ -251,6 +284,30 @@ eq_queue_depth(PG_FUNCTION_ARGS)
 		memset(nulls, true, sizeof(nulls));
 	values[1] = TimestampTzGetDatum(oldest);
 	nulls[1] = oldest == 0;
+	PG_RETURN_DATUM(
+		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+Datum
+eq_shared_memory_places(PG_FUNCTION_ARGS)
+{
+	EqDatabase *db = eq_find_database(MyDatabaseId);
+	Datum values[5];
+	bool nulls[5] = {false};
+	int taken = 0;
+	TupleDesc desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < eq_max_databases; i++)
+		taken += eq_shared->databases[i].n_slots;
+	LWLockRelease(eq_shared->lock);
+	values[0] = Int32GetDatum(taken);
+	values[1] = Int32GetDatum(eq_max_queues);
+	values[2] = Int32GetDatum(db ? db->without_slots : 0);
+	values[3] = Int32GetDatum((int32) pg_atomic_read_u32(&eq_shared->leases_taken));
+	values[4] = Int32GetDatum(eq_max_limited_leases);
 	PG_RETURN_DATUM(
 		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

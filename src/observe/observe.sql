@@ -195,6 +195,14 @@ COMMENT ON FUNCTION workers() IS
 'Background workers of this database: the scheduler and its executors, how many jobs each has run, and which one it runs now.';
 
 /*
+ * shared_memory_places: what is taken of the room that all databases share, and how
+ * many queues and channels of this one have none.
+ */
+CREATE FUNCTION shared_memory_places(OUT places int, OUT max_places int, OUT without int, OUT leases int, OUT max_leases int)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_shared_memory_places';
+COMMENT ON FUNCTION shared_memory_places() IS 'What is taken of the room in shared memory that all databases share.';
+
+/*
  * health: one line a check; all ok means that the flow moves.
  */
 CREATE FUNCTION health(OUT "check" text, OUT ok boolean, OUT detail text) RETURNS SETOF record
@@ -219,7 +227,13 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 		  WHERE e.position > (SELECT greatest((SELECT c.position FROM event_queue.rule_checkpoint c), min(r.start_position))
 							  FROM event_queue.rule r WHERE r.enabled) LIMIT 10000) behind
 	UNION ALL
-	SELECT 'queue ' || s.queue, NOT s.sla_missed AND s.dead = 0,
+	SELECT 'shared memory', p.without = 0 AND p.leases < p.max_leases * 3 / 4,
+		CASE WHEN p.without > 0 THEN format('%s queues and channels have no room: raise event_queue.max_queues and restart the server', p.without)
+			ELSE format('%s of %s places for queues and channels, %s of %s for leases of queues with max_concurrency',
+				p.places, p.max_places, p.leases, p.max_leases) END
+	FROM event_queue.shared_memory_places() p
+	UNION ALL
+	SELECT 'queue ' || s.queue, s.depth IS NOT NULL AND NOT s.sla_missed AND s.dead = 0,
 		format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce(s.oldest_ready_age::text, 'none'))
 	FROM event_queue.queue_status s
 $$;

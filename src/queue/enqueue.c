@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -147,10 +148,10 @@ fill_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
 /* It is there: whoever waits for it is to be told. */
 static void
 job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 lane,
-		  int blocked, int64 n)
+		  int blocked, int64 n, bool review)
 {
 	eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, n);
-	if (blocked == JOB_BLOCKED_BY_GROUP)
+	if (blocked == JOB_BLOCKED_BY_GROUP && review)
 		eq_review_group(queue->queue_id, CStringGetTextDatum(job->tenant),
 						CStringGetTextDatum(job->group_key));
 	if (blocked != JOB_NOT_BLOCKED)
@@ -178,7 +179,7 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 	fill_row(jobs, queue, job, job_id, lane, GetCurrentTimestamp(), blocked, values,
 			 nulls);
 	eq_table_insert(jobs, values, nulls);
-	job_is_in(queue, job, job_id, lane, blocked, 1);
+	job_is_in(queue, job, job_id, lane, blocked, 1, true);
 	return job_id;
 }
 
@@ -498,6 +499,22 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 
 #define MAX_MANY 100000
 
+/* Has no job of this call had the key yet?  One look of the scheduler is enough for all. */
+static bool
+is_new_key(HTAB **seen, const char *key)
+{
+	HASHCTL ctl = {.keysize = EQ_MAX_NAME + 1,
+				   .entrysize = EQ_MAX_NAME + 1,
+				   .hcxt = CurTransactionContext};
+	bool found;
+
+	if (*seen == NULL)
+		*seen = hash_create("event_queue group keys", 64, &ctl,
+							HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	(void) hash_search(*seen, key, HASH_ENTER, &found);
+	return !found;
+}
+
 Datum
 eq_enqueue_many(PG_FUNCTION_ARGS)
 {
@@ -513,6 +530,7 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 	int n_ready = 0;
 	int32 lane;
 	Datum *ids;
+	HTAB *keys_seen = NULL;
 	EqTable jobs;
 	EqBulk bulk;
 
@@ -572,7 +590,8 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 		fill_row(&jobs, queue, &job, DatumGetInt64(ids[i]), lane, now, blocked,
 				 values, nulls);
 		if (job.group_key)
-			job_is_in(queue, &job, DatumGetInt64(ids[i]), lane, blocked, 1);
+			job_is_in(queue, &job, DatumGetInt64(ids[i]), lane, blocked, 1,
+					  is_new_key(&keys_seen, job.group_key));
 		else
 			n_ready++;
 		MemoryContextSwitchTo(old);
@@ -580,9 +599,11 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 	}
 	eq_bulk_end(&bulk);
 	eq_table_close(&jobs);
+	if (keys_seen)
+		hash_destroy(keys_seen);
 	CommandCounterIncrement();
 	if (n_ready > 0)
-		job_is_in(queue, &job, 0, lane, JOB_NOT_BLOCKED, n_ready);
+		job_is_in(queue, &job, 0, lane, JOB_NOT_BLOCKED, n_ready, false);
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, INT8OID, sizeof(int64),
 										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

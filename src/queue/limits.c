@@ -53,8 +53,11 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/bufmgr.h"
 #include "storage/shmem.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -63,19 +66,24 @@
 
 #include "queue/queue.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_limits_changed);
 PG_FUNCTION_INFO_V1(eq_queue_limits);
 PG_FUNCTION_INFO_V1(eq_age_bucket);
 
-#define WHOLE		 1e-6	/* a token may lack so much, of rounding */
-#define READING_US	 10000	/* when to come again while leases are read */
-#define MAX_WAIT_MS	 1000	/* for another one that reads them */
-#define SWEEP_US	 100000 /* how often all queues are swept for room */
-#define MAX_READS	 10		/* of the leases, while jobs are settled */
-#define SHOWN_LEASES 100
-#define NEVER		 PG_INT64_MAX
+#define WHOLE			  1e-6	 /* a token may lack so much, of rounding */
+#define READING_US		  10000	 /* when to come again while leases are read */
+#define MAX_WAIT_MS		  1000	 /* for another one that reads them */
+#define SWEEP_US		  100000 /* how often all queues are swept for room */
+#define MAX_READS		  10	 /* of the leases, while jobs are settled */
+#define ROWS_WORTH_A_PAGE 4		 /* by an index, for a page of the table */
+#define ROWS_WORTH_A_SCAN 1000
+#define FEW_LEASES		  8 /* that a queue has without asking for its share */
+#define SHARE_OF_QUEUE	  1 /* as EQ_SHARE_OF_DATABASE */
+#define SHOWN_LEASES	  100
+#define NEVER			  PG_INT64_MAX
 
 /* A lease of a queue with max_concurrency. */
 typedef struct LeaseKey
@@ -222,6 +230,15 @@ eq_init_leases(void)
 		HASH_ELEM | HASH_FUNCTION | HASH_PARTITION | HASH_FIXED_SIZE);
 }
 
+/* Of a slot that is used for the first time. */
+void
+eq_init_limits(EqWakeSlot *slot)
+{
+	memset(&slot->limits, 0, sizeof(EqLimits));
+	dlist_init(&slot->limits.leases);
+	ConditionVariableInit(&slot->limits.read);
+}
+
 static EqWakeSlot *
 slot_of(const EqQueue *queue)
 {
@@ -291,17 +308,88 @@ need_freed(EqWakeSlot *slot)
 	freed[n_freed++].n = 0;
 }
 
-/* Takes room in the table for up to n more leases; for how many there was. */
+/*
+ * How many leases this database has, counted when there is need, and at most ten
+ * times a second.
+ */
+static int64
+leases_of_database(EqDatabase *db, TimestampTz now)
+{
+	TimestampTz at = pg_atomic_read_u64(&db->leases_at);
+	uint32 n = 0;
+
+	if (now >= at && now < at + SWEEP_US)
+		return pg_atomic_read_u32(&db->leases);
+	for (int i = 0; i < eq_shared->n_slots; i++)
+	{
+		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+
+		if (eq_slot_database(slot) == MyDatabaseId)
+			n += slot->limits.active + slot->limits.reserved;
+	}
+	pg_atomic_write_u32(&db->leases, n);
+	pg_atomic_write_u64(&db->leases_at, now);
+	return n;
+}
+
+/*
+ * May the queue have so many more leases?  No queue and no database takes the room
+ * of all; but a queue that has few is only refused if there is no room at all, or
+ * if its database has all but an eighth.
+ */
+static bool
+is_fair(EqWakeSlot *slot, EqDatabase *db, int n, int64 free)
+{
+	bool few = slot->limits.active + slot->limits.reserved + n <= FEW_LEASES;
+
+	if (free - n >= eq_max_limited_leases / 2)
+		return true; /* more than anyone is refused for */
+	return (few || eq_is_fair_share(slot->limits.active + slot->limits.reserved, n,
+									free, SHARE_OF_QUEUE)) &&
+		   eq_is_fair_share(leases_of_database(db, GetCurrentTimestamp()), n, free,
+							few ? 7 : EQ_SHARE_OF_DATABASE);
+}
+
+/*
+ * Takes room in the table for up to n more leases of this queue, with its lock
+ * held; for how many there was.  db: the entry of this database, since the caller
+ * must not throw.
+ */
 static int
-take_room(int n)
+take_room(EqWakeSlot *slot, EqDatabase *db, int n)
 {
 	uint32 had = pg_atomic_fetch_add_u32(&eq_shared->leases_taken, n);
-	int room = Max(eq_max_limited_leases - (int64) had, 0);
+	int64 free = (int64) eq_max_limited_leases - had;
+	int room = Max(Min(free, n), 0);
 
-	if (room >= n)
-		return n;
+	if (room > 0 && !is_fair(slot, db, room, free))
+	{
+		int too_many = room;
+
+		room = 0;
+		while (room + 1 < too_many)
+		{
+			int middle = (room + too_many) / 2;
+
+			if (is_fair(slot, db, middle, free))
+				room = middle;
+			else
+				too_many = middle;
+		}
+	}
 	pg_atomic_fetch_sub_u32(&eq_shared->leases_taken, n - room);
 	return room;
+}
+
+/* For a lease that is there already. */
+static bool
+take_any_room(void)
+{
+	if (pg_atomic_fetch_add_u32(&eq_shared->leases_taken, 1) <
+		(uint32) eq_max_limited_leases)
+		return true;
+	pg_atomic_fetch_sub_u32(&eq_shared->leases_taken, 1);
+	return false;
 }
 
 static void
@@ -378,6 +466,57 @@ drop_leases(EqWakeSlot *slot, TimestampTz ran_out)
 	}
 }
 
+/*
+ * The slot's queue is no more.  Leases go at once, so that others have their room;
+ * what is left of claims under way goes when the slot is taken for another queue:
+ * then no transaction uses it.  Neither throws.
+ */
+void
+eq_forget_leases(EqWakeSlot *slot)
+{
+	dlist_mutable_iter i;
+
+	lock_limits(slot);
+	dlist_foreach_modify(i, &slot->limits.leases)
+		remove_lease(slot, dlist_container(Lease, node, i.cur));
+	unlock_limits(slot);
+}
+
+void
+eq_forget_limits(EqWakeSlot *slot)
+{
+	EqLimits *limits = &slot->limits;
+
+	eq_forget_leases(slot);
+	lock_limits(slot);
+	limits->rate_limit = 0;
+	limits->reserved = 0;
+	limits->reserved_tokens = 0;
+	limits->refused = false;
+	limits->bucket++;
+	limits->knowledge = EQ_LEASES_UNKNOWN;
+	limits->epoch++;
+	limits->next_expiry = NEVER;
+	unlock_limits(slot);
+}
+
+/* For the scheduler: times of leases were corrected in the table. */
+void
+eq_read_leases_anew(void)
+{
+	for (int i = 0; i < eq_shared->n_slots; i++)
+	{
+		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+
+		if (eq_slot_database(slot) != MyDatabaseId)
+			continue;
+		lock_limits(slot);
+		slot->limits.knowledge = EQ_LEASES_UNKNOWN;
+		slot->limits.epoch++;
+		unlock_limits(slot);
+	}
+}
+
 static int
 free_places(EqWakeSlot *slot, int32 max_concurrency, int wanted, TimestampTz now)
 {
@@ -405,12 +544,10 @@ sweep_for_room(int wanted)
 		(now >= (TimestampTz) last && now < (TimestampTz) last + SWEEP_US) ||
 		!pg_atomic_compare_exchange_u64(&eq_shared->leases_swept, &last, now))
 		return;
-	for (int i = 0; i < eq_max_queues; i++)
+	for (int i = 0; i < eq_shared->n_slots; i++)
 	{
 		EqWakeSlot *slot = &eq_shared->wake_slots[i];
 
-		if (!pg_atomic_read_u32(&slot->key_set))
-			break;
 		if (slot->limits.active == 0)
 			continue;
 		if (now >= lock_limits(slot)->next_expiry)
@@ -419,8 +556,9 @@ sweep_for_room(int wanted)
 	}
 }
 
+/* Without the lock held. */
 static void
-warn_of_full_table(void)
+warn_of_full_table(EqWakeSlot *slot)
 {
 	static TimestampTz last = 0;
 	TimestampTz now = GetCurrentTimestamp();
@@ -433,6 +571,10 @@ warn_of_full_table(void)
 		(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 		 errmsg(
 			 "event_queue: no room for more leases of queues with max_concurrency"),
+		 errdetail("%u of %d are taken, %d of them by this queue; no queue and no"
+				   " database may have the room of all.",
+				   pg_atomic_read_u32(&eq_shared->leases_taken),
+				   eq_max_limited_leases, slot->limits.active),
 		 errhint(
 			 "Raise event_queue.max_limited_leases (now %d) and restart the server.",
 			 eq_max_limited_leases)));
@@ -513,62 +655,155 @@ typedef struct Read
 {
 	int64 job_id;
 	TimestampTz until;
+	bool is_over; /* no more leased when it was looked at again */
 } Read;
 
+typedef struct Reads
+{
+	Read *rows; /* NULL: none */
+	int n;
+	int max;
+} Reads;
+
+/* Keeps the row in the slot, if it is leased. */
 static void
-read_rows(const EqQueue *queue, Snapshot snapshot, Read **rows, int *n, int *max)
+keep_read(Reads *reads, TupleTableSlot *slot, TimestampTz now)
+{
+	bool isnull;
+	Datum until = slot_getattr(slot, JOB_LEASED_UNTIL, &isnull);
+
+	CHECK_FOR_INTERRUPTS();
+	if (isnull || DatumGetTimestampTz(until) <= now)
+		return;
+	if (reads->n == reads->max)
+	{
+		reads->max = reads->max ? reads->max * 2 : 64;
+		reads->rows = reads->rows
+						  ? repalloc_huge(reads->rows, reads->max * sizeof(Read))
+						  : palloc(reads->max * sizeof(Read));
+	}
+	reads->rows[reads->n].until = DatumGetTimestampTz(until);
+	reads->rows[reads->n].is_over = false;
+	reads->rows[reads->n++].job_id = DatumGetInt64(
+		slot_getattr(slot, JOB_ID, &isnull));
+}
+
+/*
+ * By the index, or, if the queue turns out to be a large part of the table, by the
+ * table's pages: a lease is in no index, and most jobs of a long queue wait.
+ */
+static void
+read_rows(const EqQueue *queue, Snapshot snapshot, Reads *reads)
 {
 	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
 	TimestampTz now = GetCurrentTimestamp();
+	int64 worth = ROWS_WORTH_A_PAGE * (int64) RelationGetNumberOfBlocks(jobs) +
+				  ROWS_WORTH_A_SCAN;
+	int before = reads->n;
+	TableScanDesc pages;
+	TupleTableSlot *slot;
 	EqScan scan;
 	ScanKeyData key;
+	bool isnull;
 
 	eq_scan_begin(&scan, jobs, eq_relation_oid(EQ_JOB_ORDER), snapshot, 1);
 	eq_scan_key(&scan, &key, ORDER_QUEUE, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(queue->queue_id));
 	eq_scan_start(&scan, &key, 1);
-	while (eq_scan_next(&scan, ForwardScanDirection))
+	while (worth >= 0 && eq_scan_next(&scan, ForwardScanDirection))
 	{
-		bool isnull;
-		Datum until = slot_getattr(scan.slot, JOB_LEASED_UNTIL, &isnull);
-
-		CHECK_FOR_INTERRUPTS();
-		if (isnull || DatumGetTimestampTz(until) <= now)
-			continue;
-		if (*n == *max)
-		{
-			*max = *max ? *max * 2 : 64;
-			*rows = *rows ? repalloc_huge(*rows, *max * sizeof(Read))
-						  : palloc(*max * sizeof(Read));
-		}
-		(*rows)[*n].until = DatumGetTimestampTz(until);
-		(*rows)[(*n)++].job_id = DatumGetInt64(
-			slot_getattr(scan.slot, JOB_ID, &isnull));
+		keep_read(reads, scan.slot, now);
+		worth--;
 	}
 	eq_scan_end(&scan);
+	if (worth < 0)
+	{
+		reads->n = before;
+		pages = table_beginscan(jobs, snapshot, 0, NULL);
+		slot = table_slot_create(jobs, NULL);
+		while (table_scan_getnextslot(pages, ForwardScanDirection, slot))
+		{
+			if (DatumGetInt32(slot_getattr(slot, JOB_QUEUE, &isnull)) ==
+				queue->queue_id)
+				keep_read(reads, slot, now);
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		table_endscan(pages);
+	}
 	table_close(jobs, AccessShareLock);
+}
+
+/* A snapshot of what is committed, whatever this transaction has done to it. */
+static Snapshot
+committed_snapshot(void)
+{
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	snapshot->curcid = FirstCommandId; /* a copy: before our first command */
+	return snapshot;
 }
 
 /*
  * The queue's leases that are committed, whatever this transaction has done to them,
  * and those that are not committed yet.
  */
-static int
-read_leases(const EqQueue *queue, Read **rows)
+static void
+read_leases(const EqQueue *queue, Reads *reads)
 {
 	Snapshot snapshot;
 	SnapshotData dirty;
-	int n = 0;
-	int max = 0;
 
-	*rows = NULL;
 	InitDirtySnapshot(dirty);
-	read_rows(queue, &dirty, rows, &n, &max);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	snapshot->curcid = FirstCommandId; /* a copy: before our first command */
-	read_rows(queue, snapshot, rows, &n, &max);
+	read_rows(queue, &dirty, reads);
+	snapshot = committed_snapshot();
+	read_rows(queue, snapshot, reads);
 	UnregisterSnapshot(snapshot);
-	return n;
+}
+
+/* Is the job still leased? */
+static bool
+is_leased(Relation jobs, Snapshot snapshot, int64 job_id, TimestampTz now)
+{
+	EqScan scan;
+	ScanKeyData key;
+	bool leased = false;
+
+	eq_scan_begin(&scan, jobs, eq_relation_oid(EQ_JOB_PKEY), snapshot, 1);
+	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(job_id));
+	eq_scan_start(&scan, &key, 1);
+	while (!leased && eq_scan_next(&scan, ForwardScanDirection))
+	{
+		bool isnull;
+		Datum until = slot_getattr(scan.slot, JOB_LEASED_UNTIL, &isnull);
+
+		leased = !isnull && DatumGetTimestampTz(until) > now;
+	}
+	eq_scan_end(&scan);
+	return leased;
+}
+
+/* Jobs were settled since they were read: which of the leases are over? */
+static void
+read_leases_again(Reads *reads)
+{
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	TimestampTz now = GetCurrentTimestamp();
+	Snapshot snapshot = committed_snapshot();
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	for (int i = 0; i < reads->n; i++)
+	{
+		Read *read = &reads->rows[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (!read->is_over)
+			read->is_over = !is_leased(jobs, &dirty, read->job_id, now) &&
+							!is_leased(jobs, snapshot, read->job_id, now);
+	}
+	UnregisterSnapshot(snapshot);
+	table_close(jobs, AccessShareLock);
 }
 
 /* Jobs that this transaction settled while their leases were not known. */
@@ -593,60 +828,71 @@ own_settled(EqWakeSlot *slot)
 	}
 }
 
-/* Has the queue's leases in shared memory; false if they can't be for now. */
+/* Waits while another session reads the leases; without a lock, and not for long. */
+static void
+await_reader(EqWakeSlot *slot)
+{
+	TimestampTz until = GetCurrentTimestamp() + MAX_WAIT_MS * INT64CONST(1000);
+	EqLimits *limits = &slot->limits;
+	bool wait = true;
+
+	ConditionVariablePrepareToSleep(&limits->read);
+	while (wait)
+	{
+		lock_limits(slot);
+		wait = limits->knowledge == EQ_LEASES_READING;
+		unlock_limits(slot);
+		wait = wait &&
+			   !ConditionVariableTimedSleep(
+				   &limits->read,
+				   TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until) + 1,
+				   PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}
+
+/* Reads them, as this session has said that it would; false if there is no room. */
 static bool
-know_leases(EqWakeSlot *slot, const EqQueue *queue)
+read_them(EqWakeSlot *slot, const EqQueue *queue)
 {
 	EqLimits *limits = &slot->limits;
-	bool known;
+	Reads reads = {0};
+	bool known = false;
 	bool full = false;
 	bool again = true;
 
-	need_marks(0);
-	lock_limits(slot);
-	/* Nobody waits here for long, nor for a lock. */
-	for (int i = 0; limits->knowledge == EQ_LEASES_READING && i < MAX_WAIT_MS; i++)
-	{
-		unlock_limits(slot);
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(1000);
-		lock_limits(slot);
-	}
-	known = limits->knowledge == EQ_LEASES_KNOWN;
-	if (limits->knowledge == EQ_LEASES_UNKNOWN)
-	{
-		limits->knowledge = EQ_LEASES_READING;
-		reading_epoch = limits->epoch;
-		reading = slot;
-	}
-	unlock_limits(slot);
-	if (reading == NULL)
-		return known;
-
 	for (int i = 0; again && !full; i++)
 	{
-		Read *rows;
 		uint32 settled;
-		int n;
 
 		lock_limits(slot);
-		drop_leases(slot, NEVER);
+		if (i == 0)
+			drop_leases(slot, NEVER);
 		settled = limits->settled;
 		unlock_limits(slot);
 
-		n = read_leases(queue, &rows);
-		sweep_for_room(n);
+		if (i == 0)
+			read_leases(queue, &reads);
+		else
+			read_leases_again(&reads);
+		sweep_for_room(reads.n);
 
 		lock_limits(slot);
-		for (int j = 0; j < n && !full; j++)
+		for (int j = 0; j < reads.n && !full; j++)
 		{
-			Lease *lease = find_lease(slot, rows[j].job_id);
+			Read *read = &reads.rows[j];
+			Lease *lease = find_lease(slot, read->job_id);
 
-			if (lease == NULL)
-				full = take_room(1) == 0 ||
-					   add_lease(slot, rows[j].job_id, rows[j].until) == NULL;
+			if (read->is_over)
+			{
+				if (lease && lease->owner == 0 && lease->until == read->until)
+					remove_lease(slot, lease);
+			}
+			else if (lease == NULL)
+				full = !take_any_room() ||
+					   add_lease(slot, read->job_id, read->until) == NULL;
 			else if (lease->owner == 0)
-				lease->until = Max(lease->until, rows[j].until);
+				lease->until = Max(lease->until, read->until);
 		}
 		/* A lease of a job that is settled since counts until it runs out. */
 		again = limits->settled != settled && i + 1 < MAX_READS;
@@ -662,12 +908,41 @@ know_leases(EqWakeSlot *slot, const EqQueue *queue)
 			reading = NULL;
 		}
 		unlock_limits(slot);
-		if (rows)
-			pfree(rows);
 	}
+	ConditionVariableBroadcast(&limits->read);
+	if (reads.rows)
+		pfree(reads.rows);
 	if (full)
-		warn_of_full_table();
+		warn_of_full_table(slot);
 	return known;
+}
+
+/* Has the queue's leases in shared memory; false if they can't be for now. */
+static bool
+know_leases(EqWakeSlot *slot, const EqQueue *queue)
+{
+	EqLimits *limits = &slot->limits;
+	EqKnowledge knowledge;
+
+	need_marks(0);
+	lock_limits(slot);
+	knowledge = limits->knowledge;
+	unlock_limits(slot);
+	if (knowledge == EQ_LEASES_READING)
+		await_reader(slot);
+
+	lock_limits(slot);
+	knowledge = limits->knowledge;
+	if (knowledge == EQ_LEASES_UNKNOWN)
+	{
+		limits->knowledge = EQ_LEASES_READING;
+		reading_epoch = limits->epoch;
+		reading = slot;
+	}
+	unlock_limits(slot);
+	if (knowledge == EQ_LEASES_UNKNOWN)
+		return read_them(slot, queue);
+	return knowledge == EQ_LEASES_KNOWN;
 }
 
 /*
@@ -680,6 +955,7 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz *retry_at)
 {
 	EqWakeSlot *slot = slot_of(queue);
 	EqLimits *limits = &slot->limits;
+	EqDatabase *db = eq_database();
 	bool changes = changes_settings(slot);
 	bool no_room = false;
 	int allowed;
@@ -723,7 +999,7 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz *retry_at)
 		int places = free_places(slot, queue->max_concurrency, allowed, now);
 
 		limits->refused |= places < allowed && limits->reserved > 0;
-		allowed = take_room(places);
+		allowed = take_room(slot, db, places);
 		no_room = places > 0 && allowed == 0;
 	}
 	if (allowed > 0)
@@ -745,7 +1021,7 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz *retry_at)
 	}
 	unlock_limits(slot);
 	if (no_room)
-		warn_of_full_table();
+		warn_of_full_table(slot);
 	return allowed;
 }
 
@@ -891,13 +1167,15 @@ eq_prolong_claim(const EqQueue *queue, int64 job_id, TimestampTz was_until,
 				 TimestampTz until)
 {
 	EqWakeSlot *slot = eq_wake_slot(queue->queue_id);
-	EqLimits *limits = &slot->limits;
+	EqDatabase *db = eq_database();
+	EqLimits *limits;
 	TimestampTz now = GetCurrentTimestamp();
 	Lease *lease;
 	Mark *mark;
 
 	if (slot == NULL)
 		return true;
+	limits = &slot->limits;
 	need_marks(1);
 	sweep_for_room(1);
 	if (was_until <= now)
@@ -920,7 +1198,8 @@ eq_prolong_claim(const EqQueue *queue, int64 job_id, TimestampTz was_until,
 		if ((!has_place &&
 			 (limits->knowledge != EQ_LEASES_KNOWN ||
 			  free_places(slot, queue->max_concurrency, 1, now) == 0)) ||
-			take_room(1) == 0 || (lease = add_lease(slot, job_id, until)) == NULL)
+			take_room(slot, db, 1) == 0 ||
+			(lease = add_lease(slot, job_id, until)) == NULL)
 		{
 			unlock_limits(slot);
 			return false;
@@ -985,17 +1264,19 @@ undo_lease(const Mark *mark)
 	EqWakeSlot *slot = mark->slot;
 	Lease *lease = find_lease(slot, mark->job_id);
 
-	if (lease == NULL || lease->owner != my_stamp)
-		return;
+	/* Its own places, also if the entry is another one's by now (5). */
 	if (mark->kind == MARK_SETTLED && mark->was_there)
 		(*freed_places(slot))--;
+	if (mark->kind == MARK_CLAIMED && mark->was_mine &&
+		mark->was_state == LEASE_SETTLED)
+		(*freed_places(slot))++;
+	if (lease == NULL || lease->owner != my_stamp)
+		return;
 	if (mark->was_mine)
 	{
 		lease->state = mark->was_state;
 		if (mark->kind != MARK_PROLONGED)
 			lease->until = mark->was_until;
-		if (mark->kind == MARK_CLAIMED && mark->was_state == LEASE_SETTLED)
-			(*freed_places(slot))++;
 	}
 	else if (mark->was_nobodys)
 	{
@@ -1098,6 +1379,7 @@ stop_reading(void)
 	if (reading->limits.epoch == reading_epoch)
 		reading->limits.knowledge = EQ_LEASES_UNKNOWN;
 	unlock_limits(reading);
+	ConditionVariableBroadcast(&reading->limits.read);
 	reading = NULL;
 }
 
@@ -1278,6 +1560,37 @@ eq_limits_changed(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
+/* Of these jobs, those that this session may know of; how many they are. */
+static int
+visible_jobs(Datum *ids, int n)
+{
+	const char *tenant = eq_confined_tenant();
+	Relation jobs;
+	int kept = 0;
+
+	if (tenant == NULL)
+		return n;
+	jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	for (int i = 0; i < n; i++)
+	{
+		EqScan scan;
+		ScanKeyData key;
+		bool isnull;
+
+		eq_scan_begin(&scan, jobs, eq_relation_oid(EQ_JOB_PKEY), GetActiveSnapshot(),
+					  1);
+		eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ, ids[i]);
+		eq_scan_start(&scan, &key, 1);
+		if (eq_scan_next(&scan, ForwardScanDirection) &&
+			strcmp(TextDatumGetCString(slot_getattr(scan.slot, JOB_TENANT, &isnull)),
+				   tenant) == 0)
+			ids[kept++] = ids[i];
+		eq_scan_end(&scan);
+	}
+	table_close(jobs, AccessShareLock);
+	return kept;
+}
+
 /* For explain_job: the tokens, and the jobs that are leased. */
 Datum
 eq_queue_limits(PG_FUNCTION_ARGS)
@@ -1324,6 +1637,7 @@ eq_queue_limits(PG_FUNCTION_ARGS)
 			active++;
 		}
 		unlock_limits(slot);
+		n = visible_jobs(jobs, n);
 		values[1] = Int64GetDatum(active);
 		values[2] = PointerGetDatum(construct_array(
 			jobs, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
@@ -1337,7 +1651,7 @@ eq_queue_limits(PG_FUNCTION_ARGS)
 Datum
 eq_age_bucket(PG_FUNCTION_ARGS)
 {
-	EqWakeSlot *slot = eq_wake_slot(PG_GETARG_INT32(0));
+	EqWakeSlot *slot = eq_find_wake_slot(PG_GETARG_INT32(0));
 
 	if (slot)
 	{

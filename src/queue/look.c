@@ -151,14 +151,15 @@ eq_sweep_marks(const EqQueue *queue)
 	walk.from_start = true;
 	while (eq_walk_next(&walk))
 	{
-		bool below = walk.mark && (walk.place.run_at < walk.begin.run_at ||
-								   (walk.place.run_at == walk.begin.run_at &&
-									walk.place.job_id < walk.begin.job_id));
+		bool below = walk.place.run_at < walk.begin.run_at ||
+					 (walk.place.run_at == walk.begin.run_at &&
+					  walk.place.job_id < walk.begin.job_id);
 
 		if (below && eq_is_leased(walk.row, walk.now, &stalled))
 			continue;
 		if (below)
-			eq_mark_lower(walk.mark, walk.slot, walk.place);
+			eq_mark_lower(walk.slot, queue->queue_id, walk.lane, walk.priority,
+						  walk.place);
 		/* What is above the mark, claims find themselves. */
 		walk.next_lane = walk.lane;
 		walk.next_priority = walk.priority + 1;

@@ -4,7 +4,11 @@
  * While an old snapshot is open, vacuum can't remove finished jobs, and each walk
  * from the start of the index would wade through all of them.  So for each queue,
  * lane and priority shared memory holds a place (run_at, job_id) below which no
- * job can be claimed.  A lost mark is never wrong, only slower.
+ * job can be claimed.  A lost mark is never wrong, only slower.  So the marks are a
+ * cache: a key has a few entries where it may be, and if all are in use one of
+ * them gives way, first one that was never raised, then one of a tenant's lane,
+ * since lanes are many.  Whoever acts on an entry looks at its key with its lock
+ * held.
  *
  * Why no job stays hidden below a mark:
  *
@@ -19,7 +23,7 @@
  *     lock held), and never above S's time - 10 ms.
  * (2) A transaction that makes a job claimable (enqueue, fail, release, review)
  *     notes its place.  After its commit is visible it first raises the
- *     generation, then lowers the mark if that is above the place.  A claimer
+ *     generation, then looks for the mark, and lowers it if that is above the place.  A claimer
  *     whose snapshot does not see the job has read the generation before; so
  *     either it raises before that, and the mark is lowered after, or it sees the
  *     new generation and does not raise.
@@ -44,14 +48,17 @@
 #include "queue/queue.h"
 #include "wake/wake.h"
 
-#define PROBES		   64
 #define FRESH_US	   5000	 /* (3) of a commit */
 #define RAISE_LIMIT_US 10000 /* (1) of a claimer */
+
+#define LOOK_BACK 16 /* among the notes, for one of the same segment */
 
 /* What this transaction makes claimable; in TopMemoryContext. */
 typedef struct Noted
 {
-	EqMark *mark;
+	int32 queue_id;
+	int32 lane;
+	int32 priority;
 	EqWakeSlot *queue;
 	EqPlace lowest;
 } Noted;
@@ -70,60 +77,106 @@ is_mark_of(EqMark *mark, int32 queue_id, int32 lane, int32 priority)
 		   mark->priority == priority && mark->dboid == MyDatabaseId;
 }
 
-/* The mark, made if there is none; NULL if there is no room for it. */
+/* The entries where a mark may be. */
 static EqMark *
-find_mark(int32 queue_id, int32 lane, int32 priority)
+entries_of(int32 queue_id, int32 lane, int32 priority)
+{
+	uint32 hash = hash_combine(
+		hash_combine(murmurhash32(queue_id), murmurhash32(lane)),
+		hash_combine(murmurhash32(priority), murmurhash32(MyDatabaseId)));
+
+	return &eq_shared->marks[hash % (EQ_MAX_MARKS / EQ_MARK_WAYS) * EQ_MARK_WAYS];
+}
+
+/* The mark, with its lock held; NULL if there is none. */
+static EqMark *
+lock_mark(int32 queue_id, int32 lane, int32 priority)
 {
 	static EqMark *last = NULL;
-	uint32 hash;
-	EqMark *found = NULL;
-	EqMark *room = NULL;
+	EqMark *entries;
 
 	if (last && is_mark_of(last, queue_id, lane, priority))
-		return last; /* of this database, so it stays */
-	hash = hash_combine(hash_combine(murmurhash32(queue_id), murmurhash32(lane)),
-						hash_combine(murmurhash32(priority), MyDatabaseId));
-	for (int i = 0; i < PROBES && found == NULL; i++)
 	{
-		EqMark *mark = &eq_shared->marks[(hash + i) % EQ_MAX_MARKS];
+		SpinLockAcquire(&last->mutex);
+		if (is_mark_of(last, queue_id, lane, priority))
+			return last;
+		SpinLockRelease(&last->mutex);
+	}
+	entries = entries_of(queue_id, lane, priority);
+	for (int i = 0; i < EQ_MARK_WAYS; i++)
+	{
+		/* Keys change rarely: a look without the lock first. */
+		if (!is_mark_of(&entries[i], queue_id, lane, priority))
+			continue;
+		SpinLockAcquire(&entries[i].mutex);
+		if (is_mark_of(&entries[i], queue_id, lane, priority))
+			return last = &entries[i];
+		SpinLockRelease(&entries[i].mutex);
+	}
+	return NULL;
+}
 
-		if (pg_atomic_read_u32(&mark->key_set) == 0)
-			break;
+/* How little an entry would be missed: the greater the less. */
+static int
+uselessness(const EqMark *mark)
+{
+	if (!OidIsValid(mark->dboid))
+		return 3;
+	if (mark->place.run_at == PG_INT64_MIN)
+		return 2;
+	return mark->lane != 0 ? 1 : 0;
+}
+
+/* Makes the mark, if no one has meanwhile. */
+static void
+make_mark(int32 queue_id, int32 lane, int32 priority)
+{
+	static uint32 turn = 0;
+	EqMark *entries = entries_of(queue_id, lane, priority);
+	EqMark *room = NULL;
+
+	/* So that a key has one entry only; others come and go without it. */
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	turn++;
+	for (int i = 0; i < EQ_MARK_WAYS; i++)
+	{
+		EqMark *mark = &entries[(turn + i) % EQ_MARK_WAYS];
+
 		if (is_mark_of(mark, queue_id, lane, priority))
-			found = mark;
-	}
-	if (found == NULL)
-	{
-		LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-		for (int i = 0; i < PROBES && found == NULL; i++)
 		{
-			EqMark *mark = &eq_shared->marks[(hash + i) % EQ_MAX_MARKS];
-			bool used = pg_atomic_read_u32(&mark->key_set) != 0;
+			LWLockRelease(eq_shared->lock);
+			return;
+		}
+		if (room == NULL || uselessness(mark) > uselessness(room))
+			room = mark;
+	}
+	SpinLockAcquire(&room->mutex);
+	room->dboid = MyDatabaseId;
+	room->queue_id = queue_id;
+	room->lane = lane;
+	room->priority = priority;
+	room->place.run_at = PG_INT64_MIN;
+	room->place.job_id = 0;
+	SpinLockRelease(&room->mutex);
+	LWLockRelease(eq_shared->lock);
+}
 
-			if (used && is_mark_of(mark, queue_id, lane, priority))
-				found = mark;
-			if (room == NULL && (!used || !OidIsValid(mark->dboid)))
-				room = mark;
-			if (!used)
-				break;
-		}
-		if (found == NULL && room != NULL)
-		{
-			room->queue_id = queue_id;
-			room->lane = lane;
-			room->priority = priority;
-			room->place.run_at = PG_INT64_MIN;
-			room->place.job_id = 0;
-			room->dboid = MyDatabaseId;
-			pg_write_barrier();
-			pg_atomic_write_u32(&room->key_set, 1);
-			found = room;
-		}
-		LWLockRelease(eq_shared->lock);
+/* Of a database that has the extension no more.  Can't throw. */
+void
+eq_give_back_marks(Oid dboid)
+{
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EQ_MAX_MARKS; i++)
+	{
+		EqMark *mark = &eq_shared->marks[i];
+
+		if (mark->dboid != dboid)
+			continue;
+		SpinLockAcquire(&mark->mutex);
+		mark->dboid = InvalidOid;
+		SpinLockRelease(&mark->mutex);
 	}
-	if (found)
-		last = found;
-	return found;
+	LWLockRelease(eq_shared->lock);
 }
 
 static bool
@@ -133,34 +186,42 @@ is_below(const EqPlace *a, const EqPlace *b)
 		   (a->run_at == b->run_at && a->job_id < b->job_id);
 }
 
-/* Where the walk of a segment begins; NULL if it has no mark. */
-EqMark *
+/* Where the walk of a segment begins. */
+void
 eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place)
 {
-	EqMark *mark = find_mark(queue_id, lane, priority);
+	EqMark *mark = lock_mark(queue_id, lane, priority);
 
 	place->run_at = PG_INT64_MIN;
 	place->job_id = 0;
-	if (mark)
-	{
-		SpinLockAcquire(&mark->mutex);
-		*place = mark->place;
-		SpinLockRelease(&mark->mutex);
-	}
-	return mark;
+	if (mark == NULL)
+		return;
+	*place = mark->place;
+	SpinLockRelease(&mark->mutex);
 }
 
-/* (1); now: from before the snapshot. */
+/* (1); now: from before the snapshot.  Makes the mark, if there is none. */
 void
-eq_mark_raise(EqMark *mark, EqWakeSlot *queue, uint64 generation, EqPlace place,
-			  TimestampTz now)
+eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
+			  uint64 generation, EqPlace place, TimestampTz now)
 {
+	EqMark *mark;
+
+	if (pg_atomic_read_u64(&queue->mark_generation) != generation)
+		return;
+	mark = lock_mark(queue_id, lane, priority);
+	if (mark == NULL)
+	{
+		make_mark(queue_id, lane, priority);
+		mark = lock_mark(queue_id, lane, priority);
+	}
+	if (mark == NULL)
+		return; /* gone again */
 	if (place.run_at > now - RAISE_LIMIT_US)
 	{
 		place.run_at = now - RAISE_LIMIT_US;
 		place.job_id = 0;
 	}
-	SpinLockAcquire(&mark->mutex);
 	if (is_below(&mark->place, &place) &&
 		pg_atomic_read_u64(&queue->mark_generation) == generation)
 		mark->place = place;
@@ -168,9 +229,12 @@ eq_mark_raise(EqMark *mark, EqWakeSlot *queue, uint64 generation, EqPlace place,
 }
 
 static void
-lower(EqMark *mark, const EqPlace *place)
+lower(int32 queue_id, int32 lane, int32 priority, const EqPlace *place)
 {
-	SpinLockAcquire(&mark->mutex);
+	EqMark *mark = lock_mark(queue_id, lane, priority);
+
+	if (mark == NULL)
+		return;
 	if (is_below(place, &mark->place))
 		mark->place = *place;
 	SpinLockRelease(&mark->mutex);
@@ -178,10 +242,12 @@ lower(EqMark *mark, const EqPlace *place)
 
 /* For the sweep: a job below the mark can be claimed. */
 void
-eq_mark_lower(EqMark *mark, EqWakeSlot *queue, EqPlace place)
+eq_mark_lower(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
+			  EqPlace place)
 {
-	pg_atomic_fetch_add_u64(&queue->mark_generation, 1);
-	lower(mark, &place);
+	if (queue)
+		pg_atomic_fetch_add_u64(&queue->mark_generation, 1);
+	lower(queue_id, lane, priority, &place);
 }
 
 /* This transaction makes a job claimable. */
@@ -190,14 +256,14 @@ eq_note_ready(int32 queue_id, int32 lane, int32 priority, TimestampTz run_at,
 			  int64 job_id)
 {
 	EqWakeSlot *queue = eq_wake_slot(queue_id);
-	EqMark *mark = queue ? find_mark(queue_id, lane, priority) : NULL;
 	EqPlace place = {run_at, job_id};
 
-	if (mark == NULL)
-		return;
-	for (int i = n_noted - 1; i >= 0; i--)
+	if (queue == NULL)
+		return; /* nobody raises marks of it */
+	for (int i = n_noted - 1; i >= Max(n_noted - LOOK_BACK, 0); i--)
 	{
-		if (noted[i].mark == mark)
+		if (noted[i].queue == queue && noted[i].lane == lane &&
+			noted[i].priority == priority)
 		{
 			if (is_below(&place, &noted[i].lowest))
 				noted[i].lowest = place;
@@ -205,7 +271,9 @@ eq_note_ready(int32 queue_id, int32 lane, int32 priority, TimestampTz run_at,
 		}
 	}
 	eq_grow_list((void **) &noted, &max_noted, n_noted + 1, sizeof(Noted));
-	noted[n_noted].mark = mark;
+	noted[n_noted].queue_id = queue_id;
+	noted[n_noted].lane = lane;
+	noted[n_noted].priority = priority;
 	noted[n_noted].queue = queue;
 	noted[n_noted++].lowest = place;
 }
@@ -246,9 +314,9 @@ eq_marks_at_commit(void)
 			pg_atomic_fetch_add_u64(&noted[i].queue->mark_generation, 1);
 		else
 			pg_memory_barrier();
-		lower(noted[i].mark, &noted[i].lowest);
+		lower(noted[i].queue_id, noted[i].lane, noted[i].priority, &noted[i].lowest);
 		eq_ring_passed_by(noted[i].queue,
-						  eq_segment(noted[i].mark->lane, noted[i].mark->priority),
+						  eq_segment(noted[i].lane, noted[i].priority),
 						  noted[i].lowest.run_at);
 	}
 	n_noted = 0;

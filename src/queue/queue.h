@@ -169,11 +169,13 @@ extern int64 eq_lease_argument(FunctionCallInfo fcinfo, int argno);
 extern const char *eq_claim_tenant(FunctionCallInfo fcinfo, int argno);
 
 /* mark.c: where claims begin */
-extern EqMark *eq_mark_read(int32 queue_id, int32 lane, int32 priority,
-							EqPlace *place);
-extern void eq_mark_raise(EqMark *mark, EqWakeSlot *queue, uint64 generation,
-						  EqPlace place, TimestampTz now);
-extern void eq_mark_lower(EqMark *mark, EqWakeSlot *queue, EqPlace place);
+extern void eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place);
+extern void eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane,
+						  int32 priority, uint64 generation, EqPlace place,
+						  TimestampTz now);
+extern void eq_mark_lower(EqWakeSlot *queue, int32 queue_id, int32 lane,
+						  int32 priority, EqPlace place);
+extern void eq_give_back_marks(Oid dboid);
 extern void eq_note_ready(int32 queue_id, int32 lane, int32 priority,
 						  TimestampTz run_at, int64 job_id);
 extern bool eq_has_noted_ready(void);
@@ -279,6 +281,10 @@ extern bool eq_prolong_claim(const EqQueue *queue, int64 job_id,
 							 TimestampTz was_until, TimestampTz until);
 extern Size eq_leases_size(void);
 extern void eq_init_leases(void);
+extern void eq_read_leases_anew(void);
+extern void eq_init_limits(EqWakeSlot *slot);
+extern void eq_forget_limits(EqWakeSlot *slot);
+extern void eq_forget_leases(EqWakeSlot *slot);
 extern void eq_limits_at_commit(void);
 extern void eq_limits_at_prepare(void);
 extern void eq_limits_at_abort(void);

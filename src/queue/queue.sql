@@ -120,6 +120,13 @@ COMMENT ON FUNCTION limits_changed() IS 'Internal. Trigger: has changed limits o
 CREATE TRIGGER limits_changed AFTER INSERT OR UPDATE OR DELETE ON queue
 	FOR EACH ROW EXECUTE FUNCTION limits_changed();
 
+/* place_changed: row trigger that gives a queue or channel its place in shared memory, or refuses it (53400). */
+CREATE FUNCTION place_changed() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_place_changed';
+COMMENT ON FUNCTION place_changed() IS 'Internal. Trigger: a queue or channel has a place in shared memory as long as it is there; 53400 if there is none.';
+CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON queue
+	FOR EACH ROW EXECUTE FUNCTION place_changed(1);
+
 /*
  * apply_queue_settings: what a change of settings does to the jobs that are there.
  *
@@ -219,7 +226,8 @@ COMMENT ON FUNCTION queue_id_of(text) IS 'A queue''s number; EQ010 if there is n
  * create_queue: a new queue.
  * Arguments: see the comments on the columns of table queue.
  * Result: the queue's number.
- * Errors: EQ006 bad name, EQ011 the queue exists, EQ012 bad setting.
+ * Errors: EQ006 bad name, EQ011 the queue exists, EQ012 bad setting, 53400 no room
+ * in shared memory (event_queue.max_queues).
  */
 CREATE FUNCTION create_queue(
 	name text,

@@ -48,6 +48,9 @@ static EqWakeSlot *counted_in = NULL;
 
 static void stop_waiting(int code, Datum arg);
 
+/* How long the procedure may wait in all. */
+static int64 longest_wait;
+
 /* Opens a procedure that sleeps; when it has to end. */
 static TimestampTz
 begin_waiting(FunctionCallInfo fcinfo, int timeout_argno, const char *what)
@@ -75,16 +78,20 @@ begin_waiting(FunctionCallInfo fcinfo, int timeout_argno, const char *what)
 		before_shmem_exit(stop_waiting, (Datum) 0);
 		registered = true;
 	}
+	longest_wait = timeout;
 	return GetCurrentTimestamp() + timeout;
 }
 
 /* Sleeps, outside all transactions' snapshots; false when the time is over. */
 static bool
-sleep_until(TimestampTz until, long at_most_ms)
+sleep_until(volatile TimestampTz *until, long at_most_ms)
 {
-	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	TimestampTz now = GetCurrentTimestamp();
+	long left;
 
-	if (GetCurrentTimestamp() >= until)
+	*until = Min(*until, now + longest_wait); /* the clock may be set back */
+	left = TimestampDifferenceMilliseconds(now, *until);
+	if (now >= *until)
 		return false;
 	SPI_commit(); /* gives the snapshot back */
 	InvalidateCatalogSnapshot();
@@ -110,16 +117,16 @@ wait_for_queue(EqWakeSlot *slot)
 {
 	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
 
-	if (counted_in != slot)
-	{
-		if (counted_in)
-			pg_atomic_fetch_sub_u32(&counted_in->waiters, 1);
-		if (slot)
-			pg_atomic_fetch_add_u32(&slot->waiters, 1);
-		counted_in = slot;
-	}
+	EqWakeSlot *before = counted_in;
+
+	/* A slot stays that of its queue while someone is counted in. */
+	if (slot && before != slot)
+		pg_atomic_fetch_add_u32(&slot->waiters, 1);
+	counted_in = slot;
 	pg_atomic_exchange_u32(&me->waits_for_queue,
 						   slot ? slot - eq_shared->wake_slots + 1 : 0);
+	if (before && before != slot)
+		pg_atomic_fetch_sub_u32(&before->waiters, 1);
 }
 
 static void
@@ -188,10 +195,10 @@ eq_claim_wait(PG_FUNCTION_ARGS)
 			if (claim.retry_at != 0)
 				wake_at = Min(wake_at, claim.retry_at);
 			/* What wakes no one by itself is found at the queue's interval. */
-			if (!sleep_until(until, Min(claim.queue->stalled_interval / 1000,
-										TimestampDifferenceMilliseconds(
-											GetCurrentTimestamp(), wake_at) +
-											1)))
+			if (!sleep_until(&until, Min(claim.queue->stalled_interval / 1000,
+										 TimestampDifferenceMilliseconds(
+											 GetCurrentTimestamp(), wake_at) +
+											 1)))
 				break;
 		}
 	}
@@ -244,7 +251,7 @@ eq_await_job(PG_FUNCTION_ARGS)
 				 strncmp(state.val.string.val, "dead", 4) == 0 ||
 				 strncmp(state.val.string.val, "gone", 4) == 0))
 				break;
-			if (!sleep_until(until, AWAIT_POLL_MS))
+			if (!sleep_until(&until, AWAIT_POLL_MS))
 				break;
 		}
 	}

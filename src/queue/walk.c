@@ -159,8 +159,7 @@ eq_walk_enter_segment(EqWalk *walk)
 {
 	if (!find_segment(walk))
 		return false;
-	walk->mark = eq_mark_read(walk->queue->queue_id, walk->lane, walk->priority,
-							  &walk->begin);
+	eq_mark_read(walk->queue->queue_id, walk->lane, walk->priority, &walk->begin);
 	eq_walk_start_segment(walk);
 	return true;
 }
@@ -170,9 +169,10 @@ static void
 leave_segment(EqWalk *walk, EqPlace place)
 {
 	walk->in_segment = false;
-	if (walk->raises && walk->mark)
-		eq_mark_raise(walk->mark, walk->slot, walk->generation,
-					  walk->kept ? walk->kept_at : place, walk->now);
+	if (walk->raises)
+		eq_mark_raise(walk->slot, walk->queue->queue_id, walk->lane, walk->priority,
+					  walk->generation, walk->kept ? walk->kept_at : place,
+					  walk->now);
 }
 
 /* The present job must stay above the mark. */

@@ -32,7 +32,6 @@ typedef struct EqWalk
 	bool in_segment;
 	int32 lane;
 	int32 priority;
-	EqMark *mark;
 	EqPlace begin;	 /* the mark, as the walk began */
 	EqPlace place;	 /* of the present job */
 	bool kept;		 /* a job that the mark must not leave behind was met */

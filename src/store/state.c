@@ -328,6 +328,14 @@ eq_fold(EqState *state, const char *tenant, const char *type, const char *id,
 	int n_leaves = eq_event_leaves(&leaves);
 	int32 last = at_version ? at_version : PG_INT32_MAX;
 
+	/* A copy: reducers may do what has the list read again. */
+	leaves = memcpy(palloc(n_leaves * sizeof(EqLeaf)), leaves,
+					n_leaves * sizeof(EqLeaf));
+	for (int i = 0; i < n_leaves; i++)
+	{
+		if (leaves[i].tenant)
+			leaves[i].tenant = pstrdup(leaves[i].tenant);
+	}
 	memset(state, 0, sizeof(EqState));
 	for (int i = 0; i < 2; i++)
 		work[i] = AllocSetContextCreate(context, "event_queue fold",

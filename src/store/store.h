@@ -119,4 +119,7 @@ extern void eq_run_snapshot_job(const char *tenant, Jsonb *payload);
 /* uuid7.c */
 extern void eq_make_uuid_v7(pg_uuid_t *uuid, int64 now);
 
+/* subscription.c, for the scheduler */
+extern void eq_forget_members(void);
+
 #endif /* EQ_STORE_H */

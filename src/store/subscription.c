@@ -20,6 +20,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -38,6 +39,7 @@
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
+#include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_fetch_events);
 PG_FUNCTION_INFO_V1(eq_ack);
@@ -46,9 +48,10 @@ PG_FUNCTION_INFO_V1(eq_subscription_members);
 PG_FUNCTION_INFO_V1(eq_lock_bucket);
 PG_FUNCTION_INFO_V1(eq_event_bucket);
 
-#define MAX_BUCKETS		64 /* bits of EqMember.buckets */
-#define MAX_FETCH		100000
-#define IDLE_CHECKPOINT 1000 /* positions without a wanted event */
+#define MAX_BUCKETS		 64 /* bits of EqMember.buckets */
+#define SHARE_OF_SESSION 1	/* as EQ_SHARE_OF_DATABASE */
+#define MAX_FETCH		 100000
+#define IDLE_CHECKPOINT	 1000 /* positions without a wanted event */
 
 typedef struct Subscription
 {
@@ -179,6 +182,15 @@ leave_all(int code, Datum arg)
 	LWLockRelease(eq_shared->lock);
 }
 
+static int
+compare_ids(const void *a, const void *b)
+{
+	int32 x = *(const int32 *) a;
+	int32 y = *(const int32 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
 static bool
 is_member_of(const EqMember *member, int32 subscription_id)
 {
@@ -198,6 +210,70 @@ lowest_bits(uint64 bits, int n)
 		bits &= bits - 1;
 	}
 	return result;
+}
+
+/* May this session be one more member?  With the lock held. */
+static bool
+has_fair_share(void)
+{
+	int free = 0;
+	int of_session = 0;
+	int of_database = 0;
+
+	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
+	{
+		const EqMember *member = &eq_shared->members[i];
+
+		if (member->pid == 0)
+			free++;
+		else if (member->dboid == MyDatabaseId)
+		{
+			of_database++;
+			of_session += member->pid == MyProcPid;
+		}
+	}
+	return eq_is_fair_share(of_session, 1, free, SHARE_OF_SESSION) &&
+		   eq_is_fair_share(of_database, 1, free, EQ_SHARE_OF_DATABASE);
+}
+
+/*
+ * For the scheduler: subscriptions that are not in the table, dropped or rolled back,
+ * have no members.  One that another transaction is creating loses its own, too, and
+ * gets it again with its next fetch.
+ */
+void
+eq_forget_members(void)
+{
+	EqSpi spi;
+	int32 *ids;
+	int n;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute(
+			"SELECT subscription_id FROM event_queue.subscription ORDER BY 1", true,
+			0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table subscription");
+	n = SPI_processed;
+	ids = palloc(Max(n, 1) * sizeof(int32));
+	for (int i = 0; i < n; i++)
+	{
+		bool isnull;
+
+		ids[i] = DatumGetInt32(
+			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
+	{
+		EqMember *member = &eq_shared->members[i];
+
+		if (member->pid != 0 && member->dboid == MyDatabaseId &&
+			(n == 0 || bsearch(&member->subscription_id, ids, n, sizeof(int32),
+							   compare_ids) == NULL))
+			member->pid = 0;
+	}
+	LWLockRelease(eq_shared->lock);
+	eq_spi_end(&spi);
 }
 
 /*
@@ -238,6 +314,8 @@ share_buckets(const Subscription *subscription)
 
 		if (member->pid != 0)
 			continue;
+		if (!has_fair_share())
+			break;
 		me = member;
 		me->pid = MyProcPid;
 		me->dboid = MyDatabaseId;
@@ -267,9 +345,15 @@ share_buckets(const Subscription *subscription)
 	LWLockRelease(eq_shared->lock);
 
 	if (me == NULL)
-		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						errmsg("too many sessions are members of subscriptions"),
-						errdetail("There may be %d.", EQ_MAX_MEMBERS)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many sessions are members of subscriptions"),
+			 errdetail("There may be %d; of those that are left, a session may"
+					   " be half of them, and those of a database three quarters.",
+					   EQ_MAX_MEMBERS),
+			 errhint("Call event_queue.leave_subscription for those that"
+					 " a session reads no more.")));
 	return mine;
 }
 
@@ -550,6 +634,12 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	if (limit < 1 || limit > MAX_FETCH)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("limit must be between 1 and %d", MAX_FETCH)));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+				 errmsg("cannot fetch events of a subscription on a standby"),
+				 errhint("Its checkpoint is kept on the primary; read a standby"
+						 " with event_queue.read_all.")));
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	read_subscription(&subscription, name);
 	take_buckets(&subscription);

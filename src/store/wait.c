@@ -53,10 +53,11 @@ eq_wake_readers(void)
 	}
 }
 
-/* Sleeps until the watermark is above "after" or the time is over. */
+/* Sleeps until the watermark is above "after" or the wait, in microseconds, is over. */
 static int64
-wait_above(int64 after, TimestampTz until)
+wait_above(int64 after, int64 wait)
 {
+	volatile TimestampTz until = GetCurrentTimestamp() + wait;
 	EqDatabase *db = eq_database();
 	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
 	volatile int64 watermark = 0;
@@ -69,6 +70,8 @@ wait_above(int64 after, TimestampTz until)
 		pg_atomic_write_u32(&me->reader_waits, 1);
 		pg_atomic_exchange_u32(&db->readers_waiting, 1);
 		watermark = eq_watermark();
+		until = Min(until,
+					GetCurrentTimestamp() + wait); /* the clock may be set back */
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 		if (watermark > after || left <= 0)
 			break;
@@ -111,7 +114,7 @@ eq_wait_for_events(PG_FUNCTION_ARGS)
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	SPI_commit(); /* gives the snapshot back */
-	value = Int64GetDatum(wait_above(after, GetCurrentTimestamp() + wait));
+	value = Int64GetDatum(wait_above(after, wait));
 	SPI_finish();
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "commands/async.h"
 #include "commands/trigger.h"
@@ -29,6 +30,7 @@
 PG_FUNCTION_INFO_V1(eq_config_changed);
 PG_FUNCTION_INFO_V1(eq_jobs_loaded);
 PG_FUNCTION_INFO_V1(eq_notify_change);
+PG_FUNCTION_INFO_V1(eq_place_changed);
 
 /* What one (sub)transaction did to one queue or channel. */
 typedef struct Mark
@@ -43,6 +45,9 @@ typedef struct Mark
 	bool recount;
 	int64 living;		/* rows that plain SQL wrote or deleted */
 	int64 dead_letters; /* likewise */
+	int32 created;		/* a queue or channel: its id, if it is rolled back */
+	int32 dropped;		/* likewise, if it is committed */
+	bool all_dropped;	/* with the extension */
 	int64 n_wake;		/* sessions in claim_wait that will find a job */
 	int64 counts[EQ_COUNTERS];
 } Mark;
@@ -51,83 +56,6 @@ typedef struct Mark
 static Mark *marks = NULL;
 static int n_marks = 0;
 static int max_marks = 0;
-
-/* The slot of a queue (id > 0) or channel (id < 0); NULL if none is free. */
-static EqWakeSlot *
-find_slot(int32 id)
-{
-	static EqWakeSlot *last = NULL;
-	EqWakeSlot *found = NULL;
-
-	if (last && last->id == id)
-		return last; /* of this database, so it stays */
-
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	for (int i = 0; i < eq_max_queues && found == NULL; i++)
-	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
-
-		if (!pg_atomic_read_u32(&slot->key_set))
-			break; /* slots are filled from the start */
-		if (slot->dboid == MyDatabaseId && slot->id == id)
-			found = slot;
-	}
-	LWLockRelease(eq_shared->lock);
-
-	if (found == NULL)
-	{
-		EqWakeSlot *free_slot = NULL;
-
-		LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-		for (int i = 0; i < eq_max_queues && found == NULL; i++)
-		{
-			EqWakeSlot *slot = &eq_shared->wake_slots[i];
-
-			if (free_slot == NULL && !OidIsValid(slot->dboid))
-				free_slot = slot;
-			if (!pg_atomic_read_u32(&slot->key_set))
-				break;
-			if (slot->dboid == MyDatabaseId && slot->id == id)
-				found = slot;
-		}
-		if (found == NULL && free_slot != NULL)
-		{
-			free_slot->dboid = MyDatabaseId;
-			free_slot->id = id;
-			pg_atomic_write_u32(&free_slot->pending, 0);
-			pg_atomic_write_u32(&free_slot->waiters, 0);
-			pg_atomic_write_u64(&free_slot->living, 0);
-			pg_atomic_write_u64(&free_slot->dead_letters, 0);
-			pg_atomic_write_u64(&free_slot->last_segment, 0);
-			/* What the list has is dropped when leases are read. */
-			free_slot->limits.rate_limit = 0;
-			free_slot->limits.knowledge = EQ_LEASES_UNKNOWN;
-			free_slot->limits.epoch++;
-			free_slot->ring.n = 0;
-			free_slot->ring.begun_at = 0;
-			free_slot->ring.filling_at = 0;
-			for (int c = 0; c < EQ_COUNTERS; c++)
-				pg_atomic_write_u64(&free_slot->counters[c], 0);
-			memset(free_slot->samples, 0, sizeof(free_slot->samples));
-			free_slot->samples[0].at = GetCurrentTimestamp();
-			free_slot->last_sample = 0;
-			pg_atomic_write_u32(&free_slot->key_set, 1);
-			found = free_slot;
-		}
-		LWLockRelease(eq_shared->lock);
-	}
-
-	if (found)
-		last = found;
-	return found;
-}
-
-/* What shared memory knows of a queue; NULL if there was no room. */
-EqWakeSlot *
-eq_wake_slot(int32 queue_id)
-{
-	return find_slot(queue_id);
-}
 
 /* This subtransaction's mark for a slot, made if there is none. */
 static Mark *
@@ -162,7 +90,7 @@ eq_wake_queue(int32 queue_id)
 void
 eq_wake_queue_for(int32 queue_id, int64 n)
 {
-	EqWakeSlot *slot = find_slot(queue_id);
+	EqWakeSlot *slot = eq_wake_slot(queue_id);
 	Mark *mark = get_mark(slot);
 
 	mark->wake = true;
@@ -201,7 +129,7 @@ eq_wake_cancels(void)
 void
 eq_count(int32 queue_id, EqCounter counter, int64 n)
 {
-	EqWakeSlot *slot = find_slot(queue_id);
+	EqWakeSlot *slot = eq_wake_slot(queue_id);
 
 	if (slot)
 		get_mark(slot)->counts[counter] += n;
@@ -211,7 +139,7 @@ eq_count(int32 queue_id, EqCounter counter, int64 n)
 void
 eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters)
 {
-	EqWakeSlot *slot = find_slot(queue_id);
+	EqWakeSlot *slot = eq_find_wake_slot(queue_id); /* there may be no such queue */
 
 	if (slot)
 	{
@@ -227,6 +155,14 @@ void
 eq_note_config_changed(void)
 {
 	get_mark(NULL)->config = true;
+}
+
+/* After commit, give back what this database has in shared memory. */
+void
+eq_note_extension_dropped(void)
+{
+	eq_note_config_changed();
+	get_mark(NULL)->all_dropped = true;
 }
 
 void
@@ -374,11 +310,27 @@ eq_wake_at_commit(void)
 			pg_atomic_fetch_add_u64(&db->rings_voided, 1);
 			wake = true;
 		}
+		if (mark->dropped != 0)
+		{
+			/* They look at the queue again, and find that it is gone. */
+			eq_wake_waiters(mark->slot, PG_INT64_MAX);
+			eq_give_back_slot(mark->dropped);
+		}
+		if (mark->all_dropped)
+		{
+			eq_give_back_all_slots(MyDatabaseId);
+			pg_atomic_fetch_add_u32(&db->drops, 1);
+			pg_atomic_write_u32(&db->absent, 1);
+			wake = true;
+		}
+		if (mark->created != 0 && pg_atomic_read_u32(&db->absent) != 0)
+			pg_atomic_write_u32(&db->absent, 0); /* CREATE EXTENSION */
 		if (mark->config)
 		{
 			pg_atomic_fetch_add_u32(&db->config_generation, 1);
 			/* CREATE EXTENSION: no scheduler yet, so ask for one. */
-			if (pg_atomic_read_u32(&db->scheduler) == 0)
+			if (pg_atomic_read_u32(&db->scheduler) == 0 &&
+				pg_atomic_read_u32(&db->absent) == 0)
 			{
 				pg_atomic_write_u32(&eq_shared->probe, 1);
 				set_latch_of(pg_atomic_read_u32(&eq_shared->launcher));
@@ -406,9 +358,19 @@ eq_wakes_at_prepare(void)
 	n_marks = 0;
 }
 
+/* Queues that were not created after all need no slots. */
+static void
+undo_mark(const Mark *mark)
+{
+	if (mark->created != 0)
+		eq_give_back_slot(mark->created);
+}
+
 void
 eq_forget_wakes(void)
 {
+	for (int i = 0; i < n_marks; i++)
+		undo_mark(&marks[i]);
 	n_marks = 0;
 }
 
@@ -421,6 +383,8 @@ eq_forget_subxact_wakes(SubTransactionId subid)
 	{
 		if (marks[i].subid != subid)
 			marks[kept++] = marks[i];
+		else
+			undo_mark(&marks[i]);
 	}
 	n_marks = kept;
 }
@@ -456,20 +420,14 @@ eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent)
 		into->recount |= mark->recount;
 		into->living += mark->living;
 		into->dead_letters += mark->dead_letters;
+		into->created = mark->created ? mark->created : into->created;
+		into->dropped = mark->dropped ? mark->dropped : into->dropped;
+		into->all_dropped |= mark->all_dropped;
 		into->n_wake += mark->n_wake;
 		for (int c = 0; c < EQ_COUNTERS; c++)
 			into->counts[c] += mark->counts[c];
 	}
 	n_marks = kept;
-}
-
-/* For the scheduler: is the flag of this queue or channel up?  Lowers it. */
-bool
-eq_take_pending(int32 id)
-{
-	EqWakeSlot *slot = find_slot(id);
-
-	return slot == NULL || pg_atomic_exchange_u32(&slot->pending, 0) != 0;
 }
 
 /*
@@ -485,6 +443,47 @@ eq_config_changed(PG_FUNCTION_ARGS)
 		elog(ERROR, "config_changed: not called by trigger manager");
 	CacheInvalidateRelcache(trigger->tg_relation);
 	eq_note_config_changed();
+	PG_RETURN_POINTER(NULL);
+}
+
+/*
+ * Row trigger on tables queue and channel, whose id comes first; the argument is its
+ * sign.  A queue that has no room in shared memory can't be created.
+ */
+Datum
+eq_place_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	bool isnull;
+	int32 id;
+	EqWakeSlot *slot;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		trigger->tg_trigger->tgnargs != 1)
+		elog(ERROR, "place_changed: not called by its trigger");
+	id = DatumGetInt32(heap_getattr(trigger->tg_trigtuple, 1,
+									RelationGetDescr(trigger->tg_relation),
+									&isnull)) *
+		 pg_strtoint32(trigger->tg_trigger->tgargs[0]);
+	slot = eq_wake_slot(id);
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+	{
+		if (slot)
+			get_mark(slot)->created = id;
+		if (slot == NULL || !eq_has_fair_share_of_slots())
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no room in shared memory for one more queue or channel"),
+				 errdetail(
+					 "This database would have %d of %d places, and leave less than a third as many free.",
+					 eq_database()->n_slots, eq_max_queues),
+				 errhint(
+					 "Raise event_queue.max_queues (now %d) and restart the server.",
+					 eq_max_queues)));
+	}
+	else if (slot)
+		get_mark(slot)->dropped = id;
 	PG_RETURN_POINTER(NULL);
 }
 

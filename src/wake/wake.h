@@ -12,12 +12,25 @@ extern void eq_wake_queue(int32 queue_id);
 extern void eq_wake_queue_for(int32 queue_id, int64 n);
 extern void eq_wake_reviews(void);
 extern void eq_wake_cancels(void);
-extern EqWakeSlot *eq_wake_slot(int32 queue_id);
 extern bool eq_wrote_plain_sql(void);
 extern void eq_count(int32 queue_id, EqCounter counter, int64 n);
 extern void eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters);
 extern void eq_note_config_changed(void);
 extern void eq_notify_in_transaction(const char *queue_name);
+
+extern void eq_note_extension_dropped(void);
+
+/* slot.c: what shared memory keeps of queues and channels */
+extern EqWakeSlot *eq_wake_slot(int32 id);
+extern EqWakeSlot *eq_find_wake_slot(int32 id);
+extern int eq_idle_slots(int32 **ids);
+extern void eq_give_back_slot(int32 id);
+extern void eq_give_back_idle_slot(int32 id);
+extern void eq_give_back_all_slots(Oid dboid);
+extern bool eq_has_fair_share_of_slots(void);
+extern bool eq_is_fair_share(int64 has, int64 wants, int64 free, int times);
+extern Size eq_slots_size(void);
+extern void eq_init_slots(char *memory);
 
 /* list.c */
 extern void eq_grow_list(void **list, int *room, int needed, Size entry);
@@ -28,6 +41,7 @@ extern void eq_wakes_at_prepare(void);
 extern void eq_forget_wakes(void);
 extern void eq_forget_subxact_wakes(SubTransactionId subid);
 extern void eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent);
+extern void eq_unpin_slots(void);
 extern void eq_wake_rules(void);
 extern void eq_wake_waiters(EqWakeSlot *slot, int64 n);
 
@@ -36,7 +50,7 @@ extern void eq_sleep(long ms);
 
 /* For workers. */
 extern void eq_wake_scheduler(EqDatabase *db);
-extern bool eq_take_pending(int32 id);
+extern bool eq_take_pending(int32 id, EqWakeSlot **place);
 
 /* The NOTIFY channel of a queue, in a buffer of NAMEDATALEN. */
 extern void eq_queue_channel(const char *queue_name, char *channel);

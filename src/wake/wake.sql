@@ -14,6 +14,8 @@ CREATE TABLE channel (
 COMMENT ON TABLE channel IS 'Channels that notify_on serves.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON channel
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON channel
+	FOR EACH ROW EXECUTE FUNCTION place_changed('-1');
 SELECT pg_catalog.pg_extension_config_dump('channel', '');
 SELECT pg_catalog.pg_extension_config_dump('channel_channel_id_seq', '');
 
@@ -37,7 +39,8 @@ COMMENT ON FUNCTION channel_id_of(text) IS 'A channel''s number for notify_on, w
  * channel are notified; changes that come close together share one NOTIFY.
  * Arguments: channel at most 63 bytes.
  * Errors: EQ006 channel name; 42501 if the caller does not own the table;
- * 42710 if the table has the trigger already.
+ * 42710 if the table has the trigger already; 53400 no room in shared memory for one
+ * more channel (event_queue.max_queues).
  */
 CREATE FUNCTION notify_on("table" regclass, channel text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$

@@ -185,7 +185,9 @@ claim_next(Job *next)
 			any = any || strcmp(h->job_name, "*") == 0;
 			names[n_names++] = h->job_name;
 		}
-		if (queue == NULL)
+		/* One with limits that has no room in shared memory must not stop the others. */
+		if (queue == NULL ||
+			(eq_queue_is_limited(queue) && eq_wake_slot(queue_id) == NULL))
 			continue;
 		claim.queue = queue;
 		claim.limit = 1;

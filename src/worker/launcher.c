@@ -39,6 +39,7 @@
 
 #include "compat.h"
 #include "event_queue.h"
+#include "wake/wake.h"
 #include "worker/worker.h"
 
 #define NAP_MS	   10000
@@ -52,6 +53,7 @@ typedef struct Known
 	bool probed;					/* a scheduler has been there */
 	BackgroundWorkerHandle *handle; /* NULL: none started */
 	TimestampTz started_at;
+	bool warned; /* that there is no process for it */
 } Known;
 
 /* Of Known; a list, as no hash scan may be open across the transactions below. */
@@ -152,24 +154,12 @@ look_at_databases(void)
 static void
 forget_database(Oid dboid)
 {
+	eq_give_back_all_slots(dboid);
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < eq_max_databases; i++)
 	{
 		if (eq_shared->databases[i].dboid == dboid)
 			eq_shared->databases[i].dboid = InvalidOid;
-	}
-	for (int i = 0; i < eq_max_queues; i++)
-	{
-		if (eq_shared->wake_slots[i].dboid == dboid)
-		{
-			eq_shared->wake_slots[i].dboid = InvalidOid;
-			eq_shared->wake_slots[i].id = 0;
-		}
-	}
-	for (int i = 0; i < EQ_MAX_MARKS; i++)
-	{
-		if (eq_shared->marks[i].dboid == dboid)
-			eq_shared->marks[i].dboid = InvalidOid;
 	}
 	LWLockRelease(eq_shared->lock);
 }
@@ -243,14 +233,20 @@ keep_schedulers_running(void)
 		if (known->probed && !probe &&
 			(db == NULL || pg_atomic_read_u32(&db->absent) != 0))
 			continue;
+		if (known->started_at > GetCurrentTimestamp())
+			known->started_at = 0; /* the clock was set back */
 		if (!TimestampDifferenceExceeds(known->started_at, GetCurrentTimestamp(),
 										RESTART_US / 1000) &&
 			!(probe && db != NULL))
 			continue;
 		known->started_at = GetCurrentTimestamp();
 		if (eq_start_worker(EQ_WORKER_SCHEDULER, known->dboid, 0, &known->handle))
+		{
 			known->probed = true;
-		else
+			known->warned = false;
+			continue;
+		}
+		if (!known->warned)
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -258,6 +254,7 @@ keep_schedulers_running(void)
 					 "event_queue: no free background worker for the scheduler of database %u",
 					 known->dboid),
 				 errhint("Raise max_worker_processes and restart the server.")));
+		known->warned = true;
 	}
 }
 

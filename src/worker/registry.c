@@ -9,6 +9,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "portability/instr_time.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -197,14 +198,27 @@ eq_extension_is_here(void)
 	return here;
 }
 
-/* After an error: a pause that no wake-up shortens. */
+/* After an error: a pause that no wake-up shortens, but a signal does. */
 void
 eq_worker_back_off(void)
 {
+	instr_time begun;
+	instr_time now;
+	long left = BACK_OFF_MS;
+
 	pgstat_report_activity(STATE_IDLE, NULL);
-	(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, BACK_OFF_MS,
-					 PG_WAIT_EXTENSION);
-	CHECK_FOR_INTERRUPTS();
+	INSTR_TIME_SET_CURRENT(begun);
+	while (left > 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		INSTR_TIME_SET_CURRENT(now);
+		INSTR_TIME_SUBTRACT(now, begun);
+		left = BACK_OFF_MS - (long) INSTR_TIME_GET_MILLISEC(now);
+	}
+	SetLatch(MyLatch); /* a wake-up that came meanwhile is not lost */
 }
 
 /* Sleeps until the latch is set or the time is over; timeout < 0: no limit. */

@@ -36,17 +36,21 @@
 #include "wake/wake.h"
 #include "worker/worker.h"
 
-#define RETENTION_US (60 * USECS_PER_SEC)
-#define CYCLE_US	 2000				  /* cycles under load are so far apart */
-#define COUNT_US	 (10 * USECS_PER_SEC) /* rows are not counted more often */
-#define MOVE_BATCH	 1000				  /* of jobs that came due in a fair queue */
-#define HOLD_MS		 5000				  /* looks at a copy are so far apart */
-#define RESTART_MS	 1000 /* before an executor that ended is started again */
+#define RETENTION_US  (60 * USECS_PER_SEC)
+#define PLACES_US	  (10 * USECS_PER_SEC)
+#define CYCLE_US	  2000				   /* cycles under load are so far apart */
+#define COUNT_US	  (10 * USECS_PER_SEC) /* rows are not counted more often */
+#define MOVE_BATCH	  1000				  /* of jobs that came due in a fair queue */
+#define CLOCK_BACK_US (1 * USECS_PER_SEC) /* less is no matter */
+#define LOOK_BATCH	  100  /* queues that are looked at with one snapshot */
+#define RESTART_MS	  1000 /* before an executor that ended is started again */
+#define HOLD_MS		  5000 /* looks at a copy are so far apart */
 
 /* A queue or a channel, as the scheduler keeps it. */
 typedef struct Watched
 {
-	int32 id; /* queue_id, or - channel_id */
+	int32 id;		  /* queue_id, or - channel_id */
+	EqWakeSlot *slot; /* where it was found last; NULL: not yet */
 	char channel[NAMEDATALEN];
 	bool has_handlers;
 	TimestampTz next_due; /* of its jobs; 0: unknown */
@@ -63,6 +67,7 @@ static uint32 config_seen;
 static bool config_known = false;
 static BackgroundWorkerHandle *executors[EQ_MAX_EXECUTORS];
 static TimestampTz executor_started[EQ_MAX_EXECUTORS];
+static bool executor_is_missed[EQ_MAX_EXECUTORS]; /* and the log says so */
 
 /* Reads queues and channels, if they changed. True if it did. */
 static bool
@@ -70,6 +75,8 @@ read_config(void)
 {
 	uint32 generation = pg_atomic_read_u32(&db->config_generation);
 	bool events_wanted = false;
+	int n_without = 0;
+	static int warned_of = 0;
 	EqSpi spi;
 
 	if (config_known && generation == config_seen)
@@ -110,6 +117,9 @@ read_config(void)
 		}
 		n_watched++;
 		strlcpy(w->channel, SPI_getvalue(row, desc, 2), NAMEDATALEN);
+		w->slot = eq_wake_slot(w->id);
+		if (w->slot == NULL)
+			n_without++;
 		w->has_handlers = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
 		interval = SPI_getbinval(row, desc, 4, &isnull);
 		if (!isnull)
@@ -120,6 +130,18 @@ read_config(void)
 	CommitTransactionCommand();
 	config_seen = generation;
 	config_known = true;
+	if (n_without > 0 && n_without != warned_of)
+		ereport(
+			WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg(
+				 "event_queue: %d queues and channels of this database have no room in shared memory",
+				 n_without),
+			 errdetail(
+				 "They have no counters, workers are woken for them late, and those with limits can't be claimed from."),
+			 errhint("Raise event_queue.max_queues (now %d) and restart the server.",
+					 eq_max_queues)));
+	warned_of = db->without_slots = n_without;
 	/* A full barrier: run_cycle looks at events_pending afterwards. */
 	pg_atomic_exchange_u32(&db->events_wanted, events_wanted);
 	return true;
@@ -150,12 +172,13 @@ look_at_queues(bool all, bool sweep)
 	static TimestampTz next_count = 0;
 	bool wake = false;
 	bool open = false;
+	int looked = 0;
 
 	if (pg_atomic_exchange_u32(&db->look_everywhere, 0) != 0)
 		all = plain_sql = true;
 	if (pg_atomic_exchange_u32(&db->recount, 0) != 0)
 		count_wanted = true;
-	if (count_wanted && now >= next_count)
+	if (count_wanted && (now >= next_count || next_count > now + COUNT_US))
 	{
 		count_wanted = eq_count_rows();
 		next_count = now + COUNT_US;
@@ -164,11 +187,17 @@ look_at_queues(bool all, bool sweep)
 	for (int i = 0; i < n_watched; i++)
 	{
 		Watched *w = &watched[i];
-		bool pending = eq_take_pending(w->id);
+		bool pending = eq_take_pending(w->id, &w->slot);
 
 		w->has_work = false;
 		if (!pending && !all && !(w->next_due != 0 && w->next_due <= now))
 			continue;
+		if (open && ++looked % LOOK_BATCH == 0)
+		{
+			PopActiveSnapshot();
+			CommitTransactionCommand();
+			open = false;
+		}
 		if (!open)
 		{
 			StartTransactionCommand();
@@ -311,7 +340,11 @@ keep_executors_running(void)
 			continue;
 		executor_started[i] = now;
 		MemoryContextSwitchTo(TopMemoryContext); /* for the handle */
-		if (!eq_start_worker(EQ_WORKER_EXECUTOR, MyDatabaseId, i, &executors[i]))
+		if (eq_start_worker(EQ_WORKER_EXECUTOR, MyDatabaseId, i, &executors[i]))
+			executor_is_missed[i] = false;
+		else if (!executor_is_missed[i])
+		{
+			executor_is_missed[i] = true;
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -319,6 +352,7 @@ keep_executors_running(void)
 					 "event_queue: no free background worker for executor %d of database %u",
 					 i, MyDatabaseId),
 				 errhint("Raise max_worker_processes and restart the server.")));
+		}
 	}
 	MemoryContextSwitchTo(cycle_context);
 }
@@ -358,6 +392,17 @@ static TimestampTz next_history = 0;
 static TimestampTz next_retention = 0;
 static TimestampTz next_publish = 0;
 static TimestampTz next_sample = 0;
+static TimestampTz next_places = 0;
+static bool clock_set_back = true; /* perhaps, before this process was there */
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int32 x = *(const int32 *) a;
+	int32 y = *(const int32 *) b;
+
+	return x < y ? -1 : x > y;
+}
 
 static void
 rules_step(void)
@@ -499,7 +544,61 @@ history_step(void)
 	next_history = GetCurrentTimestamp() + RETENTION_US;
 }
 
+/* Gives back places in shared memory whose queues or channels are no more. */
+static void
+places_step(void)
+{
+	EqSpi spi;
+	int32 *idle;
+	int n;
+	int at = 0;
+
+	if (!config_changed && GetCurrentTimestamp() < next_places)
+		return;
+	StartTransactionCommand();
+	/* Before the snapshot: what was in use by one that created it is not among them. */
+	n = eq_idle_slots(&idle);
+	qsort(idle, n, sizeof(int32), compare_ids);
+	PushActiveSnapshot(GetLatestSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute(
+			"SELECT - c.channel_id FROM event_queue.channel c"
+			" UNION ALL SELECT q.queue_id FROM event_queue.queue q ORDER BY 1",
+			true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read tables queue and channel");
+	for (uint64 i = 0; i < SPI_processed && at < n; i++)
+	{
+		bool isnull;
+		int32 id = DatumGetInt32(
+			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+
+		while (at < n && idle[at] < id)
+			eq_give_back_idle_slot(idle[at++]);
+		if (at < n && idle[at] == id)
+			at++;
+	}
+	while (at < n)
+		eq_give_back_idle_slot(idle[at++]);
+	eq_spi_end(&spi);
+	eq_forget_members();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	next_places = GetCurrentTimestamp() + PLACES_US;
+}
+
+/* The clock was ahead, and is set right: so are times that come from it. */
+static void
+clock_step(void)
+{
+	if (!clock_set_back)
+		return;
+	run_statement("SELECT event_queue.correct_times()");
+	eq_read_leases_anew();
+	clock_set_back = false;
+}
+
 static Step steps[] = {
+	{clock_step, "clock"},
 	{rules_step, "rules"},
 	{reviews_step, "groups and dependencies"},
 	{cancels_step, "cancelled jobs"},
@@ -509,6 +608,7 @@ static Step steps[] = {
 	{queues_step, "queues"},
 	{history_partitions_step, "partitions of history"},
 	{samples_step, "samples of counters"},
+	{places_step, "places in shared memory"},
 	{event_partitions_step, "partitions of events"},
 	{history_step, "history and dead letters"},
 };
@@ -549,6 +649,29 @@ attempt(Step *step)
 	MemoryContextSwitchTo(context);
 }
 
+/* Nothing that is due by the clock as it was waits until it is there again. */
+static void
+watch_clock(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now < last - CLOCK_BACK_US)
+	{
+		ereport(
+			LOG,
+			(errmsg("event_queue scheduler: the clock was set back by %.0f seconds",
+					(last - now) / (double) USECS_PER_SEC)));
+		next_sweep = next_schedule = next_partitions = next_history = 0;
+		next_retention = next_publish = next_sample = next_places = 0;
+		memset(executor_started, 0, sizeof(executor_started));
+		for (int i = 0; i < lengthof(steps); i++)
+			steps[i].retry_at = 0;
+		clock_set_back = true;
+	}
+	last = now;
+}
+
 /* One round; returns when the next one is needed at the latest. */
 static TimestampTz
 run_cycle(void)
@@ -556,6 +679,7 @@ run_cycle(void)
 	TimestampTz now;
 	TimestampTz wake_at;
 
+	watch_clock();
 	config_changed = read_config();
 	sweep = config_changed || GetCurrentTimestamp() >= next_sweep;
 	pgstat_report_activity(STATE_RUNNING, "event_queue scheduler");
@@ -684,7 +808,11 @@ eq_scheduler_main(Datum arg)
 {
 	Oid dboid = DatumGetObjectId(arg);
 
+	uint32 drops;
+
 	eq_init_worker(EQ_WORKER_SCHEDULER, dboid, 0);
+	db = eq_find_database(dboid);
+	drops = db ? pg_atomic_read_u32(&db->drops) : 0;
 	if (!eq_extension_is_here())
 		proc_exit(0);
 	db = eq_database();
@@ -700,7 +828,7 @@ eq_scheduler_main(Datum arg)
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
 	hold_while_copy();
 	start_afresh();
-	while (eq_extension_is_here())
+	while (pg_atomic_read_u32(&db->drops) == drops && eq_extension_is_here())
 	{
 		volatile TimestampTz wake_at = 0;
 
@@ -731,7 +859,18 @@ eq_scheduler_main(Datum arg)
 			Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at), 0) +
 			1);
 	}
+	/*
+	 * It was dropped; if it is there again, the launcher starts another scheduler, which
+	 * knows nothing of the one that was.
+	 */
 	pg_atomic_write_u32(&db->absent, 1);
+	if (eq_extension_is_here())
+	{
+		pg_atomic_write_u32(&db->absent, 0);
+		pg_atomic_write_u32(&eq_shared->probe, 1);
+	}
+	else
+		eq_give_back_all_slots(dboid);
 	eq_wake_executors(); /* they see it, too */
 	proc_exit(0);
 }

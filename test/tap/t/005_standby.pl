@@ -95,6 +95,11 @@ $caught_up->();
 is($standby->safe_psql('postgres', sprintf($read, $older - 1)), $older . ' ' . ($older + 1), 'then both are, in order');
 $open->quit;
 
+$primary->safe_psql('postgres', q(SELECT event_queue.create_subscription('on the primary')));
+$primary->wait_for_catchup($standby);
+like(($standby->psql('postgres', q(SELECT * FROM event_queue.fetch_events('on the primary'))))[2], qr/on a standby\nHINT:.*read_all/,
+	'a subscription is not read on a standby, and says why');
+
 # A consumer follows the standby while appends are under way: it meets each
 # event once, in order.
 my $bench = $primary->basedir . '/append.sql';

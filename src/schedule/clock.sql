@@ -1,0 +1,53 @@
+/*
+ * clock.sql: what a clock that was ahead has left in tables.
+ */
+
+/*
+ * correct_times: for the scheduler, when it starts and when the clock was set back.
+ * Times that were made by the clock as it was are moved by as much as it was ahead:
+ * next runs of schedules, jobs (which have the time when they were enqueued, claimed
+ * or failed), and tokens of keys with a rate.  Rows that others hold are left alone.
+ */
+CREATE FUNCTION correct_times() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+	s event_queue.schedule;
+	j record;
+BEGIN
+	FOR s IN SELECT x.* FROM event_queue.schedule x WHERE x.enabled AND x.next_run > at FOR UPDATE SKIP LOCKED LOOP
+		BEGIN
+			UPDATE event_queue.schedule x SET next_run = event_queue.cron_next(s.cron, s.time_zone, at)
+			WHERE x.schedule_id = s.schedule_id AND x.next_run > event_queue.cron_next(s.cron, s.time_zone, at);
+		EXCEPTION WHEN OTHERS THEN
+			-- Its cron or zone can't be read: run_due_schedules looks at it again within an hour.
+			UPDATE event_queue.schedule x SET next_run = least(x.next_run, at + '1 hour') WHERE x.schedule_id = s.schedule_id;
+		END;
+	END LOOP;
+
+	-- A second is no matter: the clocks of two processes may differ by less.
+	UPDATE event_queue.job x
+	SET run_at = CASE WHEN x.run_at > at THEN greatest(at, x.run_at - wrong.ahead) ELSE x.run_at END,
+		leased_until = x.leased_until - wrong.ahead, claimed_at = least(x.claimed_at, at), created_at = least(x.created_at, at)
+	FROM (SELECT y.job_id, greatest(y.created_at, y.claimed_at) - at AS ahead FROM event_queue.job y
+		  WHERE y.created_at > at + '1 second' OR y.claimed_at > at + '1 second' FOR UPDATE SKIP LOCKED) wrong
+	WHERE x.job_id = wrong.job_id;
+	FOR j IN
+		SELECT y.job_id, y.errors -> -1 ->> 'at' AS failed_at FROM event_queue.job y
+		WHERE y.failures > 0 AND y.run_at > at AND y.leased_until IS NULL FOR UPDATE SKIP LOCKED
+	LOOP
+		BEGIN
+			UPDATE event_queue.job x SET run_at = greatest(at, x.run_at - (j.failed_at::timestamptz - at))
+			WHERE x.job_id = j.job_id AND j.failed_at::timestamptz > at + '1 second';
+		EXCEPTION WHEN OTHERS THEN
+			NULL;	-- what someone else has written there is no time
+		END;
+	END LOOP;
+
+	UPDATE event_queue.group_rate g SET next_at = at + q.group_rate_interval
+	FROM event_queue.queue q WHERE q.queue_id = g.queue_id AND g.next_at > at + q.group_rate_interval + interval '1 second';
+	-- Groups find their next time by themselves.
+	UPDATE event_queue.group_review_at SET review_at = at WHERE review_at > at;
+END
+$$;
+COMMENT ON FUNCTION correct_times() IS 'Internal. Moves times that come from a clock that was ahead.';

@@ -1,0 +1,126 @@
+# A clock that was three hours ahead is set right while the server runs: schedules, retries,
+# leases, keys with a rate and the scheduler's own sleeps go on.
+use strict;
+use warnings;
+use Config;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# A library between the server and gettimeofday, which is ahead by what a file says.
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $shim = "$dir/clock.so";
+append_to_file("$dir/clock.c", q(
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static volatile long *ahead;
+__attribute__((constructor)) static void begin(void)
+{
+	int fd = getenv("EQ_CLOCK") ? open(getenv("EQ_CLOCK"), O_RDONLY) : -1;
+	void *at = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(long), PROT_READ, MAP_SHARED, fd, 0);
+	ahead = at == MAP_FAILED ? NULL : at;
+	if (fd >= 0)
+		close(fd);
+}
+int gettimeofday(struct timeval *tv, void *tz)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	tv->tv_sec = now.tv_sec + (ahead ? *ahead : 0);
+	tv->tv_usec = now.tv_nsec / 1000;
+	return 0;
+}
+));
+my $cc = $ENV{CC} || $Config{cc} || 'cc';
+plan skip_all => 'needs a C compiler' if system("$cc -shared -fPIC -o $shim $dir/clock.c >/dev/null 2>&1") != 0;
+
+sub set_clock
+{
+	open(my $file, '+>', "$dir/ahead.new") or die;
+	close $file;
+	open($file, -e "$dir/ahead" ? '+<' : '+>', "$dir/ahead") or die;
+	syswrite($file, pack('q', $_[0])) or die;
+	close $file;
+}
+my $hours = 3 * 3600;
+set_clock($hours);
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', qq(
+shared_preload_libraries = 'event_queue'
+max_worker_processes = 16
+event_queue.executors = 1
+fsync = off
+));
+{
+	local $ENV{LD_PRELOAD} = $shim;
+	local $ENV{EQ_CLOCK} = "$dir/ahead";
+	$node->start;
+}
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+cmp_ok(sql('SELECT extract(epoch FROM clock_timestamp())'), '>', time + $hours - 60, 'the server is three hours ahead');
+sql(q(CREATE EXTENSION event_queue;
+	CREATE TABLE seen (name text);
+	CREATE FUNCTION h(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'INSERT INTO seen VALUES (job.name)';
+	SELECT event_queue.create_queue('ran'), event_queue.create_queue('q', backoff => 'fixed', backoff_delay => '2 seconds'),
+		event_queue.create_queue('leased', max_concurrency => 1, lease => '3 seconds'),
+		event_queue.create_queue('keys', group_rate_limit => 1, group_rate_interval => '2 seconds');
+	SELECT event_queue.register_handler('ran', '*', 'h'),
+		event_queue.create_schedule('minutely', '* * * * *', 'ran', 'schedule')));
+# a retry, a lease that no one gives back, a key's token, a delay
+sql(q(SELECT event_queue.enqueue('q', 'retry'), event_queue.enqueue('leased', 'first'), event_queue.enqueue('leased', 'second'),
+	event_queue.enqueue('keys', 'k', group_key => 'k'), event_queue.enqueue('ran', 'later', delay => '4 seconds')));
+sql(q(SELECT event_queue.fail(job_id, lease_token, 'no') FROM event_queue.claim('q')));
+is(sql(q(SELECT count(*) FROM event_queue.claim('leased'))), '1', 'leased');
+is(sql(q(SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('keys'))), '1', 'a token is used');
+is(sql(q(SELECT count(*) FROM event_queue.schedule WHERE next_run > clock_timestamp())), '1', 'the schedule waits for its minute');
+# who waits when the clock is set back waits no longer than it said
+my ($out, $err) = ('', '');
+my $waiting = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', q(CALL event_queue.claim_wait('q', 1, '3 s', worker => 'w', jobs => NULL)) ],
+	'>', \$out, '2>', \$err, IPC::Run::timeout(60));
+my $events = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', q(CALL event_queue.wait_for_events(1000000, '3 s', NULL)) ],
+	'>', \$out, '2>', \$err, IPC::Run::timeout(60));
+$node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'CALL %' AND wait_event = 'Extension')) or die;
+
+set_clock(0);
+cmp_ok(sql('SELECT abs(extract(epoch FROM clock_timestamp()) - ' . time . ')'), '<', 60, 'the clock is right again');
+sub comes { my ($sql, $what) = @_; ok($node->poll_query_until('postgres', $sql), $what); }
+comes(q(SELECT next_run <= clock_timestamp() + '1 minute' FROM event_queue.schedule), 'the schedule has its next minute');
+comes(q(SELECT count(*) = 1 FROM seen WHERE name = 'later'), 'a delayed job runs');
+comes(q(SELECT count(*) = 1 FROM event_queue.claim('q')), 'a job that failed is tried again');
+comes(q(SELECT count(*) = 1 FROM event_queue.claim('leased')), 'a lease runs out');
+sql(q(SELECT event_queue.enqueue('keys', 'k2', group_key => 'k')));
+comes(q(SELECT count(*) = 1 FROM event_queue.claim('keys')), 'a key has its token');
+sql(q(SELECT event_queue.enqueue('ran', 'new')));
+comes(q(SELECT count(*) = 1 FROM seen WHERE name = 'new'), 'new jobs run');
+sql(q(UPDATE event_queue.schedule SET next_run = clock_timestamp() + '1 second'));
+comes(q(SELECT count(*) >= 1 FROM seen WHERE name = 'schedule'), 'schedules run');
+ok($waiting->finish && $events->finish, 'who waited came back');
+like(slurp_file($node->logfile), qr/the clock was set back by 10[78]\d\d seconds/, 'the log says it');
+# an executor and a scheduler that end are started again
+sql(q(SELECT pg_terminate_backend(pid) FROM event_queue.workers()));
+comes(q(SELECT count(*) = 2 FROM event_queue.workers() w JOIN pg_stat_activity a USING (pid) WHERE a.backend_start > now() - interval '1 minute'), 'workers are started again');
+
+# The same, if the server was down when it was set right.
+$node->stop;
+set_clock($hours);
+{
+	local $ENV{LD_PRELOAD} = $shim;
+	local $ENV{EQ_CLOCK} = "$dir/ahead";
+	$node->start;
+}
+sql(q(UPDATE event_queue.schedule SET next_run = event_queue.cron_next(cron, time_zone, clock_timestamp());
+	SELECT event_queue.enqueue('ran', 'down', delay => '3 seconds')));
+$node->stop;
+set_clock(0);
+$node->start;
+comes(q(SELECT next_run <= clock_timestamp() + '1 minute' FROM event_queue.schedule), 'after a restart the schedule has its next minute');
+comes(q(SELECT count(*) = 1 FROM seen WHERE name = 'down'), 'and a delayed job runs');
+$node->stop;
+done_testing();
