@@ -153,8 +153,10 @@ request_shared_memory(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(shared_size(), eq_leases_size()));
+	RequestAddinShmemSpace(eq_faults_size());
 	RequestNamedLWLockTranche("event_queue", 1);
 	RequestNamedLWLockTranche("event_queue_limits", EQ_LIMIT_LOCKS);
+	RequestNamedLWLockTranche("event_queue_faults", 1);
 }
 
 static void
@@ -260,6 +262,7 @@ init_shared_memory(void)
 		}
 	}
 	eq_init_leases();
+	eq_init_faults();
 	LWLockRelease(AddinShmemInitLock);
 }
 

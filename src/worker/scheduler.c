@@ -334,19 +334,6 @@ is_over(TimestampTz at)
 	return at != 0 && at <= GetCurrentTimestamp();
 }
 
-/*
- * The steps of a cycle, in their order.  Each has its own transactions, and an
- * error in it is its own: it is logged when it begins, the step is tried again
- * after a while, and all others go on.
- */
-typedef struct Step
-{
-	void (*run)(void);
-	const char *name;
-	int failures;		  /* in a row */
-	TimestampTz retry_at; /* 0: it did not fail */
-} Step;
-
 /* What the present cycle is about, and when steps are due. */
 static bool config_changed;
 static bool sweep;
@@ -498,7 +485,8 @@ history_step(void)
 	next_history = GetCurrentTimestamp() + RETENTION_US;
 }
 
-static Step steps[] = {
+/* The steps of a cycle, in their order (steps.c). */
+static EqStep steps[] = {
 	{rules_step, "rules"},
 	{reviews_step, "groups and dependencies"},
 	{cancels_step, "cancelled jobs"},
@@ -511,42 +499,6 @@ static Step steps[] = {
 	{event_partitions_step, "partitions of events"},
 	{history_step, "history and dead letters"},
 };
-
-/* Runs a step, or leaves it alone while it backs off. */
-static void
-attempt(Step *step)
-{
-	MemoryContext context = CurrentMemoryContext;
-
-	if (step->retry_at > GetCurrentTimestamp())
-		return;
-	PG_TRY();
-	{
-		step->run();
-		if (step->failures > 0)
-			ereport(LOG, (errmsg("event_queue scheduler: step \"%s\" works again",
-								 step->name)));
-		step->failures = 0;
-		step->retry_at = 0;
-	}
-	PG_CATCH();
-	{
-		HOLD_INTERRUPTS();
-		if (step->failures == 0)
-		{
-			errcontext("event_queue scheduler, step \"%s\"", step->name);
-			EmitErrorReport();
-		}
-		AbortCurrentTransaction();
-		FlushErrorState();
-		step->failures++;
-		step->retry_at = GetCurrentTimestamp() +
-						 (INT64CONST(1000000) << Min(step->failures - 1, 6));
-		RESUME_INTERRUPTS();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-}
 
 /* One round; returns when the next one is needed at the latest. */
 static TimestampTz
@@ -564,7 +516,7 @@ run_cycle(void)
 		next_sweep = GetCurrentTimestamp() + sweep_interval;
 	}
 	for (int i = 0; i < lengthof(steps); i++)
-		attempt(&steps[i]);
+		eq_attempt_step("scheduler", &steps[i]);
 
 	/* A step that backs off is not due before it is tried again. */
 	now = GetCurrentTimestamp();
@@ -651,6 +603,7 @@ eq_scheduler_main(Datum arg)
 										   ALLOCSET_DEFAULT_SIZES);
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
+	eq_clear_faults(dboid, "scheduler");
 	start_afresh();
 	while (eq_extension_is_here())
 	{

@@ -10,6 +10,7 @@
 #ifndef EQ_WORKER_H
 #define EQ_WORKER_H
 
+#include "datatype/timestamp.h"
 #include "event_queue.h"
 #include "nodes/nodes.h"
 #include "postmaster/bgworker.h"
@@ -19,6 +20,28 @@ extern void eq_register_launcher(void);
 extern const char *eq_database_emptied_by(Node *stmt);
 extern void eq_send_workers_away(Oid dboid);
 extern void eq_let_workers_return(Oid dboid);
+
+/* faults.c: what can't be done at present */
+extern Size eq_faults_size(void);
+extern void eq_init_faults(void);
+extern TimestampTz eq_note_fault(const char *kind, const char *name,
+								 const char *sqlstate, const char *message,
+								 int first_ms, int most_ms);
+extern bool eq_clear_fault(const char *kind, const char *name);
+extern void eq_clear_faults(Oid dboid, const char *kind);
+extern int eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at);
+
+/* steps.c: what a worker does in each round */
+typedef struct EqStep
+{
+	void (*run)(void);
+	const char *name;
+	int failures;		   /* in a row */
+	TimestampTz retry_at;  /* 0: it did not fail */
+	MemoryContext context; /* it is called in */
+} EqStep;
+
+extern void eq_attempt_step(const char *worker, EqStep *step);
 
 /* registry.c, for the workers */
 extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
