@@ -8,6 +8,7 @@
 #include "access/tableam.h"
 #include "executor/executor.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -69,6 +70,15 @@ typedef bool EqUpdateIndexes;
 #else
 #define eq_function_aclcheck(function, role, mode)                                  \
 	pg_proc_aclcheck(function, role, mode)
+#endif
+
+/* 16 renamed the check of a schema's ACL. */
+#if PG_VERSION_NUM >= 160000
+#define eq_schema_aclcheck(schema, role, mode)                                      \
+	object_aclcheck(NamespaceRelationId, schema, role, mode)
+#else
+#define eq_schema_aclcheck(schema, role, mode)                                      \
+	pg_namespace_aclcheck(schema, role, mode)
 #endif
 
 /* 16 renamed the check of a database's owner. */

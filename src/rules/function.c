@@ -140,6 +140,62 @@ eq_find_function(const char *name, EqFunctionKind kind, char **qualified)
 	return function;
 }
 
+/*
+ * Why a stored function can't be called as this role with an argument of this type;
+ * NULL if it can.  That is a fault of the deployment and not of the job at hand.
+ */
+static const char *
+why_not_callable(const char *owner, const char *function, Oid argument_type)
+{
+	Oid role = get_role_oid(owner, true);
+	bool other_signature;
+	Oid oid;
+
+	if (!OidIsValid(role))
+		return psprintf("role \"%s\" does not exist", owner);
+	oid = look_up(function, 1, &argument_type, &other_signature);
+	if (!OidIsValid(oid))
+		return psprintf("function %s(%s) does not exist", function,
+						format_type_be(argument_type));
+	if (eq_schema_aclcheck(get_func_namespace(oid), role, ACL_USAGE) !=
+			ACLCHECK_OK ||
+		eq_function_aclcheck(oid, role, ACL_EXECUTE) != ACLCHECK_OK)
+		return psprintf("role \"%s\" may not call function %s", owner, function);
+	return NULL;
+}
+
+/* What eq_require_callable has refused, until it is asked for; empty: nothing. */
+static char refused[EQ_MAX_NAME + NAMEDATALEN + 8] = "";
+
+/*
+ * EQ041 if the function can't be called, which is no fault of the job at hand:
+ * eq_refused_call then says so (users' code may raise the same code).
+ */
+void
+eq_require_callable(const char *label, const char *owner, const char *function,
+					Oid argument_type)
+{
+	const char *why = why_not_callable(owner, function, argument_type);
+
+	if (why == NULL)
+		return;
+	strlcpy(refused, label, sizeof(refused));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_NOT_CALLABLE), errmsg_internal("%s", why),
+		 errhint(
+			 "It was there when it was registered; create it again, or register another one. Jobs wait meanwhile.")));
+}
+
+const char *
+eq_refused_call(void)
+{
+	char *label = refused[0] != '\0' ? pstrdup(refused) : NULL;
+
+	refused[0] = '\0';
+	return label;
+}
+
 /* The schema of a stored function, quoted. */
 const char *
 eq_function_schema(const char *function)

@@ -36,6 +36,7 @@ extern void eq_sleep(long ms);
 
 /* For workers. */
 extern void eq_wake_scheduler(EqDatabase *db);
+extern void eq_wake_rule_runner(EqDatabase *db);
 extern bool eq_take_pending(int32 id);
 
 /* The NOTIFY channel of a queue, in a buffer of NAMEDATALEN. */

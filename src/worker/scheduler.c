@@ -1,5 +1,6 @@
 /*
- * scheduler.c: one per database: rules, wake-ups, schedules, retention.
+ * scheduler.c: one per database: wake-ups, schedules, retention, and watching over
+ * those that run user code.  It runs none itself, so that it always ends its round.
  *
  * Sleeps on its latch, which commits set (wake/wake.c), until the next job or
  * schedule is due, and at most until the next sweep.  A sweep looks at every
@@ -7,8 +8,9 @@
  * another way (COPY, prepared transactions, a restore) are found within a
  * stalled_interval.
  *
- * Its own transactions commit asynchronously: rules and their checkpoint are
- * lost together or not at all, and what a lost one enqueued is enqueued again.
+ * Its own transactions commit asynchronously: what a crash undoes is done again.
+ * It waits for locks for a moment only, so that whoever locks one of our tables
+ * holds up the step that needs it and no other.
  */
 #include "postgres.h"
 
@@ -40,7 +42,10 @@
 #define CYCLE_US	 2000				  /* cycles under load are so far apart */
 #define COUNT_US	 (10 * USECS_PER_SEC) /* rows are not counted more often */
 #define MOVE_BATCH	 1000				  /* of jobs that came due in a fair queue */
-#define RESTART_MS	 1000 /* before an executor that ended is started again */
+#define RESTART_MS	 1000 /* before a worker that ended is started again */
+#define LOCK_WAIT_MS "500"
+#define KEEP_US		 (100 * INT64CONST(1000))
+#define WATCH_US	 USECS_PER_SEC /* workers are looked at so often */
 
 /* A queue or a channel, as the scheduler keeps it. */
 typedef struct Watched
@@ -60,15 +65,25 @@ static int n_watched;
 static int64 sweep_interval;
 static uint32 config_seen;
 static bool config_known = false;
-static BackgroundWorkerHandle *executors[EQ_MAX_EXECUTORS];
-static TimestampTz executor_started[EQ_MAX_EXECUTORS];
+
+/* A worker that the scheduler has started. */
+typedef struct Child
+{
+	BackgroundWorkerHandle *handle; /* NULL: none */
+	TimestampTz started_at;
+} Child;
+
+static Child executors[2 * EQ_MAX_EXECUTORS]; /* with those that stand in */
+static Child rule_runner;
+static Child keeper;
+static bool work_waits = false; /* jobs of handlers, when last looked */
 
 /* Reads queues and channels, if they changed. True if it did. */
 static bool
 read_config(void)
 {
 	uint32 generation = pg_atomic_read_u32(&db->config_generation);
-	bool events_wanted = false;
+	uint32 events_wanted = 0;
 	EqSpi spi;
 
 	if (config_known && generation == config_seen)
@@ -83,9 +98,8 @@ read_config(void)
 			" (EXTRACT(epoch FROM q.stalled_interval) * 1000000)::bigint"
 			" FROM event_queue.queue q"
 			" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue.channel c"
-			" UNION ALL SELECT 0, '', false, NULL WHERE EXISTS"
-			" (SELECT FROM event_queue.rule WHERE enabled) OR EXISTS"
-			" (SELECT FROM event_queue.reducer WHERE snapshot_every > 0)",
+			" UNION ALL SELECT 0, '', EXISTS (SELECT FROM event_queue.rule WHERE enabled),"
+			" (EXISTS (SELECT FROM event_queue.reducer WHERE snapshot_every > 0))::int::bigint",
 			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read tables queue and channel");
 	MemoryContextReset(config_context);
@@ -102,9 +116,12 @@ read_config(void)
 		Datum interval;
 
 		w->id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-		if (w->id == 0) /* no queue: someone wants events */
+		if (w->id == 0) /* no queue: who wants events */
 		{
-			events_wanted = true;
+			if (DatumGetBool(SPI_getbinval(row, desc, 3, &isnull)))
+				events_wanted |= EQ_EVENTS_FOR_RULES;
+			if (DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)) != 0)
+				events_wanted |= EQ_EVENTS_FOR_SNAPSHOTS;
 			continue;
 		}
 		n_watched++;
@@ -119,8 +136,9 @@ read_config(void)
 	CommitTransactionCommand();
 	config_seen = generation;
 	config_known = true;
-	/* A full barrier: run_cycle looks at events_pending afterwards. */
+	/* A full barrier: whoever reads events looks at his flag afterwards. */
 	pg_atomic_exchange_u32(&db->events_wanted, events_wanted);
+	eq_wake_rule_runner(db);
 	return true;
 }
 
@@ -204,7 +222,10 @@ look_at_queues(bool all, bool sweep)
 		CommitTransactionCommand();
 	}
 	if (wake)
+	{
+		work_waits = true;
 		eq_wake_executors();
+	}
 }
 
 /* Enqueues what the schedules want; when to come back, 0: no need. */
@@ -273,53 +294,91 @@ stop_cancelled_jobs(void)
 	CommitTransactionCommand();
 }
 
-/* One step of what partitions of events need; true if there was one. */
-static bool
-maintain_partitions(void)
-{
-	int64 done;
-
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	done = eq_query_int64("SELECT event_queue.maintain_partitions()::int::bigint",
-						  0);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	return done != 0;
-}
-
-/* Starts executors that are missing. */
+/*
+ * Starts a worker unless it is there or has just been started.  Without a free
+ * place for it, that is a fault until there is one.
+ */
 static void
-keep_executors_running(void)
+keep_running(EqWorkerKind kind, int index, Child *child)
 {
-	for (int i = 0; i < eq_executors; i++)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-		pid_t pid;
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext old;
+	char name[64];
+	pid_t pid;
+	bool started;
 
-		if (executors[i] &&
-			GetBackgroundWorkerPid(executors[i], &pid) == BGWH_STOPPED)
-		{
-			pfree(executors[i]);
-			executors[i] = NULL;
-		}
-		/* One may be left from a scheduler before this one. */
-		if (executors[i] ||
-			eq_worker_is_alive(MyDatabaseId, EQ_WORKER_EXECUTOR, i) ||
-			!TimestampDifferenceExceeds(executor_started[i], now, RESTART_MS))
-			continue;
-		executor_started[i] = now;
-		MemoryContextSwitchTo(TopMemoryContext); /* for the handle */
-		if (!eq_start_worker(EQ_WORKER_EXECUTOR, MyDatabaseId, i, &executors[i]))
+	if (child->handle && GetBackgroundWorkerPid(child->handle, &pid) == BGWH_STOPPED)
+	{
+		pfree(child->handle);
+		child->handle = NULL;
+	}
+	/* One may be left from a scheduler before this one. */
+	if (child->handle || eq_worker_is_alive(MyDatabaseId, kind, index) ||
+		!TimestampDifferenceExceeds(child->started_at, now, RESTART_MS))
+		return;
+	child->started_at = now;
+	if (kind == EQ_WORKER_EXECUTOR)
+		snprintf(name, sizeof(name), "start of executor %d", index);
+	else
+		snprintf(name, sizeof(name), "start of the %s",
+				 kind == EQ_WORKER_RULES ? "rule runner" : "keeper");
+	old = MemoryContextSwitchTo(TopMemoryContext); /* for the handle */
+	started = eq_start_worker(kind, MyDatabaseId, index, &child->handle);
+	MemoryContextSwitchTo(old);
+	if (started)
+		(void) eq_clear_fault("scheduler", name);
+	else
+	{
+		TimestampTz retry_at;
+
+		if (eq_failures_of("scheduler", name, &retry_at) == 0)
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg(
-					 "event_queue: no free background worker for executor %d of database %u",
-					 i, MyDatabaseId),
+					 "event_queue: no free background worker for the %s of database %u",
+					 name, MyDatabaseId),
 				 errhint("Raise max_worker_processes and restart the server.")));
+		(void) eq_note_fault("scheduler", name, "53400",
+							 "no free background worker (max_worker_processes)",
+							 RESTART_MS, RESTART_MS);
 	}
-	MemoryContextSwitchTo(cycle_context);
+}
+
+static void
+keep_workers_running(void)
+{
+	for (int i = 0; i < eq_executors; i++)
+		keep_running(EQ_WORKER_EXECUTOR, i, &executors[i]);
+	if ((pg_atomic_read_u32(&db->events_wanted) & EQ_EVENTS_FOR_RULES) != 0)
+		keep_running(EQ_WORKER_RULES, 0, &rule_runner);
+}
+
+/*
+ * Jobs wait and every executor is at one for long: another one stands in, for jobs
+ * of other handlers (executor.c), up to as many again.  When to look again; 0: no
+ * need.
+ */
+static TimestampTz
+send_stand_in(void)
+{
+	TimestampTz busy_at;
+
+	if (!work_waits)
+		return 0;
+	busy_at = eq_all_busy_at();
+	if (busy_at > GetCurrentTimestamp())
+		return busy_at;
+	work_waits = false;
+	for (int i = eq_executors; busy_at != 0 && i < 2 * eq_executors; i++)
+	{
+		if (!eq_worker_is_alive(MyDatabaseId, EQ_WORKER_EXECUTOR, i))
+		{
+			keep_running(EQ_WORKER_EXECUTOR, i, &executors[i]);
+			break;
+		}
+	}
+	return 0;
 }
 
 static TimestampTz
@@ -338,6 +397,7 @@ is_over(TimestampTz at)
 static bool config_changed;
 static bool sweep;
 static TimestampTz next_sweep = 0;
+static TimestampTz next_keep = 0;
 static TimestampTz next_schedule = 0;
 static TimestampTz next_partitions = 0;
 static TimestampTz next_history = 0;
@@ -346,18 +406,20 @@ static TimestampTz next_publish = 0;
 static TimestampTz next_sample = 0;
 
 static void
-rules_step(void)
+configuration_step(void)
+{
+	config_changed = read_config();
+}
+
+static EqStep config_step = {configuration_step, "configuration"};
+
+static void
+snapshots_step(void)
 {
 	if (pg_atomic_exchange_u32(&db->events_pending, 0) == 0 && !sweep)
 		return;
 	PG_TRY();
 	{
-		while (eq_run_rules())
-		{
-			CHECK_FOR_INTERRUPTS();
-			/* executors need not wait for all of them */
-			look_at_queues(false, false);
-		}
 		while (eq_order_snapshots())
 			CHECK_FOR_INTERRUPTS();
 	}
@@ -465,13 +527,21 @@ samples_step(void)
 	next_sample = GetCurrentTimestamp() + EQ_SAMPLE_US;
 }
 
+/* Archiving calls reducers: that is for the keeper. */
 static void
 event_partitions_step(void)
 {
+	int64 wanted;
+
 	if (GetCurrentTimestamp() < next_retention)
 		return;
-	while (maintain_partitions())
-		CHECK_FOR_INTERRUPTS();
+	StartTransactionCommand();
+	wanted = eq_query_int64(
+		"SELECT count(*) FROM event_queue.partition_policy WHERE every IS NOT NULL OR keep IS NOT NULL",
+		0);
+	CommitTransactionCommand();
+	if (wanted > 0)
+		keep_running(EQ_WORKER_KEEPER, 0, &keeper);
 	next_retention = GetCurrentTimestamp() + RETENTION_US;
 }
 
@@ -487,7 +557,7 @@ history_step(void)
 
 /* The steps of a cycle, in their order (steps.c). */
 static EqStep steps[] = {
-	{rules_step, "rules"},
+	{snapshots_step, "snapshots"},
 	{reviews_step, "groups and dependencies"},
 	{cancels_step, "cancelled jobs"},
 	{publish_step, "watermark for standbys"},
@@ -507,13 +577,17 @@ run_cycle(void)
 	TimestampTz now;
 	TimestampTz wake_at;
 
-	config_changed = read_config();
-	sweep = config_changed || GetCurrentTimestamp() >= next_sweep;
+	config_changed = false;
+	eq_attempt_step("scheduler", &config_step);
+	now = GetCurrentTimestamp();
+	sweep = config_changed || now >= next_sweep;
 	pgstat_report_activity(STATE_RUNNING, "event_queue scheduler");
 	if (sweep)
+		next_sweep = now + sweep_interval;
+	if (sweep || now >= next_keep)
 	{
-		keep_executors_running();
-		next_sweep = GetCurrentTimestamp() + sweep_interval;
+		keep_workers_running();
+		next_keep = now + KEEP_US;
 	}
 	for (int i = 0; i < lengthof(steps); i++)
 		eq_attempt_step("scheduler", &steps[i]);
@@ -523,6 +597,9 @@ run_cycle(void)
 	wake_at = earlier(next_sweep, Max(next_schedule, now + CYCLE_US));
 	wake_at = earlier(wake_at, Max(next_sample, now + CYCLE_US));
 	wake_at = earlier(wake_at, eq_next_timed_review());
+	wake_at = earlier(wake_at, now + WATCH_US);
+	wake_at = earlier(wake_at, eq_watch_workers());
+	wake_at = earlier(wake_at, send_stand_in());
 	if (eq_publish_interval_ms > 0)
 		wake_at = earlier(wake_at, Max(next_publish, now + CYCLE_US));
 	for (int i = 0; i < n_watched; i++)
@@ -597,6 +674,7 @@ eq_scheduler_main(Datum arg)
 	pg_atomic_write_u32(&db->scheduler, EQ_MY_PROC_NUMBER + 1);
 	pg_atomic_write_u32(&db->events_pending, 1);
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", LOCK_WAIT_MS, PGC_SUSET, PGC_S_OVERRIDE);
 
 	config_context = AllocSetContextCreate(TopMemoryContext,
 										   "event_queue scheduler configuration",

@@ -1,5 +1,5 @@
 /*
- * worker.sql: what the background workers tell of themselves.
+ * watch.sql: what the background workers tell of themselves.
  */
 
 /*

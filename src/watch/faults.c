@@ -24,7 +24,7 @@
 #include "compat.h"
 #include "event_queue.h"
 #include "tenant/tenant.h"
-#include "worker/worker.h"
+#include "watch/watch.h"
 
 #define MAX_FAULTS 512
 
