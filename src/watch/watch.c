@@ -26,6 +26,7 @@
 
 /* A job that runs for so long is not to hold up those of other handlers. */
 #define LONG_US (100 * INT64CONST(1000))
+#define SOON_US (20 * INT64CONST(1000))
 
 static EqWorker *me = NULL;
 
@@ -158,9 +159,9 @@ eq_begin_work(uint32 work)
 	pg_atomic_write_u32(&me->work, work);
 }
 
-/* Is a job of this handler under way for long in another executor? */
+/* Is a job of this handler under way in another executor, and for long? */
 bool
-eq_is_long_at(uint32 work)
+eq_is_under_way(uint32 work, bool for_long)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool found = false;
@@ -174,19 +175,21 @@ eq_is_long_at(uint32 work)
 		found = worker->kind == EQ_WORKER_EXECUTOR && worker != me &&
 				worker->dboid == MyDatabaseId && since != 0 &&
 				pg_atomic_read_u32(&worker->work) == work &&
-				now - (TimestampTz) since > LONG_US;
+				(!for_long || now - (TimestampTz) since > LONG_US);
 	}
 	LWLockRelease(eq_shared->lock);
 	return found;
 }
 
 /*
- * For the scheduler: when the last of this database's executors will have been at
- * its job for long; 0: one of them is idle, or none is there.
+ * For the scheduler, when jobs wait: the time at which all of this database's
+ * executors will have been at their jobs for long.  0: one of them sleeps, and so has
+ * found nothing that it may do, or none is there.
  */
 TimestampTz
 eq_all_busy_at(void)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz at = 0;
 	bool idle = false;
 
@@ -194,13 +197,14 @@ eq_all_busy_at(void)
 	for (int i = 0; i < EQ_MAX_WORKERS && !idle; i++)
 	{
 		EqWorker *worker = &eq_shared->workers[i];
-		TimestampTz since;
+		uint64 since;
 
 		if (worker->kind != EQ_WORKER_EXECUTOR || worker->dboid != MyDatabaseId)
 			continue;
 		since = pg_atomic_read_u64(&worker->busy_since);
-		idle = since == 0;
-		at = Max(at, since + LONG_US);
+		idle = pg_atomic_read_u32(&worker->idle) != 0;
+		/* Between two jobs, or just woken. */
+		at = Max(at, since != 0 ? (TimestampTz) since + LONG_US : now + SOON_US);
 	}
 	LWLockRelease(eq_shared->lock);
 	return idle ? 0 : at;

@@ -25,7 +25,7 @@ extern bool eq_was_past_limit(void);
 extern TimestampTz eq_watch_workers(void);
 extern uint32 eq_work_of(int32 queue_id, const char *job_name);
 extern void eq_begin_work(uint32 work);
-extern bool eq_is_long_at(uint32 work);
+extern bool eq_is_under_way(uint32 work, bool for_long);
 extern TimestampTz eq_all_busy_at(void);
 
 #endif /* EQ_WATCH_H */

@@ -8,7 +8,9 @@
  * Result: a row from a thing's first failure to its next success.  kind is
  * scheduler or rule runner (name is the step that fails), rule (its condition
  * was stopped at its time limit: name is the rule), handler (its function is
- * missing or may not be called: name is queue and job name), or worker (a
+ * missing or may not be called: name is queue and job name), time limit (the
+ * last job of a handler did not end: likewise), queue (no job could be claimed
+ * from it), or worker (a
  * process that does not end: name is what it does).  failures in a row, since
  * the first of them; when it is tried again; the last error.  A restart of the
  * server begins anew.  Sessions confined to a tenant see no messages.

@@ -166,15 +166,23 @@ find_handler(int32 queue_id, const char *job_name)
 }
 
 /*
- * Not for now: its function is missing; or this executor stands in for others, and
- * they are at a job of this handler, which is the cause.
+ * Not for now.  A handler whose last job did not end at its time limit gets one
+ * executor at a time, so that the others are free for other handlers.  One that
+ * stands in for executors whose jobs take long does not take up more of the same.
+ * And a handler that can't be called waits.
  */
 static bool
 is_left_alone(const Handler *handler)
 {
 	TimestampTz at;
+	/* Calls of one rule say nothing about those of another. */
+	bool may_be_endless = handler->queue_id != EQ_RULE_CALLS &&
+						  eq_failures_of("time limit", handler->label, &at) > 0;
 
-	if (stands_in && eq_is_long_at(handler->work))
+	if ((may_be_endless || stands_in) &&
+		eq_is_under_way(handler->work, !may_be_endless))
+		return true;
+	if (may_be_endless && stands_in)
 		return true;
 	if (eq_failures_of("handler", handler->label, &at) == 0 ||
 		at <= GetCurrentTimestamp())
@@ -370,6 +378,13 @@ run_job(Job *job, Job *next)
 	SetUserIdAndSecContext(worker_role, sec_context);
 }
 
+static void
+note_time_limit(const Handler *handler, const char *message)
+{
+	(void) eq_note_fault("time limit", handler->label,
+						 unpack_sql_state(ERRCODE_EQ_NOT_ENDED), message, 0, 0);
+}
+
 /*
  * Records the failure of a job.  That its function is missing, or may not be called,
  * is a fault of the deployment: attempts are kept, and jobs of this handler wait.
@@ -382,6 +397,8 @@ record_failure(Job *job, const ErrorData *error)
 	bool cancelled = stopped || error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED;
 	const char *refused = eq_refused_call();
 
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !stopped)
+		note_time_limit(job->handler, "its job was cancelled at its time limit");
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (refused)
@@ -433,6 +450,7 @@ do_job(Job *job)
 	{
 		run_job(job, &next);
 		(void) eq_clear_fault("handler", job->handler->label);
+		(void) eq_clear_fault("time limit", job->handler->label);
 		take_over(job, &next);
 	}
 	PG_CATCH();
@@ -542,7 +560,13 @@ leave_executor(int code, Datum arg)
 	bool past_limit = eq_was_past_limit();
 
 	if (past_limit)
+	{
 		eq_note_condition_lost();
+		if (current.in_hand && current.handler)
+			note_time_limit(
+				current.handler,
+				"its job did not end at its time limit and was terminated");
+	}
 	if (!current.in_hand || (!past_limit && !eq_end_was_asked_for()))
 		return;
 	AbortOutOfAnyTransaction();
