@@ -650,10 +650,14 @@ eq_executor_main(Datum arg)
 	before_shmem_exit(leave_executor, (Datum) 0);
 
 	/* Those above the setting stand in (scheduler.c). */
-	while (index < 2 * eq_executors && (current.in_hand || eq_extension_is_here()))
+	for (;;)
 	{
 		volatile bool failed = false;
 
+		eq_worker_reload();
+		if (index >= 2 * eq_executors ||
+			(!current.in_hand && !eq_extension_is_here()))
+			break;
 		stands_in = index >= eq_executors;
 		if (current.in_hand)
 			last_job = GetCurrentTimestamp();

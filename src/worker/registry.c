@@ -16,7 +16,6 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
-#include "storage/procarray.h"
 #include "utils/snapmgr.h"
 #include "tcop/tcopprot.h"
 
@@ -197,34 +196,45 @@ eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 }
 
 /*
- * Who sent the last SIGTERM.  An end that was asked for (by the postmaster, another
- * session, or the system) gives the job in hand back; one that the job brought about
- * itself counts (executor.c).
+ * Was this process asked to end by the postmaster, another session, or the system?
+ * Then it gives the job in hand back; an end that the job brought about itself counts
+ * (executor.c).
  */
-static volatile sig_atomic_t ended_by = 0;
+static volatile sig_atomic_t end_was_asked_for = false;
+
+/* Without a lock: this is called in a signal handler. */
+static bool
+is_session(pid_t pid)
+{
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		if (ProcGlobal->allProcs[i].pid == pid)
+			return true;
+	}
+	return false;
+}
 
 static void
 note_sender_and_die(int signo, siginfo_t *info, void *context)
 {
 	int saved_errno = errno;
+	pid_t sender = info->si_pid;
 
 	/* A child between fork and exec has nothing to do here. */
 	if (MyProcPid == (int) getpid())
 	{
-		ended_by = info->si_pid;
+		end_was_asked_for = sender == PostmasterPid || sender == 1 ||
+							(sender != MyProcPid && sender > 1 &&
+							 is_session(sender));
 		die(signo);
 	}
 	errno = saved_errno;
 }
 
-/* Was this process asked to end, and by someone else than what it runs? */
 bool
 eq_end_was_asked_for(void)
 {
-	pid_t sender = ended_by;
-
-	return sender == PostmasterPid || sender == 1 ||
-		   (sender > 1 && sender != MyProcPid && BackendPidGetProc(sender) != NULL);
+	return end_was_asked_for;
 }
 
 /* Connects a worker to its database and enters it; ends the process if its place is taken. */

@@ -13,7 +13,7 @@ $node->append_conf('postgresql.conf', qq(
 shared_preload_libraries = 'event_queue'
 event_queue.executors = 1
 restart_after_crash = on
-log_min_messages = log
+wal_level = replica
 ));
 $node->start;
 
@@ -38,7 +38,7 @@ SELECT event_queue.register_handler('q', 'kill', 'kills'), event_queue.register_
 sub wait_for
 {
 	my ($query) = @_;
-	for (1 .. 600)
+	for (1 .. 300)
 	{
 		my ($status, $out) = $node->psql('postgres', $query);
 		return 1 if defined $status && $status == 0 && ($out // '') eq 't';
@@ -61,9 +61,10 @@ for my $name (qw(kill end shell))
 	is($node->safe_psql('postgres', "SELECT reason, failures, stalled FROM event_queue.dead_letter WHERE job_id = $job"),
 		'stalled|0|3', "$name: it stalled three times");
 	my $log = substr(slurp_file($node->logfile), $offset);
-	my $ends = $name eq 'kill'
-		? () = $log =~ /background worker "event_queue executor" \(PID \d+\) was terminated by signal 9/g
-		: () = $log =~ /FATAL:  terminating background worker "event_queue executor"/g;
+	my $end = $name eq 'kill'
+		? qr/background worker "event_queue executor" \(PID \d+\) was terminated by signal 9/
+		: qr/FATAL:  terminating background worker "event_queue executor"/;
+	my $ends = () = $log =~ /$end/g;
 	is($ends, 3, "$name: after exactly max_stalled + 1 ends");
 }
 
@@ -83,12 +84,12 @@ for my $round (1 .. 4)
 	is(counts($job), '0|0', "pg_terminate_backend by another session counts nothing ($round)");
 }
 ok(wait_for($running), 'the job runs');
-$node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE postgres', dbname => 'template1');
+$node->safe_psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
 ok(wait_for("SELECT count(*) = 1 FROM done"), 'the job is done in the end');
 is($node->safe_psql('postgres', "SELECT count(*) FROM event_queue.dead_letter WHERE job_id = $job"), '0', 'and no dead letter');
 
 # Fewer executors: the job in hand is finished, and none is held back.
-$node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'sleep', '{"s": 1}') FROM generate_series(1, 3)));
+$node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'sleep', '{"s": 2}') FROM generate_series(1, 3)));
 ok(wait_for('SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job IS NOT NULL'), 'a job runs');
 $node->append_conf('postgresql.conf', 'event_queue.executors = 0');
 $node->reload;
