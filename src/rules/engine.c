@@ -51,6 +51,7 @@ typedef struct Rule
 {
 	int32 rule_id;
 	char *name;
+	char *label; /* for faults: one of the same name is another one */
 	char *owner;
 	char *tenant; /* NULL: all */
 	char *pattern;
@@ -100,6 +101,7 @@ fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
 
 	rule->rule_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 	rule->name = text_column(row, desc, 2);
+	rule->label = psprintf("%s (rule %d)", rule->name, rule->rule_id);
 	rule->owner = text_column(row, desc, 3);
 	rule->tenant = text_column(row, desc, 4);
 	rule->pattern = text_column(row, desc, 5);
@@ -119,6 +121,18 @@ fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
 	rule->priority = DatumGetInt32(SPI_getbinval(row, desc, 11, &isnull));
 	rule->function = text_column(row, desc, 12);
 	rule->start_position = DatumGetInt64(SPI_getbinval(row, desc, 13, &isnull));
+}
+
+/* For faults: is there a rule of this label? */
+static bool
+is_label(const char *name)
+{
+	for (int i = 0; i < n_rules; i++)
+	{
+		if (strncmp(rules[i].label, name, strlen(name)) == 0)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -146,10 +160,11 @@ read_rules(void)
 	}
 	n_rules = SPI_processed;
 	eq_spi_end(&spi);
+	eq_clear_faults(MyDatabaseId, "rule", is_label);
 }
 
 /* The rule whose condition runs, for eq_note_condition_lost; cut if it is long. */
-static char evaluated[EQ_MAX_NAME + 1] = "";
+static char evaluated[EQ_MAX_NAME + 32] = "";
 
 static void
 note_not_ended(const char *rule, const char *message)
@@ -185,7 +200,7 @@ static int
 rests(const Rule *rule)
 {
 	TimestampTz retry_at;
-	int failures = eq_failures_of("rule", rule->name, &retry_at);
+	int failures = eq_failures_of("rule", rule->label, &retry_at);
 
 	return retry_at > GetCurrentTimestamp() ? failures : 0;
 }
@@ -217,7 +232,7 @@ evaluate_rule(const Rule *rule, Datum event)
 	/* Also for what a volatile function in it does; undone with its settings. */
 	(void) set_config_option("transaction_read_only", "on", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	strlcpy(evaluated, rule->name, sizeof(evaluated));
+	strlcpy(evaluated, rule->label, sizeof(evaluated));
 	watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000));
 	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
 	if (SPI_execute_with_args(eq_rule_query(rule->condition), 2, types, values,
@@ -238,7 +253,7 @@ evaluate_rule(const Rule *rule, Datum event)
 		MemoryContextSwitchTo(old);
 	}
 	eq_spi_end(&spi);
-	(void) eq_clear_fault("rule", rule->name);
+	(void) eq_clear_fault("rule", rule->label);
 	return payload;
 }
 
@@ -620,7 +635,6 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	JsonbValue *evaluate = getKeyJsonValueFromContainer(&payload->root, "evaluate",
 														strlen("evaluate"), &buffer);
 	Jsonb *job_payload = NULL;
-	char *label;
 	Oid owner;
 	int sec_context;
 
@@ -650,9 +664,9 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 		return InvalidOid;
 	}
 
-	label = psprintf("rule %s", rule->name);
-	eq_require_callable(label, rule->owner, rule->function, eq_event_type_oid());
-	(void) eq_clear_fault("handler", label);
+	eq_require_callable("rule function", rule->label, rule->owner, rule->function,
+						eq_event_type_oid());
+	(void) eq_clear_fault("rule function", rule->label);
 	GetUserIdAndSecContext(&owner, &sec_context);
 	owner = get_role_oid(rule->owner, false);
 	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);

@@ -165,20 +165,22 @@ why_not_callable(const char *owner, const char *function, Oid argument_type)
 }
 
 /* What eq_require_callable has refused, until it is asked for; empty: nothing. */
-static char refused[EQ_MAX_NAME + NAMEDATALEN + 8] = "";
+static const char *refused_kind; /* of fault */
+static char refused[EQ_MAX_NAME + NAMEDATALEN + 32] = "";
 
 /*
  * EQ041 if the function can't be called, which is no fault of the job at hand:
  * eq_refused_call then says so (users' code may raise the same code).
  */
 void
-eq_require_callable(const char *label, const char *owner, const char *function,
-					Oid argument_type)
+eq_require_callable(const char *kind, const char *label, const char *owner,
+					const char *function, Oid argument_type)
 {
 	const char *why = why_not_callable(owner, function, argument_type);
 
 	if (why == NULL)
 		return;
+	refused_kind = kind;
 	strlcpy(refused, label, sizeof(refused));
 	ereport(
 		ERROR,
@@ -188,10 +190,11 @@ eq_require_callable(const char *label, const char *owner, const char *function,
 }
 
 const char *
-eq_refused_call(void)
+eq_refused_call(const char **kind)
 {
 	char *label = refused[0] != '\0' ? pstrdup(refused) : NULL;
 
+	*kind = refused_kind;
 	refused[0] = '\0';
 	return label;
 }

@@ -37,7 +37,7 @@ typedef struct Fault
 	TimestampTz last;
 	TimestampTz retry_at; /* 0: not known */
 	char kind[16];
-	char name[128]; /* cut; key tells names apart */
+	char name[EQ_FAULT_NAME]; /* cut; key tells names apart */
 	char sqlstate[6];
 	char message[256];
 } Fault;
@@ -81,12 +81,16 @@ key_of(const char *kind, const char *name)
 	return hash_bytes_extended((const unsigned char *) name, strlen(name), key);
 }
 
-/* With the lock held; NULL if there is none. */
+/* With the lock held; NULL if there is none.  Most are at the start of the array. */
 static Fault *
 find(uint64 key)
 {
-	for (int i = 0; i < MAX_FAULTS; i++)
+	uint32 left = pg_atomic_read_u32(&faults->n);
+
+	for (int i = 0; i < MAX_FAULTS && left > 0; i++)
 	{
+		if (OidIsValid(faults->all[i].dboid))
+			left--;
 		if (faults->all[i].dboid == MyDatabaseId && faults->all[i].key == key)
 			return &faults->all[i];
 	}
@@ -179,17 +183,23 @@ eq_clear_fault(const char *kind, const char *name)
 	return fault != NULL;
 }
 
-/* All of a kind; NULL: of every kind. */
+/*
+ * All of a kind (NULL: of every kind) but those whose name is_known finds (NULL: all);
+ * the name is cut to EQ_FAULT_NAME - 1 bytes.
+ */
 void
-eq_clear_faults(Oid dboid, const char *kind)
+eq_clear_faults(Oid dboid, const char *kind, bool (*is_known)(const char *name))
 {
+	if (pg_atomic_read_u32(&faults->n) == 0)
+		return;
 	LWLockAcquire(faults->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MAX_FAULTS; i++)
 	{
 		Fault *fault = &faults->all[i];
 
 		if (!OidIsValid(fault->dboid) || fault->dboid != dboid ||
-			(kind != NULL && strcmp(fault->kind, kind) != 0))
+			(kind != NULL && strcmp(fault->kind, kind) != 0) ||
+			(is_known != NULL && is_known(fault->name)))
 			continue;
 		fault->dboid = InvalidOid;
 		pg_atomic_fetch_sub_u32(&faults->n, 1);
@@ -249,7 +259,8 @@ eq_worker_faults(PG_FUNCTION_ARGS)
 		values[6] = CStringGetTextDatum(fault->message);
 		nulls[4] = fault->retry_at == 0;
 		/* Names and messages may tell of others. */
-		nulls[1] = confined && strcmp(fault->kind, "rule") == 0;
+		nulls[1] = confined && strncmp(fault->kind, "rule", 4) == 0 &&
+				   strcmp(fault->kind, "rule runner") != 0;
 		nulls[6] = confined;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}

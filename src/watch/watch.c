@@ -130,7 +130,7 @@ eq_watch_workers(void)
 	LWLockRelease(eq_shared->lock);
 
 	if (stuck[0] == '\0')
-		eq_clear_faults(MyDatabaseId, "worker");
+		eq_clear_faults(MyDatabaseId, "worker", NULL);
 	else
 		(void) eq_note_fault(
 			"worker", stuck, "57014",

@@ -14,7 +14,10 @@ extern TimestampTz eq_note_fault(const char *kind, const char *name,
 								 const char *sqlstate, const char *message,
 								 int first_ms, int most_ms);
 extern bool eq_clear_fault(const char *kind, const char *name);
-extern void eq_clear_faults(Oid dboid, const char *kind);
+#define EQ_FAULT_NAME 128
+
+extern void eq_clear_faults(Oid dboid, const char *kind,
+							bool (*is_known)(const char *name));
 extern int eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at);
 
 /* watch.c: user code that does not end */

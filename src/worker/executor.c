@@ -85,6 +85,18 @@ static uint32 config_seen;
 static bool config_known = false;
 static TimestampTz retry_at; /* a rate limit ends then; 0: none met */
 
+/* For faults: is there a handler of this label? */
+static bool
+is_label(const char *name)
+{
+	for (int i = 0; i < n_handlers; i++)
+	{
+		if (strncmp(handlers[i].label, name, strlen(name)) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Reads the handlers, if the configuration changed. True if it did. */
 static bool
 read_handlers(void)
@@ -145,6 +157,7 @@ read_handlers(void)
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	eq_clear_faults(MyDatabaseId, "time limit", is_label);
 	first_handler = 0;
 	config_seen = generation;
 	config_known = true;
@@ -315,7 +328,8 @@ call_handler(Job *job, Jsonb **result)
 	desc = lookup_rowtype_tupdesc(type, -1);
 	argument = eq_claimed_job_datum(&job->queue, &job->claimed, desc);
 	ReleaseTupleDesc(desc);
-	eq_require_callable(handler->label, handler->owner, handler->function, type);
+	eq_require_callable("handler", handler->label, handler->owner, handler->function,
+						type);
 	owner = get_role_oid(handler->owner, false);
 	SetUserIdAndSecContext(owner, SECURITY_LOCAL_USERID_CHANGE);
 
@@ -381,6 +395,9 @@ run_job(Job *job, Job *next)
 static void
 note_time_limit(const Handler *handler, const char *message)
 {
+	/* That would be the rule's (rules/engine.c). */
+	if (handler->queue_id == EQ_RULE_CALLS)
+		return;
 	(void) eq_note_fault("time limit", handler->label,
 						 unpack_sql_state(ERRCODE_EQ_NOT_ENDED), message, 0, 0);
 }
@@ -395,7 +412,8 @@ record_failure(Job *job, const ErrorData *error)
 	bool stopped = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 				   pg_atomic_read_u64(&me->cancelled_job) == job->claimed.job_id;
 	bool cancelled = stopped || error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED;
-	const char *refused = eq_refused_call();
+	const char *kind;
+	const char *refused = eq_refused_call(&kind);
 
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !stopped)
 		note_time_limit(job->handler, "its job was cancelled at its time limit");
@@ -403,7 +421,7 @@ record_failure(Job *job, const ErrorData *error)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (refused)
 	{
-		TimestampTz at = eq_note_fault("handler", refused,
+		TimestampTz at = eq_note_fault(kind, refused,
 									   unpack_sql_state(error->sqlerrcode),
 									   error->message, 1000, 60000);
 

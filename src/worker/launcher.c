@@ -149,7 +149,7 @@ look_at_databases(void)
 static void
 forget_database(Oid dboid)
 {
-	eq_clear_faults(dboid, NULL);
+	eq_clear_faults(dboid, NULL, NULL);
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < eq_max_databases; i++)
 	{

@@ -88,7 +88,7 @@ eq_runner_main(Datum arg)
 	db = eq_database();
 	pg_atomic_write_u32(&db->rule_runner, EQ_MY_PROC_NUMBER + 1);
 	pg_atomic_write_u32(&db->rules_pending, 1);
-	eq_clear_faults(dboid, "rule runner");
+	eq_clear_faults(dboid, "rule runner", NULL);
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 
 	cycle_context = AllocSetContextCreate(

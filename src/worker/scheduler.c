@@ -136,6 +136,10 @@ read_config(void)
 	CommitTransactionCommand();
 	config_seen = generation;
 	config_known = true;
+	/* What was missing may be there; what is not is found out again. */
+	eq_clear_faults(MyDatabaseId, "handler", NULL);
+	eq_clear_faults(MyDatabaseId, "rule function", NULL);
+	eq_clear_faults(MyDatabaseId, "queue", NULL);
 	/* A full barrier: whoever reads events looks at his flag afterwards. */
 	pg_atomic_exchange_u32(&db->events_wanted, events_wanted);
 	eq_wake_rule_runner(db);
@@ -327,7 +331,7 @@ keep_running(EqWorkerKind kind, int index, Child *child)
 	MemoryContextSwitchTo(old);
 	if (started)
 		(void) eq_clear_fault("scheduler", name);
-	else
+	else if (kind != EQ_WORKER_EXECUTOR || index < eq_executors)
 	{
 		TimestampTz retry_at;
 
@@ -542,6 +546,8 @@ event_partitions_step(void)
 	CommitTransactionCommand();
 	if (wanted > 0)
 		keep_running(EQ_WORKER_KEEPER, 0, &keeper);
+	else
+		eq_clear_faults(MyDatabaseId, "keeper", NULL);
 	next_retention = GetCurrentTimestamp() + RETENTION_US;
 }
 
@@ -681,7 +687,7 @@ eq_scheduler_main(Datum arg)
 										   ALLOCSET_DEFAULT_SIZES);
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
-	eq_clear_faults(dboid, "scheduler");
+	eq_clear_faults(dboid, "scheduler", NULL);
 	start_afresh();
 	while (eq_extension_is_here())
 	{

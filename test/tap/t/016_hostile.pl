@@ -56,7 +56,7 @@ SELECT event_queue.append('x', '1', 'x.y');
 ));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'went')), 'another rule goes on');
 is($node->safe_psql('postgres', q(SELECT kind, name, failures > 0 FROM event_queue.worker_faults() WHERE kind = 'rule')),
-	'rule|a stubborn|t', 'the rule is named');
+	'rule|a stubborn (rule 1)|t', 'the rule is named');
 $node->safe_psql('postgres', q(SELECT event_queue.append('x', '1', 'x.y') FROM generate_series(1, 20)));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM ran WHERE name = 'went')), 'also for many events');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM event_queue.dead_letters WHERE queue = 'rule-calls')),
@@ -130,8 +130,39 @@ diag("the scheduled job started after $late ms");
 cmp_ok($late, '<', 1000, 'scheduled jobs start at once');
 my $kept = $node->safe_psql('postgres', q(SELECT string_agg(kind || ' ' || coalesce(current_job::text, '-'), ', ') FROM event_queue.workers()));
 diag("workers: $kept");
+# A table that someone has locked holds up the step that needs it, and no other.
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE event_queue.schedule, event_queue.partition_policy IN ACCESS EXCLUSIVE MODE');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.worker_faults() WHERE kind = 'scheduler' AND name = 'schedules' AND sqlstate = '55P03')),
+	'a locked table: the step is named');
+$node->safe_psql('postgres', q(
+TRUNCATE ran;
+SET event_queue.tenant = 'other';
+SELECT event_queue.enqueue('good', 'plain', jsonb_build_object('at', clock_timestamp()));
+SELECT event_queue.enqueue('good', 'grouped', jsonb_build_object('at', clock_timestamp()), group_key => 'h') FROM generate_series(1, 3);
+SELECT event_queue.enqueue('good', 'delayed', jsonb_build_object('at', clock_timestamp() + '200 ms'), delay => '200 ms');
+));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 5 FROM ran)), 'jobs go on');
+my $longest = $node->safe_psql('postgres', q(SELECT round(max(extract(epoch FROM started - enqueued)) * 1000) FROM ran));
+diag("with a table locked, jobs started after $longest ms at most");
+cmp_ok($longest, '<', 2000, 'at once');
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.worker_faults() WHERE kind = 'scheduler')), 'the step works again');
+
 is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.worker_faults() WHERE kind IN ('scheduler', 'rule runner', 'worker'))), '0',
 	'no step of the scheduler or the rule runner fails');
 
+$node->stop;
+
+# Without a place for a worker, that is what is shown, and it comes when there is one.
+$node->append_conf('postgresql.conf', 'max_worker_processes = 3');
+$node->start;
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM event_queue.worker_faults() WHERE name LIKE 'start of %' AND sqlstate = '53400')),
+	'workers that can\'t be started are named')
+	or diag $node->safe_psql('postgres', q(SELECT * FROM event_queue.worker_faults()));
+is(scalar(() = slurp_file($node->logfile) =~ /no free background worker/g), 2, 'once each in the log');
+$node->safe_psql('postgres', q(TRUNCATE ran; SELECT event_queue.enqueue('good', 'plain', '{}')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'plain')), 'the others work');
 $node->stop;
 done_testing();
