@@ -96,12 +96,13 @@ CALL wait_until($$(SELECT count(*) = 5 FROM event_queue.job_history WHERE name =
 	OR EXISTS (SELECT FROM event_queue.dead_letters WHERE name = 'scratch')$$);
 SELECT last_error FROM event_queue.dead_letters WHERE name = 'scratch';
 
--- A handler that is gone: an error of the job, with a code of its own.
+-- A handler that is gone: a fault of the deployment; the job waits and keeps its attempts.
 SELECT event_queue.register_handler('tasks', '*', 'erp.make_task') IS NOT NULL AS registered;
 DROP FUNCTION erp.make_task;
 SELECT event_queue.enqueue('tasks', 'whatever', max_attempts => 1) AS job \gset
-CALL wait_until(format($$(SELECT count(*) = 1 FROM event_queue.dead_letters WHERE job_id = %s)$$, :job));
-SELECT last_sqlstate, last_error FROM event_queue.dead_letters WHERE job_id = :job;
+CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'handler')$$);
+SELECT name, sqlstate, message FROM event_queue.worker_faults() WHERE kind = 'handler';
+SELECT failures, stalled FROM event_queue.job WHERE job_id = :job;
 
 SELECT try($$SELECT event_queue.drop_queue('tasks', force => true)$$);
 SELECT event_queue.drop_rule(name) FROM event_queue.rules;

@@ -49,5 +49,7 @@
 #define ERRCODE_EQ_NOT_HONOURED			  MAKE_SQLSTATE('E', 'Q', '0', '3', '7')
 #define ERRCODE_EQ_OWNER_OUT			  MAKE_SQLSTATE('E', 'Q', '0', '3', '8')
 #define ERRCODE_EQ_AMBIGUOUS_NAME		  MAKE_SQLSTATE('E', 'Q', '0', '3', '9')
+#define ERRCODE_EQ_NOT_ENDED			  MAKE_SQLSTATE('E', 'Q', '0', '4', '0')
+#define ERRCODE_EQ_NOT_CALLABLE			  MAKE_SQLSTATE('E', 'Q', '0', '4', '1')
 
 #endif /* EQ_ERRORS_H */

@@ -162,8 +162,10 @@ request_shared_memory(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(shared_size(), eq_leases_size()));
+	RequestAddinShmemSpace(eq_faults_size());
 	RequestNamedLWLockTranche("event_queue", 1);
 	RequestNamedLWLockTranche("event_queue_limits", EQ_LIMIT_LOCKS);
+	RequestNamedLWLockTranche("event_queue_faults", 1);
 }
 
 static void
@@ -198,7 +200,9 @@ init_shared_memory(void)
 
 			SpinLockInit(&db->position_mutex);
 			pg_atomic_init_u32(&db->scheduler, 0);
+			pg_atomic_init_u32(&db->rule_runner, 0);
 			pg_atomic_init_u32(&db->events_pending, 0);
+			pg_atomic_init_u32(&db->rules_pending, 0);
 			pg_atomic_init_u32(&db->events_wanted, 0);
 			pg_atomic_init_u32(&db->readers_waiting, 0);
 			pg_atomic_init_u32(&db->jobs_awaited, 0);
@@ -249,9 +253,15 @@ init_shared_memory(void)
 			pg_atomic_init_u64(&worker->jobs_done, 0);
 			pg_atomic_init_u64(&worker->current_job, 0);
 			pg_atomic_init_u64(&worker->cancelled_job, 0);
+			pg_atomic_init_u32(&worker->work, 0);
+			pg_atomic_init_u64(&worker->busy_since, 0);
+			pg_atomic_init_u64(&worker->deadline, 0);
+			pg_atomic_init_u64(&worker->terminated, 0);
+			pg_atomic_init_u32(&worker->signals, 0);
 		}
 	}
 	eq_init_leases();
+	eq_init_faults();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -317,8 +327,11 @@ eq_database(void)
 		{
 			db->position_sequence = InvalidOid;
 			pg_atomic_write_u32(&db->scheduler, 0);
+			pg_atomic_write_u32(&db->rule_runner, 0);
 			pg_atomic_write_u32(&db->events_pending, 1);
-			pg_atomic_write_u32(&db->events_wanted, 1);
+			pg_atomic_write_u32(&db->rules_pending, 1);
+			pg_atomic_write_u32(&db->events_wanted,
+								EQ_EVENTS_FOR_RULES | EQ_EVENTS_FOR_SNAPSHOTS);
 			pg_atomic_write_u32(&db->readers_waiting, 1);
 			pg_atomic_write_u32(&db->look_everywhere, 1);
 			pg_atomic_write_u32(&db->recount, 0);

@@ -49,6 +49,9 @@ extern int eq_max_databases;
 extern int eq_max_queues;
 extern int eq_max_limited_leases;
 
+#define EQ_EVENTS_FOR_RULES		1 /* the rule runner */
+#define EQ_EVENTS_FOR_SNAPSHOTS 2 /* the scheduler */
+
 /*
  * One database that has the extension.  Entries are taken and given back under
  * EqShared->lock; an entry's dboid doesn't change while a session of that
@@ -65,15 +68,17 @@ typedef struct EqDatabase
 	int64 block_end;	   /* last one that may be given, -> a new block */
 
 	/* Who to wake, and what for; see wake/wake.c. */
-	pg_atomic_uint32 scheduler;			/* proc number + 1; 0: none */
-	pg_atomic_uint32 events_pending;	/* events were appended or freed */
-	pg_atomic_uint32 events_wanted;		/* and the scheduler reads them */
-	pg_atomic_uint32 readers_waiting;	/* some session sleeps; store/wait.c */
-	pg_atomic_uint32 jobs_awaited;		/* some session sleeps in await_job */
-	pg_atomic_uint32 reviews_pending;	/* job_review has rows */
-	pg_atomic_uint32 cancels_pending;	/* a leased job was cancelled */
-	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
-	pg_atomic_uint32 recount;			/* commits passed the counters by */
+	pg_atomic_uint32 scheduler;		  /* proc number + 1; 0: none */
+	pg_atomic_uint32 rule_runner;	  /* likewise */
+	pg_atomic_uint32 events_pending;  /* events were appended or freed: snapshots */
+	pg_atomic_uint32 rules_pending;	  /* likewise: rules */
+	pg_atomic_uint32 events_wanted;	  /* who reads them: EQ_EVENTS_FOR_... */
+	pg_atomic_uint32 readers_waiting; /* some session sleeps; store/wait.c */
+	pg_atomic_uint32 jobs_awaited;	  /* some session sleeps in await_job */
+	pg_atomic_uint32 reviews_pending; /* job_review has rows */
+	pg_atomic_uint32 cancels_pending; /* a leased job was cancelled */
+	pg_atomic_uint32 look_everywhere; /* jobs came that name no queue */
+	pg_atomic_uint32 recount;		  /* commits passed the counters by */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 	pg_atomic_uint32 active_at;	   /* config_generation + 1; store/activation.c */
 	pg_atomic_uint64 restored_at;  /* when a restore was last at work */
@@ -244,7 +249,9 @@ typedef enum EqWorkerKind
 {
 	EQ_WORKER_NONE,
 	EQ_WORKER_SCHEDULER,
-	EQ_WORKER_EXECUTOR
+	EQ_WORKER_EXECUTOR,
+	EQ_WORKER_RULES, /* the rule runner */
+	EQ_WORKER_KEEPER /* partitions of events */
 } EqWorkerKind;
 
 /* One per background worker, entered and left by it under EqShared->lock. */
@@ -259,6 +266,13 @@ typedef struct EqWorker
 	pg_atomic_uint64 jobs_done;
 	pg_atomic_uint64 current_job;
 	pg_atomic_uint64 cancelled_job; /* executors: stop, if it is the current one */
+
+	/* User code that it runs; see worker/watch.c. */
+	pg_atomic_uint32 work;		 /* executors: hash of the handler */
+	pg_atomic_uint64 busy_since; /* 0: none */
+	pg_atomic_uint64 deadline;	 /* of it; 0: none */
+	pg_atomic_uint64 terminated; /* the deadline that it was terminated for */
+	pg_atomic_uint32 signals;	 /* sent since the deadline */
 } EqWorker;
 
 #define EQ_MAX_WORKERS 1024

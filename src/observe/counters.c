@@ -80,7 +80,11 @@ eq_workers(PG_FUNCTION_ARGS)
 		job = pg_atomic_read_u64(&worker.current_job);
 		values[0] = Int32GetDatum(worker.pid);
 		values[1] = CStringGetTextDatum(
-			worker.kind == EQ_WORKER_SCHEDULER ? "scheduler" : "executor");
+			worker.kind == EQ_WORKER_SCHEDULER ? "scheduler"
+			: worker.kind == EQ_WORKER_RULES   ? "rule runner"
+			: worker.kind == EQ_WORKER_KEEPER  ? "keeper"
+			: worker.index < eq_executors	   ? "executor"
+											   : "stand-in");
 		values[2] = Int64GetDatum((int64) pg_atomic_read_u64(&worker.jobs_done));
 		values[3] = Int64GetDatum((int64) job);
 		nulls[3] = job == 0;

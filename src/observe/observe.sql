@@ -192,7 +192,7 @@ CREATE FUNCTION workers(OUT pid int, OUT kind text, OUT jobs_done bigint, OUT cu
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_workers';
 COMMENT ON FUNCTION workers() IS
-'Background workers of this database: the scheduler and its executors, how many jobs each has run, and which one it runs now.';
+'Background workers of this database: the scheduler, the rule runner, executors and those that stand in for them, the keeper; how many jobs each has run, and which one it runs now.';
 
 /*
  * shared_memory_places: what is taken of the room that all databases share, and how

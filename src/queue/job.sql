@@ -255,8 +255,9 @@ COMMENT ON FUNCTION enqueue_jobs(jsonb, text, text) IS
  *
  * Arguments: worker names who holds the lease (default: application_name and
  * pid); lease overrides the queue's; job_names restricts to these jobs;
- * session_bound: the jobs go back into the queue when this session ends (needs
- * a connection of one's own, not a transaction pooler's).
+ * session_bound: the jobs go back into the queue when this session ends, counted
+ * as stalled unless the client closed it (needs a connection of one's own, not a
+ * transaction pooler's).
  * Result: the jobs with their lease tokens; none if the queue is empty, paused,
  * or at its rate_limit or max_concurrency.
  * Errors: EQ003 tenant, EQ009 limit not in 1 to 10000, EQ010 no such queue,

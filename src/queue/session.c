@@ -3,7 +3,8 @@
  *
  * A claim with session_bound notes its jobs here; when the session ends, for
  * whatever reason short of a crash, it ends the leases that are still its own.
- * They count as stalled.  After a crash of the server the scheduler does the same
+ * A session that ends as it should (its client has closed it) gives the jobs back,
+ * and nothing is counted; otherwise they count as stalled.  After a crash of the server the scheduler does the same
  * when it starts: no session from before is left.
  */
 #include "postgres.h"
@@ -92,6 +93,32 @@ end_bound_leases(void)
 				  2, types, values);
 }
 
+/* The same, but nothing is counted. */
+static void
+release_bound(void)
+{
+	static const char *const query =
+		"SELECT FROM event_queue.job WHERE job_id = $1 AND lease_token = $2"
+		" AND leased_until > pg_catalog.clock_timestamp() FOR UPDATE SKIP LOCKED";
+	Oid types[2] = {INT8OID, UUIDOID};
+
+	for (int i = 0; i < n_bound; i++)
+	{
+		Datum values[2] = {Int64GetDatum(bound[i].job_id),
+						   UUIDPGetDatum(&bound[i].token)};
+		EqSpi spi;
+		bool held;
+
+		eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+		held = SPI_execute_with_args(query, 2, types, values, NULL, false, 1) ==
+				   SPI_OK_SELECT &&
+			   SPI_processed == 1;
+		eq_spi_end(&spi);
+		if (held)
+			eq_release(bound[i].job_id, &bound[i].token, 0);
+	}
+}
+
 /*
  * As RemoveTempRelationsCallback does it: a last transaction.  An error in it ends
  * the session, which it does anyway; the leases then run out by time.
@@ -107,7 +134,10 @@ session_ends(int code, Datum arg)
 	XactReadOnly = false;
 	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	end_bound_leases();
+	if (code == 0)
+		release_bound();
+	else
+		end_bound_leases();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

@@ -1,7 +1,7 @@
 /*
  * engine.c: events meet rules.
  *
- * Called by the scheduler, which runs one batch a transaction: it reads events
+ * Called by the rule runner, which runs one batch a transaction: it reads events
  * above the checkpoint and up to the watermark, matches patterns in memory,
  * evaluates conditions, enqueues what follows, and moves the checkpoint.  All
  * of it commits or none: each event meets each rule exactly once.
@@ -10,6 +10,14 @@
  * time limit, in a subtransaction: an error in it becomes a job of the queue
  * "rule-calls" that tries again, and so do rules that call a function.  Such
  * a job is run by an executor (eq_run_rule_call).
+ *
+ * A condition that reaches the time limit, or does not end even when cancelled and
+ * so costs the process, is a fault of its rule (worker/faults.c).  For a while, each
+ * time longer, the rule is then not evaluated here: its firings become such jobs at
+ * once.  A condition that is merely slow is treated likewise, so that it does not
+ * hold up other rules.  The executors try them, and once the fault has come
+ * EQ_MAX_LOST times in a row, they refuse them for that while (EQ040), so that what
+ * does not end does not cost one process after the other.
  */
 #include "postgres.h"
 
@@ -18,6 +26,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -38,11 +47,13 @@
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
+#include "watch/watch.h"
 
 typedef struct Rule
 {
 	int32 rule_id;
 	char *name;
+	char *label; /* for faults: one of the same name is another one */
 	Oid owner;
 	char *tenant; /* NULL: all */
 	char *pattern;
@@ -54,13 +65,24 @@ typedef struct Rule
 	int priority;
 	char *function;
 	int64 start_position;
+	TimestampTz slow_until; /* its firings become jobs: it was slow */
 } Rule;
+
+/* How long a rule rests whose condition did not end: at first, and at most. */
+#define FIRST_REST_MS (10 * 1000)
+#define LAST_REST_MS  (3600 * 1000)
+
+/* Other rules do not wait for one that takes so long. */
+#define SLOW_US (100 * INT64CONST(1000))
+
+/* So often executors evaluate what does not end, before they refuse it. */
+#define EQ_MAX_LOST 3
 
 #define RULE_COLUMNS                                                                 \
 	"rule_id, name, owner, tenant_id, event_pattern, condition, queue_id, job_name," \
 	" payload, delay, priority, function, start_position"
 
-/* The scheduler's rules; forgotten when the configuration changes. */
+/* The rule runner's rules; forgotten when the configuration changes. */
 static MemoryContext rules_context = NULL;
 static Rule *rules;
 static int n_rules = -1;		/* -1: not read */
@@ -81,6 +103,7 @@ fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
 
 	rule->rule_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 	rule->name = text_column(row, desc, 2);
+	rule->label = psprintf("%s (rule %d)", rule->name, rule->rule_id);
 	rule->owner = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 	rule->tenant = text_column(row, desc, 4);
 	rule->pattern = text_column(row, desc, 5);
@@ -100,6 +123,18 @@ fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
 	rule->priority = DatumGetInt32(SPI_getbinval(row, desc, 11, &isnull));
 	rule->function = text_column(row, desc, 12);
 	rule->start_position = DatumGetInt64(SPI_getbinval(row, desc, 13, &isnull));
+}
+
+/* For faults: is there a rule of this label? */
+static bool
+is_label(const char *name)
+{
+	for (int i = 0; i < n_rules; i++)
+	{
+		if (strncmp(rules[i].label, name, strlen(name)) == 0)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -127,6 +162,49 @@ read_rules(void)
 	}
 	n_rules = SPI_processed;
 	eq_spi_end(&spi);
+	eq_clear_faults(MyDatabaseId, "rule", is_label);
+}
+
+/* The rule whose condition runs, for eq_note_condition_lost; cut if it is long. */
+static char evaluated[EQ_MAX_NAME + 32] = "";
+
+static void
+note_not_ended(const char *rule, const char *message)
+{
+	(void) eq_note_fault("rule", rule, "57014", message, FIRST_REST_MS,
+						 LAST_REST_MS);
+}
+
+/*
+ * For an executor: an error came out of the job.  Was it the condition's, and the
+ * time that it took?
+ */
+void
+eq_note_condition_error(bool timed_out)
+{
+	if (timed_out && evaluated[0] != '\0')
+		note_not_ended(evaluated, "its condition reached condition_timeout");
+	evaluated[0] = '\0';
+}
+
+/* For a worker that was terminated, on its way out. */
+void
+eq_note_condition_lost(void)
+{
+	if (evaluated[0] != '\0')
+		note_not_ended(
+			evaluated,
+			"its condition did not end and was terminated with its process");
+}
+
+/* Is the rule not to be evaluated for now?  How often it has not ended. */
+static int
+rests(const Rule *rule)
+{
+	TimestampTz retry_at;
+	int failures = eq_failures_of("rule", rule->label, &retry_at);
+
+	return retry_at > GetCurrentTimestamp() ? failures : 0;
 }
 
 /*
@@ -145,15 +223,29 @@ evaluate_rule(const Rule *rule, Datum event)
 	bool isnull;
 	Datum value;
 
+	TimestampTz outer = get_timeout_active(STATEMENT_TIMEOUT)
+							? get_timeout_finish_time(STATEMENT_TIMEOUT)
+							: 0;
+	int64 watched;
+
 	eq_check_owner(rule->owner, "rule", rule->name);
 	eq_spi_begin(&spi, rule->owner,
 				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	/* Also for what a volatile function in it does; undone with its settings. */
+	(void) set_config_option("transaction_read_only", "on", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	strlcpy(evaluated, rule->label, sizeof(evaluated));
+	watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000));
 	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
 	if (SPI_execute_with_args(eq_rule_query(rule->condition), 2, types, values,
 							  nulls, true, 1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "could not evaluate rule \"%s\"", rule->name);
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	eq_watch_end(watched);
+	evaluated[0] = '\0';
+	if (outer != 0)
+		enable_timeout_at(STATEMENT_TIMEOUT, outer);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
 	{
@@ -163,6 +255,7 @@ evaluate_rule(const Rule *rule, Datum event)
 		MemoryContextSwitchTo(old);
 	}
 	eq_spi_end(&spi);
+	(void) eq_clear_fault("rule", rule->label);
 	return payload;
 }
 
@@ -173,11 +266,12 @@ static void enqueue_action(const Rule *rule, Datum event, Jsonb *payload);
  * the error if one of them failed (a queue that is drained or was dropped, say).
  */
 static bool
-try_rule(const Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
+try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool ok = true;
+	TimestampTz start = GetCurrentTimestamp();
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -192,7 +286,10 @@ try_rule(const Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 	{
 		MemoryContextSwitchTo(context);
 		disable_timeout(STATEMENT_TIMEOUT, false);
+		eq_watch_end(0);
+		QueryCancelPending = false; /* of the timeout or the watch */
 		*error = CopyErrorData();
+		eq_note_condition_error((*error)->sqlerrcode == ERRCODE_QUERY_CANCELED);
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		ok = false;
@@ -200,6 +297,8 @@ try_rule(const Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	if (GetCurrentTimestamp() - start > SLOW_US)
+		rule->slow_until = GetCurrentTimestamp() + FIRST_REST_MS * INT64CONST(1000);
 	return ok;
 }
 
@@ -301,13 +400,15 @@ enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
 
 /* One event meets one rule whose pattern and tenant match. */
 static void
-apply_rule(const Rule *rule, Datum event)
+apply_rule(Rule *rule, Datum event)
 {
 	Jsonb *payload = NULL;
 	ErrorData *error = NULL;
 
 	if (rule->queue_id == 0 && rule->condition == NULL)
 		enqueue_rule_call(rule, event, false);
+	else if (rests(rule) > 0 || rule->slow_until > GetCurrentTimestamp())
+		enqueue_rule_call(rule, event, true);
 	else if (!try_rule(rule, event, &payload, &error))
 	{
 		ereport(LOG,
@@ -454,6 +555,7 @@ eq_run_rules(void)
 	tuplestore_end(events);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	LockReleaseAll(USER_LOCKMETHOD, true); /* of conditions */
 	return n_events == eq_rule_batch;
 }
 
@@ -540,6 +642,13 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 			 errmsg("the rule or the event of this job does not exist any more")));
 	if (evaluate && evaluate->type == jbvBool && evaluate->val.boolean)
 	{
+		if (rests(rule) >= EQ_MAX_LOST)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_NOT_ENDED),
+				 errmsg("rule \"%s\" rests: its condition did not end", rule->name),
+				 errhint(
+					 "Create the rule anew with another condition, then call event_queue.retry_dead.")));
 		job_payload = evaluate_rule(rule, event);
 		if (job_payload == NULL)
 			return InvalidOid;
@@ -551,9 +660,11 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 		return InvalidOid;
 	}
 
+	eq_require_callable("rule function", rule->label, rule->owner, rule->function,
+						eq_event_type_oid());
+	(void) eq_clear_fault("rule function", rule->label);
 	GetUserIdAndSecContext(&owner, &sec_context);
 	owner = rule->owner;
-	eq_check_owner(owner, "rule", rule->name);
 	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	(void) set_config_option(
 		"search_path",

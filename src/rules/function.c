@@ -25,6 +25,7 @@
 #include "event_queue.h"
 #include "rules/rules.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 
 /* The row type of event_store. */
 Oid
@@ -138,6 +139,66 @@ eq_find_function(const char *name, EqFunctionKind kind, char **qualified)
 	*qualified = quote_qualified_identifier(
 		get_namespace_name(get_func_namespace(function)), get_func_name(function));
 	return function;
+}
+
+/*
+ * Why a stored function can't be called as this role with an argument of this type;
+ * NULL if it can.  That is a fault of the deployment and not of the job at hand.
+ */
+static const char *
+why_not_callable(Oid owner, const char *function, Oid argument_type)
+{
+	const char *why = eq_why_owner_is_out(owner);
+	bool other_signature;
+	Oid oid;
+
+	if (why != NULL)
+		return why;
+	oid = look_up(function, 1, &argument_type, &other_signature);
+	if (!OidIsValid(oid))
+		return psprintf("function %s(%s) does not exist", function,
+						format_type_be(argument_type));
+	if (eq_schema_aclcheck(get_func_namespace(oid), owner, ACL_USAGE) !=
+			ACLCHECK_OK ||
+		eq_function_aclcheck(oid, owner, ACL_EXECUTE) != ACLCHECK_OK)
+		return psprintf("role \"%s\" may not call function %s",
+						GetUserNameFromId(owner, false), function);
+	return NULL;
+}
+
+/* What eq_require_callable has refused, until it is asked for; empty: nothing. */
+static const char *refused_kind; /* of fault */
+static char refused[EQ_MAX_NAME + NAMEDATALEN + 32] = "";
+
+/*
+ * EQ041 if the function can't be called, which is no fault of the job at hand:
+ * eq_refused_call then says so (users' code may raise the same code).
+ */
+void
+eq_require_callable(const char *kind, const char *label, Oid owner,
+					const char *function, Oid argument_type)
+{
+	const char *why = why_not_callable(owner, function, argument_type);
+
+	if (why == NULL)
+		return;
+	refused_kind = kind;
+	strlcpy(refused, label, sizeof(refused));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_NOT_CALLABLE), errmsg_internal("%s", why),
+		 errhint(
+			 "It was there when it was registered; create it again, or register another one. Jobs wait meanwhile.")));
+}
+
+const char *
+eq_refused_call(const char **kind)
+{
+	char *label = refused[0] != '\0' ? pstrdup(refused) : NULL;
+
+	*kind = refused_kind;
+	refused[0] = '\0';
+	return label;
 }
 
 /* The schema of a stored function, quoted. */

@@ -14,6 +14,10 @@ extern bool eq_run_rules(void);
 /* engine.c: a job of queue "rule-calls"; the role it ran as, for the commit */
 extern Oid eq_run_rule_call(const char *tenant, Jsonb *payload);
 
+/* engine.c: a condition took its process with it */
+extern void eq_note_condition_lost(void);
+extern void eq_note_condition_error(bool timed_out);
+
 /* function.c */
 typedef enum EqFunctionKind
 {
@@ -25,6 +29,9 @@ typedef enum EqFunctionKind
 extern Oid eq_find_function(const char *name, EqFunctionKind kind, char **qualified);
 extern Jsonb *eq_call_function(const char *function, Oid argument_type,
 							   Datum argument);
+extern void eq_require_callable(const char *kind, const char *label, Oid owner, const char *function,
+								Oid argument_type);
+extern const char *eq_refused_call(const char **kind);
 extern const char *eq_function_schema(const char *function);
 extern Oid eq_event_type_oid(void);
 extern Oid eq_claimed_job_type_oid(void);

@@ -1,12 +1,11 @@
 /*
  * rules.sql: rules (event -> job or function) and handlers (job -> function).
  *
- * The scheduler reads events in order of position, tests each against the
+ * The rule runner reads events in order of position, tests each against the
  * rules, and enqueues what follows in the transaction that moves the
- * checkpoint: each event meets each rule exactly once.  User code other than
- * conditions never runs in the scheduler: a rule that calls a function, and a
- * condition that raised an error, become jobs of the queue "rule-calls", with
- * its retries and dead letters.
+ * checkpoint: each event meets each rule exactly once.  A rule that calls a
+ * function, and one whose condition raised an error or is slow, become jobs of
+ * the queue "rule-calls", with its retries and dead letters.
  */
 
 CREATE TABLE rule (

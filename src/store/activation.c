@@ -16,8 +16,8 @@
  * by itself (generation.c gives it a generation of its own).
  *
  * A CREATE EXTENSION that comes from a dump writes no row.  It is known by
- * check_function_bodies, which each script of pg_dump and each connection of
- * pg_restore switches off first.  So a restore that is not complete has no row
+ * check_function_bodies and row_security, both of which each script of pg_dump and
+ * each connection of pg_restore switches off first.  So a restore that is not complete has no row
  * or, later, the one of the original; activation is the first of the extension's
  * tables in the order in which they are loaded.
  *
@@ -42,6 +42,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -66,7 +67,7 @@ static bool created_by_restore = false;
 static bool
 session_restores(void)
 {
-	return !check_function_bodies;
+	return !check_function_bodies && !row_security;
 }
 
 static int64
@@ -102,6 +103,14 @@ look_up(void)
 	return found;
 }
 
+/* Has someone seen that it is, since the configuration changed? */
+static bool
+is_known_active(EqDatabase *db)
+{
+	return pg_atomic_read_u32(&db->active_at) ==
+		   pg_atomic_read_u32(&db->config_generation) + 1;
+}
+
 /*
  * How this store stands.  anew: whatever is remembered, for what may have come
  * past the triggers.
@@ -114,7 +123,7 @@ eq_activation(bool anew)
 	uint32 generation = pg_atomic_read_u32(&db->config_generation);
 	EqActivation found;
 
-	if (!anew && (pg_atomic_read_u32(&db->active_at) == generation + 1 ||
+	if (!anew && (is_known_active(db) ||
 				  (seen_in == EQ_MY_LXID && seen_in != InvalidLocalTransactionId)))
 		return EQ_ACTIVE;
 	pg_memory_barrier();
@@ -379,6 +388,8 @@ eq_is_active_here(void)
 {
 	EqActivation state;
 
+	if (is_known_active(eq_database()))
+		return true;
 	StartTransactionCommand();
 	state = eq_activation(false);
 	CommitTransactionCommand();

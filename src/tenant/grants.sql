@@ -220,7 +220,7 @@ BEGIN
 	PERFORM event_queue.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
-		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.shared_memory_places(), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
+		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.shared_memory_places(), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
 		event_queue.health(), event_queue.activation_state(), event_queue.queue_id_of(text) TO %s', role);
 END
 $$;

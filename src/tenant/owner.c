@@ -15,39 +15,39 @@
 #include "event_queue.h"
 #include "tenant/tenant.h"
 
-void
-eq_check_owner(Oid owner, const char *what, const char *name)
+/* Why nothing of this owner's may run; NULL if it may. */
+const char *
+eq_why_owner_is_out(Oid owner)
 {
 	char *role = GetUserNameFromId(owner, true);
 	const char *tenant;
 
 	if (role == NULL)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_OWNER_OUT),
-			 errmsg("%s \"%s\" is out of service: its owner was dropped", what,
-					name),
-			 errdetail("It belonged to the role with OID %u.", owner),
-			 errhint("Drop it, or have another role create or register it again.")));
+		return psprintf("its owner, the role with OID %u, was dropped", owner);
 	if (eq_schema_aclcheck(get_namespace_oid(EQ_SCHEMA, false), owner, ACL_USAGE) !=
 		ACLCHECK_OK)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_OWNER_OUT),
-			 errmsg("%s \"%s\" is out of service: its owner may no longer use %s",
-					what, name, EQ_SCHEMA),
-			 errdetail("It belongs to role \"%s\".", role),
-			 errhint(
-				 "Grant the access again, or have another role create or register it.")));
+		return psprintf("its owner, role \"%s\", may no longer use %s", role,
+						EQ_SCHEMA);
 	tenant = eq_tenant_of_role(owner);
 	/* It would see the events and jobs of all tenants. */
 	if (tenant[0] != '\0')
+		return psprintf("its owner, role \"%s\", is bound to tenant \"%s\"", role,
+						tenant);
+	return NULL;
+}
+
+/* EQ038 if so. */
+void
+eq_check_owner(Oid owner, const char *what, const char *name)
+{
+	const char *why = eq_why_owner_is_out(owner);
+
+	if (why != NULL)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_EQ_OWNER_OUT),
-			 errmsg("%s \"%s\" is out of service: its owner is bound to one tenant",
-					what, name),
-			 errdetail("Role \"%s\" is bound to tenant \"%s\".", role, tenant),
+			 errmsg("%s \"%s\" is out of service", what, name),
+			 errdetail_internal("%c%s.", pg_toupper(why[0]), why + 1),
 			 errhint(
-				 "Have a role that is bound to none create or register it again.")));
+				 "Give the owner its access again, or have another role create or register it.")));
 }

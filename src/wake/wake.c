@@ -195,15 +195,27 @@ eq_wake_scheduler(EqDatabase *db)
 	set_latch_of(pg_atomic_read_u32(&db->scheduler));
 }
 
+void
+eq_wake_rule_runner(EqDatabase *db)
+{
+	set_latch_of(pg_atomic_read_u32(&db->rule_runner));
+}
+
 /* Takes effect at once: events may have come below the watermark. */
 void
 eq_wake_rules(void)
 {
 	EqDatabase *db = eq_database();
 
-	/* A full barrier: the scheduler looks at pending after it set wanted. */
+	uint32 wanted;
+
+	/* Full barriers: the scheduler sets wanted before pending is looked at. */
 	pg_atomic_exchange_u32(&db->events_pending, 1);
-	if (pg_atomic_read_u32(&db->events_wanted) != 0)
+	pg_atomic_exchange_u32(&db->rules_pending, 1);
+	wanted = pg_atomic_read_u32(&db->events_wanted);
+	if (wanted & EQ_EVENTS_FOR_RULES)
+		eq_wake_rule_runner(db);
+	if (wanted & EQ_EVENTS_FOR_SNAPSHOTS)
 		eq_wake_scheduler(db);
 }
 

@@ -51,6 +51,7 @@ extern void eq_sleep(long ms);
 /* For workers. */
 extern void eq_wake_scheduler(EqDatabase *db);
 extern bool eq_take_pending(int32 id, EqWakeSlot **place);
+extern void eq_wake_rule_runner(EqDatabase *db);
 
 /* The NOTIFY channel of a queue, in a buffer of NAMEDATALEN. */
 extern void eq_queue_channel(const char *queue_name, char *channel);

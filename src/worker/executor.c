@@ -15,27 +15,24 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "commands/async.h"
-#include "commands/prepare.h"
-#include "commands/sequence.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lock.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
+#include "utils/uuid.h"
 
 #include "compat.h"
 #include "event_queue.h"
@@ -47,7 +44,8 @@
 #include "wake/wake.h"
 #include "worker/worker.h"
 
-#define IDLE_MS 60000
+#define IDLE_MS		60000
+#define STAND_IN_MS 30000 /* of idling, before an executor that stands in ends */
 
 typedef struct Handler
 {
@@ -56,6 +54,8 @@ typedef struct Handler
 	Oid owner;		/* InvalidOid: one of own_queues */
 	char *function;
 	int time_limit_ms;
+	uint32 work; /* hash of the first two */
+	char *label; /* queue/job, for faults */
 } Handler;
 
 /* Queues whose jobs are run by the extension itself. */
@@ -70,8 +70,11 @@ typedef struct Job
 	const Handler *handler;
 } Job;
 
+static Job current;
 static EqDatabase *db;
 static EqWorker *me;
+static bool stands_in;			   /* for executors whose jobs take long */
+static char claiming[NAMEDATALEN]; /* the queue that is claimed from */
 static char worker_name[64];
 static MemoryContext config_context; /* handlers */
 static MemoryContext job_context;	 /* the job in hand */
@@ -82,6 +85,18 @@ static int first_handler; /* where the next look for a job begins */
 static uint32 config_seen;
 static bool config_known = false;
 static TimestampTz retry_at; /* a rate limit ends then; 0: none met */
+
+/* For faults: is there a handler of this label? */
+static bool
+is_label(const char *name)
+{
+	for (int i = 0; i < n_handlers; i++)
+	{
+		if (strncmp(handlers[i].label, name, strlen(name)) == 0)
+			return true;
+	}
+	return false;
+}
 
 /* Reads the handlers, if the configuration changed. True if it did. */
 static bool
@@ -130,8 +145,19 @@ read_handlers(void)
 		own->time_limit_ms = 27000;
 	}
 	eq_spi_end(&spi);
+	for (int i = 0; i < n_handlers; i++)
+	{
+		Handler *h = &handlers[i];
+		const EqQueue *queue = eq_get_queue_by_id(h->queue_id);
+
+		h->work = eq_work_of(h->queue_id, h->job_name);
+		h->label = MemoryContextStrdup(
+			config_context,
+			psprintf("%s/%s", queue ? queue->name : "?", h->job_name));
+	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	eq_clear_faults(MyDatabaseId, "time limit", is_label);
 	first_handler = 0;
 	config_seen = generation;
 	config_known = true;
@@ -150,6 +176,55 @@ find_handler(int32 queue_id, const char *job_name)
 			return &handlers[i];
 	}
 	return NULL;
+}
+
+/*
+ * Not for now.  A handler whose last job did not end at its time limit gets one
+ * executor at a time, so that the others are free for other handlers.  One that
+ * stands in for executors whose jobs take long does not take up more of the same.
+ * And a handler that can't be called waits.
+ */
+static bool
+is_left_alone(const Handler *handler)
+{
+	TimestampTz at;
+	/* Calls of one rule say nothing about those of another. */
+	bool may_be_endless = handler->queue_id != EQ_RULE_CALLS &&
+						  eq_failures_of("time limit", handler->label, &at) > 0;
+
+	if ((may_be_endless || stands_in) &&
+		eq_is_under_way(handler->work, !may_be_endless))
+		return true;
+	if (may_be_endless && stands_in)
+		return true;
+	if (eq_failures_of("handler", handler->label, &at) == 0 ||
+		at <= GetCurrentTimestamp())
+		return false;
+	if (retry_at == 0 || at < retry_at)
+		retry_at = at;
+	return true;
+}
+
+/* A queue from which no job could be claimed: other queues go on meanwhile. */
+static bool
+queue_fails(const EqQueue *queue)
+{
+	TimestampTz at;
+
+	if (eq_failures_of("queue", queue->name, &at) == 0 ||
+		at <= GetCurrentTimestamp())
+		return false;
+	if (retry_at == 0 || at < retry_at)
+		retry_at = at;
+	return true;
+}
+
+static void
+note_claim_error(const ErrorData *error)
+{
+	(void) eq_note_fault("queue", claiming, unpack_sql_state(error->sqlerrcode),
+						 error->message, 1000, 60000);
+	claiming[0] = '\0';
 }
 
 /*
@@ -182,11 +257,13 @@ claim_next(Job *next)
 
 			if (h->queue_id != queue_id)
 				break;
+			if (queue == NULL || is_left_alone(h))
+				continue;
 			any = any || strcmp(h->job_name, "*") == 0;
 			names[n_names++] = h->job_name;
 		}
 		/* One with limits that has no room in shared memory must not stop the others. */
-		if (queue == NULL ||
+		if (queue == NULL || n_names == 0 || queue_fails(queue) ||
 			(eq_queue_is_limited(queue) && eq_wake_slot(queue_id) == NULL))
 			continue;
 		claim.queue = queue;
@@ -194,7 +271,10 @@ claim_next(Job *next)
 		claim.worker = worker_name;
 		claim.names = any ? NULL : names;
 		claim.n_names = n_names;
+		strlcpy(claiming, queue->name, sizeof(claiming));
 		eq_claim(&claim);
+		claiming[0] = '\0';
+		(void) eq_clear_fault("queue", queue->name);
 		if (claim.n_jobs == 1)
 		{
 			next->in_hand = true;
@@ -250,8 +330,9 @@ call_handler(Job *job, Jsonb **result)
 	desc = lookup_rowtype_tupdesc(type, -1);
 	argument = eq_claimed_job_datum(&job->queue, &job->claimed, desc);
 	ReleaseTupleDesc(desc);
+	eq_require_callable("handler", handler->label, handler->owner, handler->function,
+						type);
 	owner = handler->owner;
-	eq_check_owner(owner, "handler", handler->function);
 	SetUserIdAndSecContext(owner, SECURITY_LOCAL_USERID_CHANGE);
 
 	schema = eq_function_schema(handler->function);
@@ -261,6 +342,9 @@ call_handler(Job *job, Jsonb **result)
 	*result = eq_call_function(handler->function, type, argument);
 	return owner;
 }
+
+/* SET CONSTRAINTS ALL IMMEDIATE */
+static ConstraintsSetStmt all_immediate = {.type = T_ConstraintsSetStmt};
 
 /*
  * The job's transaction: effects, completion, next claim.  Throws if the
@@ -276,6 +360,7 @@ run_job(Job *job, Job *next)
 	int sec_context;
 	Jsonb *result;
 	int64 left_ms = (job->claimed.leased_until - GetCurrentTimestamp()) / 1000;
+	int limit_ms = Max(Min(job->handler->time_limit_ms, left_ms), 1);
 
 	QueryCancelPending = false; /* it was for the job before */
 	StartTransactionCommand();
@@ -285,12 +370,16 @@ run_job(Job *job, Job *next)
 	guc_level = NewGUCNestLevel();
 	(void) set_config_option("event_queue.tenant", job->claimed.tenant, PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	enable_timeout_after(STATEMENT_TIMEOUT,
-						 Max(Min(job->handler->time_limit_ms, left_ms), 1));
+	enable_timeout_after(STATEMENT_TIMEOUT, limit_ms);
+	(void) eq_watch_begin(limit_ms * INT64CONST(1000));
 	eq_enter_job(job->claimed.job_id, job->claimed.metadata);
 	owner = call_handler(job, &result);
+	/* Deferred triggers and constraints are the handler's, and under its limit. */
+	if (OidIsValid(owner))
+		AfterTriggerSetState(&all_immediate);
 	eq_leave_job();
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	eq_watch_end(0);
 	MemoryContextSwitchTo(context);
 
 	/* Undoes what the handler has set, also by plain SET. */
@@ -305,46 +394,63 @@ run_job(Job *job, Job *next)
 	SetUserIdAndSecContext(worker_role, sec_context);
 }
 
-/*
- * What a handler may have left in the session, by its deferred triggers, too: all
- * that DISCARD ALL covers but cached plans, which show nothing to anyone.
- */
 static void
-clean_session(void)
+note_time_limit(const Handler *handler, const char *message)
 {
-	StartTransactionCommand();
-	PortalHashTableDeleteAll();
-	Async_UnlistenAll();
-	CommitTransactionCommand();
-	ResetAllOptions();
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	DropAllPreparedStatements();
-	ResetSequenceCaches();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot()); /* dropping may need one */
-	ResetTempTableNamespace();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	/* That would be the rule's (rules/engine.c). */
+	if (handler->queue_id == EQ_RULE_CALLS)
+		return;
+	(void) eq_note_fault("time limit", handler->label,
+						 unpack_sql_state(ERRCODE_EQ_NOT_ENDED), message, 0, 0);
 }
 
-/* Records the failure of a job and claims the next one. */
+/*
+ * Records the failure of a job.  That its function is missing, or may not be called,
+ * is a fault of the deployment: attempts are kept, and jobs of this handler wait.
+ */
 static void
-record_failure(Job *job, const ErrorData *error, Job *next)
+record_failure(Job *job, const ErrorData *error)
 {
 	bool stopped = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 				   pg_atomic_read_u64(&me->cancelled_job) == job->claimed.job_id;
 	bool cancelled = stopped || error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED;
+	const char *kind;
+	const char *refused = eq_refused_call(&kind);
 
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !stopped)
+		note_time_limit(job->handler, "its job was cancelled at its time limit");
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) eq_fail(
-		job->claimed.job_id, &job->claimed.token,
-		stopped ? "job was cancelled" : error->message,
-		unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED : error->sqlerrcode),
-		error->context, -1, cancelled);
-	claim_next(next);
+	if (refused)
+	{
+		TimestampTz at = eq_note_fault(kind, refused,
+									   unpack_sql_state(error->sqlerrcode),
+									   error->message, 1000, 60000);
+
+		eq_release(job->claimed.job_id, &job->claimed.token,
+				   Max(at - GetCurrentTimestamp(), 1));
+	}
+	else
+		(void) eq_fail(
+			job->claimed.job_id, &job->claimed.token,
+			stopped ? "job was cancelled" : error->message,
+			unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED : error->sqlerrcode),
+			error->context, -1, cancelled);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+}
+
+/* The job goes back uncounted: no handler any more, or this process is to end. */
+static void
+give_back(Job *job)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_release(job->claimed.job_id, &job->claimed.token, 0);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	job->in_hand = false;
+	pg_atomic_write_u64(&me->current_job, 0);
 }
 
 /* Runs the job in hand; afterwards the next one is in hand, or none. */
@@ -359,14 +465,19 @@ do_job(Job *job)
 		STATE_RUNNING,
 		psprintf("event_queue job " INT64_FORMAT ": %s of queue %s",
 				 job->claimed.job_id, job->claimed.name, job->queue.name));
+	eq_begin_work(job->handler->work);
 	PG_TRY();
 	{
 		run_job(job, &next);
+		(void) eq_clear_fault("handler", job->handler->label);
+		(void) eq_clear_fault("time limit", job->handler->label);
+		take_over(job, &next);
 	}
 	PG_CATCH();
 	{
 		HOLD_INTERRUPTS();
 		eq_leave_job();
+		eq_watch_end(0);
 		disable_all_timeouts(false);
 		QueryCancelPending = false;
 		MemoryContextSwitchTo(context);
@@ -379,28 +490,24 @@ do_job(Job *job)
 	PG_END_TRY();
 
 	QueryCancelPending = false; /* it came too late */
-	clean_session();
+	eq_note_condition_error(error && error->sqlerrcode == ERRCODE_QUERY_CANCELED);
+	eq_clean_session();
 	if (error)
 	{
 		ereport(LOG, (errmsg("job " INT64_FORMAT " (%s of queue %s) failed: %s",
 							 job->claimed.job_id, job->claimed.name, job->queue.name,
 							 error->message)));
-		record_failure(job, error, &next);
+		if (claiming[0] != '\0')
+		{
+			/* The error is not the job's: the next one could not be claimed. */
+			note_claim_error(error);
+			give_back(job);
+		}
+		else
+			record_failure(job, error);
+		take_over(job, &next);
 	}
 	pg_atomic_fetch_add_u64(&me->jobs_done, 1);
-	take_over(job, &next);
-}
-
-/* The handler was unregistered between claim and run. */
-static void
-give_back(Job *job)
-{
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	eq_release(job->claimed.job_id, &job->claimed.token, 0);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	job->in_hand = false;
 }
 
 /* Claims the first job after idling, and commits the claim. */
@@ -437,11 +544,76 @@ end_orphaned_leases(void)
 	CommitTransactionCommand();
 }
 
+/* Is the lease still this process's, and free to change without waiting? */
+static bool
+holds_lease(const Job *job)
+{
+	static const char *const query =
+		"SELECT FROM event_queue.job WHERE job_id = $1 AND lease_token = $2"
+		" FOR UPDATE SKIP LOCKED";
+	Oid types[2] = {INT8OID, UUIDOID};
+	Datum values[2] = {Int64GetDatum(job->claimed.job_id),
+					   UUIDPGetDatum(&job->claimed.token)};
+	EqSpi spi;
+	bool holds;
+
+	if (!ConditionalLockRelationOid(eq_relation_oid(EQ_JOB), RowExclusiveLock))
+		return false;
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	holds = SPI_execute_with_args(query, 2, types, values, NULL, false, 1) ==
+				SPI_OK_SELECT &&
+			SPI_processed == 1;
+	eq_spi_end(&spi);
+	return holds;
+}
+
+/*
+ * This process ends with a job in hand (a FATAL error).  Terminated since the job did
+ * not end, the job has failed; asked to end, it gives the job back and nothing is
+ * counted.  Otherwise the job itself ended the process, as it may end the server: the
+ * lease stays, and counts as stalled (end_orphaned_leases).  As
+ * RemoveTempRelationsCallback does it: a last transaction.
+ */
+static void
+leave_executor(int code, Datum arg)
+{
+	bool past_limit = eq_was_past_limit();
+
+	if (past_limit)
+	{
+		eq_note_condition_lost();
+		if (current.in_hand && current.handler)
+			note_time_limit(
+				current.handler,
+				"its job did not end at its time limit and was terminated");
+	}
+	if (!current.in_hand || (!past_limit && !eq_end_was_asked_for()))
+		return;
+	AbortOutOfAnyTransaction();
+	StartTransactionCommand();
+	XactReadOnly = false;
+	XactIsoLevel = XACT_READ_COMMITTED;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (!holds_lease(&current))
+		ereport(LOG, (errmsg("job " INT64_FORMAT " could not be given back",
+							 current.claimed.job_id)));
+	else if (past_limit)
+		(void) eq_fail(
+			current.claimed.job_id, &current.claimed.token,
+			"it did not end at its time limit, nor when it was cancelled, and was terminated",
+			unpack_sql_state(ERRCODE_EQ_NOT_ENDED), NULL, -1, false);
+	else
+		eq_release(current.claimed.job_id, &current.claimed.token, 0);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	current.in_hand = false;
+}
+
 /* One step: a job, or a look for one and a sleep. */
 static void
 run_step(Job *job)
 {
-	long timeout = IDLE_MS;
+	long timeout = stands_in ? STAND_IN_MS : IDLE_MS;
 
 	if (read_handlers() && job->in_hand)
 		job->handler = find_handler(job->queue.queue_id, job->claimed.name);
@@ -476,8 +648,8 @@ eq_executor_main(Datum arg)
 {
 	Oid dboid = DatumGetObjectId(arg);
 	int index;
-	Job job = {0};
 	MemoryContext step_context;
+	TimestampTz last_job = GetCurrentTimestamp();
 
 	memcpy(&index, MyBgworkerEntry->bgw_extra, sizeof(index));
 	me = eq_init_worker(EQ_WORKER_EXECUTOR, dboid, index);
@@ -493,30 +665,53 @@ eq_executor_main(Datum arg)
 										 ALLOCSET_DEFAULT_SIZES);
 	step_context = AllocSetContextCreate(TopMemoryContext, "event_queue step",
 										 ALLOCSET_DEFAULT_SIZES);
+	eq_watch_me(me);
 	end_orphaned_leases();
+	before_shmem_exit(leave_executor, (Datum) 0);
 
-	while (index < eq_executors && (job.in_hand || eq_extension_is_here()) &&
-		   eq_is_active_here())
+	/* Those above the setting stand in (scheduler.c). */
+	for (;;)
 	{
 		volatile bool failed = false;
+
+		eq_worker_reload();
+		if (index >= 2 * eq_executors ||
+			(!current.in_hand && !eq_extension_is_here()) || !eq_is_active_here())
+			break;
+		stands_in = index >= eq_executors;
+		if (current.in_hand)
+			last_job = GetCurrentTimestamp();
+		else if (stands_in && TimestampDifferenceExceeds(
+								  last_job, GetCurrentTimestamp(), STAND_IN_MS))
+			break;
 
 		MemoryContextReset(step_context);
 		MemoryContextSwitchTo(step_context);
 		CHECK_FOR_INTERRUPTS();
 		PG_TRY();
 		{
-			run_step(&job);
+			run_step(&current);
 		}
 		PG_CATCH();
 		{
 			/* Not the job's own error, or it could not be recorded. */
 			HOLD_INTERRUPTS();
+			eq_watch_end(0);
 			disable_all_timeouts(false);
 			EmitErrorReport();
-			AbortCurrentTransaction();
+			if (claiming[0] != '\0')
+			{
+				ErrorData *error;
+
+				MemoryContextSwitchTo(step_context);
+				error = CopyErrorData();
+				note_claim_error(error);
+			}
 			FlushErrorState();
+			AbortCurrentTransaction();
 			config_known = false;
-			job.in_hand = false; /* its lease runs out */
+			current.in_hand = false; /* its lease runs out */
+			pg_atomic_write_u64(&me->current_job, 0);
 			failed = true;
 			RESUME_INTERRUPTS();
 		}
@@ -524,5 +719,7 @@ eq_executor_main(Datum arg)
 		if (failed)
 			eq_worker_back_off();
 	}
+	if (current.in_hand)
+		give_back(&current);
 	proc_exit(0);
 }

@@ -155,6 +155,7 @@ static void
 forget_database(Oid dboid)
 {
 	eq_give_back_all_slots(dboid);
+	eq_clear_faults(dboid, NULL, NULL);
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < eq_max_databases; i++)
 	{

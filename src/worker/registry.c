@@ -4,6 +4,9 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -36,6 +39,8 @@ leave_worker(int code, Datum arg)
 		return;
 	if (db && my_worker->kind == EQ_WORKER_SCHEDULER)
 		(void) pg_atomic_compare_exchange_u32(&db->scheduler, &me, 0);
+	else if (db && my_worker->kind == EQ_WORKER_RULES)
+		(void) pg_atomic_compare_exchange_u32(&db->rule_runner, &me, 0);
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
 	my_worker->kind = EQ_WORKER_NONE;
 	LWLockRelease(eq_shared->lock);
@@ -76,6 +81,11 @@ eq_enter_worker(EqWorkerKind kind, int index)
 		pg_atomic_write_u64(&free_place->jobs_done, 0);
 		pg_atomic_write_u64(&free_place->current_job, 0);
 		pg_atomic_write_u64(&free_place->cancelled_job, 0);
+		pg_atomic_write_u32(&free_place->work, 0);
+		pg_atomic_write_u64(&free_place->busy_since, 0);
+		pg_atomic_write_u64(&free_place->deadline, 0);
+		pg_atomic_write_u64(&free_place->terminated, 0);
+		pg_atomic_write_u32(&free_place->signals, 0);
 		free_place->kind = kind;
 		my_worker = free_place;
 	}
@@ -141,7 +151,7 @@ eq_stop_job(int64 job_id)
 	LWLockRelease(eq_shared->lock);
 }
 
-/* Registers a scheduler or executor; false if max_worker_processes is reached. */
+/* Registers a worker; false if max_worker_processes is reached. */
 bool
 eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 				BackgroundWorkerHandle **handle)
@@ -155,7 +165,21 @@ eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
 	memcpy(worker.bgw_extra, &index, sizeof(index));
 	strlcpy(worker.bgw_library_name, "event_queue", sizeof(worker.bgw_library_name));
-	if (kind == EQ_WORKER_SCHEDULER)
+	if (kind == EQ_WORKER_RULES)
+	{
+		strlcpy(worker.bgw_function_name, "eq_runner_main", BGW_MAXLEN);
+		snprintf(worker.bgw_name, BGW_MAXLEN,
+				 "event_queue rule runner of database %u", dboid);
+		strlcpy(worker.bgw_type, "event_queue rule runner", BGW_MAXLEN);
+	}
+	else if (kind == EQ_WORKER_KEEPER)
+	{
+		strlcpy(worker.bgw_function_name, "eq_keeper_main", BGW_MAXLEN);
+		snprintf(worker.bgw_name, BGW_MAXLEN, "event_queue keeper of database %u",
+				 dboid);
+		strlcpy(worker.bgw_type, "event_queue keeper", BGW_MAXLEN);
+	}
+	else if (kind == EQ_WORKER_SCHEDULER)
 	{
 		strlcpy(worker.bgw_function_name, "eq_scheduler_main", BGW_MAXLEN);
 		snprintf(worker.bgw_name, BGW_MAXLEN, "event_queue scheduler of database %u",
@@ -172,12 +196,59 @@ eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
 
+/*
+ * Was this process asked to end by the postmaster, another session, or the system?
+ * Then it gives the job in hand back; an end that the job brought about itself counts
+ * (executor.c).
+ */
+static volatile sig_atomic_t end_was_asked_for = false;
+
+/* Without a lock: this is called in a signal handler. */
+static bool
+is_session(pid_t pid)
+{
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		if (ProcGlobal->allProcs[i].pid == pid)
+			return true;
+	}
+	return false;
+}
+
+static void
+note_sender_and_die(int signo, siginfo_t *info, void *context)
+{
+	int saved_errno = errno;
+	pid_t sender = info->si_pid;
+
+	/* A child between fork and exec has nothing to do here. */
+	if (MyProcPid == (int) getpid())
+	{
+		end_was_asked_for = sender == PostmasterPid || sender == 1 ||
+							(sender != MyProcPid && sender > 1 &&
+							 is_session(sender));
+		die(signo);
+	}
+	errno = saved_errno;
+}
+
+bool
+eq_end_was_asked_for(void)
+{
+	return end_was_asked_for;
+}
+
 /* Connects a worker to its database and enters it; ends the process if its place is taken. */
 EqWorker *
 eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 {
+	struct sigaction action = {0};
+
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	action.sa_sigaction = note_sender_and_die;
+	action.sa_flags = SA_RESTART | SA_SIGINFO;
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGTERM, &action, NULL);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
 	if (eq_enter_worker(kind, index) == NULL)
@@ -233,6 +304,13 @@ eq_worker_wait(long timeout_ms)
 	(void) WaitLatch(MyLatch, events, timeout_ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+	eq_worker_reload();
+}
+
+/* Reads the configuration again if it was changed. */
+void
+eq_worker_reload(void)
+{
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;

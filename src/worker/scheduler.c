@@ -1,5 +1,6 @@
 /*
- * scheduler.c: one per database: rules, wake-ups, schedules, retention.
+ * scheduler.c: one per database: wake-ups, schedules, retention, and watching over
+ * those that run user code.  It runs none itself, so that it always ends its round.
  *
  * Sleeps on its latch, which commits set (wake/wake.c), until the next job or
  * schedule is due, and at most until the next sweep.  A sweep looks at every
@@ -7,8 +8,9 @@
  * another way (COPY, prepared transactions, a restore) are found within a
  * stalled_interval.
  *
- * Its own transactions commit asynchronously: rules and their checkpoint are
- * lost together or not at all, and what a lost one enqueued is enqueued again.
+ * Its own transactions commit asynchronously: what a crash undoes is done again.
+ * It waits for locks for a moment only, so that whoever locks one of our tables
+ * holds up the step that needs it and no other.
  */
 #include "postgres.h"
 
@@ -43,8 +45,11 @@
 #define MOVE_BATCH	  1000				  /* of jobs that came due in a fair queue */
 #define CLOCK_BACK_US (1 * USECS_PER_SEC) /* less is no matter */
 #define LOOK_BATCH	  100  /* queues that are looked at with one snapshot */
-#define RESTART_MS	  1000 /* before an executor that ended is started again */
+#define RESTART_MS	  1000 /* before a worker that ended is started again */
 #define HOLD_MS		  5000 /* looks at a copy are so far apart */
+#define LOCK_WAIT_MS  "500"
+#define KEEP_US		  (100 * INT64CONST(1000))
+#define WATCH_US	  USECS_PER_SEC /* workers are looked at so often */
 
 /* A queue or a channel, as the scheduler keeps it. */
 typedef struct Watched
@@ -65,16 +70,25 @@ static int n_watched;
 static int64 sweep_interval;
 static uint32 config_seen;
 static bool config_known = false;
-static BackgroundWorkerHandle *executors[EQ_MAX_EXECUTORS];
-static TimestampTz executor_started[EQ_MAX_EXECUTORS];
-static bool executor_is_missed[EQ_MAX_EXECUTORS]; /* and the log says so */
+
+/* A worker that the scheduler has started. */
+typedef struct Child
+{
+	BackgroundWorkerHandle *handle; /* NULL: none */
+	TimestampTz started_at;
+} Child;
+
+static Child executors[2 * EQ_MAX_EXECUTORS]; /* with those that stand in */
+static Child rule_runner;
+static Child keeper;
+static bool work_waits = false; /* jobs of handlers, when last looked */
 
 /* Reads queues and channels, if they changed. True if it did. */
 static bool
 read_config(void)
 {
 	uint32 generation = pg_atomic_read_u32(&db->config_generation);
-	bool events_wanted = false;
+	uint32 events_wanted = 0;
 	int n_without = 0;
 	static int warned_of = 0;
 	EqSpi spi;
@@ -91,9 +105,8 @@ read_config(void)
 			" (EXTRACT(epoch FROM q.stalled_interval) * 1000000)::bigint"
 			" FROM event_queue.queue q"
 			" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue.channel c"
-			" UNION ALL SELECT 0, '', false, NULL WHERE EXISTS"
-			" (SELECT FROM event_queue.rule WHERE enabled) OR EXISTS"
-			" (SELECT FROM event_queue.reducer WHERE snapshot_every > 0)",
+			" UNION ALL SELECT 0, '', EXISTS (SELECT FROM event_queue.rule WHERE enabled),"
+			" (EXISTS (SELECT FROM event_queue.reducer WHERE snapshot_every > 0))::int::bigint",
 			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read tables queue and channel");
 	MemoryContextReset(config_context);
@@ -110,9 +123,12 @@ read_config(void)
 		Datum interval;
 
 		w->id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-		if (w->id == 0) /* no queue: someone wants events */
+		if (w->id == 0) /* no queue: who wants events */
 		{
-			events_wanted = true;
+			if (DatumGetBool(SPI_getbinval(row, desc, 3, &isnull)))
+				events_wanted |= EQ_EVENTS_FOR_RULES;
+			if (DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)) != 0)
+				events_wanted |= EQ_EVENTS_FOR_SNAPSHOTS;
 			continue;
 		}
 		n_watched++;
@@ -142,8 +158,13 @@ read_config(void)
 			 errhint("Raise event_queue.max_queues (now %d) and restart the server.",
 					 eq_max_queues)));
 	warned_of = db->without_slots = n_without;
-	/* A full barrier: run_cycle looks at events_pending afterwards. */
+	/* What was missing may be there; what is not is found out again. */
+	eq_clear_faults(MyDatabaseId, "handler", NULL);
+	eq_clear_faults(MyDatabaseId, "rule function", NULL);
+	eq_clear_faults(MyDatabaseId, "queue", NULL);
+	/* A full barrier: whoever reads events looks at his flag afterwards. */
 	pg_atomic_exchange_u32(&db->events_wanted, events_wanted);
+	eq_wake_rule_runner(db);
 	return true;
 }
 
@@ -234,7 +255,10 @@ look_at_queues(bool all, bool sweep)
 		CommitTransactionCommand();
 	}
 	if (wake)
+	{
+		work_waits = true;
 		eq_wake_executors();
+	}
 }
 
 /* Enqueues what the schedules want; when to come back, 0: no need. */
@@ -303,58 +327,91 @@ stop_cancelled_jobs(void)
 	CommitTransactionCommand();
 }
 
-/* One step of what partitions of events need; true if there was one. */
-static bool
-maintain_partitions(void)
-{
-	int64 done;
-
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	done = eq_query_int64("SELECT event_queue.maintain_partitions()::int::bigint",
-						  0);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	return done != 0;
-}
-
-/* Starts executors that are missing. */
+/*
+ * Starts a worker unless it is there or has just been started.  Without a free
+ * place for it, that is a fault until there is one.
+ */
 static void
-keep_executors_running(void)
+keep_running(EqWorkerKind kind, int index, Child *child)
 {
-	for (int i = 0; i < eq_executors; i++)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-		pid_t pid;
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext old;
+	char name[64];
+	pid_t pid;
+	bool started;
 
-		if (executors[i] &&
-			GetBackgroundWorkerPid(executors[i], &pid) == BGWH_STOPPED)
-		{
-			pfree(executors[i]);
-			executors[i] = NULL;
-		}
-		/* One may be left from a scheduler before this one. */
-		if (executors[i] ||
-			eq_worker_is_alive(MyDatabaseId, EQ_WORKER_EXECUTOR, i) ||
-			!TimestampDifferenceExceeds(executor_started[i], now, RESTART_MS))
-			continue;
-		executor_started[i] = now;
-		MemoryContextSwitchTo(TopMemoryContext); /* for the handle */
-		if (eq_start_worker(EQ_WORKER_EXECUTOR, MyDatabaseId, i, &executors[i]))
-			executor_is_missed[i] = false;
-		else if (!executor_is_missed[i])
-		{
-			executor_is_missed[i] = true;
+	if (child->handle && GetBackgroundWorkerPid(child->handle, &pid) == BGWH_STOPPED)
+	{
+		pfree(child->handle);
+		child->handle = NULL;
+	}
+	/* One may be left from a scheduler before this one. */
+	if (child->handle || eq_worker_is_alive(MyDatabaseId, kind, index) ||
+		!TimestampDifferenceExceeds(child->started_at, now, RESTART_MS))
+		return;
+	child->started_at = now;
+	if (kind == EQ_WORKER_EXECUTOR)
+		snprintf(name, sizeof(name), "start of executor %d", index);
+	else
+		snprintf(name, sizeof(name), "start of the %s",
+				 kind == EQ_WORKER_RULES ? "rule runner" : "keeper");
+	old = MemoryContextSwitchTo(TopMemoryContext); /* for the handle */
+	started = eq_start_worker(kind, MyDatabaseId, index, &child->handle);
+	MemoryContextSwitchTo(old);
+	if (started)
+		(void) eq_clear_fault("scheduler", name);
+	else if (kind != EQ_WORKER_EXECUTOR || index < eq_executors)
+	{
+		TimestampTz retry_at;
+
+		if (eq_failures_of("scheduler", name, &retry_at) == 0)
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg(
-					 "event_queue: no free background worker for executor %d of database %u",
-					 i, MyDatabaseId),
+					 "event_queue: no free background worker for the %s of database %u",
+					 name, MyDatabaseId),
 				 errhint("Raise max_worker_processes and restart the server.")));
+		(void) eq_note_fault("scheduler", name, "53400",
+							 "no free background worker (max_worker_processes)",
+							 RESTART_MS, RESTART_MS);
+	}
+}
+
+static void
+keep_workers_running(void)
+{
+	for (int i = 0; i < eq_executors; i++)
+		keep_running(EQ_WORKER_EXECUTOR, i, &executors[i]);
+	if ((pg_atomic_read_u32(&db->events_wanted) & EQ_EVENTS_FOR_RULES) != 0)
+		keep_running(EQ_WORKER_RULES, 0, &rule_runner);
+}
+
+/*
+ * Jobs wait and every executor is at one for long: another one stands in, for jobs
+ * of other handlers (executor.c), up to as many again.  When to look again; 0: no
+ * need.
+ */
+static TimestampTz
+send_stand_in(void)
+{
+	TimestampTz busy_at;
+
+	if (!work_waits)
+		return 0;
+	busy_at = eq_all_busy_at();
+	if (busy_at > GetCurrentTimestamp())
+		return busy_at;
+	work_waits = false;
+	for (int i = eq_executors; busy_at != 0 && i < 2 * eq_executors; i++)
+	{
+		if (!eq_worker_is_alive(MyDatabaseId, EQ_WORKER_EXECUTOR, i))
+		{
+			keep_running(EQ_WORKER_EXECUTOR, i, &executors[i]);
+			break;
 		}
 	}
-	MemoryContextSwitchTo(cycle_context);
+	return 0;
 }
 
 static TimestampTz
@@ -369,23 +426,11 @@ is_over(TimestampTz at)
 	return at != 0 && at <= GetCurrentTimestamp();
 }
 
-/*
- * The steps of a cycle, in their order.  Each has its own transactions, and an
- * error in it is its own: it is logged when it begins, the step is tried again
- * after a while, and all others go on.
- */
-typedef struct Step
-{
-	void (*run)(void);
-	const char *name;
-	int failures;		  /* in a row */
-	TimestampTz retry_at; /* 0: it did not fail */
-} Step;
-
 /* What the present cycle is about, and when steps are due. */
 static bool config_changed;
 static bool sweep;
 static TimestampTz next_sweep = 0;
+static TimestampTz next_keep = 0;
 static TimestampTz next_schedule = 0;
 static TimestampTz next_partitions = 0;
 static TimestampTz next_history = 0;
@@ -405,18 +450,20 @@ compare_ids(const void *a, const void *b)
 }
 
 static void
-rules_step(void)
+configuration_step(void)
+{
+	config_changed = read_config();
+}
+
+static EqStep config_step = {configuration_step, "configuration"};
+
+static void
+snapshots_step(void)
 {
 	if (pg_atomic_exchange_u32(&db->events_pending, 0) == 0 && !sweep)
 		return;
 	PG_TRY();
 	{
-		while (eq_run_rules())
-		{
-			CHECK_FOR_INTERRUPTS();
-			/* executors need not wait for all of them */
-			look_at_queues(false, false);
-		}
 		while (eq_order_snapshots())
 			CHECK_FOR_INTERRUPTS();
 	}
@@ -524,13 +571,23 @@ samples_step(void)
 	next_sample = GetCurrentTimestamp() + EQ_SAMPLE_US;
 }
 
+/* Archiving calls reducers: that is for the keeper. */
 static void
 event_partitions_step(void)
 {
+	int64 wanted;
+
 	if (GetCurrentTimestamp() < next_retention)
 		return;
-	while (maintain_partitions())
-		CHECK_FOR_INTERRUPTS();
+	StartTransactionCommand();
+	wanted = eq_query_int64(
+		"SELECT count(*) FROM event_queue.partition_policy WHERE every IS NOT NULL OR keep IS NOT NULL",
+		0);
+	CommitTransactionCommand();
+	if (wanted > 0)
+		keep_running(EQ_WORKER_KEEPER, 0, &keeper);
+	else
+		eq_clear_faults(MyDatabaseId, "keeper", NULL);
 	next_retention = GetCurrentTimestamp() + RETENTION_US;
 }
 
@@ -597,9 +654,10 @@ clock_step(void)
 	clock_set_back = false;
 }
 
-static Step steps[] = {
+/* The steps of a cycle, in their order (steps.c). */
+static EqStep steps[] = {
 	{clock_step, "clock"},
-	{rules_step, "rules"},
+	{snapshots_step, "snapshots"},
 	{reviews_step, "groups and dependencies"},
 	{cancels_step, "cancelled jobs"},
 	{publish_step, "watermark for standbys"},
@@ -612,42 +670,6 @@ static Step steps[] = {
 	{event_partitions_step, "partitions of events"},
 	{history_step, "history and dead letters"},
 };
-
-/* Runs a step, or leaves it alone while it backs off. */
-static void
-attempt(Step *step)
-{
-	MemoryContext context = CurrentMemoryContext;
-
-	if (step->retry_at > GetCurrentTimestamp())
-		return;
-	PG_TRY();
-	{
-		step->run();
-		if (step->failures > 0)
-			ereport(LOG, (errmsg("event_queue scheduler: step \"%s\" works again",
-								 step->name)));
-		step->failures = 0;
-		step->retry_at = 0;
-	}
-	PG_CATCH();
-	{
-		HOLD_INTERRUPTS();
-		if (step->failures == 0)
-		{
-			errcontext("event_queue scheduler, step \"%s\"", step->name);
-			EmitErrorReport();
-		}
-		AbortCurrentTransaction();
-		FlushErrorState();
-		step->failures++;
-		step->retry_at = GetCurrentTimestamp() +
-						 (INT64CONST(1000000) << Min(step->failures - 1, 6));
-		RESUME_INTERRUPTS();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-}
 
 /* Nothing that is due by the clock as it was waits until it is there again. */
 static void
@@ -664,7 +686,9 @@ watch_clock(void)
 					(last - now) / (double) USECS_PER_SEC)));
 		next_sweep = next_schedule = next_partitions = next_history = 0;
 		next_retention = next_publish = next_sample = next_places = 0;
-		memset(executor_started, 0, sizeof(executor_started));
+		next_keep = rule_runner.started_at = keeper.started_at = 0;
+		for (int i = 0; i < lengthof(executors); i++)
+			executors[i].started_at = 0;
 		for (int i = 0; i < lengthof(steps); i++)
 			steps[i].retry_at = 0;
 		clock_set_back = true;
@@ -680,28 +704,36 @@ run_cycle(void)
 	TimestampTz wake_at;
 
 	watch_clock();
-	config_changed = read_config();
-	sweep = config_changed || GetCurrentTimestamp() >= next_sweep;
+	config_changed = false;
+	eq_attempt_step("scheduler", &config_step);
+	now = GetCurrentTimestamp();
+	sweep = config_changed || now >= next_sweep;
 	pgstat_report_activity(STATE_RUNNING, "event_queue scheduler");
 	if (sweep)
+		next_sweep = now + sweep_interval;
+	if (sweep || now >= next_keep)
 	{
 		/* A restore into this database; the next scheduler holds. */
-		if (!eq_hold_copy())
+		if (sweep && !eq_hold_copy())
 		{
 			eq_wake_executors(); /* they see it, too */
+			eq_wake_rule_runner(db);
 			proc_exit(0);
 		}
-		keep_executors_running();
-		next_sweep = GetCurrentTimestamp() + sweep_interval;
+		keep_workers_running();
+		next_keep = now + KEEP_US;
 	}
 	for (int i = 0; i < lengthof(steps); i++)
-		attempt(&steps[i]);
+		eq_attempt_step("scheduler", &steps[i]);
 
 	/* A step that backs off is not due before it is tried again. */
 	now = GetCurrentTimestamp();
 	wake_at = earlier(next_sweep, Max(next_schedule, now + CYCLE_US));
 	wake_at = earlier(wake_at, Max(next_sample, now + CYCLE_US));
 	wake_at = earlier(wake_at, eq_next_timed_review());
+	wake_at = earlier(wake_at, now + WATCH_US);
+	wake_at = earlier(wake_at, eq_watch_workers());
+	wake_at = earlier(wake_at, send_stand_in());
 	if (eq_publish_interval_ms > 0)
 		wake_at = earlier(wake_at, Max(next_publish, now + CYCLE_US));
 	for (int i = 0; i < n_watched; i++)
@@ -820,6 +852,7 @@ eq_scheduler_main(Datum arg)
 	pg_atomic_write_u32(&db->scheduler, EQ_MY_PROC_NUMBER + 1);
 	pg_atomic_write_u32(&db->events_pending, 1);
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", LOCK_WAIT_MS, PGC_SUSET, PGC_S_OVERRIDE);
 
 	config_context = AllocSetContextCreate(TopMemoryContext,
 										   "event_queue scheduler configuration",
@@ -827,6 +860,7 @@ eq_scheduler_main(Datum arg)
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
 	hold_while_copy();
+	eq_clear_faults(dboid, "scheduler", NULL);
 	start_afresh();
 	while (pg_atomic_read_u32(&db->drops) == drops && eq_extension_is_here())
 	{

@@ -2,23 +2,42 @@
  * worker.h: the background workers.
  *
  *   launcher (one a server)    finds databases that have the extension
- *     scheduler (one a database)   rules, wake-ups, schedules, retention
+ *     scheduler (one a database)   wake-ups, schedules, retention, supervision
  *       executor 0 .. n-1            run handlers
+ *       rule runner                  conditions and templates of rules
+ *       keeper                       partitions of events; ends when done
  *
  * README.md of the folder draws who starts and wakes whom.
  */
 #ifndef EQ_WORKER_H
 #define EQ_WORKER_H
 
+#include "datatype/timestamp.h"
 #include "event_queue.h"
 #include "nodes/nodes.h"
 #include "postmaster/bgworker.h"
+#include "watch/watch.h"
 
 /* launcher.c, for the front door */
 extern void eq_register_launcher(void);
 extern const char *eq_database_emptied_by(Node *stmt);
 extern void eq_send_workers_away(Oid dboid);
 extern void eq_let_workers_return(Oid dboid);
+
+/* steps.c: what a worker does in each round */
+typedef struct EqStep
+{
+	void (*run)(void);
+	const char *name;
+	int failures;		   /* in a row */
+	TimestampTz retry_at;  /* 0: it did not fail */
+	MemoryContext context; /* it is called in */
+} EqStep;
+
+extern void eq_attempt_step(const char *worker, EqStep *step);
+
+/* clean.c */
+extern void eq_clean_session(void);
 
 /* registry.c, for the workers */
 extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
@@ -31,9 +50,13 @@ extern EqWorker *eq_init_worker(EqWorkerKind kind, Oid dboid, int index);
 extern bool eq_extension_is_here(void);
 extern void eq_worker_wait(long timeout_ms);
 extern void eq_worker_back_off(void);
+extern void eq_worker_reload(void);
+extern bool eq_end_was_asked_for(void);
 
 extern PGDLLEXPORT void eq_launcher_main(Datum arg);
 extern PGDLLEXPORT void eq_scheduler_main(Datum arg);
 extern PGDLLEXPORT void eq_executor_main(Datum arg);
+extern PGDLLEXPORT void eq_runner_main(Datum arg);
+extern PGDLLEXPORT void eq_keeper_main(Datum arg);
 
 #endif /* EQ_WORKER_H */

@@ -1,0 +1,268 @@
+/*
+ * faults.c: what the workers can't do at present, for health() and for each
+ * other.
+ *
+ * A fault has a kind ("scheduler": a step of it, "rule runner": likewise,
+ * "rule", "handler", "worker") and a name.  It is there from the first failure
+ * to the next success, with the last error and when it is tried again.  The
+ * table is small and lives in shared memory: a restart forgets it, and then
+ * finds out again.  Nothing here throws.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "event_queue.h"
+#include "tenant/tenant.h"
+#include "watch/watch.h"
+
+#define MAX_FAULTS 512
+
+typedef struct Fault
+{
+	Oid dboid; /* InvalidOid: free */
+	uint64 key;
+	int failures; /* in a row */
+	TimestampTz since;
+	TimestampTz last;
+	TimestampTz retry_at; /* 0: not known */
+	char kind[16];
+	char name[EQ_FAULT_NAME]; /* cut; key tells names apart */
+	char sqlstate[6];
+	char message[256];
+} Fault;
+
+typedef struct Faults
+{
+	LWLock *lock;
+	pg_atomic_uint32 n; /* in use; read without the lock */
+	Fault all[MAX_FAULTS];
+} Faults;
+
+static Faults *faults = NULL;
+
+PG_FUNCTION_INFO_V1(eq_worker_faults);
+
+Size
+eq_faults_size(void)
+{
+	return MAXALIGN(sizeof(Faults));
+}
+
+/* With AddinShmemInitLock held. */
+void
+eq_init_faults(void)
+{
+	bool found;
+
+	faults = ShmemInitStruct("event_queue faults", eq_faults_size(), &found);
+	if (found)
+		return;
+	memset(faults, 0, eq_faults_size());
+	faults->lock = &GetNamedLWLockTranche("event_queue_faults")->lock;
+	pg_atomic_init_u32(&faults->n, 0);
+}
+
+static uint64
+key_of(const char *kind, const char *name)
+{
+	uint64 key = hash_bytes_extended((const unsigned char *) kind, strlen(kind), 0);
+
+	return hash_bytes_extended((const unsigned char *) name, strlen(name), key);
+}
+
+/* With the lock held; NULL if there is none.  Most are at the start of the array. */
+static Fault *
+find(uint64 key)
+{
+	uint32 left = pg_atomic_read_u32(&faults->n);
+
+	for (int i = 0; i < MAX_FAULTS && left > 0; i++)
+	{
+		if (OidIsValid(faults->all[i].dboid))
+			left--;
+		if (faults->all[i].dboid == MyDatabaseId && faults->all[i].key == key)
+			return &faults->all[i];
+	}
+	return NULL;
+}
+
+/* A free place, or that of the fault that was heard of last the longest ago. */
+static Fault *
+take_place(void)
+{
+	Fault *oldest = &faults->all[0];
+
+	for (int i = 0; i < MAX_FAULTS; i++)
+	{
+		Fault *fault = &faults->all[i];
+
+		if (!OidIsValid(fault->dboid))
+		{
+			pg_atomic_fetch_add_u32(&faults->n, 1);
+			return fault;
+		}
+		if (fault->last < oldest->last)
+			oldest = fault;
+	}
+	return oldest;
+}
+
+static void
+copy_cut(char *to, const char *from, int size)
+{
+	int length = pg_mbcliplen(from, strlen(from), size - 1);
+
+	memcpy(to, from, length);
+	to[length] = '\0';
+}
+
+/*
+ * It failed once more.  It is tried again after first_ms, twice that, and so on, up
+ * to most_ms; returns when.
+ */
+TimestampTz
+eq_note_fault(const char *kind, const char *name, const char *sqlstate,
+			  const char *message, int first_ms, int most_ms)
+{
+	uint64 key = key_of(kind, name);
+	TimestampTz now = GetCurrentTimestamp();
+	int64 delay = first_ms;
+	TimestampTz retry_at;
+	Fault *fault;
+
+	LWLockAcquire(faults->lock, LW_EXCLUSIVE);
+	fault = find(key);
+	if (fault == NULL)
+	{
+		fault = take_place();
+		memset(fault, 0, sizeof(Fault));
+		fault->dboid = MyDatabaseId;
+		fault->key = key;
+		fault->since = now;
+		strlcpy(fault->kind, kind, sizeof(fault->kind));
+		copy_cut(fault->name, name, sizeof(fault->name));
+	}
+	for (int i = 0; i < fault->failures && delay < most_ms; i++)
+		delay *= 2;
+	fault->failures++;
+	fault->last = now;
+	retry_at = fault->retry_at = now + Min(delay, most_ms) * 1000;
+	strlcpy(fault->sqlstate, sqlstate, sizeof(fault->sqlstate));
+	copy_cut(fault->message, message ? message : "", sizeof(fault->message));
+	LWLockRelease(faults->lock);
+	return retry_at;
+}
+
+/* It went well; true if there was a fault. */
+bool
+eq_clear_fault(const char *kind, const char *name)
+{
+	Fault *fault;
+
+	if (pg_atomic_read_u32(&faults->n) == 0)
+		return false;
+	LWLockAcquire(faults->lock, LW_EXCLUSIVE);
+	fault = find(key_of(kind, name));
+	if (fault != NULL)
+	{
+		fault->dboid = InvalidOid;
+		pg_atomic_fetch_sub_u32(&faults->n, 1);
+	}
+	LWLockRelease(faults->lock);
+	return fault != NULL;
+}
+
+/*
+ * All of a kind (NULL: of every kind) but those whose name is_known finds (NULL: all);
+ * the name is cut to EQ_FAULT_NAME - 1 bytes.
+ */
+void
+eq_clear_faults(Oid dboid, const char *kind, bool (*is_known)(const char *name))
+{
+	if (pg_atomic_read_u32(&faults->n) == 0)
+		return;
+	LWLockAcquire(faults->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MAX_FAULTS; i++)
+	{
+		Fault *fault = &faults->all[i];
+
+		if (!OidIsValid(fault->dboid) || fault->dboid != dboid ||
+			(kind != NULL && strcmp(fault->kind, kind) != 0) ||
+			(is_known != NULL && is_known(fault->name)))
+			continue;
+		fault->dboid = InvalidOid;
+		pg_atomic_fetch_sub_u32(&faults->n, 1);
+	}
+	LWLockRelease(faults->lock);
+}
+
+/*
+ * How often it has failed in a row, 0 if it is well, and when it is to be tried
+ * again.
+ */
+int
+eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at)
+{
+	Fault *fault;
+	int failures = 0;
+
+	*retry_at = 0;
+	if (pg_atomic_read_u32(&faults->n) == 0)
+		return 0;
+	LWLockAcquire(faults->lock, LW_SHARED);
+	fault = find(key_of(kind, name));
+	if (fault != NULL)
+	{
+		failures = fault->failures;
+		*retry_at = fault->retry_at;
+	}
+	LWLockRelease(faults->lock);
+	return failures;
+}
+
+Datum
+eq_worker_faults(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool confined = eq_confined_tenant() != NULL;
+	Fault *copy = palloc(sizeof(faults->all));
+
+	InitMaterializedSRF(fcinfo, 0);
+	LWLockAcquire(faults->lock, LW_SHARED);
+	memcpy(copy, faults->all, sizeof(faults->all));
+	LWLockRelease(faults->lock);
+	for (int i = 0; i < MAX_FAULTS; i++)
+	{
+		Fault *fault = &copy[i];
+		Datum values[7];
+		bool nulls[7] = {0};
+
+		if (fault->dboid != MyDatabaseId)
+			continue;
+		values[0] = CStringGetTextDatum(fault->kind);
+		values[1] = CStringGetTextDatum(fault->name);
+		values[2] = Int32GetDatum(fault->failures);
+		values[3] = TimestampTzGetDatum(fault->since);
+		values[4] = TimestampTzGetDatum(fault->retry_at);
+		values[5] = CStringGetTextDatum(fault->sqlstate);
+		values[6] = CStringGetTextDatum(fault->message);
+		nulls[4] = fault->retry_at == 0;
+		/* Names and messages may tell of others. */
+		nulls[1] = confined && strncmp(fault->kind, "rule", 4) == 0 &&
+				   strcmp(fault->kind, "rule runner") != 0;
+		nulls[6] = confined;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

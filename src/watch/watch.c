@@ -1,0 +1,211 @@
+/*
+ * watch.c: user code that does not end.
+ *
+ * A worker says here when it begins and ends to run a user's code, and how long
+ * that may take.  Its own timeout cancels it then; but a function may catch that.
+ * So the scheduler, which runs no user code, looks at the deadlines: who is past
+ * his is cancelled again, and then terminated, which nothing in SQL can catch.
+ * (Code that never comes to CHECK_FOR_INTERRUPTS stays, and is shown as a fault.)
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+#include "event_queue.h"
+#include "watch/watch.h"
+
+/* After the deadline a signal each SIGNAL_US; after CANCELS of them to terminate. */
+#define SIGNAL_US  (500 * INT64CONST(1000))
+#define CANCELS	   2
+#define GIVE_UP_US (10 * USECS_PER_SEC)
+
+/* A job that runs for so long is not to hold up those of other handlers. */
+#define LONG_US (100 * INT64CONST(1000))
+#define SOON_US (20 * INT64CONST(1000))
+
+static EqWorker *me = NULL;
+
+void
+eq_watch_me(EqWorker *worker)
+{
+	me = worker;
+}
+
+/*
+ * User code begins, and is to end after limit_us.  The deadline before, to which
+ * eq_watch_end returns: a rule's condition may be evaluated inside a job.
+ */
+int64
+eq_watch_begin(int64 limit_us)
+{
+	int64 before;
+	int64 deadline = GetCurrentTimestamp() + limit_us;
+
+	if (me == NULL)
+		return 0;
+	before = pg_atomic_read_u64(&me->deadline);
+	if (before != 0)
+		deadline = Min(deadline, before);
+	else
+		pg_atomic_write_u64(&me->busy_since, GetCurrentTimestamp());
+	pg_atomic_write_u32(&me->signals, 0);
+	pg_atomic_write_u64(&me->deadline, deadline);
+	return before;
+}
+
+void
+eq_watch_end(int64 before)
+{
+	if (me == NULL)
+		return;
+	pg_atomic_write_u64(&me->deadline, before);
+	if (before == 0)
+		pg_atomic_write_u64(&me->busy_since, 0);
+}
+
+/* For a process on its way out: was it terminated for what it runs? */
+bool
+eq_was_past_limit(void)
+{
+	uint64 deadline = me ? pg_atomic_read_u64(&me->deadline) : 0;
+
+	return deadline != 0 && pg_atomic_read_u64(&me->terminated) == deadline;
+}
+
+/* One worker; when to look at it again, 0: no need. */
+static TimestampTz
+watch(EqWorker *worker, TimestampTz now)
+{
+	uint64 deadline = pg_atomic_read_u64(&worker->deadline);
+	uint32 signals = pg_atomic_read_u32(&worker->signals);
+	TimestampTz due;
+
+	if (deadline == 0)
+		return 0;
+	due = deadline + SIGNAL_US * (int64) (signals + 1);
+	if (now < due)
+		return due;
+	pg_atomic_write_u32(&worker->signals, signals + 1);
+	if (signals < CANCELS)
+		(void) kill(worker->pid, SIGINT);
+	else
+	{
+		pg_atomic_write_u64(&worker->terminated, deadline);
+		(void) kill(worker->pid, SIGTERM);
+	}
+	return now + SIGNAL_US;
+}
+
+/*
+ * For the scheduler: signals workers of this database that are past their limit;
+ * when to look again, 0: no need.
+ */
+TimestampTz
+eq_watch_workers(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = 0;
+	char stuck[64] = "";
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < EQ_MAX_WORKERS; i++)
+	{
+		EqWorker *worker = &eq_shared->workers[i];
+		TimestampTz at;
+
+		if (worker->kind == EQ_WORKER_NONE || worker->dboid != MyDatabaseId)
+			continue;
+		at = watch(worker, now);
+		if (at != 0 && (next == 0 || at < next))
+			next = at;
+		if (pg_atomic_read_u64(&worker->deadline) != 0 &&
+			now - (TimestampTz) pg_atomic_read_u64(&worker->deadline) > GIVE_UP_US)
+			snprintf(stuck, sizeof(stuck), "process %d", worker->pid);
+	}
+	LWLockRelease(eq_shared->lock);
+
+	if (stuck[0] == '\0')
+		eq_clear_faults(MyDatabaseId, "worker", NULL);
+	else
+		(void) eq_note_fault(
+			"worker", stuck, "57014",
+			"it does not end though it was terminated: its code does not look at interrupts",
+			1000, 1000);
+	return next;
+}
+
+/*
+ * What handlers are known by here.  Jobs of the extension's own queues: all of one
+ * queue.
+ */
+uint32
+eq_work_of(int32 queue_id, const char *job_name)
+{
+	uint32 hash = hash_bytes_uint32((uint32) queue_id);
+
+	return hash_combine(
+		hash, hash_bytes((const unsigned char *) job_name, strlen(job_name)));
+}
+
+/* An executor takes up a job of this handler; 0: it has none. */
+void
+eq_begin_work(uint32 work)
+{
+	pg_atomic_write_u32(&me->work, work);
+}
+
+/* Is a job of this handler under way in another executor, and for long? */
+bool
+eq_is_under_way(uint32 work, bool for_long)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool found = false;
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < EQ_MAX_WORKERS && !found; i++)
+	{
+		EqWorker *worker = &eq_shared->workers[i];
+		uint64 since = pg_atomic_read_u64(&worker->busy_since);
+
+		found = worker->kind == EQ_WORKER_EXECUTOR && worker != me &&
+				worker->dboid == MyDatabaseId && since != 0 &&
+				pg_atomic_read_u32(&worker->work) == work &&
+				(!for_long || now - (TimestampTz) since > LONG_US);
+	}
+	LWLockRelease(eq_shared->lock);
+	return found;
+}
+
+/*
+ * For the scheduler, when jobs wait: the time at which all of this database's
+ * executors will have been at their jobs for long.  0: one of them sleeps, and so has
+ * found nothing that it may do, or none is there.
+ */
+TimestampTz
+eq_all_busy_at(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz at = 0;
+	bool idle = false;
+
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < EQ_MAX_WORKERS && !idle; i++)
+	{
+		EqWorker *worker = &eq_shared->workers[i];
+		uint64 since;
+
+		if (worker->kind != EQ_WORKER_EXECUTOR || worker->dboid != MyDatabaseId)
+			continue;
+		since = pg_atomic_read_u64(&worker->busy_since);
+		idle = pg_atomic_read_u32(&worker->idle) != 0;
+		/* Between two jobs, or just woken. */
+		at = Max(at, since != 0 ? (TimestampTz) since + LONG_US : now + SOON_US);
+	}
+	LWLockRelease(eq_shared->lock);
+	return idle ? 0 : at;
+}

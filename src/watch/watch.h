@@ -1,0 +1,34 @@
+/*
+ * watch.h: user code and the time it may take, and what fails at present.
+ */
+#ifndef EQ_WATCH_H
+#define EQ_WATCH_H
+
+#include "datatype/timestamp.h"
+#include "event_queue.h"
+
+/* faults.c: what can't be done at present */
+extern Size eq_faults_size(void);
+extern void eq_init_faults(void);
+extern TimestampTz eq_note_fault(const char *kind, const char *name,
+								 const char *sqlstate, const char *message,
+								 int first_ms, int most_ms);
+extern bool eq_clear_fault(const char *kind, const char *name);
+#define EQ_FAULT_NAME 128
+
+extern void eq_clear_faults(Oid dboid, const char *kind,
+							bool (*is_known)(const char *name));
+extern int eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at);
+
+/* watch.c: user code that does not end */
+extern void eq_watch_me(EqWorker *worker);
+extern int64 eq_watch_begin(int64 limit_us);
+extern void eq_watch_end(int64 before);
+extern bool eq_was_past_limit(void);
+extern TimestampTz eq_watch_workers(void);
+extern uint32 eq_work_of(int32 queue_id, const char *job_name);
+extern void eq_begin_work(uint32 work);
+extern bool eq_is_under_way(uint32 work, bool for_long);
+extern TimestampTz eq_all_busy_at(void);
+
+#endif /* EQ_WATCH_H */

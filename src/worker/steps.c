@@ -1,0 +1,75 @@
+/*
+ * steps.c: what a worker does in each round is a list of steps.
+ *
+ * Each has its own transactions, and an error in it is its own: it is logged when it
+ * begins and shown by worker_faults(), the step is tried again after a while, and all
+ * others go on.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "worker/worker.h"
+
+#define FIRST_RETRY_MS 1000
+#define LAST_RETRY_MS  64000
+
+static void
+note_failure(const char *worker, EqStep *step)
+{
+	ErrorData *error;
+
+	if (step->failures == 0)
+	{
+		errcontext("event_queue %s, step \"%s\"", worker, step->name);
+		EmitErrorReport();
+	}
+	/* Not in ErrorContext, which is copied from and reset. */
+	MemoryContextSwitchTo(step->context);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	step->failures++;
+	step->retry_at = eq_note_fault(worker, step->name,
+								   unpack_sql_state(error->sqlerrcode),
+								   error->message, FIRST_RETRY_MS, LAST_RETRY_MS);
+	FreeErrorData(error);
+}
+
+/* Runs a step, or leaves it alone while it backs off. */
+void
+eq_attempt_step(const char *worker, EqStep *step)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (step->retry_at > GetCurrentTimestamp())
+		return;
+	step->context = context;
+	PG_TRY();
+	{
+		step->run();
+		if (step->failures > 0)
+		{
+			ereport(LOG, (errmsg("event_queue %s: step \"%s\" works again", worker,
+								 step->name)));
+			(void) eq_clear_fault(worker, step->name);
+		}
+		step->failures = 0;
+		step->retry_at = 0;
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		disable_all_timeouts(false);
+		QueryCancelPending = false;
+		note_failure(worker, step);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}

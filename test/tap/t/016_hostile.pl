@@ -1,0 +1,171 @@
+# Code of users that does not end, or writes where it must not: it costs its own
+# rule, reducer or job, and other tenants' jobs start at once.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', qq(
+shared_preload_libraries = 'event_queue'
+event_queue.executors = 2
+event_queue.condition_timeout = 300
+));
+$node->start;
+
+$node->safe_psql('postgres', q(
+CREATE EXTENSION event_queue;
+CREATE TABLE ran (name text, tenant_id text, enqueued timestamptz, started timestamptz);
+CREATE FUNCTION stubborn() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	LOOP
+		BEGIN
+			PERFORM pg_sleep(1000);
+		EXCEPTION WHEN query_canceled THEN NULL;
+		END;
+	END LOOP;
+END $$;
+CREATE FUNCTION endless(j event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS
+	$$ BEGIN PERFORM public.stubborn(); END $$;
+CREATE FUNCTION slow_reducer(state jsonb, e event_queue.event_store) RETURNS jsonb LANGUAGE plpgsql STABLE AS
+	$$ BEGIN PERFORM public.stubborn(); RETURN state; END $$;
+CREATE FUNCTION note(j event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+	$$ INSERT INTO public.ran VALUES (j.name, j.tenant_id, (j.payload ->> 'at')::timestamptz, clock_timestamp()) $$;
+SELECT event_queue.create_queue('good'), event_queue.create_queue('bad', lease => '10 s', max_attempts => 2, backoff_delay => '100 ms');
+SELECT event_queue.register_handler('good', '*', 'note');
+SELECT event_queue.register_handler('bad', '*', 'endless', time_limit => '1 s');
+));
+
+# A handler that catches its cancel: failed with a reason, and the process goes on.
+my $job = $node->safe_psql('postgres', q(SELECT event_queue.enqueue('bad', 'x')));
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM event_queue.dead_letters WHERE job_id = $job"),
+	'an endless handler becomes a dead letter');
+is($node->safe_psql('postgres', "SELECT reason, failures, stalled, last_sqlstate FROM event_queue.dead_letter d JOIN event_queue.dead_letters USING (job_id, reason, failures, stalled) WHERE job_id = $job"),
+	'attempts|2|0|EQ040', 'after its attempts, and says why');
+like($node->safe_psql('postgres', "SELECT last_error FROM event_queue.dead_letters WHERE job_id = $job"),
+	qr/did not end at its time limit/, 'in words, too');
+
+# A condition that catches its cancel: its rule rests, other rules go on.
+$node->safe_psql('postgres', q(
+SELECT event_queue.alter_queue('rule-calls', '{"backoff_delay": "100 ms"}');
+SELECT event_queue.create_rule('a stubborn', 'x.*', condition => 'public.stubborn()', queue => 'good', job_name => 'never');
+SELECT event_queue.create_rule('b good', 'x.*', queue => 'good', job_name => 'went', payload => '{"at": "$.created_at"}');
+SELECT event_queue.append('x', '1', 'x.y');
+));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'went')), 'another rule goes on');
+is($node->safe_psql('postgres', q(SELECT kind, name, failures > 0 FROM event_queue.worker_faults() WHERE kind = 'rule')),
+	'rule|a stubborn (rule 1)|t', 'the rule is named');
+$node->safe_psql('postgres', q(SELECT event_queue.append('x', '1', 'x.y') FROM generate_series(1, 20)));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM ran WHERE name = 'went')), 'also for many events');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM event_queue.dead_letters WHERE queue = 'rule-calls')),
+	'each firing of the endless one is a dead letter');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM ran WHERE name = 'never')), '0', 'and did nothing');
+
+# A condition that writes is refused.
+$node->safe_psql('postgres', q(
+CREATE TABLE written (t text);
+CREATE FUNCTION writes() RETURNS boolean LANGUAGE plpgsql AS
+	$$ BEGIN INSERT INTO public.written VALUES ('x'); RETURN true; END $$;
+CREATE FUNCTION enqueues() RETURNS boolean LANGUAGE plpgsql AS
+	$$ BEGIN PERFORM event_queue.enqueue('good', 'by condition'); RETURN true; END $$;
+CREATE FUNCTION unlocks() RETURNS boolean LANGUAGE plpgsql AS
+	$$ BEGIN PERFORM set_config('transaction_read_only', 'off', false); INSERT INTO public.written VALUES ('y'); RETURN true; END $$;
+SELECT event_queue.create_rule('writes', 'w.*', condition => 'public.writes()', queue => 'good', job_name => 'never');
+SELECT event_queue.create_rule('enqueues', 'w.*', condition => 'public.enqueues()', queue => 'good', job_name => 'never');
+SELECT event_queue.create_rule('unlocks', 'w.*', condition => 'public.unlocks()', queue => 'good', job_name => 'never');
+SELECT event_queue.create_rule('sets', 'w.*', condition => $$set_config('default_transaction_read_only', 'on', false) IS NOT NULL$$, queue => 'good', job_name => 'set');
+SELECT event_queue.create_rule('locks', 'w.*', condition => $$pg_advisory_lock(4711) IS NOT NULL$$, queue => 'good', job_name => 'locked');
+SELECT event_queue.append('w', '1', 'w.y');
+));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 3 FROM event_queue.dead_letters WHERE queue = 'rule-calls' AND last_sqlstate IN ('25006', '25001'))),
+	'conditions that write are refused')
+	or diag $node->safe_psql('postgres', q(SELECT last_sqlstate, last_error, payload FROM event_queue.dead_letters));
+is($node->safe_psql('postgres', q(SELECT count(*) FROM written)), '0', 'and wrote nothing');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM ran WHERE name IN ('never', 'by condition'))), '0', 'nor enqueued anything');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM ran WHERE name IN ('set', 'locked'))), 'one that sets a setting stops nothing');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711)), 'one that takes a lock does not keep it');
+
+# All of them at once, again and again, while another tenant works.
+$node->safe_psql('postgres', q(
+SELECT event_queue.alter_queue('bad', '{"max_attempts": 1000}');
+SELECT event_queue.register_handler('bad', '*', 'endless', time_limit => '9 s');
+SELECT event_queue.register_reducer('r', 'slow_reducer', snapshot_every => 1);
+SELECT event_queue.append('r', '1', 'r.y');
+SELECT event_queue.enqueue('bad', 'x') FROM generate_series(1, 5);
+SELECT event_queue.append('x', '2', 'x.y');
+));
+ok($node->poll_query_until('postgres', q(SELECT count(*) >= 2 FROM event_queue.workers() WHERE current_job IS NOT NULL)), 'executors are kept');
+sleep 1;
+$node->safe_psql('postgres', q(TRUNCATE ran));
+for my $round (1 .. 10)
+{
+	$node->safe_psql('postgres', qq(
+	SET event_queue.tenant = 'other';
+	SELECT event_queue.enqueue('good', 'plain', jsonb_build_object('at', clock_timestamp()));
+	SELECT event_queue.enqueue('good', 'delayed', jsonb_build_object('at', clock_timestamp() + '200 ms'), delay => '200 ms');
+	SELECT event_queue.enqueue('good', 'grouped', jsonb_build_object('at', clock_timestamp()), group_key => 'g$round');
+	SELECT pg_sleep(0.3);));
+}
+$node->safe_psql('postgres', q(
+BEGIN;
+SELECT event_queue.create_schedule('each', '0 0 1 1 *', 'good', 'scheduled', tenant_id => 'other');
+UPDATE event_queue.schedule SET next_run = clock_timestamp() + '500 ms';
+CREATE TABLE due AS SELECT next_run FROM event_queue.schedule;
+COMMIT;
+));
+ok($node->poll_query_until('postgres', q(SELECT count(*) >= 31 FROM ran)), 'the other tenant\'s jobs run')
+	or diag $node->safe_psql('postgres', q(TABLE ran)) . $node->safe_psql('postgres', q(SELECT * FROM event_queue.workers()));
+for my $name (qw(plain delayed grouped))
+{
+	my ($most, $mean) = split /\|/, $node->safe_psql('postgres', qq(
+		SELECT round(max(extract(epoch FROM started - enqueued)) * 1000), round(avg(extract(epoch FROM started - enqueued)) * 1000)
+		FROM ran WHERE name = '$name'));
+	diag("$name jobs started after $mean ms on average, $most ms at most");
+	cmp_ok($most, '<', 1000, "$name jobs start at once");
+}
+my $late = $node->safe_psql('postgres', q(SELECT round(extract(epoch FROM started - next_run) * 1000) FROM ran, due WHERE name = 'scheduled'));
+diag("the scheduled job started after $late ms");
+cmp_ok($late, '<', 1000, 'scheduled jobs start at once');
+my $kept = $node->safe_psql('postgres', q(SELECT string_agg(kind || ' ' || coalesce(current_job::text, '-'), ', ') FROM event_queue.workers()));
+diag("workers: $kept");
+# A table that someone has locked holds up the step that needs it, and no other.
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE event_queue.schedule, event_queue.partition_policy IN ACCESS EXCLUSIVE MODE');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.worker_faults() WHERE kind = 'scheduler' AND name = 'schedules' AND sqlstate = '55P03')),
+	'a locked table: the step is named');
+$node->safe_psql('postgres', q(
+TRUNCATE ran;
+SET event_queue.tenant = 'other';
+SELECT event_queue.enqueue('good', 'plain', jsonb_build_object('at', clock_timestamp()));
+SELECT event_queue.enqueue('good', 'grouped', jsonb_build_object('at', clock_timestamp()), group_key => 'h') FROM generate_series(1, 3);
+SELECT event_queue.enqueue('good', 'delayed', jsonb_build_object('at', clock_timestamp() + '200 ms'), delay => '200 ms');
+));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 5 FROM ran)), 'jobs go on');
+my $longest = $node->safe_psql('postgres', q(SELECT round(max(extract(epoch FROM started - enqueued)) * 1000) FROM ran));
+diag("with a table locked, jobs started after $longest ms at most");
+cmp_ok($longest, '<', 2000, 'at once');
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.worker_faults() WHERE kind = 'scheduler')), 'the step works again');
+
+is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.worker_faults() WHERE kind IN ('scheduler', 'rule runner', 'worker'))), '0',
+	'no step of the scheduler or the rule runner fails');
+
+$node->safe_psql('postgres', q(DELETE FROM event_queue.job));
+$node->stop;
+
+# Without a place for a worker, that is what is shown, and it comes when there is one.
+# (One place is the logical replication launcher's.)
+my $before = -s $node->logfile;
+$node->append_conf('postgresql.conf', 'max_worker_processes = 4');
+$node->start;
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM event_queue.worker_faults() WHERE name LIKE 'start of %' AND sqlstate = '53400')),
+	'workers that can\'t be started are named')
+	or diag $node->safe_psql('postgres', q(SELECT * FROM event_queue.worker_faults()));
+is(scalar(() = substr(slurp_file($node->logfile), $before) =~ /no free background worker/g), 2, 'once each in the log');
+$node->safe_psql('postgres', q(TRUNCATE ran; SELECT event_queue.enqueue('good', 'plain', '{}')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'plain')), 'the others work');
+$node->stop;
+done_testing();
