@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "event_queue.h"
 #include "rules/rules.h"
+#include "store/store.h"
 #include "table/table.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
