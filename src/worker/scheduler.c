@@ -722,5 +722,6 @@ eq_scheduler_main(Datum arg)
 	}
 	pg_atomic_write_u32(&db->absent, 1);
 	eq_wake_executors(); /* they see it, too */
+	eq_wake_rule_runner(db);
 	proc_exit(0);
 }
