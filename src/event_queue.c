@@ -258,6 +258,7 @@ init_shared_memory(void)
 			pg_atomic_init_u64(&worker->deadline, 0);
 			pg_atomic_init_u64(&worker->terminated, 0);
 			pg_atomic_init_u32(&worker->signals, 0);
+			pg_atomic_init_u32(&worker->signal_us, 0);
 		}
 	}
 	eq_init_leases();

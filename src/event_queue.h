@@ -273,6 +273,7 @@ typedef struct EqWorker
 	pg_atomic_uint64 deadline;	 /* of it; 0: none */
 	pg_atomic_uint64 terminated; /* the deadline that it was terminated for */
 	pg_atomic_uint32 signals;	 /* sent since the deadline */
+	pg_atomic_uint32 signal_us;	 /* so far apart */
 } EqWorker;
 
 #define EQ_MAX_WORKERS 1024

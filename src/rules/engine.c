@@ -235,7 +235,7 @@ evaluate_rule(const Rule *rule, Datum event)
 	(void) set_config_option("transaction_read_only", "on", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	strlcpy(evaluated, rule->label, sizeof(evaluated));
-	watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000));
+	watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000), 0);
 	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
 	if (SPI_execute_with_args(eq_rule_query(rule->condition), 2, types, values,
 							  nulls, true, 1) != SPI_OK_SELECT ||

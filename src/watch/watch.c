@@ -19,10 +19,11 @@
 #include "event_queue.h"
 #include "watch/watch.h"
 
-/* After the deadline a signal each SIGNAL_US; after CANCELS of them to terminate. */
-#define SIGNAL_US  (500 * INT64CONST(1000))
-#define CANCELS	   2
-#define GIVE_UP_US (10 * USECS_PER_SEC)
+/* After the deadline a signal each half second; after CANCELS of them to terminate. */
+#define SIGNAL_US	  (500 * INT64CONST(1000))
+#define LEAST_SPAN_US (50 * INT64CONST(1000))
+#define CANCELS		  2
+#define GIVE_UP_US	  (10 * USECS_PER_SEC)
 
 /* A job that runs for so long is not to hold up those of other handlers. */
 #define LONG_US (100 * INT64CONST(1000))
@@ -37,14 +38,17 @@ eq_watch_me(EqWorker *worker)
 }
 
 /*
- * User code begins, and is to end after limit_us.  The deadline before, to which
+ * User code begins, and is to end after limit_us.  If it does not, there is spare_us to
+ * terminate it in (a lease ends then); 0: enough.  The deadline before, to which
  * eq_watch_end returns: a rule's condition may be evaluated inside a job.
  */
 int64
-eq_watch_begin(int64 limit_us)
+eq_watch_begin(int64 limit_us, int64 spare_us)
 {
 	int64 before;
 	int64 deadline = GetCurrentTimestamp() + limit_us;
+	int64 span = spare_us > 0 ? Max(spare_us / (CANCELS + 2), LEAST_SPAN_US)
+							  : SIGNAL_US;
 
 	if (me == NULL)
 		return 0;
@@ -54,6 +58,7 @@ eq_watch_begin(int64 limit_us)
 	else
 		pg_atomic_write_u64(&me->busy_since, GetCurrentTimestamp());
 	pg_atomic_write_u32(&me->signals, 0);
+	pg_atomic_write_u32(&me->signal_us, Min(span, SIGNAL_US));
 	pg_atomic_write_u64(&me->deadline, deadline);
 	return before;
 }
@@ -66,6 +71,18 @@ eq_watch_end(int64 before)
 	pg_atomic_write_u64(&me->deadline, before);
 	if (before == 0)
 		pg_atomic_write_u64(&me->busy_since, 0);
+}
+
+/* Whatever limit it had, it is over now. */
+void
+eq_end_limit(EqWorker *worker)
+{
+	uint64 deadline = pg_atomic_read_u64(&worker->deadline);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (deadline != 0 && (TimestampTz) deadline > now)
+		(void) pg_atomic_compare_exchange_u64(&worker->deadline, &deadline,
+											  (uint64) now);
 }
 
 /* For a process on its way out: was it terminated for what it runs? */
@@ -83,11 +100,12 @@ watch(EqWorker *worker, TimestampTz now)
 {
 	uint64 deadline = pg_atomic_read_u64(&worker->deadline);
 	uint32 signals = pg_atomic_read_u32(&worker->signals);
+	int64 span = pg_atomic_read_u32(&worker->signal_us);
 	TimestampTz due;
 
 	if (deadline == 0)
 		return 0;
-	due = deadline + SIGNAL_US * (int64) (signals + 1);
+	due = deadline + span * (int64) (signals + 1);
 	if (now < due)
 		return due;
 	pg_atomic_write_u32(&worker->signals, signals + 1);
@@ -98,7 +116,7 @@ watch(EqWorker *worker, TimestampTz now)
 		pg_atomic_write_u64(&worker->terminated, deadline);
 		(void) kill(worker->pid, SIGTERM);
 	}
-	return now + SIGNAL_US;
+	return now + span;
 }
 
 /*

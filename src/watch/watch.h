@@ -22,8 +22,9 @@ extern int eq_failures_of(const char *kind, const char *name, TimestampTz *retry
 
 /* watch.c: user code that does not end */
 extern void eq_watch_me(EqWorker *worker);
-extern int64 eq_watch_begin(int64 limit_us);
+extern int64 eq_watch_begin(int64 limit_us, int64 spare_us);
 extern void eq_watch_end(int64 before);
+extern void eq_end_limit(EqWorker *worker);
 extern bool eq_was_past_limit(void);
 extern TimestampTz eq_watch_workers(void);
 extern uint32 eq_work_of(int32 queue_id, const char *job_name);

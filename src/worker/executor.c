@@ -371,7 +371,8 @@ run_job(Job *job, Job *next)
 	(void) set_config_option("event_queue.tenant", job->claimed.tenant, PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	enable_timeout_after(STATEMENT_TIMEOUT, limit_ms);
-	(void) eq_watch_begin(limit_ms * INT64CONST(1000));
+	(void) eq_watch_begin(limit_ms * INT64CONST(1000),
+						  Max(left_ms - limit_ms, 1) * INT64CONST(1000));
 	eq_enter_job(job->claimed.job_id, job->claimed.metadata);
 	owner = call_handler(job, &result);
 	/* Deferred triggers and constraints are the handler's, and under its limit. */
@@ -578,8 +579,10 @@ static void
 leave_executor(int code, Datum arg)
 {
 	bool past_limit = eq_was_past_limit();
+	bool cancelled = current.in_hand && pg_atomic_read_u64(&me->cancelled_job) ==
+											current.claimed.job_id;
 
-	if (past_limit)
+	if (past_limit && !cancelled)
 	{
 		eq_note_condition_lost();
 		if (current.in_hand && current.handler)
@@ -600,8 +603,12 @@ leave_executor(int code, Datum arg)
 	else if (past_limit)
 		(void) eq_fail(
 			current.claimed.job_id, &current.claimed.token,
-			"it did not end at its time limit, nor when it was cancelled, and was terminated",
-			unpack_sql_state(ERRCODE_EQ_NOT_ENDED), NULL, -1, false);
+			cancelled
+				? "job was cancelled, did not end, and was terminated"
+				: "it did not end at its time limit, nor when it was cancelled, and was terminated",
+			unpack_sql_state(cancelled ? ERRCODE_EQ_JOB_CANCELLED
+									   : ERRCODE_EQ_NOT_ENDED),
+			NULL, -1, cancelled);
 	else
 		eq_release(current.claimed.job_id, &current.claimed.token, 0);
 	PopActiveSnapshot();

@@ -130,7 +130,8 @@ eq_wake_executors(void)
 }
 
 /*
- * Stops the handler that runs this job, as pg_cancel_backend would.  If the job ends
+ * Stops the handler that runs this job, as pg_cancel_backend would, and if it goes on
+ * nevertheless as if its time limit were over (watch/watch.c).  If the job ends
  * before the signal comes, the executor drops it (executor.c).
  */
 void
@@ -145,6 +146,7 @@ eq_stop_job(int64 job_id)
 			pg_atomic_read_u64(&worker->current_job) == job_id)
 		{
 			pg_atomic_write_u64(&worker->cancelled_job, job_id);
+			eq_end_limit(worker);
 			(void) kill(worker->pid, SIGINT);
 		}
 	}

@@ -906,5 +906,6 @@ eq_scheduler_main(Datum arg)
 	else
 		eq_give_back_all_slots(dboid);
 	eq_wake_executors(); /* they see it, too */
+	eq_wake_rule_runner(db);
 	proc_exit(0);
 }

@@ -47,6 +47,16 @@ is($node->safe_psql('postgres', "SELECT reason, failures, stalled, last_sqlstate
 like($node->safe_psql('postgres', "SELECT last_error FROM event_queue.dead_letters WHERE job_id = $job"),
 	qr/did not end at its time limit/, 'in words, too');
 
+# Likewise when the job is cancelled by hand.
+$node->safe_psql('postgres', q(SELECT event_queue.register_handler('bad', '*', 'endless', time_limit => '9 s')));
+$job = $node->safe_psql('postgres', q(SELECT event_queue.enqueue('bad', 'x')));
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job = $job"), 'an endless job runs');
+my $start = time;
+$node->safe_psql('postgres', "SELECT event_queue.cancel_job($job)");
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM event_queue.dead_letters WHERE job_id = $job AND last_sqlstate = 'EQ033'"),
+	'cancelled, it is a dead letter');
+cmp_ok(time - $start, '<', 7, 'before its time limit');
+
 # A condition that catches its cancel: its rule rests, other rules go on.
 $node->safe_psql('postgres', q(
 SELECT event_queue.alter_queue('rule-calls', '{"backoff_delay": "100 ms"}');
