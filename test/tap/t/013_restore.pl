@@ -75,6 +75,7 @@ my %dump = (plain => "$dir/erp.sql", custom => "$dir/erp.custom", directory => "
 $node->command_ok([ 'pg_dump', '-f', $dump{plain}, $node->connstr('erp') ], 'pg_dump plain');
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump{custom}, $node->connstr('erp') ], 'pg_dump custom');
 $node->command_ok([ 'pg_dump', '-Fd', '-f', $dump{directory}, $node->connstr('erp') ], 'pg_dump directory');
+$node->command_ok([ 'pg_dump', '--rows-per-insert=500', '-f', "$dir/inserts.sql", $node->connstr('erp') ], 'pg_dump as INSERTs');
 $node->command_ok([ 'pg_dump', '--schema-only', '-f', "$dir/schema.sql", $node->connstr('erp') ], 'pg_dump of the schema');
 $node->command_ok([ 'pg_dump', '--data-only', '-f', "$dir/data.sql", $node->connstr('erp') ], 'pg_dump of the data');
 $node->command_ok([ 'pg_dump', '--data-only', '--disable-triggers', '-f', "$dir/data2.sql", $node->connstr('erp') ], 'without triggers');
@@ -103,6 +104,7 @@ sub restore
 my %ways = (
 	plain => sub { psql_file('plain', $dump{plain}) },
 	slow => sub { psql_file('slow', "$dir/slow.sql") },
+	inserts => sub { psql_file('inserts', "$dir/inserts.sql") },
 	custom => sub { restore('custom', $dump{custom}) },
 	jobs => sub { restore('jobs', '-j', '2', $dump{directory}) },
 	single => sub { restore('single', '-1', $dump{custom}) },
@@ -125,6 +127,7 @@ for my $way (sort keys %ways)
 	like(error_of($way, q(SELECT event_queue.enqueue('outside', 'x'))), qr/^EQ036 /, "$way: enqueue");
 	like(error_of($way, q(SELECT event_queue.enqueue_many('outside', 'x', ARRAY['{}'::jsonb]))), qr/^EQ036 /, "$way: enqueue_many");
 	like(error_of($way, q(SELECT event_queue.claim('outside'))), qr/^EQ036 /, "$way: claim");
+	like(error_of($way, q(CALL event_queue.claim_wait('outside', 1, '1 minute'))), qr/^EQ036 /, "$way: claim_wait");
 	like(error_of($way, q(INSERT INTO lead VALUES ('new'))), qr/^EQ036 /, "$way: a change that is to be recorded");
 
 	like(sql($way, 'SELECT event_queue.activate()'), qr/^1-\d+$/, "$way: activate begins a generation");
