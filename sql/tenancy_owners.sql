@@ -37,19 +37,21 @@ SELECT event_queue.aggregate_state('owned', '1');
 SELECT event_queue.revoke_access('eq_renamed');
 SELECT event_queue.enqueue('owned', 'plain') > 0 AS enqueued;
 SELECT version FROM event_queue.append('owned', '1', 'owned.call');
-CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.dead_letters WHERE queue IN ('owned', 'rule-calls'))$$);
-SELECT queue, name, last_error FROM event_queue.dead_letters WHERE queue IN ('owned', 'rule-calls') ORDER BY 1, 2;
-SELECT event_queue.discard_all_dead('owned'), event_queue.discard_all_dead('rule-calls');
-SELECT split_part(try($$SELECT event_queue.aggregate_state('owned', '1')$$), ' | ', 1);
+-- a fault of the deployment: jobs wait and keep their attempts
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.worker_faults() WHERE kind IN ('handler', 'rule function'))$$);
+SELECT kind, regexp_replace(name, '\d+', 'n'), sqlstate, message FROM event_queue.worker_faults() WHERE kind IN ('handler', 'rule function') ORDER BY 1;
+SELECT queue, name, failures FROM event_queue.jobs WHERE queue IN ('owned', 'rule-calls') ORDER BY 1;
+SELECT event_queue.purge_queue('owned'), event_queue.purge_queue('rule-calls');
+SELECT try($$SELECT event_queue.aggregate_state('owned', '1')$$);
 
 -- bound to a tenant: an admin is not bound, and who is bound owns nothing that runs for all
 SELECT event_queue.grant_producer('eq_renamed', 'owners');
 SELECT try($$SELECT event_queue.grant_admin('eq_renamed')$$);
 SELECT event_queue.enqueue('owned', 'plain', tenant_id => 'owners') > 0 AS enqueued;
-CALL wait_until($$(SELECT count(*) = 1 FROM event_queue.dead_letters WHERE queue = 'owned')$$);
-SELECT last_error FROM event_queue.dead_letters WHERE queue = 'owned';
-SELECT event_queue.discard_all_dead('owned');
-SELECT split_part(try($$SELECT event_queue.aggregate_state('owned', '1')$$), ' | ', 1);
+CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'handler' AND message ~ 'bound')$$);
+SELECT message FROM event_queue.worker_faults() WHERE kind = 'handler';
+SELECT event_queue.purge_queue('owned');
+SELECT try($$SELECT event_queue.aggregate_state('owned', '1')$$);
 SELECT event_queue.grant_admin('eq_owner');
 SELECT try($$SELECT event_queue.grant_worker('eq_owner', 'owners')$$);
 
@@ -60,8 +62,7 @@ DROP ROLE eq_renamed, eq_owner;
 SELECT event_queue.enqueue('owned', 'plain') > 0 AS enqueued;
 SELECT version FROM event_queue.append('owned', '1', 'owned.condition');
 SELECT version FROM event_queue.append('owned', '1', 'owned.call');
-CALL wait_until($$(SELECT count(*) = 3 FROM event_queue.dead_letters WHERE queue IN ('owned', 'rule-calls'))$$);
-SELECT queue, name, last_error FROM event_queue.dead_letters WHERE queue IN ('owned', 'rule-calls') ORDER BY 1, 2, 3;
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.worker_faults() WHERE kind IN ('handler', 'rule function') AND message ~ 'dropped')$$);
 SELECT split_part(try($$SELECT event_queue.aggregate_state('owned', '1')$$), ' | ', 1);
 -- what it left is not in a dump: its OID may be another role's there
 SELECT extcondition[array_position(extconfig, 'event_queue.rule'::regclass)] AS dumped FROM pg_extension WHERE extname = 'event_queue' \gset
@@ -70,10 +71,9 @@ SELECT count(*) FROM event_queue.rule :dumped AND name LIKE 'owned%';
 SELECT event_queue.register_handler('owned', '*', 'owned_handler') > 0 AS taken;
 SELECT event_queue.register_reducer('owned', 'owned_reducer');
 SELECT event_queue.aggregate_state('owned', '1');
-SELECT event_queue.retry_all_dead('owned');
 CALL wait_until('(SELECT count(*) = 4 FROM owned)');
 
-SELECT event_queue.discard_all_dead('rule-calls') > 0 AS discarded, event_queue.drop_rule('owned call'), event_queue.drop_rule('owned condition'),
+SELECT event_queue.purge_queue('rule-calls') > 0 AS purged, event_queue.drop_rule('owned call'), event_queue.drop_rule('owned condition'),
 	event_queue.unregister_handler('owned', '*'), event_queue.unregister_reducer('owned'), event_queue.drop_queue('owned', force => true),
 	event_queue.alter_queue('rule-calls', '{"backoff_delay": "2 s"}');
 DROP FUNCTION owned_handler, owned_function, owned_reducer;

@@ -50,6 +50,7 @@
 #include "queue/queue.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_created);
 PG_FUNCTION_INFO_V1(eq_activate);
@@ -189,7 +190,10 @@ write_identity(void)
 		elog(ERROR, "could not write table activation");
 }
 
-/* Called by the extension's script: a new store is in service at once. */
+/*
+ * Called by the extension's script: a new store is in service at once.  False for
+ * one that a dump creates.
+ */
 Datum
 eq_created(PG_FUNCTION_ARGS)
 {
@@ -203,7 +207,7 @@ eq_created(PG_FUNCTION_ARGS)
 		write_identity();
 		eq_spi_end(&spi);
 	}
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(!created_by_restore);
 }
 
 #define SUBSCRIBED                                                                  \
@@ -250,6 +254,7 @@ eq_activate(PG_FUNCTION_ARGS)
 				 errmsg("cannot activate a store on a standby"),
 				 errhint("A standby goes on by itself when it is promoted.")));
 	PreventCommandIfReadOnly("activate()");
+	eq_require_unbound();
 	take_into_service();
 	return eq_generation_sql(fcinfo);
 }

@@ -17,7 +17,7 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON ac
 ALTER TABLE activation ENABLE ALWAYS TRIGGER config_changed;
 SELECT pg_catalog.pg_extension_config_dump('activation', '');
 
-CREATE FUNCTION created() RETURNS void
+CREATE FUNCTION created() RETURNS boolean
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_created';
 COMMENT ON FUNCTION created() IS
 'Internal. End of the extension''s script: a new store is in service, one that a dump''s script creates is not.';
@@ -77,6 +77,19 @@ COMMENT ON FUNCTION keep_builtin_settings() IS 'Internal. Trigger: keeps changed
 CREATE TRIGGER keep_builtin_settings AFTER UPDATE ON queue
 	FOR EACH ROW WHEN (NEW.queue_id <= 2) EXECUTE FUNCTION keep_builtin_settings();
 
+/* own_references: the foreign keys between our tables. */
+CREATE FUNCTION own_references(OUT table_name name, OUT constraint_name name, OUT definition text) RETURNS SETOF record
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT t, t || '_queue_id_fkey', 'FOREIGN KEY (queue_id) REFERENCES event_queue.queue'
+	FROM unnest(ARRAY['rule', 'handler', 'schedule']) t
+	UNION ALL
+	SELECT t, t || '_subscription_id_fkey',
+		'FOREIGN KEY (subscription_id) REFERENCES event_queue.subscription ON DELETE CASCADE'
+	FROM unnest(ARRAY['subscription_bucket', 'subscription_parked']) t
+$$;
+COMMENT ON FUNCTION own_references() IS
+'Internal. Foreign keys between tables of the extension: a restore does without, since pg_restore -j loads tables in any order.';
+
 /*
  * mend_copy: what a dump can't carry, or leaves in another form (pg_restore
  * --disable-triggers makes plain triggers of those that fire always).
@@ -93,6 +106,12 @@ BEGIN
 			OR t.tgrelid = 'event_queue.activation'::regclass AND t.tgname = 'config_changed')
 	LOOP
 		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', this."table", this.tgname);
+	END LOOP;
+	FOR this IN SELECT * FROM event_queue.own_references() r WHERE NOT EXISTS (SELECT FROM pg_constraint c
+		WHERE c.conname = r.constraint_name AND c.connamespace = 'event_queue'::regnamespace)
+	LOOP
+		EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I %s',
+			this.table_name, this.constraint_name, this.definition);
 	END LOOP;
 	FOR this IN SELECT i."by" FROM event_queue.event_index i LOOP
 		PERFORM event_queue.create_event_index(this."by");

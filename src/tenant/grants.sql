@@ -52,7 +52,7 @@ GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int), cu
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
 	event_as_json(event_store), check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
 	json_diff(jsonb, jsonb), event_bucket(text, text, text, int),
-	job_lane(boolean, text), check_payload(jsonb) TO PUBLIC;
+	job_lane(boolean, text), check_payload(jsonb), is_being_restored() TO PUBLIC;
 
 /*
  * grant_access: what the four grant functions share: use of the schema, and
@@ -123,7 +123,7 @@ BEGIN
 		event_queue.append(text, text, text, jsonb, int, uuid, jsonb, text),
 		event_queue.append_many(text, text, jsonb, text, text),
 		event_queue.append_many(text, text, jsonb, int, text),
-		event_queue.append_batch(jsonb, text), event_queue.is_being_restored(),
+		event_queue.append_batch(jsonb, text),
 		event_queue.revert_aggregate(text, text, int, int, text),
 		event_queue.take_snapshot(text, text, text),
 		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text, text,
@@ -304,4 +304,14 @@ REVOKE ALL ON FUNCTION grant_access(regrole, text), grant_producer(regrole, text
 	grant_consumer(regrole, text), grant_outcomes(regrole) FROM PUBLIC;
 
 /* All is there. */
-SELECT event_queue.created();
+DO $$
+DECLARE
+	reference record;
+BEGIN
+	IF NOT event_queue.created() THEN
+		FOR reference IN SELECT * FROM event_queue.own_references() LOOP
+			EXECUTE format('ALTER TABLE event_queue.%I DROP CONSTRAINT %I', reference.table_name, reference.constraint_name);
+		END LOOP;
+	END IF;
+END
+$$;

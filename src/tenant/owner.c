@@ -20,7 +20,6 @@ const char *
 eq_why_owner_is_out(Oid owner)
 {
 	char *role = GetUserNameFromId(owner, true);
-	const char *tenant;
 
 	if (role == NULL)
 		return psprintf("its owner, the role with OID %u, was dropped", owner);
@@ -28,11 +27,9 @@ eq_why_owner_is_out(Oid owner)
 		ACLCHECK_OK)
 		return psprintf("its owner, role \"%s\", may no longer use %s", role,
 						EQ_SCHEMA);
-	tenant = eq_tenant_of_role(owner);
 	/* It would see the events and jobs of all tenants. */
-	if (tenant[0] != '\0')
-		return psprintf("its owner, role \"%s\", is bound to tenant \"%s\"", role,
-						tenant);
+	if (eq_tenant_of_role(owner)[0] != '\0')
+		return psprintf("its owner, role \"%s\", is bound to one tenant", role);
 	return NULL;
 }
 

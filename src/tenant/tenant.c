@@ -35,7 +35,7 @@ PG_FUNCTION_INFO_V1(eq_resolve_tenant_sql);
 PG_FUNCTION_INFO_V1(eq_tenant_visible);
 PG_FUNCTION_INFO_V1(eq_check_name_sql);
 PG_FUNCTION_INFO_V1(eq_refuse_bound);
-PG_FUNCTION_INFO_V1(eq_require_unbound);
+PG_FUNCTION_INFO_V1(eq_require_unbound_sql);
 
 #define TENANT_ROLE_ROLE   1
 #define TENANT_ROLE_TENANT 2
@@ -306,8 +306,8 @@ eq_check_name_sql(PG_FUNCTION_ARGS)
 }
 
 /* EQ003 if the session is bound to a tenant. */
-static void
-require_unbound(void)
+void
+eq_require_unbound(void)
 {
 	const char *tenant = bound_tenant();
 
@@ -320,9 +320,9 @@ require_unbound(void)
 }
 
 Datum
-eq_require_unbound(PG_FUNCTION_ARGS)
+eq_require_unbound_sql(PG_FUNCTION_ARGS)
 {
-	require_unbound();
+	eq_require_unbound();
 	PG_RETURN_VOID();
 }
 
@@ -332,6 +332,6 @@ eq_refuse_bound(PG_FUNCTION_ARGS)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		elog(ERROR, "refuse_bound: not called by trigger manager");
-	require_unbound();
+	eq_require_unbound();
 	PG_RETURN_POINTER(NULL);
 }

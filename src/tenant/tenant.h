@@ -19,6 +19,7 @@ extern const char *eq_resolve_tenant(const char *argument);
 extern const char *eq_tenant_of_role(Oid role);
 
 /* May the code of a rule, handler or reducer run as its owner? (owner.c) */
+extern void eq_require_unbound(void);
 extern const char *eq_why_owner_is_out(Oid owner);
 extern void eq_check_owner(Oid owner, const char *what, const char *name);
 

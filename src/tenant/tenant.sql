@@ -29,7 +29,7 @@ COMMENT ON FUNCTION refuse_bound() IS
 'Internal. Trigger: refuses a role that is bound to a tenant to change what all tenants share (EQ003).';
 
 CREATE FUNCTION require_unbound() RETURNS void
-LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_require_unbound';
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_require_unbound_sql';
 COMMENT ON FUNCTION require_unbound() IS
 'Internal. EQ003 if the session is bound to a tenant by its role: for what would otherwise lock, or tell of, other tenants'' rows first.';
 

@@ -57,6 +57,7 @@ SELECT event_queue.create_event_index('event_type');
 SELECT event_queue.create_event_partition();
 SELECT event_queue.append('e', '11', 'e.x');
 SELECT event_queue.alter_queue('rule-calls', '{"max_attempts": 7, "keep_completed": "1 day"}');
+SELECT event_queue.create_subscription('reader', buckets => 3);
 SELECT event_queue.enqueue('outside', 'once', unique_key => 'k', unique_mode => 'throttle', unique_window => '1 day');
 ));
 ok($node->poll_query_until('erp', q(SELECT count(*) = 1001 FROM event_queue.jobs WHERE queue = 'ruled')), 'the rules have seen all');
@@ -147,7 +148,8 @@ for my $way (sort keys %ways)
 	is(sql($way, q(SELECT count(*), bool_and(tgenabled = 'A') FROM pg_trigger WHERE tgfoid = 'event_queue.refuse_change'::regproc)), '4|t', "$way: the guard stands as it was");
 	like(error_of($way, q(SET session_replication_role = replica; DELETE FROM event_queue.event_store)), qr/^EQ007 /, "$way: and holds");
 	like(error_of($way, q(DELETE FROM event_queue.queue WHERE queue_id = 1)), qr/^EQ/, "$way: so do built-in queues");
-	is(sql($way, q(SELECT event_queue.enqueue('outside', 'once', unique_key => 'k', unique_mode => 'throttle', unique_window => '1 day')
+	is(sql($way, q(SELECT event_queue.create_subscription('reader', buckets => 3);
+SELECT event_queue.enqueue('outside', 'once', unique_key => 'k', unique_mode => 'throttle', unique_window => '1 day')
 		= (SELECT job_id FROM event_queue.jobs WHERE queue = 'outside' AND name = 'once'))), 't', "$way: windows of unique keys");
 	is(sql($way, q(SELECT event_queue.activation_state(), event_queue.activate() = event_queue.generation())), 'active|t', "$way: a second activate changes nothing");
 	sql('postgres', "DROP DATABASE $way");
