@@ -640,6 +640,8 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 				 errmsg("cannot fetch events of a subscription on a standby"),
 				 errhint("Its checkpoint is kept on the primary; read a standby"
 						 " with event_queue.read_all.")));
+	/* Half of a restore's events would be fetched, and the others be skipped. */
+	eq_require_active();
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	read_subscription(&subscription, name);
 	take_buckets(&subscription);
