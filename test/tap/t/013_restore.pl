@@ -34,22 +34,23 @@ sub error_of
 my $executors = sub { "SELECT count(*) FROM pg_stat_activity WHERE datname = '$_[0]' AND backend_type = 'event_queue executor'" };
 
 # The original: a table that jobs and record_changes work on, in a schema whose name sorts
-# behind ours, rules whose events are all seen, jobs that wait, and what dumps left out.
+# before ours, so that it is loaded first, rules whose events are all seen, jobs that wait, and what dumps left out.
 sql('postgres', 'CREATE DATABASE erp');
 sql('erp', q(
 CREATE EXTENSION event_queue;
-CREATE TABLE lead (lead_id text PRIMARY KEY, score int DEFAULT 0, pad text);
-INSERT INTO lead SELECT 'L' || i, 0, repeat('x', 300) FROM generate_series(1, 20000) i;
-CREATE TABLE task (lead_id text, title text, PRIMARY KEY (lead_id, title));
-INSERT INTO task SELECT 'L' || i, 'call' FROM generate_series(1, 50) i;
+CREATE SCHEMA crm;
+CREATE TABLE crm.lead (lead_id text PRIMARY KEY, score int DEFAULT 0, pad text);
+INSERT INTO crm.lead SELECT 'L' || i, 0, repeat('x', 300) FROM generate_series(1, 20000) i;
+CREATE TABLE crm.task (lead_id text, title text, PRIMARY KEY (lead_id, title));
+INSERT INTO crm.task SELECT 'L' || i, 'call' FROM generate_series(1, 50) i;
 CREATE FUNCTION make_task(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	UPDATE public.lead SET score = score + 1 WHERE lead_id = job.payload ->> 'lead';
-	INSERT INTO public.task VALUES (job.payload ->> 'lead', 'call') ON CONFLICT (lead_id, title) DO NOTHING;
+	UPDATE crm.lead SET score = score + 1 WHERE lead_id = job.payload ->> 'lead';
+	INSERT INTO crm.task VALUES (job.payload ->> 'lead', 'call') ON CONFLICT (lead_id, title) DO NOTHING;
 END$$;
 SELECT event_queue.create_queue('tasks'), event_queue.create_queue('ruled'), event_queue.create_queue('outside');
-SELECT event_queue.record_changes('lead', 'lead', 'lead_id');
-UPDATE lead SET score = 0, pad = 'y' WHERE lead_id IN ('L1', 'L2', 'L3');
+SELECT event_queue.record_changes('crm.lead', 'lead', 'lead_id');
+UPDATE crm.lead SET score = 0, pad = 'y' WHERE lead_id IN ('L1', 'L2', 'L3');
 SELECT event_queue.create_rule('r', 'e.**', queue => 'ruled', job_name => 'by rule');
 SELECT count(*) FROM generate_series(1, 10) g, LATERAL event_queue.append_many('e', g::text,
 	(SELECT jsonb_agg('{"event_type": "e.x"}'::jsonb) FROM generate_series(1, 100)));
@@ -120,7 +121,7 @@ for my $way (sort keys %ways)
 	sleep 3 if $way eq 'plain';		# workers would be there by now
 	is(sql('postgres', $executors->($way)), '0', "$way: no executor");
 	is(sql($way, q(SELECT queue, count(*) FROM event_queue.jobs GROUP BY 1 ORDER BY 1)), "outside|1\ntasks|200", "$way: no job was run, no rule fired");
-	is(sql($way, q(SELECT sum(score) FROM lead)), '0', "$way: no effect");
+	is(sql($way, q(SELECT sum(score) FROM crm.lead)), '0', "$way: no effect");
 	is(sql($way, 'SELECT count(*), max(position) FROM event_queue.event_store'), $events, "$way: all events, none by the restore itself");
 	is(sql($way, q(SELECT "check", ok, detail ~ 'activate' FROM event_queue.health() LIMIT 1)), 'store|f|t', "$way: health says it first");
 	is(sql($way, 'SELECT count(*) FROM event_queue.read_all(0, 100000)'), $n_events, "$way: reading works");
@@ -130,11 +131,11 @@ for my $way (sort keys %ways)
 	like(error_of($way, q(SELECT event_queue.claim('outside'))), qr/^EQ036 /, "$way: claim");
 	like(error_of($way, q(SELECT event_queue.fetch_events('reader'))), qr/^EQ036 /, "$way: fetch_events");
 	like(error_of($way, q(CALL event_queue.claim_wait('outside', 1, '1 minute'))), qr/^EQ036 /, "$way: claim_wait");
-	like(error_of($way, q(INSERT INTO lead VALUES ('new'))), qr/^EQ036 /, "$way: a change that is to be recorded");
+	like(error_of($way, q(INSERT INTO crm.lead VALUES ('new'))), qr/^EQ036 /, "$way: a change that is to be recorded");
 
 	like(sql($way, 'SELECT event_queue.activate()'), qr/^1-\d+$/, "$way: activate begins a generation");
 	ok($node->poll_query_until($way, q(SELECT count(*) = 0 FROM event_queue.jobs WHERE queue = 'tasks')), "$way: then the jobs run");
-	is(sql($way, q(SELECT sum(score), count(*) FILTER (WHERE score = 1), (SELECT count(*) FROM task), (SELECT count(*) FROM event_queue.dead_letters) FROM lead)),
+	is(sql($way, q(SELECT sum(score), count(*) FILTER (WHERE score = 1), (SELECT count(*) FROM crm.task), (SELECT count(*) FROM event_queue.dead_letters) FROM crm.lead)),
 		'200|200|200|0', "$way: each once, on complete tables");
 	is(sql($way, q(SELECT count(*) FROM event_queue.jobs WHERE queue = 'ruled')), '0', "$way: the rules go on where they were");
 	is(sql($way, q(SELECT position > 1::bigint << 40 FROM event_queue.append('a', '1', 'x'))), 't', "$way: positions lie above all");
