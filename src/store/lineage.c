@@ -35,9 +35,12 @@ static char *
 member(Jsonb *object, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
-													 &buffer);
+	JsonbValue *value = NULL;
 
+	/* An array would be read as if it were an object. */
+	if (object && JB_ROOT_IS_OBJECT(object))
+		value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
+											 &buffer);
 	if (value == NULL || value->type != jbvString)
 		return NULL;
 	return MemoryContextStrdup(
@@ -48,9 +51,12 @@ static int64
 number_member(Jsonb *object, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
-													 &buffer);
+	JsonbValue *value = NULL;
 
+	/* An array would be read as if it were an object. */
+	if (object && JB_ROOT_IS_OBJECT(object))
+		value = getKeyJsonValueFromContainer(&object->root, key, strlen(key),
+											 &buffer);
 	if (value == NULL || value->type != jbvNumeric)
 		return 0;
 	return DatumGetInt64(
