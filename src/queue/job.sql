@@ -94,6 +94,14 @@ COMMENT ON FUNCTION jobs_loaded() IS
 CREATE TRIGGER jobs_loaded AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job
 	FOR EACH STATEMENT EXECUTE FUNCTION jobs_loaded();
 
+/* A claim finds them from the commit on, also where claims have gone on from already. */
+CREATE FUNCTION note_written() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_note_written';
+COMMENT ON FUNCTION note_written() IS
+'Internal. Trigger: jobs that plain SQL wrote are found by the next claim.';
+CREATE TRIGGER note_written AFTER INSERT OR UPDATE ON job
+	FOR EACH ROW WHEN (NEW.blocked = 0) EXECUTE FUNCTION note_written();
+
 /* And they count, as enqueue and complete do by themselves. */
 CREATE FUNCTION count_row() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_count_row';
