@@ -497,6 +497,35 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 
 #define MAX_MANY 100000
 
+static int
+compare_keys(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* The grouped ones of many jobs are there: one review for each key. */
+static void
+review_groups(const EqQueue *queue, const EqNewJob *job, const Datum *keys,
+			  const bool *key_nulls, int n)
+{
+	char **found = palloc(n * sizeof(char *));
+	int n_found = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!key_nulls[i])
+			found[n_found++] = TextDatumGetCString(keys[i]);
+	}
+	eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, n_found);
+	qsort(found, n_found, sizeof(char *), compare_keys);
+	for (int i = 0; i < n_found; i++)
+	{
+		if (i == 0 || strcmp(found[i], found[i - 1]) != 0)
+			eq_review_group(queue->queue_id, CStringGetTextDatum(job->tenant),
+							CStringGetTextDatum(found[i]));
+	}
+}
+
 Datum
 eq_enqueue_many(PG_FUNCTION_ARGS)
 {
@@ -570,9 +599,7 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 			nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false));
 		fill_row(&jobs, queue, &job, DatumGetInt64(ids[i]), lane, now, blocked,
 				 values, nulls);
-		if (job.group_key)
-			job_is_in(queue, &job, DatumGetInt64(ids[i]), lane, blocked, 1);
-		else
+		if (job.group_key == NULL)
 			n_ready++;
 		MemoryContextSwitchTo(old);
 		eq_bulk_insert(&bulk, values, nulls);
@@ -582,6 +609,8 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 	CommandCounterIncrement();
 	if (n_ready > 0)
 		job_is_in(queue, &job, 0, lane, JOB_NOT_BLOCKED, n_ready);
+	if (n_ready < n)
+		review_groups(queue, &job, keys, key_nulls, n);
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, INT8OID, sizeof(int64),
 										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

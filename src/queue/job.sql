@@ -212,6 +212,8 @@ CREATE FUNCTION enqueue_jobs(jobs jsonb, queue text DEFAULT NULL, tenant_id text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	unknown text;
+	ids bigint[];
+	tries int := 0;
 BEGIN
 	IF jobs IS NULL OR jsonb_typeof(jobs) <> 'array' OR EXISTS (
 		SELECT FROM jsonb_array_elements(jobs) j WHERE jsonb_typeof(j) <> 'object') THEN
@@ -225,18 +227,29 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = format('unknown option "%s" of a job', unknown),
 			HINT = 'Options are the arguments of event_queue.enqueue.';
 	END IF;
-	RETURN QUERY
-	SELECT event_queue.enqueue(coalesce(j ->> 'queue', $2), j ->> 'name', coalesce(j -> 'payload', '{}'),
-		(j ->> 'delay')::interval, (j ->> 'run_at')::timestamptz, coalesce((j ->> 'priority')::int, 5),
-		(j ->> 'max_attempts')::int, j ->> 'backoff', (j ->> 'backoff_delay')::interval,
-		j ->> 'unique_key', coalesce(j -> 'metadata', '{}'), coalesce(j ->> 'tenant_id', $3),
-		j ->> 'group_key', (j ->> 'time_limit')::interval, coalesce(j ->> 'unique_mode', 'reject'),
-		coalesce(j ->> 'unique_until', 'finished'), (j ->> 'unique_window')::interval,
-		CASE WHEN j ->> 'depends_on' IS NOT NULL THEN ARRAY(SELECT d::bigint FROM jsonb_array_elements_text(j -> 'depends_on') d) END,
-		(j ->> 'backoff_max')::interval, (j ->> 'backoff_jitter')::float8,
-		CASE WHEN j ->> 'backoff_intervals' IS NOT NULL THEN ARRAY(SELECT i::interval FROM jsonb_array_elements_text(j -> 'backoff_intervals')
-			WITH ORDINALITY AS b (i, nth) ORDER BY nth) END)
-	FROM jsonb_array_elements(jobs) WITH ORDINALITY AS x (j, n) ORDER BY n;
+	LOOP
+		BEGIN
+			ids := ARRAY(SELECT event_queue.enqueue(coalesce(j ->> 'queue', $2), j ->> 'name', coalesce(j -> 'payload', '{}'),
+				(j ->> 'delay')::interval, (j ->> 'run_at')::timestamptz, coalesce((j ->> 'priority')::int, 5),
+				(j ->> 'max_attempts')::int, j ->> 'backoff', (j ->> 'backoff_delay')::interval,
+				j ->> 'unique_key', coalesce(j -> 'metadata', '{}'), coalesce(j ->> 'tenant_id', $3),
+				j ->> 'group_key', (j ->> 'time_limit')::interval, coalesce(j ->> 'unique_mode', 'reject'),
+				coalesce(j ->> 'unique_until', 'finished'), (j ->> 'unique_window')::interval,
+				CASE WHEN j ->> 'depends_on' IS NOT NULL THEN ARRAY(SELECT d::bigint FROM jsonb_array_elements_text(j -> 'depends_on') d) END,
+				(j ->> 'backoff_max')::interval, (j ->> 'backoff_jitter')::float8,
+				CASE WHEN j ->> 'backoff_intervals' IS NOT NULL THEN ARRAY(SELECT i::interval FROM jsonb_array_elements_text(j -> 'backoff_intervals')
+					WITH ORDINALITY AS b (i, nth) ORDER BY nth) END)
+			FROM jsonb_array_elements(jobs) WITH ORDINALITY AS x (j, n) ORDER BY n);
+			EXIT;
+		EXCEPTION WHEN deadlock_detected THEN
+			-- Another call has some of the same keys in another order: it is done first.
+			tries := tries + 1;
+			IF tries >= 10 THEN
+				RAISE;
+			END IF;
+		END;
+	END LOOP;
+	RETURN QUERY SELECT unnest(ids);
 EXCEPTION WHEN data_exception THEN
 	RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'malformed option of a job', DETAIL = SQLERRM || '.';
 END
