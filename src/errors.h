@@ -45,5 +45,6 @@
 #define ERRCODE_EQ_JOB_CANCELLED		  MAKE_SQLSTATE('E', 'Q', '0', '3', '3')
 #define ERRCODE_EQ_QUEUE_DRAINING		  MAKE_SQLSTATE('E', 'Q', '0', '3', '4')
 #define ERRCODE_EQ_INTERNAL_QUEUE		  MAKE_SQLSTATE('E', 'Q', '0', '3', '5')
+#define ERRCODE_EQ_KEY_IS_RUNNING		  MAKE_SQLSTATE('E', 'Q', '0', '4', '3')
 
 #endif /* EQ_ERRORS_H */

@@ -60,6 +60,29 @@ eq_check_priority(int priority)
 	return priority;
 }
 
+/* The new payload is not taken, since the job that has the key is at work already. */
+static void
+tell_who_has_key(const EqNewJob *job, TupleTableSlot *holder)
+{
+	int64 job_id;
+
+	slot_getallattrs(holder);
+	job_id = DatumGetInt64(holder->tts_values[JOB_ID - 1]);
+	if (holder->tts_isnull[JOB_LEASED_UNTIL - 1] ||
+		compareJsonbContainers(
+			&DatumGetJsonbP(holder->tts_values[JOB_PAYLOAD - 1])->root,
+			job->payload ? &job->payload->root : &eq_empty_object()->root) == 0)
+		return;
+	ereport(
+		NOTICE,
+		(errcode(ERRCODE_EQ_KEY_IS_RUNNING),
+		 errmsg("job " INT64_FORMAT ", which is running with another payload, has "
+				"the unique key; no job was added",
+				job_id),
+		 errhint("unique_mode => 'replace' keeps the payload for a job that "
+				 "follows it.")));
+}
+
 /* The job that holds a unique key; 0 if none does. */
 static int64
 find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
@@ -88,6 +111,8 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 
 		/* Whether the key stays taken is known when that transaction ends. */
 		*open = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+		if (!TransactionIdIsValid(*open) && job->unique_mode == EQ_UNIQUE_REJECT)
+			tell_who_has_key(job, scan.slot);
 	}
 	eq_scan_end(&scan);
 	return job_id;
@@ -161,8 +186,10 @@ job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 lane,
 		eq_notify_in_transaction(queue->name);
 }
 
+/* after: not before this job has ended; 0: none. */
 static int64
-insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id)
+insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
+		   int64 after)
 {
 	Datum values[JOB_COLUMNS];
 	bool nulls[JOB_COLUMNS];
@@ -175,6 +202,11 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 		blocked = JOB_BLOCKED_BY_DEPENDENCY;
 	else if (job->group_key)
 		blocked = JOB_BLOCKED_BY_GROUP;
+	if (after != 0)
+	{
+		eq_add_follower(job_id, job->tenant, after);
+		blocked = JOB_BLOCKED_BY_DEPENDENCY;
+	}
 	fill_row(jobs, queue, job, job_id, lane, GetCurrentTimestamp(), blocked, values,
 			 nulls);
 	eq_table_insert(jobs, values, nulls);
@@ -217,26 +249,34 @@ take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
 	return job_id;
 }
 
+typedef enum Replaced
+{
+	REPLACED,
+	KEY_IS_FREE, /* it is gone by now, or has given the key up */
+	FOLLOW_IT	 /* it was leased, and has given the key up to the new job */
+} Replaced;
+
 /*
- * replace and debounce: the waiting job that holds the key becomes the new one.
- * A leased one stays as it is.  False if it is gone by now, or has given the key up.
+ * replace and debounce: the waiting job that holds the key becomes the new one.  A
+ * leased one has read its payload: it goes on without the key, and the new job is
+ * to follow it.
  */
-static bool
+static Replaced
 replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
-	bool found = eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot,
-							 slot) &&
-				 !slot->tts_isnull[JOB_UNIQUE_KEY - 1];
+	Replaced result = KEY_IS_FREE;
 
-	if (found)
+	if (eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot, slot) &&
+		!slot->tts_isnull[JOB_UNIQUE_KEY - 1])
 	{
 		Datum values[JOB_COLUMNS];
 		bool nulls[JOB_COLUMNS];
 
 		memcpy(values, slot->tts_values, sizeof(values));
 		memcpy(nulls, slot->tts_isnull, sizeof(nulls));
+		eq_hold_marks();
 		if (nulls[JOB_LEASED_UNTIL - 1])
 		{
 			values[JOB_PAYLOAD - 1] = JsonbPGetDatum(
@@ -246,17 +286,23 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 				values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
 			values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
 				queue, job->tenant, DatumGetTimestampTz(values[JOB_RUN_AT - 1])));
-			eq_hold_marks();
-			eq_table_update(jobs, slot, snapshot, values, nulls);
-			eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
-						  job->priority, DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
-						  job_id);
-			eq_wake_queue(queue->queue_id);
+			result = REPLACED;
 		}
+		else
+		{
+			nulls[JOB_UNIQUE_KEY - 1] = true;
+			values[JOB_HAS_DEPENDENTS - 1] = BoolGetDatum(true);
+			result = FOLLOW_IT;
+		}
+		eq_table_update(jobs, slot, snapshot, values, nulls);
+		eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
+					  DatumGetInt16(values[JOB_PRIORITY - 1]),
+					  DatumGetTimestampTz(values[JOB_RUN_AT - 1]), job_id);
+		eq_wake_queue(queue->queue_id);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
-	return found;
+	return result;
 }
 
 static void
@@ -277,6 +323,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	EqTable jobs;
 	int64 job_id = 0;
 	int64 new_id = 0; /* drawn already */
+	int64 after = 0;  /* the job that is to end first */
 	TransactionId open = InvalidTransactionId;
 	uint32 hash = 0;
 	bool done = false;
@@ -309,7 +356,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 			holder = find_unique_key(&jobs, queue, job, &open);
 		}
 		if (holder == 0)
-			job_id = insert_job(&jobs, queue, job, new_id);
+			job_id = insert_job(&jobs, queue, job, new_id, after);
 		if (has_key)
 			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
 		if (holder == 0)
@@ -318,9 +365,17 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 			XactLockTableWait(open, NULL, NULL, XLTW_None);
 		else
 		{
+			Replaced replaced = job->unique_mode == EQ_UNIQUE_REJECT
+									? REPLACED
+									: replace_job(&jobs, queue, job, holder);
+
 			job_id = holder;
-			done = job->unique_mode == EQ_UNIQUE_REJECT ||
-				   replace_job(&jobs, queue, job, holder);
+			done = replaced == REPLACED;
+			if (replaced == FOLLOW_IT)
+			{
+				after = holder;
+				CommandCounterIncrement();
+			}
 		}
 	}
 	eq_table_close(&jobs);

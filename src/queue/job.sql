@@ -154,9 +154,11 @@ COMMENT ON TYPE claimed_job IS
  * backoff_jitter and backoff_intervals override the queue's, each by itself;
  * backoff_intervals alone mean backoff list; time_limit: how long an attempt may take: no lease is longer.
  * unique_key: while a job of the same queue, tenant and key lives, no second
- * one is made; unique_mode says what happens instead: reject (nothing), replace
- * (the waiting job gets the new payload, priority and time), debounce (replace,
- * and the time begins anew), throttle (reject, for unique_window from the first
+ * one is made; unique_mode says what happens instead: reject (nothing; a NOTICE if
+ * the job that has the key is running with another payload), replace (the waiting
+ * job gets the new payload, priority and time; one that is running gives the key to
+ * the new job, which runs when that has ended, however), debounce (replace, and the
+ * time begins anew), throttle (reject, for unique_window from the first
  * one on, also when it is finished); unique_until is finished or claimed.
  * group_key: jobs of one key run in the order of their ids, as many at a time as
  * the queue's group_concurrency.  depends_on: ids of jobs that must be finished
