@@ -244,6 +244,7 @@ extern void eq_keep_completed(TupleTableSlot *job, TimestampTz now, int64 keep,
 							  Jsonb *result);
 
 /* settle.c */
+extern void eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc);
 extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result);
 extern int eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
 extern TimestampTz eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,

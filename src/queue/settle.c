@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -217,6 +218,21 @@ after_lease(Leased *leased, int64 job_id, bool leaves_group)
 	if (leaves_group && !slot->tts_isnull[JOB_GROUP_KEY - 1])
 		eq_review_group(leased->queue->queue_id, slot->tts_values[JOB_TENANT - 1],
 						slot->tts_values[JOB_GROUP_KEY - 1]);
+}
+
+/* Plain SQL has deleted a job: what it had of its queue's limits goes to others. */
+void
+eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc)
+{
+	const EqQueue *queue = eq_get_queue_by_id(queue_id);
+	bool isnull;
+	Datum until = heap_getattr(row, JOB_LEASED_UNTIL, desc, &isnull);
+
+	if (isnull || queue == NULL || queue->max_concurrency == 0)
+		return;
+	eq_free_claim(queue, DatumGetInt64(heap_getattr(row, JOB_ID, desc, &isnull)),
+				  DatumGetTimestampTz(until));
+	eq_wake_queue(queue_id);
 }
 
 /* The job in the slot, whose token has been seen, is done. */
