@@ -374,6 +374,8 @@ eq_complete_all(FunctionCallInfo fcinfo, int results_argno)
 		Jsonb *result = NULL;
 
 		CHECK_FOR_INTERRUPTS();
+		if (nth > 0 && given[nth].job_id == given[nth - 1].job_id)
+			lease_lost(given[nth].job_id); /* by the one before */
 		if (n_results > 0 && !result_nulls[i])
 		{
 			result = DatumGetJsonbP(results[i]);
