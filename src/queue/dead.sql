@@ -281,10 +281,13 @@ BEGIN
 			RETURN n;
 		EXCEPTION WHEN unique_violation OR deadlock_detected THEN
 			-- Someone has just enqueued a job with one of the keys; now it can be seen.
-			-- Or he waits for one of ours as we do for his; he is done when he has them.
+			-- Or he waits for one of ours as we do for his: he is to get them first.
 			tries := tries + 1;
-			IF tries >= 10 THEN
+			IF tries >= 20 THEN
 				RAISE;
+			END IF;
+			IF SQLSTATE = '40P01' THEN
+				PERFORM pg_sleep(0.01 * tries * (0.5 + random()));
 			END IF;
 		END;
 	END LOOP;

@@ -244,11 +244,12 @@ BEGIN
 			FROM jsonb_array_elements(jobs) WITH ORDINALITY AS x (j, n) ORDER BY n);
 			EXIT;
 		EXCEPTION WHEN deadlock_detected THEN
-			-- Another call has some of the same keys in another order: it is done first.
+			-- Another call has some of the same keys in another order: it is to get them first.
 			tries := tries + 1;
-			IF tries >= 10 THEN
+			IF tries >= 20 THEN
 				RAISE;
 			END IF;
+			PERFORM pg_sleep(0.01 * tries * (0.5 + random()));
 		END;
 	END LOOP;
 	RETURN QUERY SELECT unnest(ids);
