@@ -51,5 +51,6 @@
 #define ERRCODE_EQ_AMBIGUOUS_NAME		  MAKE_SQLSTATE('E', 'Q', '0', '3', '9')
 #define ERRCODE_EQ_NOT_ENDED			  MAKE_SQLSTATE('E', 'Q', '0', '4', '0')
 #define ERRCODE_EQ_NOT_CALLABLE			  MAKE_SQLSTATE('E', 'Q', '0', '4', '1')
+#define ERRCODE_EQ_KEY_IS_RUNNING		  MAKE_SQLSTATE('E', 'Q', '0', '4', '3')
 
 #endif /* EQ_ERRORS_H */

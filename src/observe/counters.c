@@ -111,6 +111,9 @@ eq_count_row(PG_FUNCTION_ARGS)
 		heap_getattr(trigger->tg_trigtuple, is_job ? JOB_QUEUE : DEAD_QUEUE,
 					 RelationGetDescr(trigger->tg_relation), &isnull));
 	eq_count_written(queue_id, is_job ? change : 0, is_job ? 0 : change);
+	if (is_job && change < 0)
+		eq_job_deleted(queue_id, trigger->tg_trigtuple,
+					   RelationGetDescr(trigger->tg_relation));
 	PG_RETURN_POINTER(NULL);
 }
 

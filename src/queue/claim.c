@@ -230,6 +230,10 @@ bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled
 	errors = eq_add_error(slot, failures + 1, NULL,
 						  "job stalled more often than max_stalled allows", NULL);
 	eq_bury(jobs, slot, snapshot, "stalled", errors, failures, stalled);
+	if (!slot->tts_isnull[JOB_GROUP_KEY - 1]) /* the next one of its group may go */
+		eq_review_group(DatumGetInt32(slot->tts_values[JOB_QUEUE - 1]),
+						slot->tts_values[JOB_TENANT - 1],
+						slot->tts_values[JOB_GROUP_KEY - 1]);
 }
 
 /* The job's key was claimed too often: not before this time. */

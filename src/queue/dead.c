@@ -138,6 +138,8 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	eq_table_insert(&dead, values, nulls);
 	eq_table_close(&dead);
 	eq_table_delete(jobs, slot, snapshot);
+	if (DatumGetBool(job[JOB_HAS_DEPENDENTS - 1]))
+		eq_release_followers(DatumGetInt64(job[JOB_ID - 1]));
 	eq_count(DatumGetInt32(job[JOB_QUEUE - 1]), EQ_COUNT_DEAD, 1);
 }
 

@@ -255,8 +255,11 @@ BEGIN
 	LOOP
 		BEGIN
 			WITH dead AS (
-				DELETE FROM event_queue.dead_letter d
-				WHERE d.job_id = ANY ($1) AND event_queue.tenant_visible(d.tenant_id)
+				DELETE FROM event_queue.dead_letter d WHERE d.job_id IN (
+					-- the order in which all take many dead letters
+					SELECT x.job_id FROM event_queue.dead_letter x
+					WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id)
+					ORDER BY x.died_at, x.job_id FOR UPDATE)
 				RETURNING d.*
 			), forgotten AS (
 				DELETE FROM event_queue.job_dependency x USING dead d WHERE x.job_id = d.job_id AND d.reason = 'dependency'
@@ -276,11 +279,15 @@ BEGIN
 			ORDER BY d.job_id;
 			GET DIAGNOSTICS n = ROW_COUNT;
 			RETURN n;
-		EXCEPTION WHEN unique_violation THEN
+		EXCEPTION WHEN unique_violation OR deadlock_detected THEN
 			-- Someone has just enqueued a job with one of the keys; now it can be seen.
+			-- Or he waits for one of ours as we do for his: he is to get them first.
 			tries := tries + 1;
-			IF tries >= 10 THEN
+			IF tries >= 20 THEN
 				RAISE;
+			END IF;
+			IF SQLSTATE = '40P01' THEN
+				PERFORM pg_sleep(0.01 * tries * (0.5 + random()));
 			END IF;
 		END;
 	END LOOP;
@@ -331,7 +338,9 @@ BEGIN
 		EXIT WHEN ids IS NULL;
 		above_id := ids[cardinality(ids)];
 		IF $1 THEN
-			DELETE FROM event_queue.dead_letter d WHERE d.job_id = ANY (ids);
+			DELETE FROM event_queue.dead_letter d WHERE d.job_id IN (
+				SELECT x.job_id FROM event_queue.dead_letter x WHERE x.job_id = ANY (ids)
+				ORDER BY x.died_at, x.job_id FOR UPDATE);
 			GET DIAGNOSTICS n = ROW_COUNT;
 			DELETE FROM event_queue.job_dependency x WHERE x.job_id = ANY (ids)
 			  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = x.job_id);

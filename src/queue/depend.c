@@ -192,6 +192,58 @@ eq_add_dependencies(int64 job_id, const char *tenant, ArrayType *depends_on)
 	return waits;
 }
 
+/*
+ * The job that has taken over a running job's unique key (enqueue.c) waits for its
+ * end, whatever that is.  The caller has set has_dependents of the running one.
+ */
+void
+eq_add_follower(int64 job_id, const char *tenant, int64 after)
+{
+	static EqStatement add = {
+		.sql =
+			"INSERT INTO event_queue.job_dependency (job_id, depends_on, tenant_id, name, any_end)"
+			" SELECT $1, $2, $3, j.name, true FROM event_queue.job j WHERE j.job_id = $2"
+			" ON CONFLICT (job_id, depends_on) DO UPDATE SET any_end = true",
+		.n_arguments = 3,
+		.types = {INT8OID, INT8OID, TEXTOID}};
+	Datum values[3] = {Int64GetDatum(job_id), Int64GetDatum(after),
+					   CStringGetTextDatum(tenant)};
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&add, values, NULL);
+	eq_spi_end(&spi);
+}
+
+/* A job has ended otherwise than by being completed: those go on that only follow it. */
+static void
+tell_followers(int64 job_id)
+{
+	static EqStatement tell = {
+		.sql =
+			"WITH done AS (UPDATE event_queue.job_dependency"
+			" SET completed_at = pg_catalog.clock_timestamp()"
+			" WHERE depends_on = $1 AND completed_at IS NULL AND any_end RETURNING job_id)"
+			" INSERT INTO event_queue.job_review (job_id) SELECT job_id FROM done",
+		.n_arguments = 1,
+		.types = {INT8OID}};
+	Datum value = Int64GetDatum(job_id);
+
+	eq_spi_run(&tell, &value, NULL);
+	eq_wake_reviews();
+}
+
+/* The job is a dead letter now: what depends on it waits, since it may be retried. */
+void
+eq_release_followers(int64 job_id)
+{
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	tell_followers(job_id);
+	eq_spi_end(&spi);
+}
+
 /* A job that others depend on is completed: the scheduler looks at them. */
 static void
 tell_dependents(int64 job_id, Jsonb *result)
@@ -256,7 +308,10 @@ eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (failed)
+	{
+		tell_followers(job_id);
 		bury_dependents(job_id);
+	}
 	else
 		tell_dependents(job_id, result);
 	eq_spi_end(&spi);

@@ -61,6 +61,29 @@ eq_check_priority(int priority)
 	return priority;
 }
 
+/* The new payload is not taken, since the job that has the key is at work already. */
+static void
+tell_who_has_key(const EqNewJob *job, TupleTableSlot *holder)
+{
+	int64 job_id;
+
+	slot_getallattrs(holder);
+	job_id = DatumGetInt64(holder->tts_values[JOB_ID - 1]);
+	if (holder->tts_isnull[JOB_LEASED_UNTIL - 1] ||
+		compareJsonbContainers(
+			&DatumGetJsonbP(holder->tts_values[JOB_PAYLOAD - 1])->root,
+			job->payload ? &job->payload->root : &eq_empty_object()->root) == 0)
+		return;
+	ereport(
+		NOTICE,
+		(errcode(ERRCODE_EQ_KEY_IS_RUNNING),
+		 errmsg("job " INT64_FORMAT ", which is running with another payload, has "
+				"the unique key; no job was added",
+				job_id),
+		 errhint("unique_mode => 'replace' keeps the payload for a job that "
+				 "follows it.")));
+}
+
 /* The job that holds a unique key; 0 if none does. */
 static int64
 find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
@@ -89,6 +112,8 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 
 		/* Whether the key stays taken is known when that transaction ends. */
 		*open = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+		if (!TransactionIdIsValid(*open) && job->unique_mode == EQ_UNIQUE_REJECT)
+			tell_who_has_key(job, scan.slot);
 	}
 	eq_scan_end(&scan);
 	return job_id;
@@ -148,10 +173,10 @@ fill_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
 /* It is there: whoever waits for it is to be told. */
 static void
 job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 lane,
-		  int blocked, int64 n, bool review)
+		  int blocked, int64 n)
 {
 	eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, n);
-	if (blocked == JOB_BLOCKED_BY_GROUP && review)
+	if (blocked == JOB_BLOCKED_BY_GROUP)
 		eq_review_group(queue->queue_id, CStringGetTextDatum(job->tenant),
 						CStringGetTextDatum(job->group_key));
 	if (blocked != JOB_NOT_BLOCKED)
@@ -162,8 +187,10 @@ job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 lane,
 		eq_notify_in_transaction(queue->name);
 }
 
+/* after: not before this job has ended; 0: none. */
 static int64
-insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id)
+insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
+		   int64 after)
 {
 	Datum values[JOB_COLUMNS];
 	bool nulls[JOB_COLUMNS];
@@ -176,10 +203,15 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 		blocked = JOB_BLOCKED_BY_DEPENDENCY;
 	else if (job->group_key)
 		blocked = JOB_BLOCKED_BY_GROUP;
+	if (after != 0)
+	{
+		eq_add_follower(job_id, job->tenant, after);
+		blocked = JOB_BLOCKED_BY_DEPENDENCY;
+	}
 	fill_row(jobs, queue, job, job_id, lane, GetCurrentTimestamp(), blocked, values,
 			 nulls);
 	eq_table_insert(jobs, values, nulls);
-	job_is_in(queue, job, job_id, lane, blocked, 1, true);
+	job_is_in(queue, job, job_id, lane, blocked, 1);
 	return job_id;
 }
 
@@ -218,26 +250,34 @@ take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
 	return job_id;
 }
 
+typedef enum Replaced
+{
+	REPLACED,
+	KEY_IS_FREE, /* it is gone by now, or has given the key up */
+	FOLLOW_IT	 /* it was leased, and has given the key up to the new job */
+} Replaced;
+
 /*
- * replace and debounce: the waiting job that holds the key becomes the new one.
- * A leased one stays as it is.  False if it is gone by now, or has given the key up.
+ * replace and debounce: the waiting job that holds the key becomes the new one.  A
+ * leased one has read its payload: it goes on without the key, and the new job is
+ * to follow it.
  */
-static bool
+static Replaced
 replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
-	bool found = eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot,
-							 slot) &&
-				 !slot->tts_isnull[JOB_UNIQUE_KEY - 1];
+	Replaced result = KEY_IS_FREE;
 
-	if (found)
+	if (eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot, slot) &&
+		!slot->tts_isnull[JOB_UNIQUE_KEY - 1])
 	{
 		Datum values[JOB_COLUMNS];
 		bool nulls[JOB_COLUMNS];
 
 		memcpy(values, slot->tts_values, sizeof(values));
 		memcpy(nulls, slot->tts_isnull, sizeof(nulls));
+		eq_hold_marks();
 		if (nulls[JOB_LEASED_UNTIL - 1])
 		{
 			values[JOB_PAYLOAD - 1] = JsonbPGetDatum(
@@ -247,17 +287,23 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 				values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
 			values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
 				queue, job->tenant, DatumGetTimestampTz(values[JOB_RUN_AT - 1])));
-			eq_hold_marks();
-			eq_table_update(jobs, slot, snapshot, values, nulls);
-			eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
-						  job->priority, DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
-						  job_id);
-			eq_wake_queue(queue->queue_id);
+			result = REPLACED;
 		}
+		else
+		{
+			nulls[JOB_UNIQUE_KEY - 1] = true;
+			values[JOB_HAS_DEPENDENTS - 1] = BoolGetDatum(true);
+			result = FOLLOW_IT;
+		}
+		eq_table_update(jobs, slot, snapshot, values, nulls);
+		eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
+					  DatumGetInt16(values[JOB_PRIORITY - 1]),
+					  DatumGetTimestampTz(values[JOB_RUN_AT - 1]), job_id);
+		eq_wake_queue(queue->queue_id);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
-	return found;
+	return result;
 }
 
 static void
@@ -279,6 +325,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	EqTable jobs;
 	int64 job_id = 0;
 	int64 new_id = 0; /* drawn already */
+	int64 after = 0;  /* the job that is to end first */
 	TransactionId open = InvalidTransactionId;
 	uint32 hash = 0;
 	bool done = false;
@@ -311,7 +358,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 			holder = find_unique_key(&jobs, queue, job, &open);
 		}
 		if (holder == 0)
-			job_id = insert_job(&jobs, queue, job, new_id);
+			job_id = insert_job(&jobs, queue, job, new_id, after);
 		if (has_key)
 			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
 		if (holder == 0)
@@ -320,9 +367,17 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 			XactLockTableWait(open, NULL, NULL, XLTW_None);
 		else
 		{
+			Replaced replaced = job->unique_mode == EQ_UNIQUE_REJECT
+									? REPLACED
+									: replace_job(&jobs, queue, job, holder);
+
 			job_id = holder;
-			done = job->unique_mode == EQ_UNIQUE_REJECT ||
-				   replace_job(&jobs, queue, job, holder);
+			done = replaced == REPLACED;
+			if (replaced == FOLLOW_IT)
+			{
+				after = holder;
+				CommandCounterIncrement();
+			}
 		}
 	}
 	eq_table_close(&jobs);
@@ -499,20 +554,33 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 
 #define MAX_MANY 100000
 
-/* Has no job of this call had the key yet?  One look of the scheduler is enough for all. */
-static bool
-is_new_key(HTAB **seen, const char *key)
+static int
+compare_keys(const void *a, const void *b)
 {
-	HASHCTL ctl = {.keysize = EQ_MAX_NAME + 1,
-				   .entrysize = EQ_MAX_NAME + 1,
-				   .hcxt = CurTransactionContext};
-	bool found;
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
 
-	if (*seen == NULL)
-		*seen = hash_create("event_queue group keys", 64, &ctl,
-							HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	(void) hash_search(*seen, key, HASH_ENTER, &found);
-	return !found;
+/* The grouped ones of many jobs are there: one review for each key. */
+static void
+review_groups(const EqQueue *queue, const EqNewJob *job, const Datum *keys,
+			  const bool *key_nulls, int n)
+{
+	char **found = palloc(n * sizeof(char *));
+	int n_found = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!key_nulls[i])
+			found[n_found++] = TextDatumGetCString(keys[i]);
+	}
+	eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, n_found);
+	qsort(found, n_found, sizeof(char *), compare_keys);
+	for (int i = 0; i < n_found; i++)
+	{
+		if (i == 0 || strcmp(found[i], found[i - 1]) != 0)
+			eq_review_group(queue->queue_id, CStringGetTextDatum(job->tenant),
+							CStringGetTextDatum(found[i]));
+	}
 }
 
 Datum
@@ -530,7 +598,6 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 	int n_ready = 0;
 	int32 lane;
 	Datum *ids;
-	HTAB *keys_seen = NULL;
 	EqTable jobs;
 	EqBulk bulk;
 
@@ -589,21 +656,18 @@ eq_enqueue_many(PG_FUNCTION_ARGS)
 			nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false));
 		fill_row(&jobs, queue, &job, DatumGetInt64(ids[i]), lane, now, blocked,
 				 values, nulls);
-		if (job.group_key)
-			job_is_in(queue, &job, DatumGetInt64(ids[i]), lane, blocked, 1,
-					  is_new_key(&keys_seen, job.group_key));
-		else
+		if (job.group_key == NULL)
 			n_ready++;
 		MemoryContextSwitchTo(old);
 		eq_bulk_insert(&bulk, values, nulls);
 	}
 	eq_bulk_end(&bulk);
 	eq_table_close(&jobs);
-	if (keys_seen)
-		hash_destroy(keys_seen);
 	CommandCounterIncrement();
 	if (n_ready > 0)
-		job_is_in(queue, &job, 0, lane, JOB_NOT_BLOCKED, n_ready, false);
+		job_is_in(queue, &job, 0, lane, JOB_NOT_BLOCKED, n_ready);
+	if (n_ready < n)
+		review_groups(queue, &job, keys, key_nulls, n);
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, INT8OID, sizeof(int64),
 										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

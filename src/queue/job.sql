@@ -97,6 +97,14 @@ COMMENT ON FUNCTION jobs_loaded() IS
 CREATE TRIGGER jobs_loaded AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job
 	FOR EACH STATEMENT EXECUTE FUNCTION jobs_loaded();
 
+/* A claim finds them from the commit on, also where claims have gone on from already. */
+CREATE FUNCTION note_written() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_note_written';
+COMMENT ON FUNCTION note_written() IS
+'Internal. Trigger: jobs that plain SQL wrote are found by the next claim.';
+CREATE TRIGGER note_written AFTER INSERT OR UPDATE ON job
+	FOR EACH ROW WHEN (NEW.blocked = 0) EXECUTE FUNCTION note_written();
+
 /* And they count, as enqueue and complete do by themselves. */
 CREATE FUNCTION count_row() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_count_row';
@@ -149,9 +157,11 @@ COMMENT ON TYPE claimed_job IS
  * backoff_jitter and backoff_intervals override the queue's, each by itself;
  * backoff_intervals alone mean backoff list; time_limit: how long an attempt may take: no lease is longer.
  * unique_key: while a job of the same queue, tenant and key lives, no second
- * one is made; unique_mode says what happens instead: reject (nothing), replace
- * (the waiting job gets the new payload, priority and time), debounce (replace,
- * and the time begins anew), throttle (reject, for unique_window from the first
+ * one is made; unique_mode says what happens instead: reject (nothing; a NOTICE if
+ * the job that has the key is running with another payload), replace (the waiting
+ * job gets the new payload, priority and time; one that is running gives the key to
+ * the new job, which runs when that has ended, however), debounce (replace, and the
+ * time begins anew), throttle (reject, for unique_window from the first
  * one on, also when it is finished); unique_until is finished or claimed.
  * group_key: jobs of one key run in the order of their ids, as many at a time as
  * the queue's group_concurrency.  depends_on: ids of jobs that must be finished
@@ -207,6 +217,8 @@ CREATE FUNCTION enqueue_jobs(jobs jsonb, queue text DEFAULT NULL, tenant_id text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	unknown text;
+	ids bigint[];
+	tries int := 0;
 BEGIN
 	IF jobs IS NULL OR jsonb_typeof(jobs) <> 'array' OR EXISTS (
 		SELECT FROM jsonb_array_elements(jobs) j WHERE jsonb_typeof(j) <> 'object') THEN
@@ -228,18 +240,30 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'malformed option of a job',
 			DETAIL = format('%s has the wrong JSON type.', unknown);
 	END IF;
-	RETURN QUERY
-	SELECT event_queue.enqueue(coalesce(j ->> 'queue', $2), j ->> 'name', coalesce(j -> 'payload', '{}'),
-		(j ->> 'delay')::interval, (j ->> 'run_at')::timestamptz, coalesce((j ->> 'priority')::int, 5),
-		(j ->> 'max_attempts')::int, j ->> 'backoff', (j ->> 'backoff_delay')::interval,
-		j ->> 'unique_key', coalesce(j -> 'metadata', '{}'), coalesce(j ->> 'tenant_id', $3),
-		j ->> 'group_key', (j ->> 'time_limit')::interval, coalesce(j ->> 'unique_mode', 'reject'),
-		coalesce(j ->> 'unique_until', 'finished'), (j ->> 'unique_window')::interval,
-		CASE WHEN j ->> 'depends_on' IS NOT NULL THEN ARRAY(SELECT d::bigint FROM jsonb_array_elements_text(j -> 'depends_on') d) END,
-		(j ->> 'backoff_max')::interval, (j ->> 'backoff_jitter')::float8,
-		CASE WHEN j ->> 'backoff_intervals' IS NOT NULL THEN ARRAY(SELECT i::interval FROM jsonb_array_elements_text(j -> 'backoff_intervals')
-			WITH ORDINALITY AS b (i, nth) ORDER BY nth) END)
-	FROM jsonb_array_elements(jobs) WITH ORDINALITY AS x (j, n) ORDER BY n;
+	LOOP
+		BEGIN
+			ids := ARRAY(SELECT event_queue.enqueue(coalesce(j ->> 'queue', $2), j ->> 'name', coalesce(j -> 'payload', '{}'),
+				(j ->> 'delay')::interval, (j ->> 'run_at')::timestamptz, coalesce((j ->> 'priority')::int, 5),
+				(j ->> 'max_attempts')::int, j ->> 'backoff', (j ->> 'backoff_delay')::interval,
+				j ->> 'unique_key', coalesce(j -> 'metadata', '{}'), coalesce(j ->> 'tenant_id', $3),
+				j ->> 'group_key', (j ->> 'time_limit')::interval, coalesce(j ->> 'unique_mode', 'reject'),
+				coalesce(j ->> 'unique_until', 'finished'), (j ->> 'unique_window')::interval,
+				CASE WHEN j ->> 'depends_on' IS NOT NULL THEN ARRAY(SELECT d::bigint FROM jsonb_array_elements_text(j -> 'depends_on') d) END,
+				(j ->> 'backoff_max')::interval, (j ->> 'backoff_jitter')::float8,
+				CASE WHEN j ->> 'backoff_intervals' IS NOT NULL THEN ARRAY(SELECT i::interval FROM jsonb_array_elements_text(j -> 'backoff_intervals')
+					WITH ORDINALITY AS b (i, nth) ORDER BY nth) END)
+			FROM jsonb_array_elements(jobs) WITH ORDINALITY AS x (j, n) ORDER BY n);
+			EXIT;
+		EXCEPTION WHEN deadlock_detected THEN
+			-- Another call has some of the same keys in another order: it is to get them first.
+			tries := tries + 1;
+			IF tries >= 20 THEN
+				RAISE;
+			END IF;
+			PERFORM pg_sleep(0.01 * tries * (0.5 + random()));
+		END;
+	END LOOP;
+	RETURN QUERY SELECT unnest(ids);
 EXCEPTION WHEN data_exception THEN
 	RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'malformed option of a job', DETAIL = SQLERRM || '.';
 END

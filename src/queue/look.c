@@ -8,6 +8,8 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -69,6 +71,29 @@ eq_peek(const EqQueue *queue, TimestampTz *next_due)
 }
 
 /*
+ * Is the queue fair by a snapshot that is not older than the one that showed its jobs?
+ * What a session keeps of a queue may be: alter_queue's rows are seen before its
+ * invalidation arrives.  What changes after the look, an update of the job finds.
+ */
+static bool
+is_fair_now(const EqQueue *queue)
+{
+	static EqStatement look = {
+		.sql = "SELECT FROM event_queue.queue WHERE queue_id = $1 AND fair",
+		.n_arguments = 1,
+		.types = {INT4OID}};
+	Datum value = Int32GetDatum(queue->queue_id);
+	bool fair;
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&look, &value, NULL);
+	fair = SPI_processed > 0;
+	eq_spi_end(&spi);
+	return fair;
+}
+
+/*
  * For the scheduler: jobs of a fair queue that have come due leave lane 0 for their
  * tenants' lanes, at most so many.  Returns how many did.
  */
@@ -79,6 +104,7 @@ eq_move_due_jobs(const EqQueue *queue, int limit)
 	EqWalk walk;
 	int n = 0;
 	bool stalled;
+	bool checked = false;
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	eq_walk_begin(&walk, jobs.rel, queue);
@@ -87,6 +113,9 @@ eq_move_due_jobs(const EqQueue *queue, int limit)
 	{
 		Datum values[JOB_COLUMNS];
 
+		if (!checked && !is_fair_now(queue))
+			break; /* it was altered just now, and its jobs moved here */
+		checked = true;
 		if (eq_is_leased(walk.row, walk.now, &stalled) || stalled ||
 			eq_reserve_row(&walk.root) != EQ_RESERVED || eq_row_is_busy(walk.row))
 			continue;

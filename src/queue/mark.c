@@ -31,7 +31,9 @@
  *     need not change: who does not see the job has a snapshot from before, and
  *     raises no higher than 10 ms before that, which is below the job.  So most
  *     enqueues cost no more than a look at the mark.
- * (4) What none of this sees - leases that run out, plain SQL, prepared
+ *     Plain SQL that writes jobs (retry_dead, alter_queue, anyone's) does the same by
+ *     a trigger.
+ * (4) What none of this sees - leases that run out, replication, prepared
  *     transactions, a clock that is set back - is found by the scheduler: each
  *     stalled_interval, and after plain SQL at once, it raises the generation,
  *     walks from the start up to each mark and lowers it to the first job that can
@@ -39,14 +41,21 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "commands/trigger.h"
 #include "common/hashfn.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/spin.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "queue/queue.h"
+#include "table/table.h"
 #include "wake/wake.h"
+
+PG_FUNCTION_INFO_V1(eq_note_written);
 
 #define FRESH_US	   5000	 /* (3) of a commit */
 #define RAISE_LIMIT_US 10000 /* (1) of a claimer */
@@ -276,6 +285,36 @@ eq_note_ready(int32 queue_id, int32 lane, int32 priority, TimestampTz run_at,
 	noted[n_noted].priority = priority;
 	noted[n_noted].queue = queue;
 	noted[n_noted++].lowest = place;
+}
+
+static Datum
+job_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool isnull;
+
+	return heap_getattr(row, column, desc, &isnull);
+}
+
+/* Trigger: plain SQL wrote a job that may be one to be claimed. */
+Datum
+eq_note_written(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc desc;
+	HeapTuple row;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != eq_relation_oid(EQ_JOB))
+		elog(ERROR, "note_written: not called by its trigger");
+	desc = RelationGetDescr(trigger->tg_relation);
+	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple
+													 : trigger->tg_trigtuple;
+	eq_note_ready(DatumGetInt32(job_column(row, desc, JOB_QUEUE)),
+				  DatumGetInt32(job_column(row, desc, JOB_LANE)),
+				  DatumGetInt16(job_column(row, desc, JOB_PRIORITY)),
+				  DatumGetTimestampTz(job_column(row, desc, JOB_RUN_AT)),
+				  DatumGetInt64(job_column(row, desc, JOB_ID)));
+	PG_RETURN_POINTER(NULL);
 }
 
 /* This transaction leases, moves or removes a job that could be claimed. */

@@ -237,6 +237,8 @@ extern TimestampTz eq_next_timed_review(void);
 /* depend.c: jobs that depend on others */
 extern bool eq_add_dependencies(int64 job_id, const char *tenant,
 								ArrayType *depends_on);
+extern void eq_add_follower(int64 job_id, const char *tenant, int64 after);
+extern void eq_release_followers(int64 job_id);
 extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
 
 /* history.c */
@@ -244,6 +246,7 @@ extern void eq_keep_completed(TupleTableSlot *job, TimestampTz now, int64 keep,
 							  Jsonb *result);
 
 /* settle.c */
+extern void eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc);
 extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result);
 extern int eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
 extern TimestampTz eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,

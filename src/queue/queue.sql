@@ -374,10 +374,12 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	deleted bigint;
 BEGIN
-	DELETE FROM event_queue.job
-	WHERE queue_id = event_queue.queue_id_of($1)
-	  AND (leased_until IS NULL OR leased_until <= clock_timestamp())
-	  AND event_queue.tenant_visible(tenant_id);
+	DELETE FROM event_queue.job WHERE job_id IN (
+		SELECT j.job_id FROM event_queue.job j
+		WHERE j.queue_id = event_queue.queue_id_of($1)
+		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
+		  AND event_queue.tenant_visible(j.tenant_id)
+		ORDER BY j.job_id FOR UPDATE);	-- the order in which all take many jobs
 	GET DIAGNOSTICS deleted = ROW_COUNT;
 	RETURN deleted;
 END
@@ -413,9 +415,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	n bigint;
 BEGIN
-	UPDATE event_queue.job j SET run_at = clock_timestamp()
-	WHERE j.queue_id = event_queue.queue_id_of($1) AND j.run_at > clock_timestamp() AND j.leased_until IS NULL
-	  AND (j.failures > 0 OR NOT $2) AND event_queue.tenant_visible(j.tenant_id);
+	UPDATE event_queue.job j SET run_at = clock_timestamp() WHERE j.job_id IN (
+		SELECT x.job_id FROM event_queue.job x
+		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
+		  AND (x.failures > 0 OR NOT $2) AND event_queue.tenant_visible(x.tenant_id)
+		ORDER BY x.job_id FOR UPDATE);
 	GET DIAGNOSTICS n = ROW_COUNT;
 	RETURN n;
 END
@@ -467,8 +471,10 @@ BEGIN
 			MESSAGE = format('queue "%s" is in use', $1), DETAIL = format('Cause: %s.', used_by),
 			HINT = 'Drop rules, handlers and schedules first; force => true drops jobs and dead letters with the queue.';
 	END IF;
-	DELETE FROM event_queue.job WHERE queue_id = this_id;
-	DELETE FROM event_queue.dead_letter WHERE queue_id = this_id;
+	DELETE FROM event_queue.job WHERE job_id IN (
+		SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = this_id ORDER BY j.job_id FOR UPDATE);
+	DELETE FROM event_queue.dead_letter WHERE job_id IN (
+		SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.died_at, d.job_id FOR UPDATE);
 	DELETE FROM event_queue.job_history WHERE queue_id = this_id;
 	DELETE FROM event_queue.group_rate WHERE queue_id = this_id;
 	DELETE FROM event_queue.group_review_at WHERE queue_id = this_id;

@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/procarray.h"
 #include "utils/memutils.h"
 
@@ -95,29 +96,74 @@ eq_release_rows(bool undone)
 	n_taken = 0;
 }
 
-/* Is another transaction changing, or locking, the version in this slot? */
+/* What transactions other than this one do, or did, by way of a multixact. */
+static bool
+multixact_is_busy(MultiXactId multi, bool locked_only)
+{
+	MultiXactMember *members;
+	int n = GetMultiXactIdMembers(multi, &members, false, locked_only);
+	bool busy = false;
+
+	for (int i = 0; i < n && !busy; i++)
+	{
+		TransactionId xid = members[i].xid;
+
+		if (TransactionIdIsCurrentTransactionId(xid))
+			continue;
+		busy = TransactionIdIsInProgress(xid) ||
+			   (ISUPDATE_from_mxstatus(members[i].status) &&
+				TransactionIdDidCommit(xid));
+	}
+	if (n > 0)
+		pfree(members);
+	return busy;
+}
+
+/*
+ * Is another transaction changing, or locking, the version in this slot, or has it
+ * done so?  A job that is called busy is skipped; so no answer "busy" may outlast the
+ * transactions that it is about, or the job would never be claimed.  By what xmax is
+ * (TransactionIdIsInProgress is asked before TransactionIdDidCommit, since a
+ * transaction that ends between the two is then found to have committed):
+ *
+ * none, or a hint says that it aborted or only locked: free.
+ * of our own, also of a live subtransaction: free.  If it was a lock, it is no
+ *     hindrance; if it was a change, the update that follows says so.
+ * a locker or updater that is open, also as a subtransaction: busy until it ends.
+ * a locker that has ended, however: free.
+ * an updater that committed: busy; this version is past, and no later snapshot has
+ *     it.
+ * an updater that aborted, also as a subtransaction of ours or of an open one
+ *     (which is in no array of running subtransactions any more): free.
+ * a multixact: busy if one of its members is by these rules.  Nobody but pruning and
+ *     vacuum replaces one whose members have ended, so they are asked one by one; that
+ *     some have ended, or that we are among them, must not count.
+ *
+ * What changes after this look, the update finds.  Flags and number are read with
+ * the page locked: one without the other would ask for a transaction that never was.
+ */
 bool
 eq_row_is_busy(TupleTableSlot *slot)
 {
 	HeapTupleHeader row = ExecFetchSlotHeapTuple(slot, false, NULL)->t_data;
-	TransactionId xmax = HeapTupleHeaderGetRawXmax(row);
+	Buffer buffer = ((BufferHeapTupleTableSlot *) slot)->buffer;
+	TransactionId xmax;
+	uint16 infomask;
 
 	if (row->t_infomask & HEAP_XMAX_INVALID)
 		return false;
-	if (row->t_infomask & HEAP_XMAX_IS_MULTI)
-	{
-		/*
-		 * Nobody marks a multixact as ended but pruning and vacuum: ask for its
-		 * members.  One that holds an update is an old version, as below.
-		 */
-		if (HEAP_LOCKED_UPGRADED(row->t_infomask))
-			return false;
-		return !HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask) ||
-			   MultiXactIdIsRunning(xmax, true);
-	}
+	Assert(TTS_IS_BUFFERTUPLE(slot) && BufferIsValid(buffer));
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	infomask = row->t_infomask;
+	xmax = HeapTupleHeaderGetRawXmax(row);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+
+	if ((infomask & HEAP_XMAX_INVALID) || HEAP_LOCKED_UPGRADED(infomask))
+		return false;
+	if (infomask & HEAP_XMAX_IS_MULTI)
+		return multixact_is_busy(xmax, HEAP_XMAX_IS_LOCKED_ONLY(infomask));
 	if (TransactionIdIsCurrentTransactionId(xmax))
-		return false; /* our own lock, or the update will say what it is */
+		return false;
 	return TransactionIdIsInProgress(xmax) ||
-		   (TransactionIdDidCommit(xmax) &&
-			!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask));
+		   (!HEAP_XMAX_IS_LOCKED_ONLY(infomask) && TransactionIdDidCommit(xmax));
 }

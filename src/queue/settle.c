@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -219,6 +220,21 @@ after_lease(Leased *leased, int64 job_id, bool leaves_group)
 						slot->tts_values[JOB_GROUP_KEY - 1]);
 }
 
+/* Plain SQL has deleted a job: what it had of its queue's limits goes to others. */
+void
+eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc)
+{
+	const EqQueue *queue = eq_get_queue_by_id(queue_id);
+	bool isnull;
+	Datum until = heap_getattr(row, JOB_LEASED_UNTIL, desc, &isnull);
+
+	if (isnull || queue == NULL || queue->max_concurrency == 0)
+		return;
+	eq_free_claim(queue, DatumGetInt64(heap_getattr(row, JOB_ID, desc, &isnull)),
+				  DatumGetTimestampTz(until));
+	eq_wake_queue(queue_id);
+}
+
 /* The job in the slot, whose token has been seen, is done. */
 static void
 finish(Leased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
@@ -291,8 +307,27 @@ array_argument(FunctionCallInfo fcinfo, int argno, Oid type, int length, char al
 					  values, nulls, n);
 }
 
+/* Where a job stands in the arguments of complete_many. */
+typedef struct Given
+{
+	int64 job_id;
+	int place;
+} Given;
+
+static int
+compare_given(const void *a, const void *b)
+{
+	const Given *x = a;
+	const Given *y = b;
+
+	if (x->job_id != y->job_id)
+		return x->job_id < y->job_id ? -1 : 1;
+	return x->place - y->place;
+}
+
 /*
- * complete_many: job_ids and lease_tokens are the first arguments, results the
+ * complete_many: in the order of ids, as all do who take many jobs, so that two who
+ * have some in common don't deadlock.  job_ids and lease_tokens are the first arguments, results the
  * one at this place.
  */
 int
@@ -307,6 +342,7 @@ eq_complete_all(FunctionCallInfo fcinfo, int results_argno)
 	int n_ids;
 	int n_tokens;
 	int n_results;
+	Given *given;
 	Leased leased;
 
 	array_argument(fcinfo, 0, INT8OID, 8, TYPALIGN_DOUBLE, FLOAT8PASSBYVAL, &ids,
@@ -321,15 +357,25 @@ eq_complete_all(FunctionCallInfo fcinfo, int results_argno)
 				 errmsg("job_ids, lease_tokens and results must be equally long")));
 	if (n_ids == 0)
 		return 0;
-	open_jobs(&leased);
+	given = palloc(n_ids * sizeof(Given));
 	for (int i = 0; i < n_ids; i++)
 	{
-		Jsonb *result = NULL;
-
-		CHECK_FOR_INTERRUPTS();
 		if (id_nulls[i] || token_nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 							errmsg("job_id and lease_token must not be null")));
+		given[i].job_id = DatumGetInt64(ids[i]);
+		given[i].place = i;
+	}
+	qsort(given, n_ids, sizeof(Given), compare_given);
+	open_jobs(&leased);
+	for (int nth = 0; nth < n_ids; nth++)
+	{
+		int i = given[nth].place;
+		Jsonb *result = NULL;
+
+		CHECK_FOR_INTERRUPTS();
+		if (nth > 0 && given[nth].job_id == given[nth - 1].job_id)
+			lease_lost(given[nth].job_id); /* by the one before */
 		if (n_results > 0 && !result_nulls[i])
 		{
 			result = DatumGetJsonbP(results[i]);

@@ -16,8 +16,9 @@
  * by itself (generation.c gives it a generation of its own).
  *
  * A CREATE EXTENSION that comes from a dump writes no row.  It is known by
- * check_function_bodies and row_security, both of which each script of pg_dump and
- * each connection of pg_restore switches off first.  So a restore that is not complete has no row
+ * check_function_bodies, which each script of pg_dump and each connection of
+ * pg_restore switches off first, together with row_security or (pg_dump
+ * --enable-row-security) an empty search_path.  So a restore that is not complete has no row
  * or, later, the one of the original; activation is the first of the extension's
  * tables in the order in which they are loaded.
  *
@@ -29,6 +30,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
@@ -68,7 +70,8 @@ static bool created_by_restore = false;
 static bool
 session_restores(void)
 {
-	return !check_function_bodies && !row_security;
+	return !check_function_bodies &&
+		   (!row_security || namespace_search_path[0] == '\0');
 }
 
 static int64
