@@ -5,7 +5,8 @@
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM PUBLIC;
 REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int), current_tenant(), resolve_tenant(text),
+GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int),
+	check_create_mode(boolean, boolean), notice_other_definition(text, text), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
 	event_as_json(event_store), check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
 	json_diff(jsonb, jsonb), event_bucket(text, text, text, int),
@@ -110,14 +111,14 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue.grant_access(role, tenant_id);
 	PERFORM event_queue.grant_reader(role);
-	EXECUTE format('GRANT SELECT, INSERT, DELETE ON event_queue.subscription TO %s', role);
+	EXECUTE format('GRANT SELECT, INSERT, DELETE, UPDATE (filter) ON event_queue.subscription TO %s', role);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE ON event_queue.subscription_bucket TO %s', role);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON event_queue.subscription_parked TO %s', role);
 	EXECUTE format('GRANT SELECT ON event_queue.subscription_status TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue.create_subscription(text, jsonb, bigint, int, text), event_queue.drop_subscription(text),
+		event_queue.create_subscription(text, jsonb, bigint, int, text, boolean, boolean), event_queue.drop_subscription(text),
 		event_queue.reset_subscription(text, bigint), event_queue.subscription_id_of(text),
-		event_queue.fetch_events(text, int), event_queue.ack(text, bigint), event_queue.leave_subscription(text),
+		event_queue.fetch_events(text, int), event_queue.ack(text), event_queue.ack(text, bigint), event_queue.leave_subscription(text),
 		event_queue.park_event(text, bigint, text), event_queue.retry_parked(text, text, text),
 		event_queue.discard_parked(text, text, text, text), event_queue.parked_events(text, text, text, text),
 		event_queue.fetch_parked(text, int), event_queue.ack_parked(text, bigint),
