@@ -8,7 +8,10 @@
 /*
  * cron_next: when an expression is due next; NULL if never (30 February).
  * Arguments: expression of five fields, or @hourly to @yearly; its times are
- * local times of time_zone (cron.c says what daylight saving does to them).
+ * local times of time_zone.  One that daylight saving skips runs at the moment
+ * the clocks go forward, once for all of a missing hour, or not at all if the hour
+ * is * or a step of it, since the next is near; one that comes twice runs the
+ * first time, or both times if minute or hour is * or a step of it.
  * Errors: EQ030 bad expression, EQ031 no such time zone.
  */
 CREATE FUNCTION cron_next(expression text, time_zone text DEFAULT 'UTC', "after" timestamptz DEFAULT now())
