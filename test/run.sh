@@ -109,6 +109,8 @@ run_tap() {
 		mkdir -p "$work/tap/$name"
 		# copied, since the server's user may not be able to read the clone
 		cp "$here/tap/t/$name.pl" "$here"/tap/lib/*.pm "$work/tap/$name/"
+		mkdir -p "$work/tap/$name/docs"
+		cp "$top/README.md" "$top"/doc/*.md "$work/tap/$name/docs/"
 		[ "$(id -u)" = 0 ] && chown -R postgres "$work/tap"
 		status=0
 		(
