@@ -14,7 +14,8 @@ my $functions = '';
 my %title = (
 	'event_queue.sql' => 'The extension', 'tenant.sql' => 'Tenants', 'store.sql' => 'Event store: append and read',
 	'state.sql' => 'State', 'lineage.sql' => 'Chains of causes', 'subscription.sql' => 'Subscriptions',
-	'partition.sql' => 'Partitions, retention, indexes', 'queue.sql' => 'Queues and jobs',
+	'partition.sql' => 'Partitions, retention, indexes', 'queue.sql' => 'Queues',
+	'job.sql' => 'Jobs', 'dead.sql' => 'Dead letters and history', 'flow.sql' => 'Dependencies and flows',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables',
 	'observe.sql' => 'Seeing', 'grants.sql' => 'Roles');
 my %text;
@@ -28,10 +29,10 @@ for my $file (@ARGV)
 # Who may call, by name.
 my %who;
 my ($grants) = grep { /grants\.sql$/ } @ARGV;
-while ($text{$grants} =~ /CREATE FUNCTION grant_(reader|producer|consumer|worker|observer)\b(.*?)\$\$;/gs)
+while ($text{$grants} =~ /CREATE FUNCTION grant_(reader|outcomes|producer|consumer|worker|observer)\b(.*?)\$\$;/gs)
 {
 	my ($kind, $body) = ($1, $2);
-	for my $kind ($kind eq 'reader' ? qw(producer consumer observer) : $kind)
+	for my $kind ($kind eq 'reader' ? qw(producer consumer observer) : $kind eq 'outcomes' ? qw(producer worker) : $kind)
 	{
 		$who{$1}{$kind} = 1 while $body =~ /event_queue\.(\w+)\(/g;
 	}

@@ -217,7 +217,7 @@ COMMENT ON FUNCTION queue_id_of(text) IS 'A queue''s number; EQ010 if there is n
 
 /*
  * create_queue: a new queue.
- * Arguments: settings; see the comments on the columns of table queue.
+ * Arguments: settings; see Settings of a queue in the reference.
  * or_replace: a queue of this name gets all settings as they are given here
  * (those that are not, their defaults), live as by alter_queue, and keeps its
  * jobs.  if_not_exists: it stays as it is, with a NOTICE if its settings are
