@@ -14,8 +14,10 @@ my $functions = '';
 my %title = (
 	'event_queue.sql' => 'The extension', 'tenant.sql' => 'Tenants', 'store.sql' => 'Event store: append and read',
 	'state.sql' => 'State', 'lineage.sql' => 'Chains of causes', 'subscription.sql' => 'Subscriptions',
-	'partition.sql' => 'Partitions, retention, indexes', 'queue.sql' => 'Queues and jobs',
+	'partition.sql' => 'Partitions, retention, indexes', 'queue.sql' => 'Queues',
+	'job.sql' => 'Jobs', 'dead.sql' => 'Dead letters and history', 'flow.sql' => 'Dependencies and flows',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
+	'watch.sql' => 'What workers can not do', 'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
 	'observe.sql' => 'Seeing', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)

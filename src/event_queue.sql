@@ -19,6 +19,25 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_check_name_sql';
 COMMENT ON FUNCTION check_name(text, text, int) IS
 'Internal. Returns the value, or raises EQ006 if it is empty, too long, or has control characters.';
 
+CREATE FUNCTION check_create_mode(or_replace boolean, if_not_exists boolean) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF or_replace AND if_not_exists THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'or_replace and if_not_exists exclude each other';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION check_create_mode(boolean, boolean) IS 'Internal. EQ009 if or_replace and if_not_exists are both asked for.';
+
+CREATE FUNCTION notice_other_definition(what text, name text) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RAISE NOTICE USING MESSAGE = format('%s "%s" exists with another definition', what, name),
+		DETAIL = 'It was left as it is.', HINT = 'or_replace => true gives it the new one.';
+END
+$$;
+COMMENT ON FUNCTION notice_other_definition(text, text) IS 'Internal. What if_not_exists says of a thing that is not as asked for.';
+
 /*
  * config_changed: statement trigger on every configuration table.  Makes all
  * sessions forget what they cached of the table, and after commit tells the

@@ -43,6 +43,10 @@ names() {
 	done
 }
 
+# What no test may bring about, whatever its output is; run inside with-cluster.
+# shellcheck disable=SC2016
+crash_check='status=$?; grep -E "PANIC: |TRAP: |terminated by signal" "$EQ_SERVER_LOG" | sed "s/^/not ok 0 - server log: /"; exit $status'
+
 # pg_regress and pg_isolation_regress say "ok" or "FAILED" ("not ok" from 16 on)
 # for each test.
 count_regress() {				# count_regress LOG OUTPUT-DIR
@@ -62,7 +66,7 @@ run_regress() {
 	# shellcheck disable=SC2086
 	EQ_FSYNC=off "$here/lib/with-cluster.sh" bash -c 'psql -qXc "CREATE DATABASE regression" && "$1" --bindir="$PG_BINDIR" \
 		--inputdir=. --outputdir="$2" --host="$PGHOST" --port="$PGPORT" --user=postgres \
-		--dbname=regression --use-existing install "${@:3}"' -- \
+		--dbname=regression --use-existing install "${@:3}"; '"$crash_check" -- \
 		"$pgxs/src/test/regress/pg_regress" "$work/regress" $tests 2>&1 |
 		tee "$log" | grep -E '^(test|ok|not ok|psql|#|\(using)' || true
 	count_regress "$log" "$work/regress"
@@ -76,7 +80,7 @@ run_isolation() {
 	# shellcheck disable=SC2086
 	EQ_FSYNC=off "$here/lib/with-cluster.sh" bash -c '"$1" --bindir="$PG_BINDIR" \
 		--inputdir=test/isolation --outputdir="$2" --host="$PGHOST" --port="$PGPORT" \
-		--user=postgres --dbname=eq_isolation --load-extension=event_queue "${@:3}"' -- \
+		--user=postgres --dbname=eq_isolation --load-extension=event_queue "${@:3}"; '"$crash_check" -- \
 		"$pgxs/src/test/isolation/pg_isolation_regress" "$work/isolation" $tests 2>&1 |
 		tee "$log" | grep -E '^(test|ok|not ok)' || true
 	count_regress "$log" "$work/isolation"
@@ -109,6 +113,8 @@ run_tap() {
 		mkdir -p "$work/tap/$name"
 		# copied, since the server's user may not be able to read the clone
 		cp "$here/tap/t/$name.pl" "$here"/tap/lib/*.pm "$work/tap/$name/"
+		mkdir -p "$work/tap/$name/docs"
+		cp "$top/README.md" "$top"/doc/*.md "$work/tap/$name/docs/"
 		[ "$(id -u)" = 0 ] && chown -R postgres "$work/tap"
 		status=0
 		(

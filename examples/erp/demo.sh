@@ -2,11 +2,13 @@
 # demo.sh: the ERP flow from end to end, on the server that PGHOST and PGPORT
 # name: the calls, the queues, a failure and its repair, and the counts at the
 # end.  Run by "make demo" on a private cluster; ends with status 1 if any count
-# is not what it must be.
+# is not what it must be, or anything complained that is not meant to.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/event_queue_demo.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+# What any command complains of is shown at the end, and looked at before.
+exec 3>&2 2>"$work/complaints"
+trap 'cat "$work/complaints" >&3; rm -rf "$work"' EXIT
 pgbench=${PG_BINDIR:+$PG_BINDIR/}pgbench
 export PGOPTIONS='-c client_min_messages=warning' PGAPPNAME=demo
 CLIENTS=4
@@ -144,6 +146,13 @@ must_be "notifications" "$(sql -c 'SELECT count(*) FROM ianara.notification')" 2
 must_be "dead letters" "$(sql -c 'SELECT count(*) FROM event_queue.dead_letters')" 0
 show -c "SELECT queue, completed_total AS completed, failed_total AS failed, late_total AS past_sla, round(avg_wait_ms) AS avg_wait_ms, round(avg_run_ms::numeric, 1) AS avg_run_ms
 	FROM event_queue.queue_status WHERE queue <> 'rule-calls' ORDER BY queue"
+# The one error that is provoked: the second move to the same step.
+complaints=$(cat "$work/complaints" ${EQ_SERVER_LOG:+"$EQ_SERVER_LOG"} | grep -E '(ERROR|FATAL|PANIC): ' |
+	grep -vE 'is on step [0-9]+ already' || true)
+if [ -n "$complaints" ]; then
+	printf '%s\n' "$complaints"
+	wrong=1
+fi
 [ $wrong = 0 ] || { echo; echo "Something is wrong: see above." >&2; exit 1; }
 
 cat <<'NEXT'

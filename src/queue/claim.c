@@ -585,9 +585,7 @@ fill_claimed_job(const EqQueue *queue, const EqClaimedJob *job, Datum *values,
 	nulls[i] = job->group_key == NULL;
 	values[i++] = job->group_key ? CStringGetTextDatum(job->group_key) : (Datum) 0;
 	nulls[i] = job->time_limit == 0;
-	values[i++] = job->time_limit
-					  ? IntervalPGetDatum(eq_make_interval(job->time_limit))
-					  : (Datum) 0;
+	values[i++] = Int32GetDatum((int32) Max(job->time_limit / 1000, 1));
 	Assert(i == CLAIMED_JOB_COLUMNS);
 }
 

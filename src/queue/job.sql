@@ -144,10 +144,11 @@ CREATE TYPE claimed_job AS (
 	run_at			timestamptz,
 	leased_until	timestamptz,
 	group_key		text,
-	time_limit		interval
+	time_limit_ms	int
 );
 COMMENT ON TYPE claimed_job IS
 'A leased job, as claim returns it and as handlers receive it.';
+COMMENT ON COLUMN claimed_job.time_limit_ms IS 'Its time_limit in milliseconds: there are clients (Prisma) that fail at an interval, when the job is leased.';
 
 /*
  * enqueue: one job, in the caller's transaction.

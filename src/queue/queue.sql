@@ -224,10 +224,15 @@ COMMENT ON FUNCTION queue_id_of(text) IS 'A queue''s number; EQ010 if there is n
 
 /*
  * create_queue: a new queue.
- * Arguments: see the comments on the columns of table queue.
+ * Arguments: settings; see Settings of a queue in the reference.
+ * or_replace: a queue of this name gets all settings as they are given here
+ * (those that are not, their defaults), live as by alter_queue, and keeps its
+ * jobs.  if_not_exists: it stays as it is, with a NOTICE if its settings are
+ * others.
  * Result: the queue's number.
- * Errors: EQ006 bad name, EQ011 the queue exists, EQ012 bad setting, 53400 no room
- * in shared memory (event_queue.max_queues).
+ * Errors: EQ006 bad name, EQ009 both or_replace and if_not_exists, EQ011 the
+ * queue exists, EQ012 bad setting, 53400 no room in shared memory
+ * (event_queue.max_queues).
  */
 CREATE FUNCTION create_queue(
 	name text,
@@ -253,13 +258,17 @@ CREATE FUNCTION create_queue(
 	group_rate_limit int DEFAULT NULL,
 	group_rate_interval interval DEFAULT '1 second',
 	group_retry text DEFAULT 'block',
-	durable boolean DEFAULT true)
+	durable boolean DEFAULT true,
+	or_replace boolean DEFAULT false,
+	if_not_exists boolean DEFAULT false)
 RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
 	new_id int;
+	same boolean;
 BEGIN
+	PERFORM event_queue.check_create_mode(or_replace, if_not_exists);
 	PERFORM event_queue.check_name('queue name', name, 50);
 	INSERT INTO event_queue.queue AS q (name, lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
@@ -271,15 +280,43 @@ BEGIN
 		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
 	ON CONFLICT ON CONSTRAINT queue_name_key DO NOTHING
 	RETURNING q.queue_id INTO new_id;
-	IF new_id IS NULL THEN
+	IF new_id IS NOT NULL THEN
+		RETURN new_id;
+	END IF;
+	IF (or_replace OR if_not_exists) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ011',
 			MESSAGE = format('queue "%s" already exists', name),
-			HINT = 'Change its settings with event_queue.alter_queue.';
+			HINT = 'Change its settings with event_queue.alter_queue, or by or_replace => true.';
+	END IF;
+	SELECT q.queue_id,
+		(q.lease, q.stalled_interval, q.max_stalled, q.max_attempts, q.backoff, q.backoff_delay, q.backoff_max,
+			q.backoff_jitter, q.keep_completed, q.keep_failed, q.rate_limit, q.rate_interval, q.max_concurrency, q.sla,
+			q.backoff_intervals, q.keep_completed_count, q.keep_failed_count, q.fair, q.group_concurrency,
+			q.group_rate_limit, q.group_rate_interval, q.group_retry, q.durable)
+		IS NOT DISTINCT FROM
+		(lease, stalled_interval, max_stalled, max_attempts,
+		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
+		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
+	INTO new_id, same FROM event_queue.queue q WHERE q.name = create_queue.name;
+	IF NOT same AND or_replace THEN
+		UPDATE event_queue.queue q
+		SET (lease, stalled_interval, max_stalled, max_attempts,
+		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
+		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable) =
+			(lease, stalled_interval, max_stalled, max_attempts,
+		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
+		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
+		WHERE q.queue_id = new_id;
+	ELSIF NOT same THEN
+		PERFORM event_queue.notice_other_definition('queue', name);
 	END IF;
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean) IS
+COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean, boolean, boolean) IS
 'Creates a queue. Lease, stalled_interval, max_stalled, max_attempts and backoff mean what they mean in Bull.';
 
 /*

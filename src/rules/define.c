@@ -58,6 +58,47 @@ insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 	 values[n] = (is_null) ? (Datum) 0 : (value), n++)
 #define ADD_TEXT(string) ADD(TEXTOID, CStringGetTextDatum(string), (string) == NULL)
 
+/* What a rule with the columns that create_rule was called with is compared by. */
+#define RULE_DEFINITION                                                                  \
+	"tenant_id, event_pattern, condition, queue_id, job_name, payload, delay, priority," \
+	" function"
+
+/*
+ * if_not_exists met a rule of the name: its number, 0 if it is another tenant's.
+ * Says so if it is not the one that would have been made.
+ */
+static int32
+existing_rule(const char *name, int n, Oid *types, Datum *values, const char *nulls)
+{
+	EqSpi spi;
+	int32 id = 0;
+	bool same = true;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(
+			"SELECT rule_id, (" RULE_DEFINITION ")"
+			" IS NOT DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, $10, $11)"
+			" FROM event_queue.rule"
+			" WHERE name = $1 AND ($13 IS NULL OR tenant_id = $13)",
+			n, types, values, nulls, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table rule");
+	if (SPI_processed == 1)
+	{
+		HeapTuple row = SPI_tuptable->vals[0];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool isnull;
+
+		id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+		same = DatumGetBool(SPI_getbinval(row, desc, 2, &isnull));
+	}
+	eq_spi_end(&spi);
+	if (!same)
+		ereport(NOTICE, (errmsg("rule \"%s\" exists with another definition", name),
+						 errdetail("It was left as it is."),
+						 errhint("or_replace => true gives it the new one.")));
+	return id;
+}
+
 Datum
 eq_create_rule(PG_FUNCTION_ARGS)
 {
@@ -70,6 +111,8 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	int priority = PG_ARGISNULL(7) ? EQ_PRIORITY_DEFAULT : PG_GETARG_INT32(7);
 	char *function = text_argument(fcinfo, 8);
 	const char *tenant = text_argument(fcinfo, 9);
+	bool or_replace = !PG_ARGISNULL(10) && PG_GETARG_BOOL(10);
+	bool if_not_exists = !PG_ARGISNULL(11) && PG_GETARG_BOOL(11);
 	const EqQueue *queue = NULL;
 	Oid types[13];
 	Datum values[13];
@@ -81,6 +124,9 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	eq_check_pattern(pattern);
 	if (tenant || eq_confined_tenant())
 		tenant = eq_resolve_tenant(tenant);
+	if (or_replace && if_not_exists)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("or_replace and if_not_exists exclude each other")));
 	if ((queue_name == NULL) == (function == NULL))
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ACTION),
 						errmsg("a rule has exactly one action"),
@@ -121,16 +167,35 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	ADD(INT4OID, Int32GetDatum(priority), false);
 	ADD_TEXT(function);
 	ADD(INT8OID, Int64GetDatum(eq_last_position()), false);
+	/* Whose rules this session may touch; NULL: all. */
+	ADD_TEXT(eq_confined_tenant());
+
+	/*
+	 * A rule that is replaced keeps its number and start_position, and the
+	 * checkpoint is that of all rules: so each event meets it once, as it was or
+	 * as it is, and no one needs to wait for the replacing transaction.
+	 */
 	rule_id = insert_row(
-		"WITH checkpoint AS (INSERT INTO event_queue.rule_checkpoint (position) VALUES ($12)"
-		" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule (name, owner, tenant_id, event_pattern,"
-		" condition, queue_id, job_name, payload, delay, priority, function, start_position)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-		" ON CONFLICT ON CONSTRAINT rule_name_key DO NOTHING RETURNING rule_id",
+		psprintf(
+			"WITH checkpoint AS (INSERT INTO event_queue.rule_checkpoint (position) VALUES ($12)"
+			" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule AS r (name, owner, " RULE_DEFINITION
+			", start_position)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+			" ON CONFLICT ON CONSTRAINT rule_name_key %s RETURNING rule_id",
+			or_replace ? "DO UPDATE SET (owner, " RULE_DEFINITION
+						 ") = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+						 " WHERE $13 IS NULL OR r.tenant_id = $13"
+					   : "DO NOTHING"),
 		n, types, values, nulls);
+	if (rule_id == 0 && if_not_exists)
+		rule_id = existing_rule(name, n, types, values, nulls);
 	if (rule_id == 0)
-		ereport(ERROR, (errcode(ERRCODE_EQ_DUPLICATE_OBJECT),
-						errmsg("rule \"%s\" already exists", name)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_DUPLICATE_OBJECT),
+			 errmsg("rule \"%s\" already exists", name),
+			 errhint(
+				 "or_replace => true replaces it, and loses no event; if_not_exists => true leaves it.")));
 	PG_RETURN_INT32(rule_id);
 }
 

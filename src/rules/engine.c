@@ -640,7 +640,12 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 			ERROR,
 			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 			 errmsg("the rule or the event of this job does not exist any more")));
-	if (evaluate && evaluate->type == jbvBool && evaluate->val.boolean)
+	/* The rule may have been replaced since: it acts as it is now. */
+	if ((rule->tenant && strcmp(rule->tenant, tenant) != 0) ||
+		!eq_pattern_matches(event_text(event, EVENT_TYPE), rule->pattern))
+		return InvalidOid;
+	if (rule->queue_id != 0 ||
+		(evaluate && evaluate->type == jbvBool && evaluate->val.boolean))
 	{
 		if (rests(rule) >= EQ_MAX_LOST)
 			ereport(
@@ -655,8 +660,7 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	}
 	if (rule->queue_id != 0)
 	{
-		if (job_payload != NULL)
-			enqueue_action(rule, event, job_payload);
+		enqueue_action(rule, event, job_payload);
 		return InvalidOid;
 	}
 

@@ -90,14 +90,15 @@ COMMENT ON FUNCTION map_payload(jsonb, jsonb) IS
 'Fills a payload template: string values starting with "$." are JSON paths into the event.';
 
 /*
- * event_as_json: what payload templates see of an event.
+ * event_as_json: what payload templates see of an event.  created_at is in UTC,
+ * whatever the session's TimeZone.
  */
 CREATE FUNCTION event_as_json(event event_store) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT jsonb_build_object('position', ($1).position, 'id', ($1).id, 'tenant_id', ($1).tenant_id,
 		'aggregate_type', ($1).aggregate_type, 'aggregate_id', ($1).aggregate_id, 'version', ($1).version,
 		'event_type', ($1).event_type, 'data', ($1).event_data, 'metadata', ($1).metadata,
-		'created_at', ($1).created_at)
+		'created_at', (to_jsonb(($1).created_at AT TIME ZONE 'UTC') #>> '{}') || '+00:00')
 $$;
 COMMENT ON FUNCTION event_as_json(event_store) IS
 'An event as JSON: position, id, tenant_id, aggregate_type, aggregate_id, version, event_type, data, metadata, created_at.';
@@ -110,9 +111,14 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * the rule's owner and without writing; NULL: always.  Action: either queue and
  * job_name (with payload, a template of map_payload; delay; priority), or
  * function, which takes one argument of type event_queue.event_store and is run
- * in a job of its own.  tenant_id: only events of this tenant.
+ * in a job of its own.  tenant_id: only events of this tenant.  or_replace: a
+ * rule of this name gets the new definition and goes on where it stands: each
+ * event meets it once, as it was or as it is, also while the scheduler runs;
+ * switched off, it stays so.  (drop_rule and create_rule instead lose the events
+ * that the old one had not seen.)  if_not_exists: a rule of this name stays as
+ * it is, with a NOTICE if its definition is another.
  * Result: the rule's number.
- * Errors: EQ003 tenant, EQ006 name, EQ010 no such queue, EQ014 delay, EQ015
+ * Errors: EQ003 tenant, EQ006 name, EQ009 both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
  * priority, EQ018 the rule exists, EQ019 no action or two, EQ020 no such
  * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024
  * payload template.
@@ -121,10 +127,11 @@ CREATE FUNCTION create_rule(
 	name text, event_pattern text, condition text DEFAULT NULL,
 	queue text DEFAULT NULL, job_name text DEFAULT NULL, payload jsonb DEFAULT NULL,
 	delay interval DEFAULT NULL, priority int DEFAULT 5,
-	function text DEFAULT NULL, tenant_id text DEFAULT NULL)
+	function text DEFAULT NULL, tenant_id text DEFAULT NULL,
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
-COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text) IS
+COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, boolean, boolean) IS
 'Creates an automation rule: events that match the pattern and the condition enqueue a job or call a function.';
 
 /* set_rule_enabled: switches a rule off and on; off, it misses the events. */

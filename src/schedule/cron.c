@@ -6,8 +6,14 @@
  * @weekly, @monthly and @yearly.  If both days are restricted, either one is
  * enough.  Times are local times of a time zone.
  *
- * Daylight saving: a local time that is skipped runs at the moment the clocks
- * go forward; one that comes twice runs once, the first time.
+ * Daylight saving, and other changes of a zone's offset:
+ *
+ * - A local time that comes twice runs once, the first time, if minute and hour
+ *   are named (30 2 * * *); with * or a step of * in either, it runs both times
+ *   (each quarter of the doubled hour), since that asks for an interval.
+ * - A local time that is skipped runs at the moment the clocks go forward if the
+ *   hour is named; with * or a step of * as hour it is left out, since the next
+ *   one is near.
  *
  * Used by schedule.sql through cron_next.
  */
@@ -26,7 +32,7 @@
 
 PG_FUNCTION_INFO_V1(eq_cron_next_sql);
 
-#define MAX_DAYS_AHEAD (366 * 5)
+#define MAX_DAYS_AHEAD 146097 /* 400 years: then the calendar comes again */
 
 /* One bit for each value that a field allows. */
 typedef struct Cron
@@ -38,7 +44,18 @@ typedef struct Cron
 	uint64 weekdays;
 	bool any_day;	  /* day of month is * */
 	bool any_weekday; /* day of week is * */
+	bool any_hour;	  /* hour is * or a step of it */
+	bool any_minute;
 } Cron;
+
+/* The moments of a local time: none (skipped), one or two. */
+typedef struct Moments
+{
+	bool skipped;	   /* first is when the clocks go forward */
+	bool doubled;	   /* there is a second */
+	TimestampTz first; /* never falls while local times rise */
+	TimestampTz second;
+} Moments;
 
 static const char *const month_names[] = {"jan", "feb", "mar", "apr", "may", "jun",
 										  "jul", "aug", "sep", "oct", "nov", "dec"};
@@ -156,6 +173,8 @@ parse_cron(const char *expression, Cron *cron)
 		cron->weekdays |= 1;
 	cron->any_day = fields[2][0] == '*';
 	cron->any_weekday = fields[4][0] == '*';
+	cron->any_minute = fields[0][0] == '*';
+	cron->any_hour = fields[1][0] == '*';
 }
 
 static bool
@@ -183,43 +202,83 @@ day_matches(const Cron *cron, int julian)
 	return day_ok || weekday_ok;
 }
 
-/* The moment of a local time. */
+/* A time in seconds of Unix as a timestamp. */
 static TimestampTz
-local_moment(int julian, int hour, int minute, pg_tz *tz)
+moment_of(pg_time_t seconds)
 {
-	struct pg_tm tm = {0};
-	struct pg_tm back;
-	int zone;
-	fsec_t fsec;
-	TimestampTz moment;
+	return (seconds -
+			(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY) *
+		   USECS_PER_SEC;
+}
 
-	j2date(julian, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
-	tm.tm_hour = hour;
-	tm.tm_min = minute;
-	zone = DetermineTimeZoneOffset(&tm, tz);
-	if (tm2timestamp(&tm, 0, &zone, &moment) != 0)
-		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-						errmsg("timestamp out of range")));
-	if (timestamp2tm(moment, &zone, &back, &fsec, NULL, tz) != 0)
-		return moment;
+/*
+ * Reads a local time by the offsets before and after the change that is next to
+ * it, as DetermineTimeZoneOffset does.
+ */
+static void
+find_moments(Moments *moments, int julian, int hour, int minute, pg_tz *tz)
+{
+	pg_time_t local = ((pg_time_t) julian - UNIX_EPOCH_JDATE) * SECS_PER_DAY +
+					  hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE;
+	pg_time_t day_before = local - SECS_PER_DAY;
+	pg_time_t boundary;
+	pg_time_t before;
+	pg_time_t after;
+	long offset_before;
+	long offset_after;
+	int is_dst;
 
-	/*
-	 * Read in the offset before the gap, a skipped time comes out as much
-	 * later as the clocks were moved: back to the moment they were.
-	 */
-	if (back.tm_hour != hour || back.tm_min != minute)
-		moment -= (int64) (back.tm_min % 60) * USECS_PER_MINUTE +
-				  (int64) Max(back.tm_hour - hour - 1, 0) * USECS_PER_HOUR;
-	/* Of a doubled time, the first. */
+	moments->skipped = moments->doubled = false;
+	if (pg_next_dst_boundary(&day_before, &offset_before, &is_dst, &boundary,
+							 &offset_after, &is_dst, tz) <= 0)
+	{
+		moments->first = moment_of(local - offset_before);
+		return;
+	}
+	before = local - offset_before;
+	after = local - offset_after;
+	if (before < boundary)
+	{
+		moments->first = moment_of(before);
+		moments->doubled = after >= boundary;
+		moments->second = moment_of(after);
+	}
 	else
 	{
-		TimestampTz before = moment - USECS_PER_HOUR;
-
-		if (timestamp2tm(before, &zone, &back, &fsec, NULL, tz) == 0 &&
-			back.tm_hour == hour && back.tm_min == minute)
-			moment = before;
+		moments->skipped = after < boundary;
+		moments->first = moment_of(moments->skipped ? boundary : after);
 	}
-	return moment;
+}
+
+/*
+ * Looks for moments after "after" on a day; *best is the earliest so far, or
+ * DT_NOEND.  True if what comes later by the calendar comes later.
+ */
+static bool
+search_day(const Cron *cron, int julian, TimestampTz after, pg_tz *tz,
+		   TimestampTz *best)
+{
+	Moments moments;
+
+	for (int hour = 0; hour < 24; hour++)
+	{
+		if (!has(cron->hours, hour))
+			continue;
+		for (int minute = 0; minute < 60; minute++)
+		{
+			if (!has(cron->minutes, minute))
+				continue;
+			find_moments(&moments, julian, hour, minute, tz);
+			if (moments.first >= *best)
+				return true;
+			if (moments.first > after && !(moments.skipped && cron->any_hour))
+				*best = moments.first;
+			if (moments.doubled && (cron->any_hour || cron->any_minute) &&
+				moments.second > after)
+				*best = Min(*best, moments.second);
+		}
+	}
+	return false;
 }
 
 /* The first moment after "after" that matches; false if there is none. */
@@ -230,31 +289,29 @@ next_run(const Cron *cron, TimestampTz after, pg_tz *tz, TimestampTz *next)
 	int zone;
 	fsec_t fsec;
 	int today;
+	int last;
 
 	if (timestamp2tm(after, &zone, &tm, &fsec, NULL, tz) != 0)
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("timestamp out of range")));
 	today = date2j(tm.tm_year, tm.tm_mon, tm.tm_mday);
-	for (int day = today; day < today + MAX_DAYS_AHEAD; day++)
+	last = today + MAX_DAYS_AHEAD;
+	*next = DT_NOEND;
+	/*
+	 * Clocks that are set back at midnight bring a piece of yesterday again, which
+	 * may come after the first minutes of today.
+	 */
+	for (int day = today - 1; day < last; day++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!day_matches(cron, day))
 			continue;
-		for (int hour = 0; hour < 24; hour++)
-		{
-			if (!has(cron->hours, hour))
-				continue;
-			for (int minute = 0; minute < 60; minute++)
-			{
-				if (!has(cron->minutes, minute))
-					continue;
-				*next = local_moment(day, hour, minute, tz);
-				if (*next > after)
-					return true;
-			}
-		}
+		if (search_day(cron, day, after, tz, next))
+			break;
+		if (*next != DT_NOEND)
+			last = Min(last, day + 2);
 	}
-	return false;
+	return *next != DT_NOEND && IS_VALID_TIMESTAMP(*next);
 }
 
 Datum
@@ -268,7 +325,7 @@ eq_cron_next_sql(PG_FUNCTION_ARGS)
 	TimestampTz next;
 
 	parse_cron(expression, &cron);
-	if (tz == NULL)
+	if (tz == NULL || !pg_tz_acceptable(tz))
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_TIME_ZONE),
 						errmsg("time zone \"%s\" does not exist", zone),
 						errhint("See the view pg_timezone_names.")));

@@ -8,7 +8,10 @@
 /*
  * cron_next: when an expression is due next; NULL if never (30 February).
  * Arguments: expression of five fields, or @hourly to @yearly; its times are
- * local times of time_zone (cron.c says what daylight saving does to them).
+ * local times of time_zone.  One that daylight saving skips runs at the moment
+ * the clocks go forward, once for all of a missing hour, or not at all if the hour
+ * is * or a step of it, since the next is near; one that comes twice runs the
+ * first time, or both times if minute or hour is * or a step of it.
  * Errors: EQ030 bad expression, EQ031 no such time zone.
  */
 CREATE FUNCTION cron_next(expression text, time_zone text DEFAULT 'UTC', "after" timestamptz DEFAULT now())
@@ -42,20 +45,29 @@ SELECT pg_catalog.pg_extension_config_dump('schedule_schedule_id_seq', '');
 
 /*
  * create_schedule: enqueues a job each time that the expression is due.
- * Arguments: as cron_next and enqueue.
+ * Arguments: as cron_next and enqueue.  or_replace: a schedule of this name gets
+ * the new definition; its next run changes only if cron or time_zone do, and
+ * switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE if
+ * its definition is another.
  * Result: the schedule's number.
- * Errors: EQ003/EQ004 tenant, EQ006 name, EQ010 no such queue, EQ015 priority,
+ * Errors: EQ003/EQ004 tenant, EQ006 name, EQ009 both or_replace and
+ * if_not_exists, EQ010 no such queue, EQ015 priority,
  * EQ018 the schedule exists, EQ030 expression, EQ031 time zone.
  */
 CREATE FUNCTION create_schedule(
 	name text, cron text, queue text, job_name text, payload jsonb DEFAULT '{}',
-	time_zone text DEFAULT 'UTC', priority int DEFAULT 5, tenant_id text DEFAULT NULL)
+	time_zone text DEFAULT 'UTC', priority int DEFAULT 5, tenant_id text DEFAULT NULL,
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
 RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
 	new_id int;
+	next timestamptz := event_queue.cron_next(cron, time_zone, clock_timestamp());
+	tenant text := event_queue.resolve_tenant(tenant_id);
+	same boolean;
 BEGIN
+	PERFORM event_queue.check_create_mode(or_replace, if_not_exists);
 	PERFORM event_queue.check_name('schedule name', name);
 	PERFORM event_queue.check_name('job name', job_name);
 	IF priority IS NULL OR priority NOT BETWEEN 0 AND 9 THEN
@@ -68,16 +80,37 @@ BEGIN
 	END IF;
 	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run)
 	VALUES (name, cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority,
-		event_queue.resolve_tenant(tenant_id), event_queue.cron_next(cron, time_zone, clock_timestamp()))
+		tenant, next)
 	ON CONFLICT ON CONSTRAINT schedule_name_key DO NOTHING
 	RETURNING s.schedule_id INTO new_id;
-	IF new_id IS NULL THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('schedule "%s" already exists', name);
+	IF new_id IS NOT NULL THEN
+		RETURN new_id;
+	END IF;
+	SELECT s.schedule_id,
+		(s.cron, s.time_zone, s.queue_id, s.job_name, s.payload, s.priority, s.tenant_id) IS NOT DISTINCT FROM
+		(cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority, tenant)
+	INTO new_id, same
+	FROM event_queue.schedule s
+	WHERE s.name = create_schedule.name AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE;
+	IF NOT FOUND OR (or_replace OR if_not_exists) IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('schedule "%s" already exists', name),
+			HINT = 'or_replace => true replaces it; if_not_exists => true leaves it.';
+	END IF;
+	IF NOT same AND or_replace THEN
+		UPDATE event_queue.schedule s
+		SET next_run = CASE WHEN (s.cron, s.time_zone) = (create_schedule.cron, create_schedule.time_zone) THEN s.next_run
+				ELSE next END,
+			cron = create_schedule.cron, time_zone = create_schedule.time_zone,
+			queue_id = event_queue.queue_id_of(queue), job_name = create_schedule.job_name,
+			payload = coalesce(create_schedule.payload, '{}'), priority = create_schedule.priority, tenant_id = tenant
+		WHERE s.schedule_id = new_id;
+	ELSIF NOT same THEN
+		PERFORM event_queue.notice_other_definition('schedule', name);
 	END IF;
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text) IS
+COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text, boolean, boolean) IS
 'Enqueues a job by the clock: a cron expression in a time zone.';
 
 /* set_schedule_enabled: switches a schedule off and on; what it misses is not made up for. Errors: EQ025. */

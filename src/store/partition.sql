@@ -89,7 +89,7 @@ $$;
 COMMENT ON FUNCTION make_event_table(text) IS 'Internal. Creates a table that inherits from event_store, with all it needs.';
 
 CREATE FUNCTION make_event_index(table_name text, "by" text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET client_min_messages = warning AS $$
 BEGIN
 	IF $2 = 'event_data' THEN
 		EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON event_queue.%I USING gin (event_data jsonb_path_ops)',
@@ -158,11 +158,12 @@ COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index mad
 /*
  * create_event_partition: new events go to a new table from now on: all of them
  * (by time), or those of one tenant.
+ * Arguments: if_not_exists: a tenant that has one keeps it.
  * Result: the table's name.
  * Errors: EQ018 the tenant has one, 55P03 if transactions that have appended do
  * not end within 5 s: then nothing has changed, try again.
  */
-CREATE FUNCTION create_event_partition(tenant_id text DEFAULT NULL) RETURNS text
+CREATE FUNCTION create_event_partition(tenant_id text DEFAULT NULL, if_not_exists boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
@@ -176,7 +177,10 @@ BEGIN
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	IF $1 IS NOT NULL THEN
 		PERFORM event_queue.check_name('tenant', $1);
-		IF EXISTS (SELECT FROM event_queue.event_partition p WHERE p.tenant_id = $1 AND p.last_position IS NULL) THEN
+		new_name := (SELECT p.name FROM event_queue.event_partition p WHERE p.tenant_id = $1 AND p.last_position IS NULL);
+		IF new_name IS NOT NULL AND $2 THEN
+			RETURN new_name;
+		ELSIF new_name IS NOT NULL THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('tenant "%s" has a partition', $1);
 		END IF;
 	END IF;
@@ -204,7 +208,7 @@ BEGIN
 	RETURN new_name;
 END
 $$;
-COMMENT ON FUNCTION create_event_partition(text) IS
+COMMENT ON FUNCTION create_event_partition(text, boolean) IS
 'Sends new events, or one tenant''s, to a new table from now on.';
 
 /*

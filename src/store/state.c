@@ -4,8 +4,8 @@
  *
  * A reducer runs as the role that registered it, without the right to leave
  * anything behind, with a pinned search_path.  A snapshot carries its reducer's
- * fingerprint (name and source), so that one that another reducer made is not
- * used, whoever changed the function and how.
+ * fingerprint (fingerprint.c), so that one that other code made is not used,
+ * whoever changed the function and how.
  */
 #include "postgres.h"
 
@@ -13,7 +13,6 @@
 #include "access/table.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -46,6 +45,7 @@ typedef struct Reducer
 	bool is_merge; /* the built-in one */
 	char *function;
 	Oid owner;
+	int32 revision;
 	FmgrInfo flinfo;
 	TupleDesc event_desc;
 	int64 fingerprint;
@@ -66,9 +66,10 @@ read_reducer(Reducer *reducer, const char *type)
 	memset(reducer, 0, sizeof(Reducer));
 	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT function, owner FROM event_queue.reducer"
-							  " WHERE aggregate_type = $1 AND function IS NOT NULL",
-							  1, &arg_type, &value, NULL, true, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(
+			"SELECT function, owner, revision FROM event_queue.reducer"
+			" WHERE aggregate_type = $1 AND function IS NOT NULL",
+			1, &arg_type, &value, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table reducer");
 	reducer->is_merge = SPI_processed == 0;
 	if (!reducer->is_merge)
@@ -78,6 +79,7 @@ read_reducer(Reducer *reducer, const char *type)
 		MemoryContext old = MemoryContextSwitchTo(context);
 		bool isnull;
 
+		reducer->revision = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
 		reducer->function = SPI_getvalue(row, desc, 1);
 		reducer->owner = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
 		MemoryContextSwitchTo(old);
@@ -85,31 +87,6 @@ read_reducer(Reducer *reducer, const char *type)
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	reducer->fingerprint = MERGE_FINGERPRINT;
-}
-
-/* Changes when the function's name or source does. */
-static int64
-fingerprint_of(const char *name, Oid function)
-{
-	static const AttrNumber sources[] = {Anum_pg_proc_prosrc, Anum_pg_proc_probin,
-										 Anum_pg_proc_prosqlbody};
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	uint64 hash = DatumGetUInt64(
-		hash_any_extended((const unsigned char *) name, strlen(name), 0));
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", function);
-	for (int i = 0; i < lengthof(sources); i++)
-	{
-		bool isnull;
-		Datum value = SysCacheGetAttr(PROCOID, tuple, sources[i], &isnull);
-		char *source = isnull ? "" : TextDatumGetCString(value);
-
-		hash = DatumGetUInt64(
-			hash_any_extended((const unsigned char *) source, strlen(source), hash));
-	}
-	ReleaseSysCache(tuple);
-	return (int64) (hash & PG_INT64_MAX);
 }
 
 /* Becomes the reducer's owner until leave_reducer. */
@@ -134,7 +111,8 @@ enter_reducer(Reducer *reducer, const char *type)
 		PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	function = eq_find_function(reducer->function, EQ_FUNCTION_REDUCER, &qualified);
 	fmgr_info(function, &reducer->flinfo);
-	reducer->fingerprint = fingerprint_of(reducer->function, function);
+	reducer->fingerprint = eq_fingerprint_of(reducer->function, function,
+											 reducer->revision);
 	reducer->event_desc = lookup_rowtype_tupdesc_copy(eq_event_type_oid(), -1);
 }
 
@@ -325,17 +303,9 @@ eq_fold(EqState *state, const char *tenant, const char *type, const char *id,
 	MemoryContext work[2];
 	Reducer reducer;
 	EqLeaf *leaves;
-	int n_leaves = eq_event_leaves(&leaves);
+	int n_leaves = eq_copy_event_leaves(&leaves);
 	int32 last = at_version ? at_version : PG_INT32_MAX;
 
-	/* A copy: reducers may do what has the list read again. */
-	leaves = memcpy(palloc(n_leaves * sizeof(EqLeaf)), leaves,
-					n_leaves * sizeof(EqLeaf));
-	for (int i = 0; i < n_leaves; i++)
-	{
-		if (leaves[i].tenant)
-			leaves[i].tenant = pstrdup(leaves[i].tenant);
-	}
 	memset(state, 0, sizeof(EqState));
 	for (int i = 0; i < 2; i++)
 		work[i] = AllocSetContextCreate(context, "event_queue fold",

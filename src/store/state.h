@@ -26,6 +26,9 @@ extern void eq_fold(EqState *state, const char *tenant, const char *type,
 					const char *id, int32 at_version, TimestampTz at_time);
 extern int64 eq_reducer_fingerprint(const char *type);
 
+/* fingerprint.c */
+extern int64 eq_fingerprint_of(const char *name, Oid function, int32 revision);
+
 /* snapshot.c */
 extern int32 eq_take_snapshot(const char *tenant, const char *type, const char *id);
 

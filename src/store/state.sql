@@ -8,11 +8,13 @@ CREATE TABLE reducer (
 	function		text,
 	owner			regrole NOT NULL,
 	snapshot_every	int CHECK (snapshot_every > 0),
-	created_at		timestamptz NOT NULL DEFAULT now()
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	revision		int NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE reducer IS 'How events of a type of aggregate make its state; written by register_reducer.';
 COMMENT ON COLUMN reducer.function IS 'NULL: event_data is merged (RFC 7396).';
 COMMENT ON COLUMN reducer.owner IS 'The role that registered the function, and as which it runs.';
+COMMENT ON COLUMN reducer.revision IS 'How often refresh_reducer said that its code changed.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON reducer
 	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
 -- Without what dropped roles left: its OID may be another role's where the dump is restored.
@@ -55,7 +57,7 @@ COMMENT ON FUNCTION merge_patch(jsonb, jsonb) IS
 CREATE FUNCTION reducer_fingerprint(aggregate_type text) RETURNS bigint
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_reducer_fingerprint_sql';
 COMMENT ON FUNCTION reducer_fingerprint(text) IS
-'Internal. Changes with the reducer of a type of aggregate, its name or its source.';
+'Internal. Changes with the reducer of a type of aggregate: its name, its source, and that of what it calls.';
 
 /*
  * register_reducer: how events of a type of aggregate make its state.
@@ -67,6 +69,9 @@ COMMENT ON FUNCTION reducer_fingerprint(text) IS
  * merged into the state (RFC 7396).  snapshot_every: the worker takes a
  * snapshot each time an aggregate's version is a multiple; NULL: never.
  * Registering again replaces; snapshots that another reducer made are dropped.
+ * State follows the code: a snapshot is not used any more when the source of the
+ * function changes, or that of functions whose names stand in it, and in these.
+ * Changes that no source shows need refresh_reducer.
  * Errors: EQ006 name, EQ009 snapshot_every, EQ020 no such function, EQ021 wrong
  * signature, 42501 no right to call it, or to register.
  */
@@ -99,6 +104,20 @@ END
 $$;
 COMMENT ON FUNCTION store_reducer(text, text, int, regrole) IS
 'Internal. What register_reducer does as the owner of the extension, which alone may name the owner of a reducer.';
+
+/*
+ * refresh_reducer: says that the code of a type's reducer has changed where no
+ * source shows it: tables or views that it reads, SQL that it puts together, a
+ * library in C.  Its snapshots are dropped, and states are folded from the first
+ * event again; where that is archived the state up to there stays, and a NOTICE
+ * says of how many aggregates.
+ * Result: how many snapshots were dropped.
+ * Errors: EQ006 name, EQ025 the type has no reducer.
+ */
+CREATE FUNCTION refresh_reducer(aggregate_type text) RETURNS bigint
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_refresh_reducer';
+COMMENT ON FUNCTION refresh_reducer(text) IS
+'Has states of a type of aggregate made anew, after a change of its reducer''s code that no source shows.';
 
 /* unregister_reducer: back to merging, without snapshots. Errors: EQ025. */
 CREATE FUNCTION unregister_reducer(aggregate_type text) RETURNS void

@@ -361,20 +361,21 @@ COMMENT ON FUNCTION uuid_v7() IS
  * create_prisma_view: the event store under the names of a Prisma model, as a
  * view "EventStore" in the given schema.  Rows are seen with the rights and the
  * tenant of whoever reads the view.
+ * Arguments: or_replace: a view of this name is replaced.
  * Errors: 3F000 if the schema does not exist, 42P07 if something else has the
  * name, 42501 without CREATE on the schema.
  */
-CREATE FUNCTION create_prisma_view(schema text DEFAULT 'public') RETURNS void
+CREATE FUNCTION create_prisma_view(schema text DEFAULT 'public', or_replace boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	EXECUTE format($view$
-		CREATE VIEW %I."EventStore" WITH (security_invoker = true) AS
+		CREATE %s VIEW %I."EventStore" WITH (security_invoker = true) AS
 		SELECT id, aggregate_id AS "aggregateId", aggregate_type AS "aggregateType",
 			   event_type AS "eventType", event_data AS "eventData",
 			   created_at AS "createdAt", version
 		FROM event_queue.event_store
-		$view$, schema);
+		$view$, CASE WHEN or_replace THEN 'OR REPLACE' END, schema);
 END
 $$;
-COMMENT ON FUNCTION create_prisma_view(text) IS
+COMMENT ON FUNCTION create_prisma_view(text, boolean) IS
 'Creates the view "EventStore" in the schema, with the column names of a Prisma model.';

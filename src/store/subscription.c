@@ -25,6 +25,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "port/pg_crc32c.h"
@@ -43,6 +44,7 @@
 
 PG_FUNCTION_INFO_V1(eq_fetch_events);
 PG_FUNCTION_INFO_V1(eq_ack);
+PG_FUNCTION_INFO_V1(eq_ack_fetched);
 PG_FUNCTION_INFO_V1(eq_leave_subscription);
 PG_FUNCTION_INFO_V1(eq_subscription_members);
 PG_FUNCTION_INFO_V1(eq_lock_bucket);
@@ -68,6 +70,14 @@ typedef struct Fetched
 	int32 id; /* hash key */
 	uint64 buckets;
 	int64 up_to;
+
+	/*
+	 * What ack without a position acknowledges; -1: nothing.  Forgotten when the
+	 * subtransaction that fetched is rolled back, since its work was, too.
+	 */
+	int64 unnamed;
+	SubTransactionId in; /* invalid: fetched in an earlier transaction */
+	dlist_node node;	 /* in all_fetched */
 } Fetched;
 
 #define PARKED_KEY (3 * (EQ_MAX_NAME + 1))
@@ -94,6 +104,7 @@ typedef enum Verdict
 } Verdict;
 
 static HTAB *fetched = NULL;
+static dlist_head all_fetched = DLIST_STATIC_INIT(all_fetched);
 
 static int
 bucket_of(const char *tenant, const char *type, const char *id, int n_buckets)
@@ -523,17 +534,76 @@ move_checkpoints(const Subscription *subscription, int64 position)
 	eq_spi_end(&spi);
 }
 
+/* The end of a transaction: its fetches are those of an earlier one, or undone. */
+static void
+end_fetches(XactEvent event, void *arg)
+{
+	dlist_iter iter;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+		event != XACT_EVENT_PREPARE)
+		return;
+	dlist_foreach(iter, &all_fetched)
+	{
+		Fetched *fetch = dlist_container(Fetched, node, iter.cur);
+
+		if (event != XACT_EVENT_COMMIT && fetch->in != InvalidSubTransactionId)
+			fetch->unnamed = -1;
+		fetch->in = InvalidSubTransactionId;
+	}
+}
+
+static void
+end_sub_fetches(SubXactEvent event, SubTransactionId sub, SubTransactionId parent,
+				void *arg)
+{
+	dlist_iter iter;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	dlist_foreach(iter, &all_fetched)
+	{
+		Fetched *fetch = dlist_container(Fetched, node, iter.cur);
+
+		if (fetch->in != sub)
+			continue;
+		fetch->in = parent;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			fetch->unnamed = -1;
+	}
+}
+
+/* What the session knows of its last fetch; NULL if there is none to find. */
 static Fetched *
 remember_fetch(int32 subscription_id, HASHACTION action)
 {
+	Fetched *fetch;
+	bool found;
+
 	if (fetched == NULL)
 	{
 		HASHCTL ctl = {.keysize = sizeof(int32), .entrysize = sizeof(Fetched)};
 
 		fetched = hash_create("event_queue fetched", 16, &ctl,
 							  HASH_ELEM | HASH_BLOBS);
+		RegisterXactCallback(end_fetches, NULL);
+		RegisterSubXactCallback(end_sub_fetches, NULL);
 	}
-	return hash_search(fetched, &subscription_id, action, NULL);
+	fetch = hash_search(fetched, &subscription_id, action, &found);
+	if (action == HASH_ENTER && !found)
+		dlist_push_tail(&all_fetched, &fetch->node);
+	return fetch;
+}
+
+static void
+forget_fetch(int32 subscription_id)
+{
+	Fetched *fetch = remember_fetch(subscription_id, HASH_FIND);
+
+	if (fetch == NULL)
+		return;
+	dlist_delete(&fetch->node);
+	(void) hash_search(fetched, &subscription_id, HASH_REMOVE, NULL);
 }
 
 /* Locks what the session may read now. */
@@ -648,6 +718,8 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	fetch = remember_fetch(subscription.id, HASH_ENTER);
 	fetch->buckets = subscription.buckets;
 	fetch->up_to = 0;
+	fetch->unnamed = 0;
+	fetch->in = GetCurrentSubTransactionId();
 	if (subscription.buckets == 0)
 		return (Datum) 0;
 	do
@@ -659,11 +731,24 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 							   &again);
 	} while (again);
 	fetch->up_to = seen;
+	fetch->unnamed = seen;
 
 	/* Nothing for it for a long while: the next fetch need not look again. */
 	if (n_events == 0 && seen - after >= IDLE_CHECKPOINT && !XactReadOnly)
 		move_checkpoints(&subscription, seen);
 	return (Datum) 0;
+}
+
+/* Moves the checkpoints of buckets that another member may hold. */
+static void
+move_locked(const Subscription *subscription, int64 position)
+{
+	for (int b = 0; b < subscription->n_buckets; b++)
+	{
+		if (subscription->buckets & (UINT64CONST(1) << b))
+			(void) lock_bucket(subscription, b, true);
+	}
+	move_checkpoints(subscription, position);
 }
 
 Datum
@@ -697,12 +782,38 @@ eq_ack(PG_FUNCTION_ARGS)
 			 errdetail("The highest one is " INT64_FORMAT ".", highest),
 			 errhint(
 				 "Acknowledge the position of an event that fetch_events returned to this session.")));
-	for (int b = 0; b < subscription.n_buckets; b++)
-	{
-		if (subscription.buckets & (UINT64CONST(1) << b))
-			(void) lock_bucket(&subscription, b, true);
-	}
-	move_checkpoints(&subscription, position);
+	move_locked(&subscription, position);
+	PG_RETURN_VOID();
+}
+
+/* ack of what was fetched. */
+Datum
+eq_ack_fetched(PG_FUNCTION_ARGS)
+{
+	char *name = eq_name_argument(fcinfo, 0, "subscription name");
+	Subscription subscription;
+	Fetched *fetch;
+
+	PreventCommandIfReadOnly("ack");
+	read_subscription(&subscription, name);
+	fetch = remember_fetch(subscription.id, HASH_FIND);
+
+	/*
+	 * With one bucket, another consumer may have had it since the transaction
+	 * that fetched, or this session may be another client's, through a pooler.
+	 */
+	if (fetch == NULL || fetch->unnamed < 0 ||
+		(subscription.n_buckets == 1 && fetch->in == InvalidSubTransactionId))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_NOT_FETCHED),
+			 errmsg("nothing of subscription \"%s\" was fetched in this %s", name,
+					subscription.n_buckets == 1 ? "transaction" : "session"),
+			 errdetail("What was fetched and rolled back does not count."),
+			 errhint(
+				 "Call fetch_events, do the work and call ack in one transaction, or name a position.")));
+	subscription.buckets = fetch->buckets;
+	move_locked(&subscription, fetch->unnamed);
 	PG_RETURN_VOID();
 }
 
@@ -714,7 +825,7 @@ eq_leave_subscription(PG_FUNCTION_ARGS)
 	Subscription subscription;
 
 	read_subscription(&subscription, name);
-	(void) remember_fetch(subscription.id, HASH_REMOVE);
+	forget_fetch(subscription.id);
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
 	{

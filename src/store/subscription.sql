@@ -60,19 +60,26 @@ SELECT pg_catalog.pg_extension_config_dump('subscription_parked', '');
  * belongs to one, and its order is kept; tenant_id: only this tenant's events.
  * Tenants have names of their own: the same name may stand for one subscription of
  * each, and for one that reads all.
+ * or_replace: a subscription of this name and tenant gets the new filter and goes
+ * on where it stands (start is not looked at; another number of buckets is
+ * refused).  if_not_exists: it stays as it is, with a NOTICE if filter or buckets
+ * are others.
  * Result: the subscription's number.
- * Errors: EQ003 tenant, EQ006 name, EQ009 filter, start or buckets, EQ018 it
- * exists.
+ * Errors: EQ003 tenant, EQ006 name, EQ009 filter, start, buckets, or both
+ * or_replace and if_not_exists, EQ018 it exists.
  */
 CREATE FUNCTION create_subscription(
-	name text, filter jsonb DEFAULT NULL, start bigint DEFAULT 0, buckets int DEFAULT 1, tenant_id text DEFAULT NULL)
+	name text, filter jsonb DEFAULT NULL, start bigint DEFAULT 0, buckets int DEFAULT 1, tenant_id text DEFAULT NULL,
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
 RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	tenant text := CASE WHEN $5 IS NULL THEN event_queue.current_tenant() ELSE event_queue.resolve_tenant($5) END;
 	new_id int;
+	old event_queue.subscription;
 BEGIN
+	PERFORM event_queue.check_create_mode($6, $7);
 	PERFORM event_queue.check_name('subscription name', $1);
 	PERFORM event_queue.check_filter($2);
 	IF $4 IS NULL OR $4 NOT BETWEEN 1 AND 64 THEN
@@ -84,14 +91,30 @@ BEGIN
 	INSERT INTO event_queue.subscription (name, tenant_id, filter, buckets) VALUES ($1, tenant, $2, $4)
 	ON CONFLICT DO NOTHING RETURNING subscription_id INTO new_id;
 	IF new_id IS NULL THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('subscription "%s" already exists', $1);
+		SELECT s.* INTO old FROM event_queue.subscription s
+		WHERE s.name = $1 AND s.tenant_id IS NOT DISTINCT FROM tenant;
+		IF NOT FOUND OR ($6 OR $7) IS NOT TRUE THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('subscription "%s" already exists', $1),
+				HINT = 'or_replace => true gives it the new filter; if_not_exists => true leaves it.';
+		END IF;
+		IF $6 AND old.buckets <> $4 THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ009',
+				MESSAGE = format('subscription "%s" has %s buckets, which can''t be changed', $1, old.buckets),
+				HINT = 'Drop it and create it with start => its lowest position.';
+		END IF;
+		IF $6 AND old.filter IS DISTINCT FROM $2 THEN
+			UPDATE event_queue.subscription s SET filter = $2 WHERE s.subscription_id = old.subscription_id;
+		ELSIF (old.filter, old.buckets) IS DISTINCT FROM ($2, $4) THEN
+			PERFORM event_queue.notice_other_definition('subscription', $1);
+		END IF;
+		RETURN old.subscription_id;
 	END IF;
 	INSERT INTO event_queue.subscription_bucket (subscription_id, bucket, position)
 	SELECT new_id, b, coalesce($3, event_queue.watermark()) FROM generate_series(0, $4 - 1) b;
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION create_subscription(text, jsonb, bigint, int, text) IS
+COMMENT ON FUNCTION create_subscription(text, jsonb, bigint, int, text, boolean, boolean) IS
 'Creates a consumer of events with a checkpoint; buckets > 1 makes it a group whose members share the aggregates.';
 
 CREATE FUNCTION subscription_id_of(name text) RETURNS int
@@ -174,6 +197,18 @@ CREATE FUNCTION ack(name text, "position" bigint) RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack';
 COMMENT ON FUNCTION ack(text, bigint) IS
 'Moves a subscription''s checkpoint: its consumer is done with all events up to the position.';
+
+/*
+ * ack without a position: done with all that the last fetch_events returned, and
+ * with nothing else, whatever has come since.  A fetch that was rolled back (its
+ * work was, too) can't be acknowledged.
+ * Errors: EQ025 no such subscription; EQ029 nothing was fetched: with one bucket
+ * in this transaction, with more in this session; 40001 as above.
+ */
+CREATE FUNCTION ack(name text) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack_fetched';
+COMMENT ON FUNCTION ack(text) IS
+'Moves a subscription''s checkpoint behind what the last fetch_events returned.';
 
 /* leave_subscription: the session's share goes to the other members at once. */
 CREATE FUNCTION leave_subscription(name text) RETURNS void

@@ -163,6 +163,26 @@ eq_event_leaves(EqLeaf **result)
 	return n_leaves;
 }
 
+/*
+ * A copy in the current memory context, for whoever calls code that may ask for
+ * the list again.
+ */
+int
+eq_copy_event_leaves(EqLeaf **result)
+{
+	EqLeaf *list;
+	int n = eq_event_leaves(&list);
+
+	*result = palloc(n * sizeof(EqLeaf));
+	memcpy(*result, list, n * sizeof(EqLeaf));
+	for (int i = 0; i < n; i++)
+	{
+		if (list[i].tenant)
+			(*result)[i].tenant = pstrdup(list[i].tenant);
+	}
+	return n;
+}
+
 /* Has a partition been archived or dropped?  After eq_event_leaves. */
 bool
 eq_events_were_archived(void)

@@ -225,6 +225,7 @@ typedef struct EqLeaf
 } EqLeaf;
 
 extern int eq_event_leaves(EqLeaf **leaves);
+extern int eq_copy_event_leaves(EqLeaf **leaves);
 extern bool eq_events_were_archived(void);
 extern void eq_forget_leaves(void);
 

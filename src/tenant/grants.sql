@@ -48,7 +48,8 @@ $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM PUBLIC;
 REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int), current_tenant(), resolve_tenant(text),
+GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int),
+	check_create_mode(boolean, boolean), notice_other_definition(text, text), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
 	event_as_json(event_store), check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
 	json_diff(jsonb, jsonb), event_bucket(text, text, text, int),
@@ -163,9 +164,9 @@ BEGIN
 	EXECUTE format('GRANT SELECT ON event_queue.subscription, event_queue.subscription_bucket,
 		event_queue.subscription_parked, event_queue.subscription_status TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue.create_subscription(text, jsonb, bigint, int, text), event_queue.drop_subscription(text),
+		event_queue.create_subscription(text, jsonb, bigint, int, text, boolean, boolean), event_queue.drop_subscription(text),
 		event_queue.reset_subscription(text, bigint),
-		event_queue.fetch_events(text, int), event_queue.ack(text, bigint), event_queue.leave_subscription(text),
+		event_queue.fetch_events(text, int), event_queue.ack(text), event_queue.ack(text, bigint), event_queue.leave_subscription(text),
 		event_queue.park_event(text, bigint, text), event_queue.retry_parked(text, text, text),
 		event_queue.discard_parked(text, text, text, text), event_queue.fetch_parked(text, int),
 		event_queue.ack_parked(text, bigint), event_queue.subscription_members() TO %s', role);

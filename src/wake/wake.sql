@@ -37,24 +37,27 @@ COMMENT ON FUNCTION channel_id_of(text) IS 'A channel''s number for notify_on, w
 /*
  * notify_on: after every committed change of the table, listeners of the
  * channel are notified; changes that come close together share one NOTIFY.
- * Arguments: channel at most 63 bytes.
+ * Arguments: channel at most 63 bytes; if_not_exists: no error if the table has
+ * the trigger already.
  * Errors: EQ006 channel name; 42501 if the caller does not own the table;
  * 42710 if the table has the trigger already; 53400 no room in shared memory for one
  * more channel (event_queue.max_queues).
  */
-CREATE FUNCTION notify_on("table" regclass, channel text) RETURNS void
+CREATE FUNCTION notify_on("table" regclass, channel text, if_not_exists boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_id int;
 BEGIN
 	PERFORM event_queue.check_name('channel name', channel, 63);
 	this_id := event_queue.channel_id_of(channel);
-	EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+	-- The name says what it does: one that is there is the same.
+	EXECUTE format('CREATE %s TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
 				   'FOR EACH STATEMENT EXECUTE FUNCTION event_queue.notify_change(%s)',
+				   CASE WHEN if_not_exists THEN 'OR REPLACE' END,
 				   'event_queue_notify_' || this_id, "table", this_id);
 END
 $$;
-COMMENT ON FUNCTION notify_on(regclass, text) IS
+COMMENT ON FUNCTION notify_on(regclass, text, boolean) IS
 'Notifies listeners of the channel after every committed change of the table, without NOTIFY''s commit lock.';
 
 /*
@@ -98,13 +101,14 @@ COMMENT ON FUNCTION record_change() IS
  * changed}, in the writer's transaction.  An UPDATE that changes nothing
  * appends nothing.  Whoever writes to the table needs grant_producer.
  * Arguments: id_column holds the aggregate's id; tenant_column the tenant
- * (default: the session's); event_prefix defaults to aggregate_type.
+ * (default: the session's); event_prefix defaults to aggregate_type; or_replace:
+ * if the table records already, from now on it does so as given here.
  * Errors: EQ006 name, 42703 no such column, 42501 not the table's owner, 42710
  * the table records already.
  */
 CREATE FUNCTION record_changes(
 	"table" regclass, aggregate_type text, id_column name,
-	tenant_column name DEFAULT NULL, event_prefix text DEFAULT NULL)
+	tenant_column name DEFAULT NULL, event_prefix text DEFAULT NULL, or_replace boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
@@ -119,11 +123,11 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
 			MESSAGE = format('column "%s" of table %s does not exist', missing, "table");
 	END IF;
-	EXECUTE format('CREATE TRIGGER event_queue_record_changes AFTER INSERT OR UPDATE OR DELETE ON %s '
+	EXECUTE format('CREATE %s TRIGGER event_queue_record_changes AFTER INSERT OR UPDATE OR DELETE ON %s '
 				   'FOR EACH ROW EXECUTE FUNCTION event_queue.record_change(%L, %L, %L, %L)',
-				   "table", aggregate_type, id_column, coalesce(tenant_column, ''),
+				   CASE WHEN or_replace THEN 'OR REPLACE' END, "table", aggregate_type, id_column, coalesce(tenant_column, ''),
 				   coalesce(event_prefix, aggregate_type));
 END
 $$;
-COMMENT ON FUNCTION record_changes(regclass, text, name, name, text) IS
+COMMENT ON FUNCTION record_changes(regclass, text, name, name, text, boolean) IS
 'Appends an event for every row change of a table: PREFIX.inserted, .updated, .deleted.';
