@@ -61,7 +61,13 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
 SELECT pg_catalog.pg_extension_config_dump('handler', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 SELECT pg_catalog.pg_extension_config_dump('handler_handler_id_seq', '');
 
-INSERT INTO queue (name, sla) VALUES ('rule-calls', '10 seconds'), ('snapshots', '1 minute');
+/*
+ * Not by nextval: with wal_level = minimal a sequence that is used in the transaction
+ * that made it gives the same numbers again after a crash.
+ */
+INSERT INTO queue (queue_id, name, sla) OVERRIDING SYSTEM VALUE
+VALUES (1, 'rule-calls', '10 seconds'), (2, 'snapshots', '1 minute');
+ALTER TABLE queue ALTER COLUMN queue_id RESTART WITH 3;
 
 /*
  * event_matches: does an event type match a pattern, by EventEmitter2's rules:

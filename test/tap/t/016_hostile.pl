@@ -97,6 +97,17 @@ is($node->safe_psql('postgres', q(SELECT count(*) FROM ran WHERE name IN ('never
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM ran WHERE name IN ('set', 'locked'))), 'one that sets a setting stops nothing');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711)), 'one that takes a lock does not keep it');
 
+# A condition that is only slow: other rules and jobs do not wait for it.
+$node->safe_psql('postgres', q(
+SELECT event_queue.create_rule('a slow', 's.*', condition => 'pg_sleep(0.2) IS NOT NULL', queue => 'good', job_name => 'slow');
+SELECT event_queue.create_rule('b quick', 'q.*', queue => 'good', job_name => 'quick');
+SELECT event_queue.append('s', '1', 's.y') FROM generate_series(1, 40);
+SELECT event_queue.append('q', '1', 'q.y');
+));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'quick')), 'a rule behind a slow one acts');
+cmp_ok($node->safe_psql('postgres', q(SELECT count(*) FROM ran WHERE name = 'slow')), '<', 30, 'before the slow one is through');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 40 FROM ran WHERE name = 'slow')), 'the slow one acts for each event, once');
+
 # All of them at once, again and again, while another tenant works.
 $node->safe_psql('postgres', q(
 SELECT event_queue.alter_queue('bad', '{"max_attempts": 1000}');

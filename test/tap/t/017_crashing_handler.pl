@@ -13,7 +13,6 @@ $node->append_conf('postgresql.conf', qq(
 shared_preload_libraries = 'event_queue'
 event_queue.executors = 1
 restart_after_crash = on
-wal_level = replica
 ));
 $node->start;
 
