@@ -517,6 +517,9 @@ BEGIN
 	DELETE FROM event_queue.group_review_at WHERE queue_id = this_id;
 	DELETE FROM event_queue.job_review WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
+	IF NOT FOUND THEN -- another session was faster
+		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);
+	END IF;
 	INSERT INTO event_queue.dropped_queue (queue_id) VALUES (this_id);
 END
 $$;
