@@ -182,31 +182,3 @@ RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_workers';
 COMMENT ON FUNCTION workers() IS
 'Background workers of this database: the scheduler, the rule runner, executors and those that stand in for them, the keeper; how many jobs each has run, and which one it runs now.';
-
-/*
- * health: one line a check; all ok means that the flow moves.
- */
-CREATE FUNCTION health(OUT "check" text, OUT ok boolean, OUT detail text) RETURNS SETOF record
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT 'scheduler', count(*) = 1, format('%s running', count(*))
-	FROM event_queue.workers() WHERE kind = 'scheduler'
-	UNION ALL
-	SELECT 'executors', count(*) = current_setting('event_queue.executors')::int,
-		format('%s of %s running', count(*), current_setting('event_queue.executors'))
-	FROM event_queue.workers() WHERE kind = 'executor'
-	UNION ALL
-	SELECT 'open appends', coalesce(max(clock_timestamp() - a.xact_start) < '1 minute', true),
-		CASE WHEN count(*) = 0 THEN 'none' ELSE format('oldest open for %s', max(clock_timestamp() - a.xact_start)) END
-	FROM event_queue.open_appends() o JOIN pg_stat_activity a USING (pid)
-	UNION ALL
-	SELECT 'rules', count(*) < 10000, format('%s events behind', count(*))
-	FROM (SELECT FROM event_queue.event_store e
-		  WHERE e.position > (SELECT greatest((SELECT c.position FROM event_queue.rule_checkpoint c), min(r.start_position))
-							  FROM event_queue.rule r WHERE r.enabled) LIMIT 10000) behind
-	UNION ALL
-	SELECT 'queue ' || s.queue, NOT s.sla_missed AND s.dead = 0,
-		format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce(s.oldest_ready_age::text, 'none'))
-	FROM event_queue.queue_status s
-$$;
-COMMENT ON FUNCTION health() IS
-'One line for each check: workers, open appends, rules, and each queue (SLA missed or dead letters: not ok).';
