@@ -16,7 +16,7 @@ my %title = (
 	'state.sql' => 'State', 'lineage.sql' => 'Chains of causes', 'subscription.sql' => 'Subscriptions',
 	'partition.sql' => 'Partitions, retention, indexes', 'queue.sql' => 'Queues and jobs',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables',
-	'observe.sql' => 'Seeing', 'grants.sql' => 'Roles');
+	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'health.sql' => 'Health', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)
 {
