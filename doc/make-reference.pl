@@ -18,7 +18,7 @@ my %title = (
 	'job.sql' => 'Jobs', 'dead.sql' => 'Dead letters and history', 'flow.sql' => 'Dependencies and flows',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
 	'watch.sql' => 'What workers can not do', 'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
-	'observe.sql' => 'Seeing', 'grants.sql' => 'Roles');
+	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'health.sql' => 'Health', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)
 {

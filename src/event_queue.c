@@ -200,6 +200,7 @@ init_shared_memory(void)
 
 			SpinLockInit(&db->position_mutex);
 			pg_atomic_init_u32(&db->scheduler, 0);
+			pg_atomic_init_u64(&db->scheduler_due, 0);
 			pg_atomic_init_u32(&db->rule_runner, 0);
 			pg_atomic_init_u32(&db->events_pending, 0);
 			pg_atomic_init_u32(&db->rules_pending, 0);

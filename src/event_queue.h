@@ -52,6 +52,9 @@ extern int eq_max_limited_leases;
 #define EQ_EVENTS_FOR_RULES		1 /* the rule runner */
 #define EQ_EVENTS_FOR_SNAPSHOTS 2 /* the scheduler */
 
+/* A scheduler whose next cycle is so late counts as stuck. */
+#define EQ_SCHEDULER_GRACE_US (10 * USECS_PER_SEC)
+
 /*
  * One database that has the extension.  Entries are taken and given back under
  * EqShared->lock; an entry's dboid doesn't change while a session of that
@@ -69,6 +72,7 @@ typedef struct EqDatabase
 
 	/* Who to wake, and what for; see wake/wake.c. */
 	pg_atomic_uint32 scheduler;		  /* proc number + 1; 0: none */
+	pg_atomic_uint64 scheduler_due;	  /* when its next cycle must have begun */
 	pg_atomic_uint32 rule_runner;	  /* likewise */
 	pg_atomic_uint32 events_pending;  /* events were appended or freed: snapshots */
 	pg_atomic_uint32 rules_pending;	  /* likewise: rules */

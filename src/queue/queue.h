@@ -231,7 +231,8 @@ extern void eq_bind_to_session(const EqClaimedJob *jobs, int n_jobs);
 
 /* review.c: jobs that wait for others */
 extern void eq_review_group(int32 queue_id, Datum tenant, Datum group_key);
-extern bool eq_review_jobs(bool sweep);
+extern bool eq_review_jobs(void);
+extern void eq_take_timed_reviews(void);
 extern TimestampTz eq_next_timed_review(void);
 
 /* depend.c: jobs that depend on others */

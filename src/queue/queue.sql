@@ -182,15 +182,23 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET enable_s
 DECLARE
 	q record;
 BEGIN
-	FOR q IN SELECT x.queue_id FROM event_queue.queue x WHERE NOT x.fair LOOP
+	FOR q IN SELECT x.queue_id, x.name FROM event_queue.queue x WHERE NOT x.fair LOOP
 		-- One look-up in job_order; an UPDATE of no row would have the scheduler look everywhere.
 		CONTINUE WHEN (SELECT min(j.lane) FROM event_queue.job j
 			WHERE j.queue_id = q.queue_id AND j.blocked = 0 AND j.lane > 0) IS NULL;
-		-- By the setting of this statement's own snapshot: it may have changed since.
-		UPDATE event_queue.job j SET lane = 0
-		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.queue s JOIN event_queue.job x USING (queue_id)
-			WHERE s.queue_id = q.queue_id AND NOT s.fair AND x.blocked = 0 AND x.lane > 0
-			FOR UPDATE OF x SKIP LOCKED);
+		BEGIN
+			-- By the setting of this statement's own snapshot: it may have changed since.
+			UPDATE event_queue.job j SET lane = 0
+			WHERE j.job_id IN (SELECT x.job_id FROM event_queue.queue s JOIN event_queue.job x USING (queue_id)
+				WHERE s.queue_id = q.queue_id AND NOT s.fair AND x.blocked = 0 AND x.lane > 0
+				FOR UPDATE OF x SKIP LOCKED);
+			PERFORM event_queue.clear_fault('lanes of queue', q.name);
+		EXCEPTION
+			WHEN lock_not_available THEN
+				RAISE;
+			WHEN OTHERS THEN
+				PERFORM event_queue.note_fault('lanes of queue', q.name, NULL, SQLSTATE, SQLERRM);
+		END;
 	END LOOP;
 END
 $$;

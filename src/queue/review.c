@@ -19,15 +19,19 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "event_queue.h"
 #include "queue/queue.h"
 #include "table/table.h"
 #include "wake/wake.h"
+#include "watch/watch.h"
 
 #define BATCH	   5000
 #define LOOK_AHEAD 1000 /* for a due one among those that wait to be retried */
+#define CAREFUL_US (10 * USECS_PER_SEC)
 
 /* Of a group, or (group_key NULL) of a job. */
 static void
@@ -147,24 +151,45 @@ eq_next_timed_review(void)
 	return next_timed_review;
 }
 
-/* Groups whose time has come go into job_review. */
-static void
-take_timed_reviews(void)
+/*
+ * For the scheduler, in a transaction of its own: groups whose time has come go into
+ * job_review, but those that someone has locked (an open drop_queue has).
+ */
+void
+eq_take_timed_reviews(void)
 {
 	static EqStatement take = {
 		.sql =
-			"WITH due AS (DELETE FROM event_queue.group_review_at"
-			" WHERE review_at <= pg_catalog.clock_timestamp() RETURNING queue_id, tenant_id, group_key)"
+			"WITH due AS (DELETE FROM event_queue.group_review_at WHERE ctid = ANY (ARRAY("
+			"SELECT ctid FROM event_queue.group_review_at"
+			" WHERE review_at <= pg_catalog.clock_timestamp() FOR UPDATE SKIP LOCKED))"
+			" RETURNING queue_id, tenant_id, group_key)"
 			" INSERT INTO event_queue.job_review (queue_id, tenant_id, group_key) SELECT * FROM due"};
 	static EqStatement look = {
 		.sql = "SELECT min(review_at) FROM event_queue.group_review_at"};
+	MemoryContext caller = CurrentMemoryContext;
+	TimestampTz now;
+	EqSpi spi;
 	bool isnull;
 	Datum next;
 
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	eq_spi_run(&take, NULL, NULL);
+	if (SPI_processed > 0)
+		eq_wake_reviews();
 	eq_spi_run(&look, NULL, NULL);
 	next = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	now = GetCurrentTimestamp();
+	/* What is due still is locked: not at once again. */
 	next_timed_review = isnull ? 0 : DatumGetTimestampTz(next);
+	if (next_timed_review != 0 && next_timed_review <= now)
+		next_timed_review = now + USECS_PER_SEC;
+	eq_spi_end(&spi);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
 }
 
 /*
@@ -281,82 +306,175 @@ review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
 	eq_scan_end(&scan);
 }
 
+/* One row of job_review, or several that say the same. */
+typedef struct Review
+{
+	bool is_group;
+	int64 job_id;
+	int32 queue_id;
+	Datum tenant;
+	Datum group_key;
+	bool queue_is_here;
+	bool pass;
+	int concurrency;
+} Review;
+
+static Review
+read_review(HeapTuple row, TupleDesc desc)
+{
+	Review review;
+	bool isnull;
+
+	review.job_id = DatumGetInt64(SPI_getbinval(row, desc, 4, &review.is_group));
+	review.queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+	review.tenant = SPI_getbinval(row, desc, 2, &isnull);
+	review.group_key = SPI_getbinval(row, desc, 3, &isnull);
+	review.pass = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
+	review.concurrency = DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull));
+	review.queue_is_here = !isnull;
+	return review;
+}
+
+static void
+do_review(EqTable *jobs, Snapshot snapshot, const Review *review)
+{
+	if (!review->is_group)
+		review_dependent(jobs, snapshot, review->job_id);
+	else if (review->queue_is_here)
+		review_group(jobs, snapshot, review->queue_id, review->tenant,
+					 review->group_key, review->pass, review->concurrency);
+}
+
+/*
+ * The same, so that an error is this group's or job's own: it is looked at again with
+ * a later sweep.  False if there was one.
+ */
+static bool
+try_review(Snapshot snapshot, const Review *review)
+{
+	EqTable jobs;
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	const char *what = review->is_group ? "group" : "job that depends on others";
+	char *item = review->is_group ? TextDatumGetCString(review->group_key)
+								  : psprintf(INT64_FORMAT, review->job_id);
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+		do_review(&jobs, snapshot, review);
+		eq_table_close(&jobs);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		eq_clear_item(what, item, false);
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		/* A lock that can't be had is one on a table: all others need it, too. */
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+			error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		(void) eq_note_item(what, item,
+							review->is_group ? TextDatumGetCString(review->tenant)
+											 : NULL,
+							error->sqlerrcode, error->message, error->hint);
+		write_review(review->queue_id, review->tenant, review->group_key,
+					 review->is_group ? 0 : review->job_id);
+	}
+	PG_END_TRY();
+	return done;
+}
+
+#define TAKE_REVIEWS(locking)                                                           \
+	"WITH taken AS (DELETE FROM event_queue.job_review WHERE review_id = ANY"           \
+	" (ARRAY(SELECT review_id FROM event_queue.job_review ORDER BY review_id"           \
+	" LIMIT " CppAsString2(BATCH) locking                                               \
+		")) RETURNING *)"                                                               \
+		" SELECT t.queue_id, t.tenant_id, t.group_key, t.job_id, min(t.review_id),"     \
+		" (sum(count(*)) OVER ())::bigint, q.group_retry = 'pass', q.group_concurrency" \
+		" FROM taken t LEFT JOIN event_queue.queue q USING (queue_id)"                  \
+		" GROUP BY t.queue_id, t.tenant_id, t.group_key, t.job_id, q.queue_id"          \
+		" ORDER BY 5"
+
 /*
  * For the scheduler, in a transaction of its own; true if there may be more.
- * sweep: look whether a group's time has come, though none is known.
+ *
+ * Mostly all goes well, and a batch is one piece.  For a while after an error each
+ * review has a subtransaction, and rows that someone has locked are passed over.
  */
 bool
-eq_review_jobs(bool sweep)
+eq_review_jobs(void)
 {
-	static EqStatement take_reviews = {
-		.sql =
-			"WITH taken AS (DELETE FROM event_queue.job_review WHERE review_id = ANY"
-			" (ARRAY(SELECT review_id FROM event_queue.job_review ORDER BY review_id"
-			" LIMIT " CppAsString2(
-				BATCH) ")) RETURNING *)"
-					   " SELECT t.queue_id, t.tenant_id, t.group_key, t.job_id, min(t.review_id),"
-					   " (sum(count(*)) OVER ())::bigint, q.group_retry = 'pass', q.group_concurrency"
-					   " FROM taken t LEFT JOIN event_queue.queue q USING (queue_id)"
-					   " GROUP BY t.queue_id, t.tenant_id, t.group_key, t.job_id, q.queue_id"
-					   " ORDER BY 5"};
+	static EqStatement take_reviews = {.sql = TAKE_REVIEWS("")};
+	static EqStatement take_free_reviews = {
+		.sql = TAKE_REVIEWS(" FOR UPDATE SKIP LOCKED")};
+	static bool under_way = false; /* still, when we come again: it has failed */
+	static TimestampTz careful_until = 0;
 	EqSpi spi;
 	EqTable jobs;
 	Snapshot snapshot;
 	uint64 n;
 	int64 n_taken = 0;
+	bool careful;
+	bool all_well = true;
 	MemoryContext context;
 	MemoryContext caller = CurrentMemoryContext;
 
+	if (under_way)
+		careful_until = GetCurrentTimestamp() + CAREFUL_US;
+	careful = GetCurrentTimestamp() < careful_until;
+	under_way = true;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (sweep ||
-		(next_timed_review != 0 && next_timed_review <= GetCurrentTimestamp()))
-		take_timed_reviews();
 	/*
 	 * With the settings of the rows' own snapshot: alter_queue's rows can be seen
 	 * before its invalidation of what sessions keep of the queues arrives.
 	 */
-	eq_spi_run(&take_reviews, NULL, NULL);
+	eq_spi_run(careful ? &take_free_reviews : &take_reviews, NULL, NULL);
 	n = SPI_processed;
 	context = AllocSetContextCreate(CurrentMemoryContext, "event_queue review",
 									ALLOCSET_DEFAULT_SIZES);
 	if (n > 0)
 	{
+		SPITupleTable *rows = SPI_tuptable;
+
 		/* After the rows: it sees all that they stand for. */
 		CommandCounterIncrement();
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+		if (!careful)
+			eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 		for (uint64 i = 0; i < n; i++)
 		{
-			HeapTuple row = SPI_tuptable->vals[i];
-			TupleDesc desc = SPI_tuptable->tupdesc;
 			MemoryContext old = MemoryContextSwitchTo(context);
+			Review review = read_review(rows->vals[i], rows->tupdesc);
 			bool isnull;
-			bool no_rows;
-			Datum job_id = SPI_getbinval(row, desc, 4, &isnull);
 
 			CHECK_FOR_INTERRUPTS();
-			n_taken = DatumGetInt64(SPI_getbinval(row, desc, 6, &no_rows));
-			if (!isnull)
-				review_dependent(&jobs, snapshot, DatumGetInt64(job_id));
-			else
-			{
-				Datum tenant = SPI_getbinval(row, desc, 2, &isnull);
-				Datum group_key = SPI_getbinval(row, desc, 3, &isnull);
-				int32 queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-				bool pass = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
-				int concurrency = DatumGetInt32(
-					SPI_getbinval(row, desc, 8, &isnull));
-
-				if (!isnull) /* the queue is there */
-					review_group(&jobs, snapshot, queue_id, tenant, group_key, pass,
-								 concurrency);
-			}
+			n_taken = DatumGetInt64(
+				SPI_getbinval(rows->vals[i], rows->tupdesc, 6, &isnull));
+			if (!careful)
+				do_review(&jobs, snapshot, &review);
+			else if (!try_review(snapshot, &review))
+				all_well = false;
 			MemoryContextSwitchTo(old);
 			MemoryContextReset(context);
 		}
-		eq_table_close(&jobs);
+		if (!careful)
+			eq_table_close(&jobs);
 		UnregisterSnapshot(snapshot);
 		CommandCounterIncrement();
 	}
@@ -364,5 +482,8 @@ eq_review_jobs(bool sweep)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
-	return n_taken == BATCH;
+	under_way = false;
+	if (!all_well)
+		careful_until = GetCurrentTimestamp() + CAREFUL_US;
+	return n_taken == BATCH && all_well;
 }

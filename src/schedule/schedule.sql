@@ -143,37 +143,46 @@ COMMENT ON FUNCTION drop_schedule(text) IS 'Removes a schedule; jobs that it mad
 
 /*
  * run_due_schedules: for the scheduler.  One job for each schedule that is due;
- * an error in one hurts no other.  Result: when the next one is due.
+ * an error in one hurts no other.  One that fails keeps its time: it is tried again
+ * after a while, and then makes one job.  Result: when to come back.
  */
 CREATE FUNCTION run_due_schedules() RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	due event_queue.schedule;
+	this_queue text;
 BEGIN
 	FOR due IN
-		SELECT * FROM event_queue.schedule
-		WHERE enabled AND next_run <= clock_timestamp()
-		ORDER BY next_run FOR UPDATE SKIP LOCKED
+		SELECT * FROM event_queue.schedule s
+		WHERE s.enabled AND s.next_run <= clock_timestamp()
+		  AND (event_queue.fault_retry_at('schedule', s.name) <= clock_timestamp()) IS NOT FALSE
+		ORDER BY s.next_run FOR UPDATE SKIP LOCKED
 	LOOP
+		this_queue := (SELECT q.name FROM event_queue.queue q WHERE q.queue_id = due.queue_id);
 		BEGIN
 			PERFORM event_queue.enqueue(
-				(SELECT q.name FROM event_queue.queue q WHERE q.queue_id = due.queue_id),
-				due.job_name, due.payload, priority => due.priority, tenant_id => due.tenant_id,
+				this_queue, due.job_name, due.payload, priority => due.priority, tenant_id => due.tenant_id,
 				metadata => jsonb_build_object('schedule', due.name, 'scheduled_for', due.next_run));
-		EXCEPTION WHEN OTHERS THEN
-			RAISE WARNING 'schedule "%" failed: %', due.name, SQLERRM;
-		END;
-		BEGIN
 			UPDATE event_queue.schedule s
 			SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
 			WHERE s.schedule_id = due.schedule_id;
-		EXCEPTION WHEN OTHERS THEN
-			-- A cron or zone that can't be read (any more): look again in an hour.
-			RAISE WARNING 'schedule "%" has no next run: %', due.name, SQLERRM;
-			UPDATE event_queue.schedule s SET next_run = clock_timestamp() + '1 hour' WHERE s.schedule_id = due.schedule_id;
+			PERFORM event_queue.clear_fault('schedule', due.name);
+		EXCEPTION
+			WHEN lock_not_available THEN
+				RAISE;	-- of a table: the others need it, too
+			WHEN OTHERS THEN
+				PERFORM event_queue.note_fault('schedule', due.name, due.tenant_id, SQLSTATE, SQLERRM,
+					CASE WHEN SQLSTATE = 'EQ034' THEN format('SELECT event_queue.resume_queue(%L)', this_queue)
+						WHEN SQLSTATE IN ('EQ030', 'EQ031') THEN
+							format('SELECT event_queue.drop_schedule(%L), and create_schedule it anew', due.name) END);
 		END;
 	END LOOP;
-	RETURN (SELECT min(s.next_run) FROM event_queue.schedule s WHERE s.enabled);
+	PERFORM event_queue.clear_fault('schedule', f.item, gone => true) FROM event_queue.faults() f
+	WHERE f.what = 'schedule' AND NOT EXISTS (SELECT FROM event_queue.schedule s WHERE s.name = f.item AND s.enabled);
+	-- What is still due fails, or someone has locked it: not at once again.
+	RETURN (SELECT min(CASE WHEN s.next_run > clock_timestamp() THEN s.next_run
+			ELSE greatest(clock_timestamp() + '1 second', event_queue.fault_retry_at('schedule', s.name)) END)
+		FROM event_queue.schedule s WHERE s.enabled AND s.next_run IS NOT NULL);
 END
 $$;
 COMMENT ON FUNCTION run_due_schedules() IS 'Internal. Enqueues the jobs of all schedules that are due; returns when the next one is.';

@@ -43,6 +43,8 @@ CREATE TABLE partition_policy (
 	archive_schema	text
 );
 COMMENT ON TABLE partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON partition_policy
+	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
 SELECT pg_catalog.pg_extension_config_dump('partition_policy', '');
 
 CREATE TABLE event_index (
@@ -429,38 +431,56 @@ COMMENT ON FUNCTION set_event_retention(interval, text) IS
 
 /*
  * maintain_partitions: what the worker does once a minute.  One step in each
- * call; true if it did one.
+ * call; true if it did one.  Beginning a partition and archiving one fail each for
+ * itself, and are tried again after a while.
  */
 CREATE FUNCTION maintain_partitions() RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' AS $$
 #variable_conflict use_column
 DECLARE
 	policy event_queue.partition_policy := (SELECT p FROM event_queue.partition_policy p);
 	this event_queue.event_partition;
 	newest timestamptz;
 BEGIN
+	-- All appends and the worker wait meanwhile: no longer than it must be, but longer each time.
+	PERFORM set_config('lock_timeout', (least(50 * 2 ^ max(f.failures), 1000))::int::text, true)
+	FROM event_queue.faults() f WHERE f.what IN ('new partition', 'archiving of') AND f.sqlstate = '55P03'
+	HAVING max(f.failures) > 0;
 	IF policy.every IS NOT NULL AND NOT EXISTS (SELECT FROM event_queue.event_partition p
 		WHERE p.tenant_id IS NULL AND NOT p.split_off AND p.created_at > clock_timestamp() - policy.every) THEN
-		PERFORM event_queue.create_event_partition();
-		RETURN true;
+		BEGIN
+			LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
+			PERFORM event_queue.create_event_partition();
+			PERFORM event_queue.clear_fault('new partition', 'of events');
+			RETURN true;
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM event_queue.note_fault('new partition', 'of events', NULL, SQLSTATE, SQLERRM,
+				CASE SQLSTATE WHEN '55P03' THEN 'Transactions that have appended are open for long; see event_queue.watermark_blockers.' END);
+		END;
 	END IF;
 	IF policy.keep IS NOT NULL THEN
 		SELECT p.* INTO this FROM event_queue.event_partition p
 		WHERE p.last_position IS NOT NULL AND p.archived_at IS NULL ORDER BY p.first_position LIMIT 1;
-		IF FOUND THEN
+	END IF;
+	IF this.name IS NOT NULL THEN
+		BEGIN
 			EXECUTE format('SELECT created_at FROM event_queue.%I ORDER BY position DESC LIMIT 1', this.name) INTO newest;
 			IF newest IS NULL OR newest < clock_timestamp() - policy.keep THEN
+				LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 				PERFORM event_queue.archive_partition(this.name, policy.archive_schema);
+				PERFORM event_queue.clear_fault('archiving of', this.name);
 				RETURN true;
 			END IF;
-		END IF;
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM event_queue.note_fault('archiving of', this.name, NULL, SQLSTATE, SQLERRM,
+				CASE SQLSTATE
+					WHEN '3F000' THEN format('CREATE SCHEMA %I, or give another one to event_queue.set_event_retention.', policy.archive_schema)
+					WHEN 'EQ013' THEN 'A consumer that is late holds it: SELECT * FROM event_queue.subscription_status.'
+					WHEN '55P03' THEN 'Transactions that have appended are open for long; see event_queue.watermark_blockers.'
+				END);
+		END;
 	END IF;
 	RETURN false;
-EXCEPTION
-	-- Appends were open for too long, or a consumer is late: the next minute will do.
-	WHEN lock_not_available OR SQLSTATE 'EQ013' THEN
-		RAISE LOG 'event_queue: partitions were left as they are: %', SQLERRM;
-		RETURN false;
 END
 $$;
 COMMENT ON FUNCTION maintain_partitions() IS 'Internal. The worker''s share of partition_events and set_event_retention.';

@@ -222,7 +222,10 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
 		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.shared_memory_places(), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
-		event_queue.health(), event_queue.activation_state(), event_queue.queue_id_of(text) TO %s', role);
+		event_queue.queue_id_of(text),
+		event_queue.health(), event_queue.activation_state(), event_queue.faults(), event_queue.lock_for_look(text[]), event_queue.scheduler_overdue(),
+		event_queue.session_began(int), event_queue.cron_fault(text, text), event_queue.function_is_here(text, regtype[]),
+		event_queue.cron_next(text, text, timestamptz) TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION grant_observer(regrole, text) IS

@@ -36,10 +36,17 @@ typedef struct Fault
 	TimestampTz since;
 	TimestampTz last;
 	TimestampTz retry_at; /* 0: not known */
-	char kind[16];
+	char kind[32];
 	char name[EQ_FAULT_NAME]; /* cut; key tells names apart */
 	char sqlstate[6];
 	char message[256];
+
+	/* Of one that eq_note_item has noted. */
+	bool is_item;
+	bool said;					  /* in the log */
+	char said_state[6];			  /* with this SQLSTATE */
+	char tenant[EQ_MAX_NAME + 1]; /* empty: of none */
+	char hint[256];
 } Fault;
 
 typedef struct Faults
@@ -52,6 +59,10 @@ typedef struct Faults
 static Faults *faults = NULL;
 
 PG_FUNCTION_INFO_V1(eq_worker_faults);
+PG_FUNCTION_INFO_V1(eq_faults);
+PG_FUNCTION_INFO_V1(eq_note_fault_sql);
+PG_FUNCTION_INFO_V1(eq_clear_fault_sql);
+PG_FUNCTION_INFO_V1(eq_fault_retry_at_sql);
 
 Size
 eq_faults_size(void)
@@ -265,4 +276,221 @@ eq_worker_faults(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/*
+ * Items: queues, schedules, groups, partitions, steps, each tried again for itself.
+ * A fault of one is said in the log when it begins, when its SQLSTATE changes and
+ * when it is over.  One that is not noted anew some minutes after it was due is of
+ * something that is not tried any more (a queue that was dropped).
+ */
+#define STALE_US	  (3 * USECS_PER_MINUTE)
+#define FIRST_MS	  1000
+#define LAST_MS		  64000
+#define FIRST_LOCK_MS 100 /* a lock goes when it goes */
+#define LAST_LOCK_MS  1600
+#define SAY_LOCK_AT	  3 /* that often in a row: it is held for long */
+
+static bool
+is_stale(const Fault *fault, TimestampTz now)
+{
+	return fault->is_item && fault->retry_at + STALE_US < now;
+}
+
+static void
+remove_stale(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(faults->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MAX_FAULTS; i++)
+	{
+		if (!OidIsValid(faults->all[i].dboid) || !is_stale(&faults->all[i], now))
+			continue;
+		faults->all[i].dboid = InvalidOid;
+		pg_atomic_fetch_sub_u32(&faults->n, 1);
+	}
+	LWLockRelease(faults->lock);
+}
+
+static const char *
+usual_hint(int sqlerrcode)
+{
+	switch (sqlerrcode)
+	{
+		case ERRCODE_DISK_FULL:
+			return "Make room on the disk.";
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return "The line \"locks\" of event_queue.health() names the session that holds the lock.";
+		default:
+			return "";
+	}
+}
+
+/* It failed; when it may be tried again.  tenant and hint may be NULL. */
+TimestampTz
+eq_note_item(const char *kind, const char *name, const char *tenant, int sqlerrcode,
+			 const char *message, const char *hint)
+{
+	bool is_lock = sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+	const char *state = unpack_sql_state(sqlerrcode);
+	TimestampTz retry_at;
+	bool say = false;
+	Fault *fault;
+
+	remove_stale();
+	retry_at = eq_note_fault(kind, name, state, message,
+							 is_lock ? FIRST_LOCK_MS : FIRST_MS,
+							 is_lock ? LAST_LOCK_MS : LAST_MS);
+	LWLockAcquire(faults->lock, LW_EXCLUSIVE);
+	fault = find(key_of(kind, name));
+	if (fault != NULL)
+	{
+		fault->is_item = true;
+		copy_cut(fault->tenant, tenant ? tenant : "", sizeof(fault->tenant));
+		copy_cut(fault->hint,
+				 hint && hint[0] != '\0' ? hint : usual_hint(sqlerrcode),
+				 sizeof(fault->hint));
+		say = (!fault->said || strcmp(fault->said_state, state) != 0) &&
+			  (!is_lock || fault->failures >= SAY_LOCK_AT);
+		if (say)
+		{
+			fault->said = true;
+			strlcpy(fault->said_state, state, sizeof(fault->said_state));
+		}
+	}
+	LWLockRelease(faults->lock);
+	if (say)
+		ereport(LOG, (errmsg("event_queue: %s \"%s\" fails: %s (%s)", kind, name,
+							 message ? message : "", state)));
+	return retry_at;
+}
+
+/* It works (again), or, quietly, is gone. */
+void
+eq_clear_item(const char *kind, const char *name, bool quietly)
+{
+	bool said = false;
+	Fault *fault;
+
+	if (pg_atomic_read_u32(&faults->n) == 0)
+		return;
+	LWLockAcquire(faults->lock, LW_SHARED);
+	fault = find(key_of(kind, name));
+	if (fault != NULL)
+		said = fault->said;
+	LWLockRelease(faults->lock);
+	if (eq_clear_fault(kind, name) && said && !quietly)
+		ereport(LOG, (errmsg("event_queue: %s \"%s\" works again", kind, name)));
+}
+
+/* The configuration changed: what failed may work now. */
+void
+eq_retry_items_now(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (pg_atomic_read_u32(&faults->n) == 0)
+		return;
+	LWLockAcquire(faults->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MAX_FAULTS; i++)
+	{
+		Fault *fault = &faults->all[i];
+
+		if (fault->dboid == MyDatabaseId && fault->is_item && !is_stale(fault, now))
+			fault->retry_at = Min(fault->retry_at, now);
+	}
+	LWLockRelease(faults->lock);
+}
+
+/*
+ * All faults.  A session of one tenant sees its own; of what belongs to no tenant only
+ * that it fails, as the error may show others' data.
+ */
+Datum
+eq_faults(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const char *confined = eq_confined_tenant();
+	Fault *copy = palloc(sizeof(faults->all));
+	TimestampTz now = GetCurrentTimestamp();
+
+	InitMaterializedSRF(fcinfo, 0);
+	LWLockAcquire(faults->lock, LW_SHARED);
+	memcpy(copy, faults->all, sizeof(faults->all));
+	LWLockRelease(faults->lock);
+	for (int i = 0; i < MAX_FAULTS; i++)
+	{
+		Fault *fault = &copy[i];
+		Datum values[10];
+		bool nulls[10] = {false};
+		bool own = confined == NULL || strcmp(fault->tenant, confined) == 0;
+
+		if (fault->dboid != MyDatabaseId || is_stale(fault, now) ||
+			(!own &&
+			 (fault->tenant[0] != '\0' || strncmp(fault->kind, "rule", 4) == 0)))
+			continue;
+		values[0] = CStringGetTextDatum(fault->kind);
+		values[1] = CStringGetTextDatum(fault->name);
+		values[2] = CStringGetTextDatum(fault->tenant);
+		nulls[2] = fault->tenant[0] == '\0';
+		values[3] = TimestampTzGetDatum(fault->since);
+		values[4] = TimestampTzGetDatum(fault->last);
+		values[5] = TimestampTzGetDatum(fault->retry_at);
+		nulls[5] = fault->retry_at == 0;
+		values[6] = Int64GetDatum(fault->failures);
+		values[7] = CStringGetTextDatum(fault->sqlstate);
+		values[8] = CStringGetTextDatum(fault->message);
+		nulls[8] = !own;
+		values[9] = CStringGetTextDatum(fault->hint);
+		nulls[9] = !own || fault->hint[0] == '\0';
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static char *
+text_argument(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+static char *
+name_argument(FunctionCallInfo fcinfo, int n)
+{
+	char *name = text_argument(fcinfo, n);
+
+	return name ? name : pstrdup("");
+}
+
+Datum
+eq_note_fault_sql(PG_FUNCTION_ARGS)
+{
+	char *state = text_argument(fcinfo, 3);
+	int sqlerrcode = ERRCODE_INTERNAL_ERROR;
+
+	if (state && strlen(state) == 5)
+		sqlerrcode = MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
+	(void) eq_note_item(name_argument(fcinfo, 0), name_argument(fcinfo, 1),
+						text_argument(fcinfo, 2), sqlerrcode,
+						text_argument(fcinfo, 4), text_argument(fcinfo, 5));
+	PG_RETURN_VOID();
+}
+
+Datum
+eq_clear_fault_sql(PG_FUNCTION_ARGS)
+{
+	eq_clear_item(name_argument(fcinfo, 0), name_argument(fcinfo, 1),
+				  !PG_ARGISNULL(2) && PG_GETARG_BOOL(2));
+	PG_RETURN_VOID();
+}
+
+Datum
+eq_fault_retry_at_sql(PG_FUNCTION_ARGS)
+{
+	TimestampTz at;
+
+	if (eq_failures_of(name_argument(fcinfo, 0), name_argument(fcinfo, 1), &at) == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(at);
 }

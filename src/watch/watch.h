@@ -20,6 +20,13 @@ extern void eq_clear_faults(Oid dboid, const char *kind,
 							bool (*is_known)(const char *name));
 extern int eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at);
 
+/* Likewise, for what is tried again for itself and said in the log once. */
+extern TimestampTz eq_note_item(const char *kind, const char *name,
+								const char *tenant, int sqlerrcode,
+								const char *message, const char *hint);
+extern void eq_clear_item(const char *kind, const char *name, bool quietly);
+extern void eq_retry_items_now(void);
+
 /* watch.c: user code that does not end */
 extern void eq_watch_me(EqWorker *worker);
 extern int64 eq_watch_begin(int64 limit_us, int64 spare_us);

@@ -15,6 +15,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -27,6 +28,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
@@ -103,12 +105,21 @@ static bool
 read_handlers(void)
 {
 	uint32 generation = pg_atomic_read_u32(&db->config_generation);
+	Oid table;
 	EqSpi spi;
 
 	if (config_known && generation == config_seen)
 		return false;
 
 	StartTransactionCommand();
+	/* While someone has the table locked, the handlers that are known go on. */
+	table = get_relname_relid("handler", get_namespace_oid(EQ_SCHEMA, false));
+	if (config_known && OidIsValid(table) &&
+		!ConditionalLockRelationOid(table, AccessShareLock))
+	{
+		CommitTransactionCommand();
+		return false;
+	}
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	/* '*' sorts behind the names, so that a job meets its own handler first. */

@@ -53,7 +53,7 @@ typedef struct Known
 	bool probed;					/* a scheduler has been there */
 	BackgroundWorkerHandle *handle; /* NULL: none started */
 	TimestampTz started_at;
-	bool warned; /* that there is no process for it */
+	bool refused; /* there was no place for it, and that was said */
 } Known;
 
 /* Of Known; a list, as no hash scan may be open across the transactions below. */
@@ -244,10 +244,11 @@ keep_schedulers_running(void)
 		if (eq_start_worker(EQ_WORKER_SCHEDULER, known->dboid, 0, &known->handle))
 		{
 			known->probed = true;
-			known->warned = false;
-			continue;
+			known->refused = false;
 		}
-		if (!known->warned)
+		else if (!known->refused)
+		{
+			known->refused = true;
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -255,7 +256,7 @@ keep_schedulers_running(void)
 					 "event_queue: no free background worker for the scheduler of database %u",
 					 known->dboid),
 				 errhint("Raise max_worker_processes and restart the server.")));
-		known->warned = true;
+		}
 	}
 }
 

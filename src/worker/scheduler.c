@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -47,7 +48,8 @@
 #define LOOK_BATCH	  100  /* queues that are looked at with one snapshot */
 #define RESTART_MS	  1000 /* before a worker that ended is started again */
 #define HOLD_MS		  5000 /* looks at a copy are so far apart */
-#define LOCK_WAIT_MS  "500"
+#define LOCK_WAIT_MS  "50"
+#define FAILING_US	  20000 /* cycles are so far apart while a step fails */
 #define KEEP_US		  (100 * INT64CONST(1000))
 #define WATCH_US	  USECS_PER_SEC /* workers are looked at so often */
 
@@ -67,7 +69,7 @@ static MemoryContext config_context;
 static MemoryContext cycle_context;
 static Watched *watched;
 static int n_watched;
-static int64 sweep_interval;
+static int64 sweep_interval = 5 * USECS_PER_SEC;
 static uint32 config_seen;
 static bool config_known = false;
 
@@ -180,30 +182,91 @@ move_due_jobs(const EqQueue *queue, EqWakeSlot *slot)
 }
 
 /*
+ * Looks at one queue.  A sweep also has a look below the ready marks (queue/mark.c).
+ */
+static void
+look_at_queue(Watched *w, bool pending, bool all, bool sweep_marks)
+{
+	const EqQueue *queue = eq_get_queue_by_id(w->id);
+	EqWakeSlot *slot;
+
+	if (queue == NULL)
+		return;
+	slot = eq_wake_slot(w->id);
+	if (sweep_marks)
+		eq_sweep_marks(queue);
+	if (queue->fair)
+		move_due_jobs(queue, slot);
+	w->has_work = eq_peek(queue, &w->next_due);
+	/* Jobs that came due; for those that came, their commit did it. */
+	if (w->has_work && slot && (!pending || all))
+		eq_wake_waiters(slot, PG_INT64_MAX);
+}
+
+/*
+ * The same, so that an error in it is this queue's own.  A lock that can't be had is
+ * one on a table: it is the others' error, too.
+ */
+static void
+try_queue(Watched *w, bool pending, bool all, bool sweep_marks)
+{
+	const char *name = w->channel + strlen(EQ_SCHEMA ".");
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	TimestampTz retry_at;
+	int failures = eq_failures_of("wake-ups of queue", name, &retry_at);
+
+	if (failures > 0 && retry_at > GetCurrentTimestamp())
+	{
+		w->next_due = retry_at;
+		return;
+	}
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		look_at_queue(w, pending, all, sweep_marks);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (failures > 0)
+			eq_clear_item("wake-ups of queue", name, false);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+			error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		w->has_work = false;
+		w->next_due = eq_note_item("wake-ups of queue", name, NULL,
+								   error->sqlerrcode, error->message, error->hint);
+	}
+	PG_END_TRY();
+}
+
+/*
  * Looks at the queues that have their flag up or a job due, or at all of them,
- * sends NOTIFY for those with work, and wakes the executors.  A sweep also has a
- * look below the ready marks (queue/mark.c).
+ * sends NOTIFY for those with work, and wakes the executors.
  */
 static void
 look_at_queues(bool all, bool sweep)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool plain_sql = false;
-	static bool count_wanted = false;
-	static TimestampTz next_count = 0;
 	bool wake = false;
 	bool open = false;
 	int looked = 0;
 
 	if (pg_atomic_exchange_u32(&db->look_everywhere, 0) != 0)
 		all = plain_sql = true;
-	if (pg_atomic_exchange_u32(&db->recount, 0) != 0)
-		count_wanted = true;
-	if (count_wanted && (now >= next_count || next_count > now + COUNT_US))
-	{
-		count_wanted = eq_count_rows();
-		next_count = now + COUNT_US;
-	}
 
 	for (int i = 0; i < n_watched; i++)
 	{
@@ -229,21 +292,7 @@ look_at_queues(bool all, bool sweep)
 			w->has_work = pending;
 		else
 		{
-			const EqQueue *queue = eq_get_queue_by_id(w->id);
-
-			if (queue != NULL)
-			{
-				EqWakeSlot *slot = eq_wake_slot(w->id);
-
-				if (sweep || plain_sql)
-					eq_sweep_marks(queue);
-				if (queue->fair)
-					move_due_jobs(queue, slot);
-				w->has_work = eq_peek(queue, &w->next_due);
-				/* Jobs that came due; for those that came, their commit did it. */
-				if (w->has_work && slot && (!pending || all))
-					eq_wake_waiters(slot, PG_INT64_MAX);
-			}
+			try_queue(w, pending, all, sweep || plain_sql);
 			wake = wake || (w->has_work && w->has_handlers);
 		}
 		if (w->has_work && (w->id < 0 || eq_notify_mode == EQ_NOTIFY_WORKER))
@@ -359,23 +408,12 @@ keep_running(EqWorkerKind kind, int index, Child *child)
 	started = eq_start_worker(kind, MyDatabaseId, index, &child->handle);
 	MemoryContextSwitchTo(old);
 	if (started)
-		(void) eq_clear_fault("scheduler", name);
+		eq_clear_item("scheduler", name, false);
 	else if (kind != EQ_WORKER_EXECUTOR || index < eq_executors)
-	{
-		TimestampTz retry_at;
-
-		if (eq_failures_of("scheduler", name, &retry_at) == 0)
-			ereport(
-				WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg(
-					 "event_queue: no free background worker for the %s of database %u",
-					 name, MyDatabaseId),
-				 errhint("Raise max_worker_processes and restart the server.")));
-		(void) eq_note_fault("scheduler", name, "53400",
-							 "no free background worker (max_worker_processes)",
-							 RESTART_MS, RESTART_MS);
-	}
+		(void) eq_note_item("scheduler", name, NULL,
+							ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+							"no free background worker (max_worker_processes)",
+							"Raise max_worker_processes and restart the server.");
 }
 
 static void
@@ -452,7 +490,10 @@ compare_ids(const void *a, const void *b)
 static void
 configuration_step(void)
 {
+	/* What was read last holds until it can be read again. */
 	config_changed = read_config();
+	if (config_changed)
+		eq_retry_items_now();
 }
 
 static EqStep config_step = {configuration_step, "configuration"};
@@ -476,14 +517,20 @@ snapshots_step(void)
 }
 
 static void
+timed_reviews_step(void)
+{
+	if (sweep || is_over(eq_next_timed_review()))
+		eq_take_timed_reviews();
+}
+
+static void
 reviews_step(void)
 {
-	if (pg_atomic_exchange_u32(&db->reviews_pending, 0) == 0 && !sweep &&
-		!is_over(eq_next_timed_review()))
+	if (pg_atomic_exchange_u32(&db->reviews_pending, 0) == 0 && !sweep)
 		return;
 	PG_TRY();
 	{
-		while (eq_review_jobs(sweep))
+		while (eq_review_jobs())
 			CHECK_FOR_INTERRUPTS();
 	}
 	PG_CATCH();
@@ -538,6 +585,20 @@ lanes_step(void)
 }
 
 static void
+counts_step(void)
+{
+	static bool wanted = false;
+	static TimestampTz next = 0;
+
+	if (pg_atomic_exchange_u32(&db->recount, 0) != 0)
+		wanted = true;
+	if (!wanted || GetCurrentTimestamp() < next)
+		return;
+	next = GetCurrentTimestamp() + COUNT_US;
+	wanted = eq_count_rows();
+}
+
+static void
 queues_step(void)
 {
 	PG_TRY();
@@ -577,7 +638,7 @@ event_partitions_step(void)
 {
 	int64 wanted;
 
-	if (GetCurrentTimestamp() < next_retention)
+	if (!config_changed && GetCurrentTimestamp() < next_retention)
 		return;
 	StartTransactionCommand();
 	wanted = eq_query_int64(
@@ -658,11 +719,13 @@ clock_step(void)
 static EqStep steps[] = {
 	{clock_step, "clock"},
 	{snapshots_step, "snapshots"},
+	{timed_reviews_step, "groups whose time has come"},
 	{reviews_step, "groups and dependencies"},
 	{cancels_step, "cancelled jobs"},
 	{publish_step, "watermark for standbys"},
 	{schedules_step, "schedules"},
 	{lanes_step, "lanes"},
+	{counts_step, "counts of jobs"},
 	{queues_step, "queues"},
 	{history_partitions_step, "partitions of history"},
 	{samples_step, "samples of counters"},
@@ -696,6 +759,29 @@ watch_clock(void)
 	last = now;
 }
 
+/*
+ * A step that has failed does all that it has to do, due or not: else doing nothing
+ * would count as success.  And it is tried at once when the configuration changed.
+ */
+static void
+attempt(EqStep *step)
+{
+	bool was_sweep = sweep;
+	bool was_changed = config_changed;
+	bool has_failed = step->failures > 0;
+
+	if (has_failed && config_changed)
+		step->retry_at = 0;
+	if (has_failed)
+		sweep = config_changed = true;
+	eq_attempt_step("scheduler", step);
+	if (has_failed)
+	{
+		sweep = was_sweep;
+		config_changed = was_changed;
+	}
+}
+
 /* One round; returns when the next one is needed at the latest. */
 static TimestampTz
 run_cycle(void)
@@ -724,7 +810,7 @@ run_cycle(void)
 		next_keep = now + KEEP_US;
 	}
 	for (int i = 0; i < lengthof(steps); i++)
-		eq_attempt_step("scheduler", &steps[i]);
+		attempt(&steps[i]);
 
 	/* A step that backs off is not due before it is tried again. */
 	now = GetCurrentTimestamp();
@@ -742,7 +828,7 @@ run_cycle(void)
 	{
 		/* What is overdue because its step fails must not make this loop spin. */
 		if (steps[i].failures > 0)
-			wake_at = Max(wake_at, now + 50000);
+			wake_at = Max(earlier(wake_at, steps[i].retry_at), now + FAILING_US);
 	}
 	return wake_at;
 }
@@ -868,6 +954,8 @@ eq_scheduler_main(Datum arg)
 
 		MemoryContextSwitchTo(cycle_context);
 		pause_between_cycles();
+		pg_atomic_write_u64(&db->scheduler_due,
+							GetCurrentTimestamp() + EQ_SCHEDULER_GRACE_US);
 		PG_TRY();
 		{
 			wake_at = run_cycle();
@@ -889,6 +977,8 @@ eq_scheduler_main(Datum arg)
 			eq_worker_back_off();
 		MemoryContextReset(cycle_context);
 		pgstat_report_stat(true);
+		pg_atomic_write_u64(&db->scheduler_due, Max(wake_at, GetCurrentTimestamp()) +
+													EQ_SCHEDULER_GRACE_US);
 		eq_worker_wait(
 			Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at), 0) +
 			1);

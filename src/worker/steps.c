@@ -16,28 +16,19 @@
 
 #include "worker/worker.h"
 
-#define FIRST_RETRY_MS 1000
-#define LAST_RETRY_MS  64000
-
 static void
 note_failure(const char *worker, EqStep *step)
 {
 	ErrorData *error;
 
-	if (step->failures == 0)
-	{
-		errcontext("event_queue %s, step \"%s\"", worker, step->name);
-		EmitErrorReport();
-	}
 	/* Not in ErrorContext, which is copied from and reset. */
 	MemoryContextSwitchTo(step->context);
 	error = CopyErrorData();
 	FlushErrorState();
 	AbortCurrentTransaction();
 	step->failures++;
-	step->retry_at = eq_note_fault(worker, step->name,
-								   unpack_sql_state(error->sqlerrcode),
-								   error->message, FIRST_RETRY_MS, LAST_RETRY_MS);
+	step->retry_at = eq_note_item(worker, step->name, NULL, error->sqlerrcode,
+								  error->message, error->hint);
 	FreeErrorData(error);
 }
 
@@ -55,9 +46,7 @@ eq_attempt_step(const char *worker, EqStep *step)
 		step->run();
 		if (step->failures > 0)
 		{
-			ereport(LOG, (errmsg("event_queue %s: step \"%s\" works again", worker,
-								 step->name)));
-			(void) eq_clear_fault(worker, step->name);
+			eq_clear_item(worker, step->name, false);
 		}
 		step->failures = 0;
 		step->retry_at = 0;

@@ -1,0 +1,39 @@
+/*
+ * faults.sql: what can't be done now, and since when; health() shows it.
+ */
+
+/*
+ * faults: what fails now and is tried again: a step of the scheduler, a schedule, a
+ * queue, a group, a partition, a process that does not start.
+ * Result: what it is and which one, the tenant that it belongs to if to one, since
+ * when it fails, when it was last tried and when it will be next, how often it failed
+ * in a row, and the error with what to do.  A session of one tenant sees its own, and
+ * of what belongs to no tenant only that it fails.  In shared memory: after a restart
+ * it is noted anew.
+ */
+CREATE FUNCTION faults(
+	OUT what text, OUT item text, OUT tenant_id text, OUT since timestamptz, OUT last_at timestamptz,
+	OUT retry_at timestamptz, OUT failures bigint, OUT "sqlstate" text, OUT message text, OUT hint text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_faults';
+COMMENT ON FUNCTION faults() IS
+'What fails now and is tried again: steps of the scheduler, schedules, queues, groups, partitions, processes that do not start.';
+
+/*
+ * note_fault: something that is tried again has failed; logged when it begins to
+ * fail and when its SQLSTATE changes.
+ */
+CREATE FUNCTION note_fault(what text, item text, tenant_id text, "sqlstate" text, message text, hint text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_note_fault_sql';
+COMMENT ON FUNCTION note_fault(text, text, text, text, text, text) IS
+'For health(): Notes that something failed that is tried again; faults() and health() show it.';
+
+/* clear_fault: something works (again); or, gone, it is not tried any more, of which nothing is logged. */
+CREATE FUNCTION clear_fault(what text, item text, gone boolean DEFAULT false) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_clear_fault_sql';
+COMMENT ON FUNCTION clear_fault(text, text, boolean) IS 'For health(): Something works (again), or is gone.';
+
+CREATE FUNCTION fault_retry_at(what text, item text) RETURNS timestamptz
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_fault_retry_at_sql';
+COMMENT ON FUNCTION fault_retry_at(text, text) IS 'For health(): When something that failed is tried again; NULL if it did not fail.';

@@ -1,0 +1,231 @@
+/*
+ * health.sql: whether the flow moves, and what to type where it does not.
+ *
+ * Asked when something is wrong, so it never waits: it has all that it reads locked
+ * beforehand without waiting, or says that it can't look; and an error in one part
+ * leaves the others.
+ */
+
+/*
+ * lock_for_look: locks tables, their partitions and indexes for reading until the
+ * transaction ends, without waiting.
+ * Result: NULL, or the name of one that can't be had.
+ */
+CREATE FUNCTION lock_for_look(tables text[]) RETURNS text
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_lock_for_look';
+COMMENT ON FUNCTION lock_for_look(text[]) IS
+'For health(): Locks tables for reading without waiting; the name of one that can not be locked now, or NULL.';
+
+/* scheduler_overdue: for how long the scheduler should have begun a new cycle; NULL: it is not late. */
+CREATE FUNCTION scheduler_overdue() RETURNS interval
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_scheduler_overdue';
+COMMENT ON FUNCTION scheduler_overdue() IS
+'For health(): For how long the scheduler gives no sign of life; NULL if it does, or there is none.';
+
+/* session_began: since when a session of this database has its transaction open, also for who may not see its statement. */
+CREATE FUNCTION session_began(pid int) RETURNS timestamptz
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_session_began';
+COMMENT ON FUNCTION session_began(int) IS 'For health(): Since when a session of this database has its transaction open.';
+
+/* cron_fault: why a cron expression or its time zone can't be read; NULL if it can. */
+CREATE FUNCTION cron_fault(expression text, time_zone text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	PERFORM event_queue.cron_next($1, $2);
+	RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLERRM;
+END
+$$;
+COMMENT ON FUNCTION cron_fault(text, text) IS 'For health(): Why a cron expression or its time zone can not be read.';
+
+/* Is there a function of this qualified name and these types of arguments? */
+CREATE FUNCTION function_is_here(name text, VARIADIC arguments regtype[]) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace, parse_ident($1) i
+		WHERE n.nspname = i[1] AND p.proname = i[2] AND p.proargtypes::text = array_to_string($2::oid[], ' '))
+$$;
+COMMENT ON FUNCTION function_is_here(text, regtype[]) IS 'For health(): Is there a function of this name and these types?';
+
+/*
+ * health: one line a check; all ok means that the flow moves.
+ * Result: what was looked at, whether it is well, how it stands, and what to do if
+ * it is not.  Never waits for a lock; a table that is locked has a line that says so.
+ */
+CREATE FUNCTION health(OUT "check" text, OUT ok boolean, OUT detail text, OUT hint text) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	part record;
+	locked text;
+BEGIN
+	FOR part IN SELECT * FROM (VALUES
+		-- Name, tables that are read (row security reads tenant_role), and the lines.
+		('store', '{activation}'::text[], $q$
+			SELECT 'store', s.state = 'active', CASE WHEN s.state = 'active' THEN 'in service'
+				ELSE 'a copy that is not in service: nothing runs' END,
+				'When it is complete: SELECT event_queue.activate()'
+			FROM (SELECT event_queue.activation_state()) AS s (state) $q$),
+		('scheduler', '{}', $q$
+			SELECT 'scheduler', pg_is_in_recovery() OR (count(*) = 1 AND event_queue.scheduler_overdue() IS NULL),
+				CASE WHEN pg_is_in_recovery() THEN 'none on a standby'
+					ELSE concat(count(*), ' running', ', no sign of life for ' || event_queue.scheduler_overdue()) END,
+				CASE WHEN event_queue.scheduler_overdue() IS NOT NULL
+					THEN format('SELECT pg_terminate_backend(%s); it comes back by itself', max(w.pid))
+					WHEN count(*) = 0 THEN 'See settings event_queue.databases and max_worker_processes, and the server''s log' END
+			FROM event_queue.workers() w WHERE w.kind = 'scheduler' $q$),
+		('executors', '{}', $q$
+			SELECT 'executors', pg_is_in_recovery() OR count(*) >= current_setting('event_queue.executors')::int,
+				CASE WHEN pg_is_in_recovery() THEN 'none on a standby'
+					ELSE format('%s of %s running, %s busy', count(*), current_setting('event_queue.executors'), count(w.current_job)) END,
+				'See the server''s log'
+			FROM event_queue.workers() w WHERE w.kind = 'executor' $q$),
+		('faults', '{tenant_role}', $q$
+			SELECT concat_ws(' ', f.what, f.item), false,
+				concat(coalesce(f.message, 'fails'), format(' (%s), %s times since %s', f.sqlstate, f.failures, f.since::timestamptz(0)),
+					', tried again at ' || f.retry_at::timestamptz(0)),
+				f.hint
+			FROM event_queue.faults() f WHERE f.sqlstate <> '55P03' OR f.failures >= 3
+			UNION ALL
+			SELECT 'faults', true, 'none', NULL
+			WHERE NOT EXISTS (SELECT FROM event_queue.faults() f WHERE f.sqlstate <> '55P03' OR f.failures >= 3) $q$),
+		('locks', '{}', $q$
+			WITH held AS (
+				SELECT l.pid, string_agg(DISTINCT l.mode, ', ') AS modes, array_agg(DISTINCT l.relation) AS relations,
+					string_agg(DISTINCT c.relname, ', ') AS tables
+				FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+				WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
+				  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+				  AND n.nspname IN ('event_queue', 'event_queue_internal') AND c.relkind IN ('r', 'p')
+				  AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+				  AND l.pid NOT IN (SELECT w.pid FROM event_queue.workers() w)
+				GROUP BY l.pid)
+			SELECT 'locks', false,
+				concat(coalesce('session ' || h.pid, 'a prepared transaction'), ' holds ', h.modes, ' on ', h.tables,
+					' since ' || event_queue.session_began(h.pid)::timestamptz(0), ', ',
+					(SELECT count(*) FROM pg_locks w WHERE NOT w.granted AND w.relation = ANY (h.relations)), ' waiting'),
+				CASE WHEN h.pid IS NULL THEN 'SELECT * FROM pg_prepared_xacts'
+					WHEN NOT pg_is_in_recovery() THEN format('SELECT pg_terminate_backend(%s)', h.pid) END
+			FROM held h
+			UNION ALL
+			SELECT 'locks', true, 'none', NULL WHERE NOT EXISTS (SELECT FROM held) $q$),
+		('shared memory', '{}', $q$
+			SELECT 'shared memory', p.without = 0 AND p.leases < p.max_leases * 3 / 4,
+				format('%s of %s places for queues and channels, %s of %s for leases of queues with max_concurrency, %s without a place',
+					p.places, p.max_places, p.leases, p.max_leases, p.without),
+				CASE WHEN p.without > 0 THEN 'Raise event_queue.max_queues and restart the server'
+					ELSE 'Raise event_queue.max_limited_leases and restart the server' END
+			FROM event_queue.shared_memory_places() p $q$),
+		('open appends', '{}', $q$
+			SELECT 'open appends', coalesce(clock_timestamp() - min(b.began) < '1 minute', true),
+				coalesce('oldest open for ' || (clock_timestamp() - min(b.began)), 'none'),
+				format('Readers of events wait for it: SELECT pg_terminate_backend(%s)', (array_agg(o.pid ORDER BY o.lowest_position))[1])
+			FROM event_queue.open_appends() o, event_queue.session_began(o.pid) AS b (began) $q$),
+		('rules', '{tenant_role,rule,rule_checkpoint,event_partition,event_store}', $q$
+			SELECT 'rules', (c.position IS NOT NULL OR r.first IS NULL) AND b.n < 10000
+					AND coalesce(clock_timestamp() - b.oldest < '1 minute', true),
+				CASE WHEN c.position IS NULL AND r.first IS NOT NULL THEN 'wait, as their checkpoint is missing'
+					ELSE concat(b.n, ' events behind', ', the first came ' || (clock_timestamp() - b.oldest) || ' ago') END,
+				CASE WHEN c.position IS NULL THEN
+					'If no restore is under way, insert the position of the last event that they have seen into event_queue.rule_checkpoint'
+					ELSE 'See lines "locks" and "rule runner", and the conditions of the rules: SELECT * FROM event_queue.rules' END
+			FROM (SELECT min(x.start_position) FROM event_queue.rule x WHERE x.enabled) AS r (first)
+			LEFT JOIN event_queue.rule_checkpoint c ON true
+			CROSS JOIN LATERAL (SELECT count(*), min(e.created_at) FROM (
+				SELECT x.created_at FROM event_queue.event_store x
+				WHERE x.position > greatest(c.position, r.first) AND x.position <= event_queue.watermark()
+				  AND r.first IS NOT NULL LIMIT 10000) e) AS b (n, oldest) $q$),
+		('targets of rules', '{tenant_role,rule,queue}', $q$
+			SELECT format('rule %s', r.name), false,
+				CASE WHEN q.queue_id IS NULL AND r.queue_id IS NOT NULL THEN 'its queue does not exist'
+					WHEN q.draining THEN format('its queue "%s" takes no more jobs', q.name)
+					ELSE format('its function %s does not exist', r.function) END,
+				CASE WHEN q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
+					ELSE format('SELECT event_queue.drop_rule(%L), or create what it needs', r.name) END
+			FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id)
+			WHERE r.enabled AND (q.draining OR (q.queue_id IS NULL AND r.queue_id IS NOT NULL)
+				OR (r.function IS NOT NULL AND NOT event_queue.function_is_here(r.function, 'event_queue.event_store'))) $q$),
+		('schedules', '{tenant_role,schedule,queue}', $q$
+			SELECT format('schedule %s', s.name), false,
+				coalesce(c.fault, CASE WHEN q.queue_id IS NULL THEN 'its queue does not exist'
+					WHEN q.draining THEN format('its queue "%s" takes no more jobs', q.name)
+					ELSE format('has been due for %s', clock_timestamp() - s.next_run) END),
+				CASE WHEN c.fault IS NULL AND q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
+					WHEN c.fault IS NULL AND q.queue_id IS NOT NULL THEN 'See lines "scheduler" and "locks"'
+					ELSE format('SELECT event_queue.drop_schedule(%L), and create_schedule it anew', s.name) END
+			FROM event_queue.schedule s LEFT JOIN event_queue.queue q USING (queue_id),
+				event_queue.cron_fault(s.cron, s.time_zone) AS c (fault)
+			WHERE s.enabled AND (c.fault IS NOT NULL OR q.queue_id IS NULL OR q.draining OR s.next_run < clock_timestamp() - '1 minute'::interval)
+			  AND NOT EXISTS (SELECT FROM event_queue.faults() f WHERE f.what = 'schedule' AND f.item = s.name) $q$),
+		('retention', '{partition_policy}', $q$
+			SELECT 'retention', false, format('schema "%s" of archived events does not exist', p.archive_schema),
+				format('CREATE SCHEMA %I', p.archive_schema)
+			FROM event_queue.partition_policy p
+			WHERE p.keep IS NOT NULL AND NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = p.archive_schema)
+			  AND p.archive_schema IS NOT NULL $q$),
+		('reducers', '{reducer}', $q$
+			SELECT format('reducer of %s', r.aggregate_type), false, format('its function %s does not exist', r.function),
+				format('Create it, or SELECT event_queue.unregister_reducer(%L)', r.aggregate_type)
+			FROM event_queue.reducer r
+			WHERE NOT event_queue.function_is_here(r.function, 'jsonb', 'event_queue.event_store') $q$),
+		('handlers', '{handler,queue}', $q$
+			SELECT format('handler of %s, %s', q.name, h.job_name), false, format('its function %s does not exist', h.function),
+				format('Create it, or SELECT event_queue.unregister_handler(%L, %L)', q.name, h.job_name)
+			FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id)
+			WHERE NOT event_queue.function_is_here(h.function, 'event_queue.claimed_job')
+			  AND NOT EXISTS (SELECT FROM event_queue.faults() f
+				WHERE f.what = 'handler' AND f.item = concat(q.name, '/', h.job_name)) $q$),
+		('subscriptions', '{tenant_role,subscription,subscription_bucket,subscription_parked,event_partition,event_store}', $q$
+			SELECT format('subscription %s', s.name), false,
+				concat_ws(', ', nullif(k.n, 0) || ' events parked', 'nothing fetched since ' || b.moved_at::timestamptz(0)
+					|| ', an event has waited for ' || (clock_timestamp() - e.created_at)),
+				CASE WHEN k.n > 0 THEN format('SELECT * FROM event_queue.parked_events(%L)', s.name)
+					ELSE format('Start its consumer, or SELECT event_queue.drop_subscription(%L)', s.name) END
+			FROM event_queue.subscription s
+			CROSS JOIN LATERAL (SELECT count(*) FROM event_queue.subscription_parked p
+				WHERE p.subscription_id = s.subscription_id) AS k (n)
+			CROSS JOIN LATERAL (SELECT min(x.position), max(x.moved_at) FROM event_queue.subscription_bucket x
+				WHERE x.subscription_id = s.subscription_id) AS b (position, moved_at)
+			LEFT JOIN LATERAL (SELECT x.created_at FROM event_queue.event_store x
+				WHERE x.position > b.position AND x.position <= event_queue.watermark()
+				ORDER BY x.position LIMIT 1) e ON e.created_at < clock_timestamp() - interval '1 hour'
+				AND b.moved_at < clock_timestamp() - interval '1 hour'
+			WHERE k.n > 0 OR e.created_at IS NOT NULL $q$),
+		('queues', '{tenant_role,queue,job,handler}', $q$
+			SELECT format('queue %s', s.queue),
+				NOT (s.sla_missed OR s.dead > 0 OR s.depth IS NULL OR x.fails OR x.starves),
+				concat(CASE WHEN s.depth IS NULL THEN 'no place in shared memory'
+						ELSE format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce(s.oldest_ready_age::text, 'none')) END,
+					CASE WHEN s.paused THEN ', paused' END, CASE WHEN s.draining THEN ', draining' END,
+					CASE WHEN x.fails THEN ', all attempts fail' END, CASE WHEN x.starves THEN ', no executor is free' END),
+				CASE WHEN s.depth IS NULL THEN 'Raise event_queue.max_queues and restart the server'
+					WHEN s.paused AND s.sla_missed THEN format('SELECT event_queue.resume_queue(%L)', s.queue)
+					WHEN x.fails THEN format('SELECT j.job_id, e.* FROM event_queue.jobs j, event_queue.explain_job(j.job_id) e WHERE j.queue = %L LIMIT 10', s.queue)
+					WHEN x.starves THEN 'Raise event_queue.executors and reload; SELECT * FROM event_queue.workers() shows what they do'
+					WHEN s.sla_missed THEN 'More workers are needed'
+					ELSE format('SELECT * FROM event_queue.dead_letters WHERE queue = %L; then retry_all_dead or discard_all_dead', s.queue) END
+			FROM event_queue.queue_status s JOIN event_queue.queue q ON q.name = s.queue
+			CROSS JOIN (SELECT count(*) <= count(w.current_job) FROM event_queue.workers() w WHERE w.kind = 'executor') AS b (busy)
+			CROSS JOIN LATERAL (SELECT coalesce(s.failed_per_s > 0 AND s.completed_per_s = 0 AND s.depth > 0, false),
+				coalesce(b.busy AND s.oldest_ready_age > '5 seconds' AND NOT s.paused AND NOT pg_is_in_recovery()
+					AND EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id), false)) AS x (fails, starves)
+			ORDER BY s.queue $q$)
+		) AS parts (name, tables, query)
+	LOOP
+		BEGIN
+			locked := event_queue.lock_for_look(part.tables);
+			IF locked IS NULL THEN
+				RETURN QUERY EXECUTE format('SELECT "check", coalesce(ok, false), detail, CASE WHEN NOT coalesce(ok, false) THEN hint END
+					FROM (%s) AS lines ("check", ok, detail, hint)', part.query);
+				CONTINUE;
+			END IF;
+			RETURN QUERY SELECT part.name, false, format('can''t look: %s is locked', locked),
+				'See line "locks"; pg_blocking_pids() names who waits for whom';
+		EXCEPTION WHEN OTHERS THEN
+			RETURN QUERY SELECT part.name, false, format('can''t look: %s (%s)', SQLERRM, SQLSTATE), NULL::text;
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION health() IS
+'One line for each check, with what to do where it is not ok: workers, what fails, locks, open appends, rules, schedules, subscriptions, and each queue. Never waits for a lock.';
