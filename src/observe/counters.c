@@ -98,7 +98,8 @@ eq_count_row(PG_FUNCTION_ARGS)
 	int32 queue_id;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "count_row: not called by trigger manager");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("count_row: not called by trigger manager")));
 	change = TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? -1 : 1;
 	is_job = RelationGetRelid(trigger->tg_relation) == eq_relation_oid(EQ_JOB);
 	queue_id = DatumGetInt32(

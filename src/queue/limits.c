@@ -1230,7 +1230,8 @@ eq_limits_changed(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		elog(ERROR, "limits_changed: not called by its trigger");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("limits_changed: not called by its trigger")));
 	desc = RelationGetDescr(trigger->tg_relation);
 	before = TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? NULL
 														: trigger->tg_trigtuple;

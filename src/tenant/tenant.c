@@ -67,7 +67,6 @@ bound_tenant(void)
 	Oid session = GetSessionUserId(); /* SET ROLE does not leave the tenant */
 	Relation rel;
 	SysScanDesc scan;
-	Snapshot snapshot;
 	HeapTuple tuple;
 	char found[EQ_MAX_NAME + 1] = "";
 
@@ -85,8 +84,8 @@ bound_tenant(void)
 	/* Set first: an invalidation that comes while we read must stick. */
 	bound.known = true;
 	rel = table_open(eq_relation_oid(EQ_TENANT_ROLE), AccessShareLock);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	/* As in a catalog: a policy asks in a parallel plan, too, where there is no latest. */
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool isnull;
@@ -106,7 +105,6 @@ bound_tenant(void)
 		strlcpy(found, tenant, sizeof(found));
 	}
 	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 
 	bound.role = role;
