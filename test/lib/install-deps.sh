@@ -29,7 +29,7 @@ major() {						# NN, or the newest that apt offers
 		return
 	fi
 	for version in 18 17 16 15; do
-		if apt-cache show "postgresql-server-dev-$version" 2>/dev/null | grep -q ^Version; then
+		if [ -n "$(apt-cache madison "postgresql-server-dev-$version" 2>/dev/null)" ]; then
 			echo "$version"
 			return
 		fi
