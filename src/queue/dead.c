@@ -166,8 +166,9 @@ eq_bury_dependents(PG_FUNCTION_ARGS)
 	else if (relid == eq_relation_oid(EQ_DEAD_LETTER))
 		column = DEAD_ID;
 	else
-		elog(ERROR, "bury_dependents: not a trigger of \"%s\"",
-			 RelationGetRelationName(trigger->tg_relation));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("bury_dependents: not a trigger of table \"%s\"",
+							   RelationGetRelationName(trigger->tg_relation))));
 	job_id = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, column,
 										RelationGetDescr(trigger->tg_relation),
 										&isnull));

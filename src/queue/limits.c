@@ -1229,7 +1229,8 @@ eq_limits_changed(PG_FUNCTION_ARGS)
 	Mark *mark;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != eq_relation_oid(EQ_QUEUE))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("limits_changed: not called by its trigger")));
 	desc = RelationGetDescr(trigger->tg_relation);
