@@ -1197,7 +1197,9 @@ new_setting(HeapTuple row, TupleDesc desc, const char *name)
 	if (row == NULL)
 		return 0;
 	if (column <= 0)
-		elog(ERROR, "table queue has no column \"%s\"", name);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("limits_changed: the table has no column \"%s\"", name)));
 	value = heap_getattr(row, column, desc, &isnull);
 	if (isnull)
 		return 0;
@@ -1229,8 +1231,7 @@ eq_limits_changed(PG_FUNCTION_ARGS)
 	Mark *mark;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
-		RelationGetRelid(trigger->tg_relation) != eq_relation_oid(EQ_QUEUE))
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("limits_changed: not called by its trigger")));
 	desc = RelationGetDescr(trigger->tg_relation);
