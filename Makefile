@@ -82,7 +82,7 @@ check-matrix: ## "make check" on PostgreSQL 15, 15 with assertions, 17 and 18, e
 fuzz: ## random and hostile calls of every function by every kind of role (SECONDS=60 SEED=1 SESSIONS=6)
 	@test/lib/install-deps.sh build fuzz
 	@$(MAKE) -s --no-print-directory install
-	@EQ_FSYNC=off EQ_CONF="$$(cat test/fuzz/server.conf)" test/lib/with-cluster.sh \
+	@ulimit -c unlimited 2>/dev/null; EQ_FSYNC=off EQ_CONF="$$(cat test/fuzz/server.conf)" test/lib/with-cluster.sh \
 		python3 test/fuzz/fuzz.py --seconds $(or $(SECONDS),60) --sessions $(or $(SESSIONS),6) $(if $(SEED),--seed $(SEED))
 
 bench: ## benchmarks: one line "BENCH name event_queue=N yardstick=N ratio=R" each

@@ -16,6 +16,7 @@ does not.  Standard library only; libpq by ctypes.
 """
 import argparse
 import collections
+import glob
 import os
 import random
 import re
@@ -35,11 +36,16 @@ WEIGHTS = [4, 5, 2, 2, 3, 2, 2, 2, 2, 1, 1, 1, 1, 1]
 # What leaves a store useless for the rest of its round is called seldom.
 RARE = {"skip_positions", "new_generation", "open_guard", "drop_queue", "drain_queue", "drop_subscription", "create_event_partition",
         "split_off_events", "partition_events", "archive_partition", "create_event_index", "drop_event_index", "purge_queue"}
+# The tables whose rows the C code reads most, as UPDATEs of them tell most.
+LIVELY = ["event_queue.job", "event_queue.queue", "event_queue.dead_letter", "event_queue.rule", "event_queue.schedule"]
 LEAK = re.compile(r"\bleak|not closed|still referenced|still active|don't own|not owned|alloc set|past chunk end|non-empty SPI stack|"
                   r"AbortTransaction while|orphaned|page verification|non-existent lock|pin count", re.I)
 CRASH = re.compile(r"TRAP: |PANIC: |terminated by signal|exited with exit code (?![01]\b)|stuck spinlock|reinitializing")
 # Not faults of ours: what PostgreSQL itself says with a code of class XX.
-NOT_OURS = []
+NOT_OURS = [
+    # a worker that waits for a table's lock while DROP EXTENSION commits
+    r"event_queue (scheduler|executor|\S+ ?\S*) .*could not open relation with OID",
+]
 
 FUNCTIONS = """
 SELECT p.oid, n.nspname, p.proname, p.prokind, p.proretset, p.prorettype::regtype, p.pronargdefaults,
@@ -151,7 +157,7 @@ class LogReader(threading.Thread):
                 self.crashes += 1
                 pid = re.search(r"PID:? (\d+)", line)
                 trap = "\n".join(lines[i:i + 30]) if "TRAP" in line else "\n".join(lines[max(0, i - 3):i + 3])
-                self.fuzz.findings.add("crash", line[-300:], trap + "\n" + self.fuzz.history(pid and int(pid.group(1))))
+                self.fuzz.findings.add("crash", line[-300:], trap + "\n" + self.cores() + self.fuzz.history(pid and int(pid.group(1))))
             elif re.search(r" XX\w{3}: (ERROR|FATAL|PANIC|WARNING):", line):
                 if not any(re.search(x, line) for x in NOT_OURS):
                     pid = re.search(r"\[(\d+)\]", line)
@@ -163,6 +169,15 @@ class LogReader(threading.Thread):
                 if LEAK.search(message):
                     pid = re.search(r"\[(\d+)\]", line)
                     self.fuzz.findings.add("leak", message, line + "\n" + self.fuzz.history(pid and int(pid.group(1))))
+
+    def cores(self):
+        """Where the processes were of which there is a core file, if gdb is there to tell."""
+        told = ""
+        for core in glob.glob(os.path.join(os.path.dirname(self.path), "data", "core*")):
+            told += os.popen("command -v gdb >/dev/null && gdb -batch -ex bt %s/postgres %s 2>/dev/null | grep '^#' | head -n 30" % (
+                os.environ["PG_BINDIR"], core)).read()
+            os.remove(core)
+        return told
 
     def run(self):
         while not self.stop.wait(0.3):
@@ -289,18 +304,20 @@ class Fuzz:
         if way < 0.26:
             name = r.choice(self.relations)
             return "SELECT " + name, "SELECT * FROM %s LIMIT %d" % (name, r.choice([1, 10, 1000]))
-        if way < 0.30 and role == "fz_admin":
-            return self.change(r)
+        if way < 0.30 and self.columns.get(role):
+            return self.change(r, self.columns[role])
         allowed = self.allowed[role]
         for _ in range(10):
             f = r.choice(allowed) if allowed and r.random() < 0.85 else r.choice(self.functions)
-            if f.name not in RARE or r.random() < 0.12:
+            if not (f.name in RARE or f.returns == "trigger") or r.random() < 0.12:
                 break
         return f.key, f.statement(r)
 
-    def change(self, r):
-        """Plain DML, as an admin has the rights for it."""
-        table, column, kind = r.choice(self.columns)
+    @staticmethod
+    def change(r, columns):
+        """Plain DML: by who has the rights for it, and by a superuser who should not."""
+        column = r.choice(sorted({c[0] for c in columns}) + [c for c in LIVELY if any(c == x[0] for x in columns)] * 3)
+        table, column, kind = r.choice([c for c in columns if c[0] == column])
         value = arguments.hostile(r, kind) if r.random() < 0.7 else '"%s"' % column
         some = "ctid = ANY(ARRAY(SELECT ctid FROM %s LIMIT 2 OFFSET %d))" % (table, r.randrange(5))
         way = r.random()
@@ -308,8 +325,11 @@ class Fuzz:
             return "UPDATE " + table, 'UPDATE %s SET "%s" = %s WHERE %s' % (table, column, value, some)
         if way < 0.75:
             return "DELETE " + table, "DELETE FROM %s WHERE %s" % (table, some)
-        return "INSERT " + table, 'INSERT INTO %s SELECT (jsonb_populate_record(t, jsonb_build_object(%s, %s))).* FROM %s t LIMIT 1' % (
-            table, arguments.quote(column), value, table)
+        # a copy of a row with another key and something odd in it
+        rows = "SELECT (jsonb_populate_record(t, jsonb_build_object(%s, %s) || %s)).* FROM %s t OFFSET %d LIMIT 1" % (
+            arguments.quote(column), value, arguments.js({k: r.randrange(10 ** 6) for k in ("job_id", "queue_id", "position")[:r.choice([1, 1, 1, 2, 3])]}),
+            table, r.randrange(30))
+        return "INSERT " + table, "INSERT INTO %s OVERRIDING SYSTEM VALUE %s" % (table, rows)
 
     def admin(self, database=None):
         return Connection("postgres", database or self.database, "-c client_min_messages=error -c statement_timeout=60000")
@@ -337,15 +357,17 @@ class Fuzz:
         self.allowed = {role: [f for f in self.functions if role in f.roles] for role in ROLES}
         self.version = int(conn.execute("SHOW server_version_num", keep_rows=True).rows[0][0])
         self.settings = [row[0] for row in conn.execute(
-            "SELECT name FROM pg_settings WHERE name LIKE 'event\\_queue.%' ORDER BY name", keep_rows=True).rows]
+            "SELECT name FROM pg_settings WHERE name LIKE 'event\\_queue.%' AND context IN ('user', 'superuser') ORDER BY name", keep_rows=True).rows]
         self.relations = [row[0] for row in conn.execute(
             "SELECT oid::regclass FROM pg_class WHERE relnamespace::regnamespace::text LIKE 'event\\_queue%' AND relkind IN ('r', 'v', 'p') ORDER BY relname",
             keep_rows=True).rows]
-        self.columns = conn.execute(
-            "SELECT a.attrelid::regclass, a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
-            "WHERE c.relnamespace::regnamespace::text LIKE 'event\\_queue%' AND c.relkind IN ('r', 'p', 'v') AND a.attnum > 0 AND NOT a.attisdropped "
-            "AND has_any_column_privilege('fz_admin', c.oid, 'UPDATE') ORDER BY c.relname, a.attnum", keep_rows=True).rows
-        if not self.functions or not self.allowed["fz_admin"] or not self.columns:
+        columns = conn.execute(
+            "SELECT a.attrelid::regclass, a.attname, format_type(a.atttypid, NULL), has_any_column_privilege('fz_admin', c.oid, 'UPDATE') "
+            "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+            "WHERE c.relnamespace::regnamespace::text LIKE 'event\\_queue%' AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped "
+            "ORDER BY c.relname, a.attnum", keep_rows=True).rows
+        self.columns = {"fz_admin": [c[:3] for c in columns if c[3] == "t"], "fz_super": [c[:3] for c in columns]}
+        if not self.functions or not self.allowed["fz_admin"] or not columns:
             raise SystemExit("fuzz: found no functions")
         conn.close()
 
@@ -430,7 +452,11 @@ class Fuzz:
         self.end = time.monotonic() + self.args.seconds
         self.round = self.args.first_round
         while time.monotonic() < self.end:
-            self.prepare()
+            try:
+                self.prepare()
+            except ConnectionError as e:
+                self.findings.add("down", "no connection before round %d: %s" % (self.round, e), "\n".join(self.log.tail))
+                break
             self.round_end = min(self.end, time.monotonic() + self.args.round_seconds)
             self.pids, self.sessions = {}, [Session(self, n) for n in range(self.args.sessions)]
             crashes = self.log.crashes
