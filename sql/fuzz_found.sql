@@ -46,3 +46,17 @@ INSERT INTO event_queue.job (job_id, queue_id, tenant_id, name, priority, run_at
 VALUES (910001, 2000000000, 'default', 'lost', 5, now(), now(), '{}');
 SELECT try($$SELECT event_queue.change_priority(910001, 1)$$);
 DELETE FROM event_queue.job WHERE job_id = 910001;
+
+-- A group to look at that is none stopped the scheduler, again and again.
+SELECT try($$INSERT INTO event_queue.job_review (queue_id) VALUES (1)$$);
+ALTER TABLE event_queue.job_review DROP CONSTRAINT job_review_what;
+INSERT INTO event_queue.job_review (queue_id) SELECT queue_id FROM event_queue.queue WHERE name = 'rule-calls';
+SELECT event_queue.create_queue('fuzz found') > 0 AS created;
+SELECT event_queue.enqueue('fuzz found', 'g', group_key => 'g') > 0 AS enqueued FROM generate_series(1, 2);
+CALL settled();
+CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.job_review)$$);
+SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('fuzz found');
+CALL wait_until($$EXISTS (SELECT FROM event_queue.claim('fuzz found'))$$);
+ALTER TABLE event_queue.job_review ADD CONSTRAINT job_review_what
+	CHECK (job_id IS NOT NULL OR num_nulls(queue_id, tenant_id, group_key) = 0);
+SELECT event_queue.drop_queue('fuzz found', true);

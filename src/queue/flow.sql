@@ -12,7 +12,8 @@ CREATE TABLE job_review (
 	queue_id	int,
 	tenant_id	text COLLATE "C",
 	group_key	text COLLATE "C",
-	job_id		bigint
+	job_id		bigint,
+	CONSTRAINT job_review_what CHECK (job_id IS NOT NULL OR num_nulls(queue_id, tenant_id, group_key) = 0)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE job_review IS 'Internal. Groups whose next job may run, and jobs that may no longer wait for others.';
 SELECT pg_catalog.pg_extension_config_dump('job_review', '');

@@ -342,14 +342,17 @@ eq_review_jobs(bool sweep)
 				review_dependent(&jobs, snapshot, DatumGetInt64(job_id));
 			else
 			{
-				Datum tenant = SPI_getbinval(row, desc, 2, &isnull);
-				Datum group_key = SPI_getbinval(row, desc, 3, &isnull);
+				bool no_tenant;
+				bool no_group;
+				Datum tenant = SPI_getbinval(row, desc, 2, &no_tenant);
+				Datum group_key = SPI_getbinval(row, desc, 3, &no_group);
 				int32 queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 				bool pass = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
 				int concurrency = DatumGetInt32(
 					SPI_getbinval(row, desc, 8, &isnull));
 
-				if (!isnull) /* the queue is there */
+				/* the queue is there, and the row is one of ours */
+				if (!isnull && !no_tenant && !no_group)
 					review_group(&jobs, snapshot, queue_id, tenant, group_key, pass,
 								 concurrency);
 			}

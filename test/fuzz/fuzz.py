@@ -304,7 +304,7 @@ class Fuzz:
         if way < 0.26:
             name = r.choice(self.relations)
             return "SELECT " + name, "SELECT * FROM %s LIMIT %d" % (name, r.choice([1, 10, 1000]))
-        if way < 0.30 and self.columns.get(role):
+        if way < (0.36 if role == "fz_super" else 0.30) and self.columns.get(role):
             return self.change(r, self.columns[role])
         allowed = self.allowed[role]
         for _ in range(10):
