@@ -47,16 +47,19 @@ VALUES (910001, 2000000000, 'default', 'lost', 5, now(), now(), '{}');
 SELECT try($$SELECT event_queue.change_priority(910001, 1)$$);
 DELETE FROM event_queue.job WHERE job_id = 910001;
 
--- A group to look at that is none stopped the scheduler, again and again.
-SELECT split_part(try($$INSERT INTO event_queue.job_review (queue_id) VALUES (1)$$), ' | ', 1) AS refused;
-ALTER TABLE event_queue.job_review DROP CONSTRAINT job_review_what;
-INSERT INTO event_queue.job_review (queue_id) SELECT queue_id FROM event_queue.queue WHERE name = 'rule-calls';
-SELECT event_queue.create_queue('fuzz found') > 0 AS created;
-SELECT event_queue.enqueue('fuzz found', 'g', group_key => 'g') > 0 AS enqueued FROM generate_series(1, 2);
-CALL settled();
-CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.job_review)$$);
-SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('fuzz found');
-CALL wait_until($$EXISTS (SELECT FROM event_queue.claim('fuzz found'))$$);
-ALTER TABLE event_queue.job_review ADD CONSTRAINT job_review_what
-	CHECK (job_id IS NOT NULL OR num_nulls(queue_id, tenant_id, group_key) = 0);
-SELECT event_queue.drop_queue('fuzz found', true);
+INSERT INTO event_queue.job (job_id, queue_id, tenant_id, name, priority, run_at, created_at, payload)
+SELECT 910002, queue_id, 'default', 'x', 5, now() + interval '1 hour', now(), '{}' FROM event_queue.queue WHERE name = 'rule-calls';
+INSERT INTO event_queue.dead_letter (job_id, queue_id, tenant_id, name, priority, created_at, died_at, reason, failures, stalled, has_dependents, payload, metadata, errors)
+SELECT 910003, queue_id, 'default', 'x', 5, now(), now(), 'failed', 1, 0, false, '{}', '{}', '[]' FROM event_queue.queue WHERE name = 'rule-calls';
+
+-- Nothing to look at stopped the scheduler, again and again; a priority beyond all kept it
+-- and the executors walking in circles.
+SELECT s, split_part(try(s), ' | ', 1) FROM unnest(ARRAY[
+	'INSERT INTO event_queue.job_review (queue_id) VALUES (1)',
+	'UPDATE event_queue.job_review SET job_id = NULL, group_key = NULL',
+	'UPDATE event_queue.job SET priority = 32767 WHERE job_id = 910002',
+	'UPDATE event_queue.job SET priority = -1 WHERE job_id = 910002',
+	'UPDATE event_queue.job SET lane = -1 WHERE job_id = 910002',
+	'UPDATE event_queue.dead_letter SET priority = 32767 WHERE job_id = 910003']) s;
+DELETE FROM event_queue.job WHERE job_id = 910002;
+DELETE FROM event_queue.dead_letter WHERE job_id = 910003;
