@@ -62,3 +62,9 @@ SELECT s, split_part(try(s), ' | ', 1) FROM unnest(ARRAY[
 	'UPDATE event_queue.dead_letter SET priority = 32767 WHERE job_id = 910003']) s;
 DELETE FROM event_queue.job WHERE job_id = 910002;
 DELETE FROM event_queue.dead_letter WHERE job_id = 910003;
+
+-- A rule that makes a job without a name stopped the scheduler at its first event.
+SELECT event_queue.create_queue('fuzz found') > 0, event_queue.create_rule('fuzz found', 'fuzz.never', queue => 'fuzz found', job_name => 'j') > 0;
+SELECT split_part(try($$UPDATE event_queue.rule SET job_name = NULL WHERE name = 'fuzz found'$$), ' | ', 1);
+SELECT split_part(try($$UPDATE event_queue.rule SET priority = 99999 WHERE name = 'fuzz found'$$), ' | ', 1);
+SELECT event_queue.drop_rule('fuzz found'), event_queue.drop_queue('fuzz found');
