@@ -103,10 +103,17 @@ eq_count_row(PG_FUNCTION_ARGS)
 	bool is_job;
 	int32 queue_id;
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "count_row: not called by trigger manager");
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("count_row: not called by its triggers")));
 	change = TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? -1 : 1;
 	is_job = RelationGetRelid(trigger->tg_relation) == eq_relation_oid(EQ_JOB);
+	/* Columns go by number: anyone's other table would be read beyond its end. */
+	if (!is_job &&
+		RelationGetRelid(trigger->tg_relation) != eq_relation_oid(EQ_DEAD_LETTER))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("count_row: not a trigger of table \"%s\"",
+							   RelationGetRelationName(trigger->tg_relation))));
 	queue_id = DatumGetInt32(
 		heap_getattr(trigger->tg_trigtuple, is_job ? JOB_QUEUE : DEAD_QUEUE,
 					 RelationGetDescr(trigger->tg_relation), &isnull));

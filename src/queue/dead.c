@@ -160,15 +160,17 @@ eq_bury_dependents(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
 		!TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		elog(ERROR, "bury_dependents: not called by its triggers");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("bury_dependents: not called by its triggers")));
 	relid = RelationGetRelid(trigger->tg_relation);
 	if (relid == eq_relation_oid(EQ_JOB))
 		column = JOB_ID;
 	else if (relid == eq_relation_oid(EQ_DEAD_LETTER))
 		column = DEAD_ID;
 	else
-		elog(ERROR, "bury_dependents: not a trigger of \"%s\"",
-			 RelationGetRelationName(trigger->tg_relation));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("bury_dependents: not a trigger of table \"%s\"",
+							   RelationGetRelationName(trigger->tg_relation))));
 	job_id = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, column,
 										RelationGetDescr(trigger->tg_relation),
 										&isnull));

@@ -7,7 +7,7 @@ CREATE TABLE dead_letter (
 	queue_id		int NOT NULL,
 	tenant_id		text COLLATE "C" NOT NULL,
 	name			text NOT NULL,
-	priority		smallint NOT NULL,
+	priority		smallint NOT NULL CHECK (priority BETWEEN 0 AND 9),
 	created_at		timestamptz NOT NULL,
 	died_at			timestamptz NOT NULL,
 	reason			text NOT NULL,

@@ -12,7 +12,8 @@ CREATE TABLE job_review (
 	queue_id	int,
 	tenant_id	text COLLATE "C",
 	group_key	text COLLATE "C",
-	job_id		bigint
+	job_id		bigint,
+	CONSTRAINT job_review_what CHECK (job_id IS NOT NULL OR num_nulls(queue_id, tenant_id, group_key) = 0)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE job_review ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_review USING (tenant_visible(tenant_id));

@@ -55,7 +55,10 @@ CREATE TABLE job (
 	metadata		jsonb,
 	errors			jsonb,
 	progress		jsonb,
-	CONSTRAINT job_pkey PRIMARY KEY (job_id)
+	CONSTRAINT job_pkey PRIMARY KEY (job_id),
+	-- the walk over the index goes from priority to priority, and from lane to lane
+	CONSTRAINT job_priority CHECK (priority BETWEEN 0 AND 9),
+	CONSTRAINT job_lane CHECK (lane >= 0)
 ) WITH (fillfactor = 38, autovacuum_vacuum_scale_factor = 0.02,
 		autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE job IS 'Jobs that wait or are leased; finished ones leave it.';

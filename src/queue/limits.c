@@ -1479,7 +1479,9 @@ new_setting(HeapTuple row, TupleDesc desc, const char *name)
 	if (row == NULL)
 		return 0;
 	if (column <= 0)
-		elog(ERROR, "table queue has no column \"%s\"", name);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("limits_changed: the table has no column \"%s\"", name)));
 	value = heap_getattr(row, column, desc, &isnull);
 	if (isnull)
 		return 0;
@@ -1512,7 +1514,8 @@ eq_limits_changed(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		elog(ERROR, "limits_changed: not called by its trigger");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("limits_changed: not called by its trigger")));
 	desc = RelationGetDescr(trigger->tg_relation);
 	before = TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? NULL
 														: trigger->tg_trigtuple;

@@ -324,14 +324,17 @@ read_review(HeapTuple row, TupleDesc desc)
 {
 	Review review;
 	bool isnull;
+	bool no_tenant;
+	bool no_group;
 
 	review.job_id = DatumGetInt64(SPI_getbinval(row, desc, 4, &review.is_group));
 	review.queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-	review.tenant = SPI_getbinval(row, desc, 2, &isnull);
-	review.group_key = SPI_getbinval(row, desc, 3, &isnull);
+	review.tenant = SPI_getbinval(row, desc, 2, &no_tenant);
+	review.group_key = SPI_getbinval(row, desc, 3, &no_group);
 	review.pass = DatumGetBool(SPI_getbinval(row, desc, 7, &isnull));
 	review.concurrency = DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull));
-	review.queue_is_here = !isnull;
+	/* And the row is one of ours. */
+	review.queue_is_here = !isnull && !no_tenant && !no_group;
 	return review;
 }
 

@@ -160,7 +160,8 @@ take_queue(Leased *leased, int64 job_id)
 	if (leased->queue == NULL || leased->queue->queue_id != queue_id)
 		leased->queue = eq_get_queue_by_id(queue_id);
 	if (leased->queue == NULL)
-		elog(ERROR, "job " INT64_FORMAT " belongs to no queue", job_id);
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_QUEUE),
+						errmsg("job " INT64_FORMAT " belongs to no queue", job_id)));
 	return true;
 }
 

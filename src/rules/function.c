@@ -207,8 +207,9 @@ eq_function_schema(const char *function)
 {
 	List *parts;
 
-	if (!SplitIdentifierString(pstrdup(function), '.', &parts))
-		elog(ERROR, "invalid function name \"%s\"", function);
+	if (!SplitIdentifierString(pstrdup(function), '.', &parts) || parts == NIL)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_NAME),
+						errmsg("invalid function name \"%s\"", function)));
 	return quote_identifier(linitial(parts));
 }
 

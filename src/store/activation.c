@@ -282,7 +282,9 @@ eq_keep_builtin_settings(PG_FUNCTION_ARGS)
 	bool isnull;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "keep_builtin_settings: not called by trigger manager");
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("keep_builtin_settings: not called by trigger manager")));
 	queue_id = heap_getattr(trigger->tg_newtuple, 1 /* queue_id */,
 							RelationGetDescr(trigger->tg_relation), &isnull);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);

@@ -28,7 +28,8 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 	const char *what;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "refuse_change: not called by trigger manager");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("refuse_change: not called by trigger manager")));
 	if (open_in == EQ_MY_LXID && TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		PG_RETURN_POINTER(trigger->tg_trigtuple);
 	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)	? "UPDATE"

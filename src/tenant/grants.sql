@@ -66,6 +66,9 @@ DECLARE
 	this_role text := (SELECT rolname FROM pg_roles WHERE oid = $1);
 	bound_to text;
 BEGIN
+	-- two at once, or one and a new partition, would fail at each other's rows in the catalogs
+	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', this_role);
 	-- What dropped roles have left.
 	DELETE FROM event_queue.tenant_role t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = t.role);
@@ -92,6 +95,8 @@ COMMENT ON FUNCTION grant_access(regrole, text) IS 'Internal. What the grant fun
 CREATE FUNCTION grant_reader(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
+	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.aggregate_snapshot TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.aggregate_version(text, text, text),
@@ -143,6 +148,8 @@ COMMENT ON FUNCTION grant_producer(regrole, text) IS
 CREATE FUNCTION grant_outcomes(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
+	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('GRANT SELECT ON event_queue.queue, event_queue.job, event_queue.jobs, event_queue.dead_letter,
 		event_queue.job_history, event_queue.history, event_queue.job_dependency, event_queue.job_log TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION event_queue.job_outcome(bigint), event_queue.dependency_results(bigint) TO %s', role);
@@ -280,6 +287,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	left_behind text;
 BEGIN
+	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM %s', role);
 	EXECUTE format('REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM %s', role);
 	EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA event_queue FROM %s', role);

@@ -109,7 +109,6 @@ find_binding(const Oid *roles)
 	Binding *binding = NULL;
 	Relation rel;
 	SysScanDesc scan;
-	Snapshot snapshot;
 	HeapTuple tuple;
 	char found[EQ_MAX_NAME + 1] = "";
 
@@ -137,8 +136,8 @@ find_binding(const Oid *roles)
 	PG_TRY();
 	{
 		rel = table_open(eq_relation_oid(EQ_TENANT_ROLE), AccessShareLock);
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+		/* As in a catalog: a policy asks in a parallel plan, too, where there is no latest. */
+		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		{
 			bool isnull;
@@ -164,7 +163,6 @@ find_binding(const Oid *roles)
 			strlcpy(found, tenant, sizeof(found));
 		}
 		systable_endscan(scan);
-		UnregisterSnapshot(snapshot);
 		table_close(rel, AccessShareLock);
 	}
 	PG_CATCH();
@@ -331,7 +329,8 @@ Datum
 eq_refuse_bound(PG_FUNCTION_ARGS)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "refuse_bound: not called by trigger manager");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("refuse_bound: not called by trigger manager")));
 	eq_require_unbound();
 	PG_RETURN_POINTER(NULL);
 }

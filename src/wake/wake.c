@@ -452,7 +452,8 @@ eq_config_changed(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "config_changed: not called by trigger manager");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("config_changed: not called by trigger manager")));
 	CacheInvalidateRelcache(trigger->tg_relation);
 	eq_note_config_changed();
 	PG_RETURN_POINTER(NULL);
@@ -504,7 +505,8 @@ Datum
 eq_jobs_loaded(PG_FUNCTION_ARGS)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "jobs_loaded: not called by trigger manager");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("jobs_loaded: not called by trigger manager")));
 	get_mark(NULL)->everywhere = true;
 	get_mark(NULL)->review = true;
 	if (TRIGGER_FIRED_BY_TRUNCATE(((TriggerData *) fcinfo->context)->tg_event))
@@ -519,7 +521,9 @@ eq_notify_change(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || trigger->tg_trigger->tgnargs != 1)
-		elog(ERROR, "notify_change: not called by a trigger of notify_on");
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("notify_change: not called by a trigger of notify_on")));
 	eq_wake_queue(-pg_strtoint32(trigger->tg_trigger->tgargs[0]));
 	PG_RETURN_POINTER(NULL);
 }

@@ -1,10 +1,14 @@
 #!/bin/bash
-# install-deps.sh build|test|bench|format|coverage...: installs what is missing, by
+# install-deps.sh build|test|bench|format|fuzz|coverage...: installs what is missing, by
 # apt package names.  Each need is tried first, so that a second run is quick
 # and touches no network.  Needs root or sudo; else it prints the exact line and
 # ends with status 1.  Called by the Makefile.
+#
+# Packages of the server are named by the version that is found (PG_CONFIG, or
+# find-pg-config.sh); where there is none, by the newest that apt offers.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+pg_config=${PG_CONFIG:-$("$here/find-pg-config.sh")}
 
 missing=()
 need() {						# need PACKAGE TEST...
@@ -13,12 +17,25 @@ need() {						# need PACKAGE TEST...
 	"$@" >/dev/null 2>&1 || missing+=("$package")
 }
 
-have_server() { [ "${PG_CONFIG:-$("$here/find-pg-config.sh")}" != pg_config ] || pg_config_is_complete; }
-pg_config_is_complete() { [ -f "$(pg_config --includedir-server 2>/dev/null)/postgres.h" ] && [ -x "$(pg_config --bindir 2>/dev/null)/postgres" ]; }
-pgxs_dir() { dirname "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --pgxs)"; }
-have_perl_modules() { [ -f "$(pgxs_dir)/../../src/test/perl/PostgreSQL/Test/Cluster.pm" ]; }
-have_extension() { [ -f "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --sharedir)/extension/$1.control" ]; }
-is_debian_15() { ! have_server || [ "$("${PG_CONFIG:-$("$here/find-pg-config.sh")}" --bindir)" = /usr/lib/postgresql/15/bin ]; }
+have_server() { [ -f "$("$pg_config" --includedir-server 2>/dev/null)/postgres.h" ] && [ -x "$("$pg_config" --bindir 2>/dev/null)/postgres" ]; }
+have_extension() { [ -f "$("$pg_config" --sharedir)/extension/$1.control" ]; }
+# A server of Debian's own, for which apt can have extensions; one built from
+# source gets them from whoever built it.
+is_debian() { ! have_server || [[ $("$pg_config" --bindir) == /usr/lib/postgresql/*/bin ]]; }
+major() {						# NN, or the newest that apt offers
+	local version
+	if have_server; then
+		"$pg_config" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/'
+		return
+	fi
+	for version in 18 17 16 15; do
+		if [ -n "$(apt-cache madison "postgresql-server-dev-$version" 2>/dev/null)" ]; then
+			echo "$version"
+			return
+		fi
+	done
+	echo 15						# nothing known: the error of apt-get then names it
+}
 have_pgbouncer() { command -v pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 
 for what in "$@"; do
@@ -27,7 +44,7 @@ for what in "$@"; do
 		need gcc command -v gcc
 		need make command -v make
 		if ! have_server; then
-			missing+=(postgresql-15 postgresql-server-dev-15)
+			missing+=(postgresql-NN postgresql-server-dev-NN)
 		fi
 		;;
 	test)
@@ -35,17 +52,18 @@ for what in "$@"; do
 		need libtest-harness-perl command -v prove
 		need libtap-parser-sourcehandler-pgtap-perl command -v pg_prove
 		need pgbouncer have_pgbouncer
-		if ! have_server || ! have_extension pgtap; then
-			missing+=(postgresql-15-pgtap)
+		if is_debian && { ! have_server || ! have_extension pgtap; }; then
+			missing+=(postgresql-NN-pgtap)
 		fi
 		;;
 	bench)						# the lines that need them are skipped without them
 		need libdbd-pg-perl perl -MDBD::Pg -e 1
-		if is_debian_15 && ! have_extension pgq; then
-			missing+=(postgresql-15-pgq3)
+		if is_debian && { ! have_server || ! have_extension pgq; }; then
+			missing+=(postgresql-NN-pgq3)
 		fi
 		;;
 	format) need clang-format command -v clang-format ;;
+	fuzz) need python3 command -v python3 ;;
 	coverage) need gcovr command -v gcovr ;;
 	*) echo "install-deps.sh: unknown need \"$what\"" >&2; exit 2 ;;
 	esac
@@ -56,18 +74,17 @@ done
 for i in "${!missing[@]}"; do
 	[ "${missing[$i]}" = libtest-harness-perl ] && missing[$i]=perl
 done
-line="apt-get install -y --no-install-recommends --no-upgrade ${missing[*]}"
 if [ "$(id -u)" = 0 ]; then
 	sudo=()
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
 	sudo=(sudo)
 else
 	echo "Missing packages. Run this as root, then try again:" >&2
-	echo "  apt-get update && $line" >&2
+	echo "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]//NN/$(major)}" >&2
 	exit 1
 fi
 if ! command -v apt-get >/dev/null; then
-	echo "No apt-get here; install by other means: ${missing[*]}" >&2
+	echo "No apt-get here; install by other means: ${missing[*]//NN/$(major)}" >&2
 	exit 1
 fi
 
@@ -86,8 +103,8 @@ fi
 "${sudo[@]}" mkdir -p "$(dirname "$snippet")"
 echo 'create_main_cluster = false' | "${sudo[@]}" tee "$snippet" >/dev/null
 
-echo "Installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 "${sudo[@]}" apt-get update -qq
-# shellcheck disable=SC2086
-"${sudo[@]}" $line -qq >/dev/null
+missing=("${missing[@]//NN/$(major)}")	# apt knows what there is only now
+echo "Installing: ${missing[*]}"
+"${sudo[@]}" apt-get install -y --no-install-recommends --no-upgrade -qq "${missing[@]}" >/dev/null

@@ -110,7 +110,7 @@ like(err('d1', q(SELECT event_queue.create_queue('one more'))), qr/Raise event_q
 sql('d1', q(SELECT event_queue.enqueue('q', 'j'), event_queue.enqueue('v40', 'j'), event_queue.enqueue('last', 'j')));
 ok($node->poll_query_until('d1', "SELECT count(*) >= $seen + 2 FROM seen"), 'handlers of other queues run');
 like(err('d1', q(SELECT count(*) FROM event_queue.claim('last'))), qr/53400: no room in shared memory for the limits of queue "last"/, 'who claims from it is told');
-ok($node->poll_query_until('d1', q(SELECT NOT ok AND detail LIKE '%event_queue.max_queues%' FROM event_queue.health() WHERE "check" = 'shared memory')),
+ok($node->poll_query_until('d1', q(SELECT NOT ok AND hint LIKE '%event_queue.max_queues%' FROM event_queue.health() WHERE "check" = 'shared memory')),
 	'health says what is missing');
 like(slurp_file($node->logfile), qr/queues and channels of this database have no room in shared memory/, 'the log, too');
 $node->append_conf('postgresql.conf', 'event_queue.max_queues = 64');
