@@ -305,10 +305,13 @@ eq_note_written(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
 		RelationGetRelid(trigger->tg_relation) != eq_relation_oid(EQ_JOB))
-		elog(ERROR, "note_written: not called by its trigger");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("note_written: not called by its trigger")));
 	desc = RelationGetDescr(trigger->tg_relation);
 	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple
 													 : trigger->tg_trigtuple;
+	if (eq_get_queue_by_id(DatumGetInt32(job_column(row, desc, JOB_QUEUE))) == NULL)
+		PG_RETURN_POINTER(NULL); /* no queue, no place in shared memory */
 	eq_note_ready(DatumGetInt32(job_column(row, desc, JOB_QUEUE)),
 				  DatumGetInt32(job_column(row, desc, JOB_LANE)),
 				  DatumGetInt16(job_column(row, desc, JOB_PRIORITY)),

@@ -23,8 +23,6 @@ CREATE TABLE rule (
 	function		text,
 	enabled			boolean NOT NULL DEFAULT true,
 	start_position	bigint NOT NULL,
-	CONSTRAINT rule_priority CHECK (priority BETWEEN 0 AND 9),
-	CONSTRAINT rule_does CHECK (function IS NOT NULL OR num_nulls(queue_id, job_name) = 0),
 	created_at		timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE rule IS 'Automation rules; written by create_rule and its kin.';

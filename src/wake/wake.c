@@ -473,7 +473,8 @@ eq_place_changed(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
 		trigger->tg_trigger->tgnargs != 1)
-		elog(ERROR, "place_changed: not called by its trigger");
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("place_changed: not called by its trigger")));
 	id = DatumGetInt32(heap_getattr(trigger->tg_trigtuple, 1,
 									RelationGetDescr(trigger->tg_relation),
 									&isnull)) *

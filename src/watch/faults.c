@@ -236,7 +236,9 @@ eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at)
 	if (fault != NULL)
 	{
 		failures = fault->failures;
-		*retry_at = fault->retry_at;
+		/* If it is of a time to come, the clock was set back. */
+		if (fault->last <= GetCurrentTimestamp() + USECS_PER_SEC)
+			*retry_at = fault->retry_at;
 	}
 	LWLockRelease(faults->lock);
 	return failures;

@@ -44,7 +44,9 @@ rules_step(void)
 	static TimestampTz next_sweep = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (pg_atomic_exchange_u32(&db->rules_pending, 0) == 0 && now < next_sweep)
+	if (pg_atomic_exchange_u32(&db->rules_pending, 0) == 0 && now < next_sweep &&
+		next_sweep <=
+			now + SWEEP_MS * INT64CONST(1000)) /* else the clock was set back */
 		return;
 	next_sweep = now + SWEEP_MS * INT64CONST(1000);
 	PG_TRY();
@@ -103,9 +105,10 @@ eq_runner_main(Datum arg)
 		pgstat_report_activity(STATE_RUNNING, "event_queue rule runner");
 		eq_attempt_step("rule runner", &rules);
 		if (rules.failures > 0)
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													  rules.retry_at) +
-					  1;
+			timeout = Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														  rules.retry_at) +
+							  1,
+						  SWEEP_MS * 10);
 		MemoryContextReset(cycle_context);
 		pgstat_report_stat(true);
 		eq_worker_wait(timeout);

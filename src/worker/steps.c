@@ -37,8 +37,11 @@ void
 eq_attempt_step(const char *worker, EqStep *step)
 {
 	MemoryContext context = CurrentMemoryContext;
+	TimestampTz now = GetCurrentTimestamp();
 
-	if (step->retry_at > GetCurrentTimestamp())
+	/* If it is further off, the clock was set back. */
+	if (step->retry_at > now &&
+		step->retry_at <= now + LAST_RETRY_MS * INT64CONST(1000))
 		return;
 	step->context = context;
 	PG_TRY();
