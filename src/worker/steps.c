@@ -16,6 +16,8 @@
 
 #include "worker/worker.h"
 
+#define LONGEST_RETRY_MS 64000 /* of watch/faults.c */
+
 static void
 note_failure(const char *worker, EqStep *step)
 {
@@ -41,16 +43,14 @@ eq_attempt_step(const char *worker, EqStep *step)
 
 	/* If it is further off, the clock was set back. */
 	if (step->retry_at > now &&
-		step->retry_at <= now + LAST_RETRY_MS * INT64CONST(1000))
+		step->retry_at <= now + LONGEST_RETRY_MS * INT64CONST(1000))
 		return;
 	step->context = context;
 	PG_TRY();
 	{
 		step->run();
 		if (step->failures > 0)
-		{
 			eq_clear_item(worker, step->name, false);
-		}
 		step->failures = 0;
 		step->retry_at = 0;
 	}

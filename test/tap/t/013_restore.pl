@@ -152,8 +152,7 @@ for my $way (sort keys %ways)
 	is(sql($way, q(SELECT count(*), bool_and(tgenabled = 'A') FROM pg_trigger WHERE tgfoid = 'event_queue.refuse_change'::regproc)), '4|t', "$way: the guard stands as it was");
 	like(error_of($way, q(SET session_replication_role = replica; DELETE FROM event_queue.event_store)), qr/^EQ007 /, "$way: and holds");
 	like(error_of($way, q(DELETE FROM event_queue.queue WHERE queue_id = 1)), qr/^EQ/, "$way: so do built-in queues");
-	is(sql($way, q(SELECT event_queue.create_subscription('reader', buckets => 3);
-SELECT event_queue.enqueue('outside', 'once', unique_key => 'k', unique_mode => 'throttle', unique_window => '1 day')
+	is(sql($way, q(SELECT event_queue.enqueue('outside', 'once', unique_key => 'k', unique_mode => 'throttle', unique_window => '1 day')
 		= (SELECT job_id FROM event_queue.jobs WHERE queue = 'outside' AND name = 'once'))), 't', "$way: windows of unique keys");
 	is(sql($way, q(SELECT event_queue.activation_state(), event_queue.activate() = event_queue.generation())), 'active|t', "$way: a second activate changes nothing");
 	sql('postgres', "DROP DATABASE $way");
