@@ -645,11 +645,18 @@ event_partitions_step(void)
 		"SELECT count(*) FROM event_queue.partition_policy WHERE every IS NOT NULL OR keep IS NOT NULL",
 		0);
 	CommitTransactionCommand();
+	next_retention = GetCurrentTimestamp() + RETENTION_US;
 	if (wanted > 0)
+	{
+		TimestampTz before = keeper.started_at;
+
 		keep_running(EQ_WORKER_KEEPER, 0, &keeper);
+		/* One is at work yet, or has just ended: it may not have seen the change. */
+		if (keeper.started_at == before)
+			next_retention = GetCurrentTimestamp() + RESTART_MS * INT64CONST(1000);
+	}
 	else
 		eq_clear_faults(MyDatabaseId, "keeper", NULL);
-	next_retention = GetCurrentTimestamp() + RETENTION_US;
 }
 
 /* What must not grow for ever: history, dead letters. */
@@ -816,6 +823,7 @@ run_cycle(void)
 	now = GetCurrentTimestamp();
 	wake_at = earlier(next_sweep, Max(next_schedule, now + CYCLE_US));
 	wake_at = earlier(wake_at, Max(next_sample, now + CYCLE_US));
+	wake_at = earlier(wake_at, Max(next_retention, now + CYCLE_US));
 	wake_at = earlier(wake_at, eq_next_timed_review());
 	wake_at = earlier(wake_at, now + WATCH_US);
 	wake_at = earlier(wake_at, eq_watch_workers());

@@ -93,6 +93,8 @@ foreach my $file (@files)
 	my ($name) = $file =~ m{([^/]+)\.md$};
 	$n_blocks += @blocks;
 	$node->safe_psql('postgres', qq(CREATE DATABASE "$name"));
+	# The README begins with it; what explains it further takes it as there.
+	$node->safe_psql($name, 'CREATE EXTENSION event_queue') unless $script =~ /CREATE EXTENSION event_queue/;
 	my ($status, $stdout, $stderr) = psql($script, $name);
 	is($status, 0, "$file: " . scalar(@blocks) . ' sql blocks') or diag($stderr);
 	my @errors = $stderr =~ /^.*(?:ERROR|FATAL):.*$/mg;

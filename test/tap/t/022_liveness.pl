@@ -165,7 +165,9 @@ sql(q(SELECT event_queue.drop_queue(n, force => true) FROM unnest('{fair,groups,
 sql(q(
 SELECT event_queue.create_event_partition();
 SELECT event_queue.create_event_partition();
+CREATE SCHEMA nowhere;
 SELECT event_queue.set_event_retention('1 day', 'nowhere');
+DROP SCHEMA nowhere;
 ));
 health_names('retention', 'schema "nowhere" of archived events does not exist', 'CREATE SCHEMA nowhere');
 health_names('archiving of event_store_p1', 'does not exist .3F000.', 'CREATE SCHEMA nowhere');
