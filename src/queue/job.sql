@@ -258,8 +258,9 @@ BEGIN
 					WITH ORDINALITY AS b (i, nth) ORDER BY nth) END)
 			FROM jsonb_array_elements(jobs) WITH ORDINALITY AS x (j, n) ORDER BY n);
 			EXIT;
-		EXCEPTION WHEN deadlock_detected THEN
+		EXCEPTION WHEN deadlock_detected OR unique_violation THEN
 			-- Another call has some of the same keys in another order: it is to get them first.
+			-- Or a dead letter has come back with one of them between look and insert.
 			tries := tries + 1;
 			IF tries >= 20 THEN
 				RAISE;
