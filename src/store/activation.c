@@ -40,6 +40,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -131,6 +132,11 @@ eq_activation(bool anew)
 				  (seen_in == EQ_MY_LXID && seen_in != InvalidLocalTransactionId)))
 		return EQ_ACTIVE;
 	pg_memory_barrier();
+	/* Nothing waits for who has the table locked: it is as it was when last seen. */
+	if (!ConditionalLockRelationOid(eq_relation_oid(EQ_ACTIVATION),
+									AccessShareLock) &&
+		pg_atomic_read_u32(&db->active_at) != 0)
+		return EQ_ACTIVE;
 	found = look_up();
 	if (found != EQ_ACTIVE)
 		pg_atomic_write_u32(&db->active_at, 0);
