@@ -29,8 +29,8 @@ typedef enum EqFunctionKind
 extern Oid eq_find_function(const char *name, EqFunctionKind kind, char **qualified);
 extern Jsonb *eq_call_function(const char *function, Oid argument_type,
 							   Datum argument);
-extern void eq_require_callable(const char *kind, const char *label, Oid owner, const char *function,
-								Oid argument_type);
+extern void eq_require_callable(const char *kind, const char *label, Oid owner,
+								const char *function, Oid argument_type);
 extern const char *eq_refused_call(const char **kind);
 extern const char *eq_function_schema(const char *function);
 extern Oid eq_event_type_oid(void);
