@@ -258,7 +258,7 @@ static bool
 search_day(const Cron *cron, int julian, TimestampTz after, pg_tz *tz,
 		   TimestampTz *best)
 {
-	Moments moments;
+	Moments moments = {0};
 
 	for (int hour = 0; hour < 24; hour++)
 	{
