@@ -35,7 +35,7 @@ SELECT count(*) FROM event_queue.subscription_bucket;
 SELECT count(*) FROM event_queue.rule WHERE name = 'border rule';
 SELECT count(*) FROM event_queue.rules WHERE name = 'border rule';
 RESET ROLE;
-SELECT try(format('SET ROLE eq_border_b; SELECT event_queue.lock_subscription_bucket(%s, 0)', subscription_id))
+SELECT try(format('SET ROLE eq_border_b; SELECT event_queue_internal.lock_subscription_bucket(%s, 0)', subscription_id))
 FROM event_queue.subscription WHERE name = 'border-sub';
 RESET ROLE;
 SELECT event_queue.drop_rule('border rule'), event_queue.drop_subscription('border-sub');
@@ -133,7 +133,7 @@ CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.jobs WHERE name = 'nobod
 SELECT event_queue.drop_rule('once');
 
 -- A step of the scheduler that fails stops no other: here that of the schedules.
-ALTER FUNCTION event_queue.run_due_schedules() RENAME TO run_due_schedules_broken;
+ALTER FUNCTION event_queue_internal.run_due_schedules() RENAME TO run_due_schedules_broken;
 SELECT pg_sleep(0.2);
 SELECT event_queue.create_queue('border-group') > 0;
 SELECT event_queue.enqueue('border-group', 'first', group_key => 'k') > 0, event_queue.enqueue('border-group', 'second', group_key => 'k') > 0;
@@ -143,7 +143,7 @@ SELECT event_queue.complete(:job_id, :'lease_token');
 CALL wait_until($$(SELECT state = 'ready' FROM event_queue.jobs WHERE queue = 'border-group' AND name = 'second')$$);
 SELECT event_queue.enqueue('border-left', 'look') > 0;
 CALL wait_until('(SELECT count(*) = 11 FROM border_seen)');
-ALTER FUNCTION event_queue.run_due_schedules_broken() RENAME TO run_due_schedules;
+ALTER FUNCTION event_queue_internal.run_due_schedules_broken() RENAME TO run_due_schedules;
 SELECT event_queue.drop_queue('border-group', true);
 
 SELECT event_queue.unregister_handler('border-left', 'leave'), event_queue.unregister_handler('border-left', 'look');

@@ -31,5 +31,5 @@ SELECT name FROM finish('flow', 10);
 SELECT event_queue.drop_queue('flow', force => true);
 
 -- What is kept beside jobs goes with them.
-SELECT event_queue.maintain_history();
+SELECT event_queue_internal.maintain_history();
 SELECT count(*) FROM event_queue.job_dependency WHERE job_id > :before;

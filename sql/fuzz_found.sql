@@ -1,7 +1,7 @@
 -- What "make fuzz" has found: one step for each kind.
 
 -- A trigger function that is called by hand refuses, with a code that is no internal error.
-SELECT p.proname, t.answer FROM pg_proc p, LATERAL (SELECT try(format('SELECT event_queue.%I()', p.proname)) AS answer) t
+SELECT p.proname, t.answer FROM pg_proc p, LATERAL (SELECT try(format('SELECT %s', p.oid::regprocedure)) AS answer) t
 WHERE p.pronamespace::regnamespace::text LIKE 'event\_queue%' AND p.prorettype = 'trigger'::regtype AND t.answer !~ '^(39P01|0A000):';
 
 -- A role's tenant is looked up first in a parallel plan, by a policy or a call.
@@ -38,7 +38,7 @@ BEGIN
 END
 $$;
 SELECT p.proname, try(format('SELECT on_other_tables(%L)', p.oid::regproc)) FROM pg_proc p
-WHERE p.oid::regproc::text IN ('event_queue.count_row', 'event_queue.limits_changed', 'event_queue.bury_dependents') ORDER BY 1;
+WHERE p.oid::regproc::text IN ('event_queue_internal.count_row', 'event_queue_internal.limits_changed', 'event_queue_internal.bury_dependents') ORDER BY 1;
 DROP FUNCTION on_other_tables(regproc);
 
 -- A row that no function would have made.

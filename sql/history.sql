@@ -49,7 +49,7 @@ SELECT try($$SELECT event_queue.alter_queue('for_days', '{"keep_failed": "5000 y
 -- others keep theirs.
 SELECT count(event_queue.enqueue('newest', 'n' || n)) FROM generate_series(1, 6) n;
 SELECT event_queue.complete_many(array_agg(job_id ORDER BY job_id), array_agg(lease_token ORDER BY job_id)) FROM event_queue.claim('newest', 6);
-SELECT event_queue.maintain_history();
+SELECT event_queue_internal.maintain_history();
 SELECT queue, name FROM kept ORDER BY job_id;
 
 -- A job that finishes before its partition is made has a place of its own.
@@ -88,11 +88,11 @@ FROM generate_series(1, 2) n, LATERAL (SELECT timestamptz '2020-01-01 12:00+00' 
 SELECT name, partition FROM places WHERE name = 'old' ORDER BY partition;
 SELECT count(*) FROM kept WHERE name = 'old';
 COMMIT;
-SELECT event_queue.maintain_history_partitions(), event_queue.maintain_history();
+SELECT event_queue_internal.maintain_history_partitions(), event_queue_internal.maintain_history();
 SELECT count(*) FROM places WHERE name = 'old';
 SELECT to_regclass('event_queue.job_history_d_20200101') AS dropped, to_regclass('event_queue.job_history_m_201912') AS being_restored;
 ALTER TABLE event_queue.job_history_m_201912 ADD PRIMARY KEY (job_id, completed_at);
-SELECT event_queue.maintain_history_partitions();
+SELECT event_queue_internal.maintain_history_partitions();
 SELECT to_regclass('event_queue.job_history_m_201912') AS restored_and_dropped;
 SELECT queue, name FROM kept ORDER BY job_id;
 

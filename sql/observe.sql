@@ -36,7 +36,7 @@ COMMIT;
 TABLE counted;
 -- retention
 SELECT event_queue.alter_queue('seen', '{"keep_failed_count": 2}');
-SELECT event_queue.maintain_history();
+SELECT event_queue_internal.maintain_history();
 TABLE counted;
 -- dependents that can never run
 SELECT event_queue.enqueue('seen', 'first', delay => '1 hour') AS first \gset

@@ -78,7 +78,7 @@ SELECT version FROM event_queue.append('p', '1', 'p.moved', '{"big": 3}', 2, ten
 SELECT event_queue.aggregate_state('p', '1', tenant_id => 'big');
 -- The worker's share: nothing is due.
 SELECT event_queue.set_event_retention('1 day', 'archive');
-SELECT event_queue.maintain_partitions();
+SELECT event_queue_internal.maintain_partitions();
 SELECT try($$SELECT event_queue.set_event_retention('1 hour')$$), try($$SELECT event_queue.partition_events('1 minute')$$),
 	try($$SELECT event_queue.split_off_events()$$), try($$SELECT event_queue.create_event_partition('')$$),
 	try($$SELECT event_queue.seal_partition('event_store_p4')$$), try($$SELECT event_queue.archive_partition('nope')$$);

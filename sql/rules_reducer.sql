@@ -8,7 +8,7 @@ CREATE FUNCTION refreshed.reducer(state jsonb, event event_queue.event_store) RE
 SELECT event_queue.register_reducer('refreshed', 'refreshed.reducer', NULL);
 SELECT event_queue.append('refreshed', '1', 'refreshed.made') IS NOT NULL FROM generate_series(1, 3);
 SELECT event_queue.take_snapshot('refreshed', '1'), event_queue.aggregate_state('refreshed', '1');
-CREATE VIEW used AS SELECT s.version, s.reducer = event_queue.reducer_fingerprint('refreshed') AS used
+CREATE VIEW used AS SELECT s.version, s.reducer = event_queue_internal.reducer_fingerprint('refreshed') AS used
 FROM event_queue.aggregate_snapshot s WHERE s.aggregate_type = 'refreshed' ORDER BY version;
 TABLE used;
 -- What it calls at second hand; and back, and the snapshot is good again.

@@ -17,6 +17,7 @@
 #include "errors.h"
 
 #define EQ_SCHEMA		  "event_queue"
+#define EQ_INTERNAL		  "event_queue_internal"
 #define EQ_EXTENSION	  "event_queue"
 #define EQ_VERSION		  "0.1.0"
 #define EQ_DEFAULT_TENANT "default"

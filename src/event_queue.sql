@@ -5,6 +5,13 @@
  * below is also the check that the server is set up.
  */
 
+/*
+ * What is no one's to call: trigger functions, and what functions of the extension
+ * share.  No role may use this schema but the extension's owner.
+ */
+CREATE SCHEMA event_queue_internal;
+COMMENT ON SCHEMA event_queue_internal IS 'Internal functions of event_queue; no role may use it.';
+
 CREATE FUNCTION version() RETURNS text
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_version';
 COMMENT ON FUNCTION event_queue.version() IS
@@ -43,7 +50,7 @@ COMMENT ON FUNCTION notice_other_definition(text, text) IS 'Internal. What if_no
  * sessions forget what they cached of the table, and after commit tells the
  * workers of this database to read their configuration again.
  */
-CREATE FUNCTION config_changed() RETURNS trigger
+CREATE FUNCTION event_queue_internal.config_changed() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_config_changed';
-COMMENT ON FUNCTION config_changed() IS
+COMMENT ON FUNCTION event_queue_internal.config_changed() IS
 'Internal. Trigger: invalidates cached configuration and wakes the workers after commit.';

@@ -23,17 +23,17 @@ COMMENT ON FUNCTION faults() IS
  * note_fault: something that is tried again has failed; logged when it begins to
  * fail and when its SQLSTATE changes.
  */
-CREATE FUNCTION note_fault(what text, item text, tenant_id text, "sqlstate" text, message text, hint text DEFAULT NULL)
+CREATE FUNCTION event_queue_internal.note_fault(what text, item text, tenant_id text, "sqlstate" text, message text, hint text DEFAULT NULL)
 RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_note_fault_sql';
-COMMENT ON FUNCTION note_fault(text, text, text, text, text, text) IS
+COMMENT ON FUNCTION event_queue_internal.note_fault(text, text, text, text, text, text) IS
 'Internal. Notes that something failed that is tried again; faults() and health() show it.';
 
 /* clear_fault: something works (again); or, gone, it is not tried any more, of which nothing is logged. */
-CREATE FUNCTION clear_fault(what text, item text, gone boolean DEFAULT false) RETURNS void
+CREATE FUNCTION event_queue_internal.clear_fault(what text, item text, gone boolean DEFAULT false) RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_clear_fault_sql';
-COMMENT ON FUNCTION clear_fault(text, text, boolean) IS 'Internal. Something works (again), or is gone.';
+COMMENT ON FUNCTION event_queue_internal.clear_fault(text, text, boolean) IS 'Internal. Something works (again), or is gone.';
 
-CREATE FUNCTION fault_retry_at(what text, item text) RETURNS timestamptz
+CREATE FUNCTION event_queue_internal.fault_retry_at(what text, item text) RETURNS timestamptz
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_fault_retry_at_sql';
-COMMENT ON FUNCTION fault_retry_at(text, text) IS 'Internal. When something that failed is tried again; NULL if it did not fail.';
+COMMENT ON FUNCTION event_queue_internal.fault_retry_at(text, text) IS 'Internal. When something that failed is tried again; NULL if it did not fail.';

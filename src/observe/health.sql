@@ -179,7 +179,7 @@ BEGIN
 			SELECT format('subscription %s', s.name), false,
 				concat_ws(', ', nullif(k.n, 0) || ' events parked', 'nothing fetched since ' || b.moved_at::timestamptz(0)
 					|| ', an event has waited for ' || (clock_timestamp() - e.created_at)),
-				CASE WHEN k.n > 0 THEN format('SELECT * FROM event_queue.parked_events(%L)', s.name)
+				CASE WHEN k.n > 0 THEN format('SELECT * FROM event_queue_internal.parked_events(%L)', s.name)
 					ELSE format('Start its consumer, or SELECT event_queue.drop_subscription(%L)', s.name) END
 			FROM event_queue.subscription s
 			CROSS JOIN LATERAL (SELECT count(*) FROM event_queue.subscription_parked p

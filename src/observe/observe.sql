@@ -29,9 +29,9 @@ LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_depth';
 COMMENT ON FUNCTION queue_depth(int) IS
 'How many jobs and dead letters a queue has, when the first job that can be claimed came due, and its rates; from counters.';
 
-CREATE FUNCTION all_queue_limits(queue_id int, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
+CREATE FUNCTION event_queue_internal.all_queue_limits(queue_id int, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_limits';
-COMMENT ON FUNCTION all_queue_limits(int) IS 'Internal. queue_limits with the jobs of all tenants.';
+COMMENT ON FUNCTION event_queue_internal.all_queue_limits(int) IS 'Internal. queue_limits with the jobs of all tenants.';
 
 /*
  * queue_limits: how a queue stands to its limits.
@@ -45,7 +45,7 @@ LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, event_queue, pg_temp 
 		WHEN l.jobs IS NULL OR event_queue.current_tenant() IS NULL THEN l.jobs
 		ELSE ARRAY(SELECT j.job_id FROM event_queue.job j
 			WHERE j.job_id = ANY (l.jobs) AND event_queue.tenant_visible(j.tenant_id) ORDER BY j.job_id) END
-	FROM event_queue.all_queue_limits($1) l
+	FROM event_queue_internal.all_queue_limits($1) l
 $$;
 COMMENT ON FUNCTION queue_limits(int) IS
 'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, and up to 100 of them.';

@@ -26,9 +26,9 @@ CREATE TABLE dead_letter (
 COMMENT ON TABLE dead_letter IS 'Jobs that failed for good: reason is attempts, stalled, final or dependency.';
 CREATE INDEX dead_letter_queue ON dead_letter (queue_id, died_at, job_id);
 CREATE TRIGGER count_row AFTER INSERT OR DELETE ON dead_letter
-	FOR EACH ROW EXECUTE FUNCTION count_row();
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.count_row();
 CREATE TRIGGER jobs_loaded AFTER TRUNCATE ON dead_letter
-	FOR EACH STATEMENT EXECUTE FUNCTION jobs_loaded();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.jobs_loaded();
 ALTER TABLE dead_letter ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON dead_letter USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('dead_letter', '');
@@ -104,7 +104,7 @@ COMMENT ON VIEW history IS
 'Finished jobs of queues with keep_completed or keep_completed_count, with their results and the errors of failed attempts.';
 
 /* history_span: job_history.span of what is kept so long; NULL if it is not kept by time. */
-CREATE FUNCTION history_span(keep interval) RETURNS smallint
+CREATE FUNCTION event_queue_internal.history_span(keep interval) RETURNS smallint
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT CASE
 		WHEN keep <= '0' THEN NULL
@@ -113,7 +113,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 		WHEN extract(epoch FROM keep) <= 60 * 86400 THEN 1
 		WHEN keep IS NOT NULL THEN 2 END::smallint
 $$;
-COMMENT ON FUNCTION history_span(interval) IS 'Internal. Which length of partition holds what is kept so long.';
+COMMENT ON FUNCTION event_queue_internal.history_span(interval) IS 'Internal. Which length of partition holds what is kept so long.';
 
 /*
  * maintain_history_partitions: drops the partitions of job_history whose time is
@@ -122,7 +122,7 @@ COMMENT ON FUNCTION history_span(interval) IS 'Internal. Which length of partiti
  * change; as it waits for a lock a moment only, what it can't do (a long report
  * reads the table) comes with a later call.
  */
-CREATE FUNCTION maintain_history_partitions() RETURNS void
+CREATE FUNCTION event_queue_internal.maintain_history_partitions() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' SET timezone = 'UTC' AS $$
 #variable_conflict use_variable
 DECLARE
@@ -144,9 +144,9 @@ BEGIN
 		EXIT WHEN part.ends_at > clock_timestamp();
 		BEGIN
 			EXECUTE format('DROP TABLE IF EXISTS event_queue.%I', part.name);
-			PERFORM event_queue.clear_fault('old partition', part.name);
+			PERFORM event_queue_internal.clear_fault('old partition', part.name);
 		EXCEPTION WHEN OTHERS THEN
-			PERFORM event_queue.note_fault('old partition', part.name, NULL, SQLSTATE, SQLERRM);
+			PERFORM event_queue_internal.note_fault('old partition', part.name, NULL, SQLSTATE, SQLERRM);
 			-- Someone reads for long: the next one would wait, too.
 			EXIT WHEN SQLSTATE = '55P03';
 		END;
@@ -157,7 +157,7 @@ BEGIN
 		FROM (
 			SELECT s.span, (ARRAY['hour', 'day', 'month'])[s.span + 1] AS unit,
 				clock_timestamp() + make_interval(secs => extract(epoch FROM q.keep_completed)::float8) AS expires_at
-			FROM event_queue.queue q, event_queue.history_span(q.keep_completed) AS s (span)
+			FROM event_queue.queue q, event_queue_internal.history_span(q.keep_completed) AS s (span)
 			WHERE s.span < 3) k,
 			generate_series(0, 1) n,
 			LATERAL (SELECT date_trunc(k.unit, k.expires_at) + n * ('1 ' || k.unit)::interval AS begins_at) AS b
@@ -173,25 +173,25 @@ BEGIN
 			EXECUTE format('CREATE POLICY tenant_isolation ON event_queue.%I USING (event_queue.tenant_visible(tenant_id))', this_name);
 			EXECUTE format('ALTER TABLE event_queue.job_history ATTACH PARTITION event_queue.%I FOR VALUES FROM (%s, %L) TO (%s, %L)',
 				this_name, part.span, part.begins_at, part.span, part.ends_at);
-			PERFORM event_queue.clear_fault('new partition', this_name);
+			PERFORM event_queue_internal.clear_fault('new partition', this_name);
 		EXCEPTION
 			WHEN duplicate_table OR unique_violation THEN
 				EXIT;		-- someone makes the same partition
 			WHEN OTHERS THEN
-				PERFORM event_queue.note_fault('new partition', this_name, NULL, SQLSTATE, SQLERRM);
+				PERFORM event_queue_internal.note_fault('new partition', this_name, NULL, SQLSTATE, SQLERRM);
 				EXIT WHEN SQLSTATE = '55P03';	-- someone reads for long
 		END;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION maintain_history_partitions() IS
+COMMENT ON FUNCTION event_queue_internal.maintain_history_partitions() IS
 'Internal. Drops the partitions of job_history whose time is over, and makes those that come next.';
 
 /*
  * trim_queue: of one queue, finished jobs and dead letters that it keeps no longer.
  * Passes over dead letters that someone has locked.
  */
-CREATE FUNCTION trim_queue(q queue) RETURNS void
+CREATE FUNCTION event_queue_internal.trim_queue(q queue) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 BEGIN
@@ -217,10 +217,10 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION trim_queue(queue) IS 'Internal. Removes finished jobs and dead letters that a queue keeps no longer.';
+COMMENT ON FUNCTION event_queue_internal.trim_queue(queue) IS 'Internal. Removes finished jobs and dead letters that a queue keeps no longer.';
 
 /* What a queue that was dropped has got since, by transactions that knew it still. */
-CREATE FUNCTION clear_dropped_queues() RETURNS void
+CREATE FUNCTION event_queue_internal.clear_dropped_queues() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -237,22 +237,22 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION clear_dropped_queues() IS 'Internal. Removes what transactions that knew a dropped queue still have enqueued.';
+COMMENT ON FUNCTION event_queue_internal.clear_dropped_queues() IS 'Internal. Removes what transactions that knew a dropped queue still have enqueued.';
 
 /*
  * run_alone: a statement of the extension's own whose error is noted as a fault
  * (what, item) and hurts nothing else; the value of $1 in it is argument.
  */
-CREATE FUNCTION run_alone(what text, item text, statement text, argument anyelement) RETURNS void
+CREATE FUNCTION event_queue_internal.run_alone(what text, item text, statement text, argument anyelement) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	EXECUTE $3 USING $4;
-	PERFORM event_queue.clear_fault($1, $2);
+	PERFORM event_queue_internal.clear_fault($1, $2);
 EXCEPTION WHEN OTHERS THEN
-	PERFORM event_queue.note_fault($1, $2, NULL, SQLSTATE, SQLERRM);
+	PERFORM event_queue_internal.note_fault($1, $2, NULL, SQLSTATE, SQLERRM);
 END
 $$;
-COMMENT ON FUNCTION run_alone(text, text, text, anyelement) IS
+COMMENT ON FUNCTION event_queue_internal.run_alone(text, text, text, anyelement) IS
 'Internal. Runs a statement whose error is noted and hurts nothing else.';
 
 /*
@@ -260,32 +260,32 @@ COMMENT ON FUNCTION run_alone(text, text, text, anyelement) IS
  * dead letters, and what is left of jobs that are no more.  Called by the
  * scheduler once a minute; what fails, or meets a lock, is left for the next time.
  */
-CREATE FUNCTION maintain_history() RETURNS void
+CREATE FUNCTION event_queue_internal.maintain_history() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' SET timezone = 'UTC' AS $$
 DECLARE
 	longest interval := (SELECT greatest(max(q.keep_completed), '7 days') FROM event_queue.queue q);
 	q event_queue.queue;
 BEGIN
-	PERFORM event_queue.run_alone('old rows of', 'job_history_early',
+	PERFORM event_queue_internal.run_alone('old rows of', 'job_history_early',
 		'DELETE FROM event_queue.job_history_early h WHERE h.expires_at <= $1', clock_timestamp());
 	FOR q IN SELECT * FROM event_queue.queue x
 		WHERE x.keep_completed_count IS NOT NULL OR x.keep_failed IS NOT NULL OR x.keep_failed_count IS NOT NULL LOOP
-		PERFORM event_queue.run_alone('history of queue', q.name, 'SELECT event_queue.trim_queue($1)', q);
+		PERFORM event_queue_internal.run_alone('history of queue', q.name, 'SELECT event_queue_internal.trim_queue($1)', q);
 	END LOOP;
-	PERFORM event_queue.run_alone('old rows of', 'job_log',
+	PERFORM event_queue_internal.run_alone('old rows of', 'job_log',
 		'DELETE FROM event_queue.job_log l WHERE l.at < $1
 			AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
 			AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id)', clock_timestamp() - longest);
-	PERFORM event_queue.run_alone('old rows of', 'job_throttle',
+	PERFORM event_queue_internal.run_alone('old rows of', 'job_throttle',
 		'DELETE FROM event_queue.job_throttle t WHERE t.until < $1', clock_timestamp());
-	PERFORM event_queue.run_alone('jobs of', 'dropped queues', 'SELECT event_queue.clear_dropped_queues()', NULL::int);
-	PERFORM event_queue.run_alone('old rows of', 'job_dependency',
+	PERFORM event_queue_internal.run_alone('jobs of', 'dropped queues', 'SELECT event_queue_internal.clear_dropped_queues()', NULL::int);
+	PERFORM event_queue_internal.run_alone('old rows of', 'job_dependency',
 		'DELETE FROM event_queue.job_dependency d
 			WHERE NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = d.job_id)
 			AND NOT EXISTS (SELECT FROM event_queue.dead_letter l WHERE l.job_id = d.job_id)', NULL::int);
 END
 $$;
-COMMENT ON FUNCTION maintain_history() IS
+COMMENT ON FUNCTION event_queue_internal.maintain_history() IS
 'Internal. Removes what queues keep no longer by count, old dead letters, and what is left of jobs that are no more.';
 
 /*
@@ -293,7 +293,7 @@ COMMENT ON FUNCTION maintain_history() IS
  * letter whose unique_key is taken by a living job comes back without the key;
  * what it depended on is forgotten.
  */
-CREATE FUNCTION revive_dead_letters(job_ids bigint[], payload jsonb DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION event_queue_internal.revive_dead_letters(job_ids bigint[], payload jsonb DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -341,14 +341,14 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION revive_dead_letters(bigint[], jsonb) IS 'Internal. What retry_dead and retry_all_dead share.';
+COMMENT ON FUNCTION event_queue_internal.revive_dead_letters(bigint[], jsonb) IS 'Internal. What retry_dead and retry_all_dead share.';
 
 /*
  * settle_dead_letters: what retry_all_dead and discard_all_dead share.  A thousand
  * at a time, from the oldest on: however many there are, memory holds a thousand.
  * Those that die meanwhile are left.
  */
-CREATE FUNCTION settle_dead_letters(
+CREATE FUNCTION event_queue_internal.settle_dead_letters(
 	discard boolean, queue text, job_name text, tenant_id text, sqlstate text, died_after timestamptz, "limit" int,
 	payload jsonb)
 RETURNS bigint
@@ -393,14 +393,14 @@ BEGIN
 			DELETE FROM event_queue.job_dependency x WHERE x.job_id = ANY (ids)
 			  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = x.job_id);
 		ELSE
-			n := event_queue.revive_dead_letters(ids, $8);
+			n := event_queue_internal.revive_dead_letters(ids, $8);
 		END IF;
 		total := total + n;
 	END LOOP;
 	RETURN total;
 END
 $$;
-COMMENT ON FUNCTION settle_dead_letters(boolean, text, text, text, text, timestamptz, int, jsonb) IS
+COMMENT ON FUNCTION event_queue_internal.settle_dead_letters(boolean, text, text, text, text, timestamptz, int, jsonb) IS
 'Internal. What retry_all_dead and discard_all_dead share.';
 
 /*
@@ -421,7 +421,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('dead letter %s is of an internal queue', $1),
 			HINT = 'Retry it without a new payload.';
 	END IF;
-	IF event_queue.revive_dead_letters(ARRAY[$1], $2) = 0 THEN
+	IF event_queue_internal.revive_dead_letters(ARRAY[$1], $2) = 0 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ017',
 			MESSAGE = format('dead letter %s does not exist', $1),
 			HINT = 'See the view event_queue.dead_letters.';
@@ -446,7 +446,7 @@ CREATE FUNCTION retry_all_dead(
 	died_after timestamptz DEFAULT NULL, "limit" int DEFAULT NULL, payload jsonb DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue.settle_dead_letters(false, $1, $2, $3, $4, $5, $6, $7)
+	SELECT event_queue_internal.settle_dead_letters(false, $1, $2, $3, $4, $5, $6, $7)
 $$;
 COMMENT ON FUNCTION retry_all_dead(text, text, text, text, timestamptz, int, jsonb) IS
 'Puts dead letters of a queue back into it, all or those that the arguments name; returns how many.';
@@ -482,7 +482,7 @@ CREATE FUNCTION discard_all_dead(
 	died_after timestamptz DEFAULT NULL, "limit" int DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue.settle_dead_letters(true, $1, $2, $3, $4, $5, $6, NULL)
+	SELECT event_queue_internal.settle_dead_letters(true, $1, $2, $3, $4, $5, $6, NULL)
 $$;
 COMMENT ON FUNCTION discard_all_dead(text, text, text, text, timestamptz, int) IS
 'Deletes dead letters of a queue for good, all or those that the arguments name; returns how many.';

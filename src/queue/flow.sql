@@ -67,7 +67,7 @@ CREATE POLICY tenant_isolation ON group_rate USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('group_rate', '');
 
 /* Jobs that come, or go, by plain SQL: a grouped one waits until the scheduler has looked. */
-CREATE FUNCTION review_changed_job() RETURNS trigger
+CREATE FUNCTION event_queue_internal.review_changed_job() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	IF TG_OP = 'DELETE' THEN
@@ -83,26 +83,26 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION review_changed_job() IS
+COMMENT ON FUNCTION event_queue_internal.review_changed_job() IS
 'Internal. Trigger: has the scheduler look at the group of a job that plain SQL wrote or deleted.';
 CREATE TRIGGER review_new_job BEFORE INSERT ON job
-	FOR EACH ROW WHEN (NEW.group_key IS NOT NULL) EXECUTE FUNCTION review_changed_job();
+	FOR EACH ROW WHEN (NEW.group_key IS NOT NULL) EXECUTE FUNCTION event_queue_internal.review_changed_job();
 CREATE TRIGGER review_deleted_job AFTER DELETE ON job
-	FOR EACH ROW WHEN (OLD.group_key IS NOT NULL) EXECUTE FUNCTION review_changed_job();
+	FOR EACH ROW WHEN (OLD.group_key IS NOT NULL) EXECUTE FUNCTION event_queue_internal.review_changed_job();
 
 /*
  * Jobs and dead letters that plain SQL deletes (purge_queue, drop_queue,
  * keep_failed, discard_dead, whoever has the right) take with them what waits
  * for them.
  */
-CREATE FUNCTION bury_dependents() RETURNS trigger
+CREATE FUNCTION event_queue_internal.bury_dependents() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_bury_dependents';
-COMMENT ON FUNCTION bury_dependents() IS
+COMMENT ON FUNCTION event_queue_internal.bury_dependents() IS
 'Internal. Trigger: jobs that depend on one that plain SQL deleted become dead letters.';
 CREATE TRIGGER bury_dependents AFTER DELETE ON job
-	FOR EACH ROW WHEN (OLD.has_dependents) EXECUTE FUNCTION bury_dependents();
+	FOR EACH ROW WHEN (OLD.has_dependents) EXECUTE FUNCTION event_queue_internal.bury_dependents();
 CREATE TRIGGER bury_dependents AFTER DELETE ON dead_letter
-	FOR EACH ROW WHEN (OLD.has_dependents) EXECUTE FUNCTION bury_dependents();
+	FOR EACH ROW WHEN (OLD.has_dependents) EXECUTE FUNCTION event_queue_internal.bury_dependents();
 
 /*
  * dependency_results: what the jobs that a job depended on have returned.

@@ -93,28 +93,28 @@ COMMENT ON TABLE job_throttle IS 'Internal. For each key of unique_mode throttle
 SELECT pg_catalog.pg_extension_config_dump('job_throttle', '');
 
 /* Jobs that were written beside enqueue (COPY, pg_restore, retry_dead) wake workers too. */
-CREATE FUNCTION jobs_loaded() RETURNS trigger
+CREATE FUNCTION event_queue_internal.jobs_loaded() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_jobs_loaded';
-COMMENT ON FUNCTION jobs_loaded() IS
+COMMENT ON FUNCTION event_queue_internal.jobs_loaded() IS
 'Internal. Trigger: after jobs were written by plain SQL, has the scheduler look at all queues.';
 CREATE TRIGGER jobs_loaded AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job
-	FOR EACH STATEMENT EXECUTE FUNCTION jobs_loaded();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.jobs_loaded();
 
 /* A claim finds them from the commit on, also where claims have gone on from already. */
-CREATE FUNCTION note_written() RETURNS trigger
+CREATE FUNCTION event_queue_internal.note_written() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_note_written';
-COMMENT ON FUNCTION note_written() IS
+COMMENT ON FUNCTION event_queue_internal.note_written() IS
 'Internal. Trigger: jobs that plain SQL wrote are found by the next claim.';
 CREATE TRIGGER note_written AFTER INSERT OR UPDATE ON job
-	FOR EACH ROW WHEN (NEW.blocked = 0) EXECUTE FUNCTION note_written();
+	FOR EACH ROW WHEN (NEW.blocked = 0) EXECUTE FUNCTION event_queue_internal.note_written();
 
 /* And they count, as enqueue and complete do by themselves. */
-CREATE FUNCTION count_row() RETURNS trigger
+CREATE FUNCTION event_queue_internal.count_row() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_count_row';
-COMMENT ON FUNCTION count_row() IS
+COMMENT ON FUNCTION event_queue_internal.count_row() IS
 'Internal. Trigger: keeps the counters of jobs and dead letters right when plain SQL writes them.';
 CREATE TRIGGER count_row AFTER INSERT OR DELETE ON job
-	FOR EACH ROW EXECUTE FUNCTION count_row();
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.count_row();
 
 /* Lines that workers write about a job (log_job). */
 CREATE TABLE job_log (

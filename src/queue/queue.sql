@@ -55,7 +55,7 @@ COMMENT ON COLUMN queue.rate_limit IS 'Claims in a rate_interval on average, and
 COMMENT ON COLUMN queue.max_concurrency IS 'At most this many jobs leased at a time; NULL: no limit.';
 COMMENT ON COLUMN queue.sla IS 'A job should be finished this long after it became due; seen in queue_status.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON queue
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 SELECT pg_catalog.pg_extension_config_dump('queue', 'WHERE queue_id > 2');
 SELECT pg_catalog.pg_extension_config_dump('queue_queue_id_seq', '');
 
@@ -63,7 +63,7 @@ SELECT pg_catalog.pg_extension_config_dump('queue_queue_id_seq', '');
  * check_queue_settings: row trigger that turns a bad setting into EQ012 with
  * the setting's name, whatever wrote it.
  */
-CREATE FUNCTION check_queue_settings() RETURNS trigger
+CREATE FUNCTION event_queue_internal.check_queue_settings() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	bad text;
@@ -107,25 +107,25 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION check_queue_settings() IS 'Internal. Trigger: checks a queue''s settings (EQ012).';
+COMMENT ON FUNCTION event_queue_internal.check_queue_settings() IS 'Internal. Trigger: checks a queue''s settings (EQ012).';
 CREATE TRIGGER check_queue_settings BEFORE INSERT OR UPDATE ON queue
-	FOR EACH ROW EXECUTE FUNCTION check_queue_settings();
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.check_queue_settings();
 CREATE TRIGGER keep_internal_queue BEFORE DELETE ON queue
-	FOR EACH ROW WHEN (OLD.queue_id <= 2) EXECUTE FUNCTION check_queue_settings();
+	FOR EACH ROW WHEN (OLD.queue_id <= 2) EXECUTE FUNCTION event_queue_internal.check_queue_settings();
 
 /* limits_changed: row trigger that has rate_limit and max_concurrency hold from the commit on. */
-CREATE FUNCTION limits_changed() RETURNS trigger
+CREATE FUNCTION event_queue_internal.limits_changed() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_limits_changed';
-COMMENT ON FUNCTION limits_changed() IS 'Internal. Trigger: has changed limits of a queue hold from the commit on.';
+COMMENT ON FUNCTION event_queue_internal.limits_changed() IS 'Internal. Trigger: has changed limits of a queue hold from the commit on.';
 CREATE TRIGGER limits_changed AFTER INSERT OR UPDATE OR DELETE ON queue
-	FOR EACH ROW EXECUTE FUNCTION limits_changed();
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.limits_changed();
 
 /* place_changed: row trigger that gives a queue or channel its place in shared memory, or refuses it (53400). */
-CREATE FUNCTION place_changed() RETURNS trigger
+CREATE FUNCTION event_queue_internal.place_changed() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_place_changed';
-COMMENT ON FUNCTION place_changed() IS 'Internal. Trigger: a queue or channel has a place in shared memory as long as it is there; 53400 if there is none.';
+COMMENT ON FUNCTION event_queue_internal.place_changed() IS 'Internal. Trigger: a queue or channel has a place in shared memory as long as it is there; 53400 if there is none.';
 CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON queue
-	FOR EACH ROW EXECUTE FUNCTION place_changed(1);
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.place_changed(1);
 
 /*
  * apply_queue_settings: what a change of settings does to the jobs that are there.
@@ -137,7 +137,7 @@ CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON queue
  * group_rate_limit: keys keep what they have used; jobs that were postponed keep
  * their time.
  */
-CREATE FUNCTION apply_queue_settings() RETURNS trigger
+CREATE FUNCTION event_queue_internal.apply_queue_settings() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	at timestamptz := clock_timestamp();
@@ -168,16 +168,16 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION apply_queue_settings() IS 'Internal. Trigger: has changed settings of a queue hold for the jobs that are there.';
+COMMENT ON FUNCTION event_queue_internal.apply_queue_settings() IS 'Internal. Trigger: has changed settings of a queue hold for the jobs that are there.';
 CREATE TRIGGER apply_queue_settings AFTER UPDATE ON queue
-	FOR EACH ROW EXECUTE FUNCTION apply_queue_settings();
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.apply_queue_settings();
 
 /*
  * move_lanes: puts jobs into lane 0 that do not know yet that their queue is no longer
  * fair.  Called by the scheduler at each sweep.  (Those that do not know that it has
  * become fair, it finds by itself: lane 0 is that of jobs that are not yet due.)
  */
-CREATE FUNCTION move_lanes() RETURNS void
+CREATE FUNCTION event_queue_internal.move_lanes() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off AS $$
 DECLARE
 	q record;
@@ -192,17 +192,17 @@ BEGIN
 			WHERE j.job_id IN (SELECT x.job_id FROM event_queue.queue s JOIN event_queue.job x USING (queue_id)
 				WHERE s.queue_id = q.queue_id AND NOT s.fair AND x.blocked = 0 AND x.lane > 0
 				FOR UPDATE OF x SKIP LOCKED);
-			PERFORM event_queue.clear_fault('lanes of queue', q.name);
+			PERFORM event_queue_internal.clear_fault('lanes of queue', q.name);
 		EXCEPTION
 			WHEN lock_not_available THEN
 				RAISE;
 			WHEN OTHERS THEN
-				PERFORM event_queue.note_fault('lanes of queue', q.name, NULL, SQLSTATE, SQLERRM);
+				PERFORM event_queue_internal.note_fault('lanes of queue', q.name, NULL, SQLSTATE, SQLERRM);
 		END;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION move_lanes() IS 'Internal. Moves jobs that are in a lane of before their queue ceased to be fair.';
+COMMENT ON FUNCTION event_queue_internal.move_lanes() IS 'Internal. Moves jobs that are in a lane of before their queue ceased to be fair.';
 
 /* job_lane: the lane of a tenant's jobs: 0, or in a fair queue one of the tenant's own. */
 CREATE FUNCTION job_lane(fair boolean, tenant_id text) RETURNS int
@@ -387,23 +387,23 @@ COMMENT ON FUNCTION alter_queue(text, jsonb) IS
 'Changes settings of a queue, for example alter_queue(''mail'', ''{"lease": "1 minute"}'').';
 
 /* set_queue_paused: what pause_queue and resume_queue share. */
-CREATE FUNCTION set_queue_paused(name text, paused boolean) RETURNS void
+CREATE FUNCTION event_queue_internal.set_queue_paused(name text, paused boolean) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	UPDATE event_queue.queue SET paused = $2, draining = draining AND $2 WHERE queue_id = event_queue.queue_id_of($1)
 $$;
-COMMENT ON FUNCTION set_queue_paused(text, boolean) IS 'Internal. What pause_queue and resume_queue share.';
+COMMENT ON FUNCTION event_queue_internal.set_queue_paused(text, boolean) IS 'Internal. What pause_queue and resume_queue share.';
 
 /* pause_queue: nothing more is claimed; enqueue goes on. Errors: EQ010. */
 CREATE FUNCTION pause_queue(name text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue.set_queue_paused($1, true)
+	SELECT event_queue_internal.set_queue_paused($1, true)
 $$;
 COMMENT ON FUNCTION pause_queue(text) IS 'Stops claims from the queue; enqueue goes on, leased jobs are finished.';
 
 /* resume_queue: undoes pause_queue and drain_queue. Errors: EQ010. */
 CREATE FUNCTION resume_queue(name text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue.set_queue_paused($1, false)
+	SELECT event_queue_internal.set_queue_paused($1, false)
 $$;
 COMMENT ON FUNCTION resume_queue(text) IS 'Lets a paused queue be claimed from, and a draining one take jobs, again.';
 
@@ -497,7 +497,7 @@ DECLARE
 	this_id int := event_queue.queue_id_of($1);
 	used_by text;
 BEGIN
-	PERFORM event_queue.require_unbound();
+	PERFORM event_queue_internal.require_unbound();
 	SELECT what INTO used_by FROM (
 		SELECT format('rule "%s" enqueues into it', r.name) FROM event_queue.rule r WHERE r.queue_id = this_id
 		UNION ALL

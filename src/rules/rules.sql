@@ -29,7 +29,7 @@ COMMENT ON TABLE rule IS 'Automation rules; written by create_rule and its kin.'
 COMMENT ON COLUMN rule.owner IS 'The role that created the rule; its condition and function run as this role.';
 COMMENT ON COLUMN rule.start_position IS 'The rule applies to events above this position.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON rule
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 ALTER TABLE rule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON rule USING (tenant_visible(tenant_id));
 -- Without what dropped roles left: its OID may be another role's where the dump is restored.
@@ -57,7 +57,7 @@ COMMENT ON TABLE handler IS 'Functions that run jobs inside the database; writte
 COMMENT ON COLUMN handler.owner IS 'The role that registered the handler; the function runs as this role.';
 COMMENT ON COLUMN handler.time_limit IS 'A run that takes longer is cancelled and counts as failed.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 SELECT pg_catalog.pg_extension_config_dump('handler', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 SELECT pg_catalog.pg_extension_config_dump('handler_handler_id_seq', '');
 

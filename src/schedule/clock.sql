@@ -8,7 +8,7 @@
  * next runs of schedules, jobs (which have the time when they were enqueued, claimed
  * or failed), and tokens of keys with a rate.  Rows that others hold are left alone.
  */
-CREATE FUNCTION correct_times() RETURNS void
+CREATE FUNCTION event_queue_internal.correct_times() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	at timestamptz := clock_timestamp();
@@ -50,4 +50,4 @@ BEGIN
 	UPDATE event_queue.group_review_at SET review_at = at WHERE review_at > at;
 END
 $$;
-COMMENT ON FUNCTION correct_times() IS 'Internal. Moves times that come from a clock that was ahead.';
+COMMENT ON FUNCTION event_queue_internal.correct_times() IS 'Internal. Moves times that come from a clock that was ahead.';

@@ -37,7 +37,7 @@ CREATE TABLE schedule (
 );
 COMMENT ON TABLE schedule IS 'Jobs that come by the clock; written by create_schedule and its kin.';
 CREATE TRIGGER config_changed AFTER INSERT OR DELETE OR UPDATE OF cron, time_zone, enabled, queue_id ON schedule
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 ALTER TABLE schedule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON schedule USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('schedule', '');
@@ -146,7 +146,7 @@ COMMENT ON FUNCTION drop_schedule(text) IS 'Removes a schedule; jobs that it mad
  * an error in one hurts no other.  One that fails keeps its time: it is tried again
  * after a while, and then makes one job.  Result: when to come back.
  */
-CREATE FUNCTION run_due_schedules() RETURNS timestamptz
+CREATE FUNCTION event_queue_internal.run_due_schedules() RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	due event_queue.schedule;
@@ -155,7 +155,7 @@ BEGIN
 	FOR due IN
 		SELECT * FROM event_queue.schedule s
 		WHERE s.enabled AND s.next_run <= clock_timestamp()
-		  AND (event_queue.fault_retry_at('schedule', s.name) <= clock_timestamp()) IS NOT FALSE
+		  AND (event_queue_internal.fault_retry_at('schedule', s.name) <= clock_timestamp()) IS NOT FALSE
 		ORDER BY s.next_run FOR UPDATE SKIP LOCKED
 	LOOP
 		this_queue := (SELECT q.name FROM event_queue.queue q WHERE q.queue_id = due.queue_id);
@@ -166,26 +166,26 @@ BEGIN
 			UPDATE event_queue.schedule s
 			SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
 			WHERE s.schedule_id = due.schedule_id;
-			PERFORM event_queue.clear_fault('schedule', due.name);
+			PERFORM event_queue_internal.clear_fault('schedule', due.name);
 		EXCEPTION
 			WHEN lock_not_available THEN
 				RAISE;	-- of a table: the others need it, too
 			WHEN OTHERS THEN
-				PERFORM event_queue.note_fault('schedule', due.name, due.tenant_id, SQLSTATE, SQLERRM,
+				PERFORM event_queue_internal.note_fault('schedule', due.name, due.tenant_id, SQLSTATE, SQLERRM,
 					CASE WHEN SQLSTATE = 'EQ034' THEN format('SELECT event_queue.resume_queue(%L)', this_queue)
 						WHEN SQLSTATE IN ('EQ030', 'EQ031') THEN
 							format('SELECT event_queue.drop_schedule(%L), and create_schedule it anew', due.name) END);
 		END;
 	END LOOP;
-	PERFORM event_queue.clear_fault('schedule', f.item, gone => true) FROM event_queue.faults() f
+	PERFORM event_queue_internal.clear_fault('schedule', f.item, gone => true) FROM event_queue.faults() f
 	WHERE f.what = 'schedule' AND NOT EXISTS (SELECT FROM event_queue.schedule s WHERE s.name = f.item AND s.enabled);
 	-- What is still due fails, or someone has locked it: not at once again.
 	RETURN (SELECT min(CASE WHEN s.next_run > clock_timestamp() THEN s.next_run
-			ELSE greatest(clock_timestamp() + '1 second', event_queue.fault_retry_at('schedule', s.name)) END)
+			ELSE greatest(clock_timestamp() + '1 second', event_queue_internal.fault_retry_at('schedule', s.name)) END)
 		FROM event_queue.schedule s WHERE s.enabled AND s.next_run IS NOT NULL);
 END
 $$;
-COMMENT ON FUNCTION run_due_schedules() IS 'Internal. Enqueues the jobs of all schedules that are due; returns when the next one is.';
+COMMENT ON FUNCTION event_queue_internal.run_due_schedules() IS 'Internal. Enqueues the jobs of all schedules that are due; returns when the next one is.';
 
 CREATE VIEW schedules WITH (security_invoker = true) AS
 	SELECT s.schedule_id, s.name, s.cron, s.time_zone, q.name AS queue, s.job_name, s.payload, s.priority,

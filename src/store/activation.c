@@ -245,7 +245,7 @@ take_into_service(void)
 	if (look_up() != EQ_ACTIVE)
 	{
 		eq_begin_generation();
-		run("SELECT event_queue.mend_copy()");
+		run("SELECT event_queue_internal.mend_copy()");
 		run("DELETE FROM event_queue.activation");
 		write_identity();
 		ereport(LOG, (errmsg("event store of database \"%s\" is taken into service",

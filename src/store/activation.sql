@@ -13,13 +13,13 @@ CREATE TABLE activation (
 COMMENT ON TABLE activation IS
 'Internal. The database in which the store is in service; a dump carries the row, so that a copy is known as one.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON activation
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 ALTER TABLE activation ENABLE ALWAYS TRIGGER config_changed;
 SELECT pg_catalog.pg_extension_config_dump('activation', '');
 
-CREATE FUNCTION created() RETURNS boolean
+CREATE FUNCTION event_queue_internal.created() RETURNS boolean
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_created';
-COMMENT ON FUNCTION created() IS
+COMMENT ON FUNCTION event_queue_internal.created() IS
 'Internal. End of the extension''s script: a new store is in service, one that a dump''s script creates is not.';
 
 CREATE FUNCTION is_being_restored() RETURNS boolean
@@ -71,14 +71,14 @@ COMMENT ON TABLE builtin_queue_settings IS
 'Internal. Settings of the built-in queues as a dump carries them; activate() applies them.';
 SELECT pg_catalog.pg_extension_config_dump('builtin_queue_settings', '');
 
-CREATE FUNCTION keep_builtin_settings() RETURNS trigger
+CREATE FUNCTION event_queue_internal.keep_builtin_settings() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_keep_builtin_settings';
-COMMENT ON FUNCTION keep_builtin_settings() IS 'Internal. Trigger: keeps changed settings of a built-in queue for the dump.';
+COMMENT ON FUNCTION event_queue_internal.keep_builtin_settings() IS 'Internal. Trigger: keeps changed settings of a built-in queue for the dump.';
 CREATE TRIGGER keep_builtin_settings AFTER UPDATE ON queue
-	FOR EACH ROW WHEN (NEW.queue_id <= 2) EXECUTE FUNCTION keep_builtin_settings();
+	FOR EACH ROW WHEN (NEW.queue_id <= 2) EXECUTE FUNCTION event_queue_internal.keep_builtin_settings();
 
 /* own_references: the foreign keys between our tables. */
-CREATE FUNCTION own_references(OUT table_name name, OUT constraint_name name, OUT definition text) RETURNS SETOF record
+CREATE FUNCTION event_queue_internal.own_references(OUT table_name name, OUT constraint_name name, OUT definition text) RETURNS SETOF record
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT t, t || '_queue_id_fkey', 'FOREIGN KEY (queue_id) REFERENCES event_queue.queue'
 	FROM unnest(ARRAY['rule', 'handler', 'schedule']) t
@@ -87,14 +87,14 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 		'FOREIGN KEY (subscription_id) REFERENCES event_queue.subscription ON DELETE CASCADE'
 	FROM unnest(ARRAY['subscription_bucket', 'subscription_parked']) t
 $$;
-COMMENT ON FUNCTION own_references() IS
+COMMENT ON FUNCTION event_queue_internal.own_references() IS
 'Internal. Foreign keys between tables of the extension: a restore does without, since pg_restore -j loads tables in any order.';
 
 /*
  * mend_copy: what a dump can't carry, or leaves in another form (pg_restore
  * --disable-triggers makes plain triggers of those that fire always).
  */
-CREATE FUNCTION mend_copy() RETURNS void
+CREATE FUNCTION event_queue_internal.mend_copy() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this record;
@@ -102,12 +102,12 @@ DECLARE
 	first bigint;
 BEGIN
 	FOR this IN SELECT t.tgrelid::regclass AS "table", t.tgname FROM pg_trigger t
-		WHERE t.tgenabled <> 'A' AND (t.tgfoid = 'event_queue.refuse_change'::regproc
+		WHERE t.tgenabled <> 'A' AND (t.tgfoid = 'event_queue_internal.refuse_change'::regproc
 			OR t.tgrelid = 'event_queue.activation'::regclass AND t.tgname = 'config_changed')
 	LOOP
 		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', this."table", this.tgname);
 	END LOOP;
-	FOR this IN SELECT * FROM event_queue.own_references() r WHERE NOT EXISTS (SELECT FROM pg_constraint c
+	FOR this IN SELECT * FROM event_queue_internal.own_references() r WHERE NOT EXISTS (SELECT FROM pg_constraint c
 		WHERE c.conname = r.constraint_name AND c.connamespace = 'event_queue'::regnamespace)
 	LOOP
 		EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I %s',
@@ -133,4 +133,4 @@ BEGIN
 	INSERT INTO event_queue.event_watermark (position, published_at) VALUES (0, now()) ON CONFLICT DO NOTHING;
 END
 $$;
-COMMENT ON FUNCTION mend_copy() IS 'Internal. What activate() brings back that a dump leaves out.';
+COMMENT ON FUNCTION event_queue_internal.mend_copy() IS 'Internal. What activate() brings back that a dump leaves out.';

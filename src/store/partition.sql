@@ -32,7 +32,7 @@ COMMENT ON COLUMN event_partition.split_off IS
 ALTER TABLE event_partition ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_partition USING (tenant_id IS NULL OR tenant_visible(tenant_id));
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_partition
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 SELECT pg_catalog.pg_extension_config_dump('event_partition', '');
 SELECT pg_catalog.pg_extension_config_dump('event_partition_partition_id_seq', '');
 
@@ -44,7 +44,7 @@ CREATE TABLE partition_policy (
 );
 COMMENT ON TABLE partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON partition_policy
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 SELECT pg_catalog.pg_extension_config_dump('partition_policy', '');
 
 CREATE TABLE event_index (
@@ -53,13 +53,13 @@ CREATE TABLE event_index (
 COMMENT ON TABLE event_index IS 'What create_event_index was called for; activate() makes the indexes anew, which a dump leaves out.';
 SELECT pg_catalog.pg_extension_config_dump('event_index', '');
 
-CREATE FUNCTION open_guard(open boolean) RETURNS void
+CREATE FUNCTION event_queue_internal.open_guard(open boolean) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_open_guard';
-COMMENT ON FUNCTION open_guard(boolean) IS
+COMMENT ON FUNCTION event_queue_internal.open_guard(boolean) IS
 'Internal. Lets events be deleted until the transaction ends: for moving them between tables.';
 
 /* What every table of events has besides its columns. */
-CREATE FUNCTION make_event_table(name text) RETURNS void
+CREATE FUNCTION event_queue_internal.make_event_table(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	what text;
@@ -76,21 +76,21 @@ BEGIN
 	EXECUTE format('ALTER TABLE event_queue.%I ENABLE ROW LEVEL SECURITY', name);
 	EXECUTE format('CREATE POLICY tenant_isolation ON event_queue.%I USING (event_queue.tenant_visible(tenant_id))', name);
 	EXECUTE format('CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON event_queue.%I
-		FOR EACH ROW EXECUTE FUNCTION event_queue.refuse_change()', name);
+		FOR EACH ROW EXECUTE FUNCTION event_queue_internal.refuse_change()', name);
 	EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON event_queue.%I
-		FOR EACH STATEMENT EXECUTE FUNCTION event_queue.refuse_change()', name);
+		FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.refuse_change()', name);
 	EXECUTE format('ALTER TABLE event_queue.%I ENABLE ALWAYS TRIGGER refuse_change,
 		ENABLE ALWAYS TRIGGER refuse_truncate', name);
 	FOREACH what IN ARRAY ARRAY['event_type', 'aggregate_type', 'tenant_id', 'event_data'] LOOP
 		IF to_regclass('event_queue.event_store_by_' || what) IS NOT NULL THEN
-			PERFORM event_queue.make_event_index(name, what);
+			PERFORM event_queue_internal.make_event_index(name, what);
 		END IF;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION make_event_table(text) IS 'Internal. Creates a table that inherits from event_store, with all it needs.';
+COMMENT ON FUNCTION event_queue_internal.make_event_table(text) IS 'Internal. Creates a table that inherits from event_store, with all it needs.';
 
-CREATE FUNCTION make_event_index(table_name text, "by" text) RETURNS void
+CREATE FUNCTION event_queue_internal.make_event_index(table_name text, "by" text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET client_min_messages = warning AS $$
 BEGIN
 	IF $2 = 'event_data' THEN
@@ -101,7 +101,7 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION make_event_index(text, text) IS 'Internal. What create_event_index does for each table.';
+COMMENT ON FUNCTION event_queue_internal.make_event_index(text, text) IS 'Internal. What create_event_index does for each table.';
 
 /*
  * create_event_index: makes reading by a filter quick where few events pass it.
@@ -117,7 +117,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
 BEGIN
-	PERFORM event_queue.require_unbound();
+	PERFORM event_queue_internal.require_unbound();
 	IF $1 IS NULL OR $1 NOT IN ('event_type', 'aggregate_type', 'tenant_id', 'event_data') THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009',
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
@@ -126,7 +126,7 @@ BEGIN
 	FOR this_table IN
 		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue.event_partition p WHERE p.archived_at IS NULL
 	LOOP
-		PERFORM event_queue.make_event_index(this_table, $1);
+		PERFORM event_queue_internal.make_event_index(this_table, $1);
 	END LOOP;
 	INSERT INTO event_queue.event_index VALUES ($1) ON CONFLICT DO NOTHING;
 	UPDATE event_queue.event_partition SET name = name;	-- sessions look for indexes again
@@ -141,7 +141,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
 BEGIN
-	PERFORM event_queue.require_unbound();
+	PERFORM event_queue_internal.require_unbound();
 	IF $1 IS NULL OR $1 NOT IN ('event_type', 'aggregate_type', 'tenant_id', 'event_data') THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009',
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
@@ -174,7 +174,7 @@ DECLARE
 	new_name text;
 	before event_queue.event_partition;
 BEGIN
-	PERFORM event_queue.require_unbound();
+	PERFORM event_queue_internal.require_unbound();
 	-- No one has appended and is open: what comes after lies above first.
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	IF $1 IS NOT NULL THEN
@@ -201,7 +201,7 @@ BEGIN
 	VALUES ('', $1, first) RETURNING partition_id INTO new_id;
 	new_name := 'event_store_' || CASE WHEN $1 IS NULL THEN 'p' ELSE 't' END || new_id;
 	UPDATE event_queue.event_partition p SET name = new_name WHERE p.partition_id = new_id;
-	PERFORM event_queue.make_event_table(new_name);
+	PERFORM event_queue_internal.make_event_table(new_name);
 	EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I CHECK (position >= %s)', new_name, new_name || '_first', first);
 	IF $1 IS NOT NULL THEN
 		EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I CHECK (tenant_id = %L)',
@@ -222,7 +222,7 @@ CREATE FUNCTION partition_events(every interval) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	PERFORM event_queue.require_unbound();
+	PERFORM event_queue_internal.require_unbound();
 	IF $1 < interval '1 hour' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'partitions must be at least one hour apart';
 	END IF;
@@ -254,7 +254,7 @@ DECLARE
 	new_id int;
 	new_name text;
 BEGIN
-	PERFORM event_queue.require_unbound();
+	PERFORM event_queue_internal.require_unbound();
 	IF ($1 IS NULL) = ($2 IS NULL) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'give a time or a tenant';
 	END IF;
@@ -276,14 +276,14 @@ BEGIN
 	VALUES ('', $2, first, last, true) RETURNING partition_id INTO new_id;
 	new_name := 'event_store_old' || new_id;
 	UPDATE event_queue.event_partition p SET name = new_name WHERE p.partition_id = new_id;
-	PERFORM event_queue.make_event_table(new_name);
+	PERFORM event_queue_internal.make_event_table(new_name);
 	EXECUTE format('INSERT INTO event_queue.%I SELECT e.* FROM ONLY event_queue.event_store e
 		WHERE e.position BETWEEN %s AND %s AND (%L::text IS NULL OR e.tenant_id = %L) ORDER BY e.position',
 		new_name, first, last, $2, $2);
-	PERFORM event_queue.open_guard(true);
+	PERFORM event_queue_internal.open_guard(true);
 	DELETE FROM ONLY event_queue.event_store e
 	WHERE e.position BETWEEN first AND last AND ($2 IS NULL OR e.tenant_id = $2);
-	PERFORM event_queue.open_guard(false);
+	PERFORM event_queue_internal.open_guard(false);
 	RETURN new_name;
 END
 $$;
@@ -299,7 +299,7 @@ CREATE FUNCTION seal_partition(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 BEGIN
-	PERFORM event_queue.require_unbound();
+	PERFORM event_queue_internal.require_unbound();
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	UPDATE event_queue.event_partition p SET last_position = event_queue.last_position()
 	WHERE p.name = $1 AND p.tenant_id IS NOT NULL AND p.last_position IS NULL;
@@ -311,7 +311,7 @@ END
 $$;
 COMMENT ON FUNCTION seal_partition(text) IS 'Closes a tenant''s partition, so that it can be archived.';
 
-CREATE FUNCTION check_archive_schema(archive_schema text) RETURNS void
+CREATE FUNCTION event_queue_internal.check_archive_schema(archive_schema text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END;
@@ -323,7 +323,7 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION check_archive_schema(text) IS 'Internal. 42501 unless the caller may create tables in the schema.';
+COMMENT ON FUNCTION event_queue_internal.check_archive_schema(text) IS 'Internal. 42501 unless the caller may create tables in the schema.';
 
 /*
  * archive_partition: takes a sealed partition out of the store.  Of each
@@ -347,8 +347,8 @@ DECLARE
 	late text;
 	n bigint;
 BEGIN
-	PERFORM event_queue.require_unbound();
-	PERFORM event_queue.check_archive_schema($2) WHERE $2 IS NOT NULL;
+	PERFORM event_queue_internal.require_unbound();
+	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	SELECT p.* INTO this FROM event_queue.event_partition p WHERE p.name = $1 AND p.archived_at IS NULL FOR UPDATE;
 	IF NOT FOUND THEN
@@ -389,7 +389,7 @@ BEGIN
 			(aggregate_id, aggregate_type, tenant_id, version, position, state, event_at, reducer, is_base)
 		SELECT e.aggregate_id, e.aggregate_type, e.tenant_id, e.version, e.position,
 			event_queue.aggregate_state(e.aggregate_type, e.aggregate_id, e.version, NULL, e.tenant_id),
-			e.created_at, event_queue.reducer_fingerprint(e.aggregate_type), true
+			e.created_at, event_queue_internal.reducer_fingerprint(e.aggregate_type), true
 		FROM (SELECT DISTINCT ON (aggregate_id, aggregate_type, tenant_id) * FROM event_queue.%I
 			ORDER BY aggregate_id, aggregate_type, tenant_id, version DESC) e
 		ON CONFLICT ON CONSTRAINT aggregate_snapshot_pkey DO UPDATE
@@ -417,11 +417,11 @@ CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT N
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	PERFORM event_queue.require_unbound();
+	PERFORM event_queue_internal.require_unbound();
 	IF $1 < interval '1 day' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day';
 	END IF;
-	PERFORM event_queue.check_archive_schema($2) WHERE $2 IS NOT NULL;
+	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	INSERT INTO event_queue.partition_policy (keep, archive_schema) VALUES ($1, $2)
 	ON CONFLICT (one_row) DO UPDATE SET keep = excluded.keep, archive_schema = excluded.archive_schema;
 END
@@ -434,7 +434,7 @@ COMMENT ON FUNCTION set_event_retention(interval, text) IS
  * call; true if it did one.  Beginning a partition and archiving one fail each for
  * itself, and are tried again after a while.
  */
-CREATE FUNCTION maintain_partitions() RETURNS boolean
+CREATE FUNCTION event_queue_internal.maintain_partitions() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' AS $$
 #variable_conflict use_column
 DECLARE
@@ -451,10 +451,10 @@ BEGIN
 		BEGIN
 			LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 			PERFORM event_queue.create_event_partition();
-			PERFORM event_queue.clear_fault('new partition', 'of events');
+			PERFORM event_queue_internal.clear_fault('new partition', 'of events');
 			RETURN true;
 		EXCEPTION WHEN OTHERS THEN
-			PERFORM event_queue.note_fault('new partition', 'of events', NULL, SQLSTATE, SQLERRM,
+			PERFORM event_queue_internal.note_fault('new partition', 'of events', NULL, SQLSTATE, SQLERRM,
 				CASE SQLSTATE WHEN '55P03' THEN 'Transactions that have appended are open for long; see event_queue.watermark_blockers.' END);
 		END;
 	END IF;
@@ -468,11 +468,11 @@ BEGIN
 			IF newest IS NULL OR newest < clock_timestamp() - policy.keep THEN
 				LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 				PERFORM event_queue.archive_partition(this.name, policy.archive_schema);
-				PERFORM event_queue.clear_fault('archiving of', this.name);
+				PERFORM event_queue_internal.clear_fault('archiving of', this.name);
 				RETURN true;
 			END IF;
 		EXCEPTION WHEN OTHERS THEN
-			PERFORM event_queue.note_fault('archiving of', this.name, NULL, SQLSTATE, SQLERRM,
+			PERFORM event_queue_internal.note_fault('archiving of', this.name, NULL, SQLSTATE, SQLERRM,
 				CASE SQLSTATE
 					WHEN '3F000' THEN format('CREATE SCHEMA %I, or give another one to event_queue.set_event_retention.', policy.archive_schema)
 					WHEN 'EQ013' THEN 'A consumer that is late holds it: SELECT * FROM event_queue.subscription_status.'
@@ -483,4 +483,4 @@ BEGIN
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION maintain_partitions() IS 'Internal. The worker''s share of partition_events and set_event_retention.';
+COMMENT ON FUNCTION event_queue_internal.maintain_partitions() IS 'Internal. The worker''s share of partition_events and set_event_retention.';

@@ -16,7 +16,7 @@ COMMENT ON COLUMN reducer.function IS 'NULL: event_data is merged (RFC 7396).';
 COMMENT ON COLUMN reducer.owner IS 'The role that registered the function, and as which it runs.';
 COMMENT ON COLUMN reducer.revision IS 'How often refresh_reducer said that its code changed.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON reducer
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 -- Without what dropped roles left: its OID may be another role's where the dump is restored.
 SELECT pg_catalog.pg_extension_config_dump('reducer', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 
@@ -54,9 +54,9 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_merge_patch_
 COMMENT ON FUNCTION merge_patch(jsonb, jsonb) IS
 'JSON Merge Patch (RFC 7396): members of patch replace those of target, null removes.';
 
-CREATE FUNCTION reducer_fingerprint(aggregate_type text) RETURNS bigint
+CREATE FUNCTION event_queue_internal.reducer_fingerprint(aggregate_type text) RETURNS bigint
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_reducer_fingerprint_sql';
-COMMENT ON FUNCTION reducer_fingerprint(text) IS
+COMMENT ON FUNCTION event_queue_internal.reducer_fingerprint(text) IS
 'Internal. Changes with the reducer of a type of aggregate: its name, its source, and that of what it calls.';
 
 /*
@@ -81,7 +81,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_reducer';
 COMMENT ON FUNCTION register_reducer(text, text, int) IS
 'Registers the function that makes the state of a type of aggregate; without one, event_data is merged (RFC 7396).';
 
-CREATE FUNCTION store_reducer(aggregate_type text, function text, snapshot_every int, owner regrole) RETURNS void
+CREATE FUNCTION event_queue_internal.store_reducer(aggregate_type text, function text, snapshot_every int, owner regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -99,10 +99,10 @@ BEGIN
 	ON CONFLICT (aggregate_type) DO UPDATE
 	SET function = excluded.function, owner = excluded.owner, snapshot_every = excluded.snapshot_every;
 	DELETE FROM event_queue.aggregate_snapshot s
-	WHERE s.aggregate_type = $1 AND NOT s.is_base AND s.reducer <> event_queue.reducer_fingerprint($1);
+	WHERE s.aggregate_type = $1 AND NOT s.is_base AND s.reducer <> event_queue_internal.reducer_fingerprint($1);
 END
 $$;
-COMMENT ON FUNCTION store_reducer(text, text, int, regrole) IS
+COMMENT ON FUNCTION event_queue_internal.store_reducer(text, text, int, regrole) IS
 'Internal. What register_reducer does as the owner of the extension, which alone may name the owner of a reducer.';
 
 /*

@@ -50,14 +50,14 @@ INSERT INTO event_watermark (position, published_at) VALUES (0, now());
 /*
  * refuse_change: the append-only guard.  Raises EQ007 and logs who tried.
  */
-CREATE FUNCTION refuse_change() RETURNS trigger
+CREATE FUNCTION event_queue_internal.refuse_change() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_refuse_change';
-COMMENT ON FUNCTION refuse_change() IS
+COMMENT ON FUNCTION event_queue_internal.refuse_change() IS
 'Internal. Trigger: refuses UPDATE, DELETE and TRUNCATE of the event store with EQ007.';
 CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON event_store
-	FOR EACH ROW EXECUTE FUNCTION refuse_change();
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.refuse_change();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON event_store
-	FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.refuse_change();
 ALTER TABLE event_store ENABLE ALWAYS TRIGGER refuse_change;
 ALTER TABLE event_store ENABLE ALWAYS TRIGGER refuse_truncate;
 
@@ -65,25 +65,25 @@ ALTER TABLE event_store ENABLE ALWAYS TRIGGER refuse_truncate;
  * events_loaded: COPY and pg_restore write rows beside append; positions that
  * come next must lie above them.
  */
-CREATE FUNCTION events_loaded() RETURNS trigger
+CREATE FUNCTION event_queue_internal.events_loaded() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	highest bigint := (SELECT max(position) FROM event_store);
 BEGIN
 	IF highest IS NOT NULL THEN
-		PERFORM event_queue.skip_positions(highest);
+		PERFORM event_queue_internal.skip_positions(highest);
 	END IF;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION events_loaded() IS
+COMMENT ON FUNCTION event_queue_internal.events_loaded() IS
 'Internal. Trigger: after rows were loaded by COPY or INSERT, moves the position counter above them.';
 CREATE TRIGGER events_loaded AFTER INSERT ON event_store
-	FOR EACH STATEMENT EXECUTE FUNCTION events_loaded();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.events_loaded();
 
-CREATE FUNCTION skip_positions(up_to bigint) RETURNS void
+CREATE FUNCTION event_queue_internal.skip_positions(up_to bigint) RETURNS void
 LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'eq_skip_positions';
-COMMENT ON FUNCTION skip_positions(bigint) IS
+COMMENT ON FUNCTION event_queue_internal.skip_positions(bigint) IS
 'Internal. Makes sure that the next position given is above up_to.';
 
 CREATE TYPE appended_event AS (
@@ -342,7 +342,7 @@ COMMENT ON FUNCTION generation() IS
 CREATE FUNCTION new_generation() RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	PERFORM event_queue.skip_positions(((event_queue.last_position() >> 40) + 1) << 40);
+	PERFORM event_queue_internal.skip_positions(((event_queue.last_position() >> 40) + 1) << 40);
 	RETURN event_queue.generation();
 END
 $$;

@@ -497,7 +497,7 @@ unpark_before(const Subscription *subscription, TupleTableSlot *slot)
 	values[2] = slot->tts_values[EVENT_AGGREGATE_TYPE - 1];
 	values[3] = slot->tts_values[EVENT_AGGREGATE_ID - 1];
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT event_queue.unpark_if_done($1, $2, $3, $4)", 4,
+	if (SPI_execute_with_args("SELECT event_queue_internal.unpark_if_done($1, $2, $3, $4)", 4,
 							  types, values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not unpark an aggregate");
 	done = DatumGetBool(

@@ -117,7 +117,7 @@ $$;
 COMMENT ON FUNCTION create_subscription(text, jsonb, bigint, int, text, boolean, boolean) IS
 'Creates a consumer of events with a checkpoint; buckets > 1 makes it a group whose members share the aggregates.';
 
-CREATE FUNCTION subscription_id_of(name text) RETURNS int
+CREATE FUNCTION event_queue_internal.subscription_id_of(name text) RETURNS int
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -136,13 +136,13 @@ BEGIN
 	RETURN found[1].subscription_id;
 END
 $$;
-COMMENT ON FUNCTION subscription_id_of(text) IS 'Internal. A subscription''s number; EQ025 if there is none, EQ039 if the name is several tenants''.';
+COMMENT ON FUNCTION event_queue_internal.subscription_id_of(text) IS 'Internal. A subscription''s number; EQ025 if there is none, EQ039 if the name is several tenants''.';
 
 /* drop_subscription: forgets a consumer and its place. Errors: EQ025. */
 CREATE FUNCTION drop_subscription(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	DELETE FROM event_queue.subscription s WHERE s.subscription_id = event_queue.subscription_id_of($1);
+	DELETE FROM event_queue.subscription s WHERE s.subscription_id = event_queue_internal.subscription_id_of($1);
 END
 $$;
 COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its checkpoints. EQ025 if there is none.';
@@ -155,7 +155,7 @@ CREATE FUNCTION reset_subscription(name text, "position" bigint DEFAULT 0) RETUR
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_id int := event_queue.subscription_id_of($1);
+	this_id int := event_queue_internal.subscription_id_of($1);
 BEGIN
 	IF $2 IS NULL OR $2 < 0 OR $2 > event_queue.watermark() THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'position must be from 0 to the watermark';
@@ -216,13 +216,13 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_leave_subscription';
 COMMENT ON FUNCTION leave_subscription(text) IS
 'Takes the session out of a subscription''s group; the end of the session does it, too.';
 
-CREATE FUNCTION all_subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
+CREATE FUNCTION event_queue_internal.all_subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_subscription_members';
-COMMENT ON FUNCTION all_subscription_members() IS 'Internal. subscription_members of all tenants.';
+COMMENT ON FUNCTION event_queue_internal.all_subscription_members() IS 'Internal. subscription_members of all tenants.';
 
 CREATE FUNCTION subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT m.* FROM event_queue.all_subscription_members() m
+	SELECT m.* FROM event_queue_internal.all_subscription_members() m
 	WHERE event_queue.current_tenant() IS NULL OR EXISTS (SELECT FROM event_queue.subscription s
 		WHERE s.subscription_id = m.subscription_id AND event_queue.tenant_visible(s.tenant_id))
 $$;
@@ -245,7 +245,7 @@ CREATE FUNCTION park_event(name text, "position" bigint, error text DEFAULT NULL
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_id int := event_queue.subscription_id_of($1);
+	this_id int := event_queue_internal.subscription_id_of($1);
 	event event_queue.event_store;
 BEGIN
 	SELECT e.* INTO event FROM event_queue.event_store e, event_queue.subscription s
@@ -275,7 +275,7 @@ DECLARE
 	n int;
 BEGIN
 	UPDATE event_queue.subscription_parked p SET retry = true
-	WHERE p.subscription_id = event_queue.subscription_id_of($1)
+	WHERE p.subscription_id = event_queue_internal.subscription_id_of($1)
 	  AND p.aggregate_type = coalesce($2, p.aggregate_type) AND p.aggregate_id = coalesce($3, p.aggregate_id);
 	GET DIAGNOSTICS n = ROW_COUNT;
 	RETURN n;
@@ -283,7 +283,7 @@ END
 $$;
 COMMENT ON FUNCTION retry_parked(text, text, text) IS 'Lets parked aggregates of a subscription be fetched by fetch_parked.';
 
-CREATE FUNCTION parked_events(subscription_id int, aggregate_type text, aggregate_id text, tenant_id text) RETURNS SETOF event_store
+CREATE FUNCTION event_queue_internal.parked_events(subscription_id int, aggregate_type text, aggregate_id text, tenant_id text) RETURNS SETOF event_store
 LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT e.*
 	FROM event_queue.subscription s
@@ -296,7 +296,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	  AND event_queue.matches_filter(e, s.filter)
 	ORDER BY e.position
 $$;
-COMMENT ON FUNCTION parked_events(int, text, text, text) IS
+COMMENT ON FUNCTION event_queue_internal.parked_events(int, text, text, text) IS
 'Internal. Events of a parked aggregate that the checkpoint has passed.';
 
 /*
@@ -308,26 +308,26 @@ CREATE FUNCTION fetch_parked(name text, "limit" int DEFAULT 100) RETURNS SETOF e
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_id int := event_queue.subscription_id_of($1);
+	this_id int := event_queue_internal.subscription_id_of($1);
 	parked event_queue.subscription_parked;
 BEGIN
 	SELECT p.* INTO parked FROM event_queue.subscription_parked p
 	WHERE p.subscription_id = this_id AND p.retry
 	ORDER BY p.parked_at, p.position LIMIT 1 FOR UPDATE SKIP LOCKED;
 	IF FOUND THEN
-		RETURN QUERY SELECT e.* FROM event_queue.parked_events(this_id, parked.aggregate_type, parked.aggregate_id,
+		RETURN QUERY SELECT e.* FROM event_queue_internal.parked_events(this_id, parked.aggregate_type, parked.aggregate_id,
 			parked.tenant_id) e ORDER BY e.position LIMIT $2;
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION fetch_parked(text, int) IS 'Waiting events of one parked aggregate that may be tried again.';
 
-CREATE FUNCTION lock_subscription_bucket(subscription_id int, bucket int) RETURNS void
+CREATE FUNCTION event_queue_internal.lock_subscription_bucket(subscription_id int, bucket int) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_lock_bucket';
-COMMENT ON FUNCTION lock_subscription_bucket(int, int) IS
+COMMENT ON FUNCTION event_queue_internal.lock_subscription_bucket(int, int) IS
 'Internal. Holds a bucket until the transaction ends, as fetch_events does.';
 
-CREATE FUNCTION unpark_if_done(subscription_id int, tenant_id text, aggregate_type text, aggregate_id text)
+CREATE FUNCTION event_queue_internal.unpark_if_done(subscription_id int, tenant_id text, aggregate_type text, aggregate_id text)
 RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -342,7 +342,7 @@ BEGIN
 	JOIN event_queue.subscription_bucket b ON b.subscription_id = s.subscription_id
 		AND b.bucket = event_queue.event_bucket($2, $3, $4, s.buckets)
 	WHERE s.subscription_id = $1;
-	IF EXISTS (SELECT FROM event_queue.parked_events($1, $3, $4, $2)) THEN
+	IF EXISTS (SELECT FROM event_queue_internal.parked_events($1, $3, $4, $2)) THEN
 		RETURN false;
 	END IF;
 	IF resume IS NULL THEN
@@ -358,7 +358,7 @@ BEGIN
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION unpark_if_done(int, text, text, text) IS
+COMMENT ON FUNCTION event_queue_internal.unpark_if_done(int, text, text, text) IS
 'Internal. With the bucket locked: is none of a parked aggregate''s events waiting any more? Then it comes as before.';
 
 /*
@@ -371,13 +371,13 @@ CREATE FUNCTION ack_parked(name text, "position" bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_id int := event_queue.subscription_id_of($1);
+	this_id int := event_queue_internal.subscription_id_of($1);
 	event event_queue.event_store;
 BEGIN
 	SELECT e.* INTO event FROM event_queue.event_store e, event_queue.subscription s
 	WHERE e.position = $2 AND s.subscription_id = this_id AND e.tenant_id = coalesce(s.tenant_id, e.tenant_id);
 	-- First the bucket, then the row: as fetch_events does.
-	PERFORM event_queue.lock_subscription_bucket(this_id, event_queue.event_bucket(event.tenant_id,
+	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue.event_bucket(event.tenant_id,
 		event.aggregate_type, event.aggregate_id, s.buckets))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
 	UPDATE event_queue.subscription_parked p SET position = greatest(p.position, $2 + 1)
@@ -387,7 +387,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025',
 			MESSAGE = format('the aggregate of the event at position %s is not parked', $2);
 	END IF;
-	RETURN event_queue.unpark_if_done(this_id, event.tenant_id, event.aggregate_type, event.aggregate_id);
+	RETURN event_queue_internal.unpark_if_done(this_id, event.tenant_id, event.aggregate_type, event.aggregate_id);
 END
 $$;
 COMMENT ON FUNCTION ack_parked(text, bigint) IS
@@ -402,10 +402,10 @@ RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_id int := event_queue.subscription_id_of($1);
+	this_id int := event_queue_internal.subscription_id_of($1);
 	tenant text := event_queue.resolve_tenant($4);
 BEGIN
-	PERFORM event_queue.lock_subscription_bucket(this_id, event_queue.event_bucket(tenant, $2, $3, s.buckets))
+	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue.event_bucket(tenant, $2, $3, s.buckets))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
 	UPDATE event_queue.subscription_parked p SET position = (
 		SELECT b.position + 1 FROM event_queue.subscription s JOIN event_queue.subscription_bucket b
@@ -415,7 +415,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	PERFORM event_queue.unpark_if_done(this_id, tenant, $2, $3);
+	PERFORM event_queue_internal.unpark_if_done(this_id, tenant, $2, $3);
 	RETURN true;
 END
 $$;

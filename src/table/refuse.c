@@ -52,9 +52,8 @@ is_own_function(List *name)
 	char *function;
 
 	DeconstructQualifiedName(name, &schema, &function);
-	return schema != NULL && strcmp(schema, EQ_SCHEMA) == 0 &&
-		   strcmp(function, "notify_change") != 0 &&
-		   strcmp(function, "record_change") != 0;
+	return schema != NULL && strcmp(schema, EQ_INTERNAL) == 0 &&
+		   strcmp(function, "refuse_change") == 0;
 }
 
 static void

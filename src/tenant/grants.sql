@@ -41,13 +41,14 @@ BEGIN
 	END LOOP;
 	FOREACH this IN ARRAY shared LOOP
 		EXECUTE format('CREATE TRIGGER refuse_bound BEFORE INSERT OR UPDATE OR DELETE ON event_queue.%I
-			FOR EACH STATEMENT EXECUTE FUNCTION event_queue.refuse_bound()', this);
+			FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.refuse_bound()', this);
 	END LOOP;
 END
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM PUBLIC;
 REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int),
 	check_create_mode(boolean, boolean), notice_other_definition(text, text), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
@@ -59,7 +60,7 @@ GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int),
  * grant_access: what the four grant functions share: use of the schema, and
  * the binding to a tenant.
  */
-CREATE FUNCTION grant_access(role regrole, tenant_id text) RETURNS void
+CREATE FUNCTION event_queue_internal.grant_access(role regrole, tenant_id text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -89,10 +90,10 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION grant_access(regrole, text) IS 'Internal. What the grant functions share.';
+COMMENT ON FUNCTION event_queue_internal.grant_access(regrole, text) IS 'Internal. What the grant functions share.';
 
 /* What whoever reads events needs, of the tenant that the role is bound to. */
-CREATE FUNCTION grant_reader(role regrole) RETURNS void
+CREATE FUNCTION event_queue_internal.grant_reader(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
@@ -110,7 +111,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE event_queue.wait_for_events(bigint, interval, bigint) TO %s', role);
 END
 $$;
-COMMENT ON FUNCTION grant_reader(regrole) IS 'Internal. What the grant functions give to whoever reads events.';
+COMMENT ON FUNCTION event_queue_internal.grant_reader(regrole) IS 'Internal. What the grant functions give to whoever reads events.';
 
 /*
  * grant_producer: the role may append events, enqueue jobs, and read events.
@@ -122,8 +123,8 @@ COMMENT ON FUNCTION grant_reader(regrole) IS 'Internal. What the grant functions
 CREATE FUNCTION grant_producer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	PERFORM event_queue.grant_access(role, tenant_id);
-	PERFORM event_queue.grant_reader(role);
+	PERFORM event_queue_internal.grant_access(role, tenant_id);
+	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.append(text, text, text, jsonb, text, uuid, jsonb, text),
 		event_queue.append(text, text, text, jsonb, int, uuid, jsonb, text),
@@ -138,14 +139,14 @@ BEGIN
 		event_queue.enqueue_jobs(jsonb, text, text), event_queue.enqueue_flow(jsonb, text, text, int),
 		event_queue.enqueue_batch(jsonb, jsonb, text, text), event_queue.cancel_job(bigint)
 		TO %s', role);
-	PERFORM event_queue.grant_outcomes(role);
+	PERFORM event_queue_internal.grant_outcomes(role);
 END
 $$;
 COMMENT ON FUNCTION grant_producer(regrole, text) IS
 'Lets a role append events, enqueue jobs and read events; with a tenant, of this tenant only.';
 
 /* grant_outcomes: what became of jobs, for those who made them and those who do them. */
-CREATE FUNCTION grant_outcomes(role regrole) RETURNS void
+CREATE FUNCTION event_queue_internal.grant_outcomes(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
@@ -156,7 +157,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE event_queue.await_job(bigint, interval, jsonb) TO %s', role);
 END
 $$;
-COMMENT ON FUNCTION grant_outcomes(regrole) IS 'Internal. Lets a role see what became of jobs.';
+COMMENT ON FUNCTION event_queue_internal.grant_outcomes(regrole) IS 'Internal. Lets a role see what became of jobs.';
 
 /*
  * grant_consumer: the role may create subscriptions, fetch events and
@@ -166,8 +167,8 @@ COMMENT ON FUNCTION grant_outcomes(regrole) IS 'Internal. Lets a role see what b
 CREATE FUNCTION grant_consumer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	PERFORM event_queue.grant_access(role, tenant_id);
-	PERFORM event_queue.grant_reader(role);
+	PERFORM event_queue_internal.grant_access(role, tenant_id);
+	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT SELECT ON event_queue.subscription, event_queue.subscription_bucket,
 		event_queue.subscription_parked, event_queue.subscription_status TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
@@ -189,8 +190,8 @@ COMMENT ON FUNCTION grant_consumer(regrole, text) IS
 CREATE FUNCTION grant_worker(role regrole, tenant_id text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	PERFORM event_queue.grant_access(role, tenant_id);
-	PERFORM event_queue.grant_outcomes(role);
+	PERFORM event_queue_internal.grant_access(role, tenant_id);
+	PERFORM event_queue_internal.grant_outcomes(role);
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE
 		event_queue.claim_wait(text, int, interval, jsonb, text, interval, text) TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
@@ -215,7 +216,7 @@ COMMENT ON FUNCTION grant_worker(regrole, text) IS
 CREATE FUNCTION grant_observer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	PERFORM event_queue.grant_access(role, tenant_id);
+	PERFORM event_queue_internal.grant_access(role, tenant_id);
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.queue, event_queue.job,
 		event_queue.dead_letter, event_queue.job_history, event_queue.history, event_queue.job_log, event_queue.job_dependency,
 		event_queue.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
@@ -225,7 +226,7 @@ BEGIN
 		event_queue.subscription, event_queue.subscription_bucket, event_queue.subscription_parked,
 		event_queue.subscription_status, event_queue.reducer, event_queue.event_partition,
 		event_queue.partition_policy TO %s', role);
-	PERFORM event_queue.grant_reader(role);
+	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
 		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.shared_memory_places(), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
@@ -312,17 +313,17 @@ $$;
 COMMENT ON FUNCTION revoke_access(regrole) IS
 'Takes away all that the grant functions gave to a role, and its binding to a tenant.';
 
-REVOKE ALL ON FUNCTION grant_access(regrole, text), grant_producer(regrole, text), grant_worker(regrole, text),
-	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole), grant_reader(regrole),
-	grant_consumer(regrole, text), grant_outcomes(regrole) FROM PUBLIC;
+REVOKE ALL ON FUNCTION event_queue_internal.grant_access(regrole, text), grant_producer(regrole, text), grant_worker(regrole, text),
+	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole), event_queue_internal.grant_reader(regrole),
+	grant_consumer(regrole, text), event_queue_internal.grant_outcomes(regrole) FROM PUBLIC;
 
 /* All is there. */
 DO $$
 DECLARE
 	reference record;
 BEGIN
-	IF NOT event_queue.created() THEN
-		FOR reference IN SELECT * FROM event_queue.own_references() LOOP
+	IF NOT event_queue_internal.created() THEN
+		FOR reference IN SELECT * FROM event_queue_internal.own_references() LOOP
 			EXECUTE format('ALTER TABLE event_queue.%I DROP CONSTRAINT %I', reference.table_name, reference.constraint_name);
 		END LOOP;
 	END IF;

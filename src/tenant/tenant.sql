@@ -14,7 +14,7 @@ CREATE TABLE tenant_role (
 COMMENT ON TABLE tenant_role IS
 'Roles that are bound to one tenant; members of such a role are bound too. Written by the grant functions.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON tenant_role
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 -- Not of dropped roles: the OID may be another role's where the dump is restored.
 SELECT pg_catalog.pg_extension_config_dump('tenant_role', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role)');
 
@@ -23,14 +23,14 @@ SELECT pg_catalog.pg_extension_config_dump('tenant_role', 'WHERE EXISTS (SELECT 
  * ...).  A role that is bound to one changes none of it, though it be a member of an
  * admin: EQ003.
  */
-CREATE FUNCTION refuse_bound() RETURNS trigger
+CREATE FUNCTION event_queue_internal.refuse_bound() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_refuse_bound';
-COMMENT ON FUNCTION refuse_bound() IS
+COMMENT ON FUNCTION event_queue_internal.refuse_bound() IS
 'Internal. Trigger: refuses a role that is bound to a tenant to change what all tenants share (EQ003).';
 
-CREATE FUNCTION require_unbound() RETURNS void
+CREATE FUNCTION event_queue_internal.require_unbound() RETURNS void
 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_require_unbound_sql';
-COMMENT ON FUNCTION require_unbound() IS
+COMMENT ON FUNCTION event_queue_internal.require_unbound() IS
 'Internal. EQ003 if the session is bound to a tenant by its role: for what would otherwise lock, or tell of, other tenants'' rows first.';
 
 /*

@@ -13,9 +13,9 @@ CREATE TABLE channel (
 );
 COMMENT ON TABLE channel IS 'Channels that notify_on serves.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON channel
-	FOR EACH STATEMENT EXECUTE FUNCTION config_changed();
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON channel
-	FOR EACH ROW EXECUTE FUNCTION place_changed('-1');
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.place_changed('-1');
 SELECT pg_catalog.pg_extension_config_dump('channel', '');
 SELECT pg_catalog.pg_extension_config_dump('channel_channel_id_seq', '');
 

@@ -322,7 +322,7 @@ run_schedules(void)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT event_queue.run_due_schedules()", false, 1) !=
+	if (SPI_execute("SELECT event_queue_internal.run_due_schedules()", false, 1) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not run schedules");
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
@@ -581,7 +581,7 @@ static void
 lanes_step(void)
 {
 	if (sweep)
-		run_statement("SELECT event_queue.move_lanes()");
+		run_statement("SELECT event_queue_internal.move_lanes()");
 }
 
 static void
@@ -619,7 +619,7 @@ history_partitions_step(void)
 {
 	if (!config_changed && GetCurrentTimestamp() < next_partitions)
 		return;
-	run_statement("SELECT event_queue.maintain_history_partitions()");
+	run_statement("SELECT event_queue_internal.maintain_history_partitions()");
 	next_partitions = GetCurrentTimestamp() + RETENTION_US;
 }
 
@@ -665,7 +665,7 @@ history_step(void)
 {
 	if (GetCurrentTimestamp() < next_history)
 		return;
-	run_statement("SELECT event_queue.maintain_history()");
+	run_statement("SELECT event_queue_internal.maintain_history()");
 	next_history = GetCurrentTimestamp() + RETENTION_US;
 }
 
@@ -717,7 +717,7 @@ clock_step(void)
 {
 	if (!clock_set_back)
 		return;
-	run_statement("SELECT event_queue.correct_times()");
+	run_statement("SELECT event_queue_internal.correct_times()");
 	eq_read_leases_anew();
 	clock_set_back = false;
 }

@@ -51,7 +51,7 @@ FROM generate_series(1, $size - 1) n;
 ALTER TABLE event_queue.event_store ADD CONSTRAINT event_store_pkey PRIMARY KEY (position),
 	ADD CONSTRAINT event_store_aggregate_key UNIQUE (aggregate_id, aggregate_type, tenant_id, version),
 	ADD CONSTRAINT event_store_id_key UNIQUE (id, tenant_id), ENABLE TRIGGER events_loaded;
-SELECT event_queue.skip_positions($size);
+SELECT event_queue_internal.skip_positions($size);
 COMMIT;
 VACUUM ANALYZE event_queue.event_store;
 CHECKPOINT;

@@ -42,7 +42,7 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 -- Rules of the house.
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p
-	WHERE p.pronamespace = 'event_queue'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL
+	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND obj_description(p.oid, 'pg_proc') IS NULL
 $$, 'every function has a comment');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c
@@ -50,13 +50,13 @@ SELECT is_empty($$
 $$, 'every table and view has a comment');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-	WHERE p.pronamespace = 'event_queue'::regnamespace AND l.lanname IN ('sql', 'plpgsql')
+	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND l.lanname IN ('sql', 'plpgsql')
 	  AND p.prosqlbody IS NULL		-- names in BEGIN ATOMIC are bound when it is made
 	  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=pg_catalog%')
 $$, 'every SQL function pins its search_path');
 -- Those that are SECURITY DEFINER: a new one is added to both lists after it was read for its tenant checks.
 SELECT set_eq($$
-	SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prosecdef
+	SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.prosecdef
 $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
 	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'create_queue', 'alter_queue', 'drop_queue',
 	'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'retry_dead', 'retry_all_dead', 'discard_dead',

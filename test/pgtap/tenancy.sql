@@ -27,7 +27,7 @@ GRANT ten_producer TO ten_admin;
 -- What A has.
 SELECT setval('event_queue.job_job_id_seq', 7770000), setval('event_queue.subscription_subscription_id_seq', 7770000),
 	setval('event_queue.rule_rule_id_seq', 7770000), setval('event_queue.schedule_schedule_id_seq', 7770000),
-	event_queue.skip_positions(7770000000);
+	event_queue_internal.skip_positions(7770000000);
 SELECT event_queue.create_queue('shared queue', max_concurrency => 100, keep_completed => '1 day', max_attempts => 1);
 SELECT event_queue.create_event_partition('tenant secret');
 SELECT event_queue.append('secret-type', 'secret-id', 'secret.happened', '{"secret": 1}', tenant_id => 'tenant secret') FROM generate_series(1, 4);
@@ -56,7 +56,7 @@ INSERT INTO event_queue.group_rate VALUES ((SELECT queue_id FROM event_queue.que
 
 -- What B has.
 SELECT setval('event_queue.job_job_id_seq', 5550000), setval('event_queue.subscription_subscription_id_seq', 5550000),
-	event_queue.skip_positions(8880000000);
+	event_queue_internal.skip_positions(8880000000);
 SELECT event_queue.append('b-type', 'b-id', 'b.happened', tenant_id => 'tenant B') FROM generate_series(1, 4);
 SELECT event_queue.enqueue('shared queue', 'b-job', tenant_id => 'tenant B'),
 	event_queue.create_subscription('b-sub', tenant_id => 'tenant B');
@@ -309,10 +309,11 @@ END
 $$;
 SELECT is_empty('SELECT what, call, outcome FROM ten.bad', 'no function that is offered to an admin fails for want of a right');
 SELECT is_empty($$
-	SELECT p.oid::regprocedure FROM pg_proc p
-	WHERE p.pronamespace = 'event_queue'::regnamespace AND obj_description(p.oid, 'pg_proc') LIKE 'Internal.%'
-	  AND (SELECT bool_or(has_function_privilege(r.name, p.oid, 'EXECUTE')) FROM ten.role r)
-	  AND NOT has_function_privilege('public', p.oid, 'EXECUTE')
+	SELECT r.name, p.oid::regprocedure FROM ten.role r, pg_proc p
+	WHERE (p.pronamespace = 'event_queue_internal'::regnamespace AND has_schema_privilege(r.name, 'event_queue_internal', 'USAGE'))
+	   OR (p.pronamespace = 'event_queue_internal'::regnamespace AND has_function_privilege(r.name, p.oid, 'EXECUTE'))
+	   OR (p.pronamespace = 'event_queue'::regnamespace AND obj_description(p.oid, 'pg_proc') LIKE 'Internal.%'
+		   AND NOT has_function_privilege('public', p.oid, 'EXECUTE'))
 $$, 'no role may call what is internal');
 SELECT * FROM finish();
 ROLLBACK;

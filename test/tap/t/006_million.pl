@@ -30,7 +30,7 @@ FROM generate_series(1, 1000000) n;
 ALTER TABLE event_queue.event_store ADD CONSTRAINT event_store_pkey PRIMARY KEY (position),
 	ADD CONSTRAINT event_store_aggregate_key UNIQUE (aggregate_id, aggregate_type, tenant_id, version),
 	ADD CONSTRAINT event_store_id_key UNIQUE (id, tenant_id), ENABLE TRIGGER events_loaded;
-SELECT event_queue.skip_positions(1000000);
+SELECT event_queue_internal.skip_positions(1000000);
 COMMIT;
 VACUUM ANALYZE event_queue.event_store;
 SELECT event_queue.create_event_index(i) FROM unnest(ARRAY['event_type', 'aggregate_type', 'tenant_id', 'event_data']) i;

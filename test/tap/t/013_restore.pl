@@ -149,7 +149,7 @@ for my $way (sort keys %ways)
 	is(sql($way, q(SELECT max_attempts, keep_completed FROM event_queue.queue WHERE name = 'rule-calls')), '7|1 day', "$way: settings of built-in queues");
 	is(sql($way, q(SELECT to_regclass('event_queue.event_store_by_event_type') IS NOT NULL, to_regclass('event_queue.event_store_p1_by_event_type') IS NOT NULL,
 		EXISTS (SELECT FROM pg_constraint WHERE conname = 'event_store_last'))), 't|t|t', "$way: indexes and bounds");
-	is(sql($way, q(SELECT count(*), bool_and(tgenabled = 'A') FROM pg_trigger WHERE tgfoid = 'event_queue.refuse_change'::regproc)), '4|t', "$way: the guard stands as it was");
+	is(sql($way, q(SELECT count(*), bool_and(tgenabled = 'A') FROM pg_trigger WHERE tgfoid = 'event_queue_internal.refuse_change'::regproc)), '4|t', "$way: the guard stands as it was");
 	like(error_of($way, q(SET session_replication_role = replica; DELETE FROM event_queue.event_store)), qr/^EQ007 /, "$way: and holds");
 	like(error_of($way, q(DELETE FROM event_queue.queue WHERE queue_id = 1)), qr/^EQ/, "$way: so do built-in queues");
 	is(sql($way, q(SELECT event_queue.enqueue('outside', 'once', unique_key => 'k', unique_mode => 'throttle', unique_window => '1 day')

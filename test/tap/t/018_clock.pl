@@ -78,6 +78,7 @@ sql(q(SELECT event_queue.enqueue('q', 'retry'), event_queue.enqueue('leased', 'f
 	event_queue.enqueue('keys', 'k', group_key => 'k'), event_queue.enqueue('ran', 'later', delay => '4 seconds')));
 sql(q(SELECT event_queue.fail(job_id, lease_token, 'no') FROM event_queue.claim('q')));
 is(sql(q(SELECT count(*) FROM event_queue.claim('leased'))), '1', 'leased');
+$node->poll_query_until('postgres', q(SELECT state = 'ready' FROM event_queue.jobs WHERE queue = 'keys')) or die;	# its turn has come
 is(sql(q(SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('keys'))), '1', 'a token is used');
 is(sql(q(SELECT count(*) FROM event_queue.schedule WHERE next_run > clock_timestamp())), '1', 'the schedule waits for its minute');
 # who waits when the clock is set back waits no longer than it said

@@ -255,7 +255,7 @@ sql(q(SELECT event_queue.unregister_reducer('thing'); SELECT event_queue.unregis
 
 # A plain observer sees how long an append is open; one of a tenant sees no one's errors.
 sql(q(CREATE ROLE obs; SELECT event_queue.grant_observer('obs'); CREATE ROLE obs_b; SELECT event_queue.grant_observer('obs_b', 'b');
-	SELECT event_queue.note_fault('schedule', 'of a', 'a', 'P0001', 'secret of a'); SELECT event_queue.note_fault('step', 's', NULL, 'P0001', 'secret')));
+	SELECT event_queue_internal.note_fault('schedule', 'of a', 'a', 'P0001', 'secret of a'); SELECT event_queue_internal.note_fault('step', 's', NULL, 'P0001', 'secret')));
 my $appender = $node->background_psql('postgres');
 $appender->query_safe(q(BEGIN; SELECT event_queue.append('a', '1', 'x')));
 like(sql(q(SET ROLE obs; SELECT detail FROM event_queue.health() WHERE "check" = 'open appends')), qr/oldest open for 00:00/,
@@ -263,7 +263,7 @@ like(sql(q(SET ROLE obs; SELECT detail FROM event_queue.health() WHERE "check" =
 $appender->query_safe('ROLLBACK');
 is(sql(q(SET ROLE obs_b; SELECT what, coalesce(item, ''), message IS NULL FROM event_queue.faults() WHERE what IN ('schedule', 'step'))), 'step|s|t',
 	'an observer of a tenant sees no errors of others');
-sql(q(SELECT event_queue.clear_fault('schedule', 'of a'); SELECT event_queue.clear_fault('step', 's')));
+sql(q(SELECT event_queue_internal.clear_fault('schedule', 'of a'); SELECT event_queue_internal.clear_fault('step', 's')));
 health_is_well('at the end');
 $appender->quit;
 $node->stop;
