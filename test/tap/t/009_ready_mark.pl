@@ -218,10 +218,10 @@ BEGIN
 			pause := random() * 0.05;
 		WHEN 'rolled back' THEN
 			PERFORM event_queue.enqueue(q, how, priority => any_priority(), tenant_id => any_tenant());
-		WHEN 'replaced' THEN
-			PERFORM event_queue.enqueue(q, how, delay => '1 hour', unique_key => 'k ' || pg_backend_pid(), priority => 9);
+		WHEN 'replaced' THEN	-- with a key of its own: one that a running job has makes a job that follows that
+			PERFORM event_queue.enqueue(q, how, delay => '1 hour', unique_key => 'k ' || pg_backend_pid() || ' ' || pause, priority => 9);
 			COMMIT;
-			ids := ARRAY[event_queue.enqueue(q, how, run_at => now() - random() * interval '1 s', unique_key => 'k ' || pg_backend_pid(), unique_mode => 'replace', priority => any_priority())];
+			ids := ARRAY[event_queue.enqueue(q, how, run_at => now() - random() * interval '1 s', unique_key => 'k ' || pg_backend_pid() || ' ' || pause, unique_mode => 'replace', priority => any_priority())];
 		WHEN 'copied' THEN
 			ids := ARRAY[nextval('event_queue.job_job_id_seq')];
 			EXECUTE format('COPY event_queue.job (job_id, queue_id, tenant_id, name, priority, run_at, created_at, payload) FROM PROGRAM %L',
