@@ -383,8 +383,9 @@ eq_register_reducer(PG_FUNCTION_ARGS)
 	values[3] = ObjectIdGetDatum(GetUserId());
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT event_queue_internal.store_reducer($1, $2, $3, $4)", 4,
-							  types, values, nulls, false, 0) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(
+			"SELECT event_queue_internal.store_reducer($1, $2, $3, $4)", 4, types,
+			values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not register the reducer");
 	eq_spi_end(&spi);
 	PG_RETURN_VOID();

@@ -497,8 +497,9 @@ unpark_before(const Subscription *subscription, TupleTableSlot *slot)
 	values[2] = slot->tts_values[EVENT_AGGREGATE_TYPE - 1];
 	values[3] = slot->tts_values[EVENT_AGGREGATE_ID - 1];
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT event_queue_internal.unpark_if_done($1, $2, $3, $4)", 4,
-							  types, values, NULL, false, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(
+			"SELECT event_queue_internal.unpark_if_done($1, $2, $3, $4)", 4, types,
+			values, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not unpark an aggregate");
 	done = DatumGetBool(
 		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));

@@ -127,8 +127,8 @@ maintain_partitions(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	watched = eq_watch_begin(KEEPER_LIMIT_MS * INT64CONST(1000), 0);
 	enable_timeout_after(STATEMENT_TIMEOUT, KEEPER_LIMIT_MS);
-	done = eq_query_int64("SELECT event_queue_internal.maintain_partitions()::int::bigint",
-						  0);
+	done = eq_query_int64(
+		"SELECT event_queue_internal.maintain_partitions()::int::bigint", 0);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	eq_watch_end(watched);
 	PopActiveSnapshot();
