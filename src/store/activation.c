@@ -209,7 +209,8 @@ eq_created(PG_FUNCTION_ARGS)
 	EqSpi spi;
 
 	if (!creating_extension)
-		elog(ERROR, "created() is for the extension's script");
+		ereport(ERROR, (errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+						errmsg("created() is for the extension's script")));
 	if (!created_by_restore)
 	{
 		eq_spi_begin(&spi, GetUserId(), 0);
