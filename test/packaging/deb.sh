@@ -24,7 +24,9 @@ debootstrap --variant=minbase "$suite" "$work/root" "$mirror" >"$work/debootstra
 mount -t proc proc "$work/root/proc"
 mount --rbind /dev "$work/root/dev"
 mount --make-rslave "$work/root/dev"
-cp /etc/apt/apt.conf.d/* "$work/root/etc/apt/apt.conf.d/" 2>/dev/null || true
+# all of this machine's sources: security updates, too, against which it was built
+cp -a /etc/apt/apt.conf.d /etc/apt/sources.list.d "$work/root/etc/apt/"
+[ ! -f /etc/apt/sources.list ] || cp /etc/apt/sources.list "$work/root/etc/apt/"
 cp "$top/packaging/install-and-try.sh" "$work/root/root/"
 for package in "$work"/packages/postgresql-*-event-queue_*.deb; do
 	cp "$package" "$work/root/root/"
