@@ -18,6 +18,19 @@ apt-get update -qq
 apt-get install -y -qq --no-install-recommends "$package" >/dev/null
 [ $keep = 1 ] && exit 0
 
+# the container's command, where the test has put it
+if [ -x /usr/local/bin/serve.sh ]; then
+	runuser -u postgres -- env POSTGRES_PASSWORD=try serve.sh -c listen_addresses=127.0.0.1 -p 5498 >/tmp/serve.log 2>&1 &
+	for _ in $(seq 100); do
+		answer=$(PGPASSWORD=try psql -h 127.0.0.1 -p 5498 -U postgres -qAtXc 'CREATE EXTENSION event_queue' \
+			-c 'SELECT event_queue.version()' 2>/dev/null) && break
+		sleep 0.2
+	done
+	kill -INT "$(head -n 1 "/var/lib/postgresql/$version/data/postmaster.pid")"
+	wait
+	echo "container: event_queue $answer"
+fi
+
 pg_dropcluster --stop "$version" main 2>/dev/null || true
 pg_createcluster "$version" try --port 5499 >/dev/null
 pg_conftool "$version" try set shared_preload_libraries event_queue

@@ -1,5 +1,5 @@
 #!/bin/bash
-# serve.sh: the container's command.  Makes the cluster on first start, with
+# serve.sh [OPTION...]: the container's command; options go to the server.  Makes the cluster on first start, with
 # POSTGRES_PASSWORD for the role postgres, and runs the server in the foreground.
 set -euo pipefail
 version=$(ls /usr/lib/postgresql)
@@ -12,4 +12,4 @@ if [ ! -s "$data/PG_VERSION" ]; then
 		"max_worker_processes = 32" >> "$data/postgresql.conf"
 	printf 'host all all all scram-sha-256\n' >> "$data/pg_hba.conf"
 fi
-exec "$bin/postgres" -D "$data"
+exec "$bin/postgres" -D "$data" "$@"

@@ -25,9 +25,11 @@ mount -t proc proc "$work/root/proc"
 mount --rbind /dev "$work/root/dev"
 mount --make-rslave "$work/root/dev"
 # all of this machine's sources: security updates, too, against which it was built
+rm -f "$work/root/etc/apt/sources.list"
 cp -a /etc/apt/apt.conf.d /etc/apt/sources.list.d "$work/root/etc/apt/"
 [ ! -f /etc/apt/sources.list ] || cp /etc/apt/sources.list "$work/root/etc/apt/"
 cp "$top/packaging/install-and-try.sh" "$work/root/root/"
+cp "$top/packaging/docker/serve.sh" "$work/root/usr/local/bin/"
 for package in "$work"/packages/postgresql-*-event-queue_*.deb; do
 	cp "$package" "$work/root/root/"
 	chroot "$work/root" bash /root/install-and-try.sh "/root/$(basename "$package")"
