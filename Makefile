@@ -31,7 +31,7 @@ override with_llvm = no
 EXTRA_CLEAN = $(INSTALL_SQL) $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
 
 # Targets that bring what they need themselves, and so must not need PGXS.
-STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps
+STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb
 ifeq ($(filter $(STANDALONE),$(MAKECMDGOALS)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(PGXS),)
@@ -51,7 +51,7 @@ $(INSTALL_SQL): $(SQL_PARTS) Makefile
 
 else
 
-.PHONY: help deps demo check check-one check-matrix fuzz bench coverage format format-check reference
+.PHONY: help deps demo check check-one check-matrix fuzz bench coverage format format-check reference deb check-deb
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sort | column -t -s '|'
@@ -108,5 +108,13 @@ format-check: ## fail if "make format" or "make reference" would change anything
 
 reference: ## the functions in doc/reference.md, from the comments of the SQL files
 	@perl doc/make-reference.pl $(SQL_PARTS)
+
+deb: ## Debian packages of what is committed, into ./packages
+	@test/lib/install-deps.sh package
+	@packaging/deb.sh
+
+check-deb: ## build the packages; install, try and remove them in a bare debootstrap (root)
+	@test/lib/install-deps.sh package
+	@test/packaging/deb.sh
 
 endif

@@ -65,6 +65,14 @@ for what in "$@"; do
 	format) need clang-format command -v clang-format ;;
 	fuzz) need python3 command -v python3 ;;
 	coverage) need gcovr command -v gcovr ;;
+	package)
+		need postgresql-server-dev-all command -v pg_buildext
+		need debhelper command -v dh
+		need dpkg-dev command -v dpkg-buildpackage
+		need fakeroot command -v fakeroot
+		need lintian command -v lintian
+		need debootstrap command -v debootstrap
+		;;
 	*) echo "install-deps.sh: unknown need \"$what\"" >&2; exit 2 ;;
 	esac
 done
