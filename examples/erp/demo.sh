@@ -67,7 +67,7 @@ DONE="(SELECT c.position >= (SELECT max(position) FROM event_queue.event_store) 
 say "Install: CREATE EXTENSION, the ERP's schema, its queues, rules and handlers"
 sql -c 'CREATE EXTENSION event_queue' -f "$here/schema.sql" >/dev/null
 sql -f "$here/automation.sql" >/dev/null
-wait_for "(SELECT count(*) = 3 FROM event_queue.workers())"
+wait_for "(SELECT count(*) = 2 FROM event_queue.workers() WHERE kind = 'executor')"
 show -c 'SELECT kind, pid FROM event_queue.workers() ORDER BY kind'
 
 say "Load 1,000 leads of three companies from $CLIENTS connections"
