@@ -72,6 +72,7 @@ typedef struct EqQueue
 /* queue.c */
 extern const EqQueue *eq_get_queue(const char *name);
 extern const EqQueue *eq_get_queue_by_id(int32 queue_id);
+extern const EqQueue *eq_get_own_queue(int32 queue_id);
 extern int64 eq_interval_us(const Interval *interval);
 extern Interval *eq_make_interval(int64 us);
 extern int32 eq_job_lane(const EqQueue *queue, const char *tenant,

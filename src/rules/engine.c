@@ -395,7 +395,7 @@ enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
 	job.payload = jsonb_from(json.data);
 	if (!evaluate && rule->delay)
 		job.run_at += eq_interval_us(rule->delay);
-	(void) eq_enqueue(eq_get_queue_by_id(EQ_RULE_CALLS), &job);
+	(void) eq_enqueue(eq_get_own_queue(EQ_RULE_CALLS), &job);
 }
 
 /* One event meets one rule whose pattern and tenant match. */

@@ -114,7 +114,7 @@ consider_event(TupleTableSlot *slot)
 			DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
 		job.tenant = TextDatumGetCString(slot->tts_values[EVENT_TENANT - 1]);
 		job.run_at = GetCurrentTimestamp();
-		(void) eq_enqueue(eq_get_queue_by_id(EQ_SNAPSHOTS), &job);
+		(void) eq_enqueue(eq_get_own_queue(EQ_SNAPSHOTS), &job);
 	}
 }
 
