@@ -226,14 +226,17 @@ evaluate_rule(const Rule *rule, Datum event)
 	TimestampTz outer = get_timeout_active(STATEMENT_TIMEOUT)
 							? get_timeout_finish_time(STATEMENT_TIMEOUT)
 							: 0;
+	bool read_only = XactReadOnly;
 	int64 watched;
 
 	eq_check_owner(rule->owner, "rule", rule->name);
 	eq_spi_begin(&spi, rule->owner,
 				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	/* Also for what a volatile function in it does; undone with its settings. */
-	(void) set_config_option("transaction_read_only", "on", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	/*
+	 * Also for what a volatile function in it does, and it can't be switched off in
+	 * there.  An error restores it with the (sub)transaction.
+	 */
+	XactReadOnly = true;
 	strlcpy(evaluated, rule->label, sizeof(evaluated));
 	watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000), 0);
 	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
@@ -255,6 +258,7 @@ evaluate_rule(const Rule *rule, Datum event)
 		MemoryContextSwitchTo(old);
 	}
 	eq_spi_end(&spi);
+	XactReadOnly = read_only;
 	(void) eq_clear_fault("rule", rule->label);
 	return payload;
 }
