@@ -358,7 +358,8 @@ try_review(Snapshot snapshot, const Review *review)
 	EqTable jobs;
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	const char *what = review->is_group ? "group" : "job that depends on others";
+	const char *volatile what = review->is_group ? "group"
+												 : "job that depends on others";
 	char *item = review->is_group ? TextDatumGetCString(review->group_key)
 								  : psprintf(INT64_FORMAT, review->job_id);
 	volatile bool done = false;
