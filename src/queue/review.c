@@ -47,9 +47,10 @@ write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 	values[REVIEW_TENANT - 1] = tenant;
 	values[REVIEW_GROUP_KEY - 1] = group_key;
 	values[REVIEW_JOB - 1] = Int64GetDatum(job_id);
+	/* By the key: plain SQL can make a job 0. */
+	nulls[REVIEW_JOB - 1] = DatumGetPointer(group_key) != NULL;
 	nulls[REVIEW_QUEUE - 1] = nulls[REVIEW_TENANT - 1] =
-		nulls[REVIEW_GROUP_KEY - 1] = job_id != 0;
-	nulls[REVIEW_JOB - 1] = job_id == 0;
+		nulls[REVIEW_GROUP_KEY - 1] = !nulls[REVIEW_JOB - 1];
 	eq_table_open(&reviews, eq_relation_oid(EQ_JOB_REVIEW), REVIEW_COLUMNS);
 	eq_table_insert(&reviews, values, nulls);
 	eq_table_close(&reviews);
@@ -395,8 +396,10 @@ try_review(Snapshot snapshot, const Review *review)
 							review->is_group ? TextDatumGetCString(review->tenant)
 											 : NULL,
 							error->sqlerrcode, error->message, error->hint);
-		write_review(review->queue_id, review->tenant, review->group_key,
-					 review->is_group ? 0 : review->job_id);
+		if (review->is_group)
+			write_review(review->queue_id, review->tenant, review->group_key, 0);
+		else
+			write_review(0, (Datum) 0, (Datum) 0, review->job_id);
 	}
 	PG_END_TRY();
 	return done;
