@@ -162,7 +162,7 @@ BEGIN
 		BEGIN
 			PERFORM event_queue.enqueue(
 				this_queue, due.job_name, due.payload, priority => due.priority, tenant_id => due.tenant_id,
-				metadata => jsonb_build_object('schedule', due.name, 'scheduled_for', due.next_run));
+				options => jsonb_build_object('metadata', jsonb_build_object('schedule', due.name, 'scheduled_for', due.next_run)));
 			UPDATE event_queue.schedule s
 			SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
 			WHERE s.schedule_id = due.schedule_id;
