@@ -226,13 +226,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	q record;
 BEGIN
-	FOR q IN SELECT *, seen_at <= pg_snapshot_xmin(pg_current_snapshot()) AS is_over FROM event_queue.dropped_queue LOOP
+	FOR q IN SELECT *, seen_at <= pg_snapshot_xmin(pg_current_snapshot()) AS is_over FROM event_queue_internal.dropped_queue LOOP
 		DELETE FROM event_queue.job WHERE queue_id = q.queue_id;
 		DELETE FROM event_queue.dead_letter WHERE queue_id = q.queue_id;
 		IF q.seen_at IS NULL THEN
-			UPDATE event_queue.dropped_queue SET seen_at = pg_snapshot_xmax(pg_current_snapshot()) WHERE queue_id = q.queue_id;
+			UPDATE event_queue_internal.dropped_queue SET seen_at = pg_snapshot_xmax(pg_current_snapshot()) WHERE queue_id = q.queue_id;
 		ELSIF q.is_over THEN
-			DELETE FROM event_queue.dropped_queue WHERE queue_id = q.queue_id;
+			DELETE FROM event_queue_internal.dropped_queue WHERE queue_id = q.queue_id;
 		END IF;
 	END LOOP;
 END
@@ -277,7 +277,7 @@ BEGIN
 			AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
 			AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id)', clock_timestamp() - longest);
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_throttle',
-		'DELETE FROM event_queue.job_throttle t WHERE t.until < $1', clock_timestamp());
+		'DELETE FROM event_queue_internal.job_throttle t WHERE t.until < $1', clock_timestamp());
 	PERFORM event_queue_internal.run_alone('jobs of', 'dropped queues', 'SELECT event_queue_internal.clear_dropped_queues()', NULL::int);
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_dependency',
 		'DELETE FROM event_queue.job_dependency d
@@ -317,7 +317,7 @@ BEGIN
 			)
 			INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
 				max_attempts, retry, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
-			SELECT d.job_id, d.queue_id, event_queue.job_lane(q.fair, d.tenant_id), d.tenant_id, d.name, d.priority,
+			SELECT d.job_id, d.queue_id, event_queue_internal.job_lane(q.fair, d.tenant_id), d.tenant_id, d.name, d.priority,
 				clock_timestamp(), d.created_at, d.max_attempts, d.retry, d.time_limit, d.group_key,
 				CASE WHEN d.nth = 1 AND NOT EXISTS (SELECT FROM event_queue.job j
 					WHERE j.queue_id = d.queue_id AND j.tenant_id = d.tenant_id AND j.unique_key = d.unique_key)
@@ -374,7 +374,7 @@ BEGIN
 			HINT = 'Retry its dead letters without a new payload.';
 	END IF;
 	IF $8 IS NOT NULL THEN
-		PERFORM event_queue.check_payload($8);
+		PERFORM event_queue_internal.check_payload($8);
 	END IF;
 	LOOP
 		SELECT array_agg(d.job_id ORDER BY d.died_at, d.job_id), max(d.died_at) INTO ids, above_time FROM (
@@ -414,7 +414,7 @@ CREATE FUNCTION retry_dead(job_id bigint, payload jsonb DEFAULT NULL) RETURNS vo
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	IF $2 IS NOT NULL THEN
-		PERFORM event_queue.check_payload($2);
+		PERFORM event_queue_internal.check_payload($2);
 	END IF;
 	IF $2 IS NOT NULL AND EXISTS (SELECT FROM event_queue.dead_letter d
 		WHERE d.job_id = $1 AND d.queue_id <= 2 AND event_queue.tenant_visible(d.tenant_id)) THEN

@@ -79,7 +79,7 @@ SELECT pg_catalog.pg_extension_config_dump('job', '');
 SELECT pg_catalog.pg_extension_config_dump('job_job_id_seq', '');
 
 /* Keys of unique_mode throttle: no second job until then. */
-CREATE TABLE job_throttle (
+CREATE TABLE event_queue_internal.job_throttle (
 	queue_id		int NOT NULL,
 	tenant_id		text COLLATE "C" NOT NULL,
 	unique_key		text COLLATE "C" NOT NULL,
@@ -87,10 +87,10 @@ CREATE TABLE job_throttle (
 	until			timestamptz NOT NULL,
 	PRIMARY KEY (queue_id, tenant_id, unique_key)
 );
-ALTER TABLE job_throttle ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_isolation ON job_throttle USING (tenant_visible(tenant_id));
-COMMENT ON TABLE job_throttle IS 'Internal. For each key of unique_mode throttle, the job of its present window.';
-SELECT pg_catalog.pg_extension_config_dump('job_throttle', '');
+ALTER TABLE event_queue_internal.job_throttle ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON event_queue_internal.job_throttle USING (tenant_visible(tenant_id));
+COMMENT ON TABLE event_queue_internal.job_throttle IS 'Internal. For each key of unique_mode throttle, the job of its present window.';
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.job_throttle', '');
 
 /* Jobs that were written beside enqueue (COPY, pg_restore, retry_dead) wake workers too. */
 CREATE FUNCTION event_queue_internal.jobs_loaded() RETURNS trigger
@@ -434,7 +434,7 @@ BEGIN
 	IF message IS NULL OR octet_length(message) > 8192 OR level IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a log line needs a level and a message of at most 8 kB';
 	END IF;
-	PERFORM event_queue.check_name('log level', level, 50);
+	PERFORM event_queue_internal.check_name('log level', level, 50);
 	INSERT INTO event_queue.job_log (job_id, tenant_id, level, message)
 	SELECT j.job_id, j.tenant_id, $4, $3 FROM event_queue.job j WHERE j.job_id = $1 AND j.lease_token = $2
 	  AND event_queue.tenant_visible(j.tenant_id);

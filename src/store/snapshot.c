@@ -142,7 +142,7 @@ eq_order_snapshots(void)
 	}
 	after = n_policies == 0 ? up_to
 							: eq_query_int64("SELECT position FROM"
-											 " event_queue.snapshot_checkpoint",
+											 " event_queue_internal.snapshot_checkpoint",
 											 0);
 	if (after < up_to)
 	{
@@ -159,7 +159,7 @@ eq_order_snapshots(void)
 			n_events++;
 		}
 		MemoryContextSwitchTo(old);
-		execute_int64("UPDATE event_queue.snapshot_checkpoint SET position = $1",
+		execute_int64("UPDATE event_queue_internal.snapshot_checkpoint SET position = $1",
 					  eq_reader_end(reader));
 	}
 	PopActiveSnapshot();
