@@ -1,7 +1,5 @@
 /*
- * queue.sql: queues and their settings; pausing, purging, dropping.
- * (Jobs are in job.sql, those that wait for others in flow.sql, dead letters
- * and history in dead.sql.)
+ * queue.sql: queues and their settings; pausing, draining, dropping.
  */
 
 CREATE TABLE queue (
@@ -408,30 +406,6 @@ $$;
 COMMENT ON FUNCTION resume_queue(text) IS 'Lets a paused queue be claimed from, and a draining one take jobs, again.';
 
 /*
- * purge_queue: deletes the queue's jobs that are not leased; jobs elsewhere that
- * depend on them become dead letters.
- * Result: how many. Errors: EQ010. Row security: a session that is confined to
- * a tenant deletes only that tenant's jobs.
- */
-CREATE FUNCTION purge_queue(name text) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-	deleted bigint;
-BEGIN
-	DELETE FROM event_queue.job WHERE job_id IN (
-		SELECT j.job_id FROM event_queue.job j
-		WHERE j.queue_id = event_queue.queue_id_of($1)
-		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
-		  AND event_queue.tenant_visible(j.tenant_id)
-		ORDER BY j.job_id FOR UPDATE);	-- the order in which all take many jobs
-	GET DIAGNOSTICS deleted = ROW_COUNT;
-	RETURN deleted;
-END
-$$;
-COMMENT ON FUNCTION purge_queue(text) IS 'Deletes all jobs of a queue that are not leased; returns how many.';
-
-/*
  * drain_queue: takes no more jobs (enqueue raises EQ034), while claims go on; for
  * a queue that is to be emptied.  resume_queue undoes it.
  * Result: how many jobs are still there, by the counter that queue_status shows
@@ -447,29 +421,6 @@ END
 $$;
 COMMENT ON FUNCTION drain_queue(text) IS
 'Has a queue take no more jobs, while its jobs are still done; returns how many there are.';
-
-/*
- * retry_all: makes all waiting jobs of a queue due now, those that wait for their
- * next attempt or were delayed.
- * Arguments: failed_only leaves out jobs that never failed.
- * Result: how many.  Errors: EQ010.
- */
-CREATE FUNCTION retry_all(queue text, failed_only boolean DEFAULT true) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-	n bigint;
-BEGIN
-	UPDATE event_queue.job j SET run_at = clock_timestamp() WHERE j.job_id IN (
-		SELECT x.job_id FROM event_queue.job x
-		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
-		  AND (x.failures > 0 OR NOT $2) AND event_queue.tenant_visible(x.tenant_id)
-		ORDER BY x.job_id FOR UPDATE);
-	GET DIAGNOSTICS n = ROW_COUNT;
-	RETURN n;
-END
-$$;
-COMMENT ON FUNCTION retry_all(text, boolean) IS 'Makes the jobs of a queue that wait for their next attempt due now; returns how many.';
 
 /*
  * Queues that were dropped, until no transaction can be left that knew them: what
@@ -533,4 +484,3 @@ END
 $$;
 COMMENT ON FUNCTION drop_queue(text, boolean) IS
 'Drops a queue; force => true drops its jobs and dead letters too.';
-
