@@ -13,7 +13,10 @@ OBJS = $(SOURCES:.c=.o)
 
 # The install script is joined from these, in this order.
 SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/store/state.sql \
-	src/queue/queue.sql src/queue/job.sql src/queue/dead.sql src/queue/flow.sql \
+	src/queue/queue.sql src/queue/job.sql src/queue/enqueue.sql src/queue/claim.sql \
+	src/queue/settle.sql src/queue/lease.sql src/queue/admin.sql src/queue/dead.sql \
+	src/queue/history.sql src/queue/maintain.sql src/queue/group.sql src/queue/flow.sql \
+	src/queue/waiting.sql \
 	src/rules/rules.sql src/schedule/schedule.sql src/schedule/clock.sql \
 	src/store/lineage.sql src/store/subscription.sql src/store/partition.sql \
 	src/wake/wake.sql src/watch/watch.sql src/store/activation.sql src/observe/faults.sql \

@@ -15,7 +15,10 @@ my %title = (
 	'event_queue.sql' => 'The extension', 'tenant.sql' => 'Tenants', 'store.sql' => 'Event store: append and read',
 	'state.sql' => 'State', 'lineage.sql' => 'Chains of causes', 'subscription.sql' => 'Subscriptions',
 	'partition.sql' => 'Partitions, retention, indexes', 'queue.sql' => 'Queues',
-	'job.sql' => 'Jobs', 'dead.sql' => 'Dead letters and history', 'flow.sql' => 'Dependencies and flows',
+	'job.sql' => 'Jobs', 'enqueue.sql' => 'Enqueue', 'claim.sql' => 'Claim', 'settle.sql' => 'Complete, fail, release',
+	'lease.sql' => 'While a job is leased', 'admin.sql' => 'Changing jobs', 'dead.sql' => 'Dead letters',
+	'history.sql' => 'History', 'maintain.sql' => 'Clearing up', 'group.sql' => 'Groups',
+	'flow.sql' => 'Dependencies and flows', 'waiting.sql' => 'Waiting for jobs',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
 	'watch.sql' => 'What workers can not do', 'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
 	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'health.sql' => 'Health', 'grants.sql' => 'Roles');

@@ -4,7 +4,7 @@ SET client_min_messages = warning;
 -- The scheduler decides whose turn it is: wait until it has looked.
 CREATE PROCEDURE looked_at() LANGUAGE plpgsql AS $$
 BEGIN
-	CALL wait_until('NOT EXISTS (SELECT FROM event_queue.job_review)');
+	CALL wait_until('NOT EXISTS (SELECT FROM event_queue_internal.job_review)');
 END $$;
 -- Claims a job and has it fail.
 CREATE FUNCTION fails(q text, message text, code text DEFAULT NULL) RETURNS text LANGUAGE sql AS $$

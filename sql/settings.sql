@@ -28,7 +28,7 @@ SELECT name FROM turns ORDER BY name;
 -- a job that was leased meanwhile is settled as ever, and comes back in its lane
 SELECT event_queue.fail(:first, :'token', 'no') IS NOT NULL AS again;
 SELECT event_queue.complete(job_id, lease_token) FROM turns;
-SELECT count(*), count(DISTINCT lane), bool_and(lane = event_queue.job_lane(true, tenant_id)) AS in_their_lanes FROM event_queue.job
+SELECT count(*), count(DISTINCT lane), bool_and(lane = event_queue_internal.job_lane(true, tenant_id)) AS in_their_lanes FROM event_queue.job
 WHERE queue_id = event_queue.queue_id_of('lanes');
 -- one from a transaction that knew only the old setting is found by the scheduler
 UPDATE event_queue.job SET lane = 0 WHERE job_id = :first;
@@ -40,7 +40,7 @@ BEGIN
 		PERFORM pg_sleep(0.01);
 	END LOOP;
 END $$;
-SELECT lane = event_queue.job_lane(true, tenant_id) AS in_its_lane FROM event_queue.job WHERE job_id = :first;
+SELECT lane = event_queue_internal.job_lane(true, tenant_id) AS in_its_lane FROM event_queue.job WHERE job_id = :first;
 SELECT event_queue.drop_queue('lanes', force => true);
 
 -- group_concurrency: more of each group may run at once.
@@ -128,7 +128,7 @@ CALL settled();
 SELECT take('keys', 3) AS three_of_four;
 -- three tokens are gone: of two an hour each, that is more than it holds
 SELECT event_queue.alter_queue('keys', '{"group_rate_limit": 2, "group_rate_interval": "1 hour"}');
-SELECT round(extract(epoch FROM next_at - now()) / 60) AS full_in_minutes FROM event_queue.group_rate;
+SELECT round(extract(epoch FROM next_at - now()) / 60) AS full_in_minutes FROM event_queue_internal.group_rate;
 SELECT take('keys', 3) AS none;
 -- those that wait for a token keep their time, unless they are called
 SELECT event_queue.alter_queue('keys', '{"group_rate_limit": null}');

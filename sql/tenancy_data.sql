@@ -40,7 +40,7 @@ CALL wait_until('(SELECT count(*) = 5 FROM data_done)');
 SELECT * FROM data_done ORDER BY id;
 
 -- Rows that no function would have made, not even by the owner.
-SELECT split_part(try(format('INSERT INTO event_queue.%s', x)), ' |', 1) FROM unnest(ARRAY[
+SELECT split_part(try('SET LOCAL search_path = public, event_queue, event_queue_internal; INSERT INTO ' || x), ' |', 1) FROM unnest(ARRAY[
 	$$rule (name, owner, event_pattern, queue_id, job_name, start_position) VALUES ('data', 'postgres', 'x', 1, 'x', 0)$$,
 	$$rule (name, owner, event_pattern, queue_id, job_name, start_position, payload) SELECT 'data', 'postgres', 'x', queue_id, 'x', 0, '[1]' FROM event_queue.queue WHERE name = 'data'$$,
 	$$rule (name, owner, event_pattern, start_position) VALUES ('data', 'postgres', 'x', 0)$$,

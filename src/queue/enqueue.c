@@ -199,7 +199,7 @@ take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
 {
 	static EqStatement take = {
 		.sql =
-			"INSERT INTO event_queue.job_throttle AS t VALUES ($1, $2, $3, $4, $5)"
+			"INSERT INTO event_queue_internal.job_throttle AS t VALUES ($1, $2, $3, $4, $5)"
 			" ON CONFLICT (queue_id, tenant_id, unique_key) DO UPDATE"
 			" SET job_id = CASE WHEN t.until <= $6 THEN $4 ELSE t.job_id END,"
 			" until = CASE WHEN t.until <= $6 THEN $5 ELSE t.until END"

@@ -2,7 +2,7 @@
  * history.c: finished jobs of queues that keep them.
  *
  * Rows go straight into the partition of the time when they expire, as an insert
- * into the parent would route them; dead.sql makes and drops the partitions.
+ * into the parent would route them; history.sql makes and drops the partitions.
  */
 #include "postgres.h"
 
@@ -51,7 +51,7 @@ history_changed(Datum arg, Oid relid)
 	}
 }
 
-/* As history_span in dead.sql. */
+/* As history_span in history.sql. */
 static Span
 span_of(int64 keep)
 {

@@ -309,8 +309,10 @@ extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
 extern void eq_keep_completed(TupleTableSlot *job, TimestampTz now, int64 keep,
 							  Jsonb *result);
 
-/* settle.c */
+/* lease.c */
 extern void eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc);
+
+/* settle.c */
 extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result);
 extern int eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
 extern TimestampTz eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,

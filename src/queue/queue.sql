@@ -1,7 +1,5 @@
 /*
- * queue.sql: queues and their settings; pausing, purging, dropping.
- * (Jobs are in job.sql, those that wait for others in flow.sql, dead letters
- * and history in dead.sql.)
+ * queue.sql: queues and their settings; pausing, draining, dropping.
  */
 
 CREATE TABLE queue (
@@ -90,7 +88,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', OLD.name),
 			HINT = 'Its settings can be changed with event_queue.alter_queue.';
 	END IF;
-	PERFORM event_queue.check_name('queue name', NEW.name, 50);
+	PERFORM event_queue_internal.check_name('queue name', NEW.name, 50);
 	bad := CASE
 		WHEN NEW.lease IS NULL OR NEW.lease < '1 second' OR NEW.lease > '1 day' THEN 'lease must be between 1 second and 1 day'
 		WHEN NEW.stalled_interval IS NULL OR NEW.stalled_interval < '100 milliseconds' OR NEW.stalled_interval > '1 hour' THEN 'stalled_interval must be between 100 milliseconds and 1 hour'
@@ -155,7 +153,7 @@ DECLARE
 	at timestamptz := clock_timestamp();
 BEGIN
 	IF NEW.fair <> OLD.fair THEN
-		UPDATE event_queue.job j SET lane = CASE WHEN j.run_at <= at THEN event_queue.job_lane(NEW.fair, j.tenant_id) ELSE 0 END
+		UPDATE event_queue.job j SET lane = CASE WHEN j.run_at <= at THEN event_queue_internal.job_lane(NEW.fair, j.tenant_id) ELSE 0 END
 		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = NEW.queue_id FOR UPDATE SKIP LOCKED);
 	END IF;
 	IF NEW.group_retry = 'pass' AND OLD.group_retry = 'block' THEN
@@ -166,14 +164,14 @@ BEGIN
 			  AND x.run_at > at AND x.leased_until IS NULL FOR UPDATE SKIP LOCKED);
 	END IF;
 	IF NEW.group_concurrency > OLD.group_concurrency OR NEW.group_retry <> OLD.group_retry THEN
-		INSERT INTO event_queue.job_review (queue_id, tenant_id, group_key)
+		INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)
 		SELECT DISTINCT j.queue_id, j.tenant_id, j.group_key FROM event_queue.job j
 		WHERE j.queue_id = NEW.queue_id AND j.group_key IS NOT NULL AND j.blocked = 1;
 	END IF;
 	IF NEW.group_rate_limit IS NULL AND OLD.group_rate_limit IS NOT NULL THEN
-		DELETE FROM event_queue.group_rate g WHERE g.queue_id = NEW.queue_id;
+		DELETE FROM event_queue_internal.group_rate g WHERE g.queue_id = NEW.queue_id;
 	ELSIF (NEW.group_rate_limit, NEW.group_rate_interval) <> (OLD.group_rate_limit, OLD.group_rate_interval) THEN
-		UPDATE event_queue.group_rate g SET next_at = at + NEW.group_rate_interval / NEW.group_rate_limit * least(NEW.group_rate_limit,
+		UPDATE event_queue_internal.group_rate g SET next_at = at + NEW.group_rate_interval / NEW.group_rate_limit * least(NEW.group_rate_limit,
 			extract(epoch FROM g.next_at - at) / extract(epoch FROM OLD.group_rate_interval / OLD.group_rate_limit))
 		WHERE g.queue_id = NEW.queue_id AND g.next_at > at;
 	END IF;
@@ -217,14 +215,14 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.move_lanes() IS 'Internal. Moves jobs that are in a lane of before their queue ceased to be fair.';
 
 /* job_lane: the lane of a tenant's jobs: 0, or in a fair queue one of the tenant's own. */
-CREATE FUNCTION job_lane(fair boolean, tenant_id text) RETURNS int
+CREATE FUNCTION event_queue_internal.job_lane(fair boolean, tenant_id text) RETURNS int
 LANGUAGE C IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'eq_job_lane_sql';
-COMMENT ON FUNCTION job_lane(boolean, text) IS 'Internal. Which lane of its queue a tenant''s job is in.';
+COMMENT ON FUNCTION event_queue_internal.job_lane(boolean, text) IS 'Internal. Which lane of its queue a tenant''s job is in.';
 
 /* check_payload: EQ005 if a payload is larger than event_queue.max_payload. */
-CREATE FUNCTION check_payload(payload jsonb) RETURNS void
+CREATE FUNCTION event_queue_internal.check_payload(payload jsonb) RETURNS void
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'eq_check_payload_sql';
-COMMENT ON FUNCTION check_payload(jsonb) IS 'Internal. EQ005 if a payload is larger than event_queue.max_payload.';
+COMMENT ON FUNCTION event_queue_internal.check_payload(jsonb) IS 'Internal. EQ005 if a payload is larger than event_queue.max_payload.';
 
 /* queue_id_of: a queue's id. Errors: EQ010 if there is no such queue. */
 CREATE FUNCTION queue_id_of(queue text) RETURNS int
@@ -288,8 +286,8 @@ DECLARE
 	new_id int;
 	same boolean;
 BEGIN
-	PERFORM event_queue.check_create_mode(or_replace, if_not_exists);
-	PERFORM event_queue.check_name('queue name', name, 50);
+	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);
+	PERFORM event_queue_internal.check_name('queue name', name, 50);
 	INSERT INTO event_queue.queue AS q (name, lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
@@ -331,7 +329,7 @@ BEGIN
 		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
 		WHERE q.queue_id = new_id;
 	ELSIF NOT same THEN
-		PERFORM event_queue.notice_other_definition('queue', name);
+		PERFORM event_queue_internal.notice_other_definition('queue', name);
 	END IF;
 	RETURN new_id;
 END
@@ -420,30 +418,6 @@ $$;
 COMMENT ON FUNCTION resume_queue(text) IS 'Lets a paused queue be claimed from, and a draining one take jobs, again.';
 
 /*
- * purge_queue: deletes the queue's jobs that are not leased; jobs elsewhere that
- * depend on them become dead letters.
- * Result: how many. Errors: EQ010. Row security: a session that is confined to
- * a tenant deletes only that tenant's jobs.
- */
-CREATE FUNCTION purge_queue(name text) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-	deleted bigint;
-BEGIN
-	DELETE FROM event_queue.job WHERE job_id IN (
-		SELECT j.job_id FROM event_queue.job j
-		WHERE j.queue_id = event_queue.queue_id_of($1)
-		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
-		  AND event_queue.tenant_visible(j.tenant_id)
-		ORDER BY j.job_id FOR UPDATE);	-- the order in which all take many jobs
-	GET DIAGNOSTICS deleted = ROW_COUNT;
-	RETURN deleted;
-END
-$$;
-COMMENT ON FUNCTION purge_queue(text) IS 'Deletes all jobs of a queue that are not leased; returns how many.';
-
-/*
  * drain_queue: takes no more jobs (enqueue raises EQ034), while claims go on; for
  * a queue that is to be emptied.  resume_queue undoes it.
  * Result: how many jobs are still there, by the counter that queue_status shows
@@ -461,37 +435,14 @@ COMMENT ON FUNCTION drain_queue(text) IS
 'Has a queue take no more jobs, while its jobs are still done; returns how many there are.';
 
 /*
- * retry_all: makes all waiting jobs of a queue due now, those that wait for their
- * next attempt or were delayed.
- * Arguments: failed_only leaves out jobs that never failed.
- * Result: how many.  Errors: EQ010.
- */
-CREATE FUNCTION retry_all(queue text, failed_only boolean DEFAULT true) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-	n bigint;
-BEGIN
-	UPDATE event_queue.job j SET run_at = clock_timestamp() WHERE j.job_id IN (
-		SELECT x.job_id FROM event_queue.job x
-		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
-		  AND (x.failures > 0 OR NOT $2) AND event_queue.tenant_visible(x.tenant_id)
-		ORDER BY x.job_id FOR UPDATE);
-	GET DIAGNOSTICS n = ROW_COUNT;
-	RETURN n;
-END
-$$;
-COMMENT ON FUNCTION retry_all(text, boolean) IS 'Makes the jobs of a queue that wait for their next attempt due now; returns how many.';
-
-/*
  * Queues that were dropped, until no transaction can be left that knew them: what
  * such a one still enqueues is removed by the scheduler (maintain_history).
  */
-CREATE TABLE dropped_queue (
+CREATE TABLE event_queue_internal.dropped_queue (
 	queue_id	int PRIMARY KEY,
 	seen_at		xid8
 );
-COMMENT ON TABLE dropped_queue IS
+COMMENT ON TABLE event_queue_internal.dropped_queue IS
 'Internal. Queues whose jobs may still be committed by transactions that began before the queue was dropped; seen_at: all of those are older.';
 
 /*
@@ -533,16 +484,15 @@ BEGIN
 	DELETE FROM event_queue.dead_letter WHERE job_id IN (
 		SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.died_at, d.job_id FOR UPDATE);
 	DELETE FROM event_queue.job_history WHERE queue_id = this_id;
-	DELETE FROM event_queue.group_rate WHERE queue_id = this_id;
-	DELETE FROM event_queue.group_review_at WHERE queue_id = this_id;
-	DELETE FROM event_queue.job_review WHERE queue_id = this_id;
+	DELETE FROM event_queue_internal.group_rate WHERE queue_id = this_id;
+	DELETE FROM event_queue_internal.group_review_at WHERE queue_id = this_id;
+	DELETE FROM event_queue_internal.job_review WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
 	IF NOT FOUND THEN -- another session was faster
 		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);
 	END IF;
-	INSERT INTO event_queue.dropped_queue (queue_id) VALUES (this_id);
+	INSERT INTO event_queue_internal.dropped_queue (queue_id) VALUES (this_id);
 END
 $$;
 COMMENT ON FUNCTION drop_queue(text, boolean) IS
 'Drops a queue; force => true drops its jobs and dead letters too.';
-

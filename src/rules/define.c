@@ -177,7 +177,7 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	 */
 	rule_id = insert_row(
 		psprintf(
-			"WITH checkpoint AS (INSERT INTO event_queue.rule_checkpoint (position) VALUES ($12)"
+			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($12)"
 			" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule AS r (name, owner, " RULE_DEFINITION
 			", start_position)"
 			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"

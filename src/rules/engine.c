@@ -454,8 +454,9 @@ read_checkpoint(void)
 	bool isnull;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT position FROM event_queue.rule_checkpoint FOR UPDATE",
-					false, 1) != SPI_OK_SELECT)
+	if (SPI_execute(
+			"SELECT position FROM event_queue_internal.rule_checkpoint FOR UPDATE",
+			false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule_checkpoint");
 	/*
 	 * create_rule writes it.  Without it (a restore that has not come so far) the
@@ -468,7 +469,7 @@ read_checkpoint(void)
 			 errmsg("the checkpoint of the rules is missing"),
 			 errdetail("Rules do not run until it is there."),
 			 errhint(
-				 "If no restore is under way, insert the position of the last event that they have seen into event_queue.rule_checkpoint.")));
+				 "If no restore is under way, insert the position of the last event that they have seen into event_queue_internal.rule_checkpoint.")));
 	position = DatumGetInt64(
 		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	eq_spi_end(&spi);
@@ -483,8 +484,9 @@ write_checkpoint(int64 position)
 	Datum value = Int64GetDatum(position);
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("UPDATE event_queue.rule_checkpoint SET position = $1",
-							  1, &type, &value, NULL, false, 0) != SPI_OK_UPDATE)
+	if (SPI_execute_with_args(
+			"UPDATE event_queue_internal.rule_checkpoint SET position = $1", 1,
+			&type, &value, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write table rule_checkpoint");
 	eq_spi_end(&spi);
 }

@@ -36,12 +36,12 @@ CREATE POLICY tenant_isolation ON rule USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('rule', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 SELECT pg_catalog.pg_extension_config_dump('rule_rule_id_seq', '');
 
-CREATE TABLE rule_checkpoint (
+CREATE TABLE event_queue_internal.rule_checkpoint (
 	one_row		boolean PRIMARY KEY DEFAULT true CHECK (one_row),
 	position	bigint NOT NULL
 );
-COMMENT ON TABLE rule_checkpoint IS 'Internal. The last event that the rules have seen.';
-SELECT pg_catalog.pg_extension_config_dump('rule_checkpoint', '');
+COMMENT ON TABLE event_queue_internal.rule_checkpoint IS 'Internal. The last event that the rules have seen.';
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.rule_checkpoint', '');
 
 CREATE TABLE handler (
 	handler_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

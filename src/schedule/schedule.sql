@@ -67,9 +67,9 @@ DECLARE
 	tenant text := event_queue.resolve_tenant(tenant_id);
 	same boolean;
 BEGIN
-	PERFORM event_queue.check_create_mode(or_replace, if_not_exists);
-	PERFORM event_queue.check_name('schedule name', name);
-	PERFORM event_queue.check_name('job name', job_name);
+	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);
+	PERFORM event_queue_internal.check_name('schedule name', name);
+	PERFORM event_queue_internal.check_name('job name', job_name);
 	IF priority IS NULL OR priority NOT BETWEEN 0 AND 9 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ015', MESSAGE = format('priority %s is out of range', priority),
 			HINT = 'Priorities go from 0 (first) to 9 (last).';
@@ -105,7 +105,7 @@ BEGIN
 			payload = coalesce(create_schedule.payload, '{}'), priority = create_schedule.priority, tenant_id = tenant
 		WHERE s.schedule_id = new_id;
 	ELSIF NOT same THEN
-		PERFORM event_queue.notice_other_definition('schedule', name);
+		PERFORM event_queue_internal.notice_other_definition('schedule', name);
 	END IF;
 	RETURN new_id;
 END

@@ -91,7 +91,7 @@ look_up(void)
 {
 	static EqStatement statement = {
 		"SELECT CASE WHEN count(*) = 0 THEN 0 WHEN bool_and(identity = $1) THEN 1"
-		" ELSE 2 END FROM event_queue.activation",
+		" ELSE 2 END FROM event_queue_internal.activation",
 		1,
 		{INT8OID},
 		NULL};
@@ -193,7 +193,7 @@ write_identity(void)
 		CStringGetTextDatum(psprintf(UINT64_FORMAT, GetSystemIdentifier())),
 		CStringGetTextDatum(get_database_name(MyDatabaseId))};
 
-	if (SPI_execute_with_args("INSERT INTO event_queue.activation"
+	if (SPI_execute_with_args("INSERT INTO event_queue_internal.activation"
 							  " VALUES ($1, $2, $3, pg_catalog.clock_timestamp())",
 							  3, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write table activation");
@@ -236,7 +236,7 @@ take_into_service(void)
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	/* Waits for a COPY of a restore in one transaction, and for others like us. */
-	run("LOCK TABLE event_queue.activation IN SHARE ROW EXCLUSIVE MODE");
+	run("LOCK TABLE event_queue_internal.activation IN SHARE ROW EXCLUSIVE MODE");
 	if (finds(SUBSCRIBED))
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_ACTIVATED),
@@ -247,7 +247,7 @@ take_into_service(void)
 	{
 		eq_begin_generation();
 		run("SELECT event_queue_internal.mend_copy()");
-		run("DELETE FROM event_queue.activation");
+		run("DELETE FROM event_queue_internal.activation");
 		write_identity();
 		ereport(LOG, (errmsg("event store of database \"%s\" is taken into service",
 							 get_database_name(MyDatabaseId))));
@@ -296,7 +296,7 @@ eq_keep_builtin_settings(PG_FUNCTION_ARGS)
 							RelationGetDescr(trigger->tg_relation), &isnull);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
-			"INSERT INTO event_queue.builtin_queue_settings"
+			"INSERT INTO event_queue_internal.builtin_queue_settings"
 			" SELECT q.name, to_jsonb(q) - '{queue_id,name,created_at}'::text[]"
 			" FROM event_queue.queue q WHERE q.queue_id = $1"
 			" ON CONFLICT (name) DO UPDATE SET settings = excluded.settings",
@@ -429,7 +429,7 @@ eq_note_subscription(void)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (finds(SUBSCRIBED))
 	{
-		run("DELETE FROM event_queue.activation");
+		run("DELETE FROM event_queue_internal.activation");
 		if (finds(SUBSCRIBED
 				  " AND c.relname = 'event_watermark' AND r.srsubstate = 'i'"))
 			run("DELETE FROM event_queue.event_watermark");

@@ -7,17 +7,17 @@
  * NOTIFY for as many writes as came in the meantime.
  */
 
-CREATE TABLE channel (
+CREATE TABLE event_queue_internal.channel (
 	channel_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name		text NOT NULL CONSTRAINT channel_name_key UNIQUE
 );
-COMMENT ON TABLE channel IS 'Channels that notify_on serves.';
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON channel
+COMMENT ON TABLE event_queue_internal.channel IS 'Channels that notify_on serves.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_queue_internal.channel
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
-CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON channel
+CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON event_queue_internal.channel
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.place_changed('-1');
-SELECT pg_catalog.pg_extension_config_dump('channel', '');
-SELECT pg_catalog.pg_extension_config_dump('channel_channel_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.channel', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.channel_channel_id_seq', '');
 
 CREATE FUNCTION notify_change() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_notify_change';
@@ -27,9 +27,9 @@ COMMENT ON FUNCTION notify_change() IS
 CREATE FUNCTION channel_id_of(channel text) RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	PERFORM event_queue.check_name('channel name', channel, 63);
-	INSERT INTO event_queue.channel (name) VALUES (channel) ON CONFLICT DO NOTHING;
-	RETURN (SELECT c.channel_id FROM event_queue.channel c WHERE c.name = $1);
+	PERFORM event_queue_internal.check_name('channel name', channel, 63);
+	INSERT INTO event_queue_internal.channel (name) VALUES (channel) ON CONFLICT DO NOTHING;
+	RETURN (SELECT c.channel_id FROM event_queue_internal.channel c WHERE c.name = $1);
 END
 $$;
 COMMENT ON FUNCTION channel_id_of(text) IS 'A channel''s number for notify_on, which gives it one.';
@@ -48,7 +48,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_id int;
 BEGIN
-	PERFORM event_queue.check_name('channel name', channel, 63);
+	PERFORM event_queue_internal.check_name('channel name', channel, 63);
 	this_id := event_queue.channel_id_of(channel);
 	-- The name says what it does: one that is there is the same.
 	EXECUTE format('CREATE %s TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
@@ -76,7 +76,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	-- Rows that a restore loads are no changes: their events are in the dump.
-	IF event_queue.is_being_restored() THEN
+	IF event_queue_internal.is_being_restored() THEN
 		RETURN NULL;
 	END IF;
 	data := CASE TG_OP
@@ -114,8 +114,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	missing name;
 BEGIN
-	PERFORM event_queue.check_name('aggregate type', aggregate_type);
-	PERFORM event_queue.check_name('event prefix', coalesce(event_prefix, aggregate_type), 240);
+	PERFORM event_queue_internal.check_name('aggregate type', aggregate_type);
+	PERFORM event_queue_internal.check_name('event prefix', coalesce(event_prefix, aggregate_type), 240);
 	SELECT c INTO missing FROM unnest(ARRAY[id_column, tenant_column]) c
 	WHERE (c IS NOT NULL OR id_column IS NULL) AND NOT EXISTS (SELECT FROM pg_attribute a
 		WHERE a.attrelid = "table" AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped);

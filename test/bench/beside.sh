@@ -7,7 +7,7 @@ enqueue_more() {
 	echo "SELECT count(event_queue.enqueue_many('bench', to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, 1000))), options => jsonb_build_object('name', 'job'${2:+, $2}))) FROM generate_series(1, $1) g;"
 }
 # until the scheduler has looked at all groups
-reviewed() { while [ "$(sql -c 'SELECT count(*) FROM event_queue.job_review')" != 0 ]; do sleep 0.5; done; }
+reviewed() { while [ "$(sql -c 'SELECT count(*) FROM event_queue_internal.job_review')" != 0 ]; do sleep 0.5; done; }
 
 # claim_with_scheduled, claim_with_blocked: jobs a second of 4 sessions, one at a
 # time, beside a million future jobs, or a million that are blocked by the first

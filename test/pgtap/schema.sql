@@ -13,8 +13,8 @@ SELECT col_is_pk('event_queue', 'event_store', 'position'::name, 'position is th
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['aggregate_id', 'aggregate_type', 'tenant_id', 'version']);
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
 SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'job_log', 'job_dependency', 'rule',
-	'handler', 'schedule', 'channel', 'tenant_role', 'event_partition', 'reducer', 'aggregate_snapshot',
-	'subscription']::name[]) t;
+	'handler', 'schedule', 'reducer', 'aggregate_snapshot', 'subscription']::name[]) t;
+SELECT has_table('event_queue_internal', t, t) FROM unnest(ARRAY['channel', 'tenant_role', 'event_partition']::name[]) t;
 SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'queue_status', 'rules', 'handlers',
 	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
@@ -46,7 +46,7 @@ SELECT is_empty($$
 $$, 'every function has a comment');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c
-	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
+	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
 $$, 'every table and view has a comment');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
@@ -66,11 +66,11 @@ $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'par
 	'set_event_retention'], 'as the owner act only functions that are known to');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
-	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'r' AND NOT c.relrowsecurity
+	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'r' AND NOT c.relrowsecurity
 $$, 'every table of tenants has row security');
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p
-	WHERE p.pronamespace = 'event_queue'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
+	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND has_function_privilege('public', p.oid, 'EXECUTE')
 	  AND p.proname NOT LIKE '\_%'
 $$, ARRAY['version', 'check_name', 'current_tenant', 'resolve_tenant', 'tenant_visible', 'uuid_v7', 'event_matches',
 	'map_payload', 'event_as_json', 'check_create_mode', 'notice_other_definition', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket', 'job_lane', 'check_payload', 'is_being_restored'],

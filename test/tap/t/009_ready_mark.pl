@@ -145,7 +145,7 @@ sub race
 	my ($what, $before, $meanwhile) = @_;
 	$node->safe_psql('postgres', "$unheeded; CALL write_job('k', q => 'rated', group_key => 'k', run_at => now())");
 	$two->query_safe("BEGIN; $before") if $before;
-	$one->query_safe("BEGIN; SELECT next_at FROM event_queue.group_rate WHERE group_key = 'k' FOR UPDATE");
+	$one->query_safe("BEGIN; SELECT next_at FROM event_queue_internal.group_rate WHERE group_key = 'k' FOR UPDATE");
 	my $claimer = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', "SELECT name FROM event_queue.claim('rated', 5)" ], '>', \my $out, '2>', \my $err);
 	$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%claim(''rated'', 5)')) or die;
 	$two->query_safe($meanwhile);

@@ -1,0 +1,94 @@
+/*
+ * admin.c: what others than its worker do to a job: cancel it, change its priority.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "queue/lease.h"
+#include "wake/wake.h"
+
+PG_FUNCTION_INFO_V1(eq_cancel_job);
+PG_FUNCTION_INFO_V1(eq_change_priority);
+
+static bool
+is_leased_now(EqLeased *leased)
+{
+	slot_getallattrs(leased->slot);
+	return !leased->slot->tts_isnull[JOB_LEASED_UNTIL - 1] &&
+		   DatumGetTimestampTz(leased->slot->tts_values[JOB_LEASED_UNTIL - 1]) >
+			   leased->now;
+}
+
+/* A job of which the caller has no token, locked; false if it is not there. */
+static bool
+lock_job_by_id(EqLeased *leased, int64 job_id)
+{
+	if (!eq_find_job(leased, job_id, NULL) || !eq_lock_job(leased))
+		return false;
+	slot_getallattrs(leased->slot);
+	return eq_load_job_queue(leased, job_id);
+}
+
+Datum
+eq_cancel_job(PG_FUNCTION_ARGS)
+{
+	int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	EqLeased leased;
+	bool leased_now;
+
+	eq_open_jobs(&leased);
+	if (!lock_job_by_id(&leased, job_id))
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
+						errmsg("job " INT64_FORMAT " does not exist", job_id),
+						errdetail("It is finished, dead, or was never there.")));
+	leased_now = is_leased_now(&leased);
+	if (leased_now)
+	{
+		Datum values[JOB_COLUMNS];
+		bool nulls[JOB_COLUMNS];
+
+		memcpy(values, leased.slot->tts_values, sizeof(values));
+		memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
+		values[JOB_CANCEL - 1] = BoolGetDatum(true);
+		eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
+		eq_wake_cancels();
+	}
+	else
+	{
+		eq_hold_marks();
+		eq_table_delete(&leased.jobs, leased.slot, leased.snapshot);
+		if (DatumGetBool(leased.slot->tts_values[JOB_HAS_DEPENDENTS - 1]))
+			eq_settle_dependents(job_id, NULL, true);
+		eq_count(leased.queue->queue_id, EQ_COUNT_CANCELLED, 1);
+		eq_after_lease(&leased, job_id, true);
+	}
+	eq_close_jobs(&leased);
+	PG_RETURN_TEXT_P(cstring_to_text(leased_now ? "requested" : "cancelled"));
+}
+
+Datum
+eq_change_priority(PG_FUNCTION_ARGS)
+{
+	int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	int priority = eq_check_priority(PG_ARGISNULL(1) ? -1 : PG_GETARG_INT32(1));
+	EqLeased leased;
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
+
+	eq_open_jobs(&leased);
+	if (!lock_job_by_id(&leased, job_id) || is_leased_now(&leased))
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
+						errmsg("job " INT64_FORMAT " does not wait", job_id)));
+	memcpy(values, leased.slot->tts_values, sizeof(values));
+	memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
+	values[JOB_PRIORITY - 1] = Int16GetDatum(priority);
+	eq_hold_marks();
+	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
+	if (DatumGetInt16(values[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED)
+		eq_note_waiting(&leased, values);
+	eq_close_jobs(&leased);
+	PG_RETURN_VOID();
+}

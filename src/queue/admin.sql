@@ -1,0 +1,71 @@
+/*
+ * admin.sql: what others do to jobs: cancel, change their priority, purge, run now.
+ */
+
+/*
+ * cancel_job: a waiting job is removed; the worker of a leased one is told at
+ * its next extend_lease or report_progress, by EQ033; a handler inside the database
+ * is stopped, and the job is a dead letter then.  Jobs that depend on a
+ * cancelled one become dead letters.
+ * Result: cancelled (it is gone), requested (it is leased).
+ * Errors: EQ032 no such job (finished, dead, or another tenant's).
+ */
+CREATE FUNCTION cancel_job(job_id bigint) RETURNS text
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_cancel_job';
+COMMENT ON FUNCTION cancel_job(bigint) IS
+'Removes a waiting job, or asks the worker of a leased one to stop; returns cancelled or requested.';
+
+/*
+ * change_priority: of a waiting job.  Errors: EQ015 priority, EQ032 no such
+ * waiting job.
+ */
+CREATE FUNCTION change_priority(job_id bigint, priority int) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_change_priority';
+COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a waiting job.';
+
+/*
+ * purge_queue: deletes the queue's jobs that are not leased; jobs elsewhere that
+ * depend on them become dead letters.
+ * Result: how many. Errors: EQ010. Row security: a session that is confined to
+ * a tenant deletes only that tenant's jobs.
+ */
+CREATE FUNCTION purge_queue(name text) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	deleted bigint;
+BEGIN
+	DELETE FROM event_queue.job WHERE job_id IN (
+		SELECT j.job_id FROM event_queue.job j
+		WHERE j.queue_id = event_queue.queue_id_of($1)
+		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
+		  AND event_queue.tenant_visible(j.tenant_id)
+		ORDER BY j.job_id FOR UPDATE);	-- the order in which all take many jobs
+	GET DIAGNOSTICS deleted = ROW_COUNT;
+	RETURN deleted;
+END
+$$;
+COMMENT ON FUNCTION purge_queue(text) IS 'Deletes all jobs of a queue that are not leased; returns how many.';
+
+/*
+ * retry_all: makes all waiting jobs of a queue due now, those that wait for their
+ * next attempt or were delayed.
+ * Arguments: failed_only leaves out jobs that never failed.
+ * Result: how many.  Errors: EQ010.
+ */
+CREATE FUNCTION retry_all(queue text, failed_only boolean DEFAULT true) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	n bigint;
+BEGIN
+	UPDATE event_queue.job j SET run_at = clock_timestamp() WHERE j.job_id IN (
+		SELECT x.job_id FROM event_queue.job x
+		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
+		  AND (x.failures > 0 OR NOT $2) AND event_queue.tenant_visible(x.tenant_id)
+		ORDER BY x.job_id FOR UPDATE);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION retry_all(text, boolean) IS 'Makes the jobs of a queue that wait for their next attempt due now; returns how many.';

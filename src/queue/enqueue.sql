@@ -1,0 +1,73 @@
+/*
+ * enqueue.sql: jobs come: one, or many.
+ */
+
+/* Keys of unique_mode throttle: no second job until then. */
+CREATE TABLE event_queue_internal.job_throttle (
+	queue_id		int NOT NULL,
+	tenant_id		text COLLATE "C" NOT NULL,
+	unique_key		text COLLATE "C" NOT NULL,
+	job_id			bigint NOT NULL,
+	until			timestamptz NOT NULL,
+	PRIMARY KEY (queue_id, tenant_id, unique_key)
+);
+ALTER TABLE event_queue_internal.job_throttle ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON event_queue_internal.job_throttle USING (tenant_visible(tenant_id));
+COMMENT ON TABLE event_queue_internal.job_throttle IS 'Internal. For each key of unique_mode throttle, the job of its present window.';
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.job_throttle', '');
+
+/*
+ * enqueue: one job, in the caller's transaction.
+ *
+ * Arguments: delay (from now) or run_at (a time), not both; priority 0 (first)
+ * to 9 (last), default 5.
+ * unique_key: while a job of the same queue, tenant and key lives, no second
+ * one is made (see unique_mode).  group_key: jobs of one key run in the order of
+ * their ids, as many at a time as the queue's group_concurrency.  depends_on: ids
+ * of jobs that must be finished first.
+ * options: a JSON object with any of the arguments from delay to depends_on that
+ * are not given as such (an interval is a string, as "30 seconds"), and
+ *  - max_attempts, backoff, backoff_delay, backoff_max, backoff_jitter and
+ *    backoff_intervals override the queue's, each by itself; backoff_intervals alone
+ *    mean backoff list;
+ *  - time_limit: how long an attempt may take: no lease is longer;
+ *  - unique_mode: what happens while the key is taken: reject (nothing; a NOTICE if
+ *    the job that has the key is running with another payload), replace (the waiting
+ *    job gets the new payload, priority and time; one that is running gives the key
+ *    to the new job, which runs when that has ended, however), debounce (replace, and
+ *    the time begins anew), throttle (reject, for unique_window from the first one on,
+ *    also when it is finished); unique_until is finished or claimed;
+ *  - metadata: a JSON object that workers see beside the payload.
+ * Result: the job's id; with a unique_key that is taken, the id of the job that
+ * has it.
+ * Errors: EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009 unknown
+ * option, option of another type, unique mode, EQ010 no such queue, EQ012 attempts,
+ * backoff or time_limit, EQ014 delay, EQ015 priority, EQ032 depends_on names no job.
+ * Isolation: with unique_key, sees the latest committed job at every level and
+ * waits for an open transaction that uses the key.
+ */
+CREATE FUNCTION enqueue(
+	queue text, name text, payload jsonb DEFAULT '{}',
+	delay interval DEFAULT NULL, run_at timestamptz DEFAULT NULL, priority int DEFAULT NULL,
+	unique_key text DEFAULT NULL, group_key text DEFAULT NULL, depends_on bigint[] DEFAULT NULL,
+	tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_enqueue_sql';
+COMMENT ON FUNCTION enqueue(text, text, jsonb, interval, timestamptz, int, text, text, bigint[], text, jsonb) IS
+'Adds a job to a queue in the caller''s transaction; returns its id.';
+
+/*
+ * enqueue_many: many jobs in the caller's transaction, all or none; as fast as COPY
+ * unless they have unique keys or dependencies.
+ * Arguments: jobs is a JSON array of at most 100000 objects with name, payload and the
+ * options of enqueue, also queue and tenant_id; options: an object with what holds for
+ * those that don't say otherwise, also name or payload; queue may be NULL if each job
+ * names its own.
+ * Result: their ids, in the order of the array; {} if it is empty.
+ * Errors: as enqueue; EQ009 malformed jobs.
+ */
+CREATE FUNCTION enqueue_many(queue text, jobs jsonb, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL)
+RETURNS bigint[]
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_enqueue_many';
+COMMENT ON FUNCTION enqueue_many(text, jsonb, text, jsonb) IS
+'Adds jobs that are given as a JSON array of objects; returns their ids, in its order.';

@@ -1,0 +1,40 @@
+/*
+ * lease.h: a job in hand, found by its lease or its id; for the files of this room only.
+ */
+#ifndef EQ_LEASE_H
+#define EQ_LEASE_H
+
+#include "fmgr.h"
+#include "utils/uuid.h"
+
+#include "queue/queue.h"
+#include "table/table.h"
+
+/* The table, and a job in it whose lease the caller holds. */
+typedef struct EqLeased
+{
+	EqTable jobs;
+	Snapshot snapshot;
+	TupleTableSlot *slot; /* all columns fetched */
+	const EqQueue *queue; /* of the job */
+	const char *tenant;	  /* the caller is confined to; NULL: none */
+	TimestampTz now;
+	bool weak; /* the writes need not be durable */
+} EqLeased;
+
+extern void eq_lease_lost(int64 job_id) pg_attribute_noreturn();
+extern void eq_open_jobs(EqLeased *leased);
+extern void eq_close_jobs(EqLeased *leased);
+extern bool eq_find_job(EqLeased *leased, int64 job_id, const pg_uuid_t *token);
+extern bool eq_lock_job(EqLeased *leased);
+extern bool eq_has_token(TupleTableSlot *slot, const pg_uuid_t *token);
+extern bool eq_load_job_queue(EqLeased *leased, int64 job_id);
+extern void eq_begin_weak(EqLeased *leased);
+extern void eq_open_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
+						   bool weak);
+extern void eq_clear_lease(bool *nulls);
+extern void eq_after_lease(EqLeased *leased, int64 job_id, bool leaves_group);
+extern void eq_note_waiting(EqLeased *leased, const Datum *values);
+extern int64 eq_job_id_argument(FunctionCallInfo fcinfo);
+
+#endif /* EQ_LEASE_H */

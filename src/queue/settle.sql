@@ -1,0 +1,75 @@
+/*
+ * settle.sql: leased jobs end: complete, fail, release.
+ */
+
+/*
+ * complete: the job is done; it leaves the queue (to the view history if the queue
+ * keeps completed jobs).
+ * Errors: EQ016 the lease is lost: the token is not the job's present one.
+ * Isolation: latest committed row at every level; waits for a session that is
+ * changing the job.
+ */
+CREATE FUNCTION complete(job_id bigint, lease_token uuid, result jsonb DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_complete_sql';
+COMMENT ON FUNCTION complete(bigint, uuid, jsonb) IS
+'Finishes a leased job. EQ016 if the lease was lost, and nothing is changed.';
+
+/*
+ * complete_many: complete for many jobs, all or none.
+ * Arguments: lease_tokens and results (NULL: none), one for each job.
+ * Result: how many.  Errors: EQ009 lengths differ; as complete.
+ */
+CREATE FUNCTION complete_many(job_ids bigint[], lease_tokens uuid[], results jsonb[] DEFAULT NULL) RETURNS int
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_complete_many';
+COMMENT ON FUNCTION complete_many(bigint[], uuid[], jsonb[]) IS
+'Finishes many leased jobs, all or none.';
+
+/*
+ * complete_and_claim: complete, then claim, in one call and one commit;
+ * complete_many_and_claim: the same with arrays of jobs.  With NULL for job_id it only claims,
+ * so that a worker's loop needs no other call.
+ * Arguments and errors as complete, complete_many and claim.  Result: as claim.
+ */
+CREATE FUNCTION complete_and_claim(
+	job_id bigint, lease_token uuid, queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
+	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
+	session_bound boolean DEFAULT false, result jsonb DEFAULT NULL)
+RETURNS SETOF claimed_job
+LANGUAGE C VOLATILE ROWS 1 AS 'MODULE_PATHNAME', 'eq_complete_and_claim';
+COMMENT ON FUNCTION complete_and_claim(bigint, uuid, text, int, text, interval, text[], text, boolean, jsonb) IS
+'Finishes a leased job and leases the next one, in one commit.';
+
+CREATE FUNCTION complete_many_and_claim(
+	job_ids bigint[], lease_tokens uuid[], queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
+	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
+	session_bound boolean DEFAULT false, results jsonb[] DEFAULT NULL)
+RETURNS SETOF claimed_job
+LANGUAGE C VOLATILE ROWS 10 AS 'MODULE_PATHNAME', 'eq_complete_many_and_claim';
+COMMENT ON FUNCTION complete_many_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]) IS
+'Finishes leased jobs and leases the next ones, in one commit.';
+
+/*
+ * fail: the attempt failed; the job waits for its next attempt by its backoff,
+ * or becomes a dead letter if it has none left or the error is final.
+ * Arguments: retry_after replaces the backoff this time; final: never retry.
+ * Result: when the job is tried again; NULL if it is a dead letter now.
+ * Errors: EQ014 negative retry_after, EQ016 lease lost.
+ */
+CREATE FUNCTION fail(
+	job_id bigint, lease_token uuid, message text,
+	sqlstate text DEFAULT NULL, context text DEFAULT NULL,
+	retry_after interval DEFAULT NULL, final boolean DEFAULT false)
+RETURNS timestamptz
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_fail_sql';
+COMMENT ON FUNCTION fail(bigint, uuid, text, text, text, interval, boolean) IS
+'Records a failed attempt; returns the time of the next one, or NULL if the job is a dead letter now.';
+
+/*
+ * release: gives a job back unfinished, without counting an attempt.
+ * Arguments: delay until it may be claimed again.
+ * Errors: EQ014 negative delay, EQ016 lease lost.
+ */
+CREATE FUNCTION release(job_id bigint, lease_token uuid, delay interval DEFAULT '0') RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_release_sql';
+COMMENT ON FUNCTION release(bigint, uuid, interval) IS
+'Gives a leased job back to the queue; this does not count as an attempt.';

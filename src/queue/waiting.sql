@@ -1,0 +1,51 @@
+/*
+ * waiting.sql: procedures that sleep until a job comes or ends.
+ */
+
+/*
+ * claim_wait: claim, and if there is no job, sleep until one comes or the time is
+ * over; without polling, snapshot or transaction id.  A procedure, since a
+ * function can't give back the snapshot of the statement that calls it: CALL it
+ * by itself, outside a transaction block.  It keeps nothing in the session, so it
+ * works through a transaction pooler, and takes one of the pooler's server
+ * connections while it sleeps.  A client that goes meanwhile takes no job along.
+ * Arguments: timeout is how long at most; jobs: pass NULL; worker and lease as
+ * in claim.
+ * Result: a JSON array of the jobs, with the columns of claimed_job; committed.
+ * Errors: EQ008 inside a transaction, EQ009 timeout below 0 or above 24 hours;
+ * as claim.
+ */
+CREATE PROCEDURE claim_wait(
+	queue text, "limit" int, timeout interval, INOUT jobs jsonb DEFAULT NULL,
+	worker text DEFAULT NULL, lease interval DEFAULT NULL, tenant_id text DEFAULT NULL)
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_claim_wait';
+COMMENT ON PROCEDURE claim_wait(text, int, interval, jsonb, text, interval, text) IS
+'Claims jobs; if there are none, sleeps until one comes or the time is over.';
+
+/*
+ * await_job: sleeps until a job is finished, dead or gone, or the time is over;
+ * without a snapshot meanwhile.  CALL it by itself, outside a transaction block.
+ * Arguments: timeout is how long at most; outcome: pass NULL.
+ * Result: {"state": completed, dead, gone (finished and not kept, or cancelled)
+ * or what the view jobs says, "result", "error"}.
+ * Errors: EQ008 inside a transaction, EQ009 timeout.
+ */
+CREATE PROCEDURE await_job(job_id bigint, timeout interval, INOUT outcome jsonb DEFAULT NULL)
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_await_job';
+COMMENT ON PROCEDURE await_job(bigint, interval, jsonb) IS
+'Sleeps until a job is finished, dead or gone, or the time is over; says which, with result or error.';
+
+/* job_outcome: what await_job answers. */
+CREATE FUNCTION job_outcome(job_id bigint) RETURNS jsonb
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT coalesce(
+		(SELECT jsonb_build_object('state', j.state, 'progress', j.progress) FROM event_queue.jobs j
+		 WHERE j.job_id = $1 AND event_queue.tenant_visible(j.tenant_id)),
+		(SELECT jsonb_build_object('state', 'dead', 'error', d.errors -> -1) FROM event_queue.dead_letter d
+		 WHERE d.job_id = $1 AND event_queue.tenant_visible(d.tenant_id)),
+		(SELECT jsonb_build_object('state', 'completed', 'result', h.result) FROM event_queue.job_history h
+		 WHERE h.job_id = $1 AND event_queue.tenant_visible(h.tenant_id) AND h.expires_at > now()
+		 ORDER BY h.completed_at DESC LIMIT 1),
+		'{"state": "gone"}')
+$$;
+COMMENT ON FUNCTION job_outcome(bigint) IS 'What became of a job: its state, with result or last error.';
