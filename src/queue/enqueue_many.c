@@ -374,11 +374,14 @@ try_jobs(const Batch *batch, int64 *ids)
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
+		FlushErrorState();
+		/* Also of an error that goes on: who catches it undoes its own only. */
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
 		if (error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED &&
 			error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
+			ReThrowError(error);
 		ok = false;
 	}
 	PG_END_TRY();
