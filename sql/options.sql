@@ -67,3 +67,48 @@ SELECT try_it($$SELECT event_queue.enqueue_flow('opt', '{"name": "x", "children"
 
 SELECT event_queue.drop_queue('opt', force => true), event_queue.drop_queue('opt too', force => true);
 DROP FUNCTION try_it;
+
+-- Rules and schedules have the same options.
+SELECT event_queue.create_queue('opt rules') > 0 AS created;
+CREATE FUNCTION try_it(command text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE command;
+	RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE || ': ' || SQLERRM;
+END
+$$;
+SELECT event_queue.create_rule('opt', 'opt.*', queue => 'opt rules', job_name => 'contact', condition => $$event_data ->> 'skip' IS NULL$$,
+	options => '{"group_key": "$.data.phone", "unique_key": "$.aggregate_id", "unique_mode": "debounce", "delay": "$.data.wait",
+		"priority": "$.data.urgency", "max_attempts": 2, "metadata": {"source": "crm"}}') > 0 AS created;
+SELECT event_queue.create_rule('plain', 'opt.*', queue => 'opt rules', job_name => 'plain', delay => '1 min', priority => 1, options => '{"backoff": "fixed"}') > 0 AS created;
+SELECT count(event_queue.append('opt', id, 'opt.added', data::jsonb)) FROM (VALUES
+	('a', '{"phone": 55, "wait": "1 h", "urgency": 2}'), ('a', '{"phone": "56", "wait": "1 h"}'), ('b', '{"skip": 1}'), ('c', '{}'), ('d', '{"wait": "soon"}')) e (id, data);
+CALL wait_until($$(SELECT count(*) = 5 FROM event_queue.job WHERE name = 'plain') AND EXISTS (SELECT FROM event_queue.job WHERE name = 'rule-call' AND errors IS NOT NULL)$$);
+SELECT j.name, j.priority, j.group_key, j.unique_key, j.max_attempts, (j.retry).backoff, j.metadata ->> 'source' AS source, j.metadata ->> 'rule' AS rule, j.run_at > now() + '59 min' AS later
+FROM event_queue.job j JOIN event_queue.queue q USING (queue_id) WHERE q.name = 'opt rules' ORDER BY j.name, j.unique_key, j.job_id;
+-- what an event says may be wrong
+SELECT errors -> -1 ->> 'message' AS message FROM event_queue.job WHERE name = 'rule-call' AND metadata ->> 'rule' = 'opt';
+DELETE FROM event_queue.job WHERE name = 'rule-call';
+SELECT name, priority, options ->> 'backoff' AS backoff FROM event_queue.rules WHERE queue = 'opt rules' ORDER BY name;
+SELECT event_queue.create_rule('plain', 'opt.*', queue => 'opt rules', job_name => 'plain', delay => '1 min', priority => 1, options => '{"backoff": "linear"}', if_not_exists => true) > 0 AS there;
+SELECT event_queue.create_rule('plain', 'opt.*', queue => 'opt rules', job_name => 'plain', or_replace => true) > 0 AS replaced;
+SELECT delay, priority, options FROM event_queue.rules WHERE name = 'plain';
+SELECT o, try_it(format('SELECT event_queue.create_rule(''bad'', ''bad'', queue => ''opt rules'', job_name => ''bad'', priority => 3, delay => ''1 s'', options => %L)', o)) FROM unnest('{
+	"{\"speed\": 1}", "{\"tenant_id\": \"x\"}", "{\"priority\": \"$.data.p\"}", "{\"run_at\": \"$.data.at\"}", "{\"max_attempts\": \"$.data.n\"}",
+	"{\"unique_mode\": \"replace\"}", "{\"unique_key\": \"$.(\"}", "{\"backoff\": \"list\"}"
+}'::text[]) o;
+SELECT try_it($$SELECT event_queue.create_rule('bad', 'bad', function => 'pg_catalog.now', options => '{"backoff": "fixed"}')$$);
+
+SELECT event_queue.create_schedule('opt', '* * * * *', 'opt rules', 'by the clock', options => '{"priority": 7, "time_limit": "5 s", "metadata": {"source": "clock"}}') > 0 AS created;
+SELECT event_queue.create_schedule('opt', '* * * * *', 'opt rules', 'by the clock', options => '{"priority": 7, "time_limit": "5 s", "metadata": {"source": "clock"}}', if_not_exists => true) > 0 AS same;
+SELECT priority, options ->> 'time_limit' AS time_limit FROM event_queue.schedules WHERE name = 'opt';
+UPDATE event_queue.schedule SET next_run = now() WHERE name = 'opt';
+CALL wait_until($$EXISTS (SELECT FROM event_queue.job WHERE name = 'by the clock')$$);
+SELECT priority, time_limit, metadata ->> 'source' AS source, metadata ->> 'schedule' AS schedule FROM event_queue.job WHERE name = 'by the clock' LIMIT 1;
+SELECT o, try_it(format('SELECT event_queue.create_schedule(''bad'', ''* * * * *'', ''opt rules'', ''bad'', priority => 3, options => %L)', o)) FROM unnest('{
+	"{\"speed\": 1}", "{\"priority\": 4}", "{\"run_at\": \"2030-01-01\"}", "{\"unique_mode\": \"replace\"}", "[]"}'::text[]) o;
+SELECT try_it($$SELECT event_queue.create_schedule('bad', '* * * * *', 'opt rules', 'bad', priority => 10)$$);
+SELECT event_queue.drop_schedule('opt'), event_queue.drop_rule('opt'), event_queue.drop_rule('plain');
+SELECT event_queue.drop_queue('opt rules', force => true);
+DROP FUNCTION try_it;

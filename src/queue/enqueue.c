@@ -51,8 +51,9 @@ tell_who_has_key(const EqNewJob *job, TupleTableSlot *holder)
 		 errmsg("job " INT64_FORMAT ", which is running with another payload, has "
 				"the unique key; no job was added",
 				job_id),
-		 errhint("unique_mode => 'replace' keeps the payload for a job that "
-				 "follows it.")));
+		 errhint(
+			 "options => '{\"unique_mode\": \"replace\"}' keeps the payload for a job that "
+			 "follows it.")));
 }
 
 /* The job that holds a unique key; 0 if none does. */

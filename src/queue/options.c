@@ -579,16 +579,27 @@ eq_check_job_options(EqNewJob *job, const EqQueue *queue, TimestampTz now)
 	}
 }
 
-/* check_job_options(queue text, options jsonb): for create_schedule. */
+/*
+ * check_job_options(queue text, options jsonb, priority int): for create_schedule;
+ * the priority to be stored beside the options, NULL if they have one.
+ */
 Datum
 eq_check_job_options_sql(PG_FUNCTION_ARGS)
 {
-	const EqQueue *queue = eq_get_queue(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	EqNewJob job = {0};
 
-	eq_read_job_options(&job, &PG_GETARG_JSONB_P(1)->root, EQ_IN_OPTIONS, false);
-	eq_check_job_options(&job, queue, 0);
-	PG_RETURN_VOID();
+	if (!PG_ARGISNULL(1))
+		eq_read_job_options(&job, &PG_GETARG_JSONB_P(1)->root,
+							EQ_IN_OPTIONS & ~EQ_OPTION_BIT(EQ_OPTION_RUN_AT), false);
+	if (eq_is_given(&job, EQ_OPTION_PRIORITY) && PG_ARGISNULL(2))
+		fcinfo->isnull = true;
+	if (!PG_ARGISNULL(2))
+		eq_set_job_option(&job, EQ_OPTION_PRIORITY, PG_GETARG_DATUM(2));
+	eq_check_job_options(
+		&job,
+		eq_get_queue(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0))),
+		0);
+	return Int32GetDatum(job.priority);
 }
 
 /*

@@ -68,11 +68,14 @@ LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_job_settings_complaint';
 COMMENT ON FUNCTION event_queue_internal.job_settings_complaint(int, text, interval, interval, float8, interval[]) IS
 'Internal. What is wrong with settings of a queue that a job may override; NULL: nothing.';
 
-/* check_job_options: an error unless they are options of enqueue. */
-CREATE FUNCTION event_queue_internal.check_job_options(queue text, options jsonb) RETURNS void
-LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'eq_check_job_options_sql';
-COMMENT ON FUNCTION event_queue_internal.check_job_options(text, jsonb) IS
-'Internal. An error unless these are options that enqueue takes.';
+/*
+ * check_job_options: an error unless a schedule may have these options and this
+ * priority.  Result: the priority; the default if none is given, NULL if options have it.
+ */
+CREATE FUNCTION event_queue_internal.check_job_options(queue text, options jsonb, priority int) RETURNS int
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_check_job_options_sql';
+COMMENT ON FUNCTION event_queue_internal.check_job_options(text, jsonb, int) IS
+'Internal. An error unless these are options that enqueue takes; the priority to be stored beside them.';
 
 /*
  * check_queue_settings: row trigger that turns a bad setting into EQ012 with
