@@ -27,6 +27,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -75,6 +76,9 @@ typedef struct Rule
 
 /* Other rules do not wait for one that takes so long. */
 #define SLOW_US (100 * INT64CONST(1000))
+
+/* So long the runner waits for who holds a job's unique key; an executor waits longer. */
+#define KEY_WAIT_MS 50
 
 /* So often executors evaluate what does not end, before they refuse it. */
 #define EQ_MAX_LOST 3
@@ -294,6 +298,7 @@ try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool ok = true;
+	int lock_timeout = LockTimeout;
 	TimestampTz start = GetCurrentTimestamp();
 
 	BeginInternalSubTransaction(NULL);
@@ -303,6 +308,8 @@ try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 		Jsonb *options;
 
 		*payload = evaluate_rule(rule, event, &options);
+		if (options)
+			LockTimeout = KEY_WAIT_MS;
 		if (*payload != NULL && rule->queue_id != 0)
 			enqueue_action(rule, event, *payload, options);
 		ReleaseCurrentSubTransaction();
@@ -320,6 +327,7 @@ try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 		ok = false;
 	}
 	PG_END_TRY();
+	LockTimeout = lock_timeout;
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	if (GetCurrentTimestamp() - start > SLOW_US)

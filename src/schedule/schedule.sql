@@ -166,9 +166,10 @@ BEGIN
 			WHERE s.schedule_id = due.schedule_id;
 			PERFORM event_queue_internal.clear_fault('schedule', due.name);
 		EXCEPTION
-			WHEN lock_not_available THEN
-				RAISE;	-- of a table: the others need it, too
 			WHEN OTHERS THEN
+				IF SQLSTATE = '55P03' AND (due.options ?| '{unique_key,depends_on}') IS NOT TRUE THEN
+					RAISE;	-- of a table: the others need it, too
+				END IF;
 				PERFORM event_queue_internal.note_fault('schedule', due.name, due.tenant_id, SQLSTATE, SQLERRM,
 					CASE WHEN SQLSTATE = 'EQ034' THEN format('SELECT event_queue.resume_queue(%L)', this_queue)
 						WHEN SQLSTATE IN ('EQ030', 'EQ031') THEN
