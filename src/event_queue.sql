@@ -7,9 +7,9 @@
 
 /*
  * What is nobody's to call: tables that only the extension's functions use, trigger
- * functions, and what functions share.  The grant functions give USAGE on it, since
- * a function that acts with its caller's rights looks names up with them, and rights
- * on next to nothing in it (tenant/grants.sql).
+ * functions, and what functions share.  No role may use this schema but the
+ * extension's owner: what looks names up in it acts as the owner (tenant/grants.sql)
+ * or has them bound already (views, BEGIN ATOMIC).
  */
 CREATE SCHEMA event_queue_internal;
 COMMENT ON SCHEMA event_queue_internal IS 'What the functions of event_queue share; not for direct use.';

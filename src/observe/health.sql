@@ -129,12 +129,13 @@ BEGIN
 				CASE WHEN c.position IS NULL THEN
 					'If no restore is under way, insert the position of the last event that they have seen into event_queue_internal.rule_checkpoint'
 					ELSE 'See lines "locks" and "rule runner", and the conditions of the rules: SELECT * FROM event_queue.rules' END
-			FROM (SELECT min(x.start_position) FROM event_queue.rule x WHERE x.enabled) AS r (first)
+			FROM (SELECT min(x.start_position) FROM event_queue.rule x WHERE x.enabled
+				AND event_queue.tenant_visible(x.tenant_id)) AS r (first)
 			LEFT JOIN event_queue_internal.rule_checkpoint c ON true
 			CROSS JOIN LATERAL (SELECT count(*), min(e.created_at) FROM (
 				SELECT x.created_at FROM event_queue.event_store x
 				WHERE x.position > greatest(c.position, r.first) AND x.position <= event_queue.watermark()
-				  AND r.first IS NOT NULL LIMIT 10000) e) AS b (n, oldest) $q$),
+				  AND r.first IS NOT NULL AND event_queue.tenant_visible(x.tenant_id) LIMIT 10000) e) AS b (n, oldest) $q$),
 		('targets of rules', '{tenant_role,rule,queue}', $q$
 			SELECT format('rule %s', r.name), false,
 				CASE WHEN q.queue_id IS NULL AND r.queue_id IS NOT NULL THEN 'its queue does not exist'
@@ -143,7 +144,7 @@ BEGIN
 				CASE WHEN q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
 					ELSE format('SELECT event_queue.drop_rule(%L), or create what it needs', r.name) END
 			FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id)
-			WHERE r.enabled AND (q.draining OR (q.queue_id IS NULL AND r.queue_id IS NOT NULL)
+			WHERE r.enabled AND event_queue.tenant_visible(r.tenant_id) AND (q.draining OR (q.queue_id IS NULL AND r.queue_id IS NOT NULL)
 				OR (r.function IS NOT NULL AND NOT event_queue_internal.function_is_here(r.function, 'event_queue.event_store'))) $q$),
 		('schedules', '{tenant_role,schedule,queue}', $q$
 			SELECT format('schedule %s', s.name), false,
@@ -155,7 +156,7 @@ BEGIN
 					ELSE format('SELECT event_queue.drop_schedule(%L), and create_schedule it anew', s.name) END
 			FROM event_queue.schedule s LEFT JOIN event_queue.queue q USING (queue_id),
 				event_queue_internal.cron_fault(s.cron, s.time_zone) AS c (fault)
-			WHERE s.enabled AND (c.fault IS NOT NULL OR q.queue_id IS NULL OR q.draining OR s.next_run < clock_timestamp() - '1 minute'::interval)
+			WHERE s.enabled AND event_queue.tenant_visible(s.tenant_id) AND (c.fault IS NOT NULL OR q.queue_id IS NULL OR q.draining OR s.next_run < clock_timestamp() - '1 minute'::interval)
 			  AND NOT EXISTS (SELECT FROM event_queue.faults() f WHERE f.what = 'schedule' AND f.item = s.name) $q$),
 		('retention', '{partition_policy}', $q$
 			SELECT 'retention', false, format('schema "%s" of archived events does not exist', p.archive_schema),
@@ -179,7 +180,7 @@ BEGIN
 			SELECT format('subscription %s', s.name), false,
 				concat_ws(', ', nullif(k.n, 0) || ' events parked', 'nothing fetched since ' || b.moved_at::timestamptz(0)
 					|| ', an event has waited for ' || (clock_timestamp() - e.created_at)),
-				CASE WHEN k.n > 0 THEN format('SELECT * FROM event_queue_internal.parked_events(%L)', s.name)
+				CASE WHEN k.n > 0 THEN format('SELECT * FROM event_queue.fetch_parked(%L); then ack_parked, retry_parked or discard_parked', s.name)
 					ELSE format('Start its consumer, or SELECT event_queue.drop_subscription(%L)', s.name) END
 			FROM event_queue.subscription s
 			CROSS JOIN LATERAL (SELECT count(*) FROM event_queue_internal.subscription_parked p

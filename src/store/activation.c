@@ -58,7 +58,6 @@
 PG_FUNCTION_INFO_V1(eq_created);
 PG_FUNCTION_INFO_V1(eq_activate);
 PG_FUNCTION_INFO_V1(eq_activation_state);
-PG_FUNCTION_INFO_V1(eq_is_being_restored);
 PG_FUNCTION_INFO_V1(eq_keep_builtin_settings);
 
 #define QUIET_US                                                                    \
@@ -274,8 +273,11 @@ eq_activation_state(PG_FUNCTION_ARGS)
 {
 	static const char *const names[] = {
 		[EQ_NOT_LOADED] = "not loaded", [EQ_ACTIVE] = "active", [EQ_COPY] = "copy"};
+	EqActivation state = eq_activation(true);
 
-	PG_RETURN_TEXT_P(cstring_to_text(names[eq_activation(true)]));
+	if (state != EQ_ACTIVE && session_restores())
+		PG_RETURN_TEXT_P(cstring_to_text("restoring"));
+	PG_RETURN_TEXT_P(cstring_to_text(names[state]));
 }
 
 /* Trigger: as the owner, since who may change the queue may not write the table. */
@@ -304,13 +306,6 @@ eq_keep_builtin_settings(PG_FUNCTION_ARGS)
 		elog(ERROR, "could not write table builtin_queue_settings");
 	eq_spi_end(&spi);
 	PG_RETURN_POINTER(NULL);
-}
-
-/* For record_change: the rows of a restore are no changes, their events are in the dump. */
-Datum
-eq_is_being_restored(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(session_restores() && eq_activation(false) != EQ_ACTIVE);
 }
 
 /*

@@ -22,11 +22,6 @@ LANGUAGE C AS 'MODULE_PATHNAME', 'eq_created';
 COMMENT ON FUNCTION event_queue_internal.created() IS
 'Internal. End of the extension''s script: a new store is in service, one that a dump''s script creates is not.';
 
-CREATE FUNCTION event_queue_internal.is_being_restored() RETURNS boolean
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_is_being_restored';
-COMMENT ON FUNCTION event_queue_internal.is_being_restored() IS
-'Internal. True in a session of pg_restore, or of a dump''s script, while the store is not in service.';
-
 /*
  * activate: takes a restored or copied store into service in this database.
  *
@@ -52,12 +47,14 @@ COMMENT ON FUNCTION activate() IS
 
 /*
  * activation_state: active; copy (activate() is needed); not loaded (made by a
- * dump's script without its data, or fed by a subscription; activate() is needed).
+ * dump's script without its data, or fed by a subscription; activate() is needed);
+ * restoring (neither is in service, and this session runs pg_restore or a dump's
+ * script).
  */
 CREATE FUNCTION activation_state() RETURNS text
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_activation_state';
 COMMENT ON FUNCTION activation_state() IS
-'Whether the store is in service here: active, copy, or not loaded.';
+'Whether the store is in service here: active, copy, not loaded, or, in a session that restores it, restoring.';
 
 /*
  * A dump can't carry the rows of the built-in queues, which CREATE EXTENSION

@@ -22,7 +22,7 @@ DECLARE
 		'create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
 		'ack_parked', 'discard_parked', 'subscription_members',
 		-- workers and observers
-		'log_job', 'queue_limits',
+		'log_job', 'queue_limits', 'health', 'explain_job',
 		-- admins
 		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all',
 		'retry_dead', 'retry_all_dead', 'discard_dead', 'discard_all_dead', 'set_rule_enabled', 'drop_rule',
@@ -54,7 +54,7 @@ GRANT EXECUTE ON FUNCTION event_queue.version(), event_queue_internal.check_name
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
 	event_as_json(event_store), event_queue_internal.check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
 	json_diff(jsonb, jsonb), event_bucket(text, text, text, int),
-	event_queue_internal.job_lane(boolean, text), event_queue_internal.check_payload(jsonb), event_queue_internal.is_being_restored() TO PUBLIC;
+	event_queue_internal.job_lane(boolean, text), event_queue_internal.check_payload(jsonb), activation_state() TO PUBLIC;
 
 /*
  * grant_access: what the four grant functions share: use of the schema, and
@@ -70,7 +70,7 @@ BEGIN
 	-- two at once, or one and a new partition, would fail at each other's rows in the catalogs
 	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
-	EXECUTE format('GRANT USAGE ON SCHEMA event_queue, event_queue_internal TO %I', this_role);
+	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', this_role);
 	-- What dropped roles have left.
 	DELETE FROM event_queue_internal.tenant_role t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = t.role);
 	SELECT t.tenant_id INTO bound_to FROM event_queue_internal.tenant_role t WHERE t.role = $1;
@@ -229,8 +229,7 @@ BEGIN
 		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
 		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.shared_memory_places(), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
 		event_queue.queue_id_of(text),
-		event_queue.health(), event_queue.activation_state(), event_queue.faults(), event_queue_internal.lock_for_look(text[]), event_queue_internal.scheduler_overdue(),
-		event_queue_internal.session_began(int), event_queue_internal.cron_fault(text, text), event_queue_internal.function_is_here(text, regtype[]),
+		event_queue.health(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.cron_next(text, text, timestamptz) TO %s', role);
 END
 $$;
@@ -270,6 +269,8 @@ BEGIN
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', this, role);
 	END LOOP;
+	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		event_queue_internal.make_recording(regclass, text, name, name, text, boolean) TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION grant_admin(regrole) IS

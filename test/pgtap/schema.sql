@@ -58,7 +58,7 @@ $$, 'every SQL function pins its search_path');
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.prosecdef
 $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
-	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'create_queue', 'alter_queue', 'drop_queue',
+	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'health', 'explain_job', 'create_queue', 'alter_queue', 'drop_queue',
 	'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'retry_dead', 'retry_all_dead', 'discard_dead',
 	'discard_all_dead', 'set_rule_enabled', 'drop_rule', 'unregister_handler', 'unregister_reducer', 'create_schedule',
 	'set_schedule_enabled', 'drop_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
@@ -73,7 +73,7 @@ SELECT set_eq($$
 	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND has_function_privilege('public', p.oid, 'EXECUTE')
 	  AND p.proname NOT LIKE '\_%'
 $$, ARRAY['version', 'check_name', 'current_tenant', 'resolve_tenant', 'tenant_visible', 'uuid_v7', 'event_matches',
-	'map_payload', 'event_as_json', 'check_create_mode', 'notice_other_definition', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket', 'job_lane', 'check_payload', 'is_being_restored'],
+	'map_payload', 'event_as_json', 'check_create_mode', 'notice_other_definition', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket', 'job_lane', 'check_payload', 'activation_state'],
 	'PUBLIC may call what touches no data');
 SELECT ok(has_table_privilege('public', 'event_queue.event_store', 'SELECT') = false, 'PUBLIC reads no events');
 

@@ -310,9 +310,9 @@ SELECT is_empty('SELECT what, call, outcome FROM ten.bad', 'no function that is 
 SELECT is_empty($$
 	SELECT r.name, p.oid::regprocedure FROM ten.role r, pg_proc p
 	WHERE (p.pronamespace = 'event_queue_internal'::regnamespace AND has_function_privilege(r.name, p.oid, 'EXECUTE')
-		   -- what touches no data, and functions with their caller's rights need
-		   AND NOT has_function_privilege('public', p.oid, 'EXECUTE') AND obj_description(p.oid, 'pg_proc') NOT LIKE 'For health(%')
-	   OR (p.pronamespace = 'event_queue_internal'::regnamespace AND has_schema_privilege(r.name, 'event_queue_internal', 'CREATE'))
+		   -- what CHECKs and BEGIN ATOMIC functions with their caller's rights need
+		   AND NOT has_function_privilege('public', p.oid, 'EXECUTE') AND p.proname <> 'make_recording')
+	   OR has_schema_privilege(r.name, 'event_queue_internal', 'USAGE')
 	   OR (p.pronamespace = 'event_queue'::regnamespace AND obj_description(p.oid, 'pg_proc') LIKE 'Internal.%'
 		   AND NOT has_function_privilege('public', p.oid, 'EXECUTE'))
 $$, 'no role may call what is internal');
