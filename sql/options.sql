@@ -35,7 +35,7 @@ SELECT event_queue.enqueue_many('opt', '[]') AS none;
 SELECT event_queue.enqueue_many('opt', '[{"payload": 1, "unique_key": "m"}, {"payload": 2}, {"payload": 3, "unique_key": "m"}, {"payload": null, "queue": "opt too", "priority": 0},
 	{"group_key": "g", "run_at": "2001-01-01+00", "name": "own"}]', options => '{"name": "m", "priority": 8, "delay": "1 h", "max_attempts": 2, "backoff_intervals": ["1 s"]}') AS ids \gset
 SELECT (:'ids'::bigint[])[3] = (:'ids'::bigint[])[1] AS one_key, (:'ids'::bigint[])[1] < (:'ids'::bigint[])[2] AND (:'ids'::bigint[])[2] < (:'ids'::bigint[])[4] AS grow;
-SELECT q.name AS queue, j.name, j.priority, j.payload, j.max_attempts, (j.retry).backoff, j.run_at > now() AS later, group_key
+SELECT q.name AS queue, j.name, j.priority, j.payload, j.max_attempts, (j.retry).backoff, j.run_at > now() + '1 min' AS later, group_key
 FROM event_queue.job j JOIN event_queue.queue q USING (queue_id) WHERE job_id = ANY (:'ids') ORDER BY job_id;
 SELECT event_queue.enqueue_many(NULL, '[{"queue": "opt", "name": "a"}, {"queue": "opt too", "name": "b"}]') IS NOT NULL AS enqueued;
 SELECT event_queue.enqueue_many('opt', '[{"name": "good"}, {"name": "bad", "priority": 10}]');
