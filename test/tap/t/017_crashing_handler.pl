@@ -82,6 +82,11 @@ for my $round (1 .. 4)
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM event_queue.workers() WHERE current_job = $job");
 	is(counts($job), '0|0', "pg_terminate_backend by another session counts nothing ($round)");
 }
+# From a shell, by an operator.
+ok(wait_for($running), 'the job runs');
+kill 'TERM', $node->safe_psql('postgres', "SELECT pid FROM event_queue.workers() WHERE current_job = $job");
+ok(wait_for("SELECT count(*) = 0 FROM event_queue.workers() WHERE current_job = $job"), 'the executor ends');
+is(counts($job), '0|0', 'an operator\'s kill counts nothing');
 ok(wait_for($running), 'the job runs');
 $node->safe_psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
 ok(wait_for("SELECT count(*) = 1 FROM done"), 'the job is done in the end');
