@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "event_queue.h"
 
 #define EQ_PRIORITY_FIRST	0
