@@ -21,9 +21,10 @@
 #               claimed; limits, groups, tenants
 #   latency.sh  enqueue to start                 LISTEN and the SKIP LOCKED table
 #   bloat.sh    bytes after many jobs            the SKIP LOCKED table
+#   lists.sh    the lists of lists.sql           a count of their table
 set -euo pipefail
 bench_dir=$(cd "$(dirname "$0")" && pwd)
-for part in lib store enqueue drain handlers pgq held beside latency bloat; do
+for part in lib store enqueue drain handlers pgq held beside latency bloat lists; do
 	# shellcheck disable=SC1090
 	. "$bench_dir/$part.sh"
 done
