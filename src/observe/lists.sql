@@ -21,7 +21,7 @@ CREATE FUNCTION event_queue_internal.walk_queue(
 	this_queue queue, running boolean, max_jobs int, look_at int, OUT job_id bigint, OUT turn int, OUT lane int)
 RETURNS SETOF record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 #variable_conflict use_column
 DECLARE
 	at timestamptz := clock_timestamp();
@@ -134,13 +134,14 @@ CREATE FUNCTION running_jobs(
 	OUT job_id bigint, OUT queue_name text, OUT name text, OUT tenant_id text, OUT worker text, OUT claimed_at timestamptz,
 	OUT running_ms bigint, OUT leased_until timestamptz, OUT attempt int, OUT group_key text, OUT progress jsonb, OUT payload jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 	SELECT j.job_id, q.name, j.name, j.tenant_id, j.leased_by, j.claimed_at,
 		(extract(epoch FROM clock_timestamp() - j.claimed_at) * 1000)::bigint, j.leased_until, j.failures + 1,
 		j.group_key, j.progress, j.payload
 	FROM event_queue_internal.list_queues($1, 1, $2) q,
-		event_queue_internal.walk_queue(q, true, 1, $2) w
-		JOIN event_queue.job j ON j.job_id = w.job_id
+		event_queue_internal.walk_queue(q, true, 1, $2) w,
+		LATERAL (SELECT x.* FROM event_queue.job x WHERE x.job_id = w.job_id LIMIT 1) j
 	WHERE event_queue.tenant_visible(j.tenant_id)
 	ORDER BY j.claimed_at, j.job_id
 $$;
@@ -163,26 +164,24 @@ CREATE FUNCTION next_jobs(
 	OUT nth int, OUT job_id bigint, OUT queue_name text, OUT name text, OUT tenant_id text, OUT state text, OUT run_at timestamptz,
 	OUT priority int, OUT attempt int, OUT group_key text, OUT payload jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 	SELECT row_number() OVER (ORDER BY x.due, CASE x.due WHEN 1 THEN x.turn END, CASE x.due WHEN 1 THEN x.lane END,
 			x.run_at, x.job_id)::int, x.job_id, x.queue_name, x.name, x.tenant_id,
 		x.state, x.run_at, x.priority, x.attempt, x.group_key, x.payload
 	FROM (
 		SELECT j.job_id, q.name AS queue_name, j.name, j.tenant_id,
-			CASE WHEN j.leased_until IS NOT NULL THEN 'stalled'
-				 WHEN j.run_at > clock_timestamp() THEN CASE WHEN j.failures > 0 THEN 'retrying' ELSE 'scheduled' END
-				 WHEN q.paused THEN 'paused' ELSE 'ready' END AS state,
-			j.run_at, j.priority::int, j.failures + 1 AS attempt, j.group_key, j.payload,
+			j.state, j.run_at, j.priority::int, j.failures + 1 AS attempt, j.group_key, j.payload,
 			CASE WHEN j.run_at > clock_timestamp() THEN 2 ELSE 1 END AS due, w.turn, w.lane
 		FROM event_queue_internal.list_queues($1, $2, 1000) q,
-			event_queue_internal.walk_queue(q, false, $2, 1000) w
-			JOIN event_queue.job j ON j.job_id = w.job_id
+			event_queue_internal.walk_queue(q, false, $2, 1000) w,
+			LATERAL (SELECT x.* FROM event_queue.jobs x WHERE x.job_id = w.job_id LIMIT 1) j
 		WHERE event_queue.tenant_visible(j.tenant_id)
 		UNION ALL
 		SELECT NULL, q.name, s.job_name, s.tenant_id, 'schedule', s.next_run, s.priority, NULL, NULL, s.payload, 2, 0, 0
 		FROM event_queue.schedule s JOIN event_queue.queue q USING (queue_id)
 		WHERE s.enabled AND s.next_run IS NOT NULL AND ($1 IS NULL OR q.name = $1) AND event_queue.tenant_visible(s.tenant_id)) x
-	ORDER BY 1 LIMIT $2
+	ORDER BY 1 LIMIT greatest($2, 1)
 $$;
 COMMENT ON FUNCTION next_jobs(text, int) IS
 'What will run next: jobs of a queue or of all in the order in which they will be claimed, and the next runs of schedules.';
@@ -191,12 +190,19 @@ COMMENT ON FUNCTION next_jobs(text, int) IS
  * all_jobs: a job wherever it is: living, dead or finished and kept.
  */
 CREATE VIEW all_jobs WITH (security_invoker = true) AS
-	-- metadata as it is in the table: there is an index on its event_id
-	SELECT j.job_id, j.queue, j.tenant_id, j.name, j.state,
-		CASE j.state WHEN 'leased' THEN j.claimed_at WHEN 'stalled' THEN j.leased_until ELSE j.run_at END AS at,
+	-- The states are those of the view jobs, which can't be used here: metadata must stand
+	-- as it is in the table for the index on its event_id.
+	SELECT j.job_id, q.name AS queue, j.tenant_id, j.name,
+		CASE WHEN j.leased_until > clock_timestamp() THEN 'leased'
+			 WHEN j.leased_until IS NOT NULL THEN 'stalled'
+			 WHEN j.blocked > 0 THEN 'blocked'
+			 WHEN j.run_at > clock_timestamp() THEN CASE WHEN j.failures > 0 THEN 'retrying' ELSE 'scheduled' END
+			 WHEN q.paused THEN 'paused'
+			 ELSE 'ready' END AS state,
+		CASE WHEN j.leased_until > clock_timestamp() THEN j.claimed_at ELSE coalesce(j.leased_until, j.run_at) END AS at,
 		j.created_at, j.leased_by AS worker, j.failures, j.stalled, j.errors -> -1 ->> 'message' AS last_error,
-		NULL::jsonb AS result, j.progress, j.payload, r.metadata
-	FROM event_queue.job r JOIN event_queue.jobs j USING (job_id)
+		NULL::jsonb AS result, j.progress, j.payload, j.metadata
+	FROM event_queue.job j JOIN event_queue.queue q USING (queue_id)
 	UNION ALL
 	SELECT d.job_id, q.name, d.tenant_id, d.name, 'dead', d.died_at, d.created_at, d.errors -> -1 ->> 'worker', d.failures, d.stalled,
 		d.errors -> -1 ->> 'message', NULL, NULL, d.payload, d.metadata
@@ -223,7 +229,8 @@ CREATE FUNCTION queue_jobs(
 	OUT job_id bigint, OUT name text, OUT tenant_id text, OUT state text, OUT at timestamptz, OUT worker text, OUT failures int,
 	OUT last_error text, OUT payload jsonb)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 #variable_conflict use_column
 DECLARE
 	this_queue int := event_queue.queue_id_of($1);
@@ -234,9 +241,15 @@ BEGIN
 		(SELECT j.errors -> -1 ->> 'message' FROM event_queue.job j WHERE j.job_id = r.job_id), r.payload
 	FROM event_queue.running_jobs($1, look_at) r LIMIT $2;
 	RETURN QUERY
-	SELECT n.job_id, n.name, n.tenant_id, n.state, n.run_at, NULL, n.attempt - 1,
-		(SELECT j.errors -> -1 ->> 'message' FROM event_queue.job j WHERE j.job_id = n.job_id), n.payload
-	FROM event_queue.next_jobs($1, $2) n WHERE n.job_id IS NOT NULL;
+	SELECT x.job_id, x.name, x.tenant_id, x.state, x.run_at, NULL, x.failures, x.errors -> -1 ->> 'message', x.payload
+	FROM (
+		SELECT j.*, row_number() OVER (PARTITION BY j.state
+			ORDER BY CASE WHEN j.state IN ('scheduled', 'retrying') THEN 0 ELSE w.turn END, w.lane, j.run_at, j.job_id) AS nth
+		FROM event_queue_internal.list_queues($1, $2, 1) q,
+			event_queue_internal.walk_queue(q, false, $2, look_at) w,
+			LATERAL (SELECT x.* FROM event_queue.jobs x WHERE x.job_id = w.job_id LIMIT 1) j
+		WHERE event_queue.tenant_visible(j.tenant_id)) x
+	WHERE x.nth <= $2 ORDER BY x.state, x.nth;
 	RETURN QUERY
 	SELECT j.job_id, j.name, j.tenant_id, 'blocked', j.run_at, NULL, j.failures, j.errors -> -1 ->> 'message', j.payload
 	FROM (
@@ -245,8 +258,8 @@ BEGIN
 			LIMIT 10 * look_at) g
 		 WHERE g.blocked > 0)
 		UNION
-		(SELECT d.job_id FROM event_queue.job_dependency d WHERE d.completed_at IS NULL ORDER BY d.job_id DESC LIMIT look_at)) b
-		JOIN event_queue.job j USING (job_id)
+		(SELECT d.job_id FROM event_queue.job_dependency d WHERE d.completed_at IS NULL ORDER BY d.job_id DESC LIMIT look_at)) b,
+		LATERAL (SELECT x.* FROM event_queue.job x WHERE x.job_id = b.job_id LIMIT 1) j
 	WHERE j.queue_id = this_queue AND j.blocked > 0 AND event_queue.tenant_visible(j.tenant_id)
 	ORDER BY j.job_id LIMIT $2;
 	RETURN QUERY
@@ -275,7 +288,8 @@ CREATE FUNCTION failed_jobs(
 	OUT job_id bigint, OUT queue_name text, OUT name text, OUT tenant_id text, OUT died_at timestamptz, OUT reason text,
 	OUT failures int, OUT last_error text, OUT last_sqlstate text, OUT payload jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 	SELECT d.job_id, q.name, d.name, d.tenant_id, d.died_at, d.reason, d.failures, d.errors -> -1 ->> 'message',
 		d.errors -> -1 ->> 'sqlstate', d.payload
 	FROM event_queue_internal.list_queues($2, $3, 1) q, LATERAL (
@@ -328,7 +342,9 @@ CREATE FUNCTION rule_activity(
 	OUT at timestamptz, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text, OUT event_id uuid, OUT tenant_id text,
 	OUT kind text, OUT id text, OUT name text, OUT state text, OUT last_error text)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
 	r event_queue.rule;
@@ -387,7 +403,8 @@ CREATE FUNCTION aggregate_activity(
 	OUT at timestamptz, OUT who text, OUT kind text, OUT what text, OUT id text, OUT version int, OUT state text,
 	OUT last_error text, OUT data jsonb)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 #variable_conflict use_column
 DECLARE
 	tenant text := event_queue.resolve_tenant($4);
@@ -412,7 +429,8 @@ BEGIN
 			'job', j.queue || '/' || j.name, j.job_id::text, e.version, j.state, j.last_error, j.payload, 2
 		FROM event e, LATERAL (
 			SELECT x.* FROM event_queue.all_jobs x
-			WHERE x.metadata ? 'event_id' AND x.metadata ->> 'event_id' = e.id::text AND x.tenant_id = tenant) j) l
+			WHERE x.metadata ? 'event_id' AND x.metadata ->> 'event_id' = e.id::text AND x.tenant_id = tenant
+			OFFSET 0) j) l		-- for each event by the index, however many are expected
 	ORDER BY l.version DESC, l.place DESC, l.at DESC, l.id DESC;
 END
 $$;

@@ -204,7 +204,7 @@ BEGIN
 		event_queue.report_progress(bigint, uuid, jsonb), event_queue.log_job(bigint, uuid, text, text),
 		event_queue.fail(bigint, uuid, text, text, text, interval, boolean),
 		event_queue.release(bigint, uuid, interval),
-		event_queue.extend_lease(bigint, uuid, interval)
+		event_queue.extend_lease(bigint, uuid, interval), event_queue.run_jobs(text, int)
 		TO %s', role);
 END
 $$;

@@ -38,7 +38,7 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'unregister_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
 	'health', 'workers', 'queue_counters', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
 	'grant_admin', 'revoke_access', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
-	'aggregate_activity']::name[]) f;
+	'aggregate_activity', 'run_jobs']::name[]) f;
 
 -- Rules of the house.
 SELECT is_empty($$
