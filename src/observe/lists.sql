@@ -26,7 +26,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET j
 DECLARE
 	at timestamptz := clock_timestamp();
 	tenant text := event_queue.current_tenant();
-	own_lane int := event_queue.job_lane(this_queue.fair, tenant);	-- NULL: any
+	own_lane int := event_queue_internal.job_lane(this_queue.fair, tenant);	-- NULL: any
 	segment record;
 	j record;
 	missed int;
@@ -123,8 +123,8 @@ COMMENT ON FUNCTION event_queue_internal.list_queues(text, int, int) IS 'Interna
  * running_jobs: what is running now, by whom and since when; the longest first.
  * Arguments: queue, NULL: all.  look_at: leased jobs stand at the front of their
  * priority (and tenant, in a fair queue), and the search there ends after so many jobs
- * in a row that are not leased: more are needed only where workers claim by job_names
- * or tenant_id and leave others waiting in front.
+ * in a row that are not leased: more are needed only where workers outside claim by
+ * job_names or tenant_id and leave others waiting in front.
  * Result: running_ms: milliseconds since claimed_at.  A job whose lease has run out is
  * not in it: it waits for its next claim.
  * Errors: EQ009 look_at, EQ010 no such queue.
@@ -136,13 +136,18 @@ CREATE FUNCTION running_jobs(
 RETURNS SETOF record
 LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
+	SELECT count(*) FROM event_queue_internal.list_queues($1, 1, $2);		-- its errors
 	SELECT j.job_id, q.name, j.name, j.tenant_id, j.leased_by, j.claimed_at,
 		(extract(epoch FROM clock_timestamp() - j.claimed_at) * 1000)::bigint, j.leased_until, j.failures + 1,
 		j.group_key, j.progress, j.payload
-	FROM event_queue_internal.list_queues($1, 1, $2) q,
-		event_queue_internal.walk_queue(q, true, 1, $2) w,
-		LATERAL (SELECT x.* FROM event_queue.job x WHERE x.job_id = w.job_id LIMIT 1) j
-	WHERE event_queue.tenant_visible(j.tenant_id)
+	FROM (
+		SELECT w.job_id FROM event_queue_internal.list_queues($1, 1, $2) q, event_queue_internal.walk_queue(q, true, 1, $2) w
+		UNION
+		-- executors know theirs, wherever it stands
+		SELECT e.current_job FROM event_queue.workers() e WHERE e.current_job IS NOT NULL) r,
+		LATERAL (SELECT x.* FROM event_queue.job x WHERE x.job_id = r.job_id LIMIT 1) j
+		JOIN event_queue.queue q USING (queue_id)
+	WHERE event_queue.tenant_visible(j.tenant_id) AND j.leased_until > clock_timestamp() AND ($1 IS NULL OR q.name = $1)
 	ORDER BY j.claimed_at, j.job_id
 $$;
 COMMENT ON FUNCTION running_jobs(text, int) IS

@@ -35,7 +35,14 @@
 
 PG_FUNCTION_INFO_V1(eq_run_jobs);
 
-#define MAX_RUNS	  100000
+#define MAX_RUNS 100000
+/*
+ * One by one, as executors claim; but each claim walks over all jobs that this
+ * transaction has finished, and for whom runs many that adds up.
+ */
+#define BY_ONE 100
+#define BATCH  100
+
 #define POSTPONE_US	  USECS_PER_SEC /* a handler that can't be called */
 #define RUN_COLUMNS	  8
 #define RUN_AS_OTHERS (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION)
@@ -260,6 +267,8 @@ eq_run_jobs(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int limit = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	int n_runs = 0;
+	MemoryContext batch_context;
 	MemoryContext job_context;
 	MemoryContext old;
 	Run run = {0};
@@ -280,32 +289,48 @@ eq_run_jobs(PG_FUNCTION_ARGS)
 	run.queue = memcpy(palloc(sizeof(EqQueue)), run.queue, sizeof(EqQueue));
 	read_run_handlers(&run);
 
-	/* The caller's own triggers: not as the owner of a handler, nor as a job's failure. */
+	/*
+	 * The caller's own triggers fire now: not as a handler's owner, nor as a job's failure.
+	 * One that defers itself again is refused, as it would fire after the first job.
+	 */
 	GetUserIdAndSecContext(&caller, &sec_context);
 	SetUserIdAndSecContext(caller, sec_context | RUN_AS_OTHERS);
 	eq_fire_deferred();
 	SetUserIdAndSecContext(caller, sec_context);
 
+	batch_context = AllocSetContextCreate(CurrentMemoryContext, "event_queue batch",
+										  ALLOCSET_DEFAULT_SIZES);
 	job_context = AllocSetContextCreate(CurrentMemoryContext, "event_queue run",
 										ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(job_context);
-	for (int i = 0; i < limit; i++)
+	old = MemoryContextSwitchTo(batch_context);
+	for (;;)
 	{
-		EqClaim claim = {.queue = run.queue, .limit = 1, .worker = "run_jobs"};
-		Jsonb *result = NULL;
-		ErrorData *error;
+		EqClaim claim = {.queue = run.queue, .worker = "run_jobs"};
 
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextReset(job_context);
+		MemoryContextReset(batch_context);
+		claim.limit = Min(limit - n_runs, n_runs < BY_ONE ? 1 : BATCH);
+		if (claim.limit == 0)
+			break;
 		claim.names = run.names;
 		claim.n_names = run.names ? run.n_handlers : 0;
 		claim.tenant = eq_confined_tenant();
 		eq_claim(&claim);
 		if (claim.n_jobs == 0)
 			break;
-		error = run_one(&run, &claim.jobs[0], &result);
-		put_run(rsinfo, &claim.jobs[0], error, result);
-		CommandCounterIncrement();
+		n_runs += claim.n_jobs;
+		for (int i = 0; i < claim.n_jobs; i++)
+		{
+			Jsonb *result = NULL;
+			ErrorData *error;
+
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextReset(job_context);
+			MemoryContextSwitchTo(job_context);
+			error = run_one(&run, &claim.jobs[i], &result);
+			put_run(rsinfo, &claim.jobs[i], error, result);
+			CommandCounterIncrement();
+			MemoryContextSwitchTo(batch_context);
+		}
 	}
 	MemoryContextSwitchTo(old);
 	return (Datum) 0;

@@ -15,6 +15,7 @@
  * search_path of its own schema; its effects and the job's completion are one
  * subtransaction; an error undoes them and is recorded with its attempt, by which the job
  * waits for its backoff or is a dead letter.  A job that is due again at once is run again.
+ * Jobs are claimed one by one, beyond the first hundred by the hundred.
  * Not as an executor does it: the handler has no time limit but the session's
  * statement_timeout, which ends the whole call; settings, advisory locks and temporary
  * tables of the session are there.  Triggers and constraints that are deferred fire at

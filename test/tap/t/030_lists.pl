@@ -100,6 +100,19 @@ is($one->(q(SELECT kind || ' ' || who FROM event_queue.aggregate_activity('lead'
 is($one->(q(SELECT string_agg(DISTINCT event_type || ' ' || state, ', ') FROM event_queue.rule_activity('calls'))), 'lead.moved completed, lead.moved dead, lead.moved ready, lead.moved scheduled',
 	'what a rule did');
 
+# An executor's job is found behind more others than are looked at.
+$node->safe_psql('postgres', q(
+SELECT event_queue.create_queue('handled');
+CREATE FUNCTION slow(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(20)';
+SELECT cardinality(event_queue.enqueue_many('handled', 'no handler', ARRAY(SELECT '{}'::jsonb FROM generate_series(1, 2000))));
+SELECT event_queue.register_handler('handled', 'slow', 'slow');
+SELECT event_queue.enqueue('handled', 'slow');
+));
+ok($node->poll_query_until('postgres', q(SELECT string_agg(name || ' ' || (worker ~ 'executor'), ',') = 'slow true' FROM event_queue.running_jobs('handled'))),
+	'what an executor runs is found wherever it stands');
+$node->safe_psql('postgres', q(SELECT event_queue.cancel_job(job_id) FROM event_queue.running_jobs('handled')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.running_jobs('handled'))), 'and when it has ended, no more');
+
 # Retried in one call.
 my $died = $one->(q(SELECT count(*) FROM event_queue.dead_letters WHERE died_at > now() - interval '1 hour'));
 is($one->(q(SELECT event_queue.retry_failed(now() - interval '1 hour'))), $died, 'all that failed since then is retried');
