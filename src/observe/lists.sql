@@ -241,6 +241,7 @@ DECLARE
 	this_queue int := event_queue.queue_id_of($1);
 	look_at int := greatest($2, 1000);
 BEGIN
+	PERFORM FROM event_queue_internal.list_queues($1, $2, 1);		-- its errors
 	RETURN QUERY
 	SELECT r.job_id, r.name, r.tenant_id, 'leased', r.claimed_at, r.worker, r.attempt - 1,
 		(SELECT j.errors -> -1 ->> 'message' FROM event_queue.job j WHERE j.job_id = r.job_id), r.payload
@@ -302,8 +303,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET j
 			SELECT x.* FROM event_queue.dead_letter x WHERE x.queue_id = q.queue_id AND x.died_at >= $1
 			ORDER BY x.died_at DESC, x.job_id DESC LIMIT greatest($3, 10000)) y
 		WHERE event_queue.tenant_visible(y.tenant_id)
-		ORDER BY y.died_at DESC, y.job_id DESC LIMIT $3) d
-	ORDER BY d.died_at DESC, d.job_id DESC LIMIT $3
+		ORDER BY y.died_at DESC, y.job_id DESC LIMIT greatest($3, 1)) d
+	ORDER BY d.died_at DESC, d.job_id DESC LIMIT greatest($3, 1)
 $$;
 COMMENT ON FUNCTION failed_jobs(timestamptz, text, int) IS 'Dead letters since a time (a day ago), of a queue or of all, the last first.';
 

@@ -150,7 +150,7 @@ is($one->(q(SET ROLE observer_c; SELECT count(*) FROM event_queue.aggregate_acti
 isnt($node->psql('postgres', q(SET ROLE observer_c; SELECT event_queue.retry_failed())), 0, 'and may not retry');
 
 # Arguments.
-foreach my $call (q(running_jobs(look_at => 0)), q(next_jobs(max_jobs => 0)), q(failed_jobs(max_jobs => NULL)), q(rule_activity('calls', 0)), q(aggregate_activity('lead', 'L1', 0)))
+foreach my $call (q(running_jobs(look_at => 0)), q(next_jobs(max_jobs => 0)), q(failed_jobs(max_jobs => NULL)), q(failed_jobs(max_jobs => -1)), q(next_jobs(max_jobs => -1)), q(queue_jobs('big', -1)), q(rule_activity('calls', 0)), q(aggregate_activity('lead', 'L1', 0)))
 {
 	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT * FROM event_queue.$call");
 	like($err, qr/ERROR:  EQ009/, "$call: EQ009");
