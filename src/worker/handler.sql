@@ -4,30 +4,31 @@
 
 /*
  * run_jobs: runs jobs of a queue that are due by their handlers, in the caller's own
- * session and transaction: so that a test may see what came of them and roll it all
- * back, or a script may work a queue off by itself.
+ * session and transaction: a test sees what came of them and rolls it all back, a
+ * script works a queue off by itself.
+ *
+ * As an executor does it: the handler runs as its owner, with the search_path of its own
+ * schema; its effects and the job's completion are one subtransaction; an error undoes them
+ * and is recorded, and the job waits for its backoff or is a dead letter.  A job that is
+ * due again at once is run again.  Jobs are claimed one by one, beyond the first hundred
+ * by the hundred.
+ *
+ * Not as an executor does it: no time limit but the session's statement_timeout, which
+ * ends the whole call; settings, advisory locks and temporary tables of the session are
+ * there.  Deferred triggers and constraints fire as the call begins and as each job ends;
+ * SET CONSTRAINTS ALL IMMEDIATE holds from then on.  A handler whose owner is not the
+ * present role is a security-restricted operation: no temporary tables, no held cursors (SET
+ * ROLE to the owner for these).  Rules, and jobs that a group or a dependency holds back,
+ * go on after the commit only.
  *
  * Arguments: max_jobs: at most so many runs.
- * Result: a row for each run, in their order: outcome is completed, failed (tried again
- * at next_run_at), dead, or postponed (its handler can't be called now, which counts as no
- * attempt); result of a handler that returns jsonb; error and sqlstate of one that failed.
- * As an executor does it: each job is claimed; the handler runs as its owner with the
- * search_path of its own schema; its effects and the job's completion are one
- * subtransaction; an error undoes them and is recorded with its attempt, by which the job
- * waits for its backoff or is a dead letter.  A job that is due again at once is run again.
- * Jobs are claimed one by one, beyond the first hundred by the hundred.
- * Not as an executor does it: the handler has no time limit but the session's
- * statement_timeout, which ends the whole call; settings, advisory locks and temporary
- * tables of the session are there.  Triggers and constraints that are deferred fire at
- * the begin of the call and at the end of each job; SET CONSTRAINTS ALL IMMEDIATE holds from then on.  A
- * handler of another role than the caller's present one runs as a security-restricted operation:
- * it can't make temporary tables or held cursors; SET ROLE to its owner for these.
- * Jobs that others of a group or a dependency hold back, and rules, go on after the
- * commit only.
+ * Result: a row for each run: outcome is completed, failed (tried again at next_run_at), dead,
+ * or postponed (the handler can't be called now, which counts as no attempt); result: what the
+ * handler returned, if jsonb; error and sqlstate of a failure.
  * A session that is confined to a tenant runs that tenant's jobs only.
- * Errors: EQ008 called by a handler, EQ009 max_jobs not in 1 to 100000, EQ010 no such queue,
- * EQ025 the queue has no handler, EQ035 internal queue, EQ036 not activated, 42501 the caller may
- * not SET ROLE to the owner of each handler of the queue.
+ * Errors: EQ008 called by a handler, EQ009 max_jobs not in 1 to 100000, EQ010 no such
+ * queue, EQ025 the queue has no handler, EQ035 internal queue, EQ036 not activated, 42501
+ * the caller may not SET ROLE to the owner of each handler of the queue.
  * Isolation: as claim, complete and fail.
  */
 CREATE FUNCTION run_jobs(
