@@ -20,7 +20,7 @@ SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/st
 	src/rules/rules.sql src/schedule/schedule.sql src/schedule/clock.sql \
 	src/store/lineage.sql src/store/subscription.sql src/store/partition.sql \
 	src/wake/wake.sql src/watch/watch.sql src/store/activation.sql src/observe/faults.sql \
-	src/observe/observe.sql src/observe/health.sql src/tenant/checks.sql src/tenant/grants.sql
+	src/observe/observe.sql src/observe/lists.sql src/worker/handler.sql src/observe/health.sql src/tenant/checks.sql src/tenant/grants.sql
 INSTALL_SQL = $(EXTENSION)--$(EXTVERSION).sql
 DATA_built = $(INSTALL_SQL)
 

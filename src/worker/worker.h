@@ -16,6 +16,7 @@
 #include "event_queue.h"
 #include "nodes/nodes.h"
 #include "postmaster/bgworker.h"
+#include "queue/queue.h"
 #include "watch/watch.h"
 
 /* launcher.c, for the front door */
@@ -38,6 +39,12 @@ extern void eq_attempt_step(const char *worker, EqStep *step);
 
 /* clean.c */
 extern void eq_clean_session(void);
+
+/* handler.c */
+extern void eq_call_handler(const EqQueue *queue, const EqClaimedJob *job,
+							const char *label, Oid owner, const char *function,
+							int sec_flags, Jsonb **result);
+extern void eq_fire_deferred(void);
 
 /* registry.c, for the workers */
 extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
