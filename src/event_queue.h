@@ -15,6 +15,7 @@
 #include "storage/spin.h"
 
 #include "errors.h"
+#include "update/version.h"
 
 #define EQ_SCHEMA		  "event_queue"
 #define EQ_INTERNAL		  "event_queue_internal"
