@@ -36,7 +36,7 @@ PG_CPPFLAGS = -I$(CURDIR)/src
 PG_CFLAGS = -Wall -Wextra $(WERROR) -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers $(EXTRA_CFLAGS)
 override with_llvm = no
-EXTRA_CLEAN = $(INSTALL_SQL) $(UPDATE_SQL) $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
+EXTRA_CLEAN = $(INSTALL_SQL) $(UPDATE_SQL) src/update/gone.inc $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
 
 # Targets that bring what they need themselves, and so must not need PGXS.
 STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb
@@ -51,6 +51,7 @@ $(error event_queue needs PostgreSQL 15 to 18, $(PG_CONFIG) is of $(VERSION))
 endif
 # A header may be seen by any source; rebuilding all takes seconds.
 $(OBJS): $(ALL_HEADERS) Makefile
+src/update/gone.o: src/update/gone.inc
 
 $(INSTALL_SQL): $(SQL_PARTS) Makefile
 	{ printf '%s\n' '\echo Use "CREATE EXTENSION event_queue" to load this file. \quit'; \
@@ -60,6 +61,11 @@ $(INSTALL_SQL): $(SQL_PARTS) Makefile
 $(UPDATE_SQL): $(EXTENSION)--%--$(EXTVERSION).sql: src/update/%--$(EXTVERSION).sql src/update/$(EXTENSION)--%.sql \
 		src/update/make-update.pl src/update/update.sql $(SQL_PARTS) Makefile
 	perl src/update/make-update.pl $* $(EXTVERSION) $(SQL_PARTS) > $@.tmp
+	mv $@.tmp $@
+
+# C functions that an older version names and no source has
+src/update/gone.inc: $(DATA) $(SOURCES) src/update/gone.pl Makefile
+	perl src/update/gone.pl $(DATA) $(SOURCES) > $@.tmp
 	mv $@.tmp $@
 
 else
