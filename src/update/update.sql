@@ -112,8 +112,8 @@ BEGIN
 		END;
 	END LOOP;
 	FOR this IN SELECT k.* FROM event_queue.update_keeps k WHERE k.what = 'grant' ORDER BY k.id LOOP
-		IF CASE WHEN this.object LIKE 'FUNCTION %' THEN to_regprocedure(substr(this.object, 10)) IS NOT NULL
-			ELSE to_regclass(split_part(this.object, ' ', 2)) IS NOT NULL END THEN
+		IF (CASE WHEN this.object LIKE 'FUNCTION %' THEN to_regprocedure(substr(this.object, 10)) IS NOT NULL
+			ELSE to_regclass(split_part(this.object, ' ', 2)) IS NOT NULL END) THEN
 			EXECUTE this.command;
 		END IF;
 	END LOOP;

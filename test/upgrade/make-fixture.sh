@@ -31,8 +31,10 @@ UPDATE pg_catalog.pg_extension e SET (extconfig, extcondition) = (SELECT array_a
 WHERE e.extname = 'event_queue';
 SQL
 {
+	echo 'SET session_replication_role = replica;'
 	for role in up_producer up_worker up_consumer up_observer up_admin up_by_hand '"Up Owner"'; do
 		echo "CREATE ROLE $role;"
 	done
-	pg_dump --no-comments | sed "s/^\(CREATE EXTENSION .*event_queue\).*;/\1 VERSION '$version';/"
+	# What the extension's script has put into tables is in the dump, too.
+	pg_dump --no-owner | sed "s/^\(CREATE EXTENSION .*event_queue\) .*;/\1 VERSION '$version';\nDELETE FROM event_queue.queue;\nDELETE FROM event_queue.event_watermark;/; /^\\\\\(un\)\?restrict/d"
 } >"$here/everything-$version.sql"
