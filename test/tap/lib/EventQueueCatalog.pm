@@ -1,13 +1,15 @@
-/*
- * catalog.sql: prints what the extension has made, one line a thing, sorted: for
- * comparing a database that was upgraded with one where it was just created.
- *
- * Without OIDs.  Columns have their number among those that are there, since C
- * reads them by number.  Of the number a dropped column leaves a gap, which counts.
- */
-\pset format unaligned
-\pset tuples_only on
-SET search_path = pg_catalog;
+# EventQueueCatalog.pm: what the extension has made in a database, one line a thing,
+# sorted: for comparing a database that was upgraded with one where it was just created.
+#
+# Without OIDs.  Columns have their numbers, since C reads them by number: a gap that a
+# dropped column leaves is a difference.
+package EventQueueCatalog;
+use strict;
+use warnings;
+use Exporter 'import';
+our @EXPORT = qw(catalog differences);
+
+my $query = <<'SQL';
 WITH schemas AS (
 	SELECT oid, nspname, nspacl FROM pg_namespace WHERE nspname IN ('event_queue', 'event_queue_internal')),
 relations AS (
@@ -22,7 +24,7 @@ acls (kind, name, acl, owner) AS (
 		FROM pg_proc p JOIN schemas s ON s.oid = p.pronamespace
 	UNION ALL SELECT 'type', t.oid::regtype::text, coalesce(t.typacl, acldefault('T', t.typowner)), t.typowner
 		FROM pg_type t JOIN schemas s ON s.oid = t.typnamespace WHERE t.typelem = 0)
-SELECT line COLLATE "C" FROM (
+SELECT translate(line, E'\n\r', '  ') COLLATE "C" FROM (
 	SELECT concat_ws(' ', 'relation', r.name, r.relkind, r.relpersistence, 'options', coalesce(r.reloptions::text, '-'),
 		'rls', r.relrowsecurity, r.relforcerowsecurity, 'replica', r.relreplident, 'parent',
 		coalesce((SELECT string_agg(i.inhparent::regclass::text, ',') FROM pg_inherits i WHERE i.inhrelid = r.oid), '-'),
@@ -84,4 +86,24 @@ SELECT line COLLATE "C" FROM (
 	SELECT concat_ws(' ', 'comment', i.type, i.identity, d.description) FROM pg_description d,
 		pg_identify_object(d.classoid, d.objoid, d.objsubid) i
 	WHERE i.identity ~ '^event_queue(_internal)?(\.|$)' OR i.identity ~ ' on event_queue(_internal)?\.'
-) x ORDER BY 1;
+) x ORDER BY 1
+SQL
+
+sub catalog
+{
+	my ($node, $db) = @_;
+	return split /\n/, $node->safe_psql($db, "SET search_path = pg_catalog; $query");
+}
+
+# What stands in one list only: "- ..." in the first, "+ ..." in the second.
+sub differences
+{
+	my ($first, $second) = @_;
+	my %count;
+	$count{$_}-- for @$first;
+	$count{$_}++ for @$second;
+	my @all = map { ($count{$_} < 0 ? '- ' : '+ ') . $_ } grep { $count{$_} != 0 } keys %count;
+	return sort { substr($a, 2) cmp substr($b, 2) } @all;
+}
+
+1;
