@@ -64,6 +64,23 @@ ALTER TABLE subscription ADD CONSTRAINT subscription_name_key UNIQUE NULLS NOT D
 ALTER TYPE claimed_job RENAME ATTRIBUTE time_limit TO time_limit_ms;
 ALTER TYPE claimed_job ALTER ATTRIBUTE time_limit_ms TYPE int;
 
+/* What is nobody's to use. */
+ALTER TABLE tenant_role SET SCHEMA event_queue_internal;
+ALTER TABLE dropped_queue SET SCHEMA event_queue_internal;
+ALTER TABLE job_review SET SCHEMA event_queue_internal;
+ALTER TABLE group_review_at SET SCHEMA event_queue_internal;
+ALTER TABLE group_rate SET SCHEMA event_queue_internal;
+ALTER TABLE job_throttle SET SCHEMA event_queue_internal;
+ALTER TABLE rule_checkpoint SET SCHEMA event_queue_internal;
+ALTER TABLE subscription_bucket SET SCHEMA event_queue_internal;
+ALTER TABLE subscription_parked SET SCHEMA event_queue_internal;
+ALTER TABLE event_partition SET SCHEMA event_queue_internal;
+ALTER TABLE partition_policy SET SCHEMA event_queue_internal;
+ALTER TABLE snapshot_checkpoint SET SCHEMA event_queue_internal;
+ALTER TABLE channel SET SCHEMA event_queue_internal;
+ALTER SEQUENCE event_position SET SCHEMA event_queue_internal;
+ALTER SEQUENCE event_generation SET SCHEMA event_queue_internal;
+
 -- after: the functions are those of 0.2.0
 
 /*
@@ -75,40 +92,40 @@ DECLARE
 	this record;
 BEGIN
 	FOR this IN SELECT * FROM (VALUES
-		('job', 'job_priority', 'priority BETWEEN 0 AND 9'),
-		('job', 'job_lane', 'lane >= 0'),
-		('dead_letter', 'dead_letter_priority_check', 'priority BETWEEN 0 AND 9'),
-		('job_review', 'job_review_what', 'job_id IS NOT NULL OR num_nulls(queue_id, tenant_id, group_key) = 0'),
-		('rule', 'rule_one_action', '(queue_id IS NULL) = (function IS NOT NULL) AND (queue_id IS NULL) = (job_name IS NULL)'),
-		('rule', 'rule_own_queue', 'queue_id > 2'),
-		('rule', 'rule_payload', 'jsonb_typeof(payload) = ''object'''),
-		('rule', 'rule_priority', 'priority BETWEEN 0 AND 9'),
-		('rule', 'rule_delay', 'delay >= ''0'''),
-		('handler', 'handler_own_queue', 'queue_id > 2'),
-		('handler', 'handler_time_limit', 'time_limit > ''0'''),
-		('schedule', 'schedule_own_queue', 'queue_id > 2'),
-		('schedule', 'schedule_priority', 'priority BETWEEN 0 AND 9'),
-		('subscription', 'subscription_filter', 'jsonb_typeof(filter) = ''object'''),
-		('subscription_bucket', 'subscription_bucket_range', 'bucket BETWEEN 0 AND 63 AND position >= 0'),
-		('partition_policy', 'partition_policy_every', 'every >= ''1 hour'''),
-		('partition_policy', 'partition_policy_keep', 'keep >= ''1 day''')) x (tab, name, expression)
+		('event_queue.job', 'job_priority', 'priority BETWEEN 0 AND 9'),
+		('event_queue.job', 'job_lane', 'lane >= 0'),
+		('event_queue.dead_letter', 'dead_letter_priority_check', 'priority BETWEEN 0 AND 9'),
+		('event_queue_internal.job_review', 'job_review_what', 'job_id IS NOT NULL OR num_nulls(queue_id, tenant_id, group_key) = 0'),
+		('event_queue.rule', 'rule_one_action', '(queue_id IS NULL) = (function IS NOT NULL) AND (queue_id IS NULL) = (job_name IS NULL)'),
+		('event_queue.rule', 'rule_own_queue', 'queue_id > 2'),
+		('event_queue.rule', 'rule_payload', 'jsonb_typeof(payload) = ''object'''),
+		('event_queue.rule', 'rule_priority', 'priority BETWEEN 0 AND 9'),
+		('event_queue.rule', 'rule_delay', 'delay >= ''0'''),
+		('event_queue.handler', 'handler_own_queue', 'queue_id > 2'),
+		('event_queue.handler', 'handler_time_limit', 'time_limit > ''0'''),
+		('event_queue.schedule', 'schedule_own_queue', 'queue_id > 2'),
+		('event_queue.schedule', 'schedule_priority', 'priority BETWEEN 0 AND 9'),
+		('event_queue.subscription', 'subscription_filter', 'jsonb_typeof(filter) = ''object'''),
+		('event_queue_internal.subscription_bucket', 'subscription_bucket_range', 'bucket BETWEEN 0 AND 63 AND position >= 0'),
+		('event_queue_internal.partition_policy', 'partition_policy_every', 'every >= ''1 hour'''),
+		('event_queue_internal.partition_policy', 'partition_policy_keep', 'keep >= ''1 day''')) x (tab, name, expression)
 	LOOP
-		EXECUTE pg_catalog.format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I CHECK (%s) NOT VALID', this.tab, this.name, this.expression);
+		EXECUTE pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%s) NOT VALID', this.tab, this.name, this.expression);
 		BEGIN
-			EXECUTE pg_catalog.format('ALTER TABLE event_queue.%I VALIDATE CONSTRAINT %I', this.tab, this.name);
+			EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', this.tab, this.name);
 		EXCEPTION WHEN check_violation THEN
 			RAISE WARNING USING MESSAGE = pg_catalog.format('table %s has rows that constraint %s forbids from now on', this.tab, this.name),
-				HINT = pg_catalog.format('Mend them, then: ALTER TABLE event_queue.%I VALIDATE CONSTRAINT %I', this.tab, this.name);
+				HINT = pg_catalog.format('Mend them, then: ALTER TABLE %s VALIDATE CONSTRAINT %I', this.tab, this.name);
 		END;
 	END LOOP;
 END
 $$;
 
 /* What a dump has to carry of indexes of events and of the built-in queues. */
-INSERT INTO event_index
+INSERT INTO event_queue_internal.event_index
 SELECT DISTINCT "by" FROM unnest(ARRAY['event_type', 'aggregate_type', 'tenant_id', 'event_data']) "by"
 WHERE pg_catalog.to_regclass('event_queue.event_store_by_' || "by") IS NOT NULL;
-INSERT INTO builtin_queue_settings
+INSERT INTO event_queue_internal.builtin_queue_settings
 SELECT q.name, to_jsonb(q) - '{queue_id,name,created_at}'::text[] FROM queue q WHERE q.queue_id <= 2;
 
 /* The store was in service here, and is. */

@@ -164,12 +164,6 @@ for my $statement (statements($before))
 	{
 		die "$from--$to.sql names what $from does not have: $key\n" unless exists $list->{$key};
 		$list->{$new} = delete $list->{$key};
-		# policies follow their tables
-		for my $policy (grep { / ON \Q$key\E$/ } keys %policies)
-		{
-			delete $policies{$policy};
-			$policies{$policy =~ s/ ON .*/ ON $new/r} = 1;
-		}
 	}
 	$rewritten .= ", '$name'" if $change =~ /\b(?:TYPE|DROP COLUMN)\b/ && $kind eq 'TABLE';
 }
@@ -248,5 +242,5 @@ for (values %template)
 
 print "\\echo Use \"ALTER EXTENSION event_queue UPDATE\" to load this file. \\quit\n",
 	"-- Made by make-update.pl from update.sql, $from--$to.sql and the install script's parts.\n",
-	$template{begin}, lines(@schemas), $drop_policies, $before, lines(@moves), lines(@drops),
+	$template{begin}, lines(@schemas), $drop_policies, $before, lines(@moves), lines(@drops), $template{middle},
 	map({ "\n$_;\n" } @rest), "\n", $after // '', $template{end};

@@ -95,9 +95,29 @@ BEGIN
 END
 $$;
 
+-- section middle
+
+/* What is internal now: no role has rights on it but those that the new version gives. */
+DO $$
+DECLARE
+	this record;
+BEGIN
+	FOR this IN
+		SELECT 'ROUTINE' AS kind, p.oid::pg_catalog.regprocedure::text AS name, a.grantee::pg_catalog.regrole AS role
+		FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+		WHERE p.pronamespace = 'event_queue_internal'::pg_catalog.regnamespace AND a.grantee NOT IN (0, p.proowner)
+		UNION
+		SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass::text, a.grantee::pg_catalog.regrole
+		FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+		WHERE c.relnamespace = 'event_queue_internal'::pg_catalog.regnamespace AND a.grantee NOT IN (0, c.relowner)
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', this.kind, this.name, this.role);
+	END LOOP;
+END
+$$;
 -- section end
 
-/* Views of users and grants to roles come back; what is internal is for no role. */
+/* Views of users and grants to roles come back. */
 DO $$
 DECLARE
 	this record;
@@ -116,11 +136,6 @@ BEGIN
 			ELSE to_regclass(split_part(this.object, ' ', 2)) IS NOT NULL END) THEN
 			EXECUTE this.command;
 		END IF;
-	END LOOP;
-	FOR this IN SELECT p.oid::regprocedure AS name, a.grantee::regrole AS role FROM pg_proc p, aclexplode(p.proacl) a
-		WHERE p.pronamespace = 'event_queue_internal'::regnamespace AND a.grantee NOT IN (0, p.proowner)
-	LOOP
-		EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %s', this.name, this.role);
 	END LOOP;
 END
 $$;
