@@ -32,16 +32,16 @@ BEGIN
 			grant_of := 'admin';
 		END IF;
 		IF this.tenant_id IS NOT NULL OR grant_of = 'admin' THEN
-			DELETE FROM event_queue.update_keeps WHERE what = 'grant' AND command LIKE '% TO ' || this.role || '%';
+			DELETE FROM event_queue.update_keeps WHERE what = 'grant' AND role = this.role::text;
 			EXECUTE pg_catalog.format('REVOKE ALL ON ALL ROUTINES IN SCHEMA event_queue FROM %s', this.role);
 			EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA event_queue FROM %s', this.role);
 		ELSE
 			DELETE FROM event_queue.update_keeps
-			WHERE what = 'grant' AND command LIKE '% TO ' || this.role || '%' AND command !~ '^GRANT (SELECT|EXECUTE) ';
+			WHERE what = 'grant' AND role = this.role::text AND command !~ '^GRANT (SELECT|EXECUTE) ';
 			EXECUTE pg_catalog.format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON ALL TABLES IN SCHEMA event_queue FROM %s',
 				this.role);
 		END IF;
-		INSERT INTO event_queue.update_keeps (what, object, command)
+		INSERT INTO event_queue.update_keeps (what, role, command)
 		SELECT 'role', this.role, pg_catalog.format(CASE kind WHEN 'admin' THEN 'SELECT event_queue.grant_%s(%L)'
 			ELSE 'SELECT event_queue.grant_%s(%L, %L)' END, kind, this.role, this.tenant_id)
 		FROM pg_catalog.string_to_table(grant_of, ' ') kind;

@@ -16,7 +16,7 @@ END
 $$;
 
 /* What is dropped below and made again at the end; is itself dropped there. */
-CREATE TABLE event_queue.update_keeps (id int GENERATED ALWAYS AS IDENTITY, what text, object text, command text);
+CREATE TABLE event_queue.update_keeps (id int GENERATED ALWAYS AS IDENTITY, what text, object text, role text, command text);
 
 DO $$
 DECLARE
@@ -33,15 +33,15 @@ BEGIN
 	END LOOP;
 
 	-- what roles may use
-	INSERT INTO event_queue.update_keeps (what, object, command)
-	SELECT 'grant', CASE WHEN c.relkind = 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass,
+	INSERT INTO event_queue.update_keeps (what, object, role, command)
+	SELECT 'grant', CASE WHEN c.relkind = 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass, a.grantee::regrole,
 		format('GRANT %s ON %s %s TO %s%s', a.privilege_type, CASE WHEN c.relkind = 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass,
 			a.grantee::regrole, CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
 	FROM pg_depend d JOIN pg_class c ON c.oid = d.objid, aclexplode(c.relacl) a
 	WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = extension AND d.deptype = 'e'
 	  AND d.classid = 'pg_class'::regclass AND c.relkind IN ('v', 'r', 'p', 'S') AND a.grantee NOT IN (0, c.relowner)
 	UNION ALL
-	SELECT 'grant', 'FUNCTION ' || p.oid::regprocedure, format('GRANT EXECUTE ON ROUTINE %s TO %s%s', p.oid::regprocedure, a.grantee::regrole,
+	SELECT 'grant', 'FUNCTION ' || p.oid::regprocedure, a.grantee::regrole, format('GRANT EXECUTE ON ROUTINE %s TO %s%s', p.oid::regprocedure, a.grantee::regrole,
 		CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
 	FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid, aclexplode(p.proacl) a
 	WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = extension AND d.deptype = 'e'

