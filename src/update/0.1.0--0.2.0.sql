@@ -58,6 +58,8 @@ DELETE FROM tenant_role WHERE pg_catalog.to_regrole(pg_catalog.quote_ident(role_
 ALTER TABLE tenant_role RENAME COLUMN role_name TO role;
 ALTER TABLE tenant_role ALTER COLUMN role TYPE regrole USING pg_catalog.to_regrole(pg_catalog.quote_ident(role));
 
+ALTER TABLE rule ALTER COLUMN priority DROP NOT NULL, ALTER COLUMN priority DROP DEFAULT, ADD COLUMN options jsonb;
+ALTER TABLE schedule ALTER COLUMN priority DROP NOT NULL, ADD COLUMN options jsonb;
 ALTER TABLE job_dependency ADD COLUMN any_end boolean NOT NULL DEFAULT false;
 ALTER TABLE subscription DROP CONSTRAINT subscription_name_key;
 ALTER TABLE subscription ADD CONSTRAINT subscription_name_key UNIQUE NULLS NOT DISTINCT (name, tenant_id);

@@ -89,12 +89,15 @@ END $$))
 becomes(q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'erp' AND query ~ '^DO'), '2', 'callers call');
 
 # Every row of every table, without what has another form now.
-sql(q(CREATE FUNCTION public.rows_of(name text) RETURNS text LANGUAGE plpgsql AS $$
+sql(q(CREATE TABLE public.old_columns AS SELECT c.relname, a.attname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND a.attname NOT IN ('owner', 'role_name');
+CREATE FUNCTION public.rows_of(name text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	result text;
 BEGIN
 	EXECUTE format('SELECT count(*) || '' '' || coalesce(md5(string_agg(r, '','' ORDER BY r)), ''-'') FROM (
-		SELECT (to_jsonb(t) - ''{owner,role,role_name,revision,any_end}''::text[])::text AS r FROM ONLY %s t) x',
+		SELECT (SELECT jsonb_object_agg(e.key, e.value)::text FROM jsonb_each(to_jsonb(t)) e WHERE e.key = ANY (%L)) AS r FROM ONLY %s t) x',
+		(SELECT array_agg(o.attname) FROM public.old_columns o WHERE o.relname = name),
 		(SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		 WHERE c.relname = name AND n.nspname ~ '^event_queue(_internal)?$')) INTO result;
 	RETURN result;
@@ -200,9 +203,9 @@ for my $family ([ 'leaf 1', 'leaf 2', 'top' ], [ 'of batch', 'of batch', 'end of
 sql(q(SELECT event_queue.retry_dead(job_id) FROM event_queue.dead_letters WHERE name = 'to fail'));
 sql(q(SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('plain', 1, job_names => ARRAY['to fail'])));
 becomes(q(SELECT state FROM event_queue.jobs WHERE name = 'after the dead one'), 'ready', 'a dead letter is retried, and what depends on it comes');
-is(sql(q(SELECT event_queue.enqueue('once', 'throttled', unique_key => 't', unique_mode => 'throttle', unique_window => '30000 days')
+is(sql(q(SELECT event_queue.enqueue('once', 'throttled', options => '{"unique_key": "t", "unique_mode": "throttle", "unique_window": "30000 days"}')
 	= (SELECT job_id FROM event_queue.jobs WHERE name = 'throttled'))), 't', 'windows of unique keys hold');
-is(sql(q(SELECT event_queue.enqueue('once', 'rejecting', unique_key => 'r') IS DISTINCT FROM (SELECT max(job_id) FROM event_queue.job))), 't', 'and unique keys');
+is(sql(q(SELECT event_queue.enqueue('once', 'rejecting', options => '{"unique_key": "r"}') IS DISTINCT FROM (SELECT max(job_id) FROM event_queue.job))), 't', 'and unique keys');
 is(sql(q(SELECT count(*) FROM event_queue.jobs WHERE name = 'rejecting')), '1', 'one job of the key');
 sql(q(SELECT event_queue.enqueue('handled', 'do', '{"by": "new"}')));
 becomes(q(SELECT count(*) FROM crm.task WHERE payload ->> 'by' = 'new'), '1', 'handlers run');
