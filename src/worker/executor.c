@@ -649,7 +649,7 @@ eq_executor_main(Datum arg)
 
 	memcpy(&index, MyBgworkerEntry->bgw_extra, sizeof(index));
 	me = eq_init_worker(EQ_WORKER_EXECUTOR, dboid, index);
-	if (!eq_extension_is_here() || !eq_is_active_here())
+	if (!eq_extension_is_current() || !eq_is_active_here())
 		proc_exit(0);
 	db = eq_database();
 	snprintf(worker_name, sizeof(worker_name), "event_queue executor %d", index);
@@ -672,7 +672,7 @@ eq_executor_main(Datum arg)
 
 		eq_worker_reload();
 		if (index >= 2 * eq_executors ||
-			(!current.in_hand && !eq_extension_is_here()) || !eq_is_active_here())
+			(!current.in_hand && !eq_extension_is_current()) || !eq_is_active_here())
 			break;
 		stands_in = index >= eq_executors;
 		if (current.in_hand)

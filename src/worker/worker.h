@@ -55,6 +55,7 @@ extern bool eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 							BackgroundWorkerHandle **handle);
 extern EqWorker *eq_init_worker(EqWorkerKind kind, Oid dboid, int index);
 extern bool eq_extension_is_here(void);
+extern bool eq_extension_is_current(void);
 extern void eq_worker_wait(long timeout_ms);
 extern void eq_worker_back_off(void);
 extern void eq_worker_reload(void);
