@@ -213,7 +213,7 @@ LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'eq_check_payload_sql';
 COMMENT ON FUNCTION event_queue_internal.check_payload(jsonb) IS 'Internal. EQ005 if a payload is larger than event_queue.max_payload.';
 
 /* queue_id_of: a queue's id. Errors: EQ010 if there is no such queue. */
-CREATE FUNCTION queue_id_of(queue text) RETURNS int
+CREATE FUNCTION event_queue_internal.queue_id_of(queue text) RETURNS int
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	found_id int := (SELECT q.queue_id FROM event_queue.queue q WHERE q.name = $1);
@@ -226,7 +226,7 @@ BEGIN
 	RETURN found_id;
 END
 $$;
-COMMENT ON FUNCTION queue_id_of(text) IS 'A queue''s number; EQ010 if there is no such queue.';
+COMMENT ON FUNCTION event_queue_internal.queue_id_of(text) IS 'Internal. A queue''s number; EQ010 if there is no such queue.';
 
 /*
  * create_queue: a new queue.
@@ -338,7 +338,7 @@ COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, inter
 CREATE FUNCTION alter_queue(name text, settings jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
-	this_id int := event_queue.queue_id_of(name);
+	this_id int := event_queue_internal.queue_id_of(name);
 	unknown text;
 BEGIN
 	IF settings IS NULL OR jsonb_typeof(settings) <> 'object' THEN
@@ -387,7 +387,7 @@ COMMENT ON FUNCTION alter_queue(text, jsonb) IS
 /* set_queue_paused: what pause_queue and resume_queue share. */
 CREATE FUNCTION event_queue_internal.set_queue_paused(name text, paused boolean) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	UPDATE event_queue.queue SET paused = $2, draining = draining AND $2 WHERE queue_id = event_queue.queue_id_of($1)
+	UPDATE event_queue.queue SET paused = $2, draining = draining AND $2 WHERE queue_id = event_queue_internal.queue_id_of($1)
 $$;
 COMMENT ON FUNCTION event_queue_internal.set_queue_paused(text, boolean) IS 'Internal. What pause_queue and resume_queue share.';
 
@@ -415,8 +415,8 @@ CREATE FUNCTION drain_queue(name text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	UPDATE event_queue.queue SET draining = true WHERE queue_id = event_queue.queue_id_of($1);
-	RETURN (SELECT d.depth FROM event_queue.queue_depth(event_queue.queue_id_of($1)) d);
+	UPDATE event_queue.queue SET draining = true WHERE queue_id = event_queue_internal.queue_id_of($1);
+	RETURN (SELECT d.depth FROM event_queue_internal.queue_depth(event_queue_internal.queue_id_of($1)) d);
 END
 $$;
 COMMENT ON FUNCTION drain_queue(text) IS
@@ -445,7 +445,7 @@ CREATE FUNCTION drop_queue(name text, force boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_id int := event_queue.queue_id_of($1);
+	this_id int := event_queue_internal.queue_id_of($1);
 	used_by text;
 BEGIN
 	PERFORM event_queue_internal.require_unbound();

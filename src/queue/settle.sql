@@ -31,7 +31,7 @@ COMMENT ON FUNCTION complete_many(bigint[], uuid[], jsonb[]) IS
  * Arguments and errors as complete, complete_many and claim.  Result: as claim.
  */
 CREATE FUNCTION complete_and_claim(
-	job_id bigint, lease_token uuid, queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
+	job_id bigint, lease_token uuid, queue text, max_jobs int DEFAULT 1, worker text DEFAULT NULL,
 	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
 	session_bound boolean DEFAULT false, result jsonb DEFAULT NULL)
 RETURNS SETOF claimed_job
@@ -40,7 +40,7 @@ COMMENT ON FUNCTION complete_and_claim(bigint, uuid, text, int, text, interval, 
 'Finishes a leased job and leases the next one, in one commit.';
 
 CREATE FUNCTION complete_many_and_claim(
-	job_ids bigint[], lease_tokens uuid[], queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
+	job_ids bigint[], lease_tokens uuid[], queue text, max_jobs int DEFAULT 1, worker text DEFAULT NULL,
 	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
 	session_bound boolean DEFAULT false, results jsonb[] DEFAULT NULL)
 RETURNS SETOF claimed_job

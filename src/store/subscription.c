@@ -704,7 +704,7 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 
 	if (limit < 1 || limit > MAX_FETCH)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("limit must be between 1 and %d", MAX_FETCH)));
+						errmsg("max_events must be between 1 and %d", MAX_FETCH)));
 	if (RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),

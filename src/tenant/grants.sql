@@ -11,8 +11,8 @@
  *    tenant in its statements (tenant_visible, resolve_tenant), which is that of the
  *    session's user and of the role that it has set, whoever the present user is
  *    (tenant.c).  All pin their search_path;
- *  - notify_on, record_changes and create_prisma_view, which make triggers and views
- *    for the caller, act with the caller's rights.
+ *  - notify_on and record_changes, which make triggers for the caller, act with the
+ *    caller's rights.
  * What all tenants share is not changed by who is bound to one (refuse_bound).
  */
 DO $$
@@ -24,18 +24,18 @@ DECLARE
 		-- workers and observers
 		'log_job', 'queue_limits', 'health', 'explain_job',
 		-- admins
-		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all',
-		'retry_dead', 'retry_all_dead', 'discard_dead', 'discard_all_dead', 'set_rule_enabled', 'drop_rule',
-		'unregister_handler', 'unregister_reducer', 'create_schedule', 'set_schedule_enabled', 'drop_schedule',
-		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'partition_events',
-		'split_off_events', 'seal_partition', 'archive_partition', 'set_event_retention'];
+		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting',
+		'retry_dead', 'retry_all_dead', 'discard_dead', 'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule',
+		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule',
+		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'set_event_partitioning',
+		'split_event_partition', 'seal_event_partition', 'archive_event_partition', 'set_event_retention'];
 	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule',
 		'event_queue_internal.channel', 'event_queue_internal.event_partition', 'event_queue_internal.partition_policy'];
 	this text;
 BEGIN
 	FOREACH this IN ARRAY as_owner LOOP
 		FOR this IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
-			WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname = this LOOP
+			WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.proname = this LOOP
 			EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', this);
 		END LOOP;
 	END LOOP;
@@ -52,8 +52,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION event_queue.version(), event_queue_internal.check_name(text, text, int),
 	event_queue_internal.check_create_mode(boolean, boolean), event_queue_internal.notice_other_definition(text, text), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
-	event_as_json(event_store), event_queue_internal.check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
-	json_diff(jsonb, jsonb), event_bucket(text, text, text, int),
+	event_as_json(event_store), event_queue_internal.check_filter(jsonb), event_queue_internal.matches_filter(event_store, jsonb), event_queue_internal.merge_patch(jsonb, jsonb),
+	event_queue_internal.json_diff(jsonb, jsonb), event_queue_internal.event_bucket(text, text, text, int),
 	event_queue_internal.job_lane(boolean, text), event_queue_internal.check_payload(jsonb), activation_state() TO PUBLIC;
 
 /*
@@ -76,7 +76,7 @@ BEGIN
 	SELECT t.tenant_id INTO bound_to FROM event_queue_internal.tenant_role t WHERE t.role = $1;
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue_internal.check_name('tenant', $2);
-		IF has_function_privilege($1, 'event_queue.register_handler(text, text, text, interval)', 'EXECUTE') THEN
+		IF has_function_privilege($1, 'event_queue.create_handler(text, text, text, interval)', 'EXECUTE') THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ003',
 				MESSAGE = format('role "%s" is an admin, and so of all tenants', this_role),
 				HINT = 'Take its rights away with event_queue.revoke_access first.';
@@ -101,10 +101,9 @@ BEGIN
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.aggregate_snapshot TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.aggregate_version(text, text, text),
-		event_queue.read_aggregate(text, text, int, int, text, bigint),
-		event_queue.read_aggregate_backward(text, text, int, int, text, bigint),
+		event_queue.read_aggregate(text, text, int, int, text, bigint, boolean),
 		event_queue.read_all(bigint, int, text, jsonb), event_queue.read_plan(jsonb),
-		event_queue.watermark(), event_queue.generation(), event_queue.last_position(),
+		event_queue.watermark(), event_queue.generation(),
 		event_queue.aggregate_state(text, text, int, timestamptz, text),
 		event_queue.aggregate_diff(text, text, int, int, text),
 		event_queue.replay(jsonb, text, bigint, bigint, boolean, int) TO %s', role);
@@ -177,7 +176,7 @@ BEGIN
 		event_queue.fetch_events(text, int), event_queue.ack(text), event_queue.ack(text, bigint), event_queue.leave_subscription(text),
 		event_queue.park_event(text, bigint, text), event_queue.retry_parked(text, text, text),
 		event_queue.discard_parked(text, text, text, text), event_queue.fetch_parked(text, int),
-		event_queue.ack_parked(text, bigint), event_queue.subscription_members() TO %s', role);
+		event_queue.ack_parked(text, bigint), event_queue_internal.subscription_members() TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION grant_consumer(regrole, text) IS
@@ -193,7 +192,7 @@ BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
 	PERFORM event_queue_internal.grant_outcomes(role);
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE
-		event_queue.claim_wait(text, int, interval, jsonb, text, interval, text) TO %s', role);
+		event_queue.claim_wait(text, int, interval, text, interval, text, jsonb) TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.claim(text, int, text, interval, text[], text, boolean),
 		event_queue.complete(bigint, uuid, jsonb), event_queue.complete_many(bigint[], uuid[], jsonb[]),
@@ -228,9 +227,10 @@ BEGIN
 		event_queue_internal.partition_policy TO %s', role);
 	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
-		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.shared_memory_places(), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
-		event_queue.queue_id_of(text),
+		-- what views ask for
+		event_queue_internal.subscription_members(), event_queue_internal.open_appends(), event_queue_internal.queue_counters(),
+		event_queue_internal.queue_depth(int),
+		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
 		event_queue.health(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.cron_next(text, text, timestamptz) TO %s', role);
 END
@@ -272,7 +272,8 @@ BEGIN
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', this, role);
 	END LOOP;
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue_internal.make_recording(regclass, text, name, name, text, boolean) TO %s', role);
+		event_queue_internal.make_recording(regclass, text, name, name, text, boolean),
+		event_queue_internal.make_notifying(regclass, int, boolean), event_queue_internal.channel_id_of(text) TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION grant_admin(regrole) IS
@@ -281,7 +282,7 @@ COMMENT ON FUNCTION grant_admin(regrole) IS
 /*
  * revoke_access: takes away all that the grant functions gave, and the binding
  * to a tenant.  Rules, handlers and reducers of the role stay, but are out of service
- * (EQ038) until it gets access again or another role creates or registers them; a
+ * (EQ038) until it gets access again or another role creates them; a
  * notice names them.  Errors: 42704 no such role.
  */
 CREATE FUNCTION revoke_access(role regrole) RETURNS void
@@ -306,7 +307,7 @@ BEGIN
 		WHERE d.owner = $1 AND d.function IS NOT NULL) x (what);
 	IF left_behind IS NOT NULL AND NOT has_schema_privilege($1, 'event_queue', 'USAGE') THEN
 		RAISE NOTICE 'out of service from now on: %', left_behind
-			USING HINT = 'Have another role create or register them again, or drop them.';
+			USING HINT = 'Have another role create them again, or drop them.';
 	END IF;
 END
 $$;
