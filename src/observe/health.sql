@@ -196,7 +196,7 @@ BEGIN
 			SELECT format('queue %s', s.queue),
 				NOT (s.sla_missed OR s.dead > 0 OR s.depth IS NULL OR x.fails OR x.starves),
 				concat(CASE WHEN s.depth IS NULL THEN 'no place in shared memory'
-						ELSE format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce(s.oldest_ready_age::text, 'none')) END,
+						ELSE format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce((s.oldest_ready_seconds * interval '1 second')::text, 'none')) END,
 					CASE WHEN s.paused THEN ', paused' END, CASE WHEN s.draining THEN ', draining' END,
 					CASE WHEN x.fails THEN ', all attempts fail' END, CASE WHEN x.starves THEN ', no executor is free' END),
 				CASE WHEN s.depth IS NULL THEN 'Raise event_queue.max_queues and restart the server'
@@ -208,7 +208,7 @@ BEGIN
 			FROM event_queue.queue_status s JOIN event_queue.queue q ON q.name = s.queue
 			CROSS JOIN (SELECT count(*) <= count(w.current_job) FROM event_queue.workers() w WHERE w.kind = 'executor') AS b (busy)
 			CROSS JOIN LATERAL (SELECT coalesce(s.failed_per_s > 0 AND s.completed_per_s = 0 AND s.depth > 0, false),
-				coalesce(b.busy AND s.oldest_ready_age > '5 seconds' AND NOT s.paused AND NOT pg_is_in_recovery()
+				coalesce(b.busy AND s.oldest_ready_seconds > 5 AND NOT s.paused AND NOT pg_is_in_recovery()
 					AND EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id), false)) AS x (fails, starves)
 			ORDER BY s.queue $q$)
 		) AS parts (name, tables, query)

@@ -53,7 +53,8 @@ COMMENT ON FUNCTION queue_limits(text) IS
 
 CREATE VIEW queue_status WITH (security_invoker = true) AS
 	SELECT q.name AS queue, q.paused, q.draining, d.depth, d.dead,
-		clock_timestamp() - d.oldest_ready AS oldest_ready_age, q.sla,
+		extract(epoch FROM clock_timestamp() - d.oldest_ready)::double precision AS oldest_ready_seconds,
+		extract(epoch FROM q.sla)::double precision AS sla_seconds,
 		coalesce(clock_timestamp() - d.oldest_ready > q.sla, false) AS sla_missed,
 		coalesce(c.enqueued, 0) AS enqueued_total, coalesce(c.claimed, 0) AS claimed_total,
 		coalesce(c.completed, 0) AS completed_total, coalesce(c.failed, 0) AS failed_total,

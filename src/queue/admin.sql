@@ -19,7 +19,7 @@ COMMENT ON FUNCTION cancel_job(bigint) IS
  * change_priority: of a waiting job.  Errors: EQ015 priority, EQ032 no such
  * waiting job.
  */
-CREATE FUNCTION change_priority(job_id bigint, priority int) RETURNS void
+CREATE FUNCTION change_priority(job_id bigint, priority int) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_change_priority';
 COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a waiting job.';
 

@@ -155,7 +155,7 @@ COMMENT ON FUNCTION event_queue_internal.settle_dead_letters(boolean, text, text
  * Errors: EQ005 payload too large, EQ017 no such dead letter (or another
  * tenant's).
  */
-CREATE FUNCTION retry_dead(job_id bigint, payload jsonb DEFAULT NULL) RETURNS void
+CREATE FUNCTION retry_dead(job_id bigint, payload jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	IF $2 IS NOT NULL THEN
@@ -171,6 +171,7 @@ BEGIN
 			MESSAGE = format('dead letter %s does not exist', $1),
 			HINT = 'See the view event_queue.dead_letters.';
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION retry_dead(bigint, jsonb) IS
@@ -201,7 +202,7 @@ COMMENT ON FUNCTION retry_all_dead(text, text, text, text, timestamptz, int, jso
  * dead letters.
  * Errors: EQ017 no such dead letter (or another tenant's).
  */
-CREATE FUNCTION discard_dead(job_id bigint) RETURNS void
+CREATE FUNCTION discard_dead(job_id bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -212,6 +213,7 @@ BEGIN
 			HINT = 'See the view event_queue.dead_letters.';
 	END IF;
 	DELETE FROM event_queue.job_dependency WHERE job_id = $1;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION discard_dead(bigint) IS 'Deletes a dead letter for good.';

@@ -335,7 +335,7 @@ COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, inter
  * {"lease": "1 minute", "rate_limit": null}.
  * Errors: EQ010 no such queue, EQ012 unknown or bad setting.
  */
-CREATE FUNCTION alter_queue(name text, settings jsonb) RETURNS void
+CREATE FUNCTION alter_queue(name text, settings jsonb) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_id int := event_queue_internal.queue_id_of(name);
@@ -379,27 +379,37 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ012',
 			MESSAGE = format('invalid setting for queue "%s"', name), DETAIL = SQLERRM || '.';
 	END;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION alter_queue(text, jsonb) IS
 'Changes settings of a queue, for example alter_queue(''mail'', ''{"lease": "1 minute"}'').';
 
 /* set_queue_paused: what pause_queue and resume_queue share. */
-CREATE FUNCTION event_queue_internal.set_queue_paused(name text, paused boolean) RETURNS void
+CREATE FUNCTION event_queue_internal.set_queue_paused(name text, paused boolean) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	UPDATE event_queue.queue SET paused = $2, draining = draining AND $2 WHERE queue_id = event_queue_internal.queue_id_of($1)
+	WITH changed AS (
+		UPDATE event_queue.queue SET paused = $2, draining = draining AND $2
+		WHERE queue_id = event_queue_internal.queue_id_of($1) AND (paused <> $2 OR draining AND NOT $2) RETURNING queue_id)
+	SELECT EXISTS (SELECT FROM changed)
 $$;
 COMMENT ON FUNCTION event_queue_internal.set_queue_paused(text, boolean) IS 'Internal. What pause_queue and resume_queue share.';
 
-/* pause_queue: nothing more is claimed; enqueue goes on. Errors: EQ010. */
-CREATE FUNCTION pause_queue(name text) RETURNS void
+/*
+ * pause_queue: nothing more is claimed; enqueue goes on.
+ * Result: false if it was paused already.  Errors: EQ010.
+ */
+CREATE FUNCTION pause_queue(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.set_queue_paused($1, true)
 $$;
 COMMENT ON FUNCTION pause_queue(text) IS 'Stops claims from the queue; enqueue goes on, leased jobs are finished.';
 
-/* resume_queue: undoes pause_queue and drain_queue. Errors: EQ010. */
-CREATE FUNCTION resume_queue(name text) RETURNS void
+/*
+ * resume_queue: undoes pause_queue and drain_queue.
+ * Result: false if it was neither paused nor draining.  Errors: EQ010.
+ */
+CREATE FUNCTION resume_queue(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.set_queue_paused($1, false)
 $$;
@@ -441,7 +451,7 @@ COMMENT ON TABLE event_queue_internal.dropped_queue IS
  * handlers or schedules.
  * Isolation: jobs of enqueues that are open go within a minute after their commit.
  */
-CREATE FUNCTION drop_queue(name text, force boolean DEFAULT false) RETURNS void
+CREATE FUNCTION drop_queue(name text, force boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -480,6 +490,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);
 	END IF;
 	INSERT INTO event_queue_internal.dropped_queue (queue_id) VALUES (this_id);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_queue(text, boolean) IS

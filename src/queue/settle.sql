@@ -9,7 +9,7 @@
  * Isolation: latest committed row at every level; waits for a session that is
  * changing the job.
  */
-CREATE FUNCTION complete(job_id bigint, lease_token uuid, result jsonb DEFAULT NULL) RETURNS void
+CREATE FUNCTION complete(job_id bigint, lease_token uuid, result jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_complete_sql';
 COMMENT ON FUNCTION complete(bigint, uuid, jsonb) IS
 'Finishes a leased job. EQ016 if the lease was lost, and nothing is changed.';
@@ -69,7 +69,7 @@ COMMENT ON FUNCTION fail(bigint, uuid, text, text, text, interval, boolean) IS
  * Arguments: delay until it may be claimed again.
  * Errors: EQ014 negative delay, EQ016 lease lost.
  */
-CREATE FUNCTION release(job_id bigint, lease_token uuid, delay interval DEFAULT '0') RETURNS void
+CREATE FUNCTION release(job_id bigint, lease_token uuid, delay interval DEFAULT '0') RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_release_sql';
 COMMENT ON FUNCTION release(bigint, uuid, interval) IS
 'Gives a leased job back to the queue; this does not count as an attempt.';

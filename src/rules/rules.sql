@@ -181,7 +181,7 @@ $$;
 COMMENT ON FUNCTION resume_rule(text) IS 'Switches a rule on again, for events that come from now on.';
 
 /* drop_rule: removes a rule. Errors: EQ025 no such rule. */
-CREATE FUNCTION drop_rule(name text) RETURNS void
+CREATE FUNCTION drop_rule(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -189,6 +189,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_rule(text) IS 'Removes a rule; jobs that it made stay. EQ025 if there is no such rule.';
@@ -217,7 +218,7 @@ COMMENT ON FUNCTION create_handler(text, text, text, interval) IS
 'Has the background workers run jobs of a queue by a SQL function that takes an event_queue.claimed_job.';
 
 /* drop_handler: undoes create_handler. Errors: EQ010, EQ025. */
-CREATE FUNCTION drop_handler(queue text, job_name text) RETURNS void
+CREATE FUNCTION drop_handler(queue text, job_name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -227,6 +228,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025',
 			MESSAGE = format('queue "%s" has no handler for job "%s"', $1, $2);
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_handler(text, text) IS
@@ -234,11 +236,12 @@ COMMENT ON FUNCTION drop_handler(text, text) IS
 
 CREATE VIEW rules WITH (security_invoker = true) AS
 	SELECT r.rule_id, r.name, pg_catalog.pg_get_userbyid(r.owner)::text AS owner, r.tenant_id, r.event_pattern, r.condition,
-		q.name AS queue, r.job_name, r.payload, r.delay, r.priority, r.function, r.enabled, r.start_position, r.created_at
+		q.name AS queue, r.job_name, r.payload, extract(epoch FROM r.delay)::double precision AS delay_seconds, r.priority, r.function, r.enabled, r.start_position, r.created_at
 	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW rules IS 'Automation rules.';
 
 CREATE VIEW handlers WITH (security_invoker = true) AS
-	SELECT h.handler_id, q.name AS queue, h.job_name, pg_catalog.pg_get_userbyid(h.owner)::text AS owner, h.function, h.time_limit, h.created_at
+	SELECT h.handler_id, q.name AS queue, h.job_name, pg_catalog.pg_get_userbyid(h.owner)::text AS owner, h.function,
+		extract(epoch FROM h.time_limit)::double precision AS time_limit_seconds, h.created_at
 	FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW handlers IS 'Functions that run jobs inside the database.';

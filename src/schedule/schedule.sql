@@ -154,7 +154,7 @@ $$;
 COMMENT ON FUNCTION resume_schedule(text) IS 'Switches a schedule on again, from the next time that its cron expression names.';
 
 /* drop_schedule: removes a schedule. Errors: EQ025 no such schedule. */
-CREATE FUNCTION drop_schedule(name text) RETURNS void
+CREATE FUNCTION drop_schedule(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -162,6 +162,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('schedule "%s" does not exist', $1);
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_schedule(text) IS 'Removes a schedule; jobs that it made stay. EQ025 if there is no such schedule.';

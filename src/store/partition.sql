@@ -112,7 +112,7 @@ COMMENT ON FUNCTION event_queue_internal.make_event_index(text, text) IS 'Intern
  * or event_data (GIN: for your own queries with @>).
  * Errors: EQ009.  Locks out appends while it works.
  */
-CREATE FUNCTION create_event_index(indexed_by text) RETURNS void
+CREATE FUNCTION create_event_index(indexed_by text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
@@ -130,13 +130,14 @@ BEGIN
 	END LOOP;
 	INSERT INTO event_queue_internal.event_index VALUES ($1) ON CONFLICT DO NOTHING;
 	UPDATE event_queue_internal.event_partition SET name = name;	-- sessions look for indexes again
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION create_event_index(text) IS
 'Indexes events by event_type, aggregate_type, tenant_id or event_data, for readers whose filter lets few pass.';
 
 /* drop_event_index: undoes create_event_index. Errors: EQ009. */
-CREATE FUNCTION drop_event_index(indexed_by text) RETURNS void
+CREATE FUNCTION drop_event_index(indexed_by text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
@@ -153,6 +154,7 @@ BEGIN
 	END LOOP;
 	DELETE FROM event_queue_internal.event_index i WHERE i."by" = $1;
 	UPDATE event_queue_internal.event_partition SET name = name;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index made.';
@@ -295,7 +297,7 @@ COMMENT ON FUNCTION split_event_partition(timestamptz, text) IS
  * the others go, from now on to a new partition: what is newer must be in a
  * newer table.  (One by time is sealed by the next.)  Errors: EQ025.
  */
-CREATE FUNCTION seal_event_partition(name text) RETURNS void
+CREATE FUNCTION seal_event_partition(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 BEGIN
@@ -307,6 +309,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is no open partition of a tenant', $1);
 	END IF;
 	PERFORM event_queue.create_event_partition();
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION seal_event_partition(text) IS 'Closes a tenant''s partition, so that it can be archived.';
@@ -413,7 +416,7 @@ COMMENT ON FUNCTION archive_event_partition(text, text) IS
  * older than this; NULL: none.  Errors: EQ009 below one day, 3F000 no such schema,
  * 42501 no CREATE on it.
  */
-CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS void
+CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -424,6 +427,7 @@ BEGIN
 	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	INSERT INTO event_queue_internal.partition_policy (keep, archive_schema) VALUES ($1, $2)
 	ON CONFLICT (one_row) DO UPDATE SET keep = excluded.keep, archive_schema = excluded.archive_schema;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION set_event_retention(interval, text) IS

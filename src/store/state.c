@@ -388,7 +388,7 @@ eq_register_reducer(PG_FUNCTION_ARGS)
 			values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not register the reducer");
 	eq_spi_end(&spi);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 Datum

@@ -76,7 +76,7 @@ COMMENT ON FUNCTION event_queue_internal.reducer_fingerprint(text) IS
  * signature, 42501 no right to call it, or to register.
  */
 CREATE FUNCTION create_reducer(aggregate_type text, function text DEFAULT NULL, snapshot_every int DEFAULT 100)
-RETURNS void
+RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_reducer';
 COMMENT ON FUNCTION create_reducer(text, text, int) IS
 'Registers the function that makes the state of a type of aggregate; without one, event_data is merged (RFC 7396).';
@@ -120,7 +120,7 @@ COMMENT ON FUNCTION refresh_reducer(text) IS
 'Has states of a type of aggregate made anew, after a change of its reducer''s code that no source shows.';
 
 /* drop_reducer: back to merging, without snapshots. Errors: EQ025. */
-CREATE FUNCTION drop_reducer(aggregate_type text) RETURNS void
+CREATE FUNCTION drop_reducer(aggregate_type text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -129,6 +129,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('aggregate type "%s" has no reducer', $1);
 	END IF;
 	DELETE FROM event_queue.aggregate_snapshot s WHERE s.aggregate_type = $1 AND NOT s.is_base;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_reducer(text) IS

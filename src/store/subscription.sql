@@ -139,10 +139,11 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.subscription_id_of(text) IS 'Internal. A subscription''s number; EQ025 if there is none, EQ039 if the name is several tenants''.';
 
 /* drop_subscription: forgets a consumer and its place. Errors: EQ025. */
-CREATE FUNCTION drop_subscription(name text) RETURNS void
+CREATE FUNCTION drop_subscription(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	DELETE FROM event_queue.subscription s WHERE s.subscription_id = event_queue_internal.subscription_id_of($1);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its checkpoints. EQ025 if there is none.';
@@ -151,7 +152,7 @@ COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its c
  * reset_subscription: its consumer begins again after a position (0: with the
  * first event); parked aggregates are no longer parked.  Errors: EQ009, EQ025.
  */
-CREATE FUNCTION reset_subscription(name text, to_position bigint DEFAULT 0) RETURNS void
+CREATE FUNCTION reset_subscription(name text, to_position bigint DEFAULT 0) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -163,6 +164,7 @@ BEGIN
 	UPDATE event_queue_internal.subscription_bucket b SET position = $2, moved_at = clock_timestamp()
 	WHERE b.subscription_id = this_id;
 	DELETE FROM event_queue_internal.subscription_parked p WHERE p.subscription_id = this_id;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION reset_subscription(text, bigint) IS
@@ -193,7 +195,7 @@ COMMENT ON FUNCTION fetch_events(text, int) IS
  * Errors: EQ025 no such subscription, EQ029 the position was not fetched, 40001
  * above READ COMMITTED if another transaction moved the checkpoint.
  */
-CREATE FUNCTION ack(name text, up_to_position bigint) RETURNS void
+CREATE FUNCTION ack(name text, up_to_position bigint) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack';
 COMMENT ON FUNCTION ack(text, bigint) IS
 'Moves a subscription''s checkpoint: its consumer is done with all events up to the position.';
@@ -205,13 +207,13 @@ COMMENT ON FUNCTION ack(text, bigint) IS
  * Errors: EQ025 no such subscription; EQ029 nothing was fetched: with one bucket
  * in this transaction, with more in this session; 40001 as above.
  */
-CREATE FUNCTION ack(name text) RETURNS void
+CREATE FUNCTION ack(name text) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack_fetched';
 COMMENT ON FUNCTION ack(text) IS
 'Moves a subscription''s checkpoint behind what the last fetch_events returned.';
 
 /* leave_subscription: the session's share goes to the other members at once. */
-CREATE FUNCTION leave_subscription(name text) RETURNS void
+CREATE FUNCTION leave_subscription(name text) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_leave_subscription';
 COMMENT ON FUNCTION leave_subscription(text) IS
 'Takes the session out of a subscription''s group; the end of the session does it, too.';
@@ -241,7 +243,7 @@ COMMENT ON FUNCTION event_queue_internal.event_bucket(text, text, text, int) IS
  * Arguments: position of the event that could not be digested; error: why.
  * Errors: EQ025 no such subscription or event; EQ029 as ack.
  */
-CREATE FUNCTION park_event(name text, event_position bigint, error text DEFAULT NULL) RETURNS void
+CREATE FUNCTION park_event(name text, event_position bigint, error text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -259,6 +261,7 @@ BEGIN
 	ON CONFLICT (subscription_id, aggregate_id, aggregate_type, tenant_id) DO UPDATE
 	SET error = excluded.error, retry = false, resume_after = NULL, parked_at = now();
 	PERFORM event_queue.ack($1, $2);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION park_event(text, bigint, text) IS

@@ -119,7 +119,7 @@ COMMENT ON FUNCTION event_queue_internal.grant_reader(regrole) IS 'Internal. Wha
  * Errors: EQ003 the role is bound to another tenant, EQ006 tenant, 42704 no
  * such role, 42501 unless the caller owns the extension or is a superuser.
  */
-CREATE FUNCTION grant_producer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+CREATE FUNCTION grant_producer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
@@ -139,6 +139,7 @@ BEGIN
 		event_queue.enqueue_batch(jsonb, jsonb, text, text), event_queue.cancel_job(bigint)
 		TO %s', role);
 	PERFORM event_queue_internal.grant_outcomes(role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_producer(regrole, text) IS
@@ -163,7 +164,7 @@ COMMENT ON FUNCTION event_queue_internal.grant_outcomes(regrole) IS 'Internal. L
  * acknowledge them; with a tenant, of this tenant only.  Arguments and errors
  * as grant_producer.
  */
-CREATE FUNCTION grant_consumer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+CREATE FUNCTION grant_consumer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
@@ -177,6 +178,7 @@ BEGIN
 		event_queue.park_event(text, bigint, text), event_queue.retry_parked(text, text, text),
 		event_queue.discard_parked(text, text, text, text), event_queue.fetch_parked(text, int),
 		event_queue.ack_parked(text, bigint), event_queue_internal.subscription_members() TO %s', role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_consumer(regrole, text) IS
@@ -186,7 +188,7 @@ COMMENT ON FUNCTION grant_consumer(regrole, text) IS
  * grant_worker: the role may claim and settle jobs.  Arguments and errors as
  * grant_producer.
  */
-CREATE FUNCTION grant_worker(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+CREATE FUNCTION grant_worker(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
@@ -203,6 +205,7 @@ BEGIN
 		event_queue.release(bigint, uuid, interval),
 		event_queue.extend_lease(bigint, uuid, interval)
 		TO %s', role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_worker(regrole, text) IS
@@ -212,7 +215,7 @@ COMMENT ON FUNCTION grant_worker(regrole, text) IS
  * grant_observer: the role may read everything of the extension and change
  * nothing.  Arguments and errors as grant_producer.
  */
-CREATE FUNCTION grant_observer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+CREATE FUNCTION grant_observer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
@@ -233,6 +236,7 @@ BEGIN
 		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
 		event_queue.health(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.cron_next(text, text, timestamptz) TO %s', role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_observer(regrole, text) IS
@@ -245,7 +249,7 @@ COMMENT ON FUNCTION grant_observer(regrole, text) IS
  * Errors: as grant_producer; EQ003 the role is bound to a tenant, by itself or as a
  * member of a role that is.
  */
-CREATE FUNCTION grant_admin(role regrole) RETURNS void
+CREATE FUNCTION grant_admin(role regrole) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	bound_to text := (SELECT string_agg(DISTINCT t.tenant_id, ', ') FROM event_queue_internal.tenant_role t, pg_roles r
@@ -274,6 +278,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue_internal.make_recording(regclass, text, name, name, text, boolean),
 		event_queue_internal.make_notifying(regclass, int, boolean), event_queue_internal.channel_id_of(text) TO %s', role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_admin(regrole) IS
@@ -285,7 +290,7 @@ COMMENT ON FUNCTION grant_admin(regrole) IS
  * (EQ038) until it gets access again or another role creates them; a
  * notice names them.  Errors: 42704 no such role.
  */
-CREATE FUNCTION revoke_access(role regrole) RETURNS void
+CREATE FUNCTION revoke_access(role regrole) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	left_behind text;
@@ -309,6 +314,7 @@ BEGIN
 		RAISE NOTICE 'out of service from now on: %', left_behind
 			USING HINT = 'Have another role create them again, or drop them.';
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION revoke_access(regrole) IS

@@ -35,7 +35,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.channel_id_of(text) IS 'Internal. A channel''s number for notify_on, which gives it one.';
 
 /* make_notifying: the trigger of notify_on. */
-CREATE FUNCTION event_queue_internal.make_notifying(table_name regclass, channel_id int, if_not_exists boolean) RETURNS void
+CREATE FUNCTION event_queue_internal.make_notifying(table_name regclass, channel_id int, if_not_exists boolean) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	-- The name says what it does: one that is there is the same.
@@ -43,6 +43,7 @@ BEGIN
 				   'FOR EACH STATEMENT EXECUTE FUNCTION event_queue.notify_change(%s)',
 				   CASE WHEN if_not_exists THEN 'OR REPLACE' END,
 				   'event_queue_notify_' || channel_id, table_name, channel_id);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.make_notifying(regclass, int, boolean) IS 'Internal. Makes the trigger of notify_on, with the caller''s rights.';
@@ -56,7 +57,7 @@ COMMENT ON FUNCTION event_queue_internal.make_notifying(regclass, int, boolean) 
  * 42710 if the table has the trigger already; 53400 no room in shared memory for one
  * more channel (event_queue.max_queues).
  */
-CREATE FUNCTION notify_on(table_name regclass, channel text, if_not_exists boolean DEFAULT false) RETURNS void
+CREATE FUNCTION notify_on(table_name regclass, channel text, if_not_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE sql
 BEGIN ATOMIC
 	SELECT event_queue_internal.make_notifying(table_name, event_queue_internal.channel_id_of(channel), if_not_exists);
@@ -103,7 +104,7 @@ COMMENT ON FUNCTION record_change() IS
 CREATE FUNCTION event_queue_internal.make_recording(
 	table_name regclass, aggregate_type text, id_column name,
 	tenant_column name, event_prefix text, or_replace boolean)
-RETURNS void
+RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	missing name;
@@ -119,6 +120,7 @@ BEGIN
 				   'FOR EACH ROW EXECUTE FUNCTION event_queue.record_change(%L, %L, %L, %L)',
 				   CASE WHEN or_replace THEN 'OR REPLACE' END, table_name, aggregate_type, id_column, coalesce(tenant_column, ''),
 				   coalesce(event_prefix, aggregate_type));
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.make_recording(regclass, text, name, name, text, boolean) IS 'Internal. Makes the trigger of record_changes, with the caller''s rights.';
@@ -137,7 +139,7 @@ COMMENT ON FUNCTION event_queue_internal.make_recording(regclass, text, name, na
 CREATE FUNCTION record_changes(
 	table_name regclass, aggregate_type text, id_column name,
 	tenant_column name DEFAULT NULL, event_prefix text DEFAULT NULL, or_replace boolean DEFAULT false)
-RETURNS void
+RETURNS boolean
 LANGUAGE sql
 BEGIN ATOMIC
 	SELECT event_queue_internal.check_name('aggregate type', aggregate_type),

@@ -19,7 +19,7 @@ SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', '
 	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
 	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors']);
-SELECT has_column('event_queue', 'queue_status', c, c) FROM unnest(ARRAY['queue', 'depth', 'dead', 'oldest_ready_age', 'sla_missed',
+SELECT has_column('event_queue', 'queue_status', c, c) FROM unnest(ARRAY['queue', 'depth', 'dead', 'oldest_ready_seconds', 'sla_missed',
 	'enqueued_total', 'completed_total', 'failed_total', 'enqueued_per_s', 'completed_per_s', 'failed_per_s']::name[]) c;
 SELECT col_type_is('event_queue', t, 'retry', 'event_queue', 'retry_options', t || '.retry') FROM unnest(ARRAY['job', 'dead_letter']::name[]) t;
 SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_many', 'append_batch', 'read_aggregate',
