@@ -235,7 +235,7 @@ static void
 missing_events(const char *type, const char *id, int32 from, int32 to)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+			(errcode(ERRCODE_EQ_EVENTS_ARCHIVED),
 			 errmsg("events of %s \"%s\" are archived", type, id),
 			 errdetail("Versions %d to %d are not in the store.", from, to),
 			 errhint("The state is known from the last archived version on.")));

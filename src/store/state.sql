@@ -142,7 +142,7 @@ COMMENT ON FUNCTION drop_reducer(text) IS
  * Arguments: at_version: after this version; at_time: after the last event that
  * was appended at this time or before; neither: now.
  * Result: the state; NULL if there was no event.
- * Errors: EQ003 tenant, EQ009 no such version, EQ025 the events are archived,
+ * Errors: EQ003 tenant, EQ009 no such version, EQ046 the events are archived,
  * and whatever the reducer raises.
  * Isolation: by the statement's snapshot.  The reducer runs as its owner.
  */
