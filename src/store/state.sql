@@ -150,7 +150,7 @@ CREATE FUNCTION aggregate_state(
 	aggregate_type text, aggregate_id text, at_version int DEFAULT NULL, at_time timestamptz DEFAULT NULL,
 	tenant_id text DEFAULT NULL)
 RETURNS jsonb
-LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_aggregate_state';
+LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_aggregate_state';
 COMMENT ON FUNCTION aggregate_state(text, text, int, timestamptz, text) IS
 'State of an aggregate now, after a version, or at a time; NULL if it had no event.';
 
@@ -197,7 +197,7 @@ CREATE FUNCTION aggregate_diff(
 	aggregate_type text, aggregate_id text, from_version int, to_version int, tenant_id text DEFAULT NULL,
 	OUT path text[], OUT old_value jsonb, OUT new_value jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
 	SELECT d.path, d.old_value, d.new_value
 	FROM event_queue_internal.json_diff(

@@ -181,7 +181,7 @@ COMMENT ON FUNCTION append_batch(jsonb, text) IS
  */
 CREATE FUNCTION aggregate_version(aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL)
 RETURNS int
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT coalesce(
 		(SELECT max(e.version) FROM event_queue.event_store e
 		 WHERE e.aggregate_id = $2 AND e.aggregate_type = $1 AND e.tenant_id = event_queue.resolve_tenant($3)),
@@ -208,7 +208,7 @@ CREATE FUNCTION read_aggregate(
 	from_version int DEFAULT 1, to_version int DEFAULT NULL, tenant_id text DEFAULT NULL,
 	max_events bigint DEFAULT NULL, newest_first boolean DEFAULT false)
 RETURNS SETOF event_store
-LANGUAGE sql STABLE ROWS 100
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 100
 BEGIN ATOMIC
 	SELECT e.*
 	FROM event_queue.event_store e
@@ -276,7 +276,7 @@ COMMENT ON FUNCTION event_queue_internal.check_filter(jsonb) IS
  * matches_filter: does an event pass a filter of read_all?  NULL lets all pass.
  */
 CREATE FUNCTION event_queue_internal.matches_filter(event event_store, filter jsonb) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT ($2 ->> 'event_type' IS NULL OR event_queue.event_matches(($1).event_type, $2 ->> 'event_type'))
 		AND ($2 ->> 'aggregate_type' IS NULL OR ($1).aggregate_type = $2 ->> 'aggregate_type')
 		AND ($2 ->> 'tenant_id' IS NULL OR ($1).tenant_id = $2 ->> 'tenant_id')
