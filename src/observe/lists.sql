@@ -183,7 +183,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET j
 			LATERAL (SELECT x.* FROM event_queue.jobs x WHERE x.job_id = w.job_id LIMIT 1) j
 		WHERE event_queue.tenant_visible(j.tenant_id)
 		UNION ALL
-		SELECT NULL, q.name, s.job_name, s.tenant_id, 'schedule', s.next_run, s.priority, NULL, NULL, s.payload, 2, 0, 0
+		SELECT NULL, q.name, s.job_name, s.tenant_id, 'schedule', s.next_run,
+			coalesce(s.priority, (s.options ->> 'priority')::int, 5), NULL, NULL, s.payload, 2, 0, 0
 		FROM event_queue.schedule s JOIN event_queue.queue q USING (queue_id)
 		WHERE s.enabled AND s.next_run IS NOT NULL AND ($1 IS NULL OR q.name = $1) AND event_queue.tenant_visible(s.tenant_id)) x
 	ORDER BY 1 LIMIT greatest($2, 1)

@@ -124,13 +124,14 @@ $node->safe_psql('postgres', q(
 SELECT count(event_queue.enqueue('fair', 'of ' || t, tenant_id => t, priority => 9 - n)) FROM unnest('{a,b}'::text[]) t, generate_series(1, 3) n;
 SELECT count(event_queue.enqueue('small', 'grouped', group_key => 'k')) FROM generate_series(1, 2);
 SELECT event_queue.enqueue('small', 'after', depends_on => ARRAY(SELECT max(job_id) FROM event_queue.job));
-SELECT event_queue.create_schedule('yearly', '0 0 1 1 *', 'small', 'report');
+SELECT event_queue.create_schedule('yearly', '0 0 1 1 *', 'small', 'report', options => '{"priority": 2}');
 ));
 is($one->(q(SELECT string_agg(name || ' ' || priority, ', ' ORDER BY nth) FROM event_queue.next_jobs('fair', 4) t)) =~ s/of [ab] /x /gr, 'x 6, x 6, x 7, x 7', 'tenants take turns');
 is($one->(q(SELECT count(DISTINCT tenant_id) FROM event_queue.next_jobs('fair', 2))), '2', 'each has one');
 ok($node->poll_query_until('postgres', q(SELECT string_agg(name || ' ' || state, ', ' ORDER BY job_id) = 'grouped ready, grouped blocked, after blocked' FROM event_queue.queue_jobs('small'))),
 	'what waits for others is told');
 is($one->(q(SELECT string_agg(state, ', ' ORDER BY nth) FROM event_queue.next_jobs('small'))), 'ready, schedule', 'and what comes by a schedule');
+is($one->(q(SELECT priority FROM event_queue.next_jobs('small') WHERE state = 'schedule')), '2', 'with the priority of its options');
 is($one->(q(SELECT event_queue.pause_queue('small'); SELECT state FROM event_queue.next_jobs('small') LIMIT 1)) =~ s/^\n//r, 'paused', 'of a paused queue nothing will run');
 
 # Tenants: each sees its own, also behind another's jobs.
