@@ -267,7 +267,7 @@ eq_extend_lease_sql(PG_FUNCTION_ARGS)
 							   eq_interval_us(
 								   DatumGetIntervalP(values[JOB_TIME_LIMIT - 1])));
 	if (leased.queue->max_concurrency > 0 &&
-		!eq_prolong_claim(leased.queue, job_id,
+		!eq_extend_claim(leased.queue, job_id,
 						  DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
 		eq_lease_lost(job_id);
 	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(until);

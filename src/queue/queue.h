@@ -342,17 +342,17 @@ extern bool eq_group_rate_is_busy(const EqQueue *queue, const char *tenant,
 extern TimestampTz eq_use_group_rate(const EqQueue *queue, const char *tenant,
 									 const char *group_key);
 
-/* limits.c */
+/* limits.c, lease_table.c, limit_changes.c */
 extern int eq_reserve_claims(const EqQueue *queue, int wanted,
 							 TimestampTz *retry_at);
 extern void eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs,
 						  int n_jobs);
 extern void eq_free_claim(const EqQueue *queue, int64 job_id, TimestampTz until);
-extern bool eq_prolong_claim(const EqQueue *queue, int64 job_id,
-							 TimestampTz was_until, TimestampTz until);
+extern bool eq_extend_claim(const EqQueue *queue, int64 job_id,
+							TimestampTz was_until, TimestampTz until);
 extern Size eq_leases_size(void);
 extern void eq_init_leases(void);
-extern void eq_read_leases_anew(void);
+extern void eq_reload_leases(void);
 extern void eq_init_limits(EqWakeSlot *slot);
 extern void eq_forget_limits(EqWakeSlot *slot);
 extern void eq_forget_leases(EqWakeSlot *slot);
