@@ -10,7 +10,7 @@
 
 #include "queue/limits.h"
 
-/* The bucket; all with the lock held. */
+/* Begins a new bucket. */
 void
 eq_begin_bucket(EqLimits *limits, int32 rate_limit, int64 rate_interval, bool full)
 {
@@ -20,9 +20,10 @@ eq_begin_bucket(EqLimits *limits, int32 rate_limit, int64 rate_interval, bool fu
 	limits->reserved_tokens = 0;
 	limits->flowed = 0;
 	limits->refilled_at = GetCurrentTimestamp();
-	limits->bucket++; /* nothing that was taken from another one comes back */
+	limits->bucket++; /* so that tokens of another one are not returned */
 }
 
+/* Adds the tokens that came until now. */
 static void
 refill(EqLimits *limits, TimestampTz now)
 {
@@ -35,7 +36,7 @@ refill(EqLimits *limits, TimestampTz now)
 	limits->refilled_at = now;
 }
 
-/* Tokens that came until now came at the old rate; none is above the new limit. */
+/* Changes the rate: tokens until now came at the old one. */
 void
 eq_change_bucket_rate(EqLimits *limits, int32 rate_limit, int64 rate_interval)
 {
@@ -49,9 +50,10 @@ eq_change_bucket_rate(EqLimits *limits, int32 rate_limit, int64 rate_interval)
 }
 
 /*
- * Brings the bucket up to date.  A change of the settings comes with its commit; who
- * meets others than its own has missed it (COMMIT PREPARED, a restart), unless the
- * change is its own and not committed: until then the old ones hold.
+ * Brings the bucket up to date.  A change of settings is applied at its commit.  If
+ * the queue's settings differ from the bucket's, that was missed (COMMIT PREPARED, a
+ * restart), and is done here; unless this transaction changes them itself: until its
+ * commit the old ones hold.
  */
 void
 eq_update_bucket(EqLimits *limits, const EqQueue *queue, bool changes,

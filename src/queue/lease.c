@@ -185,7 +185,7 @@ eq_after_lease(EqLeased *leased, int64 job_id, bool leaves_group)
 
 	if (leased->queue->max_concurrency > 0)
 	{
-		eq_free_claim(
+		eq_free_lease(
 			leased->queue, job_id,
 			slot->tts_isnull[JOB_LEASED_UNTIL - 1]
 				? 0
@@ -207,7 +207,7 @@ eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc)
 
 	if (isnull || queue == NULL || queue->max_concurrency == 0)
 		return;
-	eq_free_claim(queue, DatumGetInt64(heap_getattr(row, JOB_ID, desc, &isnull)),
+	eq_free_lease(queue, DatumGetInt64(heap_getattr(row, JOB_ID, desc, &isnull)),
 				  DatumGetTimestampTz(until));
 	eq_wake_queue(queue_id);
 }
@@ -267,7 +267,7 @@ eq_extend_lease_sql(PG_FUNCTION_ARGS)
 							   eq_interval_us(
 								   DatumGetIntervalP(values[JOB_TIME_LIMIT - 1])));
 	if (leased.queue->max_concurrency > 0 &&
-		!eq_extend_claim(leased.queue, job_id,
+		!eq_extend_lease(leased.queue, job_id,
 						  DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
 		eq_lease_lost(job_id);
 	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(until);

@@ -49,7 +49,7 @@ typedef struct LeaseRows
 	int max;
 } LeaseRows;
 
-/* Keeps the row in the slot, if it is leased. */
+/* Adds the row in the slot, if it is leased. */
 static void
 add_row(LeaseRows *rows_read, TupleTableSlot *slot, TimestampTz now)
 {
@@ -74,8 +74,8 @@ add_row(LeaseRows *rows_read, TupleTableSlot *slot, TimestampTz now)
 }
 
 /*
- * By the index, or, if the queue turns out to be a large part of the table, by the
- * table's pages: a lease is in no index, and most jobs of a long queue wait.
+ * Reads by the index, or, if the queue turns out to be a large part of the table, by
+ * the table's pages: a lease is in no index, and most jobs of a long queue wait.
  */
 static void
 read_rows(const EqQueue *queue, Snapshot snapshot, LeaseRows *rows_read)
@@ -118,7 +118,7 @@ read_rows(const EqQueue *queue, Snapshot snapshot, LeaseRows *rows_read)
 	table_close(jobs, AccessShareLock);
 }
 
-/* A snapshot of what is committed, whatever this transaction has done to it. */
+/* Takes a snapshot of what is committed, whatever this transaction has done to it. */
 static Snapshot
 committed_snapshot(void)
 {
@@ -129,7 +129,7 @@ committed_snapshot(void)
 }
 
 /*
- * The queue's leases that are committed, whatever this transaction has done to them,
+ * Reads the queue's leases that are committed, whatever this transaction has done to them,
  * and those that are not committed yet.
  */
 static void
@@ -145,7 +145,7 @@ read_committed_and_dirty(const EqQueue *queue, LeaseRows *rows_read)
 	UnregisterSnapshot(snapshot);
 }
 
-/* Is the job still leased? */
+/* Tells whether the job is still leased. */
 static bool
 is_leased(Relation jobs, Snapshot snapshot, int64 job_id, TimestampTz now)
 {
@@ -168,7 +168,7 @@ is_leased(Relation jobs, Snapshot snapshot, int64 job_id, TimestampTz now)
 	return leased;
 }
 
-/* Jobs were settled since they were read: which of the leases are over? */
+/* Looks which leases are over, since jobs were settled after they were read. */
 static void
 read_leases_again(LeaseRows *rows_read)
 {
@@ -191,7 +191,7 @@ read_leases_again(LeaseRows *rows_read)
 	table_close(jobs, AccessShareLock);
 }
 
-/* Waits while another session reads the leases; without a lock, and not for long. */
+/* Waits while another session loads the leases; without a lock, and not for long. */
 static void
 await_loader(EqWakeSlot *slot)
 {
@@ -214,7 +214,7 @@ await_loader(EqWakeSlot *slot)
 	ConditionVariableCancelSleep();
 }
 
-/* Reads them, as this session has said that it would; false if there is no room. */
+/* Loads the leases, after load_state was set to LOADING; false if there is no room. */
 static bool
 read_leases(EqWakeSlot *slot, const EqQueue *queue)
 {
@@ -280,7 +280,7 @@ read_leases(EqWakeSlot *slot, const EqQueue *queue)
 	return known;
 }
 
-/* Has the queue's leases in shared memory; false if they can't be for now. */
+/* Sees to it that the queue's leases are loaded; false if they can't be for now. */
 bool
 eq_load_leases(EqWakeSlot *slot, const EqQueue *queue)
 {
@@ -308,7 +308,7 @@ eq_load_leases(EqWakeSlot *slot, const EqQueue *queue)
 	return load_state == EQ_LEASES_LOADED;
 }
 
-/* The reading of leases was broken off. */
+/* Lets another session load the leases, when an error ended it in this one. */
 void
 eq_stop_loading_leases(void)
 {

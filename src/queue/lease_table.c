@@ -23,7 +23,7 @@
 
 static HTAB *leases = NULL;
 
-/* The last bits say which lock it is, so that a bucket of the table has one lock. */
+/* Hashes so that the last bits give the lock: one for each bucket of the table. */
 static uint32
 lease_hash(const void *key, Size size)
 {
@@ -55,8 +55,7 @@ eq_init_leases(void)
 }
 
 /*
- * How many leases this database has, counted when there is need, and at most ten
- * times a second.
+ * Returns how many leases this database has, as counted at most ten times a second.
  */
 static int64
 leases_of_database(EqDatabase *db, TimestampTz now)
@@ -79,7 +78,7 @@ leases_of_database(EqDatabase *db, TimestampTz now)
 }
 
 /*
- * May the queue have so many more leases?  No queue and no database takes the room
+ * Tells whether the queue may have n more leases.  No queue and no database takes the room
  * of all; but a queue that has few is only refused if there is no room at all, or
  * if its database has all but an eighth.
  */
@@ -98,8 +97,8 @@ is_fair(EqWakeSlot *slot, EqDatabase *db, int n, int64 free)
 }
 
 /*
- * Takes room in the table for up to n more leases of this queue, with its lock
- * held; for how many there was.  db: the entry of this database, since the caller
+ * Reserves entries of the table for up to n more leases of this queue, with its lock
+ * held; returns how many.  db: the entry of this database, since the caller
  * must not throw.
  */
 int
@@ -128,7 +127,7 @@ eq_reserve_lease_entries(EqWakeSlot *slot, EqDatabase *db, int n)
 	return room;
 }
 
-/* For a lease that is there already. */
+/* Reserves an entry for a lease that a row has already; false if there is none. */
 bool
 eq_reserve_lease_entry(void)
 {
@@ -139,6 +138,7 @@ eq_reserve_lease_entry(void)
 	return false;
 }
 
+/* Releases entries that were reserved. */
 void
 eq_release_lease_entries(int n)
 {
@@ -146,7 +146,7 @@ eq_release_lease_entries(int n)
 		pg_atomic_fetch_sub_u32(&eq_shared->leases_taken, n);
 }
 
-/* The entries; all with the lock held. */
+/* Finds a lease.  This and the following functions: with the lock held. */
 EqLease *
 eq_find_lease(EqWakeSlot *slot, int64 job_id)
 {
@@ -155,7 +155,7 @@ eq_find_lease(EqWakeSlot *slot, int64 job_id)
 	return hash_search(leases, &key, HASH_FIND, NULL);
 }
 
-/* One that is not there, for which the caller has taken room. */
+/* Adds a lease, for which the caller has reserved an entry. */
 EqLease *
 eq_add_lease(EqWakeSlot *slot, int64 job_id, TimestampTz until)
 {
@@ -163,7 +163,7 @@ eq_add_lease(EqWakeSlot *slot, int64 job_id, TimestampTz until)
 	EqLease *lease = hash_search(leases, &key, HASH_ENTER_NULL, NULL);
 
 	if (lease == NULL)
-		return NULL; /* can't be: there was room */
+		return NULL; /* can't be: it was reserved */
 	lease->until = until;
 	lease->owner = 0;
 	lease->state = EQ_LEASE_CLAIMED;
@@ -173,6 +173,7 @@ eq_add_lease(EqWakeSlot *slot, int64 job_id, TimestampTz until)
 	return lease;
 }
 
+/* Removes a lease, and releases its entry. */
 void
 eq_remove_lease(EqWakeSlot *slot, EqLease *lease)
 {
@@ -184,7 +185,7 @@ eq_remove_lease(EqWakeSlot *slot, EqLease *lease)
 	eq_release_lease_entries(1);
 }
 
-/* It belongs to no one any more, and counts until it runs out. */
+/* Leaves a lease without an owner: it counts until it runs out. */
 void
 eq_release_lease_owner(EqWakeSlot *slot, EqLease *lease)
 {
@@ -192,7 +193,7 @@ eq_release_lease_owner(EqWakeSlot *slot, EqLease *lease)
 	slot->limits.next_expiry = Min(slot->limits.next_expiry, lease->until);
 }
 
-/* Removes those that belong to no one and ran out by then. */
+/* Removes leases that have no owner and ran out by then. */
 void
 eq_expire_leases(EqWakeSlot *slot, TimestampTz ran_out)
 {
@@ -213,7 +214,7 @@ eq_expire_leases(EqWakeSlot *slot, TimestampTz ran_out)
 	}
 }
 
-/* The table is nearly full: looks for leases of other queues that have run out. */
+/* If the table is nearly full, expires leases of all queues.  Without the lock. */
 void
 eq_expire_leases_for_room(int wanted)
 {
@@ -237,7 +238,7 @@ eq_expire_leases_for_room(int wanted)
 	}
 }
 
-/* Without the lock held. */
+/* Warns, at most once a minute.  Without the lock. */
 void
 eq_warn_lease_table_full(EqWakeSlot *slot)
 {
@@ -262,9 +263,9 @@ eq_warn_lease_table_full(EqWakeSlot *slot)
 }
 
 /*
- * The slot's queue is no more.  Leases go at once, so that others have their room;
- * what is left of claims under way goes when the slot is taken for another queue:
- * then no transaction uses it.  Neither throws.
+ * Removes the leases of a dropped queue at once, so that others have the entries;
+ * eq_forget_limits does the rest when the slot is taken for another queue: then no
+ * transaction uses it.  Can't throw.
  */
 void
 eq_forget_leases(EqWakeSlot *slot)
@@ -277,7 +278,7 @@ eq_forget_leases(EqWakeSlot *slot)
 	eq_unlock_limits(slot);
 }
 
-/* For the scheduler: times of leases were corrected in the table. */
+/* Has leases loaded again, after the scheduler corrected their times in the rows. */
 void
 eq_reload_leases(void)
 {

@@ -34,7 +34,7 @@ static int max_freed = 0;
 
 uint64 eq_lease_owner = 0;
 
-/* Room for so many more marks, and what the callbacks need. */
+/* Allocates all that n more changes, and the callbacks at the end, need. */
 void
 eq_prepare_limit_changes(int n)
 {
@@ -47,7 +47,7 @@ eq_prepare_limit_changes(int n)
 				 sizeof(EqLimitChange));
 }
 
-/* After need_marks it can't throw. */
+/* Logs a change; after eq_prepare_limit_changes it can't throw. */
 EqLimitChange *
 eq_log_limit_change(EqLimitChangeKind kind, EqWakeSlot *slot)
 {
@@ -62,7 +62,7 @@ eq_log_limit_change(EqLimitChangeKind kind, EqWakeSlot *slot)
 	return change;
 }
 
-/* How many places of jobs that it has settled are this transaction's own. */
+/* Returns the number of leases that this transaction freed and may use again. */
 int32 *
 eq_freed_leases(EqWakeSlot *slot)
 {
@@ -77,6 +77,7 @@ eq_freed_leases(EqWakeSlot *slot)
 	return &none;
 }
 
+/* Allocates what eq_freed_leases needs to count. */
 void
 eq_prepare_freed_leases(EqWakeSlot *slot)
 {
@@ -90,7 +91,7 @@ eq_prepare_freed_leases(EqWakeSlot *slot)
 	freed[n_freed++].n = 0;
 }
 
-/* Does this transaction change the queue's limits? */
+/* Tells whether this transaction changes the queue's limits. */
 bool
 eq_changes_limits(EqWakeSlot *slot)
 {
@@ -103,7 +104,10 @@ eq_changes_limits(EqWakeSlot *slot)
 	return false;
 }
 
-/* Jobs that this transaction settled while their leases were not known. */
+/*
+ * Takes over the leases, now loaded, of jobs that this transaction settled before.
+ * With the lock held.
+ */
 void
 eq_adopt_own_settled(EqWakeSlot *slot)
 {
@@ -126,11 +130,11 @@ eq_adopt_own_settled(EqWakeSlot *slot)
 	}
 }
 
-/* Wakes those who found a limit reached; can't throw. */
+/* Wakes sessions that found a limit reached; can't throw. */
 void
 eq_wake_refused_claimers(EqWakeSlot *slot)
 {
-	/* Whoever raised the flag first has woken the scheduler. */
+	/* The session that raised the flag first has woken the scheduler. */
 	if (pg_atomic_exchange_u32(&slot->pending, 1) == 0)
 		eq_wake_scheduler(eq_database());
 	eq_wake_waiters(slot, PG_INT64_MAX);
@@ -155,7 +159,10 @@ eq_pop_reservation(EqWakeSlot *slot, EqLimitChange *reservation)
 	return true;
 }
 
-/* Gives back all of a reservation but n jobs; true if someone was refused for it. */
+/*
+ * Returns all of a reservation but n jobs; true if a claim was refused because of it.
+ * With the lock held.
+ */
 bool
 eq_end_reservation(EqLimits *limits, const EqLimitChange *change, int n)
 {
@@ -173,7 +180,7 @@ eq_end_reservation(EqLimits *limits, const EqLimitChange *change, int n)
 	return refused;
 }
 
-/* The callbacks: none of them throws.  All with the lock held. */
+/* Ends a change of a lease at commit.  Here and below: no throw, lock held. */
 static void
 commit_lease(const EqLimitChange *change)
 {
@@ -190,12 +197,13 @@ commit_lease(const EqLimitChange *change)
 		else
 			eq_release_lease_owner(change->slot, lease);
 	}
-	/* Someone has read it from the table, before the commit. */
+	/* Another session loaded it from the row, before the commit. */
 	else if (change->kind == EQ_LIMIT_SETTLED && !change->was_there &&
 			 lease->owner == 0 && lease->until == change->was_until)
 		eq_remove_lease(change->slot, lease);
 }
 
+/* Puts new settings in force. */
 static void
 commit_settings(const EqLimitChange *change)
 {
@@ -214,13 +222,14 @@ commit_settings(const EqLimitChange *change)
 	}
 }
 
+/* Restores a lease as it was before the change. */
 static void
 undo_lease(const EqLimitChange *change)
 {
 	EqWakeSlot *slot = change->slot;
 	EqLease *lease = eq_find_lease(slot, change->job_id);
 
-	/* Its own places, also if the entry is another one's by now (5). */
+	/* The count is our own, also if the lease is another's by now (limits.c, 5). */
 	if (change->kind == EQ_LIMIT_SETTLED && change->was_there)
 		(*eq_freed_leases(slot))--;
 	if (change->kind == EQ_LIMIT_CLAIMED && change->was_own &&
@@ -246,7 +255,7 @@ undo_lease(const EqLimitChange *change)
 		eq_release_lease_owner(slot, lease);
 }
 
-/* True if it makes room for others. */
+/* Undoes one change; true if others may claim more by it. */
 static bool
 undo_change(const EqLimitChange *change)
 {
@@ -280,7 +289,7 @@ undo_change(const EqLimitChange *change)
 	}
 }
 
-/* Undoes the marks from this one on, in reverse. */
+/* Undoes the changes from this one on, in reverse. */
 static void
 undo_changes(int first)
 {
@@ -310,6 +319,7 @@ undo_changes(int first)
 		eq_wake_refused_claimers(slot);
 }
 
+/* Empties the log. */
 static void
 forget_changes(void)
 {
@@ -319,7 +329,7 @@ forget_changes(void)
 	eq_lease_owner = 0;
 }
 
-/* The commit, or abort, is visible. */
+/* Called when the commit is visible. */
 void
 eq_limits_at_commit(void)
 {
@@ -351,8 +361,8 @@ eq_limits_at_commit(void)
 }
 
 /*
- * COMMIT PREPARED comes without these marks.  Whatever it will be, entries count
- * until they run out by time.
+ * COMMIT PREPARED has no access to this log.  Whatever it will be, the leases count
+ * until they run out.
  */
 void
 eq_limits_at_prepare(void)
@@ -386,7 +396,7 @@ eq_limits_at_abort(void)
 	forget_changes();
 }
 
-/* Marks of a subtransaction, and of its own, stand at the end. */
+/* Undoes a subtransaction's changes, which are at the end of the log. */
 void
 eq_undo_subxact_limits(SubTransactionId subid)
 {

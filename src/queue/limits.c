@@ -3,42 +3,40 @@
  *
  * Both are kept in shared memory, in the queue's slot, under one of a few LWLocks
  * that are held for some hundred instructions, with nothing inside that throws.
- * Queues without limits never come here.
+ * Queues without limits pay for none of it but an empty log at commit.
+ *
+ * eq_reserve_claims, the claim itself and eq_use_claims must be in one subtransaction,
+ * since the log of changes (limit_changes.c) is a stack.
  *
  * The rate is a token bucket: it fills at rate_limit per rate_interval up to
  * rate_limit.  A claim takes its tokens at once.  Why no span of t has more than
  * rate_limit * (1 + t / rate_interval) claims that are committed:
  *
- * (1) A claim under way holds as many tokens as it may take jobs, and gives back
+ * (1) A claim in progress holds as many tokens as it may take jobs, and returns
  *     what it did not need.  Meanwhile the bucket fills only so far that these would
  *     still fit: as if it had taken only what it did need, and perhaps less.
- * (2) A transaction that is rolled back gives back the tokens that it took, less
+ * (2) A transaction that is rolled back returns the tokens that it took, less
  *     what has flowed since.  For had it not taken them, the bucket would have been
  *     full that much earlier, and at most what flowed would have been lost.
  *
- * The leases of a queue with max_concurrency are in a hash table, and in a list in
- * the queue's slot, which counts them:
+ * The leases of a queue with max_concurrency are in a hash table (lease_table.c),
+ * and in a list in the queue's slot, which counts them:
  *
- * (3) A claim under way counts as many places as it may take jobs; the jobs that it
- *     took have an entry each, with the time at which the lease runs out.
- * (4) An entry belongs to the transaction that last wrote it, until that has ended:
- *     so long it counts, whatever the time.  Rolled back, the entry is as before;
- *     committed, it is gone if the job was settled.  Those that belong to no one
- *     count until their lease runs out.  A transaction's own settled jobs leave it
- *     their places.
- * (5) A commit is visible before the entries follow it.  Whoever claims or settles a
- *     job in between takes the entry over; its former owner then leaves it alone.
- * (6) A job whose lease ran out lost its place.  If it is taken by another one, the
- *     lease can't be extended.
+ * (3) A claim in progress counts as many leases as it may take jobs; each job that it
+ *     took has a lease in the table, with the time at which it runs out.
+ * (4) A lease is owned by the transaction that last wrote it, until that has ended:
+ *     until then it counts, whatever the time.  A rollback restores it; a commit
+ *     removes it if the job was settled.  A lease without an owner counts until it
+ *     runs out.  A transaction may use again the leases of jobs that it settled.
+ * (5) A commit is visible before the table of leases follows it.  A transaction that
+ *     claims or settles a job in between takes the lease over; the former owner then
+ *     leaves it alone.
+ * (6) A lease that ran out no longer counts.  If max_concurrency is reached without
+ *     it, it can't be extended.
  *
- * After a restart, and when a queue is given max_concurrency, its leases are not
- * known.  The first claimer reads them from the table, while others wait, up to a second:
- * what is committed, without what its own transaction has settled; and what open and
- * prepared transactions have claimed, which counts until it runs out, whatever
- * becomes of them.  Entries that belong to open transactions are kept.  If a job is
- * settled or given back meanwhile, it reads again.  The bucket begins empty after a
- * restart, since it is not known what was claimed before it; of a queue that had no
- * rate it begins full.
+ * After a restart, and when a queue is given max_concurrency, its leases are loaded
+ * from its rows (lease_load.c).  The bucket begins empty after a restart, since it is
+ * not known what was claimed before it; of a queue that had no rate it begins full.
  */
 #include "postgres.h"
 
@@ -53,7 +51,7 @@
 #define WHOLE	   1e-6	 /* a token may lack so much, of rounding */
 #define LOADING_US 10000 /* when to come again while leases are loaded */
 
-/* Of a slot that is used for the first time. */
+/* Initializes the limits of a slot that is used for the first time. */
 void
 eq_init_limits(EqWakeSlot *slot)
 {
@@ -62,6 +60,7 @@ eq_init_limits(EqWakeSlot *slot)
 	ConditionVariableInit(&slot->limits.loaded);
 }
 
+/* Clears the limits of a slot that is taken for another queue.  Can't throw. */
 void
 eq_forget_limits(EqWakeSlot *slot)
 {
@@ -80,6 +79,7 @@ eq_forget_limits(EqWakeSlot *slot)
 	eq_unlock_limits(slot);
 }
 
+/* Finds the queue's slot; throws if there is none. */
 static EqWakeSlot *
 require_slot(const EqQueue *queue)
 {
@@ -96,6 +96,10 @@ require_slot(const EqQueue *queue)
 	return slot;
 }
 
+/*
+ * Returns how many of the wanted leases max_concurrency allows; expires those that
+ * ran out if it must.  With the lock held.
+ */
 static int
 free_leases(EqWakeSlot *slot, int32 max_concurrency, int wanted, TimestampTz now)
 {
@@ -114,9 +118,9 @@ free_leases(EqWakeSlot *slot, int32 max_concurrency, int wanted, TimestampTz now
 }
 
 /*
- * How many of the wanted jobs may be claimed now.  They are the caller's until
- * eq_use_claims says how many it took.  If there is none, *retry_at says when there
- * will be one, if that is known.
+ * Reserves up to the wanted number of claims within the limits, until eq_use_claims
+ * says how many were made; returns how many.  If there is none, sets *retry_at to the
+ * time when there will be one, if that is known.
  */
 int
 eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz *retry_at)
@@ -193,7 +197,7 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz *retry_at)
 	return allowed;
 }
 
-/* Of the reserved claims, these were made. */
+/* Ends the reservation: these claims were made. */
 void
 eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 {
@@ -237,7 +241,7 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 		}
 		else
 		{
-			/* It ran out, or was settled: by us, or a moment ago. */
+			/* It ran out, or was settled, by us or a moment ago. */
 			unused_entries++;
 			change = eq_log_limit_change(EQ_LIMIT_CLAIMED, slot);
 			change->was_there = true;
@@ -261,9 +265,9 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 		eq_wake_refused_claimers(slot);
 }
 
-/* A job of a queue with max_concurrency is settled, whose lease was until then. */
+/* Frees the lease, which was until then, of a job that is settled or released. */
 void
-eq_free_claim(const EqQueue *queue, int64 job_id, TimestampTz until)
+eq_free_lease(const EqQueue *queue, int64 job_id, TimestampTz until)
 {
 	EqWakeSlot *slot = eq_wake_slot(queue->queue_id);
 	EqLease *lease;
@@ -292,11 +296,11 @@ eq_free_claim(const EqQueue *queue, int64 job_id, TimestampTz until)
 }
 
 /*
- * A lease is extended, at once: that it counts for too long, if it is rolled back,
- * does no harm.  False if it had run out, and its place is taken.
+ * Extends a lease, at once: that it counts for too long, if it is rolled back, does
+ * no harm.  Returns false if it had run out, and max_concurrency is reached.
  */
 bool
-eq_extend_claim(const EqQueue *queue, int64 job_id, TimestampTz was_until,
+eq_extend_lease(const EqQueue *queue, int64 job_id, TimestampTz was_until,
 				TimestampTz until)
 {
 	EqWakeSlot *slot = eq_wake_slot(queue->queue_id);
@@ -325,7 +329,7 @@ eq_extend_claim(const EqQueue *queue, int64 job_id, TimestampTz was_until,
 	}
 	else
 	{
-		/* What has not run out has its place, though it may not be known yet. */
+		/* A lease that has not run out counts, though it may not be loaded yet. */
 		bool has_place = limits->load_state != EQ_LEASES_LOADED && was_until > now;
 
 		if ((!has_place &&

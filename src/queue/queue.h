@@ -347,8 +347,8 @@ extern int eq_reserve_claims(const EqQueue *queue, int wanted,
 							 TimestampTz *retry_at);
 extern void eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs,
 						  int n_jobs);
-extern void eq_free_claim(const EqQueue *queue, int64 job_id, TimestampTz until);
-extern bool eq_extend_claim(const EqQueue *queue, int64 job_id,
+extern void eq_free_lease(const EqQueue *queue, int64 job_id, TimestampTz until);
+extern bool eq_extend_lease(const EqQueue *queue, int64 job_id,
 							TimestampTz was_until, TimestampTz until);
 extern Size eq_leases_size(void);
 extern void eq_init_leases(void);

@@ -64,7 +64,7 @@ eq_end_leases(const char *which, int n_arguments, Oid *types, Datum *values)
 
 		/* What runs no longer leaves its place to others. */
 		if (queue && queue->max_concurrency > 0)
-			eq_free_claim(queue, DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
+			eq_free_lease(queue, DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
 						  DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &isnull)));
 	}
 	eq_spi_end(&spi);
