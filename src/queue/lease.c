@@ -82,7 +82,7 @@ eq_find_job(EqLeased *leased, int64 job_id, const pg_uuid_t *token)
 
 	if (token)
 	{
-		eq_token_place(token, &root);
+		eq_token_tid(token, &root);
 		if (eq_table_fetch(&leased->jobs, &root, leased->snapshot, leased->slot) &&
 			slot_job_id(leased->slot) == job_id)
 			return true;

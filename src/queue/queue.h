@@ -219,18 +219,26 @@ typedef struct EqClaim
 } EqClaim;
 
 extern void eq_claim(EqClaim *claim);
-extern Datum eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job,
-								  TupleDesc desc);
 
 extern bool eq_peek(const EqQueue *queue, TimestampTz *next_due);
 extern int eq_move_due_jobs(const EqQueue *queue, int limit);
 extern TimestampTz eq_oldest_ready(const EqQueue *queue);
 extern void eq_sweep_marks(const EqQueue *queue);
-extern void eq_token_place(const pg_uuid_t *token, ItemPointer root);
+
+/* claim_sql.c */
+extern Datum eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job,
+								  TupleDesc desc);
 extern void eq_check_claim_limit(int limit);
 extern const char *eq_worker_argument(FunctionCallInfo fcinfo, int argno);
 extern int64 eq_lease_argument(FunctionCallInfo fcinfo, int argno);
 extern const char *eq_claim_tenant(FunctionCallInfo fcinfo, int argno);
+
+/* token.c */
+#define EQ_TOKEN_RANDOM 10 /* bytes */
+
+extern void eq_draw_token_random(uint8 *random);
+extern void eq_make_token(pg_uuid_t *token, const uint8 *random, ItemPointer root);
+extern void eq_token_tid(const pg_uuid_t *token, ItemPointer root);
 
 /* mark.c: where claims begin */
 extern void eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place);

@@ -159,7 +159,7 @@ forget_settled(void)
 		bool isnull;
 
 		/* A row that has moved (a failure, VACUUM FULL) ends its lease by time. */
-		eq_token_place(&bound[i].token, &root);
+		eq_token_tid(&bound[i].token, &root);
 		if (eq_table_fetch(&jobs, &root, snapshot, slot) &&
 			DatumGetInt64(slot_getattr(slot, JOB_ID, &isnull)) == bound[i].job_id)
 			bound[kept++] = bound[i];
