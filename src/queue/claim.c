@@ -4,17 +4,20 @@
  * Walks over the jobs that are due, in the order of claims (walk.c); in a fair queue
  * each tenant has a lane, and lanes take turns.
  *
- * Each candidate is reserved (reserve.c): one that another claimer has in hand, or
- * that someone is changing, is skipped, never waited for.  The lease is written to
+ * Each candidate is reserved (reserve.c): one that another claimer has reserved, or
+ * that another transaction is changing, is skipped, never waited for.  The lease is written to
  * columns that no index has: a HOT update, which fails if the row has changed
- * since it was seen.  The token of the lease carries the place of the row, so that
- * settling the job needs no index search.
+ * since it was seen.  The token of the lease (token.c) carries the TID of
+ * the row, so that settling the job needs no index search.
  *
- * Who claims a single job takes one that another claimer has found, if there is one
+ * A claim of a single job takes one that another claimer has found, if there is one
  * (ring.c), and walks if not.
  *
- * A lease that ran out is met by the same walk: the job stalled, and is leased
- * again, or buried after max_stalled times.
+ * The same walk finds leases that ran out: such a job stalled, and is leased again, or
+ * buried after max_stalled times.
+ *
+ * lease_job calls eq_walk_limit_raise before it may return for any reason but a
+ * committed lease, or the ready mark would rise over the job (mark.c, 1).
  */
 #include "postgres.h"
 
@@ -35,6 +38,7 @@
 #include "tenant/tenant.h"
 #include "wake/wake.h"
 
+/* Tells whether the job has the wanted tenant and name. */
 static bool
 is_wanted(const EqClaim *claim, TupleTableSlot *slot)
 {
@@ -66,19 +70,19 @@ text_or_null(TupleTableSlot *slot, int column)
 			   : TextDatumGetCString(slot->tts_values[column - 1]);
 }
 
-/* Is another claimer about to take a token of the job's key? */
+/* Reserves the bucket of the job's key until commit; false if another claimer has it. */
 static bool
-is_rate_busy(const EqClaim *claim, TupleTableSlot *slot)
+try_reserve_group_rate(const EqClaim *claim, TupleTableSlot *slot)
 {
 	if (claim->queue->group_rate_limit == 0)
-		return false;
+		return true;
 	slot_getallattrs(slot);
-	return !slot->tts_isnull[JOB_GROUP_KEY - 1] &&
-		   eq_group_rate_is_busy(claim->queue, text_or_null(slot, JOB_TENANT),
-								 text_or_null(slot, JOB_GROUP_KEY));
+	return slot->tts_isnull[JOB_GROUP_KEY - 1] ||
+		   eq_try_reserve_group_rate(claim->queue, text_or_null(slot, JOB_TENANT),
+									 text_or_null(slot, JOB_GROUP_KEY));
 }
 
-/* Copies what the worker is told out of the row, before the row is changed. */
+/* Copies what claim returns out of the row, before the row is changed. */
 static void
 fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 {
@@ -114,7 +118,7 @@ typedef struct Lease
 	int64 length;
 } Lease;
 
-/* The columns that a lease writes. */
+/* Sets the columns that a lease writes. */
 static void
 fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 		   const Lease *lease, bool was_stalled, EqClaimedJob *job, Datum *values,
@@ -147,7 +151,7 @@ fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 		nulls[JOB_UNIQUE_KEY - 1] = true;
 }
 
-/* It is ours. */
+/* Updates counters and the result after the lease is written. */
 static void
 count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *job)
 {
@@ -162,7 +166,7 @@ count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *
 			 Max(walk->now - job->run_at, 0));
 }
 
-/* The lease ran out once too often. */
+/* Buries a job whose lease ran out more often than max_stalled allows. */
 static void
 bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled)
 {
@@ -172,13 +176,14 @@ bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled
 	errors = eq_add_error(slot, failures + 1, NULL,
 						  "job stalled more often than max_stalled allows", NULL);
 	eq_bury(jobs, slot, snapshot, "stalled", errors, failures, stalled);
-	if (!slot->tts_isnull[JOB_GROUP_KEY - 1]) /* the next one of its group may go */
+	if (!slot->tts_isnull[JOB_GROUP_KEY -
+						  1]) /* the next job of its group may start */
 		eq_review_group(DatumGetInt32(slot->tts_values[JOB_QUEUE - 1]),
 						slot->tts_values[JOB_TENANT - 1],
 						slot->tts_values[JOB_GROUP_KEY - 1]);
 }
 
-/* The job's key was claimed too often: not before this time. */
+/* Postpones a job whose key has no token until then. */
 static void
 postpone(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, TimestampTz until)
 {
@@ -269,26 +274,27 @@ lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 
 /* Tries to lease the job that the walk is at; true if it did. */
 static bool
-take_job(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
+lease_job(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 {
 	EqReservation reservation;
 	bool stalled;
 
 	if (eq_is_leased(walk->row, walk->now, &stalled))
 		return false;
-	eq_walk_keep(walk);
+	eq_walk_limit_raise(walk);
 	if (!is_wanted(claim, walk->row))
 		return false;
 	reservation = eq_reserve_row(&walk->root);
-	if (reservation == EQ_RESERVED_BY_OTHER || is_rate_busy(claim, walk->row))
+	if (reservation == EQ_RESERVED_BY_OTHER ||
+		!try_reserve_group_rate(claim, walk->row))
 		return false;
-	eq_hold_marks();
+	eq_forbid_mark_raise();
 	if (reservation == EQ_NO_ROOM || stalled || claim->queue->group_rate_limit > 0)
 		return lease_locked(jobs, walk, claim, lease, stalled);
 	return !eq_row_is_busy(walk->row) && lease_reserved(jobs, walk, claim, lease);
 }
 
-/* Is the row that a candidate of the ring led to what the ring was made of? */
+/* Checks that the row of the ring's candidate is due, and of the ring's segment. */
 static bool
 is_of_segment(EqWalk *walk, uint64 segment)
 {
@@ -308,8 +314,8 @@ is_of_segment(EqWalk *walk, uint64 segment)
  * is none, says what to do instead, and from where to go on.
  */
 static EqRingAnswer
-take_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
-			   uint64 *segment, EqPlace *end)
+lease_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
+				uint64 *segment, EqPlace *end)
 {
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
 	EqRingAnswer answer;
@@ -323,7 +329,7 @@ take_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 		if (answer == EQ_RING_CANDIDATE &&
 			eq_table_fetch(jobs, &walk->root, walk->snapshot, slot) &&
 			is_of_segment(walk, *segment))
-			(void) take_job(jobs, walk, claim, lease);
+			(void) lease_job(jobs, walk, claim, lease);
 	} while (answer == EQ_RING_CANDIDATE && claim->n_jobs == 0);
 	ExecDropSingleTupleTableSlot(slot);
 	return answer;
@@ -350,11 +356,11 @@ fill_ring(EqWalk *walk, bool goes_on)
 
 /* Claims one job, by the ring if possible; else walks, and fills the ring. */
 static void
-take_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
+lease_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 {
 	uint64 segment;
 	EqPlace end;
-	EqRingAnswer answer = take_from_ring(jobs, walk, claim, lease, &segment, &end);
+	EqRingAnswer answer = lease_from_ring(jobs, walk, claim, lease, &segment, &end);
 
 	if (claim->n_jobs > 0)
 		return;
@@ -374,7 +380,7 @@ take_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 		{
 			walk->root = walk->scan.root;
 			if (eq_scan_fetch(&walk->scan))
-				(void) take_job(jobs, walk, claim, lease);
+				(void) lease_job(jobs, walk, claim, lease);
 		}
 		if (claim->n_jobs > 0)
 		{
@@ -385,18 +391,18 @@ take_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 		walk->raises = raises;
 	}
 	while (claim->n_jobs == 0 && eq_walk_next(walk))
-		(void) take_job(jobs, walk, claim, lease);
+		(void) lease_job(jobs, walk, claim, lease);
 	if (answer != EQ_RING_EMPTY)
 		fill_ring(walk, false);
 }
 
 /*
- * In rounds from the lane after the one that was last: each has a turn, which is
- * one job, or of a large claim a tenth.
+ * Leases in rounds from the lane after the one that was last: each has a turn, which
+ * is one job, or of a large claim a tenth.
  */
 static void
-take_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
-			const Lease *lease)
+lease_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
+			 const Lease *lease)
 {
 	int32 start = 0;
 	int turn = Max(1, limit / 10);
@@ -421,7 +427,7 @@ take_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
 				if (walk->lane != lane)
 					in_turn = 0;
 				lane = walk->lane;
-				if (!take_job(jobs, walk, claim, lease))
+				if (!lease_job(jobs, walk, claim, lease))
 					continue;
 				taken++;
 				if (walk->slot)
@@ -437,14 +443,14 @@ take_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
 }
 
 /*
- * Any job of the queue will do, and the ring has them in the order of claims, but for
- * those that this transaction itself has enqueued.
+ * Tells whether the ring will do: if any job of the queue is wanted, in the order of
+ * claims, and this transaction has enqueued none, which the ring would not have.
  */
 static bool
 can_use_ring(const EqClaim *claim)
 {
 	return claim->names == NULL && claim->tenant == NULL && !claim->queue->fair &&
-		   claim->queue->group_rate_limit == 0 && !eq_has_noted_ready();
+		   claim->queue->group_rate_limit == 0 && !eq_lowers_marks_at_commit();
 }
 
 /*
@@ -480,14 +486,14 @@ eq_claim(EqClaim *claim)
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	eq_walk_prepare(&walk, claim->queue, true);
 	if (limit == 1 && walk.slot && can_use_ring(claim))
-		take_single(&jobs, &walk, claim, &lease);
+		lease_single(&jobs, &walk, claim, &lease);
 	else
 	{
 		eq_walk_open(&walk, jobs.rel);
 		if (claim->queue->fair)
-			take_fairly(&jobs, &walk, claim, limit, &lease);
+			lease_fairly(&jobs, &walk, claim, limit, &lease);
 		while (!claim->queue->fair && claim->n_jobs < limit && eq_walk_next(&walk))
-			(void) take_job(&jobs, &walk, claim, &lease);
+			(void) lease_job(&jobs, &walk, claim, &lease);
 	}
 	eq_walk_end(&walk);
 	eq_table_close(&jobs);

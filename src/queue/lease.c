@@ -216,11 +216,11 @@ eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc)
 void
 eq_note_waiting(EqLeased *leased, const Datum *values)
 {
-	eq_note_ready(DatumGetInt32(values[JOB_QUEUE - 1]),
-				  DatumGetInt32(values[JOB_LANE - 1]),
-				  DatumGetInt16(values[JOB_PRIORITY - 1]),
-				  DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
-				  DatumGetInt64(values[JOB_ID - 1]));
+	eq_lower_mark_at_commit(DatumGetInt32(values[JOB_QUEUE - 1]),
+							DatumGetInt32(values[JOB_LANE - 1]),
+							DatumGetInt16(values[JOB_PRIORITY - 1]),
+							DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
+							DatumGetInt64(values[JOB_ID - 1]));
 	eq_wake_queue(leased->queue->queue_id);
 }
 
@@ -268,7 +268,7 @@ eq_extend_lease_sql(PG_FUNCTION_ARGS)
 								   DatumGetIntervalP(values[JOB_TIME_LIMIT - 1])));
 	if (leased.queue->max_concurrency > 0 &&
 		!eq_extend_lease(leased.queue, job_id,
-						  DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
+						 DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
 		eq_lease_lost(job_id);
 	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(until);
 	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);

@@ -248,13 +248,13 @@ extern void eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane,
 extern void eq_mark_lower(EqWakeSlot *queue, int32 queue_id, int32 lane,
 						  int32 priority, EqPlace place);
 extern void eq_give_back_marks(Oid dboid);
-extern void eq_note_ready(int32 queue_id, int32 lane, int32 priority,
-						  TimestampTz run_at, int64 job_id);
-extern bool eq_has_noted_ready(void);
+extern void eq_lower_mark_at_commit(int32 queue_id, int32 lane, int32 priority,
+									TimestampTz run_at, int64 job_id);
+extern bool eq_lowers_marks_at_commit(void);
 extern void eq_marks_at_commit(void);
 extern void eq_forget_marks(void);
-extern void eq_hold_marks(void);
-extern bool eq_marks_are_held(void);
+extern void eq_forbid_mark_raise(void);
+extern bool eq_mark_raise_is_forbidden(void);
 
 /* Where (lane, priority) lies in the order in which a queue is walked. */
 static inline uint64
@@ -280,9 +280,10 @@ extern int eq_ring_wanted(EqWakeSlot *slot, TimestampTz now);
 extern void eq_ring_fill(EqWakeSlot *slot, uint64 generation, TimestampTz now,
 						 bool goes_on, uint64 segment, EqPlace end,
 						 const ItemPointerData *candidates, int n);
-extern void eq_ring_passed_by(EqWakeSlot *slot, uint64 segment, TimestampTz run_at);
+extern void eq_ring_void_if_before(EqWakeSlot *slot, uint64 segment,
+								   TimestampTz run_at);
 
-/* reserve.c: rows that claimers have in hand */
+/* reserve.c: rows that claimers have reserved */
 typedef enum EqReservation
 {
 	EQ_RESERVED,
@@ -293,7 +294,7 @@ typedef enum EqReservation
 extern EqReservation eq_reserve_row(ItemPointer tid);
 extern EqReservation eq_reserve_key(uint64 hash);
 extern void eq_release_rows(bool undone);
-extern void eq_claims_undone(void);
+extern void eq_void_rings_after_rollback(void);
 extern bool eq_row_is_busy(TupleTableSlot *slot);
 
 /* session.c: leases that end with the session */
@@ -345,8 +346,8 @@ extern Datum eq_retry_datum(Oid type, const EqRetryOptions *own);
 extern int64 eq_backoff(const EqQueue *queue, const Datum *own, int failures);
 
 /* group_rate.c */
-extern bool eq_group_rate_is_busy(const EqQueue *queue, const char *tenant,
-								  const char *group_key);
+extern bool eq_try_reserve_group_rate(const EqQueue *queue, const char *tenant,
+									  const char *group_key);
 extern TimestampTz eq_use_group_rate(const EqQueue *queue, const char *tenant,
 									 const char *group_key);
 
