@@ -437,7 +437,7 @@ subxact_callback(SubXactEvent event, SubTransactionId me, SubTransactionId paren
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
-		eq_claims_undone();
+		eq_void_rings_after_rollback();
 		eq_undo_subxact_limits(me);
 		eq_forget_subxact_wakes(me);
 	}

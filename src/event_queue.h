@@ -155,13 +155,13 @@ typedef struct EqSample
 	uint64 failed;
 } EqSample;
 
-/* Are a queue's leases in the table of leases? */
-typedef enum EqKnowledge
+/* Are a queue's leases in shared memory? */
+typedef enum EqLeaseLoadState
 {
-	EQ_LEASES_UNKNOWN,
-	EQ_LEASES_READING, /* a claimer is about it */
-	EQ_LEASES_KNOWN
-} EqKnowledge;
+	EQ_LEASES_NOT_LOADED,
+	EQ_LEASES_LOADING, /* by a claimer */
+	EQ_LEASES_LOADED
+} EqLeaseLoadState;
 
 /* rate_limit and max_concurrency of a queue, under its LWLock; see queue/limits.c. */
 typedef struct EqLimits
@@ -174,15 +174,15 @@ typedef struct EqLimits
 	uint32 bucket;		   /* which one since the start */
 	int32 reserved_tokens; /* of claims under way */
 
-	EqKnowledge knowledge;
-	uint32 epoch;	   /* how often they became unknown */
-	int32 active;	   /* leases in the list */
-	int32 reserved;	   /* places of claims under way */
-	int64 next_expiry; /* none of the list runs out before */
-	uint32 settled;	   /* jobs that lost their places, so far */
-	bool refused;	   /* someone, for what is reserved */
+	EqLeaseLoadState load_state;
+	uint32 epoch;		   /* how often they ceased to be loaded */
+	int32 active;		   /* leases in the list */
+	int32 reserved_leases; /* of claims in progress */
+	int64 next_expiry;	   /* none of the list runs out before */
+	uint32 settled;		   /* leases that ended, so far */
+	bool refused;		   /* someone, for what is reserved */
 	dlist_head leases;
-	ConditionVariable read; /* for those who wait while leases are read */
+	ConditionVariable loaded; /* for sessions that wait while leases are loaded */
 } EqLimits;
 
 #define EQ_LIMIT_LOCKS 16

@@ -58,7 +58,7 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		eq_hold_marks();
+		eq_forbid_mark_raise();
 		eq_table_delete(&leased.jobs, leased.slot, leased.snapshot);
 		if (DatumGetBool(leased.slot->tts_values[JOB_HAS_DEPENDENTS - 1]))
 			eq_settle_dependents(job_id, NULL, true);
@@ -85,7 +85,7 @@ eq_change_priority(PG_FUNCTION_ARGS)
 	memcpy(values, leased.slot->tts_values, sizeof(values));
 	memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
 	values[JOB_PRIORITY - 1] = Int16GetDatum(priority);
-	eq_hold_marks();
+	eq_forbid_mark_raise();
 	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
 	if (DatumGetInt16(values[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED)
 		eq_note_waiting(&leased, values);

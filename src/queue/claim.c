@@ -4,31 +4,29 @@
  * Walks over the jobs that are due, in the order of claims (walk.c); in a fair queue
  * each tenant has a lane, and lanes take turns.
  *
- * Each candidate is reserved (reserve.c): one that another claimer has in hand, or
- * that someone is changing, is skipped, never waited for.  The lease is written to
+ * Each candidate is reserved (reserve.c): one that another claimer has reserved, or
+ * that another transaction is changing, is skipped, never waited for.  The lease is written to
  * columns that no index has: a HOT update, which fails if the row has changed
- * since it was seen.  The token of the lease carries the place of the row, so that
- * settling the job needs no index search.
+ * since it was seen.  The token of the lease (token.c) carries the TID of
+ * the row, so that settling the job needs no index search.
  *
- * Who claims a single job takes one that another claimer has found, if there is one
+ * A claim of a single job takes one that another claimer has found, if there is one
  * (ring.c), and walks if not.
  *
- * A lease that ran out is met by the same walk: the job stalled, and is leased
- * again, or buried after max_stalled times.
+ * The same walk finds leases that ran out: such a job stalled, and is leased again, or
+ * buried after max_stalled times.
+ *
+ * lease_job calls eq_walk_limit_raise before it may return for any reason but a
+ * committed lease, or the ready mark would rise over the job (mark.c, 1).
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -40,13 +38,7 @@
 #include "tenant/tenant.h"
 #include "wake/wake.h"
 
-PG_FUNCTION_INFO_V1(eq_claim_sql);
-PG_FUNCTION_INFO_V1(eq_complete_many_and_claim);
-PG_FUNCTION_INFO_V1(eq_complete_and_claim);
-
-#define MAX_CLAIM	 10000
-#define TOKEN_RANDOM 10 /* bytes */
-
+/* Tells whether the job has the wanted tenant and name. */
 static bool
 is_wanted(const EqClaim *claim, TupleTableSlot *slot)
 {
@@ -78,19 +70,19 @@ text_or_null(TupleTableSlot *slot, int column)
 			   : TextDatumGetCString(slot->tts_values[column - 1]);
 }
 
-/* Is another claimer about to take a token of the job's key? */
+/* Reserves the bucket of the job's key until commit; false if another claimer has it. */
 static bool
-is_rate_busy(const EqClaim *claim, TupleTableSlot *slot)
+try_reserve_group_rate(const EqClaim *claim, TupleTableSlot *slot)
 {
 	if (claim->queue->group_rate_limit == 0)
-		return false;
+		return true;
 	slot_getallattrs(slot);
-	return !slot->tts_isnull[JOB_GROUP_KEY - 1] &&
-		   eq_group_rate_is_busy(claim->queue, text_or_null(slot, JOB_TENANT),
-								 text_or_null(slot, JOB_GROUP_KEY));
+	return slot->tts_isnull[JOB_GROUP_KEY - 1] ||
+		   eq_try_reserve_group_rate(claim->queue, text_or_null(slot, JOB_TENANT),
+									 text_or_null(slot, JOB_GROUP_KEY));
 }
 
-/* Copies what the worker is told out of the row, before the row is changed. */
+/* Copies what claim returns out of the row, before the row is changed. */
 static void
 fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 {
@@ -118,61 +110,15 @@ fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 													   values[JOB_TIME_LIMIT - 1]));
 }
 
-/*
- * A token is used once: 74 random bits of the claim, and the place of the row
- * (block and offset) to which the index entries point.
- */
-static void
-make_token(pg_uuid_t *token, const uint8 *random, ItemPointer root)
-{
-	BlockNumber block = ItemPointerGetBlockNumber(root);
-	OffsetNumber offset = ItemPointerGetOffsetNumber(root);
-
-	memcpy(token->data, &block, 4);
-	memcpy(token->data + 4, &offset, 2);
-	memcpy(token->data + 6, random, TOKEN_RANDOM);
-	token->data[6] = 0x80 | (token->data[6] & 0x0f);
-	token->data[8] = 0x80 | (token->data[8] & 0x3f);
-}
-
-void
-eq_token_place(const pg_uuid_t *token, ItemPointer root)
-{
-	BlockNumber block;
-	OffsetNumber offset;
-
-	memcpy(&block, token->data, 4);
-	memcpy(&offset, token->data + 4, 2);
-	ItemPointerSet(root, block, offset);
-}
-
 /* What all leases of one call share. */
 typedef struct Lease
 {
-	uint8 random[TOKEN_RANDOM];
+	uint8 random[EQ_TOKEN_RANDOM];
 	Datum worker;
 	int64 length;
 } Lease;
 
-/* Random bytes for a lease, of which many are drawn at once: each draw is dear. */
-static void
-draw_random(uint8 *random)
-{
-	static uint8 pool[64 * TOKEN_RANDOM];
-	static int used = sizeof(pool);
-
-	if (used == sizeof(pool))
-	{
-		if (!pg_strong_random(pool, sizeof(pool)))
-			ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
-							errmsg("could not generate a lease token")));
-		used = 0;
-	}
-	memcpy(random, pool + used, TOKEN_RANDOM);
-	used += TOKEN_RANDOM;
-}
-
-/* The columns that a lease writes. */
+/* Sets the columns that a lease writes. */
 static void
 fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 		   const Lease *lease, bool was_stalled, EqClaimedJob *job, Datum *values,
@@ -181,7 +127,7 @@ fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 	int64 length = lease->length;
 
 	fill_job(job, claim->queue, slot);
-	make_token(&job->token, lease->random, &walk->root);
+	eq_make_token(&job->token, lease->random, &walk->root);
 	if (job->time_limit > 0)
 		length = Min(length, job->time_limit);
 	job->leased_until = walk->now + length;
@@ -205,7 +151,7 @@ fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 		nulls[JOB_UNIQUE_KEY - 1] = true;
 }
 
-/* It is ours. */
+/* Updates counters and the result after the lease is written. */
 static void
 count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *job)
 {
@@ -220,7 +166,7 @@ count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *
 			 Max(walk->now - job->run_at, 0));
 }
 
-/* The lease ran out once too often. */
+/* Buries a job whose lease ran out more often than max_stalled allows. */
 static void
 bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled)
 {
@@ -230,13 +176,14 @@ bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled
 	errors = eq_add_error(slot, failures + 1, NULL,
 						  "job stalled more often than max_stalled allows", NULL);
 	eq_bury(jobs, slot, snapshot, "stalled", errors, failures, stalled);
-	if (!slot->tts_isnull[JOB_GROUP_KEY - 1]) /* the next one of its group may go */
+	if (!slot->tts_isnull[JOB_GROUP_KEY -
+						  1]) /* the next job of its group may start */
 		eq_review_group(DatumGetInt32(slot->tts_values[JOB_QUEUE - 1]),
 						slot->tts_values[JOB_TENANT - 1],
 						slot->tts_values[JOB_GROUP_KEY - 1]);
 }
 
-/* The job's key was claimed too often: not before this time. */
+/* Postpones a job whose key has no token until then. */
 static void
 postpone(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, TimestampTz until)
 {
@@ -327,26 +274,27 @@ lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 
 /* Tries to lease the job that the walk is at; true if it did. */
 static bool
-take_job(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
+lease_job(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 {
 	EqReservation reservation;
 	bool stalled;
 
 	if (eq_is_leased(walk->row, walk->now, &stalled))
 		return false;
-	eq_walk_keep(walk);
+	eq_walk_limit_raise(walk);
 	if (!is_wanted(claim, walk->row))
 		return false;
 	reservation = eq_reserve_row(&walk->root);
-	if (reservation == EQ_RESERVED_BY_OTHER || is_rate_busy(claim, walk->row))
+	if (reservation == EQ_RESERVED_BY_OTHER ||
+		!try_reserve_group_rate(claim, walk->row))
 		return false;
-	eq_hold_marks();
+	eq_forbid_mark_raise();
 	if (reservation == EQ_NO_ROOM || stalled || claim->queue->group_rate_limit > 0)
 		return lease_locked(jobs, walk, claim, lease, stalled);
 	return !eq_row_is_busy(walk->row) && lease_reserved(jobs, walk, claim, lease);
 }
 
-/* Is the row that a candidate of the ring led to what the ring was made of? */
+/* Checks that the row of the ring's candidate is due, and of the ring's segment. */
 static bool
 is_of_segment(EqWalk *walk, uint64 segment)
 {
@@ -366,8 +314,8 @@ is_of_segment(EqWalk *walk, uint64 segment)
  * is none, says what to do instead, and from where to go on.
  */
 static EqRingAnswer
-take_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
-			   uint64 *segment, EqPlace *end)
+lease_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
+				uint64 *segment, EqPlace *end)
 {
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
 	EqRingAnswer answer;
@@ -381,7 +329,7 @@ take_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 		if (answer == EQ_RING_CANDIDATE &&
 			eq_table_fetch(jobs, &walk->root, walk->snapshot, slot) &&
 			is_of_segment(walk, *segment))
-			(void) take_job(jobs, walk, claim, lease);
+			(void) lease_job(jobs, walk, claim, lease);
 	} while (answer == EQ_RING_CANDIDATE && claim->n_jobs == 0);
 	ExecDropSingleTupleTableSlot(slot);
 	return answer;
@@ -408,11 +356,11 @@ fill_ring(EqWalk *walk, bool goes_on)
 
 /* Claims one job, by the ring if possible; else walks, and fills the ring. */
 static void
-take_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
+lease_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 {
 	uint64 segment;
 	EqPlace end;
-	EqRingAnswer answer = take_from_ring(jobs, walk, claim, lease, &segment, &end);
+	EqRingAnswer answer = lease_from_ring(jobs, walk, claim, lease, &segment, &end);
 
 	if (claim->n_jobs > 0)
 		return;
@@ -432,7 +380,7 @@ take_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 		{
 			walk->root = walk->scan.root;
 			if (eq_scan_fetch(&walk->scan))
-				(void) take_job(jobs, walk, claim, lease);
+				(void) lease_job(jobs, walk, claim, lease);
 		}
 		if (claim->n_jobs > 0)
 		{
@@ -443,18 +391,18 @@ take_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 		walk->raises = raises;
 	}
 	while (claim->n_jobs == 0 && eq_walk_next(walk))
-		(void) take_job(jobs, walk, claim, lease);
+		(void) lease_job(jobs, walk, claim, lease);
 	if (answer != EQ_RING_EMPTY)
 		fill_ring(walk, false);
 }
 
 /*
- * In rounds from the lane after the one that was last: each has a turn, which is
- * one job, or of a large claim a tenth.
+ * Leases in rounds from the lane after the one that was last: each has a turn, which
+ * is one job, or of a large claim a tenth.
  */
 static void
-take_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
-			const Lease *lease)
+lease_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
+			 const Lease *lease)
 {
 	int32 start = 0;
 	int turn = Max(1, limit / 10);
@@ -479,7 +427,7 @@ take_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
 				if (walk->lane != lane)
 					in_turn = 0;
 				lane = walk->lane;
-				if (!take_job(jobs, walk, claim, lease))
+				if (!lease_job(jobs, walk, claim, lease))
 					continue;
 				taken++;
 				if (walk->slot)
@@ -495,14 +443,14 @@ take_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
 }
 
 /*
- * Any job of the queue will do, and the ring has them in the order of claims, but for
- * those that this transaction itself has enqueued.
+ * Tells whether the ring will do: if any job of the queue is wanted, in the order of
+ * claims, and this transaction has enqueued none, which the ring would not have.
  */
 static bool
 can_use_ring(const EqClaim *claim)
 {
 	return claim->names == NULL && claim->tenant == NULL && !claim->queue->fair &&
-		   claim->queue->group_rate_limit == 0 && !eq_has_noted_ready();
+		   claim->queue->group_rate_limit == 0 && !eq_lowers_marks_at_commit();
 }
 
 /*
@@ -531,21 +479,21 @@ eq_claim(EqClaim *claim)
 		return;
 	}
 	claim->jobs = palloc(limit * sizeof(EqClaimedJob));
-	draw_random(lease.random);
+	eq_draw_token_random(lease.random);
 	lease.worker = CStringGetTextDatum(claim->worker);
 	lease.length = claim->lease ? claim->lease : claim->queue->lease;
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	eq_walk_prepare(&walk, claim->queue, true);
 	if (limit == 1 && walk.slot && can_use_ring(claim))
-		take_single(&jobs, &walk, claim, &lease);
+		lease_single(&jobs, &walk, claim, &lease);
 	else
 	{
 		eq_walk_open(&walk, jobs.rel);
 		if (claim->queue->fair)
-			take_fairly(&jobs, &walk, claim, limit, &lease);
+			lease_fairly(&jobs, &walk, claim, limit, &lease);
 		while (!claim->queue->fair && claim->n_jobs < limit && eq_walk_next(&walk))
-			(void) take_job(&jobs, &walk, claim, &lease);
+			(void) lease_job(&jobs, &walk, claim, &lease);
 	}
 	eq_walk_end(&walk);
 	eq_table_close(&jobs);
@@ -556,193 +504,4 @@ eq_claim(EqClaim *claim)
 	if (claim->n_jobs > 0 && claim->session_bound)
 		eq_bind_to_session(claim->jobs, claim->n_jobs);
 	eq_weak_writes_end();
-}
-
-#define CLAIMED_JOB_COLUMNS 16
-
-/* The columns of the composite type claimed_job. */
-static void
-fill_claimed_job(const EqQueue *queue, const EqClaimedJob *job, Datum *values,
-				 bool *nulls)
-{
-	int i = 0;
-
-	memset(nulls, 0, CLAIMED_JOB_COLUMNS * sizeof(bool));
-	values[i++] = Int64GetDatum(job->job_id);
-	values[i++] = UUIDPGetDatum(&job->token);
-	values[i++] = CStringGetTextDatum(queue->name);
-	values[i++] = CStringGetTextDatum(job->name);
-	values[i++] = CStringGetTextDatum(job->tenant);
-	values[i++] = JsonbPGetDatum(job->payload);
-	values[i++] = JsonbPGetDatum(job->metadata);
-	values[i++] = Int32GetDatum(job->failures + 1);
-	values[i++] = Int32GetDatum(job->max_attempts);
-	values[i++] = Int32GetDatum(job->stalled);
-	values[i++] = Int32GetDatum(job->priority);
-	values[i++] = TimestampTzGetDatum(job->created_at);
-	values[i++] = TimestampTzGetDatum(job->run_at);
-	values[i++] = TimestampTzGetDatum(job->leased_until);
-	nulls[i] = job->group_key == NULL;
-	values[i++] = job->group_key ? CStringGetTextDatum(job->group_key) : (Datum) 0;
-	nulls[i] = job->time_limit == 0;
-	values[i++] = Int32GetDatum((int32) Max(job->time_limit / 1000, 1));
-	Assert(i == CLAIMED_JOB_COLUMNS);
-}
-
-/* A job as the composite type claimed_job. */
-Datum
-eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job, TupleDesc desc)
-{
-	Datum values[CLAIMED_JOB_COLUMNS];
-	bool nulls[CLAIMED_JOB_COLUMNS];
-
-	fill_claimed_job(queue, job, values, nulls);
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
-}
-
-/*
- * The arguments of claim from "queue" on, which begin at first.
- */
-static void
-claim_arguments(FunctionCallInfo fcinfo, int first, EqClaim *claim)
-{
-	memset(claim, 0, sizeof(EqClaim));
-	claim->queue = eq_get_queue(
-		PG_ARGISNULL(first) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(first)));
-	claim->limit = PG_ARGISNULL(first + 1) ? 1 : PG_GETARG_INT32(first + 1);
-	eq_check_claim_limit(claim->limit);
-	claim->worker = eq_worker_argument(fcinfo, first + 2);
-	claim->lease = eq_lease_argument(fcinfo, first + 3);
-	if (!PG_ARGISNULL(first + 4))
-	{
-		Datum *names;
-		bool *nulls;
-		int n;
-
-		deconstruct_array(PG_GETARG_ARRAYTYPE_P(first + 4), TEXTOID, -1, false,
-						  TYPALIGN_INT, &names, &nulls, &n);
-		claim->names = palloc0(Max(n, 1) * sizeof(char *));
-		for (int i = 0; i < n; i++)
-		{
-			if (!nulls[i])
-				claim->names[claim->n_names++] = TextDatumGetCString(names[i]);
-		}
-	}
-	claim->tenant = eq_claim_tenant(fcinfo, first + 5);
-	claim->session_bound = !PG_ARGISNULL(first + 6) && PG_GETARG_BOOL(first + 6);
-}
-
-void
-eq_check_claim_limit(int limit)
-{
-	if (limit < 1 || limit > MAX_CLAIM)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("max_jobs must be between 1 and %d", MAX_CLAIM)));
-}
-
-/* Who holds the lease; by default the session. */
-const char *
-eq_worker_argument(FunctionCallInfo fcinfo, int argno)
-{
-	char *worker;
-
-	if (PG_ARGISNULL(argno))
-	{
-		const char *name = application_name ? application_name : "";
-		int length = strlen(name);
-
-		worker = palloc(length + 14);
-		memcpy(worker, name, length);
-		worker[length] = ' ';
-		pg_ltoa(MyProcPid, worker + length + 1);
-		return worker;
-	}
-	worker = text_to_cstring(PG_GETARG_TEXT_PP(argno));
-	eq_check_name("worker", worker, EQ_MAX_NAME);
-	return worker;
-}
-
-/* Microseconds; 0: the queue's. */
-int64
-eq_lease_argument(FunctionCallInfo fcinfo, int argno)
-{
-	int64 lease;
-
-	if (PG_ARGISNULL(argno))
-		return 0;
-	lease = eq_interval_us(PG_GETARG_INTERVAL_P(argno));
-	if (lease <= 0 || lease > 7 * USECS_PER_DAY)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
-						errmsg("lease must be positive and at most 7 days")));
-	return lease;
-}
-
-/* Whose jobs may be claimed; NULL: everyone's. */
-const char *
-eq_claim_tenant(FunctionCallInfo fcinfo, int argno)
-{
-	if (PG_ARGISNULL(argno))
-		return eq_confined_tenant();
-	return eq_resolve_tenant(text_to_cstring(PG_GETARG_TEXT_PP(argno)));
-}
-
-/* The end of the functions that return jobs. */
-static Datum
-claim_and_return(FunctionCallInfo fcinfo, EqClaim *claim)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	InitMaterializedSRF(fcinfo,
-						rsinfo && IsA(rsinfo, ReturnSetInfo) && rsinfo->expectedDesc
-							? MAT_SRF_USE_EXPECTED_DESC
-							: 0);
-	eq_claim(claim);
-	for (int i = 0; i < claim->n_jobs; i++)
-	{
-		Datum values[CLAIMED_JOB_COLUMNS];
-		bool nulls[CLAIMED_JOB_COLUMNS];
-
-		fill_claimed_job(claim->queue, &claim->jobs[i], values, nulls);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
-	return (Datum) 0;
-}
-
-Datum
-eq_claim_sql(PG_FUNCTION_ARGS)
-{
-	EqClaim claim;
-
-	claim_arguments(fcinfo, 0, &claim);
-	return claim_and_return(fcinfo, &claim);
-}
-
-Datum
-eq_complete_and_claim(PG_FUNCTION_ARGS)
-{
-	EqClaim claim;
-
-	claim_arguments(fcinfo, 2, &claim);
-	if (!PG_ARGISNULL(0))
-	{
-		Jsonb *result = PG_ARGISNULL(9) ? NULL : PG_GETARG_JSONB_P(9);
-
-		if (result)
-			eq_check_payload("job result", result);
-		if (PG_ARGISNULL(1))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-							errmsg("job_id and lease_token must not be null")));
-		eq_complete(PG_GETARG_INT64(0), PG_GETARG_UUID_P(1), result);
-	}
-	return claim_and_return(fcinfo, &claim);
-}
-
-Datum
-eq_complete_many_and_claim(PG_FUNCTION_ARGS)
-{
-	EqClaim claim;
-
-	claim_arguments(fcinfo, 2, &claim);
-	(void) eq_complete_all(fcinfo, 9);
-	return claim_and_return(fcinfo, &claim);
 }

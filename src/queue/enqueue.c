@@ -157,7 +157,8 @@ eq_after_enqueue(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 
 						CStringGetTextDatum(job->group_key));
 	if (blocked != JOB_NOT_BLOCKED)
 		return;
-	eq_note_ready(queue->queue_id, lane, job->priority, job->run_at, job_id);
+	eq_lower_mark_at_commit(queue->queue_id, lane, job->priority, job->run_at,
+							job_id);
 	eq_wake_queue_for(queue->queue_id, n);
 	if (eq_notify_mode == EQ_NOTIFY_TRANSACTION)
 		eq_notify_in_transaction(queue->name);
@@ -253,7 +254,7 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 
 		memcpy(values, slot->tts_values, sizeof(values));
 		memcpy(nulls, slot->tts_isnull, sizeof(nulls));
-		eq_hold_marks();
+		eq_forbid_mark_raise();
 		if (nulls[JOB_LEASED_UNTIL - 1])
 		{
 			values[JOB_PAYLOAD - 1] = JsonbPGetDatum(
@@ -272,9 +273,9 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 			result = FOLLOW_IT;
 		}
 		eq_table_update(jobs, slot, snapshot, values, nulls);
-		eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
-					  DatumGetInt16(values[JOB_PRIORITY - 1]),
-					  DatumGetTimestampTz(values[JOB_RUN_AT - 1]), job_id);
+		eq_lower_mark_at_commit(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
+								DatumGetInt16(values[JOB_PRIORITY - 1]),
+								DatumGetTimestampTz(values[JOB_RUN_AT - 1]), job_id);
 		eq_wake_queue(queue->queue_id);
 	}
 	ExecDropSingleTupleTableSlot(slot);

@@ -19,20 +19,19 @@
 #include "table/table.h"
 
 /*
- * Does another claimer have this key's bucket in hand?  If not, it is this
- * transaction's until its end, so that claims of one key pass each other by and
- * do not wait.
+ * Reserves the key's bucket until the end of the transaction; false if another claimer
+ * has it, so that claims of one key skip the job and do not wait.
  */
 bool
-eq_group_rate_is_busy(const EqQueue *queue, const char *tenant,
-					  const char *group_key)
+eq_try_reserve_group_rate(const EqQueue *queue, const char *tenant,
+						  const char *group_key)
 {
 	uint64 key = hash_bytes_extended((const unsigned char *) group_key,
 									 strlen(group_key), queue->queue_id);
 
 	key = hash_combine64(key, hash_bytes_extended((const unsigned char *) tenant,
 												  strlen(tenant), MyDatabaseId));
-	return eq_reserve_key(key) == EQ_RESERVED_BY_OTHER;
+	return eq_reserve_key(key) != EQ_RESERVED_BY_OTHER;
 }
 
 /*

@@ -82,7 +82,7 @@ eq_find_job(EqLeased *leased, int64 job_id, const pg_uuid_t *token)
 
 	if (token)
 	{
-		eq_token_place(token, &root);
+		eq_token_tid(token, &root);
 		if (eq_table_fetch(&leased->jobs, &root, leased->snapshot, leased->slot) &&
 			slot_job_id(leased->slot) == job_id)
 			return true;
@@ -185,7 +185,7 @@ eq_after_lease(EqLeased *leased, int64 job_id, bool leaves_group)
 
 	if (leased->queue->max_concurrency > 0)
 	{
-		eq_free_claim(
+		eq_free_lease(
 			leased->queue, job_id,
 			slot->tts_isnull[JOB_LEASED_UNTIL - 1]
 				? 0
@@ -207,7 +207,7 @@ eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc)
 
 	if (isnull || queue == NULL || queue->max_concurrency == 0)
 		return;
-	eq_free_claim(queue, DatumGetInt64(heap_getattr(row, JOB_ID, desc, &isnull)),
+	eq_free_lease(queue, DatumGetInt64(heap_getattr(row, JOB_ID, desc, &isnull)),
 				  DatumGetTimestampTz(until));
 	eq_wake_queue(queue_id);
 }
@@ -216,11 +216,11 @@ eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc)
 void
 eq_note_waiting(EqLeased *leased, const Datum *values)
 {
-	eq_note_ready(DatumGetInt32(values[JOB_QUEUE - 1]),
-				  DatumGetInt32(values[JOB_LANE - 1]),
-				  DatumGetInt16(values[JOB_PRIORITY - 1]),
-				  DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
-				  DatumGetInt64(values[JOB_ID - 1]));
+	eq_lower_mark_at_commit(DatumGetInt32(values[JOB_QUEUE - 1]),
+							DatumGetInt32(values[JOB_LANE - 1]),
+							DatumGetInt16(values[JOB_PRIORITY - 1]),
+							DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
+							DatumGetInt64(values[JOB_ID - 1]));
 	eq_wake_queue(leased->queue->queue_id);
 }
 
@@ -267,8 +267,8 @@ eq_extend_lease_sql(PG_FUNCTION_ARGS)
 							   eq_interval_us(
 								   DatumGetIntervalP(values[JOB_TIME_LIMIT - 1])));
 	if (leased.queue->max_concurrency > 0 &&
-		!eq_prolong_claim(leased.queue, job_id,
-						  DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
+		!eq_extend_lease(leased.queue, job_id,
+						 DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
 		eq_lease_lost(job_id);
 	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(until);
 	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);

@@ -126,8 +126,8 @@ eq_move_due_jobs(const EqQueue *queue, int limit)
 		if (!eq_table_update_unchanged(&jobs, walk.row, walk.snapshot, values,
 									   walk.row->tts_isnull))
 			continue;
-		eq_note_ready(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
-					  walk.priority, walk.place.run_at, walk.place.job_id);
+		eq_lower_mark_at_commit(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
+								walk.priority, walk.place.run_at, walk.place.job_id);
 		n++;
 	}
 	eq_walk_end(&walk);

@@ -77,7 +77,7 @@ static int n_noted = 0;
 static int max_noted = 0;
 
 /* This transaction has taken jobs out of its own sight; see (1). */
-static bool held = false;
+static bool raise_forbidden = false;
 
 static bool
 is_mark_of(EqMark *mark, int32 queue_id, int32 lane, int32 priority)
@@ -86,7 +86,7 @@ is_mark_of(EqMark *mark, int32 queue_id, int32 lane, int32 priority)
 		   mark->priority == priority && mark->dboid == MyDatabaseId;
 }
 
-/* The entries where a mark may be. */
+/* Finds the entries where a mark may be. */
 static EqMark *
 entries_of(int32 queue_id, int32 lane, int32 priority)
 {
@@ -97,7 +97,7 @@ entries_of(int32 queue_id, int32 lane, int32 priority)
 	return &eq_shared->marks[hash % (EQ_MAX_MARKS / EQ_MARK_WAYS) * EQ_MARK_WAYS];
 }
 
-/* The mark, with its lock held; NULL if there is none. */
+/* Finds the mark and locks it; NULL if there is none. */
 static EqMark *
 lock_mark(int32 queue_id, int32 lane, int32 priority)
 {
@@ -125,7 +125,7 @@ lock_mark(int32 queue_id, int32 lane, int32 priority)
 	return NULL;
 }
 
-/* How little an entry would be missed: the greater the less. */
+/* Ranks entries for replacement: the highest goes first. */
 static int
 uselessness(const EqMark *mark)
 {
@@ -136,7 +136,7 @@ uselessness(const EqMark *mark)
 	return mark->lane != 0 ? 1 : 0;
 }
 
-/* Makes the mark, if no one has meanwhile. */
+/* Makes the mark, unless another session did meanwhile. */
 static void
 make_mark(int32 queue_id, int32 lane, int32 priority)
 {
@@ -170,7 +170,7 @@ make_mark(int32 queue_id, int32 lane, int32 priority)
 	LWLockRelease(eq_shared->lock);
 }
 
-/* Of a database that has the extension no more.  Can't throw. */
+/* Frees the marks of a database that dropped the extension.  Can't throw. */
 void
 eq_give_back_marks(Oid dboid)
 {
@@ -195,7 +195,7 @@ is_below(const EqPlace *a, const EqPlace *b)
 		   (a->run_at == b->run_at && a->job_id < b->job_id);
 }
 
-/* Where the walk of a segment begins. */
+/* Reads where the walk of a segment begins. */
 void
 eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place)
 {
@@ -209,7 +209,7 @@ eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place)
 	SpinLockRelease(&mark->mutex);
 }
 
-/* (1); now: from before the snapshot.  Makes the mark, if there is none. */
+/* Raises the mark by (1), or makes it; now: from before the snapshot. */
 void
 eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
 			  uint64 generation, EqPlace place, TimestampTz now)
@@ -249,7 +249,7 @@ lower(int32 queue_id, int32 lane, int32 priority, const EqPlace *place)
 	SpinLockRelease(&mark->mutex);
 }
 
-/* For the sweep: a job below the mark can be claimed. */
+/* Lowers the mark to a claimable job that the sweep has found below it. */
 void
 eq_mark_lower(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
 			  EqPlace place)
@@ -259,10 +259,13 @@ eq_mark_lower(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
 	lower(queue_id, lane, priority, &place);
 }
 
-/* This transaction makes a job claimable. */
+/*
+ * Notes that this transaction makes a job claimable.  Every function that does so calls
+ * this and eq_wake_queue; without this the job is found only by the sweep.
+ */
 void
-eq_note_ready(int32 queue_id, int32 lane, int32 priority, TimestampTz run_at,
-			  int64 job_id)
+eq_lower_mark_at_commit(int32 queue_id, int32 lane, int32 priority,
+						TimestampTz run_at, int64 job_id)
 {
 	EqWakeSlot *queue = eq_wake_slot(queue_id);
 	EqPlace place = {run_at, job_id};
@@ -295,7 +298,7 @@ job_column(HeapTuple row, TupleDesc desc, int column)
 	return heap_getattr(row, column, desc, &isnull);
 }
 
-/* Trigger: plain SQL wrote a job that may be one to be claimed. */
+/* Trigger: lowers the mark for a job that plain SQL wrote. */
 Datum
 eq_note_written(PG_FUNCTION_ARGS)
 {
@@ -312,41 +315,41 @@ eq_note_written(PG_FUNCTION_ARGS)
 													 : trigger->tg_trigtuple;
 	if (eq_get_queue_by_id(DatumGetInt32(job_column(row, desc, JOB_QUEUE))) == NULL)
 		PG_RETURN_POINTER(NULL); /* no queue, no place in shared memory */
-	eq_note_ready(DatumGetInt32(job_column(row, desc, JOB_QUEUE)),
-				  DatumGetInt32(job_column(row, desc, JOB_LANE)),
-				  DatumGetInt16(job_column(row, desc, JOB_PRIORITY)),
-				  DatumGetTimestampTz(job_column(row, desc, JOB_RUN_AT)),
-				  DatumGetInt64(job_column(row, desc, JOB_ID)));
+	eq_lower_mark_at_commit(DatumGetInt32(job_column(row, desc, JOB_QUEUE)),
+							DatumGetInt32(job_column(row, desc, JOB_LANE)),
+							DatumGetInt16(job_column(row, desc, JOB_PRIORITY)),
+							DatumGetTimestampTz(job_column(row, desc, JOB_RUN_AT)),
+							DatumGetInt64(job_column(row, desc, JOB_ID)));
 	PG_RETURN_POINTER(NULL);
 }
 
-/* This transaction leases, moves or removes a job that could be claimed. */
+/* Notes that this transaction leases, moves or removes a job that could be claimed. */
 void
-eq_hold_marks(void)
+eq_forbid_mark_raise(void)
 {
-	held = true;
+	raise_forbidden = true;
 }
 
 bool
-eq_marks_are_held(void)
+eq_mark_raise_is_forbidden(void)
 {
-	return held || eq_wrote_plain_sql();
+	return raise_forbidden || eq_wrote_plain_sql();
 }
 
-/* Has this transaction made jobs claimable, which others can't know of? */
+/* Tells whether this transaction made jobs claimable, which others can't see yet. */
 bool
-eq_has_noted_ready(void)
+eq_lowers_marks_at_commit(void)
 {
 	return n_noted > 0;
 }
 
-/* (2) and (3); the commit is visible.  Can't throw. */
+/* Lowers marks by (2) and (3), when the commit is visible.  Can't throw. */
 void
 eq_marks_at_commit(void)
 {
 	TimestampTz now;
 
-	held = false;
+	raise_forbidden = false;
 	if (n_noted == 0)
 		return;
 	now = GetCurrentTimestamp();
@@ -357,17 +360,20 @@ eq_marks_at_commit(void)
 		else
 			pg_memory_barrier();
 		lower(noted[i].queue_id, noted[i].lane, noted[i].priority, &noted[i].lowest);
-		eq_ring_passed_by(noted[i].queue,
-						  eq_segment(noted[i].lane, noted[i].priority),
-						  noted[i].lowest.run_at);
+		eq_ring_void_if_before(noted[i].queue,
+							   eq_segment(noted[i].lane, noted[i].priority),
+							   noted[i].lowest.run_at);
 	}
 	n_noted = 0;
 }
 
-/* A subtransaction's notes may stay: a mark that is too low is only slower. */
+/*
+ * Forgets what an aborted transaction noted.  A subtransaction's notes may stay: a mark
+ * that is too low is only slower.
+ */
 void
 eq_forget_marks(void)
 {
-	held = false;
+	raise_forbidden = false;
 	n_noted = 0;
 }

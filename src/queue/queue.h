@@ -219,18 +219,26 @@ typedef struct EqClaim
 } EqClaim;
 
 extern void eq_claim(EqClaim *claim);
-extern Datum eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job,
-								  TupleDesc desc);
 
 extern bool eq_peek(const EqQueue *queue, TimestampTz *next_due);
 extern int eq_move_due_jobs(const EqQueue *queue, int limit);
 extern TimestampTz eq_oldest_ready(const EqQueue *queue);
 extern void eq_sweep_marks(const EqQueue *queue);
-extern void eq_token_place(const pg_uuid_t *token, ItemPointer root);
+
+/* claim_sql.c */
+extern Datum eq_claimed_job_datum(const EqQueue *queue, const EqClaimedJob *job,
+								  TupleDesc desc);
 extern void eq_check_claim_limit(int limit);
 extern const char *eq_worker_argument(FunctionCallInfo fcinfo, int argno);
 extern int64 eq_lease_argument(FunctionCallInfo fcinfo, int argno);
 extern const char *eq_claim_tenant(FunctionCallInfo fcinfo, int argno);
+
+/* token.c */
+#define EQ_TOKEN_RANDOM 10 /* bytes */
+
+extern void eq_draw_token_random(uint8 *random);
+extern void eq_make_token(pg_uuid_t *token, const uint8 *random, ItemPointer root);
+extern void eq_token_tid(const pg_uuid_t *token, ItemPointer root);
 
 /* mark.c: where claims begin */
 extern void eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place);
@@ -240,13 +248,13 @@ extern void eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane,
 extern void eq_mark_lower(EqWakeSlot *queue, int32 queue_id, int32 lane,
 						  int32 priority, EqPlace place);
 extern void eq_give_back_marks(Oid dboid);
-extern void eq_note_ready(int32 queue_id, int32 lane, int32 priority,
-						  TimestampTz run_at, int64 job_id);
-extern bool eq_has_noted_ready(void);
+extern void eq_lower_mark_at_commit(int32 queue_id, int32 lane, int32 priority,
+									TimestampTz run_at, int64 job_id);
+extern bool eq_lowers_marks_at_commit(void);
 extern void eq_marks_at_commit(void);
 extern void eq_forget_marks(void);
-extern void eq_hold_marks(void);
-extern bool eq_marks_are_held(void);
+extern void eq_forbid_mark_raise(void);
+extern bool eq_mark_raise_is_forbidden(void);
 
 /* Where (lane, priority) lies in the order in which a queue is walked. */
 static inline uint64
@@ -272,9 +280,10 @@ extern int eq_ring_wanted(EqWakeSlot *slot, TimestampTz now);
 extern void eq_ring_fill(EqWakeSlot *slot, uint64 generation, TimestampTz now,
 						 bool goes_on, uint64 segment, EqPlace end,
 						 const ItemPointerData *candidates, int n);
-extern void eq_ring_passed_by(EqWakeSlot *slot, uint64 segment, TimestampTz run_at);
+extern void eq_ring_void_if_before(EqWakeSlot *slot, uint64 segment,
+								   TimestampTz run_at);
 
-/* reserve.c: rows that claimers have in hand */
+/* reserve.c: rows that claimers have reserved */
 typedef enum EqReservation
 {
 	EQ_RESERVED,
@@ -285,7 +294,7 @@ typedef enum EqReservation
 extern EqReservation eq_reserve_row(ItemPointer tid);
 extern EqReservation eq_reserve_key(uint64 hash);
 extern void eq_release_rows(bool undone);
-extern void eq_claims_undone(void);
+extern void eq_void_rings_after_rollback(void);
 extern bool eq_row_is_busy(TupleTableSlot *slot);
 
 /* session.c: leases that end with the session */
@@ -337,22 +346,22 @@ extern Datum eq_retry_datum(Oid type, const EqRetryOptions *own);
 extern int64 eq_backoff(const EqQueue *queue, const Datum *own, int failures);
 
 /* group_rate.c */
-extern bool eq_group_rate_is_busy(const EqQueue *queue, const char *tenant,
-								  const char *group_key);
+extern bool eq_try_reserve_group_rate(const EqQueue *queue, const char *tenant,
+									  const char *group_key);
 extern TimestampTz eq_use_group_rate(const EqQueue *queue, const char *tenant,
 									 const char *group_key);
 
-/* limits.c */
+/* limits.c, lease_table.c, limit_changes.c */
 extern int eq_reserve_claims(const EqQueue *queue, int wanted,
 							 TimestampTz *retry_at);
 extern void eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs,
 						  int n_jobs);
-extern void eq_free_claim(const EqQueue *queue, int64 job_id, TimestampTz until);
-extern bool eq_prolong_claim(const EqQueue *queue, int64 job_id,
-							 TimestampTz was_until, TimestampTz until);
+extern void eq_free_lease(const EqQueue *queue, int64 job_id, TimestampTz until);
+extern bool eq_extend_lease(const EqQueue *queue, int64 job_id,
+							TimestampTz was_until, TimestampTz until);
 extern Size eq_leases_size(void);
 extern void eq_init_leases(void);
-extern void eq_read_leases_anew(void);
+extern void eq_reload_leases(void);
 extern void eq_init_limits(EqWakeSlot *slot);
 extern void eq_forget_limits(EqWakeSlot *slot);
 extern void eq_forget_leases(EqWakeSlot *slot);

@@ -1,14 +1,14 @@
 /*
- * reserve.c: which rows claimers have in hand.
+ * reserve.c: reserves rows for claimers.
  *
  * A row lock before each lease would be one more WAL record and one more trip
- * through the lock manager for each job.  So a claimer enters the row's place into
- * a table in shared memory, until the end of its transaction: who finds it there
- * walks on.  What is reserved is updated at once; if it was changed by then, by
+ * through the lock manager for each job.  So a claimer enters the row's TID into
+ * a table in shared memory, until the end of its top transaction (not of a savepoint):
+ * other claimers skip the row.  What is reserved is updated at once; if it was changed by then, by
  * someone who is no claimer, the update says so and the row is skipped.
  *
- * The table has one slot for a hash value.  Whoever finds the slot taken by
- * another place locks the row instead.  Nothing here is needed for correctness:
+ * The table has one slot for a hash value.  A claimer that finds the slot taken by
+ * another TID locks the row instead.  Nothing here is needed for correctness:
  * two who update the same row are kept apart by the table itself, but one of them
  * would wait.  The same holds for the token buckets of keys (group_rate.c).
  */
@@ -58,7 +58,7 @@ reserve(uint64 key)
 	return EQ_RESERVED_BY_OTHER;
 }
 
-/* A row, which has an offset in the last 16 bits. */
+/* Reserves a row; the last 16 bits of the key are its offset, never 0. */
 EqReservation
 eq_reserve_row(ItemPointer tid)
 {
@@ -67,7 +67,7 @@ eq_reserve_row(ItemPointer tid)
 				   ItemPointerGetOffsetNumber(tid));
 }
 
-/* Something else that has this hash. */
+/* Reserves something that is no row by its hash; the last 16 bits are 0. */
 EqReservation
 eq_reserve_key(uint64 hash)
 {
@@ -75,28 +75,28 @@ eq_reserve_key(uint64 hash)
 }
 
 /*
- * Claims are rolled back: those jobs come before the ones that are kept for others
- * (ring.c).  Can't throw.
+ * Voids the rings (ring.c), since jobs whose claims are rolled back come before the
+ * candidates there.  Can't throw.
  */
 void
-eq_claims_undone(void)
+eq_void_rings_after_rollback(void)
 {
 	if (n_taken > 0) /* so the database's entry is known */
 		pg_atomic_fetch_add_u64(&eq_database()->rings_voided, 1);
 }
 
-/* At the end of the transaction; can't throw. */
+/* Releases all that the transaction reserved, at its end; can't throw. */
 void
 eq_release_rows(bool undone)
 {
 	for (int i = 0; i < n_taken; i++)
 		pg_atomic_write_u64(&eq_shared->reserved[taken[i]], 0);
 	if (undone)
-		eq_claims_undone();
+		eq_void_rings_after_rollback();
 	n_taken = 0;
 }
 
-/* What transactions other than this one do, or did, by way of a multixact. */
+/* Tells whether a member of the multixact makes the row busy (eq_row_is_busy). */
 static bool
 multixact_is_busy(MultiXactId multi, bool locked_only)
 {
@@ -120,8 +120,8 @@ multixact_is_busy(MultiXactId multi, bool locked_only)
 }
 
 /*
- * Is another transaction changing, or locking, the version in this slot, or has it
- * done so?  A job that is called busy is skipped; so no answer "busy" may outlast the
+ * Tells whether another transaction is changing or locking the tuple in this slot, or
+ * has changed it.  A job that is called busy is skipped; so no answer "busy" may outlast the
  * transactions that it is about, or the job would never be claimed.  By what xmax is
  * (TransactionIdIsInProgress is asked before TransactionIdDidCommit, since a
  * transaction that ends between the two is then found to have committed):

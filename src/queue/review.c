@@ -109,11 +109,11 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 		eq_table_update(jobs, locked, snapshot, values, nulls);
 		if (blocked == JOB_NOT_BLOCKED)
 		{
-			eq_note_ready(DatumGetInt32(values[JOB_QUEUE - 1]),
-						  DatumGetInt32(values[JOB_LANE - 1]),
-						  DatumGetInt16(values[JOB_PRIORITY - 1]),
-						  DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
-						  DatumGetInt64(values[JOB_ID - 1]));
+			eq_lower_mark_at_commit(DatumGetInt32(values[JOB_QUEUE - 1]),
+									DatumGetInt32(values[JOB_LANE - 1]),
+									DatumGetInt16(values[JOB_PRIORITY - 1]),
+									DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
+									DatumGetInt64(values[JOB_ID - 1]));
 			eq_wake_queue(DatumGetInt32(values[JOB_QUEUE - 1]));
 		}
 	}

@@ -1,17 +1,17 @@
 /*
  * ring.c: the next jobs of a queue, found by one claimer for the others.
  *
- * Who claims a single job would descend the index twice and read a page of it to
- * take one entry.  So at a busy queue one claimer looks further ahead and leaves the
- * places of the rows that follow here; others take one each, and look at that row
- * alone.  When all are taken, the next look goes on behind them.
+ * A claim of a single job would descend the index twice and read a page of it to
+ * take one entry.  So at a busy queue one claimer reads further and leaves the TIDs of
+ * the rows that follow here; others take one each, and fetch that row alone.  When all
+ * are taken, the next claimer reads on behind them.
  *
- * A place is only a hint: the claimer reads the row with a snapshot of its own and
+ * A TID is only a hint: the claimer reads the row with a snapshot of its own and
  * checks all that makes a job claimable, so nothing here can be wrong but order.
- * Order is kept by these: who makes a job claimable before the end of the ring says
- * so after its commit (eq_ring_passed_by, and plain SQL by the database's
- * generation), and the ring is void; what slips through, between the snapshot of the
- * one who fills and a commit, waits 10 ms, after which each ring is void and the
+ * Order is kept by these: a transaction that makes a job claimable before the end of
+ * the ring voids it after its commit (eq_ring_void_if_before, and plain SQL by the
+ * database's generation); a job that slips through, between the snapshot of the
+ * claimer that fills and a commit, waits 10 ms, after which each ring is void and the
  * walk begins at the ready mark again.  That walk also finds what was handed out and
  * not taken.
  */
@@ -24,7 +24,7 @@
 #define RING_US	   10000
 #define FIRST_FILL 4
 
-/* What a ring must carry to be valid; read before the claimer's snapshot. */
+/* Reads the generation that a valid ring has; called before taking the snapshot. */
 uint64
 eq_ring_generation(EqWakeSlot *slot)
 {
@@ -64,13 +64,13 @@ eq_ring_take(EqWakeSlot *slot, uint64 generation, TimestampTz now,
 	return answer;
 }
 
-/* How many candidates are worth looking for: more, the sooner the last were gone. */
+/* Returns how many candidates to look for: more, the sooner the last were gone. */
 int
 eq_ring_wanted(EqWakeSlot *slot, TimestampTz now)
 {
 	EqRing *ring = &slot->ring;
 
-	/* Only who fills changes these. */
+	/* Only the claimer that fills changes these. */
 	if (now > ring->begun_at + 2 * RING_US || ring->next < ring->n)
 		return FIRST_FILL;
 	return Min(Max(ring->n * 2, FIRST_FILL), EQ_RING_SIZE);
@@ -97,9 +97,9 @@ eq_ring_fill(EqWakeSlot *slot, uint64 generation, TimestampTz now, bool goes_on,
 	SpinLockRelease(&ring->mutex);
 }
 
-/* A job became claimable at this place; can't throw. */
+/* Voids the ring if a job became claimable before its end; can't throw. */
 void
-eq_ring_passed_by(EqWakeSlot *slot, uint64 segment, TimestampTz run_at)
+eq_ring_void_if_before(EqWakeSlot *slot, uint64 segment, TimestampTz run_at)
 {
 	uint64 present = pg_atomic_read_u64(&slot->ring.segment);
 

@@ -64,7 +64,7 @@ eq_end_leases(const char *which, int n_arguments, Oid *types, Datum *values)
 
 		/* What runs no longer leaves its place to others. */
 		if (queue && queue->max_concurrency > 0)
-			eq_free_claim(queue, DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
+			eq_free_lease(queue, DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
 						  DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &isnull)));
 	}
 	eq_spi_end(&spi);
@@ -159,7 +159,7 @@ forget_settled(void)
 		bool isnull;
 
 		/* A row that has moved (a failure, VACUUM FULL) ends its lease by time. */
-		eq_token_place(&bound[i].token, &root);
+		eq_token_tid(&bound[i].token, &root);
 		if (eq_table_fetch(&jobs, &root, snapshot, slot) &&
 			DatumGetInt64(slot_getattr(slot, JOB_ID, &isnull)) == bound[i].job_id)
 			bound[kept++] = bound[i];

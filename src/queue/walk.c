@@ -21,14 +21,14 @@
 #include "queue/walk.h"
 #include "wake/wake.h"
 
-/* What comes before the look: the generations, the time, and then the snapshot. */
+/* Reads the generations, then the time, and then takes the snapshot. */
 void
 eq_walk_prepare(EqWalk *walk, const EqQueue *queue, bool raises)
 {
 	memset(walk, 0, sizeof(EqWalk));
 	walk->queue = queue;
 	walk->slot = eq_wake_slot(queue->queue_id);
-	walk->raises = raises && walk->slot != NULL && !eq_marks_are_held();
+	walk->raises = raises && walk->slot != NULL && !eq_mark_raise_is_forbidden();
 	if (walk->slot)
 	{
 		walk->generation = pg_atomic_read_u64(&walk->slot->mark_generation);
@@ -120,7 +120,7 @@ find_segment(EqWalk *walk)
 	return walk->lane <= walk->end_lane;
 }
 
-/* The segment, as the first three keys of a scan. */
+/* Sets the first three keys of a scan to the segment. */
 void
 eq_walk_segment_keys(EqWalk *walk, ScanKey keys)
 {
@@ -164,7 +164,7 @@ eq_walk_enter_segment(EqWalk *walk)
 	return true;
 }
 
-/* All jobs before the kept one, or the present place, are left behind. */
+/* Ends a segment: raises its mark to the kept job, or to the present place. */
 static void
 leave_segment(EqWalk *walk, EqPlace place)
 {
@@ -175,16 +175,16 @@ leave_segment(EqWalk *walk, EqPlace place)
 					  walk->now);
 }
 
-/* The present job must stay above the mark. */
+/* Keeps the ready mark from rising over the present job. */
 void
-eq_walk_keep(EqWalk *walk)
+eq_walk_limit_raise(EqWalk *walk)
 {
 	if (!walk->kept)
 		walk->kept_at = walk->place;
 	walk->kept = true;
 }
 
-/* The next entry of the segment that is due, whatever has become of its row. */
+/* Steps to the next entry of the segment that is due; its row may be dead. */
 bool
 eq_walk_next_entry(EqWalk *walk)
 {
@@ -201,7 +201,7 @@ eq_walk_next_entry(EqWalk *walk)
 	return walk->place.run_at <= walk->now;
 }
 
-/* The next job that is due; its row is in walk->row. */
+/* Steps to the next job that is due; its row is in walk->row. */
 bool
 eq_walk_next(EqWalk *walk)
 {
@@ -222,7 +222,7 @@ eq_walk_next(EqWalk *walk)
 	}
 }
 
-/* Goes on at the front of this lane, as far as the other one. */
+/* Moves the walk to the front of lane from, to end with lane to. */
 void
 eq_walk_lanes(EqWalk *walk, int32 from, int32 to)
 {
@@ -243,7 +243,7 @@ eq_walk_end(EqWalk *walk)
 	UnregisterSnapshot(walk->snapshot);
 }
 
-/* Does another worker hold the job? */
+/* Tells whether the job is leased, or was, until the lease ran out. */
 bool
 eq_is_leased(TupleTableSlot *slot, TimestampTz now, bool *stalled)
 {

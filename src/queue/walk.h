@@ -51,7 +51,7 @@ extern void eq_walk_start_segment(EqWalk *walk);
 extern bool eq_walk_enter_segment(EqWalk *walk);
 extern bool eq_walk_next_entry(EqWalk *walk);
 extern bool eq_walk_next(EqWalk *walk);
-extern void eq_walk_keep(EqWalk *walk);
+extern void eq_walk_limit_raise(EqWalk *walk);
 extern void eq_walk_lanes(EqWalk *walk, int32 from, int32 to);
 extern void eq_walk_end(EqWalk *walk);
 extern bool eq_is_leased(TupleTableSlot *slot, TimestampTz now, bool *stalled);

@@ -718,7 +718,7 @@ clock_step(void)
 	if (!clock_set_back)
 		return;
 	run_statement("SELECT event_queue_internal.correct_times()");
-	eq_read_leases_anew();
+	eq_reload_leases();
 	clock_set_back = false;
 }
 

@@ -15,6 +15,7 @@
 #   enqueue.sh  enqueue, one by one and in bulk  INSERT, INSERT + NOTIFY, COPY
 #   drain.sh    claim and complete               a SKIP LOCKED table
 #   handlers.sh SQL handlers in the database     outside sessions, the SKIP LOCKED table
+#   ring.sh     claims by the ring               the walk
 #   pgq.sh      enqueue, drain                   PgQ, if it is installed
 #   held.sh     drain under an old snapshot      the SKIP LOCKED table
 #   beside.sh   claims beside what can't be      a queue without it
@@ -25,7 +26,7 @@
 #   roundtrips.sh one call, five statements     the five statements
 set -euo pipefail
 bench_dir=$(cd "$(dirname "$0")" && pwd)
-for part in lib store enqueue drain handlers pgq held beside latency bloat lists roundtrips; do
+for part in lib store enqueue drain handlers ring pgq held beside latency bloat lists roundtrips; do
 	# shellcheck disable=SC1090
 	. "$bench_dir/$part.sh"
 done

@@ -77,6 +77,7 @@ BEGIN
 		PERFORM count(*) FROM event_queue.dead_letter JOIN event_queue.job USING (job_id);
 		PERFORM count(*) FROM event_queue.rule JOIN event_queue.queue USING (queue_id);
 		COMMIT;
+		PERFORM pg_sleep(0.002);
 	END LOOP;
 	RAISE NOTICE 'read on';
 END $$))
