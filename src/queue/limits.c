@@ -64,6 +64,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/interval.h"
 #include "queue/queue.h"
 #include "table/table.h"
 #include "tenant/tenant.h"

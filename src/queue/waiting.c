@@ -29,10 +29,10 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "common/function.h"
+#include "common/interval.h"
 #include "compat.h"
 #include "queue/queue.h"
-#include "rules/rules.h"
-#include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
 #include "wake/wake.h"

@@ -41,7 +41,11 @@
 #include "utils/timestamp.h"
 
 #include "access/table.h"
+#include "common/argument.h"
+#include "common/function.h"
+#include "common/interval.h"
 #include "common/json.h"
+#include "common/pattern.h"
 #include "queue/queue.h"
 #include "rules/rules.h"
 #include "store/store.h"
@@ -306,12 +310,6 @@ try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 	return ok;
 }
 
-static Jsonb *
-jsonb_from(const char *json)
-{
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
-}
-
 /* A column of an event's row. */
 static char *
 event_text(Datum event, int column)
@@ -357,7 +355,7 @@ job_lineage(const Rule *rule, Datum event)
 						   ? pnstrdup(chain->val.string.val, chain->val.string.len)
 						   : id);
 	appendStringInfoChar(&json, '}');
-	return jsonb_from(json.data);
+	return eq_json_from(json.data);
 }
 
 /* The rule's own job. */
@@ -396,7 +394,7 @@ enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
 	escape_json(&json, rule->name);
 	appendStringInfo(&json, ", \"position\": " INT64_FORMAT ", \"evaluate\": %s}",
 					 event_position(event), evaluate ? "true" : "false");
-	job.payload = jsonb_from(json.data);
+	job.payload = eq_json_from(json.data);
 	if (!evaluate && rule->delay)
 		job.run_at += eq_interval_us(rule->delay);
 	(void) eq_enqueue(eq_get_own_queue(EQ_RULE_CALLS), &job);
@@ -614,14 +612,13 @@ static int64
 payload_number(Jsonb *payload, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = eq_json_member(payload, key, &buffer);
+	int64 number;
 
-	if (value == NULL || value->type != jbvNumeric)
+	if (!eq_json_int64(eq_json_member(payload, key, &buffer), &number))
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 				 errmsg("job of queue \"rule-calls\" has no number \"%s\"", key)));
-	return DatumGetInt64(
-		DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
+	return number;
 }
 
 /*

@@ -36,6 +36,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "common/argument.h"
 #include "compat.h"
 #include "store/store.h"
 #include "table/table.h"

@@ -26,8 +26,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/interval.h"
 #include "compat.h"
-#include "queue/queue.h"
 #include "store/store.h"
 #include "wake/wake.h"
 #include "table/table.h"

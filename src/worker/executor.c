@@ -36,6 +36,8 @@
 #include "utils/typcache.h"
 #include "utils/uuid.h"
 
+#include "common/function.h"
+#include "common/try.h"
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/queue.h"
@@ -490,13 +492,8 @@ do_job(Job *job)
 		HOLD_INTERRUPTS();
 		eq_leave_job();
 		eq_watch_end(0);
-		disable_all_timeouts(false);
-		QueryCancelPending = false;
 		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
+		error = eq_abort_transaction();
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
