@@ -24,6 +24,7 @@
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/queue.h"
+#include "store/members.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "wake/wake.h"
@@ -149,7 +150,6 @@ shared_size(void)
 	size = add_size(size, MAXALIGN(mul_size(eq_max_databases, sizeof(EqDatabase))));
 	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(EqAppender))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_WORKERS, sizeof(EqWorker))));
-	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MEMBERS, sizeof(EqMember))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MARKS, sizeof(EqMark))));
 	size = add_size(size, MAXALIGN(EQ_MAX_RESERVED * sizeof(pg_atomic_uint64)));
 	size = add_size(size, eq_slots_size());
@@ -163,6 +163,7 @@ request_shared_memory(void)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(shared_size(), eq_leases_size()));
 	RequestAddinShmemSpace(eq_faults_size());
+	RequestAddinShmemSpace(eq_members_shmem_size());
 	RequestNamedLWLockTranche("event_queue", 1);
 	RequestNamedLWLockTranche("event_queue_limits", EQ_LIMIT_LOCKS);
 	RequestNamedLWLockTranche("event_queue_faults", 1);
@@ -234,8 +235,6 @@ init_shared_memory(void)
 
 		eq_shared->workers = (EqWorker *) next;
 		next += MAXALIGN(EQ_MAX_WORKERS * sizeof(EqWorker));
-		eq_shared->members = (EqMember *) next;
-		next += MAXALIGN(EQ_MAX_MEMBERS * sizeof(EqMember));
 		eq_shared->marks = (EqMark *) next;
 		for (int i = 0; i < EQ_MAX_MARKS; i++)
 		{
@@ -264,6 +263,7 @@ init_shared_memory(void)
 	}
 	eq_init_leases();
 	eq_init_faults();
+	eq_members_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -78,7 +78,7 @@ typedef struct EqDatabase
 	pg_atomic_uint32 events_pending;  /* events were appended or freed: snapshots */
 	pg_atomic_uint32 rules_pending;	  /* likewise: rules */
 	pg_atomic_uint32 events_wanted;	  /* who reads them: EQ_EVENTS_FOR_... */
-	pg_atomic_uint32 readers_waiting; /* some session sleeps; store/wait.c */
+	pg_atomic_uint32 readers_waiting; /* some session sleeps; store/wait_for_events.c */
 	pg_atomic_uint32 jobs_awaited;	  /* some session sleeps in await_job */
 	pg_atomic_uint32 reviews_pending; /* job_review has rows */
 	pg_atomic_uint32 cancels_pending; /* a leased job was cancelled */
@@ -283,25 +283,11 @@ typedef struct EqWorker
 
 #define EQ_MAX_WORKERS 1024
 
-/*
- * One session that fetches from a subscription with several buckets; see
- * store/subscription.c.  Under EqShared->lock.
- */
-typedef struct EqMember
-{
-	int pid; /* 0: free */
-	Oid dboid;
-	int32 subscription_id;
-	uint64 buckets; /* a bit for each */
-} EqMember;
-
-#define EQ_MAX_MEMBERS 1024
-
 typedef struct EqShared
 {
 	/*
 	 * Protects taking and giving back of databases, wake slots, workers, and
-	 * members' buckets.  Held for some thousand instructions at most, with nothing inside that can throw,
+	 * members' buckets (store/members.c).  Held for some thousand instructions at most, with nothing inside that can throw,
 	 * and with no other lock inside but those of limits.
 	 */
 	LWLock *lock;
@@ -316,7 +302,6 @@ typedef struct EqShared
 	uint32 *slot_chains;		/* by the hash of the key */
 	EqAppender *appenders;		/* max_appenders */
 	EqWorker *workers;			/* EQ_MAX_WORKERS */
-	EqMember *members;			/* EQ_MAX_MEMBERS */
 	EqMark *marks;				/* EQ_MAX_MARKS */
 	pg_atomic_uint64 *reserved; /* EQ_MAX_RESERVED; see queue/reserve.c */
 

@@ -1,7 +1,7 @@
 /*
  * waiting.c: sessions that sleep until there is a job, or until one has ended.
  *
- * Procedures, for the reason given in store/wait.c: between looks there is no
+ * Procedures, for the reason given in store/wait_for_events.c: between looks there is no
  * snapshot and no transaction id.  A sleeper raises its flag before it looks, and
  * whoever commits a job looks at the flags afterwards (wake/wake.c), so that no
  * job comes unseen between the look and the sleep.  As many sleepers are woken as

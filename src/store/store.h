@@ -47,7 +47,7 @@ extern bool eq_before_statement(Node *stmt);
 extern void eq_after_statement(bool restores);
 extern void eq_note_subscription(void);
 
-/* publish.c: the watermark as standbys see it; wait.c: sleeping readers */
+/* publish.c: the watermark as standbys see it; wait_for_events.c: sleeping readers */
 extern void eq_publish_watermark(void);
 extern int64 eq_published_watermark(void);
 extern void eq_wake_readers(void);
@@ -111,8 +111,5 @@ extern int64 eq_event_slot_position(TupleTableSlot *slot);
 
 /* uuid7.c */
 extern void eq_make_uuid_v7(pg_uuid_t *uuid, int64 now);
-
-/* subscription.c, for the scheduler */
-extern void eq_forget_members(void);
 
 #endif /* EQ_STORE_H */

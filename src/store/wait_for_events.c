@@ -1,5 +1,5 @@
 /*
- * wait.c: readers that sleep until there are events to read.
+ * wait_for_events.c: readers that sleep until there are events to read.
  *
  * A function can't do without the snapshot of the statement that calls it, and
  * a snapshot that is held while nothing happens keeps vacuum from its work.  A
