@@ -9,7 +9,9 @@
 # header, but no SQL, and "room (file.h and SQL)" both.  A room may ask those above it
 # only, except for what such parentheses name: so the rest has no cycle.
 #
-#   arrows.pl [DIRECTORY]        check the tree
+# doc/internals.md lists all files, and names no file or function that is not there.
+#
+#   arrows.pl                    check the tree
 #   arrows.pl --list             print who asks whom, by what
 #   arrows.pl --self-test        see that wrong arrows are found, in a copy
 use strict;
@@ -173,6 +175,32 @@ sub check
 	return @wrong;
 }
 
+# What doc/internals.md says of files and functions.
+sub check_map
+{
+	my ($dir) = @_;
+	my $map = slurp("$dir/doc/internals.md");
+	my @files = files_of($dir);
+	my (%listed, @wrong);
+
+	my $prefix = '';
+	for my $line (split /\n/, $map)
+	{
+		$prefix = $1 if $line =~ /^\*\*`(src\/\S*)`\*\*$/;
+		$prefix .= '/' if $prefix && $prefix !~ m{/$};
+		$listed{"$prefix$1"} = 1 if $prefix && $line =~ /^\| `(\w+\.(?:c|sql))` \|/;
+		$prefix = '' if $line =~ /^## / && $line ne '## Files';
+	}
+	my $code = join '', map { slurp("$dir/$_") } @files;
+	push @wrong, "doc/internals.md: $_ is not listed" for grep { /\.(?:c|sql)$/ && !$listed{$_} } @files;
+	push @wrong, "doc/internals.md: $_ is not there" for grep { !-e "$dir/$_" } sort keys %listed;
+	my %functions = map { $_ => 1 } $map =~ /`(eq_\w+)`/g;
+	push @wrong, "doc/internals.md: $_ is not there" for grep { $code !~ /^\Q$_\E\(/m } sort keys %functions;
+	my %paths = map { $_ => 1 } map { s{^src/}{}r } $map =~ /`(\w+(?:\/\w+)+\.(?:c|h|sql))`/g;
+	push @wrong, "doc/internals.md: $_ is not there" for grep { !-e "$dir/src/$_" } sort keys %paths;
+	return @wrong;
+}
+
 # Each of these must be found, and nothing in the tree as it is.
 sub self_test
 {
@@ -182,6 +210,8 @@ sub self_test
 		[ 'SQL in a string', 'src/tenant/tenant.c', sub { $_[0] . "\nconst char *sql = \"SELECT FROM event_queue.event_store\";\n" }, 'tenant may not ask store: event_store' ],
 		[ 'a cycle in the table', 'doc/architecture.md', sub { $_[0] =~ s{^(\| `src/table/` \|.*\|)[^|]*\|$}{$1 queue |}mr }, 'table asks queue, which stands below it' ],
 		[ 'a room that is not in the table', 'src/attic/attic.c', sub { "int x;\n" }, 'room attic is not in the table' ],
+		[ 'a file that is not listed', 'src/queue/attic.c', sub { "int x;\n" }, 'src/queue/attic.c is not listed' ],
+		[ 'a function that is not there', 'doc/internals.md', sub { $_[0] . "\n`eq_no_such_thing`\n" }, 'eq_no_such_thing is not there' ],
 		[ 'a name in a comment', 'src/tenant/tenant.c', sub { $_[0] . "\n/* \"event_queue.job\" */\n" }, undef ],
 	);
 	my $failed = 0;
@@ -189,7 +219,7 @@ sub self_test
 	{
 		my ($what, $file, $change, $expected) = @$case;
 		my $dir = tempdir(CLEANUP => 1);
-		for my $copied (files_of($top), 'doc/architecture.md')
+		for my $copied (files_of($top), 'doc/architecture.md', 'doc/internals.md')
 		{
 			make_path(dirname("$dir/$copied"));
 			copy("$top/$copied", "$dir/$copied") or die "$copied: $!\n";
@@ -199,7 +229,7 @@ sub self_test
 		open my $out, '>', "$dir/$file" or die "$file: $!\n";
 		print $out $new;
 		close $out;
-		my @wrong = check($dir);
+		my @wrong = (check($dir), check_map($dir));
 		my $ok = defined $expected ? scalar(grep { index($_, $expected) >= 0 } @wrong) : !@wrong;
 		next if $ok;
 		$failed = 1;
@@ -210,6 +240,6 @@ sub self_test
 
 my $argument = $ARGV[0] // '';
 exit self_test() if $argument eq '--self-test';
-my @wrong = check($argument && $argument !~ /^--/ ? $argument : $top, $argument eq '--list');
+my @wrong = (check($top, $argument eq '--list'), check_map($top));
 print "arrows: $_\n" for @wrong;
 exit(@wrong ? 1 : 0);
