@@ -2,8 +2,8 @@
 
 -- Queues of the extension's own take nothing from outside, whoever asks.
 SELECT try($$SELECT event_queue.enqueue('rule-calls', 'x', '["rule_id"]')$$);
-SELECT try($$SELECT event_queue.enqueue_many('snapshots', 'x', ARRAY['{}'::jsonb])$$);
-SELECT try($$SELECT event_queue.enqueue_flow('{"name": "x"}', 'rule-calls')$$);
+SELECT try($$SELECT event_queue.enqueue_many('snapshots', '[{}]', options => '{"name": "x"}')$$);
+SELECT try($$SELECT event_queue.enqueue_flow('rule-calls', '{"name": "x"}')$$);
 SELECT try($$SELECT event_queue.claim('rule-calls')$$);
 SELECT try($$SELECT event_queue.create_rule('r', 'x', queue => 'rule-calls', job_name => 'x')$$);
 SELECT try($$SELECT event_queue.create_schedule('s', '* * * * *', 'rule-calls', 'x')$$);

@@ -17,7 +17,7 @@ SELECT event_queue.alter_queue('lanes', '{"fair": false}');
 SELECT event_queue.enqueue('lanes', 'c1', tenant_id => 'c') > 0 AS enqueued;
 -- no longer fair: first come, first served, the old ones before the new one
 SELECT name, event_queue.complete(job_id, lease_token) FROM event_queue.claim('lanes', 10);
-SELECT cardinality(event_queue.enqueue_many('lanes', 'busy', array_fill('{}'::jsonb, '{500}'), tenant_id => 'a')) AS busy,
+SELECT cardinality(event_queue.enqueue_many('lanes', to_jsonb(array_fill('{}'::jsonb, '{500}')), tenant_id => 'a', options => '{"name": "busy"}')) AS busy,
 	event_queue.enqueue('lanes', 'small', tenant_id => 'b') > 0 AS small;
 SELECT job_id AS first, lease_token AS token FROM event_queue.claim('lanes') \gset
 SELECT event_queue.alter_queue('lanes', '{"fair": true}');
@@ -72,7 +72,7 @@ SELECT event_queue.drop_queue('groups', force => true);
 
 -- rate_limit: the tokens that are there stay, up to the new limit.
 SELECT event_queue.create_queue('rate', rate_limit => 2, rate_interval => '1 hour') > 0 AS created;
-SELECT cardinality(event_queue.enqueue_many('rate', 'r', array_fill('{}'::jsonb, '{100}'))) AS enqueued;
+SELECT cardinality(event_queue.enqueue_many('rate', to_jsonb(array_fill('{}'::jsonb, '{100}')), options => '{"name": "r"}')) AS enqueued;
 -- raised: no burst comes of it, only new tokens come faster
 SELECT event_queue.alter_queue('rate', '{"rate_limit": 10}');
 SELECT take('rate') AS two_that_were_there;
@@ -102,7 +102,7 @@ SELECT event_queue.drop_queue('rate', force => true);
 
 -- max_concurrency: counts the jobs that are leased already.
 SELECT event_queue.create_queue('most') > 0 AS created;
-SELECT cardinality(event_queue.enqueue_many('most', 'm', array_fill('{}'::jsonb, '{20}'))) AS enqueued;
+SELECT cardinality(event_queue.enqueue_many('most', to_jsonb(array_fill('{}'::jsonb, '{20}')), options => '{"name": "m"}')) AS enqueued;
 CREATE TEMP TABLE running AS SELECT job_id, lease_token FROM event_queue.claim('most', 3);
 SELECT event_queue.alter_queue('most', '{"max_concurrency": 4}');
 INSERT INTO running SELECT job_id, lease_token FROM event_queue.claim('most', 10);

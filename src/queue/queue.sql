@@ -58,6 +58,26 @@ SELECT pg_catalog.pg_extension_config_dump('queue', 'WHERE queue_id > 2');
 SELECT pg_catalog.pg_extension_config_dump('queue_queue_id_seq', '');
 
 /*
+ * job_settings_complaint: what is wrong with those settings that a job may have of
+ * its own; NULL: nothing.  Their limits are those of jobs, in options.c.
+ */
+CREATE FUNCTION event_queue_internal.job_settings_complaint(
+	max_attempts int, backoff text, backoff_delay interval, backoff_max interval, backoff_jitter float8,
+	backoff_intervals interval[]) RETURNS text
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_job_settings_complaint';
+COMMENT ON FUNCTION event_queue_internal.job_settings_complaint(int, text, interval, interval, float8, interval[]) IS
+'Internal. What is wrong with settings of a queue that a job may override; NULL: nothing.';
+
+/*
+ * check_job_options: an error unless a schedule may have these options and this
+ * priority.  Result: the priority; the default if none is given, NULL if options have it.
+ */
+CREATE FUNCTION event_queue_internal.check_job_options(queue text, options jsonb, priority int) RETURNS int
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_check_job_options_sql';
+COMMENT ON FUNCTION event_queue_internal.check_job_options(text, jsonb, int) IS
+'Internal. An error unless these are options that enqueue takes; the priority to be stored beside them.';
+
+/*
  * check_queue_settings: row trigger that turns a bad setting into EQ012 with
  * the setting's name, whatever wrote it.
  */
@@ -76,13 +96,6 @@ BEGIN
 		WHEN NEW.lease IS NULL OR NEW.lease < '1 second' OR NEW.lease > '1 day' THEN 'lease must be between 1 second and 1 day'
 		WHEN NEW.stalled_interval IS NULL OR NEW.stalled_interval < '100 milliseconds' OR NEW.stalled_interval > '1 hour' THEN 'stalled_interval must be between 100 milliseconds and 1 hour'
 		WHEN NEW.max_stalled IS NULL OR NEW.max_stalled NOT BETWEEN 0 AND 1000 THEN 'max_stalled must be between 0 and 1000'
-		WHEN NEW.max_attempts IS NULL OR NEW.max_attempts NOT BETWEEN 1 AND 1000 THEN 'max_attempts must be between 1 and 1000'
-		WHEN NEW.backoff IS NULL OR NEW.backoff NOT IN ('exponential', 'bull', 'linear', 'fixed', 'list') THEN 'backoff must be exponential, bull, linear, fixed or list'
-		WHEN NEW.backoff = 'list' AND coalesce(cardinality(NEW.backoff_intervals), 0) NOT BETWEEN 1 AND 100 THEN 'backoff list needs backoff_intervals, 1 to 100 of them'
-		WHEN (SELECT bool_or(i IS NULL OR i < '0' OR i > '365 days') FROM unnest(NEW.backoff_intervals) i) THEN 'backoff_intervals must be between 0 and 365 days'
-		WHEN NEW.backoff_delay IS NULL OR NEW.backoff_delay < '0' OR NEW.backoff_delay > '365 days' THEN 'backoff_delay must be between 0 and 365 days'
-		WHEN NEW.backoff_max IS NULL OR NEW.backoff_max < '0' OR NEW.backoff_max > '365 days' THEN 'backoff_max must be between 0 and 365 days'
-		WHEN NEW.backoff_jitter IS NULL OR NOT (NEW.backoff_jitter BETWEEN 0 AND 1) THEN 'backoff_jitter must be between 0 and 1'
 		WHEN NEW.keep_completed < '0' OR NEW.keep_completed > '1000 years' THEN 'keep_completed must be between 0 and 1000 years, which means for ever'
 		WHEN NEW.keep_failed < '0' OR NEW.keep_failed > '1000 years' THEN 'keep_failed must be between 0 and 1000 years; NULL means for ever'
 		WHEN NEW.rate_limit NOT BETWEEN 1 AND 1000000 THEN 'rate_limit must be between 1 and 1000000'
@@ -97,6 +110,8 @@ BEGIN
 		WHEN NEW.group_rate_limit NOT BETWEEN 1 AND 1000000 THEN 'group_rate_limit must be between 1 and 1000000'
 		WHEN NEW.group_rate_interval IS NULL OR NEW.group_rate_interval < '1 millisecond' OR NEW.group_rate_interval > '1 day' THEN 'group_rate_interval must be between 1 millisecond and 1 day'
 		WHEN NEW.group_retry IS NULL OR NEW.group_retry NOT IN ('block', 'pass') THEN 'group_retry must be block or pass'
+		ELSE event_queue_internal.job_settings_complaint(NEW.max_attempts, NEW.backoff, NEW.backoff_delay,
+			NEW.backoff_max, NEW.backoff_jitter, nullif(NEW.backoff_intervals, '{}'))
 	END;
 	IF bad IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ012',

@@ -19,8 +19,8 @@ extern void eq_note_condition_lost(void);
 extern void eq_note_condition_error(bool timed_out);
 
 /* condition.c */
-extern char *eq_rule_query(const char *condition);
+extern char *eq_rule_query(const char *condition, bool with_options);
 extern void eq_check_condition(const char *condition);
-extern void eq_check_template(Jsonb *payload);
+extern void eq_check_template(const char *what, Jsonb *template);
 
 #endif /* EQ_RULES_H */

@@ -133,11 +133,9 @@ BEGIN
 		event_queue.append_batch(jsonb, text),
 		event_queue.revert_aggregate(text, text, int, int, text),
 		event_queue.take_snapshot(text, text, text),
-		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text, text,
-			interval, text, text, interval, bigint[], interval, float8, interval[]),
-		event_queue.enqueue_many(text, text, jsonb[], interval, timestamptz, int, text[], jsonb, text),
-		event_queue.enqueue_jobs(jsonb, text, text), event_queue.enqueue_flow(jsonb, text, text, int),
-		event_queue.enqueue_batch(jsonb, jsonb, text, text), event_queue.cancel_job(bigint)
+		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, text, text, bigint[], text, jsonb),
+		event_queue.enqueue_many(text, jsonb, text, jsonb), event_queue.enqueue_flow(text, jsonb, text, jsonb),
+		event_queue.cancel_job(bigint)
 		TO %s', role);
 	PERFORM event_queue_internal.grant_outcomes(role);
 END

@@ -19,8 +19,8 @@ SQL
 	begin_line
 	for _ in 1 2 3; do
 		sql_each "$(fill 200000)"
-		sql -c "SELECT event_queue.pause_queue('handled')" -c "SELECT count(event_queue.enqueue_many('handled', 'job',
-			ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 1000)))) FROM generate_series(1, 200)" >/dev/null
+		sql -c "SELECT event_queue.pause_queue('handled')" -c "SELECT count(event_queue.enqueue_many('handled',
+			to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, 1000))), options => '{\"name\": \"job\"}')) FROM generate_series(1, 200)" >/dev/null
 		sql_each "VACUUM ANALYZE event_queue.job; TRUNCATE yardstick.handled"
 		sql -c "SELECT event_queue.resume_queue('handled')" -c "SELECT pg_sleep($seconds)" >/dev/null
 		sql -c "SELECT count(*)::float8 / $seconds FROM yardstick.handled" >>"$work/ours"

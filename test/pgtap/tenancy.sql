@@ -32,14 +32,13 @@ SELECT event_queue.create_queue('shared queue', max_concurrency => 100, keep_com
 SELECT event_queue.create_event_partition('tenant secret');
 SELECT event_queue.append('secret-type', 'secret-id', 'secret.happened', '{"secret": 1}', tenant_id => 'tenant secret') FROM generate_series(1, 4);
 SELECT event_queue.take_snapshot('secret-type', 'secret-id', 'tenant secret');
-SELECT event_queue.enqueue('shared queue', n, '{"secret": true}', metadata => '{"secret": 1}', tenant_id => 'tenant secret', priority => 0)
+SELECT event_queue.enqueue('shared queue', n, '{"secret": true}', tenant_id => 'tenant secret', priority => 0, options => '{"metadata": {"secret": 1}}')
 FROM unnest('{secret-completed,secret-dead,secret-leased}'::text[]) n;
 SELECT event_queue.claim('shared queue', 3, 'secret-worker', lease => '1 day');
 SELECT event_queue.log_job(job_id, lease_token, 'secret line') FROM event_queue.job WHERE name = 'secret-leased';
 SELECT event_queue.complete(job_id, lease_token, '"secret"') FROM event_queue.job WHERE name = 'secret-completed';
 SELECT event_queue.fail(job_id, lease_token, 'secret error') FROM event_queue.job WHERE name = 'secret-dead';
-SELECT event_queue.enqueue('shared queue', 'secret-waiting', '{"secret": true}', unique_key => 'secret-key', tenant_id => 'tenant secret',
-	unique_mode => 'throttle', unique_window => '1 day'),
+SELECT event_queue.enqueue('shared queue', 'secret-waiting', '{"secret": true}', unique_key => 'secret-key', tenant_id => 'tenant secret', options => '{"unique_mode": "throttle", "unique_window": "1 day"}'),
 	event_queue.enqueue('shared queue', 'secret-grouped', group_key => 'secret-group', tenant_id => 'tenant secret'),
 	event_queue.enqueue('shared queue', 'secret-delayed', delay => '1 day', tenant_id => 'tenant secret');
 SELECT event_queue.enqueue('shared queue', 'secret-dependent', depends_on => ARRAY(SELECT job_id FROM event_queue.job WHERE name = 'secret-waiting'),

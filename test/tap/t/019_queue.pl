@@ -99,7 +99,7 @@ DECLARE
 BEGIN
 	WHILE clock_timestamp() < until LOOP
 		cmd := (ARRAY[
-			$c$SELECT count(*) FROM event_queue.enqueue_jobs((SELECT jsonb_agg(jsonb_build_object('queue', 'bulk', 'name', 'k', 'unique_key', k) ORDER BY random()) FROM generate_series(1, 20) k))$c$,
+			$c$SELECT cardinality(ids) FROM event_queue.enqueue_many(NULL, (SELECT jsonb_agg(jsonb_build_object('queue', 'bulk', 'name', 'k', 'unique_key', k) ORDER BY random()) FROM generate_series(1, 20) k)) ids$c$,
 			$c$SELECT event_queue.complete_many(array_agg(job_id ORDER BY r), array_agg(lease_token ORDER BY r)) FROM (SELECT job_id, lease_token, random() AS r FROM event_queue.claim('bulk', 15, lease => '50 ms')) c$c$,
 			$c$SELECT event_queue.complete_many(array_agg(job_id ORDER BY r), array_agg(lease_token ORDER BY r)) FROM (SELECT job_id, lease_token, random() AS r FROM event_queue.job WHERE lease_token IS NOT NULL) c$c$,
 			$c$SELECT count(event_queue.fail(job_id, lease_token, 'no')) FROM event_queue.claim('bulk', 5)$c$,
@@ -108,7 +108,7 @@ BEGIN
 			$c$SELECT event_queue.discard_all_dead('bulk', "limit" => 3)$c$,
 			$c$SELECT event_queue.purge_queue('bulk')$c$,
 			$c$SELECT event_queue.retry_all('bulk', false)$c$,
-			$c$SELECT cardinality(event_queue.enqueue_many('bulk', 'g', array_fill('{}'::jsonb, '{20}'), group_keys => ARRAY(SELECT (random() * 3)::int::text FROM generate_series(1, 20))))$c$
+			$c$SELECT cardinality(event_queue.enqueue_many('bulk', (SELECT jsonb_agg(jsonb_build_object('name', 'g', 'group_key', (random() * 3)::int)) FROM generate_series(1, 20))))$c$
 			])[1 + floor(random() * 10)];
 		BEGIN
 			EXECUTE cmd;
