@@ -72,18 +72,19 @@ typedef struct EqDatabase
 	int64 block_end;	   /* last one that may be given, -> a new block */
 
 	/* Who to wake, and what for; see wake/wake.c. */
-	pg_atomic_uint32 scheduler;		  /* proc number + 1; 0: none */
-	pg_atomic_uint64 scheduler_due;	  /* when its next cycle must have begun */
-	pg_atomic_uint32 rule_runner;	  /* likewise */
-	pg_atomic_uint32 events_pending;  /* events were appended or freed: snapshots */
-	pg_atomic_uint32 rules_pending;	  /* likewise: rules */
-	pg_atomic_uint32 events_wanted;	  /* who reads them: EQ_EVENTS_FOR_... */
-	pg_atomic_uint32 readers_waiting; /* some session sleeps; store/wait_for_events.c */
-	pg_atomic_uint32 jobs_awaited;	  /* some session sleeps in await_job */
-	pg_atomic_uint32 reviews_pending; /* job_review has rows */
-	pg_atomic_uint32 cancels_pending; /* a leased job was cancelled */
-	pg_atomic_uint32 look_everywhere; /* jobs came that name no queue */
-	pg_atomic_uint32 recount;		  /* commits passed the counters by */
+	pg_atomic_uint32 scheduler;		 /* proc number + 1; 0: none */
+	pg_atomic_uint64 scheduler_due;	 /* when its next cycle must have begun */
+	pg_atomic_uint32 rule_runner;	 /* likewise */
+	pg_atomic_uint32 events_pending; /* events were appended or freed: snapshots */
+	pg_atomic_uint32 rules_pending;	 /* likewise: rules */
+	pg_atomic_uint32 events_wanted;	 /* who reads them: EQ_EVENTS_FOR_... */
+	pg_atomic_uint32
+		readers_waiting;		   /* some session sleeps; store/wait_for_events.c */
+	pg_atomic_uint32 jobs_awaited; /* some session sleeps in await_job */
+	pg_atomic_uint32 reviews_pending;	/* job_review has rows */
+	pg_atomic_uint32 cancels_pending;	/* a leased job was cancelled */
+	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
+	pg_atomic_uint32 recount;			/* commits passed the counters by */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 	pg_atomic_uint32 active_at;	   /* config_generation + 1; store/activation.c */
 	pg_atomic_uint64 restored_at;  /* when a restore was last at work */
