@@ -251,39 +251,6 @@ typedef struct EqAppender
 	int pid;
 } EqAppender;
 
-typedef enum EqWorkerKind
-{
-	EQ_WORKER_NONE,
-	EQ_WORKER_SCHEDULER,
-	EQ_WORKER_EXECUTOR,
-	EQ_WORKER_RULES, /* the rule runner */
-	EQ_WORKER_KEEPER /* partitions of events */
-} EqWorkerKind;
-
-/* One per background worker, entered and left by it under EqShared->lock. */
-typedef struct EqWorker
-{
-	EqWorkerKind kind;
-	Oid dboid;
-	int index; /* executors: 0, 1, ... */
-	int pid;
-	int proc_number;
-	pg_atomic_uint32 idle; /* executors: wants to be woken */
-	pg_atomic_uint64 jobs_done;
-	pg_atomic_uint64 current_job;
-	pg_atomic_uint64 cancelled_job; /* executors: stop, if it is the current one */
-
-	/* User code that it runs; see worker/watch.c. */
-	pg_atomic_uint32 work;		 /* executors: hash of the handler */
-	pg_atomic_uint64 busy_since; /* 0: none */
-	pg_atomic_uint64 deadline;	 /* of it; 0: none */
-	pg_atomic_uint64 terminated; /* the deadline that it was terminated for */
-	pg_atomic_uint32 signals;	 /* sent since the deadline */
-	pg_atomic_uint32 signal_us;	 /* so far apart */
-} EqWorker;
-
-#define EQ_MAX_WORKERS 1024
-
 typedef struct EqShared
 {
 	/*
@@ -302,7 +269,6 @@ typedef struct EqShared
 	uint32 n_slot_chains;		/* a power of two */
 	uint32 *slot_chains;		/* by the hash of the key */
 	EqAppender *appenders;		/* max_appenders */
-	EqWorker *workers;			/* EQ_MAX_WORKERS */
 	EqMark *marks;				/* EQ_MAX_MARKS */
 	pg_atomic_uint64 *reserved; /* EQ_MAX_RESERVED; see queue/reserve.c */
 

@@ -3,7 +3,8 @@
  *
  * The executor is not asked, so what it would enforce is enforced here or by
  * the caller: privileges (EXECUTE on the function), row security (eq_tenant_*),
- * constraints (checked before).  User triggers on these tables do not fire.
+ * our constraints.  Constraints and triggers that a user adds do not run; refuse.c
+ * refuses them.
  */
 #ifndef EQ_TABLE_H
 #define EQ_TABLE_H
