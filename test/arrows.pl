@@ -107,7 +107,8 @@ sub check
 		$text{$file} = slurp("$dir/$file");
 		my $room = room_of($file);
 		push @wrong, "$file: room $room is not in the table" unless $asks->{$room};
-		next unless $file =~ /\.sql$/;
+		# Update scripts make what other rooms own.
+		next if $file !~ /\.sql$/ || $room eq 'update';
 		$owner{$1} //= $room
 			while $text{$file} =~ /^CREATE (?:OR REPLACE )?(?:UNLOGGED )?(?:TABLE|VIEW|FUNCTION|PROCEDURE|AGGREGATE|TYPE|DOMAIN|SEQUENCE) (?:event_queue(?:_internal)?\.)?(\w+)/mg;
 	}
@@ -129,7 +130,7 @@ sub check
 		{
 			for my $header ($text{$file} =~ /^#include "([^"]+)"/mg)
 			{
-				$ask->($file, $1, $header, 0) if $header =~ m{^(\w+)/} && -e "$dir/src/$header";
+				$ask->($file, room_of("src/$header"), $header, 0) if $header =~ m{/} && -e "$dir/src/$header";
 			}
 		}
 		my %names;
@@ -188,7 +189,7 @@ sub check_map
 	{
 		$prefix = $1 if $line =~ /^\*\*`(src\/\S*)`\*\*$/;
 		$prefix .= '/' if $prefix && $prefix !~ m{/$};
-		$listed{"$prefix$1"} = 1 if $prefix && $line =~ /^\| `(\w+\.(?:c|sql))` \|/;
+		$listed{"$prefix$1"} = 1 if $prefix && $line =~ /^\| `([\w.-]+\.(?:c|sql))` \|/;
 		$prefix = '' if $line =~ /^## / && $line ne '## Files';
 	}
 	my $code = join '', map { slurp("$dir/$_") } @files;

@@ -68,6 +68,13 @@ eq_leave_job(void)
 	job.running = false;
 }
 
+/* Is a handler running in this session? */
+bool
+eq_is_in_job(void)
+{
+	return job.running;
+}
+
 /* Adds a member, unless the caller has given it. */
 static void
 add_string(JsonbParseState **state, Jsonb *given, const char *key, const char *text)
