@@ -193,7 +193,7 @@ plan_is_in_use(OpenPlan *plan)
 	return plan->in_use && plan->user == EQ_MY_LXID;
 }
 
-/* Plans of tables that are no more, partitions of the history, must not pile up. */
+/* Frees plans of dropped tables: partitions of the history come and go. */
 static void
 remove_stale_plans(void)
 {

@@ -393,7 +393,7 @@ claim_first(Job *job)
 }
 
 /*
- * Leases of an executor with this number that is no more: it was killed, or
+ * Ends leases of an executor with this number that has died: it was killed, or
  * took the server down.  They end now, and count as stalled.
  */
 static void

@@ -323,7 +323,7 @@ event_partitions_step(void)
 		eq_clear_faults(MyDatabaseId, "keeper", NULL);
 }
 
-/* What must not grow for ever: history, dead letters. */
+/* Deletes what would grow forever: history, dead letters. */
 static void
 history_step(void)
 {
@@ -333,7 +333,7 @@ history_step(void)
 	next_history = GetCurrentTimestamp() + RETENTION_US;
 }
 
-/* Gives back places in shared memory whose queues or channels are no more. */
+/* Releases slots of shared memory whose queues or channels were dropped. */
 static void
 places_step(void)
 {
@@ -375,7 +375,7 @@ places_step(void)
 	next_places = GetCurrentTimestamp() + PLACES_US;
 }
 
-/* The clock was ahead, and is set right: so are times that come from it. */
+/* Corrects times in tables after the clock was set back. */
 static void
 clock_step(void)
 {
@@ -405,7 +405,7 @@ static EqStep steps[] = {
 	{history_step, "history and dead letters"},
 };
 
-/* Nothing that is due by the clock as it was waits until it is there again. */
+/* Notices a clock that was set back: forgets when steps are due by the old time. */
 static void
 watch_clock(void)
 {
