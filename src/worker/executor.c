@@ -393,8 +393,8 @@ claim_first(Job *job)
 }
 
 /*
- * Ends leases of an executor with this number that has died: it was killed, or
- * took the server down.  They end now, and count as stalled.
+ * Ends the leases of a dead executor with this number, which was killed, or
+ * took the server down.  They count as stalled.
  */
 static void
 end_orphaned_leases(void)
