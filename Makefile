@@ -18,8 +18,8 @@ SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/st
 	src/queue/history.sql src/queue/maintain.sql src/queue/group.sql src/queue/flow.sql \
 	src/queue/waiting.sql \
 	src/rules/rules.sql src/schedule/schedule.sql src/schedule/clock.sql \
-	src/store/lineage.sql src/store/subscription.sql src/store/partition.sql \
-	src/wake/wake.sql src/watch/watch.sql src/store/activation.sql src/observe/faults.sql \
+	src/observe/lineage.sql src/store/subscription.sql src/store/partition.sql \
+	src/wake/wake.sql src/watch/watch.sql src/store/activation.sql src/watch/faults.sql \
 	src/observe/observe.sql src/observe/lists.sql src/worker/handler.sql src/observe/health.sql src/tenant/checks.sql src/tenant/grants.sql
 INSTALL_SQL = $(EXTENSION)--$(EXTVERSION).sql
 
@@ -92,6 +92,7 @@ demo: ## the ERP flow on a private cluster (KEEP=1 leaves it up)
 check: ## build, install and run all tests on private clusters
 	@test/lib/install-deps.sh build test format
 	@$(MAKE) -s --no-print-directory format-check
+	@perl test/arrows.pl --self-test && perl test/arrows.pl
 	@$(MAKE) -s --no-print-directory install WERROR=-Werror
 	@test/run.sh $(TESTS)
 

@@ -24,6 +24,7 @@
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/queue.h"
+#include "store/members.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "wake/wake.h"
@@ -148,8 +149,6 @@ shared_size(void)
 
 	size = add_size(size, MAXALIGN(mul_size(eq_max_databases, sizeof(EqDatabase))));
 	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(EqAppender))));
-	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_WORKERS, sizeof(EqWorker))));
-	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MEMBERS, sizeof(EqMember))));
 	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MARKS, sizeof(EqMark))));
 	size = add_size(size, MAXALIGN(EQ_MAX_RESERVED * sizeof(pg_atomic_uint64)));
 	size = add_size(size, eq_slots_size());
@@ -163,6 +162,8 @@ request_shared_memory(void)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(shared_size(), eq_leases_size()));
 	RequestAddinShmemSpace(eq_faults_size());
+	RequestAddinShmemSpace(eq_workers_shmem_size());
+	RequestAddinShmemSpace(eq_members_shmem_size());
 	RequestNamedLWLockTranche("event_queue", 1);
 	RequestNamedLWLockTranche("event_queue_limits", EQ_LIMIT_LOCKS);
 	RequestNamedLWLockTranche("event_queue_faults", 1);
@@ -232,10 +233,6 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&eq_shared->appenders[i].awaits_job, 0);
 		}
 
-		eq_shared->workers = (EqWorker *) next;
-		next += MAXALIGN(EQ_MAX_WORKERS * sizeof(EqWorker));
-		eq_shared->members = (EqMember *) next;
-		next += MAXALIGN(EQ_MAX_MEMBERS * sizeof(EqMember));
 		eq_shared->marks = (EqMark *) next;
 		for (int i = 0; i < EQ_MAX_MARKS; i++)
 		{
@@ -246,24 +243,11 @@ init_shared_memory(void)
 		for (int i = 0; i < EQ_MAX_RESERVED; i++)
 			pg_atomic_init_u64(&eq_shared->reserved[i], 0);
 		eq_init_slots((char *) eq_shared + shared_size() - eq_slots_size());
-		for (int i = 0; i < EQ_MAX_WORKERS; i++)
-		{
-			EqWorker *worker = &eq_shared->workers[i];
-
-			pg_atomic_init_u32(&worker->idle, 0);
-			pg_atomic_init_u64(&worker->jobs_done, 0);
-			pg_atomic_init_u64(&worker->current_job, 0);
-			pg_atomic_init_u64(&worker->cancelled_job, 0);
-			pg_atomic_init_u32(&worker->work, 0);
-			pg_atomic_init_u64(&worker->busy_since, 0);
-			pg_atomic_init_u64(&worker->deadline, 0);
-			pg_atomic_init_u64(&worker->terminated, 0);
-			pg_atomic_init_u32(&worker->signals, 0);
-			pg_atomic_init_u32(&worker->signal_us, 0);
-		}
 	}
 	eq_init_leases();
 	eq_init_faults();
+	eq_workers_shmem_init();
+	eq_members_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -73,18 +73,19 @@ typedef struct EqDatabase
 	int64 block_end;	   /* last one that may be given, -> a new block */
 
 	/* Who to wake, and what for; see wake/wake.c. */
-	pg_atomic_uint32 scheduler;		  /* proc number + 1; 0: none */
-	pg_atomic_uint64 scheduler_due;	  /* when its next cycle must have begun */
-	pg_atomic_uint32 rule_runner;	  /* likewise */
-	pg_atomic_uint32 events_pending;  /* events were appended or freed: snapshots */
-	pg_atomic_uint32 rules_pending;	  /* likewise: rules */
-	pg_atomic_uint32 events_wanted;	  /* who reads them: EQ_EVENTS_FOR_... */
-	pg_atomic_uint32 readers_waiting; /* some session sleeps; store/wait.c */
-	pg_atomic_uint32 jobs_awaited;	  /* some session sleeps in await_job */
-	pg_atomic_uint32 reviews_pending; /* job_review has rows */
-	pg_atomic_uint32 cancels_pending; /* a leased job was cancelled */
-	pg_atomic_uint32 look_everywhere; /* jobs came that name no queue */
-	pg_atomic_uint32 recount;		  /* commits passed the counters by */
+	pg_atomic_uint32 scheduler;		 /* proc number + 1; 0: none */
+	pg_atomic_uint64 scheduler_due;	 /* when its next cycle must have begun */
+	pg_atomic_uint32 rule_runner;	 /* likewise */
+	pg_atomic_uint32 events_pending; /* events were appended or freed: snapshots */
+	pg_atomic_uint32 rules_pending;	 /* likewise: rules */
+	pg_atomic_uint32 events_wanted;	 /* who reads them: EQ_EVENTS_FOR_... */
+	pg_atomic_uint32
+		readers_waiting;		   /* some session sleeps; store/wait_for_events.c */
+	pg_atomic_uint32 jobs_awaited; /* some session sleeps in await_job */
+	pg_atomic_uint32 reviews_pending;	/* job_review has rows */
+	pg_atomic_uint32 cancels_pending;	/* a leased job was cancelled */
+	pg_atomic_uint32 look_everywhere;	/* jobs came that name no queue */
+	pg_atomic_uint32 recount;			/* commits passed the counters by */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 	pg_atomic_uint32 active_at;	   /* config_generation + 1; store/activation.c */
 	pg_atomic_uint64 restored_at;  /* when a restore was last at work */
@@ -251,58 +252,11 @@ typedef struct EqAppender
 	int pid;
 } EqAppender;
 
-typedef enum EqWorkerKind
-{
-	EQ_WORKER_NONE,
-	EQ_WORKER_SCHEDULER,
-	EQ_WORKER_EXECUTOR,
-	EQ_WORKER_RULES, /* the rule runner */
-	EQ_WORKER_KEEPER /* partitions of events */
-} EqWorkerKind;
-
-/* One per background worker, entered and left by it under EqShared->lock. */
-typedef struct EqWorker
-{
-	EqWorkerKind kind;
-	Oid dboid;
-	int index; /* executors: 0, 1, ... */
-	int pid;
-	int proc_number;
-	pg_atomic_uint32 idle; /* executors: wants to be woken */
-	pg_atomic_uint64 jobs_done;
-	pg_atomic_uint64 current_job;
-	pg_atomic_uint64 cancelled_job; /* executors: stop, if it is the current one */
-
-	/* User code that it runs; see worker/watch.c. */
-	pg_atomic_uint32 work;		 /* executors: hash of the handler */
-	pg_atomic_uint64 busy_since; /* 0: none */
-	pg_atomic_uint64 deadline;	 /* of it; 0: none */
-	pg_atomic_uint64 terminated; /* the deadline that it was terminated for */
-	pg_atomic_uint32 signals;	 /* sent since the deadline */
-	pg_atomic_uint32 signal_us;	 /* so far apart */
-} EqWorker;
-
-#define EQ_MAX_WORKERS 1024
-
-/*
- * One session that fetches from a subscription with several buckets; see
- * store/subscription.c.  Under EqShared->lock.
- */
-typedef struct EqMember
-{
-	int pid; /* 0: free */
-	Oid dboid;
-	int32 subscription_id;
-	uint64 buckets; /* a bit for each */
-} EqMember;
-
-#define EQ_MAX_MEMBERS 1024
-
 typedef struct EqShared
 {
 	/*
 	 * Protects taking and giving back of databases, wake slots, workers, and
-	 * members' buckets.  Held for some thousand instructions at most, with nothing inside that can throw,
+	 * members' buckets (store/members.c).  Held for some thousand instructions at most, with nothing inside that can throw,
 	 * and with no other lock inside but those of limits.
 	 */
 	LWLock *lock;
@@ -316,8 +270,6 @@ typedef struct EqShared
 	uint32 n_slot_chains;		/* a power of two */
 	uint32 *slot_chains;		/* by the hash of the key */
 	EqAppender *appenders;		/* max_appenders */
-	EqWorker *workers;			/* EQ_MAX_WORKERS */
-	EqMember *members;			/* EQ_MAX_MEMBERS */
 	EqMark *marks;				/* EQ_MAX_MARKS */
 	pg_atomic_uint64 *reserved; /* EQ_MAX_RESERVED; see queue/reserve.c */
 

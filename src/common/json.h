@@ -1,22 +1,21 @@
 /*
- * json.h: looking into JSON that a user gave.
- *
- * The server's own look-up takes for granted that it is given an object: an array
- * is read beyond its end.  What comes from a table or an argument goes through here.
+ * json.h: reads JSON that a user gave, and builds what we store.
  */
 #ifndef EQ_JSON_H
 #define EQ_JSON_H
 
 #include "utils/jsonb.h"
 
-/* A member of an object; NULL if there is none, or if it is no object. */
-static inline JsonbValue *
-eq_json_member(const Jsonb *json, const char *key, JsonbValue *buffer)
-{
-	if (json == NULL || !JB_ROOT_IS_OBJECT(json))
-		return NULL;
-	return getKeyJsonValueFromContainer((JsonbContainer *) &json->root, key,
-										strlen(key), buffer);
-}
+extern JsonbValue *eq_json_member(const Jsonb *json, const char *key,
+								  JsonbValue *buffer);
+extern char *eq_json_string(const JsonbValue *value);
+extern bool eq_json_int64(const JsonbValue *value, int64 *number);
+
+extern Jsonb *eq_empty_object(void);
+extern Jsonb *eq_json_from(const char *text);
+extern void eq_json_add_string(JsonbParseState **state, const char *key,
+							   const char *text, int max_bytes);
+extern void eq_json_add_int64(JsonbParseState **state, const char *key,
+							  int64 number);
 
 #endif /* EQ_JSON_H */

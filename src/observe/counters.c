@@ -20,6 +20,7 @@
 #include "queue/queue.h"
 #include "table/table.h"
 #include "wake/wake.h"
+#include "watch/watch.h"
 
 PG_FUNCTION_INFO_V1(eq_queue_counters);
 PG_FUNCTION_INFO_V1(eq_workers);
@@ -73,7 +74,7 @@ eq_workers(PG_FUNCTION_ARGS)
 		uint64 job;
 
 		LWLockAcquire(eq_shared->lock, LW_SHARED);
-		worker = eq_shared->workers[i];
+		worker = eq_worker_list[i];
 		LWLockRelease(eq_shared->lock);
 		if (worker.kind == EQ_WORKER_NONE || worker.dboid != MyDatabaseId)
 			continue;

@@ -18,6 +18,7 @@
 #include "utils/relcache.h"
 #include "utils/timestamp.h"
 
+#include "common/interval.h"
 #include "event_queue.h"
 #include "queue/queue.h"
 #include "table/table.h"

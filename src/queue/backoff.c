@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/typcache.h"
 
+#include "common/interval.h"
 #include "queue/queue.h"
 #include "table/table.h"
 

@@ -32,6 +32,9 @@
 #include "utils/timestamp.h"
 
 #include "access/table.h"
+#include "common/argument.h"
+#include "common/interval.h"
+#include "common/json.h"
 #include "queue/walk.h"
 #include "store/store.h"
 #include "table/table.h"

@@ -13,6 +13,8 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
+#include "common/interval.h"
 #include "queue/queue.h"
 #include "store/store.h"
 #include "tenant/tenant.h"

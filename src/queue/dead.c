@@ -12,6 +12,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "common/json.h"
 #include "queue/queue.h"
 #include "table/table.h"
 #include "wake/wake.h"
@@ -20,26 +21,6 @@ PG_FUNCTION_INFO_V1(eq_bury_dependents);
 
 #define MAX_ERRORS	   50	/* kept of one job: the last ones */
 #define MAX_ERROR_TEXT 2000 /* bytes kept of a message or context */
-
-static void
-push_text(JsonbParseState **state, const char *key, const char *value)
-{
-	JsonbValue item;
-
-	item.type = jbvString;
-	item.val.string.val = (char *) key;
-	item.val.string.len = strlen(key);
-	pushJsonbValue(state, WJB_KEY, &item);
-	if (value == NULL)
-		item.type = jbvNull;
-	else
-	{
-		item.type = jbvString;
-		item.val.string.val = (char *) value;
-		item.val.string.len = pg_mbcliplen(value, strlen(value), MAX_ERROR_TEXT);
-	}
-	pushJsonbValue(state, WJB_VALUE, &item);
-}
 
 /* The errors of a job, with one more at their end. */
 Jsonb *
@@ -60,7 +41,6 @@ eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 	int surplus = errors ? JB_ROOT_COUNT(errors) - (MAX_ERRORS - 1) : 0;
 	Datum now = DirectFunctionCall1(timestamptz_out,
 									TimestampTzGetDatum(GetCurrentTimestamp()));
-	JsonbValue number;
 
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	if (errors)
@@ -75,18 +55,12 @@ eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 	}
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	number.type = jbvString;
-	number.val.string.val = "attempt";
-	number.val.string.len = strlen("attempt");
-	pushJsonbValue(&state, WJB_KEY, &number);
-	number.type = jbvNumeric;
-	number.val.numeric = int64_to_numeric(attempt);
-	pushJsonbValue(&state, WJB_VALUE, &number);
-	push_text(&state, "at", DatumGetCString(now));
-	push_text(&state, "worker", worker);
-	push_text(&state, "sqlstate", sqlstate);
-	push_text(&state, "message", message);
-	push_text(&state, "context", context);
+	eq_json_add_int64(&state, "attempt", attempt);
+	eq_json_add_string(&state, "at", DatumGetCString(now), MAX_ERROR_TEXT);
+	eq_json_add_string(&state, "worker", worker, MAX_ERROR_TEXT);
+	eq_json_add_string(&state, "sqlstate", sqlstate, MAX_ERROR_TEXT);
+	eq_json_add_string(&state, "message", message, MAX_ERROR_TEXT);
+	eq_json_add_string(&state, "context", context, MAX_ERROR_TEXT);
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }

@@ -24,6 +24,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
+#include "common/interval.h"
+#include "common/json.h"
 #include "queue/queue.h"
 #include "store/store.h"
 #include "table/table.h"

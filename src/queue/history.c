@@ -16,7 +16,6 @@
 
 #include "datatype/timestamp.h"
 #include "queue/queue.h"
-#include "store/store.h"
 #include "table/table.h"
 
 /* How long the time is that a partition stands for; job_history.span. */

@@ -20,8 +20,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
+#include "common/interval.h"
 #include "queue/lease.h"
-#include "store/store.h"
 #include "tenant/tenant.h"
 #include "wake/wake.h"
 

@@ -16,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/interval.h"
 #include "queue/limits.h"
 #include "table/table.h"
 #include "tenant/tenant.h"

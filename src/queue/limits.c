@@ -45,6 +45,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "common/interval.h"
 #include "queue/limits.h"
 #include "wake/wake.h"
 

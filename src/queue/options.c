@@ -20,8 +20,9 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
+#include "common/interval.h"
 #include "queue/queue.h"
-#include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
 

@@ -9,7 +9,6 @@
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "common/int.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -19,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "common/interval.h"
 #include "queue/queue.h"
 #include "table/table.h"
 
@@ -47,48 +47,6 @@ forget_queues(Datum arg, Oid relid)
 		queues_valid = false;
 		invalidations++;
 	}
-}
-
-/*
- * Months count 30 days, days 24 hours: settings are spans, not dates.  What int64
- * can't hold is longer than any limit anyway.
- */
-int64
-eq_interval_us(const Interval *interval)
-{
-	int64 days = interval->day + (int64) interval->month * DAYS_PER_MONTH;
-	int64 us;
-
-	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
-		pg_add_s64_overflow(us, interval->time, &us))
-		return days < 0 ? PG_INT64_MIN : PG_INT64_MAX;
-	return us;
-}
-
-/* Zero if there is none to be shown. */
-Interval *
-eq_make_interval(int64 us)
-{
-	Interval *interval = palloc0(sizeof(Interval));
-
-	interval->time = us;
-	return interval;
-}
-
-/* {}, which is not stored. */
-Jsonb *
-eq_empty_object(void)
-{
-	static Jsonb *empty = NULL;
-
-	if (empty == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		empty = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-		MemoryContextSwitchTo(old);
-	}
-	return empty;
 }
 
 static int32

@@ -15,6 +15,7 @@
 
 #include "compat.h"
 #include "event_queue.h"
+#include "queue/tables.h"
 
 #define EQ_PRIORITY_FIRST	0
 #define EQ_PRIORITY_LAST	9
@@ -74,11 +75,8 @@ typedef struct EqQueue
 extern const EqQueue *eq_get_queue(const char *name);
 extern const EqQueue *eq_get_queue_by_id(int32 queue_id);
 extern const EqQueue *eq_get_own_queue(int32 queue_id);
-extern int64 eq_interval_us(const Interval *interval);
-extern Interval *eq_make_interval(int64 us);
 extern int32 eq_job_lane(const EqQueue *queue, const char *tenant,
 						 TimestampTz run_at);
-extern Jsonb *eq_empty_object(void);
 
 /* options.c: what can be said of a new job, in options.c's table; one bit each */
 typedef enum EqJobOption

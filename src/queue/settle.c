@@ -14,8 +14,8 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
 #include "queue/lease.h"
-#include "store/store.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_complete_sql);

@@ -1,7 +1,7 @@
 /*
  * waiting.c: sessions that sleep until there is a job, or until one has ended.
  *
- * Procedures, for the reason given in store/wait.c: between looks there is no
+ * Procedures, for the reason given in store/wait_for_events.c: between looks there is no
  * snapshot and no transaction id.  A sleeper raises its flag before it looks, and
  * whoever commits a job looks at the flags afterwards (wake/wake.c), so that no
  * job comes unseen between the look and the sleep.  As many sleepers are woken as
@@ -29,10 +29,10 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "common/function.h"
+#include "common/interval.h"
 #include "compat.h"
 #include "queue/queue.h"
-#include "rules/rules.h"
-#include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
 #include "wake/wake.h"

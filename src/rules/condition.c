@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
+#include "common/function.h"
 #include "event_queue.h"
 #include "rules/rules.h"
 #include "table/table.h"

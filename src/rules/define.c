@@ -15,6 +15,10 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
+#include "common/function.h"
+#include "common/interval.h"
+#include "common/pattern.h"
 #include "queue/queue.h"
 #include "rules/rules.h"
 #include "store/store.h"

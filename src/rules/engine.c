@@ -42,33 +42,18 @@
 #include "utils/timestamp.h"
 
 #include "access/table.h"
+#include "common/argument.h"
+#include "common/function.h"
+#include "common/interval.h"
 #include "common/json.h"
+#include "common/pattern.h"
 #include "queue/queue.h"
+#include "rules/rule.h"
 #include "rules/rules.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
 #include "watch/watch.h"
-
-typedef struct Rule
-{
-	int32 rule_id;
-	char *name;
-	char *label; /* for faults: one of the same name is another one */
-	Oid owner;
-	char *tenant; /* NULL: all */
-	char *pattern;
-	char *condition; /* NULL: always */
-	int32 queue_id;	 /* 0: calls a function */
-	char *job_name;
-	Jsonb *payload;
-	Interval *delay;
-	int priority; /* -1: that of the options */
-	char *function;
-	int64 start_position;
-	Jsonb *options;			/* NULL: none */
-	TimestampTz slow_until; /* its firings become jobs: it was slow */
-} Rule;
 
 /* How long a rule rests whose condition did not end: at first, and at most. */
 #define FIRST_REST_MS (10 * 1000)
@@ -83,55 +68,11 @@ typedef struct Rule
 /* So often executors evaluate what does not end, before they refuse it. */
 #define EQ_MAX_LOST 3
 
-#define RULE_COLUMNS                                                                 \
-	"rule_id, name, owner, tenant_id, event_pattern, condition, queue_id, job_name," \
-	" payload, delay, priority, function, start_position, options"
-
 /* The rule runner's rules; forgotten when the configuration changes. */
 static MemoryContext rules_context = NULL;
-static Rule *rules;
+static EqRule *rules;
 static int n_rules = -1;		/* -1: not read */
 static uint32 rules_generation; /* of the configuration they were read from */
-
-static char *
-text_column(HeapTuple row, TupleDesc desc, int column)
-{
-	return SPI_getvalue(row, desc, column);
-}
-
-/* Reads the row at hand into the current memory context. */
-static void
-fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
-{
-	bool isnull;
-	Datum value;
-
-	rule->rule_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-	rule->name = text_column(row, desc, 2);
-	rule->label = psprintf("%s (rule %d)", rule->name, rule->rule_id);
-	rule->owner = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-	rule->tenant = text_column(row, desc, 4);
-	rule->pattern = text_column(row, desc, 5);
-	rule->condition = text_column(row, desc, 6);
-	value = SPI_getbinval(row, desc, 7, &isnull);
-	rule->queue_id = isnull ? 0 : DatumGetInt32(value);
-	rule->job_name = text_column(row, desc, 8);
-	value = SPI_getbinval(row, desc, 9, &isnull);
-	rule->payload = isnull ? NULL : DatumGetJsonbPCopy(value);
-	value = SPI_getbinval(row, desc, 10, &isnull);
-	rule->delay = NULL;
-	if (!isnull)
-	{
-		rule->delay = palloc(sizeof(Interval));
-		*rule->delay = *DatumGetIntervalP(value);
-	}
-	value = SPI_getbinval(row, desc, 11, &isnull);
-	rule->priority = isnull ? -1 : DatumGetInt32(value);
-	rule->function = text_column(row, desc, 12);
-	rule->start_position = DatumGetInt64(SPI_getbinval(row, desc, 13, &isnull));
-	value = SPI_getbinval(row, desc, 14, &isnull);
-	rule->options = isnull ? NULL : DatumGetJsonbPCopy(value);
-}
 
 /* For faults: is there a rule of this label? */
 static bool
@@ -156,16 +97,16 @@ read_rules(void)
 	n_rules = -1;
 	MemoryContextReset(rules_context);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT " RULE_COLUMNS
+	if (SPI_execute("SELECT " EQ_RULE_COLUMNS
 					" FROM event_queue.rule WHERE enabled ORDER BY rule_id",
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule");
 	{
 		MemoryContext old = MemoryContextSwitchTo(rules_context);
 
-		rules = palloc0(Max(SPI_processed, 1) * sizeof(Rule));
+		rules = palloc0(Max(SPI_processed, 1) * sizeof(EqRule));
 		for (uint64 i = 0; i < SPI_processed; i++)
-			fill_rule(&rules[i], SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+			eq_fill_rule(&rules[i], SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
 		MemoryContextSwitchTo(old);
 	}
 	n_rules = SPI_processed;
@@ -207,7 +148,7 @@ eq_note_condition_lost(void)
 
 /* Is the rule not to be evaluated for now?  How often it has not ended. */
 static int
-rests(const Rule *rule)
+rests(const EqRule *rule)
 {
 	TimestampTz retry_at;
 	int failures = eq_failures_of("rule", rule->label, &retry_at);
@@ -239,7 +180,7 @@ result_jsonb(int column, MemoryContext context)
  * and without writing.  NULL if the condition does not hold.
  */
 static Jsonb *
-evaluate_rule(const Rule *rule, Datum event, Jsonb **options)
+evaluate_rule(const EqRule *rule, Datum event, Jsonb **options)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid types[3] = {eq_event_type_oid(), JSONBOID, JSONBOID};
@@ -285,7 +226,7 @@ evaluate_rule(const Rule *rule, Datum event, Jsonb **options)
 	return payload;
 }
 
-static void enqueue_action(const Rule *rule, Datum event, Jsonb *payload,
+static void enqueue_action(const EqRule *rule, Datum event, Jsonb *payload,
 						   Jsonb *options);
 
 /*
@@ -293,7 +234,7 @@ static void enqueue_action(const Rule *rule, Datum event, Jsonb *payload,
  * the error if one of them failed (a queue that is drained or was dropped, say).
  */
 static bool
-try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
+try_rule(EqRule *rule, Datum event, Jsonb **payload, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -335,12 +276,6 @@ try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 	return ok;
 }
 
-static Jsonb *
-jsonb_from(const char *json)
-{
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json)));
-}
-
 /* A column of an event's row. */
 static char *
 event_text(Datum event, int column)
@@ -362,7 +297,7 @@ event_position(Datum event)
 
 /* Which rule and event a job comes from. */
 static Jsonb *
-job_lineage(const Rule *rule, Datum event)
+job_lineage(const EqRule *rule, Datum event)
 {
 	HeapTupleHeader row = DatumGetHeapTupleHeader(event);
 	StringInfoData json;
@@ -386,12 +321,12 @@ job_lineage(const Rule *rule, Datum event)
 						   ? pnstrdup(chain->val.string.val, chain->val.string.len)
 						   : id);
 	appendStringInfoChar(&json, '}');
-	return jsonb_from(json.data);
+	return eq_json_from(json.data);
 }
 
 /* The rule's own job. */
 static void
-enqueue_action(const Rule *rule, Datum event, Jsonb *payload, Jsonb *options)
+enqueue_action(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
 {
 	const EqQueue *queue = eq_get_queue_by_id(rule->queue_id);
 	EqNewJob job = {.name = rule->job_name,
@@ -418,7 +353,7 @@ enqueue_action(const Rule *rule, Datum event, Jsonb *payload, Jsonb *options)
 
 /* A job of queue "rule-calls": the rule's function, or all of the rule again. */
 static void
-enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
+enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate)
 {
 	EqNewJob job = {.name = "rule-call",
 					.tenant = event_text(event, EVENT_TENANT),
@@ -433,7 +368,7 @@ enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
 	escape_json(&json, rule->name);
 	appendStringInfo(&json, ", \"position\": " INT64_FORMAT ", \"evaluate\": %s}",
 					 event_position(event), evaluate ? "true" : "false");
-	job.payload = jsonb_from(json.data);
+	job.payload = eq_json_from(json.data);
 	if (!evaluate && rule->delay)
 		job.run_at += eq_interval_us(rule->delay);
 	(void) eq_enqueue(eq_get_own_queue(EQ_RULE_CALLS), &job);
@@ -441,7 +376,7 @@ enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
 
 /* One event meets one rule whose pattern and tenant match. */
 static void
-apply_rule(Rule *rule, Datum event)
+apply_rule(EqRule *rule, Datum event)
 {
 	Jsonb *payload = NULL;
 	ErrorData *error = NULL;
@@ -472,7 +407,7 @@ apply_rules(Datum event)
 
 	for (int i = 0; i < n_rules; i++)
 	{
-		Rule *rule = &rules[i];
+		EqRule *rule = &rules[i];
 
 		CHECK_FOR_INTERRUPTS();
 		if (position <= rule->start_position ||
@@ -602,32 +537,6 @@ eq_run_rules(void)
 	return n_events == eq_rule_batch;
 }
 
-static Rule *
-read_rule(int32 rule_id)
-{
-	MemoryContext context = CurrentMemoryContext;
-	EqSpi spi;
-	Oid type = INT4OID;
-	Datum value = Int32GetDatum(rule_id);
-	Rule *rule = NULL;
-
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT " RULE_COLUMNS
-							  " FROM event_queue.rule WHERE rule_id = $1",
-							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read table rule");
-	if (SPI_processed == 1)
-	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		rule = palloc0(sizeof(Rule));
-		fill_rule(rule, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
-		MemoryContextSwitchTo(old);
-	}
-	eq_spi_end(&spi);
-	return rule;
-}
-
 /* The event at a position, as a row; 0 if there is none. */
 static Datum
 read_event(int64 position)
@@ -651,14 +560,13 @@ static int64
 payload_number(Jsonb *payload, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = eq_json_member(payload, key, &buffer);
+	int64 number;
 
-	if (value == NULL || value->type != jbvNumeric)
+	if (!eq_json_int64(eq_json_member(payload, key, &buffer), &number))
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 				 errmsg("job of queue \"rule-calls\" has no number \"%s\"", key)));
-	return DatumGetInt64(
-		DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
+	return number;
 }
 
 /*
@@ -669,7 +577,7 @@ payload_number(Jsonb *payload, const char *key)
 Oid
 eq_run_rule_call(const char *tenant, Jsonb *payload)
 {
-	Rule *rule = read_rule((int32) payload_number(payload, "rule_id"));
+	EqRule *rule = eq_read_rule((int32) payload_number(payload, "rule_id"));
 	Datum event = read_event(payload_number(payload, "position"));
 	JsonbValue buffer;
 	JsonbValue *evaluate = eq_json_member(payload, "evaluate", &buffer);

@@ -50,7 +50,6 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "queue/queue.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"

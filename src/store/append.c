@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
 #include "store/store.h"
 #include "table/table.h"
 
@@ -138,25 +139,16 @@ open_transaction(SnapshotData *dirty)
 	return TransactionIdIsValid(dirty->xmin) ? dirty->xmin : dirty->xmax;
 }
 
-static bool
-text_is(Datum value, const char *expected)
-{
-	text *t = DatumGetTextPP(value);
-
-	return VARSIZE_ANY_EXHDR(t) == strlen(expected) &&
-		   memcmp(VARDATA_ANY(t), expected, strlen(expected)) == 0;
-}
-
 /* EQ002 unless the stored row is the event that the caller repeats. */
 static void
 check_same_event(const EqEvent *event, TupleTableSlot *slot)
 {
 	Jsonb *data = DatumGetJsonbP(slot->tts_values[EVENT_DATA - 1]);
 
-	if (text_is(slot->tts_values[EVENT_AGGREGATE_TYPE - 1],
-				event->aggregate->type) &&
-		text_is(slot->tts_values[EVENT_AGGREGATE_ID - 1], event->aggregate->id) &&
-		text_is(slot->tts_values[EVENT_TYPE - 1], event->type) &&
+	if (eq_text_is(slot->tts_values[EVENT_AGGREGATE_TYPE - 1],
+				   event->aggregate->type) &&
+		eq_text_is(slot->tts_values[EVENT_AGGREGATE_ID - 1], event->aggregate->id) &&
+		eq_text_is(slot->tts_values[EVENT_TYPE - 1], event->type) &&
 		compareJsonbContainers(&data->root, &event->data->root) == 0)
 		return;
 	ereport(ERROR, (errcode(ERRCODE_EQ_EVENT_ID_CONFLICT),

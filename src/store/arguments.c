@@ -17,48 +17,17 @@
 #include "utils/numeric.h"
 #include "utils/uuid.h"
 
+#include "common/argument.h"
+#include "common/json.h"
 #include "store/store.h"
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_append);
-PG_FUNCTION_INFO_V1(eq_check_payload_sql);
 PG_FUNCTION_INFO_V1(eq_append_many);
 PG_FUNCTION_INFO_V1(eq_append_batch);
 
 #define MAX_BATCH_EVENTS	 10000
 #define MAX_BATCH_AGGREGATES 1000
-
-/* EQ005 if the payload is larger than event_queue.max_payload. */
-void
-eq_check_payload(const char *what, Jsonb *payload)
-{
-	Size size = VARSIZE(payload);
-
-	if (size > (Size) eq_max_payload_kb * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_PAYLOAD_TOO_LARGE),
-				 errmsg("%s is too large", what),
-				 errdetail("It has %zu bytes, event_queue.max_payload allows %zu.",
-						   size, (Size) eq_max_payload_kb * 1024),
-				 errhint("Store large documents elsewhere and refer to them.")));
-}
-
-char *
-eq_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
-{
-	char *value = PG_ARGISNULL(argno) ? NULL
-									  : text_to_cstring(PG_GETARG_TEXT_PP(argno));
-
-	eq_check_name(what, value, EQ_MAX_NAME);
-	return value;
-}
-
-const char *
-eq_tenant_argument(FunctionCallInfo fcinfo, int argno)
-{
-	return eq_resolve_tenant(
-		PG_ARGISNULL(argno) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argno)));
-}
 
 static void
 invalid_expected_version(const char *word)
@@ -103,18 +72,12 @@ expected_version_argument(FunctionCallInfo fcinfo, int argno)
 	return PG_GETARG_INT32(argno);
 }
 
-static Jsonb *
-empty_object(void)
-{
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-}
-
 /* Checks the content, and adds what the event has not got from its caller. */
 static void
 complete_event(EqEvent *event)
 {
 	if (event->data == NULL)
-		event->data = empty_object();
+		event->data = eq_empty_object();
 	eq_check_payload("event data", event->data);
 	event->metadata = eq_event_metadata(event->metadata);
 	eq_check_payload("event metadata", event->metadata);
@@ -133,7 +96,7 @@ string_member(JsonbContainer *object, const char *key)
 	if (value->type != jbvString)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("\"%s\" must be a string", key)));
-	return pnstrdup(value->val.string.val, value->val.string.len);
+	return eq_json_string(value);
 }
 
 static Jsonb *
@@ -306,7 +269,7 @@ eq_append_many(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	EqAggregate aggregate = {0};
-	Jsonb *json = PG_ARGISNULL(2) ? empty_object() : PG_GETARG_JSONB_P(2);
+	Jsonb *json = PG_ARGISNULL(2) ? eq_empty_object() : PG_GETARG_JSONB_P(2);
 	EqEvent *events;
 	int n_events;
 
@@ -378,7 +341,7 @@ Datum
 eq_append_batch(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Jsonb *json = PG_ARGISNULL(0) ? empty_object() : PG_GETARG_JSONB_P(0);
+	Jsonb *json = PG_ARGISNULL(0) ? eq_empty_object() : PG_GETARG_JSONB_P(0);
 	JsonbContainer *batch = &json->root;
 	int n_aggregates = JB_ROOT_IS_ARRAY(json) && !JB_ROOT_IS_SCALAR(json)
 						   ? JB_ROOT_COUNT(json)
@@ -400,7 +363,7 @@ eq_append_batch(PG_FUNCTION_ARGS)
 
 		parse_aggregate(&aggregates[i], object);
 		n_events = parse_events(events, n_events,
-								list ? &list->root : &empty_object()->root,
+								list ? &list->root : &eq_empty_object()->root,
 								&aggregates[i]);
 	}
 	check_aggregates_differ(aggregates, n_aggregates);
@@ -421,11 +384,4 @@ eq_append_batch(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
-}
-
-Datum
-eq_check_payload_sql(PG_FUNCTION_ARGS)
-{
-	eq_check_payload("payload", PG_GETARG_JSONB_P(0));
-	PG_RETURN_VOID();
 }

@@ -7,7 +7,9 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
-#include "rules/rules.h"
+#include "common/argument.h"
+#include "common/json.h"
+#include "common/pattern.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
@@ -17,12 +19,11 @@ PG_FUNCTION_INFO_V1(eq_check_filter);
 static char *
 string_of(const JsonbValue *value, const char *key)
 {
-	char *text;
+	char *text = eq_json_string(value);
 
-	if (value->type != jbvString)
+	if (text == NULL)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("\"%s\" of a filter must be a string", key)));
-	text = pnstrdup(value->val.string.val, value->val.string.len);
 	eq_check_name(key, text, EQ_MAX_NAME);
 	return text;
 }
@@ -77,15 +78,6 @@ eq_parse_filter(EqFilter *filter, Jsonb *json)
 }
 
 static bool
-text_is(Datum value, const char *wanted)
-{
-	text *t = DatumGetTextPP(value);
-
-	return VARSIZE_ANY_EXHDR(t) == strlen(wanted) &&
-		   memcmp(VARDATA_ANY(t), wanted, strlen(wanted)) == 0;
-}
-
-static bool
 contains(Jsonb *whole, Jsonb *part)
 {
 	JsonbIterator *it_whole;
@@ -107,11 +99,11 @@ eq_filter_matches(const EqFilter *filter, TupleTableSlot *slot)
 	if (filter == NULL)
 		return true;
 	if (filter->tenant &&
-		!text_is(slot_getattr(slot, EVENT_TENANT, &isnull), filter->tenant))
+		!eq_text_is(slot_getattr(slot, EVENT_TENANT, &isnull), filter->tenant))
 		return false;
 	if (filter->aggregate_type &&
-		!text_is(slot_getattr(slot, EVENT_AGGREGATE_TYPE, &isnull),
-				 filter->aggregate_type))
+		!eq_text_is(slot_getattr(slot, EVENT_AGGREGATE_TYPE, &isnull),
+					filter->aggregate_type))
 		return false;
 	if (filter->pattern)
 	{

@@ -26,6 +26,7 @@
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
+#include "common/argument.h"
 #include "errors.h"
 #include "store/state.h"
 #include "store/store.h"

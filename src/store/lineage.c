@@ -32,41 +32,31 @@ static struct
 } job;
 static MemoryContext job_context = NULL;
 
+/* A string, in job_context; NULL if there is none. */
 static char *
 member(Jsonb *object, const char *key)
 {
 	JsonbValue buffer;
-	JsonbValue *value = eq_json_member(object, key, &buffer);
+	char *text = eq_json_string(eq_json_member(object, key, &buffer));
 
-	if (value == NULL || value->type != jbvString)
-		return NULL;
-	return MemoryContextStrdup(
-		job_context, pnstrdup(value->val.string.val, value->val.string.len));
-}
-
-static int64
-number_member(Jsonb *object, const char *key)
-{
-	JsonbValue buffer;
-	JsonbValue *value = eq_json_member(object, key, &buffer);
-
-	if (value == NULL || value->type != jbvNumeric)
-		return 0;
-	return DatumGetInt64(
-		DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
+	return text ? MemoryContextStrdup(job_context, text) : NULL;
 }
 
 /* The executor is about to run a handler. */
 void
 eq_enter_job(int64 job_id, Jsonb *metadata)
 {
+	JsonbValue buffer;
+
 	if (job_context == NULL)
 		job_context = AllocSetContextCreate(TopMemoryContext, "event_queue lineage",
 											ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(job_context);
 	job.running = true;
 	job.job_id = job_id;
-	job.parent_job = number_member(metadata, "parent_job");
+	job.parent_job = 0;
+	(void) eq_json_int64(eq_json_member(metadata, "parent_job", &buffer),
+						 &job.parent_job);
 	job.event_id = member(metadata, "event_id");
 	job.correlation_id = member(metadata, "correlation_id");
 	job.rule = member(metadata, "rule");
@@ -85,40 +75,16 @@ eq_is_in_job(void)
 	return job.running;
 }
 
-static void
-push_key(JsonbParseState **state, const char *key)
-{
-	JsonbValue value = {.type = jbvString};
-
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = strlen(key);
-	pushJsonbValue(state, WJB_KEY, &value);
-}
-
 /* Adds a member, unless the caller has given it. */
 static void
 add_string(JsonbParseState **state, Jsonb *given, const char *key, const char *text)
 {
-	JsonbValue value = {.type = jbvString};
 	JsonbValue buffer;
 
 	if (text == NULL || text[0] == '\0' ||
 		eq_json_member(given, key, &buffer) != NULL)
 		return;
-	push_key(state, key);
-	value.val.string.val = unconstify(char *, text);
-	value.val.string.len = strlen(text);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-add_number(JsonbParseState **state, const char *key, int64 number)
-{
-	JsonbValue value = {.type = jbvNumeric};
-
-	push_key(state, key);
-	value.val.numeric = int64_to_numeric(number);
-	pushJsonbValue(state, WJB_VALUE, &value);
+	eq_json_add_string(state, key, text, 0);
 }
 
 /* Begins an object with all that the caller gave (check_given). */
@@ -237,10 +203,10 @@ eq_event_metadata(Jsonb *given)
 			   correlation ? correlation : causation);
 	if (job.running)
 	{
-		add_number(&state, "job_id", job.job_id);
+		eq_json_add_int64(&state, "job_id", job.job_id);
 		add_string(&state, NULL, "rule", job.rule);
 		if (job.parent_job != 0)
-			add_number(&state, "parent_job", job.parent_job);
+			eq_json_add_int64(&state, "parent_job", job.parent_job);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
@@ -261,6 +227,6 @@ eq_job_metadata(Jsonb *given)
 	add_string(&state, given, "correlation_id",
 			   correlation ? correlation : event_id);
 	if (job.running)
-		add_number(&state, "parent_job", job.job_id);
+		eq_json_add_int64(&state, "parent_job", job.job_id);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }

@@ -28,6 +28,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "common/argument.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"

@@ -21,7 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "rules/rules.h"
+#include "common/function.h"
 #include "store/store.h"
 #include "table/table.h"
 

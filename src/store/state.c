@@ -27,8 +27,9 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "common/argument.h"
+#include "common/function.h"
 #include "common/json.h"
-#include "rules/rules.h"
 #include "store/state.h"
 #include "store/store.h"
 #include "table/table.h"

@@ -13,6 +13,8 @@
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
 
+#include "store/tables.h"
+
 /* watermark.c: positions */
 extern int64 eq_take_position(void);
 extern bool eq_release_positions(void);
@@ -45,7 +47,7 @@ extern bool eq_before_statement(Node *stmt);
 extern void eq_after_statement(bool restores);
 extern void eq_note_subscription(void);
 
-/* publish.c: the watermark as standbys see it; wait.c: sleeping readers */
+/* publish.c: the watermark as standbys see it; wait_for_events.c: sleeping readers */
 extern void eq_publish_watermark(void);
 extern int64 eq_published_watermark(void);
 extern void eq_wake_readers(void);
@@ -80,11 +82,6 @@ typedef struct EqEvent
 extern void eq_append_events(const char *tenant, EqAggregate *aggregates,
 							 int n_aggregates, EqEvent *events, int n_events);
 
-/* arguments.c: of the append functions */
-extern void eq_check_payload(const char *what, Jsonb *payload);
-extern char *eq_name_argument(FunctionCallInfo fcinfo, int argno, const char *what);
-extern const char *eq_tenant_argument(FunctionCallInfo fcinfo, int argno);
-
 /* lineage.c: who did it, and why */
 extern Jsonb *eq_event_metadata(Jsonb *given);
 extern Jsonb *eq_job_metadata(Jsonb *given);
@@ -113,14 +110,7 @@ extern int64 eq_read_events(int64 after, int64 up_to, int limit,
 							const EqFilter *filter, Tuplestorestate *into);
 extern int64 eq_event_slot_position(TupleTableSlot *slot);
 
-/* snapshot.c: for the scheduler, true if there may be more; for an executor */
-extern bool eq_order_snapshots(void);
-extern void eq_run_snapshot_job(const char *tenant, Jsonb *payload);
-
 /* uuid7.c */
 extern void eq_make_uuid_v7(pg_uuid_t *uuid, int64 now);
-
-/* subscription.c, for the scheduler */
-extern void eq_forget_members(void);
 
 #endif /* EQ_STORE_H */

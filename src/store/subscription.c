@@ -7,7 +7,7 @@
  * a time: who fetches holds the bucket until its transaction ends.  With more,
  * the sessions that fetch are members of a group and share the buckets:
  *
- * - Which member has which buckets stands in shared memory (EqMember) and is
+ * - Which member has which buckets stands in shared memory (members.c) and is
  *   looked at in each fetch: who has more than its share gives some back, who
  *   has less takes free ones.  The end of a session frees its buckets.
  * - That alone only spreads the work.  What keeps two members off one bucket is
@@ -27,33 +27,29 @@
 #include "funcapi.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
 #include "port/pg_crc32c.h"
-#include "storage/ipc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "common/argument.h"
 #include "compat.h"
+#include "store/members.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
-#include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_fetch_events);
 PG_FUNCTION_INFO_V1(eq_ack);
 PG_FUNCTION_INFO_V1(eq_ack_fetched);
 PG_FUNCTION_INFO_V1(eq_leave_subscription);
-PG_FUNCTION_INFO_V1(eq_subscription_members);
 PG_FUNCTION_INFO_V1(eq_lock_bucket);
 PG_FUNCTION_INFO_V1(eq_event_bucket);
 
-#define MAX_BUCKETS		 64 /* bits of EqMember.buckets */
-#define SHARE_OF_SESSION 1	/* as EQ_SHARE_OF_DATABASE */
-#define MAX_FETCH		 100000
-#define IDLE_CHECKPOINT	 1000 /* positions without a wanted event */
+#define MAX_FETCH		100000
+#define IDLE_CHECKPOINT 1000 /* positions without a wanted event */
 
 typedef struct Subscription
 {
@@ -61,7 +57,7 @@ typedef struct Subscription
 	int32 n_buckets;
 	EqFilter filter;
 	uint64 buckets; /* this session's, locked */
-	int64 checkpoints[MAX_BUCKETS];
+	int64 checkpoints[EQ_MAX_BUCKETS];
 } Subscription;
 
 /* What this session fetched last of each subscription. */
@@ -180,200 +176,12 @@ read_subscription(Subscription *subscription, const char *name)
 		subscription->filter.tenant = tenant;
 }
 
-/* Session's end: its buckets are free. */
-static void
-leave_all(int code, Datum arg)
-{
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
-	{
-		if (eq_shared->members[i].pid == MyProcPid)
-			eq_shared->members[i].pid = 0;
-	}
-	LWLockRelease(eq_shared->lock);
-}
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int32 x = *(const int32 *) a;
-	int32 y = *(const int32 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-static bool
-is_member_of(const EqMember *member, int32 subscription_id)
-{
-	return member->pid != 0 && member->dboid == MyDatabaseId &&
-		   member->subscription_id == subscription_id;
-}
-
-/* The lowest n bits that are set. */
-static uint64
-lowest_bits(uint64 bits, int n)
-{
-	uint64 result = 0;
-
-	for (; n > 0 && bits != 0; n--)
-	{
-		result |= bits & -bits;
-		bits &= bits - 1;
-	}
-	return result;
-}
-
-/* May this session be one more member?  With the lock held. */
-static bool
-has_fair_share(void)
-{
-	int free = 0;
-	int of_session = 0;
-	int of_database = 0;
-
-	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
-	{
-		const EqMember *member = &eq_shared->members[i];
-
-		if (member->pid == 0)
-			free++;
-		else if (member->dboid == MyDatabaseId)
-		{
-			of_database++;
-			of_session += member->pid == MyProcPid;
-		}
-	}
-	return eq_is_fair_share(of_session, 1, free, SHARE_OF_SESSION) &&
-		   eq_is_fair_share(of_database, 1, free, EQ_SHARE_OF_DATABASE);
-}
-
-/*
- * For the scheduler: subscriptions that are not in the table, dropped or rolled back,
- * have no members.  One that another transaction is creating loses its own, too, and
- * gets it again with its next fetch.
- */
-void
-eq_forget_members(void)
-{
-	EqSpi spi;
-	int32 *ids;
-	int n;
-
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute(
-			"SELECT subscription_id FROM event_queue.subscription ORDER BY 1", true,
-			0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read table subscription");
-	n = SPI_processed;
-	ids = palloc(Max(n, 1) * sizeof(int32));
-	for (int i = 0; i < n; i++)
-	{
-		bool isnull;
-
-		ids[i] = DatumGetInt32(
-			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
-	{
-		EqMember *member = &eq_shared->members[i];
-
-		if (member->pid != 0 && member->dboid == MyDatabaseId &&
-			(n == 0 || bsearch(&member->subscription_id, ids, n, sizeof(int32),
-							   compare_ids) == NULL))
-			member->pid = 0;
-	}
-	LWLockRelease(eq_shared->lock);
-	eq_spi_end(&spi);
-}
-
-/*
- * This session's buckets, after it has given back what is above its share and
- * taken what is free below it.
- */
-static uint64
-share_buckets(const Subscription *subscription)
-{
-	static bool leaves_at_exit = false;
-	uint64 all = subscription->n_buckets == MAX_BUCKETS
-					 ? ~UINT64CONST(0)
-					 : (UINT64CONST(1) << subscription->n_buckets) - 1;
-	uint64 taken = 0;
-	uint64 mine = 0;
-	EqMember *me = NULL;
-	int n_members = 0;
-	int rank = 0;
-	int share;
-
-	if (!leaves_at_exit)
-	{
-		before_shmem_exit(leave_all, (Datum) 0);
-		leaves_at_exit = true;
-	}
-
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < EQ_MAX_MEMBERS && me == NULL; i++)
-	{
-		EqMember *member = &eq_shared->members[i];
-
-		if (member->pid == MyProcPid && is_member_of(member, subscription->id))
-			me = member;
-	}
-	for (int i = 0; i < EQ_MAX_MEMBERS && me == NULL; i++)
-	{
-		EqMember *member = &eq_shared->members[i];
-
-		if (member->pid != 0)
-			continue;
-		if (!has_fair_share())
-			break;
-		me = member;
-		me->pid = MyProcPid;
-		me->dboid = MyDatabaseId;
-		me->subscription_id = subscription->id;
-		me->buckets = 0;
-	}
-	for (int i = 0; i < EQ_MAX_MEMBERS && me != NULL; i++)
-	{
-		EqMember *member = &eq_shared->members[i];
-
-		if (!is_member_of(member, subscription->id))
-			continue;
-		if (member == me)
-			rank = n_members;
-		else
-			taken |= member->buckets;
-		n_members++;
-	}
-	if (me != NULL)
-	{
-		share = subscription->n_buckets / n_members +
-				(rank < subscription->n_buckets % n_members ? 1 : 0);
-		mine = lowest_bits(me->buckets, share);
-		mine |= lowest_bits(all & ~taken & ~mine, share - pg_popcount64(mine));
-		me->buckets = mine;
-	}
-	LWLockRelease(eq_shared->lock);
-
-	if (me == NULL)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("too many sessions are members of subscriptions"),
-			 errdetail("There may be %d; of those that are left, a session may"
-					   " be half of them, and those of a database three quarters.",
-					   EQ_MAX_MEMBERS),
-			 errhint("Call event_queue.leave_subscription for those that"
-					 " a session reads no more.")));
-	return mine;
-}
-
 /* Locks a bucket until the end of the transaction. */
 static bool
 lock_bucket(const Subscription *subscription, int bucket, bool wait)
 {
 	return eq_lock_key_until_end(
-		EQ_LOCK_BUCKET, (uint32) subscription->id * MAX_BUCKETS + bucket, wait);
+		EQ_LOCK_BUCKET, (uint32) subscription->id * EQ_MAX_BUCKETS + bucket, wait);
 }
 
 /* Reads the checkpoints of the session's buckets; all must be locked. */
@@ -398,7 +206,7 @@ read_checkpoints(Subscription *subscription)
 		bool isnull;
 		int bucket = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 
-		if (bucket >= 0 && bucket < MAX_BUCKETS)
+		if (bucket >= 0 && bucket < EQ_MAX_BUCKETS)
 			subscription->checkpoints[bucket] = DatumGetInt64(
 				SPI_getbinval(row, desc, 2, &isnull));
 	}
@@ -511,7 +319,7 @@ static void
 move_checkpoints(const Subscription *subscription, int64 position)
 {
 	Oid types[3] = {INT4OID, INT4ARRAYOID, INT8OID};
-	Datum buckets[MAX_BUCKETS];
+	Datum buckets[EQ_MAX_BUCKETS];
 	Datum values[3];
 	int n = 0;
 	EqSpi spi;
@@ -619,7 +427,7 @@ take_buckets(Subscription *subscription)
 		subscription->buckets = 1;
 		return;
 	}
-	mine = share_buckets(subscription);
+	mine = eq_share_buckets(subscription->id, subscription->n_buckets);
 	for (int b = 0; b < subscription->n_buckets; b++)
 	{
 		/* Its last member may not have committed yet. */
@@ -827,42 +635,8 @@ eq_leave_subscription(PG_FUNCTION_ARGS)
 
 	read_subscription(&subscription, name);
 	forget_fetch(subscription.id);
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
-	{
-		EqMember *member = &eq_shared->members[i];
-
-		if (member->pid == MyProcPid && is_member_of(member, subscription.id))
-			member->pid = 0;
-	}
-	LWLockRelease(eq_shared->lock);
+	eq_leave_group(subscription.id);
 	PG_RETURN_BOOL(true);
-}
-
-Datum
-eq_subscription_members(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	EqMember *members = palloc(EQ_MAX_MEMBERS * sizeof(EqMember));
-
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	memcpy(members, eq_shared->members, EQ_MAX_MEMBERS * sizeof(EqMember));
-	LWLockRelease(eq_shared->lock);
-
-	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < EQ_MAX_MEMBERS; i++)
-	{
-		Datum values[3];
-		bool nulls[3] = {false};
-
-		if (members[i].pid == 0 || members[i].dboid != MyDatabaseId)
-			continue;
-		values[0] = Int32GetDatum(members[i].subscription_id);
-		values[1] = Int32GetDatum(members[i].pid);
-		values[2] = Int32GetDatum(pg_popcount64(members[i].buckets));
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
-	return (Datum) 0;
 }
 
 /* Locks a bucket as fetch_events does. */
@@ -880,16 +654,16 @@ eq_lock_bucket(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 						errmsg("subscription %d does not exist", subscription.id)));
 	(void) lock_bucket(&subscription, PG_GETARG_INT32(1), true);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 /* The bucket of an aggregate in a subscription with so many. */
 Datum
 eq_event_bucket(PG_FUNCTION_ARGS)
 {
-	if (PG_GETARG_INT32(3) < 1 || PG_GETARG_INT32(3) > MAX_BUCKETS)
+	if (PG_GETARG_INT32(3) < 1 || PG_GETARG_INT32(3) > EQ_MAX_BUCKETS)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("buckets must be between 1 and %d", MAX_BUCKETS)));
+						errmsg("buckets must be between 1 and %d", EQ_MAX_BUCKETS)));
 	PG_RETURN_INT32(bucket_of(
 		text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
 		text_to_cstring(PG_GETARG_TEXT_PP(2)), PG_GETARG_INT32(3)));

@@ -1,7 +1,7 @@
 /*
  * table.c: OIDs, rows and index scans of the extension's own tables.
  *
- * Used by store/ and queue/, which read as prose above it.  Rows are written
+ * The rooms above say which tables there are.  Rows are written
  * by the table access method and entered into the indexes by the executor's
  * ExecInsertIndexTuples; TOAST, WAL and logical decoding work by themselves.
  */
@@ -38,55 +38,25 @@
 #include "event_queue.h"
 #include "table/table.h"
 
-static const char *const relation_names[EQ_RELATIONS] = {
-	[EQ_EVENT_STORE] = "event_store",
-	[EQ_EVENT_STORE_PKEY] = "event_store_pkey",
-	[EQ_EVENT_STORE_AGGREGATE] = "event_store_aggregate_key",
-	[EQ_EVENT_STORE_ID] = "event_store_id_key",
-	[EQ_EVENT_POSITION] = "event_position",
-	[EQ_EVENT_GENERATION] = "event_generation",
-	[EQ_EVENT_PARTITION] = "event_partition",
-	[EQ_EVENT_PARTITION_PKEY] = "event_partition_pkey",
-	[EQ_AGGREGATE_SNAPSHOT] = "aggregate_snapshot",
-	[EQ_AGGREGATE_SNAPSHOT_PKEY] = "aggregate_snapshot_pkey",
-	[EQ_JOB] = "job",
-	[EQ_JOB_PKEY] = "job_pkey",
-	[EQ_JOB_ORDER] = "job_order",
-	[EQ_JOB_GROUP] = "job_group",
-	[EQ_JOB_UNIQUE] = "job_unique_key",
-	[EQ_JOB_ID_SEQ] = "job_job_id_seq",
-	[EQ_DEAD_LETTER] = "dead_letter",
-	[EQ_DEAD_LETTER_PKEY] = "dead_letter_pkey",
-	[EQ_JOB_REVIEW] = "job_review",
-	[EQ_JOB_REVIEW_SEQ] = "job_review_review_id_seq",
-	[EQ_JOB_HISTORY] = "job_history",
-	[EQ_JOB_HISTORY_EARLY] = "job_history_early",
-	[EQ_JOB_HISTORY_FOREVER] = "job_history_forever",
-	[EQ_QUEUE] = "queue",
-	[EQ_TENANT_ROLE] = "tenant_role",
-	[EQ_ACTIVATION] = "activation",
-};
+/* Whose owner is the extension's; key locks are on a part of its. */
+static EqRelationName queue_table = {"queue"};
 
 static void forget_plans(Oid relid);
 
-static Oid relation_oids[EQ_RELATIONS];
-static bool relations_known = false;
-static Oid extension_owner = InvalidOid;
+static EqRelationName *relations = NULL; /* that were asked for */
 
-/* A relation of ours went away or was made anew: look the names up again. */
+/* A relation of ours went away or was made anew: look its name up again. */
 static void
 relation_changed(Datum arg, Oid relid)
 {
 	forget_plans(relid);
-	if (!OidIsValid(relid) || relid == relation_oids[EQ_EVENT_STORE] ||
-		relid == relation_oids[EQ_EVENT_PARTITION])
-		eq_forget_leaves();
-	if (!OidIsValid(relid))
-		relations_known = false;
-	for (int i = 0; i < EQ_RELATIONS && relations_known; i++)
+	for (EqRelationName *relation = relations; relation; relation = relation->next)
 	{
-		if (relation_oids[i] == relid)
-			relations_known = false;
+		if (OidIsValid(relid) && relation->oid != relid)
+			continue;
+		relation->oid = InvalidOid;
+		if (relation->changed)
+			relation->changed();
 	}
 }
 
@@ -101,52 +71,43 @@ eq_find_relation(const char *name)
 	return get_relname_relid(name, get_namespace_oid(EQ_INTERNAL, false));
 }
 
-/* The OID of one of our relations. */
+/* The OID of a relation of ours. */
 Oid
-eq_relation_oid(EqRelation which)
+eq_relation_oid(EqRelation relation)
 {
-	static bool callback_registered = false;
-
-	if (!callback_registered)
-	{
+	if (relations == NULL)
 		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-		callback_registered = true;
-	}
-	if (!relations_known)
+	if (!relation->is_registered)
 	{
-		relations_known = true;
-		for (int i = 0; i < EQ_RELATIONS; i++)
-		{
-			relation_oids[i] = eq_find_relation(relation_names[i]);
-			if (!OidIsValid(relation_oids[i]))
-			{
-				relations_known = false;
-				ereport(
-					ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("relation \"%s.%s\" does not exist", EQ_SCHEMA,
-							relation_names[i]),
-					 errhint(
-						 "Is the extension installed and up to date? See ALTER EXTENSION event_queue UPDATE.")));
-			}
-		}
+		relation->next = relations;
+		relations = relation;
+		relation->is_registered = true;
 	}
-	return relation_oids[which];
+	if (!OidIsValid(relation->oid))
+		relation->oid = eq_find_relation(relation->name);
+	if (!OidIsValid(relation->oid))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("relation \"%s.%s\" does not exist", EQ_SCHEMA, relation->name),
+			 errhint(
+				 "Is the extension installed and up to date? See ALTER EXTENSION event_queue UPDATE.")));
+	return relation->oid;
 }
 
 /* The role that owns the extension's tables. */
 Oid
 eq_extension_owner(void)
 {
-	HeapTuple tuple = SearchSysCache1(RELOID,
-									  ObjectIdGetDatum(eq_relation_oid(EQ_QUEUE)));
+	Oid relid = eq_relation_oid(&queue_table);
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid owner;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u",
-			 eq_relation_oid(EQ_QUEUE));
-	extension_owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
-	return extension_owner;
+	return owner;
 }
 
 /*
@@ -232,7 +193,7 @@ plan_is_in_use(OpenPlan *plan)
 	return plan->in_use && plan->user == EQ_MY_LXID;
 }
 
-/* Plans of tables that are no more, partitions of the history, must not pile up. */
+/* Frees plans of dropped tables: partitions of the history come and go. */
 static void
 remove_stale_plans(void)
 {
@@ -658,7 +619,7 @@ eq_scan_end(EqScan *scan)
 static void
 make_lock_tag(LOCKTAG *tag, EqKeySpace space, uint32 hash)
 {
-	Oid rel = eq_relation_oid(space == EQ_LOCK_UNIQUE_KEY ? EQ_JOB : EQ_EVENT_STORE);
+	Oid rel = eq_relation_oid(&queue_table);
 
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, rel, hash, space);
 }
@@ -696,7 +657,7 @@ eq_unlock_key(EqKeySpace space, uint32 hash)
  * which may be a read-only one of a role without rights on it.
  */
 void
-eq_set_sequence(EqRelation which, int64 value, bool is_called)
+eq_set_sequence(EqRelation sequence, int64 value, bool is_called)
 {
 	Oid role;
 	int sec_context;
@@ -706,7 +667,8 @@ eq_set_sequence(EqRelation which, int64 value, bool is_called)
 	SetUserIdAndSecContext(eq_extension_owner(),
 						   sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	XactReadOnly = false; /* an error restores it with the (sub)transaction */
-	(void) DirectFunctionCall3(setval3_oid, ObjectIdGetDatum(eq_relation_oid(which)),
+	(void) DirectFunctionCall3(setval3_oid,
+							   ObjectIdGetDatum(eq_relation_oid(sequence)),
 							   Int64GetDatum(value), BoolGetDatum(is_called));
 	XactReadOnly = read_only;
 	SetUserIdAndSecContext(role, sec_context);

@@ -37,6 +37,8 @@ PG_FUNCTION_INFO_V1(eq_check_name_sql);
 PG_FUNCTION_INFO_V1(eq_refuse_bound);
 PG_FUNCTION_INFO_V1(eq_require_unbound_sql);
 
+static EqRelationName tenant_role = {"tenant_role"};
+
 #define TENANT_ROLE_ROLE   1
 #define TENANT_ROLE_TENANT 2
 
@@ -135,7 +137,7 @@ find_binding(const Oid *roles)
 	binding->known = true;
 	PG_TRY();
 	{
-		rel = table_open(eq_relation_oid(EQ_TENANT_ROLE), AccessShareLock);
+		rel = table_open(eq_relation_oid(&tenant_role), AccessShareLock);
 		/* As in a catalog: a policy asks in a parallel plan, too, where there is no latest. */
 		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 		while (HeapTupleIsValid(tuple = systable_getnext(scan)))

@@ -45,7 +45,7 @@ extern void eq_unpin_slots(void);
 extern void eq_wake_rules(void);
 extern void eq_wake_waiters(EqWakeSlot *slot, int64 n);
 
-/* sleep.c: for sessions whose client waits */
+/* client_sleep.c: for sessions whose client waits */
 extern void eq_sleep(long ms);
 
 /* For workers. */

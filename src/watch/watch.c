@@ -14,10 +14,46 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lwlock.h"
+#include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "event_queue.h"
 #include "watch/watch.h"
+
+EqWorker *eq_worker_list; /* entered and left under EqShared->lock */
+
+Size
+eq_workers_shmem_size(void)
+{
+	return EQ_MAX_WORKERS * sizeof(EqWorker);
+}
+
+void
+eq_workers_shmem_init(void)
+{
+	bool found;
+
+	eq_worker_list = ShmemInitStruct("event_queue workers", eq_workers_shmem_size(),
+									 &found);
+	if (found)
+		return;
+	memset(eq_worker_list, 0, eq_workers_shmem_size());
+	for (int i = 0; i < EQ_MAX_WORKERS; i++)
+	{
+		EqWorker *worker = &eq_worker_list[i];
+
+		pg_atomic_init_u32(&worker->idle, 0);
+		pg_atomic_init_u64(&worker->jobs_done, 0);
+		pg_atomic_init_u64(&worker->current_job, 0);
+		pg_atomic_init_u64(&worker->cancelled_job, 0);
+		pg_atomic_init_u32(&worker->work, 0);
+		pg_atomic_init_u64(&worker->busy_since, 0);
+		pg_atomic_init_u64(&worker->deadline, 0);
+		pg_atomic_init_u64(&worker->terminated, 0);
+		pg_atomic_init_u32(&worker->signals, 0);
+		pg_atomic_init_u32(&worker->signal_us, 0);
+	}
+}
 
 /* After the deadline a signal each half second; after CANCELS of them to terminate. */
 #define SIGNAL_US	  (500 * INT64CONST(1000))
@@ -133,7 +169,7 @@ eq_watch_workers(void)
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
-		EqWorker *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_worker_list[i];
 		TimestampTz at;
 
 		if (worker->kind == EQ_WORKER_NONE || worker->dboid != MyDatabaseId)
@@ -187,7 +223,7 @@ eq_is_under_way(uint32 work, bool for_long)
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS && !found; i++)
 	{
-		EqWorker *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_worker_list[i];
 		uint64 since = pg_atomic_read_u64(&worker->busy_since);
 
 		found = worker->kind == EQ_WORKER_EXECUTOR && worker != me &&
@@ -214,7 +250,7 @@ eq_all_busy_at(void)
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS && !idle; i++)
 	{
-		EqWorker *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_worker_list[i];
 		uint64 since;
 
 		if (worker->kind != EQ_WORKER_EXECUTOR || worker->dboid != MyDatabaseId)

@@ -7,6 +7,44 @@
 #include "datatype/timestamp.h"
 #include "event_queue.h"
 
+typedef enum EqWorkerKind
+{
+	EQ_WORKER_NONE,
+	EQ_WORKER_SCHEDULER,
+	EQ_WORKER_EXECUTOR,
+	EQ_WORKER_RULES, /* the rule runner */
+	EQ_WORKER_KEEPER /* partitions of events */
+} EqWorkerKind;
+
+/* One per background worker, entered and left by it under EqShared->lock. */
+typedef struct EqWorker
+{
+	EqWorkerKind kind;
+	Oid dboid;
+	int index; /* executors: 0, 1, ... */
+	int pid;
+	int proc_number;
+	pg_atomic_uint32 idle; /* executors: wants to be woken */
+	pg_atomic_uint64 jobs_done;
+	pg_atomic_uint64 current_job;
+	pg_atomic_uint64 cancelled_job; /* executors: stop, if it is the current one */
+
+	/* User code that it runs; see watch.c. */
+	pg_atomic_uint32 work;		 /* executors: hash of the handler */
+	pg_atomic_uint64 busy_since; /* 0: none */
+	pg_atomic_uint64 deadline;	 /* of it; 0: none */
+	pg_atomic_uint64 terminated; /* the deadline that it was terminated for */
+	pg_atomic_uint32 signals;	 /* sent since the deadline */
+	pg_atomic_uint32 signal_us;	 /* so far apart */
+} EqWorker;
+
+#define EQ_MAX_WORKERS 1024
+
+extern EqWorker *eq_worker_list; /* EQ_MAX_WORKERS */
+
+extern Size eq_workers_shmem_size(void);
+extern void eq_workers_shmem_init(void);
+
 /* faults.c: what can't be done at present */
 extern Size eq_faults_size(void);
 extern void eq_init_faults(void);

@@ -34,6 +34,8 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "common/function.h"
+#include "common/try.h"
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/queue.h"
@@ -42,24 +44,11 @@
 #include "table/table.h"
 #include "tenant/tenant.h"
 #include "wake/wake.h"
+#include "worker/handlers.h"
 #include "worker/worker.h"
 
 #define IDLE_MS		60000
 #define STAND_IN_MS 30000 /* of idling, before an executor that stands in ends */
-
-typedef struct Handler
-{
-	int32 queue_id;
-	char *job_name; /* "*": all others of the queue */
-	Oid owner;		/* InvalidOid: one of own_queues */
-	char *function;
-	int time_limit_ms;
-	uint32 work; /* hash of the first two */
-	char *label; /* queue/job, for faults */
-} Handler;
-
-/* Queues whose jobs are run by the extension itself. */
-static const int32 own_queues[] = {EQ_RULE_CALLS, EQ_SNAPSHOTS};
 
 /* The job in hand; lives in job_context. */
 typedef struct Job
@@ -67,7 +56,7 @@ typedef struct Job
 	bool in_hand;
 	EqQueue queue;
 	EqClaimedJob claimed;
-	const Handler *handler;
+	const EqHandler *handler;
 } Job;
 
 static Job current;
@@ -76,116 +65,10 @@ static EqWorker *me;
 static bool stands_in;			   /* for executors whose jobs take long */
 static char claiming[NAMEDATALEN]; /* the queue that is claimed from */
 static char worker_name[64];
-static MemoryContext config_context; /* handlers */
-static MemoryContext job_context;	 /* the job in hand */
-static MemoryContext next_context;	 /* the job after it */
-static Handler *handlers;
-static int n_handlers;
-static int first_handler; /* where the next look for a job begins */
-static uint32 config_seen;
-static bool config_known = false;
-static TimestampTz retry_at; /* a rate limit ends then; 0: none met */
-
-/* For faults: is there a handler of this label? */
-static bool
-is_label(const char *name)
-{
-	for (int i = 0; i < n_handlers; i++)
-	{
-		if (strncmp(handlers[i].label, name, strlen(name)) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* Reads the handlers, if the configuration changed. True if it did. */
-static bool
-read_handlers(void)
-{
-	uint32 generation = pg_atomic_read_u32(&db->config_generation);
-	Oid table;
-	EqSpi spi;
-
-	if (config_known && generation == config_seen)
-		return false;
-
-	StartTransactionCommand();
-	/* While someone has the table locked, the handlers that are known go on. */
-	table = get_relname_relid("handler", get_namespace_oid(EQ_SCHEMA, false));
-	if (config_known && OidIsValid(table) &&
-		!ConditionalLockRelationOid(table, AccessShareLock))
-	{
-		CommitTransactionCommand();
-		return false;
-	}
-	PushActiveSnapshot(GetTransactionSnapshot());
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	/* '*' sorts behind the names, so that a job meets its own handler first. */
-	if (SPI_execute(
-			"SELECT queue_id, job_name, owner, function,"
-			" (EXTRACT(epoch FROM time_limit) * 1000)::int FROM event_queue.handler"
-			" ORDER BY queue_id, job_name = '*', job_name",
-			true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read table handler");
-	MemoryContextReset(config_context);
-	n_handlers = SPI_processed + lengthof(own_queues);
-	handlers = MemoryContextAllocZero(config_context, n_handlers * sizeof(Handler));
-	for (int i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple row = SPI_tuptable->vals[i];
-		TupleDesc desc = SPI_tuptable->tupdesc;
-		bool isnull;
-
-		handlers[i].queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-		handlers[i].job_name = MemoryContextStrdup(config_context,
-												   SPI_getvalue(row, desc, 2));
-		handlers[i].owner = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-		handlers[i].function = MemoryContextStrdup(config_context,
-												   SPI_getvalue(row, desc, 4));
-		handlers[i].time_limit_ms = DatumGetInt32(
-			SPI_getbinval(row, desc, 5, &isnull));
-	}
-	for (int i = 0; i < lengthof(own_queues); i++)
-	{
-		Handler *own = &handlers[n_handlers - 1 - i];
-
-		own->queue_id = own_queues[i];
-		own->job_name = "*";
-		own->time_limit_ms = 27000;
-	}
-	eq_spi_end(&spi);
-	for (int i = 0; i < n_handlers; i++)
-	{
-		Handler *h = &handlers[i];
-		const EqQueue *queue = eq_get_queue_by_id(h->queue_id);
-
-		h->work = eq_work_of(h->queue_id, h->job_name);
-		h->label = MemoryContextStrdup(
-			config_context,
-			psprintf("%s/%s", queue ? queue->name : "?", h->job_name));
-	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	eq_clear_faults(MyDatabaseId, "time limit", is_label);
-	first_handler = 0;
-	config_seen = generation;
-	config_known = true;
-	return true;
-}
-
-/* The handler of a job, or NULL. */
-static const Handler *
-find_handler(int32 queue_id, const char *job_name)
-{
-	for (int i = 0; i < n_handlers; i++)
-	{
-		if (handlers[i].queue_id == queue_id &&
-			(strcmp(handlers[i].job_name, job_name) == 0 ||
-			 strcmp(handlers[i].job_name, "*") == 0))
-			return &handlers[i];
-	}
-	return NULL;
-}
+static MemoryContext job_context;  /* the job in hand */
+static MemoryContext next_context; /* the job after it */
+static int first_handler;		   /* where the next look for a job begins */
+static TimestampTz retry_at;	   /* a rate limit ends then; 0: none met */
 
 /*
  * Not for now.  A handler whose last job did not end at its time limit gets one
@@ -194,7 +77,7 @@ find_handler(int32 queue_id, const char *job_name)
  * And a handler that can't be called waits.
  */
 static bool
-is_left_alone(const Handler *handler)
+is_left_alone(const EqHandler *handler)
 {
 	TimestampTz at;
 	/* Calls of one rule say nothing about those of another. */
@@ -249,20 +132,20 @@ claim_next(Job *next)
 	MemoryContextReset(next_context);
 	next->in_hand = false;
 	retry_at = 0;
-	while (i < n_handlers && !next->in_hand)
+	while (i < eq_n_handlers && !next->in_hand)
 	{
-		int start = (first_handler + i) % n_handlers;
-		int32 queue_id = handlers[start].queue_id;
+		int start = (first_handler + i) % eq_n_handlers;
+		int32 queue_id = eq_handlers[start].queue_id;
 		const EqQueue *queue = eq_get_queue_by_id(queue_id);
-		char **names = palloc(n_handlers * sizeof(char *));
+		char **names = palloc(eq_n_handlers * sizeof(char *));
 		int n_names = 0;
 		bool any = false;
 		EqClaim claim = {0};
 
 		/* All handlers of one queue stand together. */
-		for (; i < n_handlers; i++)
+		for (; i < eq_n_handlers; i++)
 		{
-			const Handler *h = &handlers[(first_handler + i) % n_handlers];
+			const EqHandler *h = &eq_handlers[(first_handler + i) % eq_n_handlers];
 
 			if (h->queue_id != queue_id)
 				break;
@@ -289,8 +172,8 @@ claim_next(Job *next)
 			next->in_hand = true;
 			next->queue = *queue;
 			next->claimed = claim.jobs[0];
-			next->handler = find_handler(queue_id, claim.jobs[0].name);
-			first_handler = (first_handler + i) % n_handlers;
+			next->handler = eq_find_handler(queue_id, claim.jobs[0].name);
+			first_handler = (first_handler + i) % eq_n_handlers;
 		}
 		else if (claim.retry_at != 0 && (retry_at == 0 || claim.retry_at < retry_at))
 			retry_at = claim.retry_at;
@@ -320,7 +203,7 @@ take_over(Job *job, const Job *next)
 static Oid
 call_handler(Job *job, Jsonb **result)
 {
-	const Handler *handler = job->handler;
+	const EqHandler *handler = job->handler;
 
 	*result = NULL;
 	if (handler->queue_id == EQ_RULE_CALLS)
@@ -385,7 +268,7 @@ run_job(Job *job, Job *next)
 }
 
 static void
-note_time_limit(const Handler *handler, const char *message)
+note_time_limit(const EqHandler *handler, const char *message)
 {
 	/* That would be the rule's (rules/engine.c). */
 	if (handler->queue_id == EQ_RULE_CALLS)
@@ -468,13 +351,8 @@ do_job(Job *job)
 		HOLD_INTERRUPTS();
 		eq_leave_job();
 		eq_watch_end(0);
-		disable_all_timeouts(false);
-		QueryCancelPending = false;
 		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
+		error = eq_abort_transaction();
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
@@ -515,8 +393,8 @@ claim_first(Job *job)
 }
 
 /*
- * Leases of an executor with this number that is no more: it was killed, or
- * took the server down.  They end now, and count as stalled.
+ * Ends the leases of a dead executor with this number, which was killed, or
+ * took the server down.  They count as stalled.
  */
 static void
 end_orphaned_leases(void)
@@ -611,8 +489,12 @@ run_step(Job *job)
 {
 	long timeout = stands_in ? STAND_IN_MS : IDLE_MS;
 
-	if (read_handlers() && job->in_hand)
-		job->handler = find_handler(job->queue.queue_id, job->claimed.name);
+	if (eq_read_handlers())
+	{
+		first_handler = 0;
+		if (job->in_hand)
+			job->handler = eq_find_handler(job->queue.queue_id, job->claimed.name);
+	}
 	if (job->in_hand)
 	{
 		if (job->handler)
@@ -653,8 +535,6 @@ eq_executor_main(Datum arg)
 		proc_exit(0);
 	db = eq_database();
 	snprintf(worker_name, sizeof(worker_name), "event_queue executor %d", index);
-	config_context = AllocSetContextCreate(TopMemoryContext, "event_queue handlers",
-										   ALLOCSET_DEFAULT_SIZES);
 	job_context = AllocSetContextCreate(TopMemoryContext, "event_queue job",
 										ALLOCSET_DEFAULT_SIZES);
 	next_context = AllocSetContextCreate(TopMemoryContext, "event_queue next job",
@@ -705,7 +585,7 @@ eq_executor_main(Datum arg)
 			}
 			FlushErrorState();
 			AbortCurrentTransaction();
-			config_known = false;
+			eq_forget_handlers();
 			current.in_hand = false; /* its lease runs out */
 			pg_atomic_write_u64(&me->current_job, 0);
 			failed = true;

@@ -24,10 +24,10 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "common/function.h"
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/queue.h"
-#include "rules/rules.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"

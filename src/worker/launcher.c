@@ -174,7 +174,7 @@ signal_workers(Oid dboid)
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
-		EqWorker *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_worker_list[i];
 
 		if (worker->kind == EQ_WORKER_NONE || worker->dboid != dboid)
 			continue;

@@ -60,7 +60,7 @@ eq_enter_worker(EqWorkerKind kind, int index)
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
-		EqWorker *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_worker_list[i];
 
 		if (worker->kind == EQ_WORKER_NONE)
 		{
@@ -104,7 +104,7 @@ eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index)
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS && !alive; i++)
 	{
-		EqWorker *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_worker_list[i];
 
 		alive = worker->kind == kind && worker->dboid == dboid &&
 				worker->index == index;
@@ -120,7 +120,7 @@ eq_wake_executors(void)
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
-		EqWorker *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_worker_list[i];
 
 		if (worker->kind == EQ_WORKER_EXECUTOR && worker->dboid == MyDatabaseId &&
 			pg_atomic_exchange_u32(&worker->idle, 0) != 0)
@@ -140,7 +140,7 @@ eq_stop_job(int64 job_id)
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
-		EqWorker *worker = &eq_shared->workers[i];
+		EqWorker *worker = &eq_worker_list[i];
 
 		if (worker->kind == EQ_WORKER_EXECUTOR && worker->dboid == MyDatabaseId &&
 			pg_atomic_read_u64(&worker->current_job) == job_id)

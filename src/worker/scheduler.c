@@ -26,289 +26,31 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/queue.h"
-#include "rules/rules.h"
+#include "store/members.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "wake/wake.h"
-#include "worker/worker.h"
+#include "worker/scheduler.h"
 
 #define RETENTION_US  (60 * USECS_PER_SEC)
 #define PLACES_US	  (10 * USECS_PER_SEC)
 #define CYCLE_US	  2000				   /* cycles under load are so far apart */
 #define COUNT_US	  (10 * USECS_PER_SEC) /* rows are not counted more often */
-#define MOVE_BATCH	  1000				  /* of jobs that came due in a fair queue */
-#define CLOCK_BACK_US (1 * USECS_PER_SEC) /* less is no matter */
-#define LOOK_BATCH	  100  /* queues that are looked at with one snapshot */
-#define RESTART_MS	  1000 /* before a worker that ended is started again */
-#define HOLD_MS		  5000 /* looks at a copy are so far apart */
+#define CLOCK_BACK_US (1 * USECS_PER_SEC)  /* less is no matter */
+#define HOLD_MS		  5000				   /* looks at a copy are so far apart */
 #define LOCK_WAIT_MS  "50"
 #define FAILING_US	  20000 /* cycles are so far apart while a step fails */
 #define KEEP_US		  (100 * INT64CONST(1000))
 #define WATCH_US	  USECS_PER_SEC /* workers are looked at so often */
 
-/* A queue or a channel, as the scheduler keeps it. */
-typedef struct Watched
-{
-	int32 id;		  /* queue_id, or - channel_id */
-	EqWakeSlot *slot; /* where it was found last; NULL: not yet */
-	char channel[NAMEDATALEN];
-	bool has_handlers;
-	TimestampTz next_due; /* of its jobs; 0: unknown */
-	bool has_work;		  /* found in this cycle */
-} Watched;
-
 static EqDatabase *db;
-static MemoryContext config_context;
 static MemoryContext cycle_context;
-static Watched *watched;
-static int n_watched;
-static int64 sweep_interval = 5 * USECS_PER_SEC;
-static uint32 config_seen;
-static bool config_known = false;
-
-/* A worker that the scheduler has started. */
-typedef struct Child
-{
-	BackgroundWorkerHandle *handle; /* NULL: none */
-	TimestampTz started_at;
-} Child;
-
-static Child executors[2 * EQ_MAX_EXECUTORS]; /* with those that stand in */
-static Child rule_runner;
-static Child keeper;
-static bool work_waits = false; /* jobs of handlers, when last looked */
-
-/* Reads queues and channels, if they changed. True if it did. */
-static bool
-read_config(void)
-{
-	uint32 generation = pg_atomic_read_u32(&db->config_generation);
-	uint32 events_wanted = 0;
-	int n_without = 0;
-	static int warned_of = 0;
-	EqSpi spi;
-
-	if (config_known && generation == config_seen)
-		return false;
-
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute(
-			"SELECT q.queue_id, 'event_queue.' || q.name, q.queue_id <= 2 OR EXISTS"
-			" (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id),"
-			" (EXTRACT(epoch FROM q.stalled_interval) * 1000000)::bigint"
-			" FROM event_queue.queue q"
-			" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue_internal.channel c"
-			" UNION ALL SELECT 0, '', EXISTS (SELECT FROM event_queue.rule WHERE enabled),"
-			" (EXISTS (SELECT FROM event_queue.reducer WHERE snapshot_every > 0))::int::bigint",
-			true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read tables queue and channel");
-	MemoryContextReset(config_context);
-	watched = MemoryContextAllocZero(config_context,
-									 Max(SPI_processed, 1) * sizeof(Watched));
-	n_watched = 0;
-	sweep_interval = 5 * USECS_PER_SEC;
-	for (int i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple row = SPI_tuptable->vals[i];
-		TupleDesc desc = SPI_tuptable->tupdesc;
-		Watched *w = &watched[n_watched];
-		bool isnull;
-		Datum interval;
-
-		w->id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
-		if (w->id == 0) /* no queue: who wants events */
-		{
-			if (DatumGetBool(SPI_getbinval(row, desc, 3, &isnull)))
-				events_wanted |= EQ_EVENTS_FOR_RULES;
-			if (DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)) != 0)
-				events_wanted |= EQ_EVENTS_FOR_SNAPSHOTS;
-			continue;
-		}
-		n_watched++;
-		strlcpy(w->channel, SPI_getvalue(row, desc, 2), NAMEDATALEN);
-		w->slot = eq_wake_slot(w->id);
-		if (w->slot == NULL)
-			n_without++;
-		w->has_handlers = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
-		interval = SPI_getbinval(row, desc, 4, &isnull);
-		if (!isnull)
-			sweep_interval = Min(sweep_interval, DatumGetInt64(interval));
-	}
-	eq_spi_end(&spi);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	config_seen = generation;
-	config_known = true;
-	if (n_without > 0 && n_without != warned_of)
-		ereport(
-			WARNING,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg(
-				 "event_queue: %d queues and channels of this database have no room in shared memory",
-				 n_without),
-			 errdetail(
-				 "They have no counters, workers are woken for them late, and those with limits can't be claimed from."),
-			 errhint("Raise event_queue.max_queues (now %d) and restart the server.",
-					 eq_max_queues)));
-	warned_of = db->without_slots = n_without;
-	/* What was missing may be there; what is not is found out again. */
-	eq_clear_faults(MyDatabaseId, "handler", NULL);
-	eq_clear_faults(MyDatabaseId, "rule function", NULL);
-	eq_clear_faults(MyDatabaseId, "queue", NULL);
-	/* A full barrier: whoever reads events looks at his flag afterwards. */
-	pg_atomic_exchange_u32(&db->events_wanted, events_wanted);
-	eq_wake_rule_runner(db);
-	return true;
-}
-
-/* Of a fair queue, in the present transaction; comes back soon if there are more. */
-static void
-move_due_jobs(const EqQueue *queue, EqWakeSlot *slot)
-{
-	if (eq_move_due_jobs(queue, MOVE_BATCH) == MOVE_BATCH && slot)
-	{
-		pg_atomic_write_u32(&slot->pending, 1);
-		SetLatch(MyLatch);
-	}
-}
-
-/*
- * Looks at one queue.  A sweep also has a look below the ready marks (queue/mark.c).
- */
-static void
-look_at_queue(Watched *w, bool pending, bool all, bool sweep_marks)
-{
-	const EqQueue *queue = eq_get_queue_by_id(w->id);
-	EqWakeSlot *slot;
-
-	if (queue == NULL)
-		return;
-	slot = eq_wake_slot(w->id);
-	if (sweep_marks)
-		eq_sweep_marks(queue);
-	if (queue->fair)
-		move_due_jobs(queue, slot);
-	w->has_work = eq_peek(queue, &w->next_due);
-	/* Jobs that came due; for those that came, their commit did it. */
-	if (w->has_work && slot && (!pending || all))
-		eq_wake_waiters(slot, PG_INT64_MAX);
-}
-
-/*
- * The same, so that an error in it is this queue's own.  A lock that can't be had is
- * one on a table: it is the others' error, too.
- */
-static void
-try_queue(Watched *w, bool pending, bool all, bool sweep_marks)
-{
-	const char *name = w->channel + strlen(EQ_SCHEMA ".");
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	TimestampTz retry_at;
-	int failures = eq_failures_of("wake-ups of queue", name, &retry_at);
-
-	if (failures > 0 && retry_at > GetCurrentTimestamp())
-	{
-		w->next_due = retry_at;
-		return;
-	}
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		look_at_queue(w, pending, all, sweep_marks);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (failures > 0)
-			eq_clear_item("wake-ups of queue", name, false);
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-			error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
-		w->has_work = false;
-		w->next_due = eq_note_item("wake-ups of queue", name, NULL,
-								   error->sqlerrcode, error->message, error->hint);
-	}
-	PG_END_TRY();
-}
-
-/*
- * Looks at the queues that have their flag up or a job due, or at all of them,
- * sends NOTIFY for those with work, and wakes the executors.
- */
-static void
-look_at_queues(bool all, bool sweep)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	bool plain_sql = false;
-	bool wake = false;
-	bool open = false;
-	int looked = 0;
-
-	if (pg_atomic_exchange_u32(&db->look_everywhere, 0) != 0)
-		all = plain_sql = true;
-
-	for (int i = 0; i < n_watched; i++)
-	{
-		Watched *w = &watched[i];
-		bool pending = eq_take_pending(w->id, &w->slot);
-
-		w->has_work = false;
-		if (!pending && !all && !(w->next_due != 0 && w->next_due <= now))
-			continue;
-		if (open && ++looked % LOOK_BATCH == 0)
-		{
-			PopActiveSnapshot();
-			CommitTransactionCommand();
-			open = false;
-		}
-		if (!open)
-		{
-			StartTransactionCommand();
-			PushActiveSnapshot(GetTransactionSnapshot());
-			open = true;
-		}
-		if (w->id < 0)
-			w->has_work = pending;
-		else
-		{
-			try_queue(w, pending, all, sweep || plain_sql);
-			wake = wake || (w->has_work && w->has_handlers);
-		}
-		if (w->has_work && (w->id < 0 || eq_notify_mode == EQ_NOTIFY_WORKER))
-			Async_Notify(w->channel, "");
-	}
-	if (open)
-	{
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-	}
-	if (wake)
-	{
-		work_waits = true;
-		eq_wake_executors();
-	}
-}
 
 /* Enqueues what the schedules want; when to come back, 0: no need. */
 static TimestampTz
@@ -376,82 +118,6 @@ stop_cancelled_jobs(void)
 	CommitTransactionCommand();
 }
 
-/*
- * Starts a worker unless it is there or has just been started.  Without a free
- * place for it, that is a fault until there is one.
- */
-static void
-keep_running(EqWorkerKind kind, int index, Child *child)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	MemoryContext old;
-	char name[64];
-	pid_t pid;
-	bool started;
-
-	if (child->handle && GetBackgroundWorkerPid(child->handle, &pid) == BGWH_STOPPED)
-	{
-		pfree(child->handle);
-		child->handle = NULL;
-	}
-	/* One may be left from a scheduler before this one. */
-	if (child->handle || eq_worker_is_alive(MyDatabaseId, kind, index) ||
-		!TimestampDifferenceExceeds(child->started_at, now, RESTART_MS))
-		return;
-	child->started_at = now;
-	if (kind == EQ_WORKER_EXECUTOR)
-		snprintf(name, sizeof(name), "start of executor %d", index);
-	else
-		snprintf(name, sizeof(name), "start of the %s",
-				 kind == EQ_WORKER_RULES ? "rule runner" : "keeper");
-	old = MemoryContextSwitchTo(TopMemoryContext); /* for the handle */
-	started = eq_start_worker(kind, MyDatabaseId, index, &child->handle);
-	MemoryContextSwitchTo(old);
-	if (started)
-		eq_clear_item("scheduler", name, false);
-	else if (kind != EQ_WORKER_EXECUTOR || index < eq_executors)
-		(void) eq_note_item("scheduler", name, NULL,
-							ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-							"no free background worker (max_worker_processes)",
-							"Raise max_worker_processes and restart the server.");
-}
-
-static void
-keep_workers_running(void)
-{
-	for (int i = 0; i < eq_executors; i++)
-		keep_running(EQ_WORKER_EXECUTOR, i, &executors[i]);
-	if ((pg_atomic_read_u32(&db->events_wanted) & EQ_EVENTS_FOR_RULES) != 0)
-		keep_running(EQ_WORKER_RULES, 0, &rule_runner);
-}
-
-/*
- * Jobs wait and every executor is at one for long: another one stands in, for jobs
- * of other handlers (executor.c), up to as many again.  When to look again; 0: no
- * need.
- */
-static TimestampTz
-send_stand_in(void)
-{
-	TimestampTz busy_at;
-
-	if (!work_waits)
-		return 0;
-	busy_at = eq_all_busy_at();
-	if (busy_at > GetCurrentTimestamp())
-		return busy_at;
-	work_waits = false;
-	for (int i = eq_executors; busy_at != 0 && i < 2 * eq_executors; i++)
-	{
-		if (!eq_worker_is_alive(MyDatabaseId, EQ_WORKER_EXECUTOR, i))
-		{
-			keep_running(EQ_WORKER_EXECUTOR, i, &executors[i]);
-			break;
-		}
-	}
-	return 0;
-}
-
 static TimestampTz
 earlier(TimestampTz a, TimestampTz b)
 {
@@ -491,7 +157,7 @@ static void
 configuration_step(void)
 {
 	/* What was read last holds until it can be read again. */
-	config_changed = read_config();
+	config_changed = eq_read_queues();
 	if (config_changed)
 		eq_retry_items_now();
 }
@@ -603,7 +269,7 @@ queues_step(void)
 {
 	PG_TRY();
 	{
-		look_at_queues(sweep, sweep);
+		eq_look_at_queues(sweep, sweep);
 	}
 	PG_CATCH();
 	{
@@ -648,18 +314,16 @@ event_partitions_step(void)
 	next_retention = GetCurrentTimestamp() + RETENTION_US;
 	if (wanted > 0)
 	{
-		TimestampTz before = keeper.started_at;
-
-		keep_running(EQ_WORKER_KEEPER, 0, &keeper);
 		/* One is at work yet, or has just ended: it may not have seen the change. */
-		if (keeper.started_at == before)
-			next_retention = GetCurrentTimestamp() + RESTART_MS * INT64CONST(1000);
+		if (!eq_start_keeper())
+			next_retention = GetCurrentTimestamp() +
+							 EQ_RESTART_MS * INT64CONST(1000);
 	}
 	else
 		eq_clear_faults(MyDatabaseId, "keeper", NULL);
 }
 
-/* What must not grow for ever: history, dead letters. */
+/* Deletes what would grow forever: history, dead letters. */
 static void
 history_step(void)
 {
@@ -669,7 +333,7 @@ history_step(void)
 	next_history = GetCurrentTimestamp() + RETENTION_US;
 }
 
-/* Gives back places in shared memory whose queues or channels are no more. */
+/* Releases slots of shared memory whose queues or channels were dropped. */
 static void
 places_step(void)
 {
@@ -711,7 +375,7 @@ places_step(void)
 	next_places = GetCurrentTimestamp() + PLACES_US;
 }
 
-/* The clock was ahead, and is set right: so are times that come from it. */
+/* Corrects times in tables after the clock was set back. */
 static void
 clock_step(void)
 {
@@ -741,7 +405,7 @@ static EqStep steps[] = {
 	{history_step, "history and dead letters"},
 };
 
-/* Nothing that is due by the clock as it was waits until it is there again. */
+/* Notices a clock that was set back: forgets when steps are due by the old time. */
 static void
 watch_clock(void)
 {
@@ -756,9 +420,8 @@ watch_clock(void)
 					(last - now) / (double) USECS_PER_SEC)));
 		next_sweep = next_schedule = next_partitions = next_history = 0;
 		next_retention = next_publish = next_sample = next_places = 0;
-		next_keep = rule_runner.started_at = keeper.started_at = 0;
-		for (int i = 0; i < lengthof(executors); i++)
-			executors[i].started_at = 0;
+		next_keep = 0;
+		eq_forget_starts();
 		for (int i = 0; i < lengthof(steps); i++)
 			steps[i].retry_at = 0;
 		clock_set_back = true;
@@ -803,7 +466,7 @@ run_cycle(void)
 	sweep = config_changed || now >= next_sweep;
 	pgstat_report_activity(STATE_RUNNING, "event_queue scheduler");
 	if (sweep)
-		next_sweep = now + sweep_interval;
+		next_sweep = now + eq_sweep_interval();
 	if (sweep || now >= next_keep)
 	{
 		/* A restore into this database; the next scheduler holds. */
@@ -813,7 +476,7 @@ run_cycle(void)
 			eq_wake_rule_runner(db);
 			proc_exit(0);
 		}
-		keep_workers_running();
+		eq_keep_workers_running();
 		next_keep = now + KEEP_US;
 	}
 	for (int i = 0; i < lengthof(steps); i++)
@@ -827,11 +490,10 @@ run_cycle(void)
 	wake_at = earlier(wake_at, eq_next_timed_review());
 	wake_at = earlier(wake_at, now + WATCH_US);
 	wake_at = earlier(wake_at, eq_watch_workers());
-	wake_at = earlier(wake_at, send_stand_in());
+	wake_at = earlier(wake_at, eq_send_stand_in());
 	if (eq_publish_interval_ms > 0)
 		wake_at = earlier(wake_at, Max(next_publish, now + CYCLE_US));
-	for (int i = 0; i < n_watched; i++)
-		wake_at = earlier(wake_at, watched[i].next_due);
+	wake_at = earlier(wake_at, eq_next_due_of_queues(wake_at));
 	for (int i = 0; i < lengthof(steps); i++)
 	{
 		/* What is overdue because its step fails must not make this loop spin. */
@@ -953,9 +615,6 @@ eq_scheduler_main(Datum arg)
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("lock_timeout", LOCK_WAIT_MS, PGC_SUSET, PGC_S_OVERRIDE);
 
-	config_context = AllocSetContextCreate(TopMemoryContext,
-										   "event_queue scheduler configuration",
-										   ALLOCSET_DEFAULT_SIZES);
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
 	hold_while_copy();
@@ -980,7 +639,7 @@ eq_scheduler_main(Datum arg)
 			EmitErrorReport();
 			AbortCurrentTransaction();
 			FlushErrorState();
-			config_known = false;
+			eq_forget_queues();
 			pg_atomic_write_u32(&db->events_pending, 1);
 			pg_atomic_write_u32(&db->look_everywhere, 1);
 			RESUME_INTERRUPTS();

@@ -7,13 +7,12 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "common/try.h"
 #include "worker/worker.h"
 
 #define LONGEST_RETRY_MS 64000 /* of watch/faults.c */
@@ -25,9 +24,7 @@ note_failure(const char *worker, EqStep *step)
 
 	/* Not in ErrorContext, which is copied from and reset. */
 	MemoryContextSwitchTo(step->context);
-	error = CopyErrorData();
-	FlushErrorState();
-	AbortCurrentTransaction();
+	error = eq_abort_transaction();
 	step->failures++;
 	step->retry_at = eq_note_item(worker, step->name, NULL, error->sqlerrcode,
 								  error->message, error->hint);
@@ -57,8 +54,6 @@ eq_attempt_step(const char *worker, EqStep *step)
 	PG_CATCH();
 	{
 		HOLD_INTERRUPTS();
-		disable_all_timeouts(false);
-		QueryCancelPending = false;
 		note_failure(worker, step);
 		RESUME_INTERRUPTS();
 	}

@@ -17,6 +17,7 @@
 #include "nodes/nodes.h"
 #include "postmaster/bgworker.h"
 #include "queue/queue.h"
+#include "utils/jsonb.h"
 #include "watch/watch.h"
 
 /* launcher.c, for the front door */
@@ -66,5 +67,9 @@ extern PGDLLEXPORT void eq_scheduler_main(Datum arg);
 extern PGDLLEXPORT void eq_executor_main(Datum arg);
 extern PGDLLEXPORT void eq_runner_main(Datum arg);
 extern PGDLLEXPORT void eq_keeper_main(Datum arg);
+
+/* snapshot_jobs.c: for the scheduler, true if there may be more; for an executor */
+extern bool eq_order_snapshots(void);
+extern void eq_run_snapshot_job(const char *tenant, Jsonb *payload);
 
 #endif /* EQ_WORKER_H */

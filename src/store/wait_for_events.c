@@ -1,5 +1,5 @@
 /*
- * wait.c: readers that sleep until there are events to read.
+ * wait_for_events.c: readers that sleep until there are events to read.
  *
  * A function can't do without the snapshot of the statement that calls it, and
  * a snapshot that is held while nothing happens keeps vacuum from its work.  A
@@ -26,8 +26,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/interval.h"
 #include "compat.h"
-#include "queue/queue.h"
 #include "store/store.h"
 #include "wake/wake.h"
 #include "table/table.h"

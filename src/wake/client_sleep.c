@@ -1,5 +1,5 @@
 /*
- * sleep.c: how a session sleeps whose client waits for its answer (claim_wait,
+ * client_sleep.c: how a session sleeps whose client waits for its answer (claim_wait,
  * await_job, wait_for_events).
  */
 #include "postgres.h"

@@ -21,17 +21,19 @@
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
+#include "common/function.h"
 #include "compat.h"
 #include "event_queue.h"
-#include "rules/rules.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
+
+static EqRelationName event_store = {"event_store"};
 
 /* The row type of event_store. */
 Oid
 eq_event_type_oid(void)
 {
-	return get_rel_type_id(eq_relation_oid(EQ_EVENT_STORE));
+	return get_rel_type_id(eq_relation_oid(&event_store));
 }
 
 Oid

@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 
 #include "event_queue.h"
+#include "store/tables.h"
 #include "table/table.h"
 
 static MemoryContext leaves_context = NULL;
@@ -139,7 +140,7 @@ read_leaves(void)
 	table_close(rel, AccessShareLock);
 }
 
-/* In the order that table.h says.  Valid until the next call. */
+/* In the order that tables.h says.  Valid until the next call. */
 int
 eq_event_leaves(EqLeaf **result)
 {

@@ -10,8 +10,8 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "common/pattern.h"
 #include "event_queue.h"
-#include "rules/rules.h"
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_event_matches);

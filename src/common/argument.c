@@ -1,0 +1,64 @@
+/*
+ * argument.c: checks arguments that functions of several rooms have.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "common/argument.h"
+#include "event_queue.h"
+#include "tenant/tenant.h"
+
+PG_FUNCTION_INFO_V1(eq_check_payload_sql);
+
+/* EQ005 if the payload is larger than event_queue.max_payload. */
+void
+eq_check_payload(const char *what, Jsonb *payload)
+{
+	Size size = VARSIZE(payload);
+
+	if (size > (Size) eq_max_payload_kb * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_PAYLOAD_TOO_LARGE),
+				 errmsg("%s is too large", what),
+				 errdetail("It has %zu bytes, event_queue.max_payload allows %zu.",
+						   size, (Size) eq_max_payload_kb * 1024),
+				 errhint("Store large documents elsewhere and refer to them.")));
+}
+
+/* Reads a name; EQ006 unless it is a good one. */
+char *
+eq_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	char *value = PG_ARGISNULL(argno) ? NULL
+									  : text_to_cstring(PG_GETARG_TEXT_PP(argno));
+
+	eq_check_name(what, value, EQ_MAX_NAME);
+	return value;
+}
+
+/* Reads the tenant that a call acts for. */
+const char *
+eq_tenant_argument(FunctionCallInfo fcinfo, int argno)
+{
+	return eq_resolve_tenant(
+		PG_ARGISNULL(argno) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argno)));
+}
+
+/* Compares a text of a row, which may be compressed, byte by byte. */
+bool
+eq_text_is(Datum value, const char *wanted)
+{
+	text *t = DatumGetTextPP(value);
+
+	return VARSIZE_ANY_EXHDR(t) == strlen(wanted) &&
+		   memcmp(VARDATA_ANY(t), wanted, strlen(wanted)) == 0;
+}
+
+Datum
+eq_check_payload_sql(PG_FUNCTION_ARGS)
+{
+	eq_check_payload("payload", PG_GETARG_JSONB_P(0));
+	PG_RETURN_VOID();
+}

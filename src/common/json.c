@@ -1,0 +1,110 @@
+/*
+ * json.c: reads JSON that a user gave, and builds what we store.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+
+#include "common/json.h"
+
+/*
+ * A member of an object; NULL if there is none, or if it is no object.  The server's
+ * own look-up takes for granted that it is given an object: an array is read beyond
+ * its end.
+ */
+JsonbValue *
+eq_json_member(const Jsonb *json, const char *key, JsonbValue *buffer)
+{
+	if (json == NULL || !JB_ROOT_IS_OBJECT(json))
+		return NULL;
+	return getKeyJsonValueFromContainer((JsonbContainer *) &json->root, key,
+										strlen(key), buffer);
+}
+
+/* A string's text, palloc'd; NULL if the value is missing or no string. */
+char *
+eq_json_string(const JsonbValue *value)
+{
+	if (value == NULL || value->type != jbvString)
+		return NULL;
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+/* False if the value is missing or no number; 22003 if int64 can't hold it. */
+bool
+eq_json_int64(const JsonbValue *value, int64 *number)
+{
+	if (value == NULL || value->type != jbvNumeric)
+		return false;
+	*number = DatumGetInt64(
+		DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric)));
+	return true;
+}
+
+/* {}, in memory that lives as long as the session. */
+Jsonb *
+eq_empty_object(void)
+{
+	static Jsonb *empty = NULL;
+
+	if (empty == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		empty = eq_json_from("{}");
+		MemoryContextSwitchTo(old);
+	}
+	return empty;
+}
+
+/* Parses JSON text. */
+Jsonb *
+eq_json_from(const char *text)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+}
+
+static void
+add_key(JsonbParseState **state, const char *key)
+{
+	JsonbValue value = {.type = jbvString};
+
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	pushJsonbValue(state, WJB_KEY, &value);
+}
+
+/* Adds a text, cut to max_bytes if that is not 0; or null. */
+void
+eq_json_add_string(JsonbParseState **state, const char *key, const char *text,
+				   int max_bytes)
+{
+	JsonbValue value = {.type = jbvNull};
+
+	add_key(state, key);
+	if (text != NULL)
+	{
+		int length = strlen(text);
+
+		value.type = jbvString;
+		value.val.string.val = unconstify(char *, text);
+		value.val.string.len = max_bytes > 0 ? pg_mbcliplen(text, length, max_bytes)
+											 : length;
+	}
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/* Adds a number. */
+void
+eq_json_add_int64(JsonbParseState **state, const char *key, int64 number)
+{
+	JsonbValue value = {.type = jbvNumeric};
+
+	add_key(state, key);
+	value.val.numeric = int64_to_numeric(number);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}

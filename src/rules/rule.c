@@ -1,0 +1,79 @@
+/*
+ * rule.c: reads rules from their rows.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "rules/rule.h"
+#include "table/table.h"
+
+static char *
+text_column(HeapTuple row, TupleDesc desc, int column)
+{
+	return SPI_getvalue(row, desc, column);
+}
+
+/* Reads the row at hand into the current memory context. */
+void
+eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc)
+{
+	bool isnull;
+	Datum value;
+
+	rule->rule_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+	rule->name = text_column(row, desc, 2);
+	rule->label = psprintf("%s (rule %d)", rule->name, rule->rule_id);
+	rule->owner = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
+	rule->tenant = text_column(row, desc, 4);
+	rule->pattern = text_column(row, desc, 5);
+	rule->condition = text_column(row, desc, 6);
+	value = SPI_getbinval(row, desc, 7, &isnull);
+	rule->queue_id = isnull ? 0 : DatumGetInt32(value);
+	rule->job_name = text_column(row, desc, 8);
+	value = SPI_getbinval(row, desc, 9, &isnull);
+	rule->payload = isnull ? NULL : DatumGetJsonbPCopy(value);
+	value = SPI_getbinval(row, desc, 10, &isnull);
+	rule->delay = NULL;
+	if (!isnull)
+	{
+		rule->delay = palloc(sizeof(Interval));
+		*rule->delay = *DatumGetIntervalP(value);
+	}
+	value = SPI_getbinval(row, desc, 11, &isnull);
+	rule->priority = isnull ? -1 : DatumGetInt32(value);
+	rule->function = text_column(row, desc, 12);
+	rule->start_position = DatumGetInt64(SPI_getbinval(row, desc, 13, &isnull));
+	value = SPI_getbinval(row, desc, 14, &isnull);
+	rule->options = isnull ? NULL : DatumGetJsonbPCopy(value);
+}
+
+/* The rule of this number, in the current memory context; NULL if there is none. */
+EqRule *
+eq_read_rule(int32 rule_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	EqSpi spi;
+	Oid type = INT4OID;
+	Datum value = Int32GetDatum(rule_id);
+	EqRule *rule = NULL;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT " EQ_RULE_COLUMNS
+							  " FROM event_queue.rule WHERE rule_id = $1",
+							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table rule");
+	if (SPI_processed == 1)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		rule = palloc0(sizeof(EqRule));
+		eq_fill_rule(rule, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+		MemoryContextSwitchTo(old);
+	}
+	eq_spi_end(&spi);
+	return rule;
+}

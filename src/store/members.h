@@ -1,0 +1,17 @@
+/*
+ * members.h: which session has which buckets of a subscription.
+ */
+#ifndef EQ_MEMBERS_H
+#define EQ_MEMBERS_H
+
+#define EQ_MAX_BUCKETS 64 /* bits of a member's buckets */
+
+extern Size eq_members_shmem_size(void);
+extern void eq_members_shmem_init(void);
+extern uint64 eq_share_buckets(int32 subscription_id, int n_buckets);
+extern void eq_leave_group(int32 subscription_id);
+
+/* For the scheduler. */
+extern void eq_forget_members(void);
+
+#endif /* EQ_MEMBERS_H */

@@ -1,0 +1,143 @@
+/*
+ * handlers.c: reads which function does a job.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "event_queue.h"
+#include "queue/queue.h"
+#include "table/table.h"
+#include "watch/watch.h"
+#include "worker/handlers.h"
+
+EqHandler *eq_handlers;
+int eq_n_handlers;
+
+/* Queues whose jobs are run by the extension itself. */
+static const int32 own_queues[] = {EQ_RULE_CALLS, EQ_SNAPSHOTS};
+
+static MemoryContext config_context = NULL;
+static uint32 config_seen;
+static bool config_known = false;
+
+/* For faults: is there a handler of this label? */
+static bool
+is_label(const char *name)
+{
+	for (int i = 0; i < eq_n_handlers; i++)
+	{
+		if (strncmp(eq_handlers[i].label, name, strlen(name)) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Reads the handlers, if the configuration changed. True if it did. */
+bool
+eq_read_handlers(void)
+{
+	uint32 generation = pg_atomic_read_u32(&eq_database()->config_generation);
+	Oid table;
+	EqSpi spi;
+
+	if (config_known && generation == config_seen)
+		return false;
+
+	StartTransactionCommand();
+	/* While someone has the table locked, the handlers that are known go on. */
+	table = get_relname_relid("handler", get_namespace_oid(EQ_SCHEMA, false));
+	if (config_known && OidIsValid(table) &&
+		!ConditionalLockRelationOid(table, AccessShareLock))
+	{
+		CommitTransactionCommand();
+		return false;
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	/* '*' sorts behind the names, so that a job meets its own handler first. */
+	if (SPI_execute(
+			"SELECT queue_id, job_name, owner, function,"
+			" (EXTRACT(epoch FROM time_limit) * 1000)::int FROM event_queue.handler"
+			" ORDER BY queue_id, job_name = '*', job_name",
+			true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table handler");
+	if (config_context == NULL)
+		config_context = AllocSetContextCreate(
+			TopMemoryContext, "event_queue handlers", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(config_context);
+	eq_n_handlers = SPI_processed + lengthof(own_queues);
+	eq_handlers = MemoryContextAllocZero(config_context,
+										 eq_n_handlers * sizeof(EqHandler));
+	for (int i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool isnull;
+
+		eq_handlers[i].queue_id = DatumGetInt32(
+			SPI_getbinval(row, desc, 1, &isnull));
+		eq_handlers[i].job_name = MemoryContextStrdup(config_context,
+													  SPI_getvalue(row, desc, 2));
+		eq_handlers[i].owner = DatumGetObjectId(
+			SPI_getbinval(row, desc, 3, &isnull));
+		eq_handlers[i].function = MemoryContextStrdup(config_context,
+													  SPI_getvalue(row, desc, 4));
+		eq_handlers[i].time_limit_ms = DatumGetInt32(
+			SPI_getbinval(row, desc, 5, &isnull));
+	}
+	for (int i = 0; i < lengthof(own_queues); i++)
+	{
+		EqHandler *own = &eq_handlers[eq_n_handlers - 1 - i];
+
+		own->queue_id = own_queues[i];
+		own->job_name = "*";
+		own->time_limit_ms = 27000;
+	}
+	eq_spi_end(&spi);
+	for (int i = 0; i < eq_n_handlers; i++)
+	{
+		EqHandler *h = &eq_handlers[i];
+		const EqQueue *queue = eq_get_queue_by_id(h->queue_id);
+
+		h->work = eq_work_of(h->queue_id, h->job_name);
+		h->label = MemoryContextStrdup(
+			config_context,
+			psprintf("%s/%s", queue ? queue->name : "?", h->job_name));
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	eq_clear_faults(MyDatabaseId, "time limit", is_label);
+	config_seen = generation;
+	config_known = true;
+	return true;
+}
+
+/* The handler of a job, or NULL. */
+const EqHandler *
+eq_find_handler(int32 queue_id, const char *job_name)
+{
+	for (int i = 0; i < eq_n_handlers; i++)
+	{
+		if (eq_handlers[i].queue_id == queue_id &&
+			(strcmp(eq_handlers[i].job_name, job_name) == 0 ||
+			 strcmp(eq_handlers[i].job_name, "*") == 0))
+			return &eq_handlers[i];
+	}
+	return NULL;
+}
+
+/* Has the next eq_read_handlers read, changed or not. */
+void
+eq_forget_handlers(void)
+{
+	config_known = false;
+}
