@@ -52,5 +52,6 @@
 #define ERRCODE_EQ_NOT_ENDED			  MAKE_SQLSTATE('E', 'Q', '0', '4', '0')
 #define ERRCODE_EQ_NOT_CALLABLE			  MAKE_SQLSTATE('E', 'Q', '0', '4', '1')
 #define ERRCODE_EQ_KEY_IS_RUNNING		  MAKE_SQLSTATE('E', 'Q', '0', '4', '3')
+#define ERRCODE_EQ_WOULD_WAIT			  MAKE_SQLSTATE('E', 'Q', '0', '4', '4')
 
 #endif /* EQ_ERRORS_H */

@@ -35,12 +35,22 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	deleted bigint;
 BEGIN
-	DELETE FROM event_queue.job WHERE job_id IN (
+	-- All that this deletes, here and by the trigger bury_dependents, is locked at first, in
+	-- the order in which all take many jobs.
+	WITH these AS (
 		SELECT j.job_id FROM event_queue.job j
 		WHERE j.queue_id = event_queue.queue_id_of($1)
 		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
 		  AND event_queue.tenant_visible(j.tenant_id)
-		ORDER BY j.job_id FOR UPDATE);	-- the order in which all take many jobs
+	), locked AS MATERIALIZED (
+		SELECT j.job_id, j.leased_until FROM event_queue.job j
+		WHERE j.job_id IN (SELECT t.job_id FROM these t UNION ALL
+			SELECT d.job_id FROM these t JOIN event_queue.job_dependency d ON d.depends_on = t.job_id WHERE d.completed_at IS NULL)
+		ORDER BY j.job_id FOR UPDATE
+	)
+	DELETE FROM event_queue.job WHERE job_id IN (
+		SELECT l.job_id FROM locked l JOIN these t USING (job_id)
+		WHERE l.leased_until IS NULL OR l.leased_until <= clock_timestamp());
 	GET DIAGNOSTICS deleted = ROW_COUNT;
 	RETURN deleted;
 END

@@ -75,10 +75,29 @@ COMMENT ON FUNCTION enqueue_many(text, text, jsonb[], interval, timestamptz, int
 'Adds many jobs of one name, a payload each; returns their ids.';
 
 /*
+ * Unique keys of jobs that are written by plain SQL.  lock_free_key: true if no job has
+ * the key, and none gets it until unlock_key; EQ044 if an open transaction has it, for
+ * which await_conflict waits.
+ */
+CREATE FUNCTION event_queue_internal.lock_free_key(queue_id int, tenant_id text, unique_key text) RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_lock_free_key';
+COMMENT ON FUNCTION event_queue_internal.lock_free_key(int, text, text) IS
+'Internal. Is a unique key free?  If so, it stays that until unlock_key.';
+CREATE FUNCTION event_queue_internal.unlock_key(queue_id int, tenant_id text, unique_key text) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_unlock_key_sql';
+COMMENT ON FUNCTION event_queue_internal.unlock_key(int, text, text) IS 'Internal. Ends lock_free_key.';
+CREATE FUNCTION event_queue_internal.await_conflict() RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_await_conflict_sql';
+COMMENT ON FUNCTION event_queue_internal.await_conflict() IS
+'Internal. Waits for what the last EQ044 was about; called when the locks of the attempt are given back.';
+
+/*
  * enqueue_jobs: many jobs with options of their own, all or none.
  * Arguments: jobs is a JSON array of objects with the arguments of enqueue
  * (queue may be left out if the first argument names one).
  * Result: their ids, in their order.  Errors: as enqueue; EQ009 malformed jobs.
+ * Isolation: waits for nobody while it has some of the keys, so two calls never
+ * deadlock, whatever their order.
  */
 CREATE FUNCTION enqueue_jobs(jobs jsonb, queue text DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS SETOF bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -86,6 +105,8 @@ DECLARE
 	unknown text;
 	ids bigint[];
 	tries int := 0;
+	attempt int := 0;
+	attempt_outside text := current_setting('event_queue.enqueue_attempt');
 BEGIN
 	IF jobs IS NULL OR jsonb_typeof(jobs) <> 'array' OR EXISTS (
 		SELECT FROM jsonb_array_elements(jobs) j WHERE jsonb_typeof(j) <> 'object') THEN
@@ -109,6 +130,8 @@ BEGIN
 	END IF;
 	LOOP
 		BEGIN
+			-- Waits for nobody while it holds some of the keys (bulk.c).
+			PERFORM set_config('event_queue.enqueue_attempt', (attempt + 1)::text, true) WHERE attempt_outside = '0';
 			ids := ARRAY(SELECT event_queue.enqueue(coalesce(j ->> 'queue', $2), j ->> 'name', coalesce(j -> 'payload', '{}'),
 				(j ->> 'delay')::interval, (j ->> 'run_at')::timestamptz, coalesce((j ->> 'priority')::int, 5),
 				(j ->> 'max_attempts')::int, j ->> 'backoff', (j ->> 'backoff_delay')::interval,
@@ -120,15 +143,22 @@ BEGIN
 				CASE WHEN j ->> 'backoff_intervals' IS NOT NULL THEN ARRAY(SELECT i::interval FROM jsonb_array_elements_text(j -> 'backoff_intervals')
 					WITH ORDINALITY AS b (i, nth) ORDER BY nth) END)
 			FROM jsonb_array_elements(jobs) WITH ORDINALITY AS x (j, n) ORDER BY n);
+			PERFORM set_config('event_queue.enqueue_attempt', attempt_outside, true);
 			EXIT;
-		EXCEPTION WHEN deadlock_detected OR unique_violation THEN
-			-- Another call has some of the same keys in another order: it is to get them first.
-			-- Or a dead letter has come back with one of them between look and insert.
-			tries := tries + 1;
-			IF tries >= 20 THEN
-				RAISE;
-			END IF;
-			PERFORM pg_sleep(0.01 * tries * (0.5 + random()));
+		EXCEPTION
+			WHEN SQLSTATE 'EQ044' THEN
+				-- Who called us holds something too, and begins again.
+				IF attempt_outside <> '0' THEN
+					RAISE;
+				END IF;
+				attempt := attempt + 1;
+			WHEN deadlock_detected OR unique_violation THEN
+				-- Windows of throttle in another order; a job that plain SQL has written.
+				tries := tries + 1;
+				IF tries >= 20 THEN
+					RAISE;
+				END IF;
+				PERFORM pg_sleep(0.01 * tries * (0.5 + random()));
 		END;
 	END LOOP;
 	RETURN QUERY SELECT unnest(ids);

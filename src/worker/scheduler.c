@@ -26,7 +26,6 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -203,6 +202,22 @@ look_at_queue(Watched *w, bool pending, bool all, bool sweep_marks)
 		eq_wake_waiters(slot, PG_INT64_MAX);
 }
 
+typedef struct Look
+{
+	Watched *w;
+	bool pending;
+	bool all;
+	bool sweep_marks;
+} Look;
+
+static void
+look_step(void *argument)
+{
+	Look *look = argument;
+
+	look_at_queue(look->w, look->pending, look->all, look->sweep_marks);
+}
+
 /*
  * The same, so that an error in it is this queue's own.  A lock that can't be had is
  * one on a table: it is the others' error, too.
@@ -211,8 +226,8 @@ static void
 try_queue(Watched *w, bool pending, bool all, bool sweep_marks)
 {
 	const char *name = w->channel + strlen(EQ_SCHEMA ".");
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Look look = {w, pending, all, sweep_marks};
+	ErrorData *error;
 	TimestampTz retry_at;
 	int failures = eq_failures_of("wake-ups of queue", name, &retry_at);
 
@@ -221,35 +236,19 @@ try_queue(Watched *w, bool pending, bool all, bool sweep_marks)
 		w->next_due = retry_at;
 		return;
 	}
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
+	error = eq_try(look_step, &look);
+	if (error == NULL)
 	{
-		look_at_queue(w, pending, all, sweep_marks);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
 		if (failures > 0)
 			eq_clear_item("wake-ups of queue", name, false);
+		return;
 	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-			error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
-		w->has_work = false;
-		w->next_due = eq_note_item("wake-ups of queue", name, NULL,
-								   error->sqlerrcode, error->message, error->hint);
-	}
-	PG_END_TRY();
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	w->has_work = false;
+	w->next_due = eq_note_item("wake-ups of queue", name, NULL, error->sqlerrcode,
+							   error->message, error->hint);
 }
 
 /*
