@@ -5,7 +5,7 @@ DECLARE
 	seconds int[] := '{}';
 	c record;
 BEGIN
-	PERFORM event_queue.enqueue('again', kind, backoff => kind);
+	PERFORM event_queue.enqueue('again', kind, options => jsonb_build_object('backoff', kind));
 	FOR i IN 1 .. 4 LOOP
 		SELECT * INTO c FROM event_queue.claim('again');
 		seconds := seconds || round(extract(epoch FROM event_queue.fail(c.job_id, c.lease_token, 'no') - clock_timestamp()))::int;

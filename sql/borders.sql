@@ -2,8 +2,8 @@
 
 -- Queues of the extension's own take nothing from outside, whoever asks.
 SELECT try($$SELECT event_queue.enqueue('rule-calls', 'x', '["rule_id"]')$$);
-SELECT try($$SELECT event_queue.enqueue_many('snapshots', 'x', ARRAY['{}'::jsonb])$$);
-SELECT try($$SELECT event_queue.enqueue_flow('{"name": "x"}', 'rule-calls')$$);
+SELECT try($$SELECT event_queue.enqueue_many('snapshots', '[{}]', options => '{"name": "x"}')$$);
+SELECT try($$SELECT event_queue.enqueue_flow('rule-calls', '{"name": "x"}')$$);
 SELECT try($$SELECT event_queue.claim('rule-calls')$$);
 SELECT try($$SELECT event_queue.create_rule('r', 'x', queue => 'rule-calls', job_name => 'x')$$);
 SELECT try($$SELECT event_queue.create_schedule('s', '* * * * *', 'rule-calls', 'x')$$);
@@ -30,8 +30,8 @@ RESET ROLE;
 SELECT event_queue.create_rule('border rule', 'border.never', queue => q.name, job_name => 'x', tenant_id => 'border a') > 0 AS created
 FROM (SELECT 'borders' AS name FROM event_queue.create_queue('borders')) q;
 SET ROLE eq_border_b;
-SELECT try($$UPDATE event_queue.subscription_bucket SET position = 1000000$$);
-SELECT count(*) FROM event_queue.subscription_bucket;
+SELECT try($$UPDATE event_queue_internal.subscription_bucket SET position = 1000000$$);
+SELECT try($$SELECT count(*) FROM event_queue_internal.subscription_bucket$$);
 SELECT count(*) FROM event_queue.rule WHERE name = 'border rule';
 SELECT count(*) FROM event_queue.rules WHERE name = 'border rule';
 RESET ROLE;
@@ -122,12 +122,12 @@ SELECT DISTINCT what FROM border_seen;
 SELECT event_queue.create_rule('once', 'border.once', queue => 'border-left', job_name => 'nobody') > 0;
 SELECT version FROM event_queue.append('border', '1', 'border.once');
 CALL wait_until($$(SELECT count(*) = 1 FROM event_queue.jobs WHERE name = 'nobody')$$);
-SELECT position AS checkpoint FROM event_queue.rule_checkpoint \gset
-DELETE FROM event_queue.rule_checkpoint;
+SELECT position AS checkpoint FROM event_queue_internal.rule_checkpoint \gset
+DELETE FROM event_queue_internal.rule_checkpoint;
 SELECT version FROM event_queue.append('border', '1', 'border.other');
 SELECT pg_sleep(0.3);
-SELECT count(*) FROM event_queue.rule_checkpoint;
-INSERT INTO event_queue.rule_checkpoint (position) VALUES (:checkpoint);
+SELECT count(*) FROM event_queue_internal.rule_checkpoint;
+INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES (:checkpoint);
 SELECT version FROM event_queue.append('border', '1', 'border.once');
 CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.jobs WHERE name = 'nobody')$$);
 SELECT event_queue.drop_rule('once');

@@ -4,7 +4,7 @@ SET client_min_messages = warning;
 -- The scheduler decides whose turn it is: wait until it has looked.
 CREATE PROCEDURE looked_at() LANGUAGE plpgsql AS $$
 BEGIN
-	CALL wait_until('NOT EXISTS (SELECT FROM event_queue.job_review)');
+	CALL wait_until('NOT EXISTS (SELECT FROM event_queue_internal.job_review)');
 END $$;
 -- Claims a job and has it fail.
 CREATE FUNCTION fails(q text, message text, code text DEFAULT NULL) RETURNS text LANGUAGE sql AS $$
@@ -67,7 +67,7 @@ RESET event_queue.tenant;
 SELECT * FROM dead;
 SELECT event_queue.discard_all_dead('many_dead');
 -- more than are handled at a time; a key that several had goes to one of them
-SELECT cardinality(event_queue.enqueue_many('many_dead', 'm', array_fill('{}'::jsonb, '{2500}'))) AS enqueued;
+SELECT cardinality(event_queue.enqueue_many('many_dead', to_jsonb(array_fill('{}'::jsonb, '{2500}')), options => '{"name": "m"}')) AS enqueued;
 SELECT count(*) FILTER (WHERE event_queue.fail(job_id, lease_token, 'no') IS NULL) AS died FROM event_queue.claim('many_dead', 3000);
 SELECT event_queue.retry_all_dead('many_dead', "limit" => 1200), event_queue.discard_all_dead('many_dead', "limit" => 1100);
 SELECT (SELECT count(*) FROM dead) AS dead, (SELECT count(*) FROM event_queue.jobs WHERE queue = 'many_dead') AS living;

@@ -4,7 +4,7 @@ SELECT last_value AS before FROM event_queue.job_job_id_seq \gset
 
 -- Dependencies: a flow; the top sees the results of its children.
 SELECT event_queue.create_queue('flow', keep_completed => '1 day') > 0 AS created;
-SELECT event_queue.enqueue_flow('{"name": "report", "children": [{"name": "sales"}, {"name": "stock", "children": [{"name": "count"}]}]}', 'flow') AS top \gset
+SELECT event_queue.enqueue_flow('flow', '{"name": "report", "children": [{"name": "sales"}, {"name": "stock", "children": [{"name": "count"}]}]}') AS top \gset
 SELECT name, state FROM event_queue.jobs WHERE queue = 'flow' ORDER BY name;
 SELECT count(event_queue.complete(c.job_id, c.lease_token, jsonb_build_object('of', c.name))) FROM event_queue.claim('flow', 10) c;
 CALL settled();
@@ -24,7 +24,7 @@ SELECT name, reason FROM event_queue.dead_letters WHERE queue = 'flow';
 SELECT event_queue.retry_dead(:second, '{"alone": true}');
 SELECT name FROM finish('flow', 10) ORDER BY 1;
 -- a batch, and what runs after it
-SELECT event_queue.enqueue_batch('[{"name": "b1"}, {"name": "b2"}]', '{"name": "all done"}', 'flow') > 0 AS enqueued;
+SELECT event_queue.enqueue_flow('flow', '{"name": "all done", "children": [{"name": "b1"}, {"name": "b2"}]}') > 0 AS enqueued;
 SELECT name FROM finish('flow', 10) ORDER BY 1;
 CALL settled();
 SELECT name FROM finish('flow', 10);

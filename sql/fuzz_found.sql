@@ -55,7 +55,7 @@ SELECT 910003, queue_id, 'default', 'x', 5, now(), now(), 'failed', 1, 0, false,
 -- Nothing to look at stopped the scheduler, again and again; a priority beyond all kept it
 -- and the executors walking in circles.
 SELECT s, split_part(try(s), ' | ', 1) FROM unnest(ARRAY[
-	'INSERT INTO event_queue.job_review (queue_id) VALUES (1)',
+	'INSERT INTO event_queue_internal.job_review (queue_id) VALUES (1)',
 	'UPDATE event_queue.job SET priority = 32767 WHERE job_id = 910002',
 	'UPDATE event_queue.job SET priority = -1 WHERE job_id = 910002',
 	'UPDATE event_queue.job SET lane = -1 WHERE job_id = 910002',

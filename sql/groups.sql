@@ -18,8 +18,8 @@ SELECT name, state FROM event_queue.jobs WHERE queue = 'grouped' ORDER BY name;
 SELECT event_queue.drop_queue('grouped', force => true);
 -- two at a time; failed ones let the others pass; deleted by plain SQL, the next one comes
 SELECT event_queue.create_queue('passing', group_concurrency => 2, group_retry => 'pass') > 0 AS created;
-SELECT count(event_queue.enqueue_many('passing', 'g', ARRAY(SELECT jsonb_build_object('n', n) FROM generate_series(1, 5) n),
-	group_keys => array_fill('g'::text, '{5}')));
+SELECT count(event_queue.enqueue_many('passing', (SELECT jsonb_agg(jsonb_build_object('payload', jsonb_build_object('n', n))) FROM generate_series(1, 5) n),
+	options => '{"name": "g", "group_key": "g"}'));
 CALL settled();
 SELECT job_id AS one, lease_token AS token, payload FROM event_queue.claim('passing', 1) \gset
 SELECT event_queue.fail(:one, :'token', 'later', retry_after => '1 hour') IS NOT NULL AS again;

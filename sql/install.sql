@@ -36,7 +36,7 @@ SELECT kind, current_job FROM event_queue.workers() ORDER BY kind;
 -- until it has looked.
 CREATE PROCEDURE settled() LANGUAGE plpgsql AS $$
 BEGIN
-	CALL wait_until('NOT EXISTS (SELECT FROM event_queue.job_review)');
+	CALL wait_until('NOT EXISTS (SELECT FROM event_queue_internal.job_review)');
 END
 $$;
 -- Claims and completes some jobs; their names.

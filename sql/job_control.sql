@@ -2,7 +2,7 @@
 SELECT event_queue.create_queue('control', max_attempts => 5) > 0 AS created;
 
 -- Cancelling, progress, log lines, time limits, priorities.
-SELECT event_queue.enqueue('control', 'long', time_limit => '20 s') AS long \gset
+SELECT event_queue.enqueue('control', 'long', options => '{"time_limit": "20 s"}') AS long \gset
 SELECT lease_token AS token, leased_until - now() < '21 s' AS short_lease FROM event_queue.claim('control') \gset
 SELECT event_queue.report_progress(:long, :'token', '{"done": 0.5}');
 SELECT event_queue.log_job(:long, :'token', 'half way');

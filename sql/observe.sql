@@ -11,7 +11,7 @@ CREATE VIEW counted AS
 
 -- Depth and dead letters are counters; whatever changes the tables, they follow.
 SELECT event_queue.create_queue('seen', keep_failed_count => 3) > 0 AS created;
-SELECT cardinality(event_queue.enqueue_many('seen', 's', array_fill('{}'::jsonb, '{20}'))) AS enqueued;
+SELECT cardinality(event_queue.enqueue_many('seen', to_jsonb(array_fill('{}'::jsonb, '{20}')), options => '{"name": "s"}')) AS enqueued;
 TABLE counted;
 SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('seen', 5);
 SELECT count(*) FROM event_queue.claim('seen', 6) WHERE event_queue.fail(job_id, lease_token, 'no', final => true) IS NULL;
@@ -69,7 +69,7 @@ SELECT event_queue.purge_queue('seen');
 -- Rates are per second, of the last minute, or of the time that there was, a second at least.
 SELECT event_queue.create_queue('rates', max_attempts => 1) > 0 AS created;
 SELECT enqueued_per_s, completed_per_s, failed_per_s FROM event_queue.queue_status WHERE queue = 'rates';
-SELECT cardinality(event_queue.enqueue_many('rates', 'r', array_fill('{}'::jsonb, '{100}'))) AS enqueued;
+SELECT cardinality(event_queue.enqueue_many('rates', to_jsonb(array_fill('{}'::jsonb, '{100}')), options => '{"name": "r"}')) AS enqueued;
 SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('rates', 50);
 SELECT count(*) FROM event_queue.claim('rates', 25) WHERE event_queue.fail(job_id, lease_token, 'no') IS NULL;
 SELECT enqueued_per_s > 0 AND enqueued_per_s <= 100 AS some,
@@ -85,7 +85,7 @@ SELECT event_queue.drop_queue('seen', force => true);
 
 -- Why a job is not running.
 SELECT event_queue.create_queue('why', max_concurrency => 4) > 0 AS created;
-SELECT cardinality(event_queue.enqueue_many('why', 'w', array_fill('{}'::jsonb, '{4}'))) AS enqueued;
+SELECT cardinality(event_queue.enqueue_many('why', to_jsonb(array_fill('{}'::jsonb, '{4}')), options => '{"name": "w"}')) AS enqueued;
 SELECT (SELECT count(*) FROM event_queue.claim('why', 1, 'ann')) AS anns, (SELECT count(*) FROM event_queue.claim('why', 3, 'bob')) AS bobs;
 SELECT event_queue.enqueue('why', 'fifth') AS fifth \gset
 -- who runs instead

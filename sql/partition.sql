@@ -35,7 +35,7 @@ SELECT version FROM event_queue.append('p', '1', 'p.moved', '{"c": 1}', 2);
 SELECT version FROM event_queue.append('p', '3', 'p.moved', '{"c": 3}', 'exists');
 SELECT version FROM event_queue.append('p', '1', 'p.moved', '{"big": 2}', 1, tenant_id => 'big');
 SELECT tableoid::regclass, tenant_id, aggregate_id, version FROM event_queue.event_store WHERE aggregate_type = 'p' ORDER BY position;
-SELECT name, tenant_id, last_position IS NULL AS takes_new FROM event_queue.event_partition ORDER BY partition_id;
+SELECT name, tenant_id, last_position IS NULL AS takes_new FROM event_queue_internal.event_partition ORDER BY partition_id;
 -- All functions see one store.
 SELECT version, event_data FROM event_queue.read_aggregate('p', '1');
 SELECT version FROM event_queue.read_aggregate_backward('p', '1', "limit" => 2);

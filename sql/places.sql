@@ -36,8 +36,8 @@ SELECT ok, detail ~ '^\d+ of 16384 places for queues and channels, \d+ of 65536 
 
 -- A bulk of jobs of one group asks for one look at the group.
 BEGIN;
-SELECT cardinality(event_queue.enqueue_many('place a', 'j', array_fill('{}'::jsonb, '{1000}'), group_keys => array_fill('k'::text, '{999}') || ARRAY['l'])) AS enqueued;
-SELECT count(*), count(DISTINCT group_key) FROM event_queue.job_review WHERE queue_id = event_queue.queue_id_of('place a');
+SELECT cardinality(event_queue.enqueue_many('place a', to_jsonb(array_fill('{}'::jsonb, '{999}')) || '[{"group_key": "l"}]', options => '{"name": "j", "group_key": "k"}')) AS enqueued;
+SELECT count(*), count(DISTINCT group_key) FROM event_queue_internal.job_review WHERE queue_id = event_queue.queue_id_of('place a');
 COMMIT;
 SELECT event_queue.drop_queue('place a', true);
 

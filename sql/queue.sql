@@ -49,7 +49,7 @@ SELECT try(format('SELECT event_queue.retry_dead(%s)', :job)) LIKE 'EQ017%';
 -- Final errors, retry_after, own attempts and backoff, release
 SELECT event_queue.enqueue('fail', 'final') IS NOT NULL AS enqueued;
 SELECT event_queue.fail(job_id, lease_token, 'never again', final => true) FROM event_queue.claim('fail');
-SELECT event_queue.enqueue('fail', 'own', max_attempts => 5, backoff => 'fixed', backoff_delay => '7 s') AS job \gset
+SELECT event_queue.enqueue('fail', 'own', options => '{"max_attempts": 5, "backoff": "fixed", "backoff_delay": "7 s"}') AS job \gset
 SELECT max_attempts, round(extract(epoch FROM event_queue.fail(job_id, lease_token, 'x') - now())) AS wait FROM event_queue.claim('fail');
 UPDATE event_queue.job SET run_at = now() WHERE job_id = :job;
 SELECT round(extract(epoch FROM event_queue.fail(job_id, lease_token, 'x', retry_after => '1 minute') - now())) AS wait FROM event_queue.claim('fail');

@@ -56,7 +56,7 @@ $$;
 CREATE PROCEDURE reviewed() LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. 10000 LOOP
-		EXIT WHEN NOT EXISTS (SELECT FROM event_queue.job_review);
+		EXIT WHEN NOT EXISTS (SELECT FROM event_queue_internal.job_review);
 		PERFORM pg_sleep(0.002);
 		COMMIT;
 	END LOOP;

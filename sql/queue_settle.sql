@@ -61,9 +61,9 @@ DROP FUNCTION all_there_is;
 -- One review for each group of many jobs.
 SELECT event_queue.create_queue('reviews') > 0 AS created;
 BEGIN;
-SELECT cardinality(event_queue.enqueue_many('reviews', 'x', ARRAY(SELECT '{}'::jsonb FROM generate_series(1, 300)),
-	group_keys => ARRAY(SELECT CASE WHEN g % 3 > 0 THEN 'key ' || g % 3 END FROM generate_series(1, 300) g)));
-SELECT group_key, count(*) FROM event_queue.job_review WHERE queue_id = event_queue.queue_id_of('reviews') GROUP BY 1 ORDER BY 1;
+SELECT cardinality(event_queue.enqueue_many('reviews', (SELECT jsonb_agg(jsonb_build_object('group_key', CASE WHEN g % 3 > 0 THEN 'key ' || g % 3 END)) FROM generate_series(1, 300) g),
+	options => '{"name": "x"}'));
+SELECT group_key, count(*) FROM event_queue_internal.job_review WHERE queue_id = event_queue.queue_id_of('reviews') GROUP BY 1 ORDER BY 1;
 COMMIT;
 CALL settled();
 SELECT group_key, count(*) FROM event_queue.job WHERE queue_id = event_queue.queue_id_of('reviews') AND blocked = 0 GROUP BY 1 ORDER BY 1;

@@ -16,10 +16,10 @@ SELECT event_queue.enqueue('keys', 'index', '2', unique_key => 'k') = :first AS 
 SELECT event_queue.enqueue('keys', 'index', '1', unique_key => 'k') = :first AS same_and_nothing_to_tell;
 \set VERBOSITY default
 -- replace: another job, which is replaced in its turn, and does not run beside the first
-SELECT event_queue.enqueue('keys', 'index', '3', unique_key => 'k', unique_mode => 'replace') AS next \gset
+SELECT event_queue.enqueue('keys', 'index', '3', unique_key => 'k', options => '{"unique_mode": "replace"}') AS next \gset
 SELECT :next > :first AS another,
-	event_queue.enqueue('keys', 'index', '4', unique_key => 'k', unique_mode => 'replace') = :next AS replaced,
-	event_queue.enqueue('keys', 'index', '5', unique_key => 'k', unique_mode => 'debounce', delay => '0') = :next AS pushed_back;
+	event_queue.enqueue('keys', 'index', '4', unique_key => 'k', options => '{"unique_mode": "replace"}') = :next AS replaced,
+	event_queue.enqueue('keys', 'index', '5', unique_key => 'k', delay => '0', options => '{"unique_mode": "debounce"}') = :next AS pushed_back;
 CALL settled();
 SELECT * FROM key_jobs;
 SELECT * FROM run_keys();
@@ -31,7 +31,7 @@ SELECT * FROM key_jobs;
 -- It follows a job that fails, when that has ended for good ...
 SELECT event_queue.enqueue('keys', 'index', '"fails"', unique_key => 'k') AS first \gset
 SELECT lease_token FROM event_queue.claim('keys') \gset
-SELECT event_queue.enqueue('keys', 'index', '"then"', unique_key => 'k', unique_mode => 'replace') > 0 AS enqueued;
+SELECT event_queue.enqueue('keys', 'index', '"then"', unique_key => 'k', options => '{"unique_mode": "replace"}') > 0 AS enqueued;
 SELECT event_queue.fail(:first, :'lease_token', 'no') IS NOT NULL AS again;
 CALL settled();
 SELECT job_id = :first AS the_first, lease_token FROM event_queue.claim('keys', 10) \gset
@@ -47,7 +47,7 @@ SELECT * FROM run_keys();
 CREATE FUNCTION begin_two() RETURNS bigint LANGUAGE sql AS $$
 	SELECT event_queue.enqueue('keys', 'index', '"old"', unique_key => 'k');
 	SELECT job_id FROM event_queue.claim('keys', lease => '1 ms');
-	SELECT event_queue.enqueue('keys', 'index', '"new"', unique_key => 'k', unique_mode => 'replace');
+	SELECT event_queue.enqueue('keys', 'index', '"new"', unique_key => 'k', options => '{"unique_mode": "replace"}');
 	SELECT min(job_id) FROM event_queue.jobs WHERE queue = 'keys';
 $$;
 SELECT begin_two() AS first \gset
@@ -69,7 +69,7 @@ SELECT * FROM run_keys();
 SELECT event_queue.enqueue('keys', 'index', '"kept"', unique_key => 'k') AS first \gset
 SELECT lease_token FROM event_queue.claim('keys') \gset
 BEGIN;
-SELECT event_queue.enqueue('keys', 'index', '"gone"', unique_key => 'k', unique_mode => 'replace') > 0 AS enqueued;
+SELECT event_queue.enqueue('keys', 'index', '"gone"', unique_key => 'k', options => '{"unique_mode": "replace"}') > 0 AS enqueued;
 ROLLBACK;
 SELECT * FROM key_jobs;
 SELECT event_queue.complete(:first, :'lease_token');

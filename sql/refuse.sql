@@ -34,9 +34,9 @@ SELECT s AS statement, refuse_try(s) AS result FROM unnest(ARRAY[
 	-- what holds is allowed
 	'ALTER TABLE event_queue.job ADD COLUMN c int',
 	'CREATE INDEX refuse_index ON event_queue.job (c)',
-	'CREATE TRIGGER t AFTER INSERT ON event_queue.channel FOR EACH ROW EXECUTE FUNCTION refuse_fn()',
+	'CREATE TRIGGER t AFTER INSERT ON event_queue_internal.channel FOR EACH ROW EXECUTE FUNCTION refuse_fn()',
 	'CREATE TABLE refuse_other (id bigint REFERENCES refuse_mine, n int NOT NULL DEFAULT 1 CHECK (n > 0))']) s;
-DROP TRIGGER t ON event_queue.channel;
+DROP TRIGGER t ON event_queue_internal.channel;
 ALTER TABLE event_queue.job DROP COLUMN c;
 DROP TABLE refuse_other, refuse_mine;
 DROP FUNCTION refuse_fn, refuse_try;

@@ -7,7 +7,7 @@ BEGIN EXECUTE sql; RETURN 'ok'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ':
 -- Fails a job until it is dead; the waits between its attempts, in seconds.
 CREATE FUNCTION waits(q text, options jsonb DEFAULT '{}') RETURNS numeric[] LANGUAGE plpgsql AS $$
 DECLARE
-	id bigint := event_queue.enqueue_jobs(jsonb_build_array('{"name": "w"}' || options), q);
+	id bigint := event_queue.enqueue(q, 'w', options => options);
 	seconds numeric[] := '{}';
 	c record;
 	next timestamptz;
@@ -67,8 +67,8 @@ SELECT drawn('{}', 5, 10) AS queues, waits('retry', '{"backoff_jitter": 0}') AS 
 SELECT event_queue.alter_queue('retry', '{"backoff_jitter": 0}');
 
 -- The arguments of enqueue are the same; only what is given is stored.
-SELECT event_queue.enqueue('retry', 'a', backoff => 'linear', backoff_max => '1 minute', backoff_jitter => 0.25) AS a,
-	event_queue.enqueue('retry', 'b', backoff_intervals => '{1 s,2 s}') AS b, event_queue.enqueue('retry', 'c') AS c \gset
+SELECT event_queue.enqueue('retry', 'a', options => '{"backoff": "linear", "backoff_max": "1 minute", "backoff_jitter": 0.25}') AS a,
+	event_queue.enqueue('retry', 'b', options => '{"backoff_intervals": ["1 s", "2 s"]}') AS b, event_queue.enqueue('retry', 'c') AS c \gset
 SELECT name, retry FROM event_queue.job WHERE job_id IN (:a, :b, :c) ORDER BY job_id;
 -- they go with the job into the dead letters, and back
 SELECT event_queue.fail(job_id, lease_token, 'no', final => true) IS NULL AS dead FROM event_queue.claim('retry', 10);
@@ -77,13 +77,13 @@ SELECT event_queue.retry_all_dead('retry');
 SELECT name, retry FROM event_queue.job WHERE job_id IN (:a, :b, :c) ORDER BY job_id;
 SELECT event_queue.purge_queue('retry');
 -- also into those of jobs that can't run
-SELECT event_queue.enqueue_flow('{"name": "top", "backoff_delay": "9 s", "children": [{"name": "below", "backoff": "bull"}]}', 'retry') AS top \gset
+SELECT event_queue.enqueue_flow('retry', '{"name": "top", "backoff_delay": "9 s", "children": [{"name": "below", "backoff": "bull"}]}') AS top \gset
 SELECT event_queue.cancel_job(job_id) FROM event_queue.job WHERE name = 'below';
 SELECT name, reason, retry FROM event_queue.dead_letter WHERE job_id = :top;
 SELECT event_queue.discard_dead(:top);
 
 -- The worker knows better: retry_after is exact, whatever curve, cap and jitter say.
-SELECT event_queue.enqueue('retry', 'busy', backoff_jitter => 1, backoff_max => '1 s') AS busy \gset
+SELECT event_queue.enqueue('retry', 'busy', options => '{"backoff_jitter": 1, "backoff_max": "1 s"}') AS busy \gset
 SELECT round(extract(epoch FROM event_queue.fail(job_id, lease_token, 'too many requests', sqlstate => '429',
 	retry_after => '2 minutes') - clock_timestamp())) AS wait FROM event_queue.claim('retry');
 SELECT state, failures FROM event_queue.jobs WHERE job_id = :busy;
@@ -100,23 +100,23 @@ SELECT reason, failures, last_error, e ->> 'attempt' AS attempt, e ->> 'sqlstate
 FROM event_queue.dead_letters d, jsonb_array_elements(d.errors) e WHERE d.job_id = :busy;
 
 -- What is wrong is said at once, by the rules of queues.
-SELECT o AS options, try_it(format('SELECT event_queue.enqueue(''retry'', ''x'', %s)', o)) FROM unnest(ARRAY[
-	$$backoff => 'sometimes'$$, $$backoff_delay => '-1 s'$$, $$backoff_delay => '366 days'$$, $$backoff_delay => '100000000 years'$$,
-	$$backoff_max => '-1 s'$$, $$backoff_jitter => 1.5$$, $$backoff_jitter => 'NaN'$$, $$backoff_intervals => '{}'$$,
-	$$backoff_intervals => '{1 s,-1 s}'$$, $$backoff_intervals => '{1 s,NULL}'$$,
-	$$backoff_intervals => array_fill('1 s'::interval, '{101}')$$]) o;
-SELECT try_it($$SELECT event_queue.enqueue_jobs('[{"name": "x", "backoff_intervals": ["soon"]}]', 'retry')$$),
-	try_it($$SELECT event_queue.enqueue_jobs('[{"name": "x", "backoff_intervals": "1 s"}]', 'retry')$$),
-	try_it($$SELECT event_queue.enqueue_jobs('[{"name": "x", "children": []}]', 'retry')$$);
+SELECT left(o, 60) AS options, try_it(format('SELECT event_queue.enqueue(''retry'', ''x'', options => %L)', o)) FROM unnest(ARRAY[
+	'{"backoff": "sometimes"}', '{"backoff_delay": "-1 s"}', '{"backoff_delay": "366 days"}', '{"backoff_delay": "100000000 years"}',
+	'{"backoff_max": "-1 s"}', '{"backoff_jitter": 1.5}', '{"backoff_jitter": "NaN"}', '{"backoff_intervals": []}',
+	'{"backoff_intervals": ["1 s", "-1 s"]}', '{"backoff_intervals": ["1 s", null]}',
+	jsonb_build_object('backoff_intervals', array_fill('1 s'::text, '{101}'))::text]) o;
+SELECT try_it($$SELECT event_queue.enqueue_many('retry', '[{"name": "x", "backoff_intervals": ["soon"]}]')$$),
+	try_it($$SELECT event_queue.enqueue_many('retry', '[{"name": "x", "backoff_intervals": "1 s"}]')$$),
+	try_it($$SELECT event_queue.enqueue_many('retry', '[{"name": "x", "children": []}]')$$);
 -- a list has to come from somewhere
 SELECT event_queue.alter_queue('retry', '{"backoff_intervals": null}');
-SELECT try_it($$SELECT event_queue.enqueue('retry', 'x', backoff => 'list')$$),
+SELECT try_it($$SELECT event_queue.enqueue('retry', 'x', options => '{"backoff": "list"}')$$),
 	try_it($$SELECT event_queue.alter_queue('retry', '{"backoff": "list"}')$$),
 	waits('retry', '{"backoff": "list", "backoff_intervals": ["3 s"], "max_attempts": 2}');
 
--- enqueue_jobs adds all or none.
+-- enqueue_many adds all or none.
 SELECT event_queue.purge_queue('retry');
-SELECT try_it($$SELECT event_queue.enqueue_jobs('[{"name": "good"}, {"name": "bad", "backoff_jitter": 2}]', 'retry')$$);
+SELECT try_it($$SELECT event_queue.enqueue_many('retry', '[{"name": "good"}, {"name": "bad", "backoff_jitter": 2}]')$$);
 SELECT count(*) FROM event_queue.jobs WHERE queue = 'retry';
 SELECT event_queue.drop_queue('retry', force => true);
 DROP FUNCTION try_it, waits, waits_by, drawn;

@@ -78,7 +78,7 @@ SELECT * FROM erp.seen WHERE aggregate_id = 'D3';
 -- A handler that takes too long is cancelled and counts as failed.
 CREATE FUNCTION erp.slow(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)';
 SELECT event_queue.register_handler('tasks', 'slow', 'erp.slow', '50 ms') IS NOT NULL AS registered;
-SELECT event_queue.enqueue('tasks', 'slow', max_attempts => 1) AS job \gset
+SELECT event_queue.enqueue('tasks', 'slow', options => '{"max_attempts": 1}') AS job \gset
 CALL wait_until(format($$(SELECT count(*) = 1 FROM event_queue.dead_letters WHERE job_id = %s)$$, :job));
 SELECT last_sqlstate, last_error FROM event_queue.dead_letters WHERE job_id = :job;
 
@@ -91,7 +91,7 @@ BEGIN
 END
 $$;
 SELECT event_queue.register_handler('tasks', 'scratch', 'erp.scratch') IS NOT NULL AS registered;
-SELECT count(event_queue.enqueue('tasks', 'scratch', max_attempts => 1)) FROM generate_series(1, 5);
+SELECT count(event_queue.enqueue('tasks', 'scratch', options => '{"max_attempts": 1}')) FROM generate_series(1, 5);
 CALL wait_until($$(SELECT count(*) = 5 FROM event_queue.job_history WHERE name = 'scratch')
 	OR EXISTS (SELECT FROM event_queue.dead_letters WHERE name = 'scratch')$$);
 SELECT last_error FROM event_queue.dead_letters WHERE name = 'scratch';
@@ -99,7 +99,7 @@ SELECT last_error FROM event_queue.dead_letters WHERE name = 'scratch';
 -- A handler that is gone: a fault of the deployment; the job waits and keeps its attempts.
 SELECT event_queue.register_handler('tasks', '*', 'erp.make_task') IS NOT NULL AS registered;
 DROP FUNCTION erp.make_task;
-SELECT event_queue.enqueue('tasks', 'whatever', max_attempts => 1) AS job \gset
+SELECT event_queue.enqueue('tasks', 'whatever', options => '{"max_attempts": 1}') AS job \gset
 CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'handler')$$);
 SELECT name, sqlstate, message FROM event_queue.worker_faults() WHERE kind = 'handler';
 SELECT failures, stalled FROM event_queue.job WHERE job_id = :job;

@@ -14,11 +14,11 @@ CREATE TEMPORARY VIEW deployed AS
 	UNION ALL SELECT 'reducer', to_jsonb(r) FROM event_queue.reducer r
 	UNION ALL SELECT 'schedule', to_jsonb(s) FROM event_queue.schedule s
 	UNION ALL SELECT 'subscription', to_jsonb(s) FROM event_queue.subscription s
-	UNION ALL SELECT 'bucket', to_jsonb(b) FROM event_queue.subscription_bucket b
-	UNION ALL SELECT 'channel', to_jsonb(c) FROM event_queue.channel c
-	UNION ALL SELECT 'partition', to_jsonb(p) FROM event_queue.event_partition p
-	UNION ALL SELECT 'policy', to_jsonb(p) FROM event_queue.partition_policy p
-	UNION ALL SELECT 'bound role', to_jsonb(t) FROM event_queue.tenant_role t
+	UNION ALL SELECT 'bucket', to_jsonb(b) FROM event_queue_internal.subscription_bucket b
+	UNION ALL SELECT 'channel', to_jsonb(c) FROM event_queue_internal.channel c
+	UNION ALL SELECT 'partition', to_jsonb(p) FROM event_queue_internal.event_partition p
+	UNION ALL SELECT 'policy', to_jsonb(p) FROM event_queue_internal.partition_policy p
+	UNION ALL SELECT 'bound role', to_jsonb(t) FROM event_queue_internal.tenant_role t
 	UNION ALL SELECT 'trigger', to_jsonb(pg_get_triggerdef(t.oid)) FROM pg_trigger t WHERE NOT t.tgisinternal
 	UNION ALL SELECT 'relation', jsonb_build_array(c.relname, c.relacl) FROM pg_class c
 		WHERE c.relnamespace IN ('event_queue'::regnamespace, 'public'::regnamespace)
@@ -82,7 +82,7 @@ SELECT event_queue.create_schedule('twice', '@yearly', 'twice', 'k', or_replace 
 SELECT s.cron, s.next_run = event_queue.cron_next('@yearly') AS by_the_new_cron FROM event_queue.schedule s WHERE s.name = 'twice';
 SELECT event_queue.reset_subscription('twice', 1);
 SELECT event_queue.create_subscription('twice', '{"event_type": "b"}', buckets => 2, or_replace => true) > 0 AS found;
-SELECT s.filter, array_agg(b.position) FROM event_queue.subscription s JOIN event_queue.subscription_bucket b USING (subscription_id)
+SELECT s.filter, array_agg(b.position) FROM event_queue.subscription s JOIN event_queue_internal.subscription_bucket b USING (subscription_id)
 WHERE s.name = 'twice' GROUP BY s.filter;
 SELECT event_queue.create_subscription('twice', buckets => 3, or_replace => true);
 

@@ -17,7 +17,7 @@ SELECT event_queue.alter_queue('lanes', '{"fair": false}');
 SELECT event_queue.enqueue('lanes', 'c1', tenant_id => 'c') > 0 AS enqueued;
 -- no longer fair: first come, first served, the old ones before the new one
 SELECT name, event_queue.complete(job_id, lease_token) FROM event_queue.claim('lanes', 10);
-SELECT cardinality(event_queue.enqueue_many('lanes', 'busy', array_fill('{}'::jsonb, '{500}'), tenant_id => 'a')) AS busy,
+SELECT cardinality(event_queue.enqueue_many('lanes', to_jsonb(array_fill('{}'::jsonb, '{500}')), tenant_id => 'a', options => '{"name": "busy"}')) AS busy,
 	event_queue.enqueue('lanes', 'small', tenant_id => 'b') > 0 AS small;
 SELECT job_id AS first, lease_token AS token FROM event_queue.claim('lanes') \gset
 SELECT event_queue.alter_queue('lanes', '{"fair": true}');
@@ -28,7 +28,7 @@ SELECT name FROM turns ORDER BY name;
 -- a job that was leased meanwhile is settled as ever, and comes back in its lane
 SELECT event_queue.fail(:first, :'token', 'no') IS NOT NULL AS again;
 SELECT event_queue.complete(job_id, lease_token) FROM turns;
-SELECT count(*), count(DISTINCT lane), bool_and(lane = event_queue.job_lane(true, tenant_id)) AS in_their_lanes FROM event_queue.job
+SELECT count(*), count(DISTINCT lane), bool_and(lane = event_queue_internal.job_lane(true, tenant_id)) AS in_their_lanes FROM event_queue.job
 WHERE queue_id = event_queue.queue_id_of('lanes');
 -- one from a transaction that knew only the old setting is found by the scheduler
 UPDATE event_queue.job SET lane = 0 WHERE job_id = :first;
@@ -40,7 +40,7 @@ BEGIN
 		PERFORM pg_sleep(0.01);
 	END LOOP;
 END $$;
-SELECT lane = event_queue.job_lane(true, tenant_id) AS in_its_lane FROM event_queue.job WHERE job_id = :first;
+SELECT lane = event_queue_internal.job_lane(true, tenant_id) AS in_its_lane FROM event_queue.job WHERE job_id = :first;
 SELECT event_queue.drop_queue('lanes', force => true);
 
 -- group_concurrency: more of each group may run at once.
@@ -72,7 +72,7 @@ SELECT event_queue.drop_queue('groups', force => true);
 
 -- rate_limit: the tokens that are there stay, up to the new limit.
 SELECT event_queue.create_queue('rate', rate_limit => 2, rate_interval => '1 hour') > 0 AS created;
-SELECT cardinality(event_queue.enqueue_many('rate', 'r', array_fill('{}'::jsonb, '{100}'))) AS enqueued;
+SELECT cardinality(event_queue.enqueue_many('rate', to_jsonb(array_fill('{}'::jsonb, '{100}')), options => '{"name": "r"}')) AS enqueued;
 -- raised: no burst comes of it, only new tokens come faster
 SELECT event_queue.alter_queue('rate', '{"rate_limit": 10}');
 SELECT take('rate') AS two_that_were_there;
@@ -102,7 +102,7 @@ SELECT event_queue.drop_queue('rate', force => true);
 
 -- max_concurrency: counts the jobs that are leased already.
 SELECT event_queue.create_queue('most') > 0 AS created;
-SELECT cardinality(event_queue.enqueue_many('most', 'm', array_fill('{}'::jsonb, '{20}'))) AS enqueued;
+SELECT cardinality(event_queue.enqueue_many('most', to_jsonb(array_fill('{}'::jsonb, '{20}')), options => '{"name": "m"}')) AS enqueued;
 CREATE TEMP TABLE running AS SELECT job_id, lease_token FROM event_queue.claim('most', 3);
 SELECT event_queue.alter_queue('most', '{"max_concurrency": 4}');
 INSERT INTO running SELECT job_id, lease_token FROM event_queue.claim('most', 10);
@@ -128,7 +128,7 @@ CALL settled();
 SELECT take('keys', 3) AS three_of_four;
 -- three tokens are gone: of two an hour each, that is more than it holds
 SELECT event_queue.alter_queue('keys', '{"group_rate_limit": 2, "group_rate_interval": "1 hour"}');
-SELECT round(extract(epoch FROM next_at - now()) / 60) AS full_in_minutes FROM event_queue.group_rate;
+SELECT round(extract(epoch FROM next_at - now()) / 60) AS full_in_minutes FROM event_queue_internal.group_rate;
 SELECT take('keys', 3) AS none;
 -- those that wait for a token keep their time, unless they are called
 SELECT event_queue.alter_queue('keys', '{"group_rate_limit": null}');

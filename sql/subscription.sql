@@ -28,7 +28,7 @@ SELECT n_of(e), aggregate_id FROM event_queue.fetch_events('mail') e;
 SELECT event_queue.park_event('mail', (SELECT position FROM event_queue.fetch_events('mail') e WHERE n_of(e) = 4), 'no address');
 SELECT n_of(e), aggregate_id FROM event_queue.fetch_events('mail') e;	-- s1 (4, 10) is missing
 SELECT event_queue.ack('mail', max(position)) FROM event_queue.fetch_events('mail');
-SELECT aggregate_id, error, retry FROM event_queue.subscription_parked;
+SELECT aggregate_id, error, retry FROM event_queue_internal.subscription_parked;
 SELECT version FROM event_queue.append('lead', 's1', 'lead.moved', '{"n": 13}');
 SELECT version FROM event_queue.append('lead', 's2', 'lead.moved', '{"n": 14}');
 SELECT n_of(e) FROM event_queue.fetch_events('mail') e;
@@ -45,7 +45,7 @@ SELECT n_of(e) FROM event_queue.fetch_parked('mail') e;
 SELECT event_queue.ack_parked('mail', (SELECT max(position) FROM event_queue.fetch_parked('mail')));
 SELECT version FROM event_queue.append('lead', 's1', 'lead.moved', '{"n": 15}');
 SELECT n_of(e) FROM event_queue.fetch_events('mail') e;
-SELECT count(*) FROM event_queue.subscription_parked;
+SELECT count(*) FROM event_queue_internal.subscription_parked;
 SELECT event_queue.ack('mail', max(position)) FROM event_queue.fetch_events('mail');
 -- An aggregate that is given up.
 SELECT version FROM event_queue.append('lead', 's1', 'lead.moved', '{"n": 16}');
@@ -85,4 +85,4 @@ SET event_queue.tenant = 'other';
 SELECT try($$SELECT event_queue.fetch_events('mine')$$), try($$SELECT event_queue.ack('theirs', 1)$$);
 RESET event_queue.tenant;
 SELECT event_queue.drop_subscription(name) FROM event_queue.subscription;
-SELECT count(*) FROM event_queue.subscription_bucket;
+SELECT count(*) FROM event_queue_internal.subscription_bucket;

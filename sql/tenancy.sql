@@ -107,7 +107,7 @@ CALL wait_until($$event_queue.watermark() >= (SELECT max(position) FROM event_qu
 SELECT event_queue.archive_partition(:'part', 'eq_ten_schema');
 SELECT event_queue.set_event_retention(NULL);
 SELECT event_queue.drop_queue('ten admin', force => true);
-SELECT count(*) FROM (SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+SELECT count(*) FROM (SELECT c.oid FROM pg_class c WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v')
 	AND (has_table_privilege(c.oid, 'INSERT') OR has_table_privilege(c.oid, 'UPDATE') OR has_table_privilege(c.oid, 'DELETE') OR has_table_privilege(c.oid, 'TRUNCATE'))) x;
 RESET SESSION AUTHORIZATION;
 -- Bound to a tenant since, it changes nothing that all share, and is not told of others' rows.
@@ -128,6 +128,6 @@ DROP SCHEMA eq_ten_schema CASCADE;
 RESET client_min_messages;
 DROP OWNED BY eq_ten_a, eq_ten_b, eq_ten_any, eq_ten_admin CASCADE;
 DROP SCHEMA eq_ten_foreign;
-DELETE FROM event_queue.channel WHERE name = 'ten';
+DELETE FROM event_queue_internal.channel WHERE name = 'ten';
 SELECT event_queue.revoke_access(r::regrole) FROM unnest('{eq_ten_a,eq_ten_b,eq_ten_any,eq_ten_admin}'::text[]) r;
 DROP ROLE eq_ten_admin, eq_ten_a, eq_ten_b, eq_ten_any;

@@ -3,19 +3,19 @@ SELECT try($$SELECT event_queue.append('data', '1', 'x', metadata => '[1]')$$),
 	try($$SELECT event_queue.append_many('data', '1', '[{"event_type": "x", "metadata": [1]}]')$$),
 	try($$SELECT event_queue.append('data', '1', 'x', metadata => '"x"')$$);
 SELECT event_queue.create_queue('data') > 0 AS created;
-SELECT try($$SELECT event_queue.enqueue('data', 'x', metadata => '["parent_job", 1]')$$),
-	try($$SELECT event_queue.enqueue_many('data', 'x', ARRAY['{}'::jsonb], metadata => '1')$$),
-	try($$SELECT event_queue.enqueue_jobs('[{"name": "x", "metadata": [1]}]', 'data')$$),
-	try($$SELECT event_queue.enqueue_jobs('[[1]]', 'data')$$), try($$SELECT event_queue.enqueue_flow('[]', 'data')$$),
-	try($$SELECT event_queue.enqueue_batch('[{"name": "x"}]', '[]', 'data')$$),
-	try($$SELECT event_queue.enqueue_batch('{"name": "x"}', '{"name": "x"}', 'data')$$);
-SELECT try($$SELECT event_queue.enqueue_jobs('[{"name": {"a": 1}}]', 'data')$$), try($$SELECT event_queue.enqueue_jobs('[{"name": "x", "delay": [1]}]', 'data')$$),
-	try($$SELECT event_queue.enqueue_jobs('[{"name": "x", "depends_on": "1"}]', 'data')$$),
-	try($$SELECT event_queue.enqueue_jobs('[{"name": "x", "depends_on": [[1]]}]', 'data')$$);
+SELECT try($$SELECT event_queue.enqueue('data', 'x', options => '{"metadata": ["parent_job", 1]}')$$),
+	try($$SELECT event_queue.enqueue_many('data', '[{}]', options => '{"name": "x", "metadata": 1}')$$),
+	try($$SELECT event_queue.enqueue_many('data', '[{"name": "x", "metadata": [1]}]')$$),
+	try($$SELECT event_queue.enqueue_many('data', '[[1]]')$$), try($$SELECT event_queue.enqueue_flow('data', '[]')$$),
+	try($$SELECT event_queue.enqueue_flow('data', '{"name": "x", "children": [[]]}')$$),
+	try($$SELECT event_queue.enqueue_flow('data', '{"name": "x", "children": {"name": "x"}}')$$);
+SELECT try($$SELECT event_queue.enqueue_many('data', '[{"name": {"a": 1}}]')$$), try($$SELECT event_queue.enqueue_many('data', '[{"name": "x", "delay": [1]}]')$$),
+	try($$SELECT event_queue.enqueue_many('data', '[{"name": "x", "depends_on": "1"}]')$$),
+	try($$SELECT event_queue.enqueue_many('data', '[{"name": "x", "depends_on": [[1]]}]')$$);
 -- Causes are found by an index: their names are short.
 SELECT try($$SELECT event_queue.append('data', '1', 'x', metadata => jsonb_build_object('causation_id', repeat(md5('x'), 100)))$$),
 	try($$SELECT event_queue.append('data', '1', 'x', metadata => '{"causation_id": {"a": 1}}')$$),
-	try($$SELECT event_queue.enqueue('data', 'x', metadata => jsonb_build_object('event_id', repeat(md5('x'), 100)))$$);
+	try($$SELECT event_queue.enqueue('data', 'x', options => jsonb_build_object('metadata', jsonb_build_object('event_id', repeat(md5('x'), 100))))$$);
 SET event_queue.causation_id = 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx';
 SELECT try($$SELECT event_queue.append('data', '1', 'x')$$), try($$SELECT event_queue.enqueue('data', 'x')$$);
 RESET event_queue.causation_id;
@@ -40,7 +40,7 @@ CALL wait_until('(SELECT count(*) = 5 FROM data_done)');
 SELECT * FROM data_done ORDER BY id;
 
 -- Rows that no function would have made, not even by the owner.
-SELECT split_part(try(format('INSERT INTO event_queue.%s', x)), ' |', 1) FROM unnest(ARRAY[
+SELECT split_part(try('SET LOCAL search_path = public, event_queue, event_queue_internal; INSERT INTO ' || x), ' |', 1) FROM unnest(ARRAY[
 	$$rule (name, owner, event_pattern, queue_id, job_name, start_position) VALUES ('data', 'postgres', 'x', 1, 'x', 0)$$,
 	$$rule (name, owner, event_pattern, queue_id, job_name, start_position, payload) SELECT 'data', 'postgres', 'x', queue_id, 'x', 0, '[1]' FROM event_queue.queue WHERE name = 'data'$$,
 	$$rule (name, owner, event_pattern, start_position) VALUES ('data', 'postgres', 'x', 0)$$,

@@ -80,6 +80,6 @@ SELECT try($$SELECT event_queue.append('a', 'b', 'c')$$);
 RESET event_queue.require_tenant;
 
 SELECT event_queue.revoke_access(r::regrole) FROM unnest('{eq_acme,eq_app,eq_worker,eq_observer,eq_admin}'::text[]) r;
-SELECT count(*) FROM event_queue.tenant_role;
+SELECT count(*) FROM event_queue_internal.tenant_role;
 SELECT event_queue.drop_queue('tenants', force => true);
 DROP ROLE eq_acme_app, eq_acme, eq_app, eq_worker, eq_observer, eq_admin, eq_nobody;

@@ -13,5 +13,5 @@ SELECT try($$SELECT event_queue.record_changes('customer', '', 'customer_id')$$)
 -- notify_on: the worker sends the NOTIFY after commit (test/tap shows it arrive).
 SELECT event_queue.notify_on('customer', 'customers');
 SELECT try($$SELECT event_queue.notify_on('customer', repeat('x', 64))$$);
-SELECT name FROM event_queue.channel;
+SELECT name FROM event_queue_internal.channel;
 DROP TABLE customer;

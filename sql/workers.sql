@@ -71,7 +71,7 @@ CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'worker
 SELECT what, value FROM eq_workers.saw;
 CREATE OR REPLACE FUNCTION eq_workers.set_late() RETURNS trigger LANGUAGE plpgsql AS
 	$$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$;
-SELECT event_queue.enqueue('workers', 'defer', max_attempts => 1) AS job \gset
+SELECT event_queue.enqueue('workers', 'defer', options => '{"max_attempts": 1}') AS job \gset
 CALL wait_until(format('EXISTS (SELECT FROM event_queue.dead_letters WHERE job_id = %s)', :job));
 SELECT last_sqlstate, last_error FROM event_queue.dead_letters WHERE job_id = :job;
 SELECT kind, name, sqlstate, message FROM event_queue.worker_faults() WHERE kind = 'time limit';
@@ -80,7 +80,7 @@ SELECT event_queue.discard_dead(:job);
 -- A handler that may not be called, or whose owner is gone: its jobs wait, others go on.
 TRUNCATE eq_workers.saw;
 REVOKE EXECUTE ON FUNCTION eq_workers.defer FROM PUBLIC;
-SELECT event_queue.enqueue('workers', 'defer', max_attempts => 1) AS job \gset
+SELECT event_queue.enqueue('workers', 'defer', options => '{"max_attempts": 1}') AS job \gset
 CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'handler')$$);
 SELECT name, sqlstate, message FROM event_queue.worker_faults() WHERE kind = 'handler';
 SELECT event_queue.enqueue('workers', 'look') > 0 AS enqueued;

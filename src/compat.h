@@ -17,6 +17,11 @@
 #error "event_queue needs PostgreSQL 15 to 18"
 #endif
 
+/* 18 has the prefix pg_noreturn in its place. */
+#ifndef pg_attribute_noreturn
+#define pg_attribute_noreturn() __attribute__((noreturn))
+#endif
+
 /* This backend's place in ProcGlobal->allProcs; below MaxBackends for all that run SQL. */
 #if PG_VERSION_NUM >= 170000
 #define EQ_MY_PROC_NUMBER ((int) MyProcNumber)

@@ -44,7 +44,6 @@ int eq_notify_mode = EQ_NOTIFY_WORKER;
 int eq_executors = 2;
 char *eq_databases = NULL;
 bool eq_activate_copies = false;
-int eq_enqueue_attempt = 0;
 int eq_rule_batch = 500;
 int eq_condition_timeout = 1000;
 int eq_max_databases = 64;
@@ -116,12 +115,6 @@ define_settings(void)
 		"Takes restored and copied stores into service without activate().",
 		"Once no restore has been at work in the database for 30 seconds.",
 		&eq_activate_copies, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable(
-		"event_queue.enqueue_attempt",
-		"Internal: the attempt of a call that enqueues many jobs; 0: enqueue may wait.",
-		"Set by enqueue_jobs: instead of waiting for another transaction, enqueue raises EQ044.",
-		&eq_enqueue_attempt, 0, 0, INT_MAX, PGC_USERSET,
-		GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 	DefineCustomIntVariable("event_queue.rule_batch",
 							"Most events that the rules take in one transaction.",
 							NULL, &eq_rule_batch, 500, 1, 100000, PGC_SIGHUP, 0,

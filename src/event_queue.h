@@ -44,7 +44,6 @@ extern int eq_notify_mode;
 extern int eq_executors;
 extern char *eq_databases;
 extern bool eq_activate_copies;
-extern int eq_enqueue_attempt;
 extern int eq_rule_batch;
 extern int eq_condition_timeout;
 extern int eq_max_databases;

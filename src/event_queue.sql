@@ -6,11 +6,13 @@
  */
 
 /*
- * What is no one's to call: trigger functions, and what functions of the extension
- * share.  No role may use this schema but the extension's owner.
+ * What is nobody's to call: tables that only the extension's functions use, trigger
+ * functions, and what functions share.  No role may use this schema but the
+ * extension's owner: what looks names up in it acts as the owner (tenant/grants.sql)
+ * or has them bound already (views, BEGIN ATOMIC).
  */
 CREATE SCHEMA event_queue_internal;
-COMMENT ON SCHEMA event_queue_internal IS 'Internal functions of event_queue; no role may use it.';
+COMMENT ON SCHEMA event_queue_internal IS 'What the functions of event_queue share; not for direct use.';
 
 CREATE FUNCTION version() RETURNS text
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_version';
@@ -21,12 +23,12 @@ COMMENT ON FUNCTION event_queue.version() IS
  * check_name: raises EQ006 unless value is 1 to max_bytes bytes long, with no
  * control characters and no blanks at either end.  Returns the value.
  */
-CREATE FUNCTION check_name(what text, value text, max_bytes int DEFAULT 255) RETURNS text
+CREATE FUNCTION event_queue_internal.check_name(what text, value text, max_bytes int DEFAULT 255) RETURNS text
 LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_check_name_sql';
-COMMENT ON FUNCTION check_name(text, text, int) IS
+COMMENT ON FUNCTION event_queue_internal.check_name(text, text, int) IS
 'Internal. Returns the value, or raises EQ006 if it is empty, too long, or has control characters.';
 
-CREATE FUNCTION check_create_mode(or_replace boolean, if_not_exists boolean) RETURNS void
+CREATE FUNCTION event_queue_internal.check_create_mode(or_replace boolean, if_not_exists boolean) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF or_replace AND if_not_exists THEN
@@ -34,16 +36,16 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION check_create_mode(boolean, boolean) IS 'Internal. EQ009 if or_replace and if_not_exists are both asked for.';
+COMMENT ON FUNCTION event_queue_internal.check_create_mode(boolean, boolean) IS 'Internal. EQ009 if or_replace and if_not_exists are both asked for.';
 
-CREATE FUNCTION notice_other_definition(what text, name text) RETURNS void
+CREATE FUNCTION event_queue_internal.notice_other_definition(what text, name text) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	RAISE NOTICE USING MESSAGE = format('%s "%s" exists with another definition', what, name),
 		DETAIL = 'It was left as it is.', HINT = 'or_replace => true gives it the new one.';
 END
 $$;
-COMMENT ON FUNCTION notice_other_definition(text, text) IS 'Internal. What if_not_exists says of a thing that is not as asked for.';
+COMMENT ON FUNCTION event_queue_internal.notice_other_definition(text, text) IS 'Internal. What if_not_exists says of a thing that is not as asked for.';
 
 /*
  * config_changed: statement trigger on every configuration table.  Makes all

@@ -62,7 +62,7 @@ progress() {
 		FROM event_queue.queue_status WHERE queue <> 'rule-calls'")"
 }
 # The rules have seen all events, and no job is left.
-DONE="(SELECT c.position >= (SELECT max(position) FROM event_queue.event_store) FROM event_queue.rule_checkpoint c) AND NOT EXISTS (SELECT FROM event_queue.job)"
+DONE="(SELECT c.position >= (SELECT max(position) FROM event_queue.event_store) FROM event_queue_internal.rule_checkpoint c) AND NOT EXISTS (SELECT FROM event_queue.job)"
 
 say "Install: CREATE EXTENSION, the ERP's schema, its queues, rules and handlers"
 sql -c 'CREATE EXTENSION event_queue' -f "$here/schema.sql" >/dev/null

@@ -57,7 +57,6 @@ lock_table(Oid relid)
 Datum
 eq_lock_for_look(PG_FUNCTION_ARGS)
 {
-	Oid schema = get_namespace_oid(EQ_SCHEMA, false);
 	Datum *names;
 	int n;
 
@@ -66,7 +65,7 @@ eq_lock_for_look(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		char *name = TextDatumGetCString(names[i]);
-		Oid relid = get_relname_relid(name, schema);
+		Oid relid = eq_find_relation(name);
 		Oid locked = OidIsValid(relid) ? lock_table(relid) : InvalidOid;
 		char *locked_name = OidIsValid(locked) ? get_rel_name(locked) : NULL;
 

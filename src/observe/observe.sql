@@ -115,7 +115,7 @@ BEGIN
 	END IF;
 	IF q.group_rate_limit IS NOT NULL AND j.group_key IS NOT NULL THEN
 		key_until := (SELECT g.next_at - (q.group_rate_interval - q.group_rate_interval / q.group_rate_limit)
-			FROM event_queue.group_rate g
+			FROM event_queue_internal.group_rate g
 			WHERE g.queue_id = j.queue_id AND g.tenant_id = j.tenant_id AND g.group_key = j.group_key);
 	END IF;
 	IF key_until > clock_timestamp() THEN

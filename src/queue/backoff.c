@@ -29,24 +29,35 @@ StaticAssertDecl(lengthof(((EqRetryOptions *) 0)->values) == RETRY_COLUMNS,
 
 #define MAX_WAIT (INT64CONST(365) * USECS_PER_DAY)
 
+static const char *const backoff_names[] = {[EQ_BACKOFF_EXPONENTIAL] = "exponential",
+											[EQ_BACKOFF_BULL] = "bull",
+											[EQ_BACKOFF_LINEAR] = "linear",
+											[EQ_BACKOFF_FIXED] = "fixed",
+											[EQ_BACKOFF_LIST] = "list"};
+
+#define BACKOFF_COMPLAINT "backoff must be exponential, bull, linear, fixed or list"
+
+/* lengthof(backoff_names) if there is none of this name. */
+static int
+find_backoff(const char *name)
+{
+	int i = 0;
+
+	while (i < lengthof(backoff_names) && strcmp(name, backoff_names[i]) != 0)
+		i++;
+	return i;
+}
+
 /* EQ012 if there is none of this name. */
 EqBackoff
 eq_parse_backoff(const char *name)
 {
-	static const char *const names[] = {[EQ_BACKOFF_EXPONENTIAL] = "exponential",
-										[EQ_BACKOFF_BULL] = "bull",
-										[EQ_BACKOFF_LINEAR] = "linear",
-										[EQ_BACKOFF_FIXED] = "fixed",
-										[EQ_BACKOFF_LIST] = "list"};
+	int found = find_backoff(name);
 
-	for (int i = 0; i < lengthof(names); i++)
-	{
-		if (strcmp(name, names[i]) == 0)
-			return i;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_INVALID_SETTING),
-			 errmsg("backoff must be exponential, bull, linear, fixed or list")));
+	if (found == lengthof(backoff_names))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_SETTING), errmsg(BACKOFF_COMPLAINT)));
+	return found;
 }
 
 /* The elements of an array of intervals; *nulls as deconstruct_array. */
@@ -77,66 +88,82 @@ eq_read_intervals(EqRetry *retry, Datum array)
 	}
 }
 
-static void
-check_wait(Datum interval, bool isnull, const char *what)
+static bool
+is_wait(Datum interval, bool isnull)
 {
 	int64 us = isnull ? -1 : eq_interval_us(DatumGetIntervalP(interval));
 
-	if (us < 0 || us > MAX_WAIT)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
-						errmsg("%s must be between 0 and 365 days", what)));
+	return us >= 0 && us <= MAX_WAIT;
+}
+
+static const char *
+intervals_complaint(Datum array, int *n)
+{
+	Datum *intervals;
+	bool *nulls;
+
+	*n = intervals_of(array, &intervals, &nulls);
+	if (*n < 1 || *n > EQ_MAX_INTERVALS)
+		return psprintf("backoff_intervals must be 1 to %d", EQ_MAX_INTERVALS);
+	for (int i = 0; i < *n; i++)
+	{
+		if (!is_wait(intervals[i], nulls[i]))
+			return "backoff_intervals must be between 0 and 365 days";
+	}
+	return NULL;
 }
 
 /*
- * What a job overrides of its queue's settings: the rules of check_queue_settings.
- * backoff_intervals alone mean the list.
+ * What is wrong with backoff settings; NULL: nothing.  n_intervals: of a job's, how
+ * many its queue has, and what the job leaves NULL is the queue's (intervals alone
+ * mean the list); -1: they are a queue's own, where only intervals may be NULL.
  */
-void
-eq_check_retry(const EqQueue *queue, EqRetryOptions *own)
+const char *
+eq_retry_complaint(EqRetryOptions *own, int n_intervals)
 {
 	Datum *values = own->values;
 	bool *nulls = own->nulls;
-	int n_intervals = queue->retry.n_intervals;
+	bool of_job = n_intervals >= 0;
+	const char *complaint;
 
 	if (!nulls[RETRY_INTERVALS - 1])
 	{
-		Datum *intervals;
-		bool *interval_nulls;
-
-		n_intervals = intervals_of(values[RETRY_INTERVALS - 1], &intervals,
-								   &interval_nulls);
-		if (n_intervals < 1 || n_intervals > EQ_MAX_INTERVALS)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_SETTING),
-					 errmsg("backoff_intervals must be 1 to %d", EQ_MAX_INTERVALS)));
-		for (int i = 0; i < n_intervals; i++)
-			check_wait(intervals[i], interval_nulls[i], "backoff_intervals");
-		if (nulls[RETRY_BACKOFF - 1])
+		complaint = intervals_complaint(values[RETRY_INTERVALS - 1], &n_intervals);
+		if (complaint)
+			return complaint;
+		if (of_job && nulls[RETRY_BACKOFF - 1])
 		{
 			values[RETRY_BACKOFF - 1] = CStringGetTextDatum("list");
 			nulls[RETRY_BACKOFF - 1] = false;
 		}
 	}
-	if (!nulls[RETRY_BACKOFF - 1] &&
-		eq_parse_backoff(TextDatumGetCString(values[RETRY_BACKOFF - 1])) ==
-			EQ_BACKOFF_LIST &&
-		n_intervals == 0)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
-						errmsg("backoff list needs backoff_intervals"),
-						errdetail("Neither the job nor queue \"%s\" has any.",
-								  queue->name)));
-	if (!nulls[RETRY_DELAY - 1])
-		check_wait(values[RETRY_DELAY - 1], false, "backoff_delay");
-	if (!nulls[RETRY_MAX - 1])
-		check_wait(values[RETRY_MAX - 1], false, "backoff_max");
-	if (!nulls[RETRY_JITTER - 1])
+	if (!nulls[RETRY_BACKOFF - 1])
 	{
-		double jitter = DatumGetFloat8(values[RETRY_JITTER - 1]);
+		int backoff = find_backoff(TextDatumGetCString(values[RETRY_BACKOFF - 1]));
+
+		if (backoff == lengthof(backoff_names))
+			return BACKOFF_COMPLAINT;
+		if (backoff == EQ_BACKOFF_LIST && n_intervals <= 0)
+			return "backoff list needs backoff_intervals";
+	}
+	else if (!of_job)
+		return BACKOFF_COMPLAINT;
+	if (!(of_job && nulls[RETRY_DELAY - 1]) &&
+		!is_wait(values[RETRY_DELAY - 1], nulls[RETRY_DELAY - 1]))
+		return "backoff_delay must be between 0 and 365 days";
+	if (!(of_job && nulls[RETRY_MAX - 1]) &&
+		!is_wait(values[RETRY_MAX - 1], nulls[RETRY_MAX - 1]))
+		return "backoff_max must be between 0 and 365 days";
+	if (!(of_job && nulls[RETRY_JITTER - 1]))
+	{
+		double jitter = nulls[RETRY_JITTER - 1]
+							? -1
+							: DatumGetFloat8(values[RETRY_JITTER - 1]);
 
 		if (!(jitter >= 0 && jitter <= 1))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
-							errmsg("backoff_jitter must be between 0 and 1")));
+			return "backoff_jitter must be between 0 and 1";
 	}
+	return NULL;
 }
 
 /* As the value of a column of this type. */

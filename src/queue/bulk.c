@@ -3,8 +3,8 @@
  *
  * Rows are locked in one order wherever the call knows them beforehand: dead letters
  * by (died_at, job_id), then jobs by job_id.  The rows and open transactions that hold
- * unique keys are known only one after the other: so enqueue_jobs and the retry of dead
- * letters wait for nobody while they hold something.  What they would have to wait for
+ * unique keys are known only one after the other: so enqueue_many, enqueue_flow and the
+ * retry of dead letters wait for nobody while they hold something.  What they would have to wait for
  * is remembered here, and EQ044 raised; the caller rolls its subtransaction back, and
  * with that its locks, and begins again: first it waits for what was remembered, rows
  * in the order of all others.
@@ -14,11 +14,14 @@
  */
 #include "postgres.h"
 
+#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/wait_event.h"
 
 #include "event_queue.h"
 #include "compat.h"
@@ -27,11 +30,15 @@
 
 PG_FUNCTION_INFO_V1(eq_await_conflict_sql);
 
+#define MAX_TRIES 20
+
 typedef struct Row
 {
 	bool is_job; /* else a dead letter */
 	int64 job_id;
 } Row;
+
+static int attempt = 0; /* of the present call; 0: it may wait */
 
 /* What the present call has met so far. */
 static struct
@@ -68,7 +75,7 @@ raise_conflict(void)
 static void
 begin_conflict(void)
 {
-	if (eq_enqueue_attempt <= 1 || conflict.lxid != EQ_MY_LXID)
+	if (attempt <= 1 || conflict.lxid != EQ_MY_LXID)
 		conflict.n_rows = 0;
 	conflict.xid = InvalidTransactionId;
 }
@@ -146,6 +153,66 @@ eq_await_conflict(void)
 	{
 		lock_rows(false);
 		lock_rows(true);
+	}
+}
+
+bool
+eq_enqueue_may_wait(void)
+{
+	return attempt == 0;
+}
+
+typedef struct Step
+{
+	void (*step)(void *);
+	void *argument;
+	int nth;
+} Step;
+
+static void
+run_step(void *argument)
+{
+	Step *step = argument;
+
+	attempt = step->nth;
+	step->step(step->argument);
+}
+
+static void
+sleep_a_while(int tries)
+{
+	(void) WaitLatch(
+		MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+		(long) (tries * (5 + 5 * pg_prng_double(&pg_global_prng_state))),
+		PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Runs a step that enqueues, in a subtransaction, until it need wait for nobody. */
+void
+eq_enqueue_by_attempts(void (*step)(void *), void *argument)
+{
+	Step this = {step, argument, 0};
+	int tries = 0;
+
+	for (;;)
+	{
+		ErrorData *error;
+
+		this.nth++;
+		error = eq_try(run_step, &this);
+		attempt = 0;
+		if (error == NULL)
+			return;
+		if (error->sqlerrcode == ERRCODE_EQ_WOULD_WAIT)
+			continue;
+		/* Windows of throttle in another order; a job that plain SQL has written. */
+		if ((error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED &&
+			 error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION) ||
+			++tries >= MAX_TRIES)
+			ReThrowError(error);
+		sleep_a_while(tries);
 	}
 }
 

@@ -60,7 +60,7 @@ BEGIN
 			)
 			INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
 				max_attempts, retry, time_limit, group_key, has_dependents, payload, metadata, errors)
-			SELECT x.job_id, x.queue_id, event_queue.job_lane(q.fair, x.tenant_id), x.tenant_id, x.name, x.priority,
+			SELECT x.job_id, x.queue_id, event_queue_internal.job_lane(q.fair, x.tenant_id), x.tenant_id, x.name, x.priority,
 				clock_timestamp(), x.created_at, x.max_attempts, x.retry, x.time_limit, x.group_key,
 				x.has_dependents, coalesce($2, x.payload), x.metadata, x.errors
 			FROM dead x JOIN event_queue.queue q USING (queue_id)
@@ -71,7 +71,7 @@ BEGIN
 					DELETE FROM event_queue.dead_letter x
 					WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id) AND x.unique_key IS NOT NULL RETURNING x.*
 				)
-				SELECT x.*, event_queue.job_lane(q.fair, x.tenant_id) AS lane
+				SELECT x.*, event_queue_internal.job_lane(q.fair, x.tenant_id) AS lane
 				FROM dead x JOIN event_queue.queue q USING (queue_id) ORDER BY x.job_id
 			LOOP
 				is_free := event_queue_internal.lock_free_key(d.queue_id, d.tenant_id, d.unique_key);
@@ -133,7 +133,7 @@ BEGIN
 			HINT = 'Retry its dead letters without a new payload.';
 	END IF;
 	IF $8 IS NOT NULL THEN
-		PERFORM event_queue.check_payload($8);
+		PERFORM event_queue_internal.check_payload($8);
 	END IF;
 	LOOP
 		SELECT array_agg(d.job_id ORDER BY d.died_at, d.job_id), max(d.died_at) INTO ids, above_time FROM (
@@ -177,7 +177,7 @@ CREATE FUNCTION retry_dead(job_id bigint, payload jsonb DEFAULT NULL) RETURNS vo
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	IF $2 IS NOT NULL THEN
-		PERFORM event_queue.check_payload($2);
+		PERFORM event_queue_internal.check_payload($2);
 	END IF;
 	IF $2 IS NOT NULL AND EXISTS (SELECT FROM event_queue.dead_letter d
 		WHERE d.job_id = $1 AND d.queue_id <= 2 AND event_queue.tenant_visible(d.tenant_id)) THEN

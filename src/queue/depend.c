@@ -56,7 +56,7 @@ mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
 	eq_table_open(&table, eq_relation_oid(place->table), place->n_columns);
 	slot = table_slot_create(table.rel, NULL);
 	found = eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot, slot,
-						eq_enqueue_attempt > 0 ? &is_busy : NULL) &&
+						eq_enqueue_may_wait() ? NULL : &is_busy) &&
 			strcmp(TextDatumGetCString(slot->tts_values[place->tenant - 1]),
 				   tenant) == 0;
 	if (is_busy)
@@ -227,7 +227,7 @@ tell_followers(int64 job_id)
 			"WITH done AS (UPDATE event_queue.job_dependency"
 			" SET completed_at = pg_catalog.clock_timestamp()"
 			" WHERE depends_on = $1 AND completed_at IS NULL AND any_end RETURNING job_id)"
-			" INSERT INTO event_queue.job_review (job_id) SELECT job_id FROM done",
+			" INSERT INTO event_queue_internal.job_review (job_id) SELECT job_id FROM done",
 		.n_arguments = 1,
 		.types = {INT8OID}};
 	Datum value = Int64GetDatum(job_id);
@@ -256,7 +256,7 @@ tell_dependents(int64 job_id, Jsonb *result)
 			"WITH done AS (UPDATE event_queue.job_dependency"
 			" SET completed_at = pg_catalog.clock_timestamp(), result = $2"
 			" WHERE depends_on = $1 AND completed_at IS NULL RETURNING job_id)"
-			" INSERT INTO event_queue.job_review (job_id) SELECT job_id FROM done",
+			" INSERT INTO event_queue_internal.job_review (job_id) SELECT job_id FROM done",
 		.n_arguments = 2,
 		.types = {INT8OID, JSONBOID}};
 	Datum values[2] = {Int64GetDatum(job_id), JsonbPGetDatum(result)};

@@ -31,37 +31,8 @@
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_enqueue_sql);
-PG_FUNCTION_INFO_V1(eq_enqueue_many);
 PG_FUNCTION_INFO_V1(eq_lock_free_key);
 PG_FUNCTION_INFO_V1(eq_unlock_key_sql);
-
-#define MAX_DELAY (INT64CONST(100) * 365 * USECS_PER_DAY)
-
-/* Microseconds of a delay; EQ014 if it is negative or longer than 100 years. */
-int64
-eq_check_delay(const Interval *delay, const char *what)
-{
-	int64 us = eq_interval_us(delay);
-
-	if (us < 0)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
-						errmsg("%s must not be negative", what)));
-	if (us > MAX_DELAY)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
-						errmsg("%s must not be longer than 100 years", what)));
-	return us;
-}
-
-int
-eq_check_priority(int priority)
-{
-	if (priority < EQ_PRIORITY_FIRST || priority > EQ_PRIORITY_LAST)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_PRIORITY),
-						errmsg("priority %d is out of range", priority),
-						errhint("Priorities go from %d (first) to %d (last).",
-								EQ_PRIORITY_FIRST, EQ_PRIORITY_LAST)));
-	return priority;
-}
 
 /* The new payload is not taken, since the job that has the key is at work already. */
 static void
@@ -82,8 +53,9 @@ tell_who_has_key(const EqNewJob *job, TupleTableSlot *holder)
 		 errmsg("job " INT64_FORMAT ", which is running with another payload, has "
 				"the unique key; no job was added",
 				job_id),
-		 errhint("unique_mode => 'replace' keeps the payload for a job that "
-				 "follows it.")));
+		 errhint(
+			 "options => '{\"unique_mode\": \"replace\"}' keeps the payload for a job that "
+			 "follows it.")));
 }
 
 static uint32
@@ -135,9 +107,10 @@ find_unique_key(EqTable *jobs, int32 queue_id, const char *tenant,
 }
 
 /* The columns of a new job. */
-static void
-fill_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
-		 int32 lane, TimestampTz now, int blocked, Datum *values, bool *nulls)
+void
+eq_fill_job_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
+				int64 job_id, int32 lane, TimestampTz now, int blocked,
+				Datum *values, bool *nulls)
 {
 	memset(nulls, 0, JOB_COLUMNS * sizeof(bool));
 	values[JOB_ID - 1] = Int64GetDatum(job_id);
@@ -185,10 +158,13 @@ fill_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
 	nulls[JOB_PROGRESS - 1] = true;
 }
 
-/* It is there: whoever waits for it is to be told. */
-static void
-job_is_in(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 lane,
-		  int blocked, int64 n)
+/*
+ * Counts n new jobs, notes the ready mark and wakes waiters.  job_id: the lowest of
+ * them, 0: unknown.
+ */
+void
+eq_after_enqueue(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 lane,
+				 int blocked, int64 n)
 {
 	eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, n);
 	if (blocked == JOB_BLOCKED_BY_GROUP)
@@ -223,10 +199,10 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 		eq_add_follower(job_id, job->tenant, after);
 		blocked = JOB_BLOCKED_BY_DEPENDENCY;
 	}
-	fill_row(jobs, queue, job, job_id, lane, GetCurrentTimestamp(), blocked, values,
-			 nulls);
+	eq_fill_job_row(jobs, queue, job, job_id, lane, GetCurrentTimestamp(), blocked,
+					values, nulls);
 	eq_table_insert(jobs, values, nulls);
-	job_is_in(queue, job, job_id, lane, blocked, 1);
+	eq_after_enqueue(queue, job, job_id, lane, blocked, 1);
 	return job_id;
 }
 
@@ -239,7 +215,7 @@ take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
 {
 	static EqStatement take = {
 		.sql =
-			"INSERT INTO event_queue.job_throttle AS t VALUES ($1, $2, $3, $4, $5)"
+			"INSERT INTO event_queue_internal.job_throttle AS t VALUES ($1, $2, $3, $4, $5)"
 			" ON CONFLICT (queue_id, tenant_id, unique_key) DO UPDATE"
 			" SET job_id = CASE WHEN t.until <= $6 THEN $4 ELSE t.job_id END,"
 			" until = CASE WHEN t.until <= $6 THEN $5 ELSE t.until END"
@@ -286,7 +262,7 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 	bool is_busy = false;
 
 	if (eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot, slot,
-					eq_enqueue_attempt > 0 ? &is_busy : NULL) &&
+					eq_enqueue_may_wait() ? NULL : &is_busy) &&
 		!slot->tts_isnull[JOB_UNIQUE_KEY - 1])
 	{
 		Datum values[JOB_COLUMNS];
@@ -325,8 +301,9 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 	return result;
 }
 
-static void
-check_accepts(const EqQueue *queue)
+/* EQ034 if the queue is being drained, EQ036 if this store is not active. */
+void
+eq_require_accepting(const EqQueue *queue)
 {
 	eq_require_active();
 	if (queue->draining)
@@ -342,18 +319,19 @@ enqueue(const EqQueue *queue, const EqNewJob *job)
 {
 	EqTable jobs;
 	int64 job_id = 0;
-	int64 new_id = 0; /* drawn already */
-	int64 after = 0;  /* the job that is to end first */
+	int64 new_id = job->job_id;
+	int64 after = 0; /* the job that is to end first */
 	TransactionId open = InvalidTransactionId;
 	uint32 hash = 0;
 	bool done = false;
 	bool has_key = job->unique_key && job->unique_mode != EQ_UNIQUE_THROTTLE;
 
-	check_accepts(queue);
+	eq_require_accepting(queue);
 	eq_await_conflict();
 	if (job->unique_key && !has_key)
 	{
-		new_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
+		if (new_id == 0)
+			new_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
 		job_id = take_window(queue, job, new_id);
 		if (job_id != new_id)
 			return job_id;
@@ -378,7 +356,7 @@ enqueue(const EqQueue *queue, const EqNewJob *job)
 			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
 		if (holder == 0)
 			done = true;
-		else if (TransactionIdIsValid(open) && eq_enqueue_attempt > 0)
+		else if (TransactionIdIsValid(open) && !eq_enqueue_may_wait())
 			eq_conflict_with_xact(open);
 		else if (TransactionIdIsValid(open))
 			XactLockTableWait(open, NULL, NULL, XLTW_None);
@@ -417,31 +395,18 @@ attempt_step(void *argument)
 	attempt->job_id = enqueue(attempt->queue, attempt->job);
 }
 
-/* As enqueue_jobs does with many: a key and the jobs to be depended on are several. */
-static int64
-enqueue_by_attempts(const EqQueue *queue, const EqNewJob *job)
-{
-	Attempt attempt = {queue, job, 0};
-	ErrorData *error;
-
-	do
-	{
-		eq_enqueue_attempt++;
-		error = eq_try(attempt_step, &attempt);
-	} while (error && error->sqlerrcode == ERRCODE_EQ_WOULD_WAIT);
-	eq_enqueue_attempt = 0;
-	if (error)
-		ReThrowError(error);
-	return attempt.job_id;
-}
-
 /* Returns the id of the new job, or of the one that holds the unique key. */
 int64
 eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 {
-	if (job->unique_key && job->depends_on && eq_enqueue_attempt == 0)
-		return enqueue_by_attempts(queue, job);
-	return enqueue(queue, job);
+	Attempt attempt = {queue, job, 0};
+
+	/* A key and the jobs to be depended on are several. */
+	if (job->unique_key && job->depends_on && eq_enqueue_may_wait())
+		eq_enqueue_by_attempts(attempt_step, &attempt);
+	else
+		attempt_step(&attempt);
+	return attempt.job_id;
 }
 
 /*
@@ -480,289 +445,47 @@ eq_unlock_key_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* delay and run_at are the arguments at this place and the next. */
-static TimestampTz
-run_at_argument(FunctionCallInfo fcinfo, int argno, TimestampTz now)
+/* Completes a job from outside: defaults, lineage, tenant; checks the options together. */
+void
+eq_complete_new_job(EqNewJob *job, const EqQueue *queue, TimestampTz now)
 {
-	TimestampTz run_at = now;
-
-	if (!PG_ARGISNULL(argno))
-	{
-		if (!PG_ARGISNULL(argno + 1))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
-							errmsg("delay and run_at exclude each other")));
-		run_at += eq_check_delay(PG_GETARG_INTERVAL_P(argno), "delay");
-	}
-	else if (!PG_ARGISNULL(argno + 1))
-	{
-		run_at = PG_GETARG_TIMESTAMPTZ(argno + 1);
-		if (TIMESTAMP_NOT_FINITE(run_at))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
-							errmsg("run_at must be finite")));
-	}
-	return run_at;
-}
-
-static Jsonb *
-metadata_argument(FunctionCallInfo fcinfo, int argno)
-{
-	Jsonb *metadata = eq_job_metadata(
-		PG_ARGISNULL(argno) ? NULL : PG_GETARG_JSONB_P(argno));
-
-	if (metadata == NULL)
-		return NULL;
-	eq_check_payload("job metadata", metadata);
-	if (!JB_ROOT_IS_OBJECT(metadata))
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("job metadata must be a JSON object")));
-	return metadata;
-}
-
-/* The options that concern a unique key, from this argument on. */
-static void
-unique_arguments(FunctionCallInfo fcinfo, int first, EqNewJob *job)
-{
-	static const char *const modes[] = {[EQ_UNIQUE_REJECT] = "reject",
-										[EQ_UNIQUE_REPLACE] = "replace",
-										[EQ_UNIQUE_DEBOUNCE] = "debounce",
-										[EQ_UNIQUE_THROTTLE] = "throttle"};
-	const char *mode = PG_ARGISNULL(first)
-						   ? "reject"
-						   : text_to_cstring(PG_GETARG_TEXT_PP(first));
-	const char *until = PG_ARGISNULL(first + 1)
-							? "finished"
-							: text_to_cstring(PG_GETARG_TEXT_PP(first + 1));
-	int i = 0;
-
-	while (i < lengthof(modes) && strcmp(mode, modes[i]) != 0)
-		i++;
-	if (i == lengthof(modes))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-			 errmsg("unique_mode must be reject, replace, debounce or throttle")));
-	job->unique_mode = i;
-	job->unique_until_claim = strcmp(until, "claimed") == 0;
-	if (!job->unique_until_claim && strcmp(until, "finished") != 0)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("unique_until must be finished or claimed")));
-	if (!PG_ARGISNULL(first + 2))
-		job->unique_window = eq_check_delay(PG_GETARG_INTERVAL_P(first + 2),
-											"unique_window");
-	if ((job->unique_mode == EQ_UNIQUE_THROTTLE) != (job->unique_window > 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("unique_mode throttle, and no other, needs a positive "
-						"unique_window")));
-	if (job->unique_key == NULL &&
-		(job->unique_mode != EQ_UNIQUE_REJECT || job->unique_until_claim))
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("unique_mode and unique_until need a unique_key")));
-	if (job->unique_mode == EQ_UNIQUE_THROTTLE)
-		job->unique_until_claim = false;
-}
-
-/* What of enqueue's arguments overrides the queue's backoff; NULL if nothing does. */
-static EqRetryOptions *
-retry_arguments(FunctionCallInfo fcinfo, const EqQueue *queue)
-{
-	static const int argument[RETRY_COLUMNS] = {[RETRY_BACKOFF - 1] = 7,
-												[RETRY_DELAY - 1] = 8,
-												[RETRY_MAX - 1] = 18,
-												[RETRY_JITTER - 1] = 19,
-												[RETRY_INTERVALS - 1] = 20};
-	EqRetryOptions *own = NULL;
-
-	for (int i = 0; i < RETRY_COLUMNS; i++)
-	{
-		if (PG_ARGISNULL(argument[i]))
-			continue;
-		if (own == NULL)
-		{
-			own = palloc(sizeof(EqRetryOptions));
-			memset(own->nulls, true, sizeof(own->nulls));
-		}
-		own->values[i] = PG_GETARG_DATUM(argument[i]);
-		own->nulls[i] = false;
-	}
-	if (own)
-		eq_check_retry(queue, own);
-	return own;
+	if (job->name == NULL)
+		eq_check_name("job name", NULL, EQ_MAX_NAME);
+	eq_check_job_options(job, queue, now);
+	job->metadata = eq_job_metadata(job->metadata);
+	if (job->metadata)
+		eq_check_payload("job metadata", job->metadata);
+	job->tenant = eq_resolve_tenant(job->tenant);
 }
 
 Datum
 eq_enqueue_sql(PG_FUNCTION_ARGS)
 {
+	static const struct
+	{
+		EqJobOption option;
+		bool is_text;
+	} arguments[] = {{EQ_OPTION_QUEUE, true},		{EQ_OPTION_NAME, true},
+					 {EQ_OPTION_PAYLOAD, false},	{EQ_OPTION_DELAY, false},
+					 {EQ_OPTION_RUN_AT, false},		{EQ_OPTION_PRIORITY, false},
+					 {EQ_OPTION_UNIQUE_KEY, true},	{EQ_OPTION_GROUP_KEY, true},
+					 {EQ_OPTION_DEPENDS_ON, false}, {EQ_OPTION_TENANT_ID, true}};
 	const EqQueue *queue;
 	EqNewJob job = {0};
+	int n = lengthof(arguments);
 
-	queue = eq_get_queue(PG_ARGISNULL(0) ? NULL
-										 : text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	job.name = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	eq_check_name("job name", job.name, EQ_MAX_NAME);
-	if (!PG_ARGISNULL(2))
+	if (!PG_ARGISNULL(n))
+		eq_read_job_options(&job, &PG_GETARG_JSONB_P(n)->root, EQ_IN_OPTIONS, false);
+	for (int i = 0; i < n; i++)
 	{
-		job.payload = PG_GETARG_JSONB_P(2);
-		eq_check_payload("job payload", job.payload);
+		if (PG_ARGISNULL(i))
+			continue;
+		eq_set_job_option(&job, arguments[i].option,
+						  arguments[i].is_text ? CStringGetDatum(text_to_cstring(
+													 PG_GETARG_TEXT_PP(i)))
+											   : PG_GETARG_DATUM(i));
 	}
-
-	job.run_at = run_at_argument(fcinfo, 3, GetCurrentTimestamp());
-	job.has_time = !PG_ARGISNULL(3) || !PG_ARGISNULL(4);
-	job.priority = eq_check_priority(PG_ARGISNULL(5) ? EQ_PRIORITY_DEFAULT
-													 : PG_GETARG_INT32(5));
-	if (!PG_ARGISNULL(6))
-	{
-		job.max_attempts = PG_GETARG_INT32(6);
-		if (job.max_attempts < 1 || job.max_attempts > 1000)
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_SETTING),
-							errmsg("max_attempts must be between 1 and 1000")));
-	}
-	job.retry = retry_arguments(fcinfo, queue);
-	if (!PG_ARGISNULL(9))
-	{
-		job.unique_key = text_to_cstring(PG_GETARG_TEXT_PP(9));
-		eq_check_name("unique key", job.unique_key, EQ_MAX_NAME);
-	}
-	job.metadata = metadata_argument(fcinfo, 10);
-	job.tenant = eq_resolve_tenant(
-		PG_ARGISNULL(11) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(11)));
-	if (!PG_ARGISNULL(12))
-	{
-		job.group_key = text_to_cstring(PG_GETARG_TEXT_PP(12));
-		eq_check_name("group key", job.group_key, EQ_MAX_NAME);
-	}
-	if (!PG_ARGISNULL(13))
-	{
-		job.time_limit = PG_GETARG_INTERVAL_P(13);
-		if (eq_interval_us(job.time_limit) <= 0 ||
-			eq_interval_us(job.time_limit) > 7 * USECS_PER_DAY)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_SETTING),
-					 errmsg("time_limit must be positive and at most 7 days")));
-	}
-	unique_arguments(fcinfo, 14, &job);
-	if (!PG_ARGISNULL(17))
-		job.depends_on = PG_GETARG_ARRAYTYPE_P(17);
-
+	queue = eq_get_queue(job.queue_name);
+	eq_complete_new_job(&job, queue, GetCurrentTimestamp());
 	PG_RETURN_INT64(eq_enqueue(queue, &job));
-}
-
-#define MAX_MANY 100000
-
-static int
-compare_keys(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-/* The grouped ones of many jobs are there: one review for each key. */
-static void
-review_groups(const EqQueue *queue, const EqNewJob *job, const Datum *keys,
-			  const bool *key_nulls, int n)
-{
-	char **found = palloc(n * sizeof(char *));
-	int n_found = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (!key_nulls[i])
-			found[n_found++] = TextDatumGetCString(keys[i]);
-	}
-	eq_count(queue->queue_id, EQ_COUNT_ENQUEUED, n_found);
-	qsort(found, n_found, sizeof(char *), compare_keys);
-	for (int i = 0; i < n_found; i++)
-	{
-		if (i == 0 || strcmp(found[i], found[i - 1]) != 0)
-			eq_review_group(queue->queue_id, CStringGetTextDatum(job->tenant),
-							CStringGetTextDatum(found[i]));
-	}
-}
-
-Datum
-eq_enqueue_many(PG_FUNCTION_ARGS)
-{
-	const EqQueue *queue;
-	EqNewJob job = {0};
-	TimestampTz now = GetCurrentTimestamp();
-	Datum *payloads;
-	Datum *keys = NULL;
-	bool *payload_nulls;
-	bool *key_nulls = NULL;
-	int n;
-	int n_keys = 0;
-	int n_ready = 0;
-	int32 lane;
-	Datum *ids;
-	EqTable jobs;
-	EqBulk bulk;
-
-	queue = eq_get_queue(PG_ARGISNULL(0) ? NULL
-										 : text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	check_accepts(queue);
-	job.name = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	eq_check_name("job name", job.name, EQ_MAX_NAME);
-	if (PG_ARGISNULL(2))
-		PG_RETURN_NULL();
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), JSONBOID, -1, false, TYPALIGN_INT,
-					  &payloads, &payload_nulls, &n);
-	if (n > MAX_MANY)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("at most %d jobs can be enqueued in one call", MAX_MANY)));
-	job.run_at = run_at_argument(fcinfo, 3, now);
-	job.priority = eq_check_priority(PG_ARGISNULL(5) ? EQ_PRIORITY_DEFAULT
-													 : PG_GETARG_INT32(5));
-	if (!PG_ARGISNULL(6))
-	{
-		deconstruct_array(PG_GETARG_ARRAYTYPE_P(6), TEXTOID, -1, false, TYPALIGN_INT,
-						  &keys, &key_nulls, &n_keys);
-		if (n_keys != n)
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-							errmsg("payloads and group_keys must be equally long")));
-	}
-	job.metadata = metadata_argument(fcinfo, 7);
-	job.tenant = eq_resolve_tenant(
-		PG_ARGISNULL(8) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(8)));
-	if (n == 0)
-		PG_RETURN_NULL();
-	for (int i = 0; i < n; i++)
-	{
-		if (!payload_nulls[i])
-			eq_check_payload("job payload", DatumGetJsonbP(payloads[i]));
-		if (keys && !key_nulls[i])
-			eq_check_name("group key", TextDatumGetCString(keys[i]), EQ_MAX_NAME);
-	}
-
-	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
-	eq_bulk_begin(&bulk, &jobs);
-	lane = eq_job_lane(queue, job.tenant, job.run_at);
-	ids = palloc(n * sizeof(Datum));
-	for (int i = 0; i < n; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(bulk.context);
-		Datum values[JOB_COLUMNS];
-		bool nulls[JOB_COLUMNS];
-		int blocked;
-
-		job.payload = payload_nulls[i] ? NULL : DatumGetJsonbP(payloads[i]);
-		job.group_key = keys && !key_nulls[i] ? TextDatumGetCString(keys[i]) : NULL;
-		blocked = job.group_key ? JOB_BLOCKED_BY_GROUP : JOB_NOT_BLOCKED;
-		ids[i] = Int64GetDatum(
-			nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false));
-		fill_row(&jobs, queue, &job, DatumGetInt64(ids[i]), lane, now, blocked,
-				 values, nulls);
-		if (job.group_key == NULL)
-			n_ready++;
-		MemoryContextSwitchTo(old);
-		eq_bulk_insert(&bulk, values, nulls);
-	}
-	eq_bulk_end(&bulk);
-	eq_table_close(&jobs);
-	CommandCounterIncrement();
-	if (n_ready > 0)
-		job_is_in(queue, &job, 0, lane, JOB_NOT_BLOCKED, n_ready);
-	if (n_ready < n)
-		review_groups(queue, &job, keys, key_nulls, n);
-	PG_RETURN_ARRAYTYPE_P(construct_array(ids, n, INT8OID, sizeof(int64),
-										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

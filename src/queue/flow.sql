@@ -48,42 +48,15 @@ $$;
 COMMENT ON FUNCTION dependency_results(bigint) IS 'Results of the jobs that a job depends on.';
 
 /*
- * enqueue_flow: a tree of jobs in one call; each waits for its children.
- * Arguments: flow is an object with the options of enqueue_jobs and "children",
- * an array of such objects; queue is for those that name none.
- * Result: the id of the job at the top.  Errors: as enqueue_jobs; EQ009 deeper
- * than 100 levels.
+ * enqueue_flow: a tree of jobs in one call; each waits for its children, and sees
+ * their results by dependency_results.
+ * Arguments: flow is an object as in the jobs of enqueue_many, with "children", an
+ * array of such objects; the others as enqueue_many.
+ * Result: the id of the job at the top, which ends the flow.  Errors: as
+ * enqueue_many; EQ009 deeper than 100 levels.
  */
-CREATE FUNCTION enqueue_flow(flow jsonb, queue text DEFAULT NULL, tenant_id text DEFAULT NULL, level int DEFAULT 1) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-DECLARE
-	children bigint[];
-BEGIN
-	IF flow IS NULL OR jsonb_typeof(flow) <> 'object' OR coalesce(jsonb_typeof(flow -> 'children'), 'array') <> 'array' THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a flow must be a JSON object, its children an array of such objects';
-	END IF;
-	IF level > 100 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a flow must not be deeper than 100 levels';
-	END IF;
-	children := ARRAY(SELECT event_queue.enqueue_flow(c, $2, $3, $4 + 1)
-		FROM jsonb_array_elements(flow -> 'children') WITH ORDINALITY AS x (c, n) ORDER BY n);
-	IF children <> '{}' THEN
-		flow := flow || jsonb_build_object('depends_on', coalesce(flow -> 'depends_on', '[]') || to_jsonb(children));
-	END IF;
-	RETURN (SELECT event_queue.enqueue_jobs(jsonb_build_array(flow - 'children'), $2, $3));
-END
-$$;
-COMMENT ON FUNCTION enqueue_flow(jsonb, text, text, int) IS
+CREATE FUNCTION enqueue_flow(queue text, flow jsonb, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_enqueue_flow';
+COMMENT ON FUNCTION enqueue_flow(text, jsonb, text, jsonb) IS
 'Adds a tree of jobs, each of which waits for its children; returns the id of the one at the top.';
-
-/*
- * enqueue_batch: jobs, and one that runs when all of them are finished.
- * Arguments: jobs as enqueue_jobs; finally: one more such object.
- * Result: the id of the last one; dependency_results of it has their results.
- */
-CREATE FUNCTION enqueue_batch(jobs jsonb, finally jsonb, queue text DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS bigint
-LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue.enqueue_flow($2 || jsonb_build_object('children', $1), $3, $4)
-$$;
-COMMENT ON FUNCTION enqueue_batch(jsonb, jsonb, text, text) IS
-'Adds jobs, and one that runs when all of them are finished; returns its id.';

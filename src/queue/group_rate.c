@@ -44,13 +44,14 @@ TimestampTz
 eq_use_group_rate(const EqQueue *queue, const char *tenant, const char *group_key)
 {
 	static EqStatement lock_bucket = {
-		.sql = "INSERT INTO event_queue.group_rate AS g VALUES ($1, $2, $3, $4)"
-			   " ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
-			   " SET next_at = greatest(g.next_at, $4) RETURNING next_at",
+		.sql =
+			"INSERT INTO event_queue_internal.group_rate AS g VALUES ($1, $2, $3, $4)"
+			" ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
+			" SET next_at = greatest(g.next_at, $4) RETURNING next_at",
 		.n_arguments = 4,
 		.types = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 	static EqStatement take_token = {
-		.sql = "UPDATE event_queue.group_rate SET next_at = next_at"
+		.sql = "UPDATE event_queue_internal.group_rate SET next_at = next_at"
 			   " + $4 * interval '1 microsecond'"
 			   " WHERE queue_id = $1 AND tenant_id = $2 AND group_key = $3",
 		.n_arguments = 4,

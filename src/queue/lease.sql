@@ -53,7 +53,7 @@ BEGIN
 	IF message IS NULL OR octet_length(message) > 8192 OR level IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a log line needs a level and a message of at most 8 kB';
 	END IF;
-	PERFORM event_queue.check_name('log level', level, 50);
+	PERFORM event_queue_internal.check_name('log level', level, 50);
 	INSERT INTO event_queue.job_log (job_id, tenant_id, level, message)
 	SELECT j.job_id, j.tenant_id, $4, $3 FROM event_queue.job j WHERE j.job_id = $1 AND j.lease_token = $2
 	  AND event_queue.tenant_visible(j.tenant_id);

@@ -42,15 +42,15 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	q record;
 BEGIN
-	FOR q IN SELECT *, seen_at <= pg_snapshot_xmin(pg_current_snapshot()) AS is_over FROM event_queue.dropped_queue LOOP
+	FOR q IN SELECT *, seen_at <= pg_snapshot_xmin(pg_current_snapshot()) AS is_over FROM event_queue_internal.dropped_queue LOOP
 		DELETE FROM event_queue.dead_letter WHERE job_id IN (
 			SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = q.queue_id ORDER BY d.died_at, d.job_id FOR UPDATE);
 		DELETE FROM event_queue.job WHERE job_id IN (
 			SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = q.queue_id ORDER BY j.job_id FOR UPDATE);
 		IF q.seen_at IS NULL THEN
-			UPDATE event_queue.dropped_queue SET seen_at = pg_snapshot_xmax(pg_current_snapshot()) WHERE queue_id = q.queue_id;
+			UPDATE event_queue_internal.dropped_queue SET seen_at = pg_snapshot_xmax(pg_current_snapshot()) WHERE queue_id = q.queue_id;
 		ELSIF q.is_over THEN
-			DELETE FROM event_queue.dropped_queue WHERE queue_id = q.queue_id;
+			DELETE FROM event_queue_internal.dropped_queue WHERE queue_id = q.queue_id;
 		END IF;
 	END LOOP;
 END
@@ -95,7 +95,7 @@ BEGIN
 			AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
 			AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id)', clock_timestamp() - longest);
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_throttle',
-		'DELETE FROM event_queue.job_throttle t WHERE t.until < $1', clock_timestamp());
+		'DELETE FROM event_queue_internal.job_throttle t WHERE t.until < $1', clock_timestamp());
 	PERFORM event_queue_internal.run_alone('jobs of', 'dropped queues', 'SELECT event_queue_internal.clear_dropped_queues()', NULL::int);
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_dependency',
 		'DELETE FROM event_queue.job_dependency d

@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "event_queue.h"
 
 #define EQ_PRIORITY_FIRST	0
@@ -79,7 +80,41 @@ extern int32 eq_job_lane(const EqQueue *queue, const char *tenant,
 						 TimestampTz run_at);
 extern Jsonb *eq_empty_object(void);
 
-/* enqueue.c */
+/* options.c: what can be said of a new job, in options.c's table; one bit each */
+typedef enum EqJobOption
+{
+	/* Which job it is; not in the argument options. */
+	EQ_OPTION_QUEUE,
+	EQ_OPTION_NAME,
+	EQ_OPTION_PAYLOAD,
+	EQ_OPTION_TENANT_ID,
+	EQ_OPTION_CHILDREN, /* in a flow only */
+	/* Arguments of enqueue, too. */
+	EQ_OPTION_DELAY,
+	EQ_OPTION_RUN_AT,
+	EQ_OPTION_PRIORITY,
+	EQ_OPTION_UNIQUE_KEY,
+	EQ_OPTION_GROUP_KEY,
+	EQ_OPTION_DEPENDS_ON,
+	EQ_OPTION_MAX_ATTEMPTS,
+	EQ_OPTION_BACKOFF,
+	EQ_OPTION_BACKOFF_DELAY,
+	EQ_OPTION_BACKOFF_MAX,
+	EQ_OPTION_BACKOFF_JITTER,
+	EQ_OPTION_BACKOFF_INTERVALS,
+	EQ_OPTION_TIME_LIMIT,
+	EQ_OPTION_UNIQUE_MODE,
+	EQ_OPTION_UNIQUE_UNTIL,
+	EQ_OPTION_UNIQUE_WINDOW,
+	EQ_OPTION_METADATA,
+	EQ_N_OPTIONS
+} EqJobOption;
+
+#define EQ_OPTION_BIT(option) ((uint32) 1 << (option))
+#define EQ_IN_FLOW			  (EQ_OPTION_BIT(EQ_N_OPTIONS) - 1)
+#define EQ_IN_JOB			  (EQ_IN_FLOW & ~EQ_OPTION_BIT(EQ_OPTION_CHILDREN))
+#define EQ_IN_OPTIONS		  (EQ_IN_JOB & ~(EQ_OPTION_BIT(EQ_OPTION_CHILDREN) - 1))
+
 typedef enum EqUniqueMode
 {
 	EQ_UNIQUE_REJECT,
@@ -97,27 +132,55 @@ typedef struct EqRetryOptions
 
 typedef struct EqNewJob
 {
+	uint32 given;			/* EQ_OPTION_BITs of what was set by options.c */
+	int64 job_id;			/* 0: to be drawn */
+	const char *queue_name; /* for options.c's callers; NULL: not given */
 	const char *name;
 	const char *tenant;
 	Jsonb *payload;	 /* NULL: {} */
 	Jsonb *metadata; /* NULL: {} */
 	TimestampTz run_at;
+	int64 delay; /* eq_check_job_options adds it to the time */
 	int priority;
 	int max_attempts;		/* 0: the queue's */
 	EqRetryOptions *retry;	/* NULL: the queue's */
 	const char *unique_key; /* NULL: none */
 	EqUniqueMode unique_mode;
 	bool unique_until_claim;
-	int64 unique_window;   /* of throttle */
-	bool has_time;		   /* run_at was asked for */
-	const char *group_key; /* NULL: none */
-	Interval *time_limit;  /* NULL: none */
-	ArrayType *depends_on; /* NULL: nothing */
+	int64 unique_window;	  /* of throttle */
+	bool has_time;			  /* run_at was asked for */
+	const char *group_key;	  /* NULL: none */
+	Interval *time_limit;	  /* NULL: none */
+	ArrayType *depends_on;	  /* NULL: nothing */
+	JsonbContainer *children; /* of a flow; NULL: none */
 } EqNewJob;
 
-extern int64 eq_enqueue(const EqQueue *queue, const EqNewJob *job);
+static inline bool
+eq_is_given(const EqNewJob *job, EqJobOption option)
+{
+	return (job->given & EQ_OPTION_BIT(option)) != 0;
+}
+
+extern void eq_set_job_option(EqNewJob *job, EqJobOption option, Datum value);
+extern void eq_read_job_options(EqNewJob *job, JsonbContainer *options,
+								uint32 allowed, bool template);
+extern void eq_check_job_options(EqNewJob *job, const EqQueue *queue,
+								 TimestampTz now);
 extern int64 eq_check_delay(const Interval *delay, const char *what);
 extern int eq_check_priority(int priority);
+
+/* enqueue.c */
+struct EqTable;
+extern int64 eq_enqueue(const EqQueue *queue, const EqNewJob *job);
+extern void eq_complete_new_job(EqNewJob *job, const EqQueue *queue,
+								TimestampTz now);
+extern void eq_require_accepting(const EqQueue *queue);
+extern void eq_fill_job_row(struct EqTable *jobs, const EqQueue *queue,
+							const EqNewJob *job, int64 job_id, int32 lane,
+							TimestampTz now, int blocked, Datum *values,
+							bool *nulls);
+extern void eq_after_enqueue(const EqQueue *queue, const EqNewJob *job, int64 job_id,
+							 int32 lane, int blocked, int64 n);
 
 /* claim.c */
 typedef struct EqClaimedJob
@@ -240,6 +303,8 @@ extern TimestampTz eq_next_timed_review(void);
 extern void eq_conflict_with_xact(TransactionId xid) pg_attribute_noreturn();
 extern void eq_conflict_with_row(bool is_job, int64 job_id) pg_attribute_noreturn();
 extern void eq_await_conflict(void);
+extern bool eq_enqueue_may_wait(void);
+extern void eq_enqueue_by_attempts(void (*step)(void *), void *argument);
 
 /* depend.c: jobs that depend on others */
 extern bool eq_add_dependencies(int64 job_id, const char *tenant,
@@ -273,7 +338,8 @@ extern Jsonb *eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstat
 /* backoff.c */
 extern EqBackoff eq_parse_backoff(const char *name);
 extern void eq_read_intervals(EqRetry *retry, Datum array);
-extern void eq_check_retry(const EqQueue *queue, EqRetryOptions *own);
+extern const char *eq_retry_complaint(EqRetryOptions *own, int n_intervals);
+extern const char *eq_max_attempts_complaint(int max_attempts);
 extern Datum eq_retry_datum(Oid type, const EqRetryOptions *own);
 extern int64 eq_backoff(const EqQueue *queue, const Datum *own, int failures);
 

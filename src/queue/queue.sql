@@ -58,6 +58,26 @@ SELECT pg_catalog.pg_extension_config_dump('queue', 'WHERE queue_id > 2');
 SELECT pg_catalog.pg_extension_config_dump('queue_queue_id_seq', '');
 
 /*
+ * job_settings_complaint: what is wrong with those settings that a job may have of
+ * its own; NULL: nothing.  Their limits are those of jobs, in options.c.
+ */
+CREATE FUNCTION event_queue_internal.job_settings_complaint(
+	max_attempts int, backoff text, backoff_delay interval, backoff_max interval, backoff_jitter float8,
+	backoff_intervals interval[]) RETURNS text
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_job_settings_complaint';
+COMMENT ON FUNCTION event_queue_internal.job_settings_complaint(int, text, interval, interval, float8, interval[]) IS
+'Internal. What is wrong with settings of a queue that a job may override; NULL: nothing.';
+
+/*
+ * check_job_options: an error unless a schedule may have these options and this
+ * priority.  Result: the priority; the default if none is given, NULL if options have it.
+ */
+CREATE FUNCTION event_queue_internal.check_job_options(queue text, options jsonb, priority int) RETURNS int
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_check_job_options_sql';
+COMMENT ON FUNCTION event_queue_internal.check_job_options(text, jsonb, int) IS
+'Internal. An error unless these are options that enqueue takes; the priority to be stored beside them.';
+
+/*
  * check_queue_settings: row trigger that turns a bad setting into EQ012 with
  * the setting's name, whatever wrote it.
  */
@@ -71,18 +91,11 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', OLD.name),
 			HINT = 'Its settings can be changed with event_queue.alter_queue.';
 	END IF;
-	PERFORM event_queue.check_name('queue name', NEW.name, 50);
+	PERFORM event_queue_internal.check_name('queue name', NEW.name, 50);
 	bad := CASE
 		WHEN NEW.lease IS NULL OR NEW.lease < '1 second' OR NEW.lease > '1 day' THEN 'lease must be between 1 second and 1 day'
 		WHEN NEW.stalled_interval IS NULL OR NEW.stalled_interval < '100 milliseconds' OR NEW.stalled_interval > '1 hour' THEN 'stalled_interval must be between 100 milliseconds and 1 hour'
 		WHEN NEW.max_stalled IS NULL OR NEW.max_stalled NOT BETWEEN 0 AND 1000 THEN 'max_stalled must be between 0 and 1000'
-		WHEN NEW.max_attempts IS NULL OR NEW.max_attempts NOT BETWEEN 1 AND 1000 THEN 'max_attempts must be between 1 and 1000'
-		WHEN NEW.backoff IS NULL OR NEW.backoff NOT IN ('exponential', 'bull', 'linear', 'fixed', 'list') THEN 'backoff must be exponential, bull, linear, fixed or list'
-		WHEN NEW.backoff = 'list' AND coalesce(cardinality(NEW.backoff_intervals), 0) NOT BETWEEN 1 AND 100 THEN 'backoff list needs backoff_intervals, 1 to 100 of them'
-		WHEN (SELECT bool_or(i IS NULL OR i < '0' OR i > '365 days') FROM unnest(NEW.backoff_intervals) i) THEN 'backoff_intervals must be between 0 and 365 days'
-		WHEN NEW.backoff_delay IS NULL OR NEW.backoff_delay < '0' OR NEW.backoff_delay > '365 days' THEN 'backoff_delay must be between 0 and 365 days'
-		WHEN NEW.backoff_max IS NULL OR NEW.backoff_max < '0' OR NEW.backoff_max > '365 days' THEN 'backoff_max must be between 0 and 365 days'
-		WHEN NEW.backoff_jitter IS NULL OR NOT (NEW.backoff_jitter BETWEEN 0 AND 1) THEN 'backoff_jitter must be between 0 and 1'
 		WHEN NEW.keep_completed < '0' OR NEW.keep_completed > '1000 years' THEN 'keep_completed must be between 0 and 1000 years, which means for ever'
 		WHEN NEW.keep_failed < '0' OR NEW.keep_failed > '1000 years' THEN 'keep_failed must be between 0 and 1000 years; NULL means for ever'
 		WHEN NEW.rate_limit NOT BETWEEN 1 AND 1000000 THEN 'rate_limit must be between 1 and 1000000'
@@ -97,6 +110,8 @@ BEGIN
 		WHEN NEW.group_rate_limit NOT BETWEEN 1 AND 1000000 THEN 'group_rate_limit must be between 1 and 1000000'
 		WHEN NEW.group_rate_interval IS NULL OR NEW.group_rate_interval < '1 millisecond' OR NEW.group_rate_interval > '1 day' THEN 'group_rate_interval must be between 1 millisecond and 1 day'
 		WHEN NEW.group_retry IS NULL OR NEW.group_retry NOT IN ('block', 'pass') THEN 'group_retry must be block or pass'
+		ELSE event_queue_internal.job_settings_complaint(NEW.max_attempts, NEW.backoff, NEW.backoff_delay,
+			NEW.backoff_max, NEW.backoff_jitter, nullif(NEW.backoff_intervals, '{}'))
 	END;
 	IF bad IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ012',
@@ -141,7 +156,7 @@ DECLARE
 	at timestamptz := clock_timestamp();
 BEGIN
 	IF NEW.fair <> OLD.fair THEN
-		UPDATE event_queue.job j SET lane = CASE WHEN j.run_at <= at THEN event_queue.job_lane(NEW.fair, j.tenant_id) ELSE 0 END
+		UPDATE event_queue.job j SET lane = CASE WHEN j.run_at <= at THEN event_queue_internal.job_lane(NEW.fair, j.tenant_id) ELSE 0 END
 		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = NEW.queue_id FOR UPDATE SKIP LOCKED);
 	END IF;
 	IF NEW.group_retry = 'pass' AND OLD.group_retry = 'block' THEN
@@ -152,14 +167,14 @@ BEGIN
 			  AND x.run_at > at AND x.leased_until IS NULL FOR UPDATE SKIP LOCKED);
 	END IF;
 	IF NEW.group_concurrency > OLD.group_concurrency OR NEW.group_retry <> OLD.group_retry THEN
-		INSERT INTO event_queue.job_review (queue_id, tenant_id, group_key)
+		INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)
 		SELECT DISTINCT j.queue_id, j.tenant_id, j.group_key FROM event_queue.job j
 		WHERE j.queue_id = NEW.queue_id AND j.group_key IS NOT NULL AND j.blocked = 1;
 	END IF;
 	IF NEW.group_rate_limit IS NULL AND OLD.group_rate_limit IS NOT NULL THEN
-		DELETE FROM event_queue.group_rate g WHERE g.queue_id = NEW.queue_id;
+		DELETE FROM event_queue_internal.group_rate g WHERE g.queue_id = NEW.queue_id;
 	ELSIF (NEW.group_rate_limit, NEW.group_rate_interval) <> (OLD.group_rate_limit, OLD.group_rate_interval) THEN
-		UPDATE event_queue.group_rate g SET next_at = at + NEW.group_rate_interval / NEW.group_rate_limit * least(NEW.group_rate_limit,
+		UPDATE event_queue_internal.group_rate g SET next_at = at + NEW.group_rate_interval / NEW.group_rate_limit * least(NEW.group_rate_limit,
 			extract(epoch FROM g.next_at - at) / extract(epoch FROM OLD.group_rate_interval / OLD.group_rate_limit))
 		WHERE g.queue_id = NEW.queue_id AND g.next_at > at;
 	END IF;
@@ -203,14 +218,14 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.move_lanes() IS 'Internal. Moves jobs that are in a lane of before their queue ceased to be fair.';
 
 /* job_lane: the lane of a tenant's jobs: 0, or in a fair queue one of the tenant's own. */
-CREATE FUNCTION job_lane(fair boolean, tenant_id text) RETURNS int
+CREATE FUNCTION event_queue_internal.job_lane(fair boolean, tenant_id text) RETURNS int
 LANGUAGE C IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'eq_job_lane_sql';
-COMMENT ON FUNCTION job_lane(boolean, text) IS 'Internal. Which lane of its queue a tenant''s job is in.';
+COMMENT ON FUNCTION event_queue_internal.job_lane(boolean, text) IS 'Internal. Which lane of its queue a tenant''s job is in.';
 
 /* check_payload: EQ005 if a payload is larger than event_queue.max_payload. */
-CREATE FUNCTION check_payload(payload jsonb) RETURNS void
+CREATE FUNCTION event_queue_internal.check_payload(payload jsonb) RETURNS void
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'eq_check_payload_sql';
-COMMENT ON FUNCTION check_payload(jsonb) IS 'Internal. EQ005 if a payload is larger than event_queue.max_payload.';
+COMMENT ON FUNCTION event_queue_internal.check_payload(jsonb) IS 'Internal. EQ005 if a payload is larger than event_queue.max_payload.';
 
 /* queue_id_of: a queue's id. Errors: EQ010 if there is no such queue. */
 CREATE FUNCTION queue_id_of(queue text) RETURNS int
@@ -274,8 +289,8 @@ DECLARE
 	new_id int;
 	same boolean;
 BEGIN
-	PERFORM event_queue.check_create_mode(or_replace, if_not_exists);
-	PERFORM event_queue.check_name('queue name', name, 50);
+	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);
+	PERFORM event_queue_internal.check_name('queue name', name, 50);
 	INSERT INTO event_queue.queue AS q (name, lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
@@ -317,7 +332,7 @@ BEGIN
 		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
 		WHERE q.queue_id = new_id;
 	ELSIF NOT same THEN
-		PERFORM event_queue.notice_other_definition('queue', name);
+		PERFORM event_queue_internal.notice_other_definition('queue', name);
 	END IF;
 	RETURN new_id;
 END
@@ -426,11 +441,11 @@ COMMENT ON FUNCTION drain_queue(text) IS
  * Queues that were dropped, until no transaction can be left that knew them: what
  * such a one still enqueues is removed by the scheduler (maintain_history).
  */
-CREATE TABLE dropped_queue (
+CREATE TABLE event_queue_internal.dropped_queue (
 	queue_id	int PRIMARY KEY,
 	seen_at		xid8
 );
-COMMENT ON TABLE dropped_queue IS
+COMMENT ON TABLE event_queue_internal.dropped_queue IS
 'Internal. Queues whose jobs may still be committed by transactions that began before the queue was dropped; seen_at: all of those are older.';
 
 /*
@@ -481,14 +496,14 @@ BEGIN
 	DELETE FROM event_queue.dead_letter WHERE job_id IN (
 		SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.died_at, d.job_id FOR UPDATE);
 	DELETE FROM event_queue.job_history WHERE queue_id = this_id;
-	DELETE FROM event_queue.group_rate WHERE queue_id = this_id;
-	DELETE FROM event_queue.group_review_at WHERE queue_id = this_id;
-	DELETE FROM event_queue.job_review WHERE queue_id = this_id;
+	DELETE FROM event_queue_internal.group_rate WHERE queue_id = this_id;
+	DELETE FROM event_queue_internal.group_review_at WHERE queue_id = this_id;
+	DELETE FROM event_queue_internal.job_review WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
 	IF NOT FOUND THEN -- another session was faster
 		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);
 	END IF;
-	INSERT INTO event_queue.dropped_queue (queue_id) VALUES (this_id);
+	INSERT INTO event_queue_internal.dropped_queue (queue_id) VALUES (this_id);
 END
 $$;
 COMMENT ON FUNCTION drop_queue(text, boolean) IS

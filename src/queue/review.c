@@ -128,10 +128,11 @@ static void
 review_group_at(int32 queue_id, Datum tenant, Datum group_key, TimestampTz at)
 {
 	static EqStatement write = {
-		.sql = "INSERT INTO event_queue.group_review_at AS g VALUES ($1, $2, $3, $4)"
-			   " ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
-			   " SET review_at = excluded.review_at"
-			   " WHERE g.review_at > excluded.review_at",
+		.sql =
+			"INSERT INTO event_queue_internal.group_review_at AS g VALUES ($1, $2, $3, $4)"
+			" ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
+			" SET review_at = excluded.review_at"
+			" WHERE g.review_at > excluded.review_at",
 		.n_arguments = 4,
 		.types = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 	Datum values[4] = {Int32GetDatum(queue_id), tenant, group_key,
@@ -160,13 +161,13 @@ eq_take_timed_reviews(void)
 {
 	static EqStatement take = {
 		.sql =
-			"WITH due AS (DELETE FROM event_queue.group_review_at WHERE ctid = ANY (ARRAY("
-			"SELECT ctid FROM event_queue.group_review_at"
+			"WITH due AS (DELETE FROM event_queue_internal.group_review_at WHERE ctid = ANY (ARRAY("
+			"SELECT ctid FROM event_queue_internal.group_review_at"
 			" WHERE review_at <= pg_catalog.clock_timestamp() FOR UPDATE SKIP LOCKED))"
 			" RETURNING queue_id, tenant_id, group_key)"
-			" INSERT INTO event_queue.job_review (queue_id, tenant_id, group_key) SELECT * FROM due"};
+			" INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key) SELECT * FROM due"};
 	static EqStatement look = {
-		.sql = "SELECT min(review_at) FROM event_queue.group_review_at"};
+		.sql = "SELECT min(review_at) FROM event_queue_internal.group_review_at"};
 	MemoryContext caller = CurrentMemoryContext;
 	TimestampTz now;
 	EqSpi spi;
@@ -398,8 +399,8 @@ try_review(Snapshot snapshot, const Review *review)
 }
 
 #define TAKE_REVIEWS(locking)                                                           \
-	"WITH taken AS (DELETE FROM event_queue.job_review WHERE review_id = ANY"           \
-	" (ARRAY(SELECT review_id FROM event_queue.job_review ORDER BY review_id"           \
+	"WITH taken AS (DELETE FROM event_queue_internal.job_review WHERE review_id = ANY"  \
+	" (ARRAY(SELECT review_id FROM event_queue_internal.job_review ORDER BY review_id"  \
 	" LIMIT " CppAsString2(BATCH) locking                                               \
 		")) RETURNING *)"                                                               \
 		" SELECT t.queue_id, t.tenant_id, t.group_key, t.job_id, min(t.review_id),"     \

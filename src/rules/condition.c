@@ -23,10 +23,22 @@
 
 #define MAX_CONDITION 10000
 
-/* The query of a rule with this condition (NULL: always true). */
+/*
+ * The query of a rule with this condition (NULL: always true): the payload from the
+ * template $2, NULL if the condition does not hold; and the options from $3.
+ */
 char *
-eq_rule_query(const char *condition)
+eq_rule_query(const char *condition, bool with_options)
 {
+	/* OFFSET 0: the condition is evaluated once. */
+	if (with_options)
+		return psprintf(
+			"SELECT m.payload, CASE WHEN m.payload IS NOT NULL THEN"
+			" event_queue.map_payload($3, event_queue.event_as_json($1)) END"
+			" FROM (SELECT CASE WHEN (%s\n) THEN"
+			" event_queue.map_payload($2, event_queue.event_as_json($1)) END AS payload"
+			" FROM (SELECT ($1).*) AS event OFFSET 0) AS m",
+			condition ? condition : "true");
 	return psprintf("SELECT CASE WHEN (%s\n) THEN"
 					" event_queue.map_payload($2, event_queue.event_as_json($1)) END"
 					" FROM (SELECT ($1).*) AS event",
@@ -83,7 +95,7 @@ eq_check_condition(const char *condition)
 		if (ok)
 		{
 			eq_spi_begin(&spi, GetUserId(), SECURITY_RESTRICTED_OPERATION);
-			if (SPI_prepare(eq_rule_query(condition), 2, types) == NULL)
+			if (SPI_prepare(eq_rule_query(condition, false), 2, types) == NULL)
 				elog(ERROR, "SPI_prepare failed: %s",
 					 SPI_result_code_string(SPI_result));
 			eq_spi_end(&spi);
@@ -109,17 +121,17 @@ eq_check_condition(const char *condition)
 
 /* EQ024 unless the template is an object whose "$." strings are JSON paths. */
 void
-eq_check_template(Jsonb *payload)
+eq_check_template(const char *what, Jsonb *template)
 {
 	MemoryContext context = CurrentMemoryContext;
 	JsonbIterator *it;
 	JsonbValue value;
 	JsonbIteratorToken token;
 
-	if (!JB_ROOT_IS_OBJECT(payload))
+	if (!JB_ROOT_IS_OBJECT(template))
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-						errmsg("payload template must be a JSON object")));
-	it = JsonbIteratorInit(&payload->root);
+						errmsg("%s must be a JSON object", what)));
+	it = JsonbIteratorInit(&template->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		char *path;
@@ -137,7 +149,7 @@ eq_check_template(Jsonb *payload)
 			MemoryContextSwitchTo(context);
 			FlushErrorState();
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-							errmsg("payload template has an invalid JSON path"),
+							errmsg("%s has an invalid JSON path", what),
 							errdetail("Path: %s", path)));
 		}
 		PG_END_TRY();

@@ -61,7 +61,7 @@ insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 /* What a rule with the columns that create_rule was called with is compared by. */
 #define RULE_DEFINITION                                                                  \
 	"tenant_id, event_pattern, condition, queue_id, job_name, payload, delay, priority," \
-	" function"
+	" function, options"
 
 /*
  * if_not_exists met a rule of the name: its number, 0 if it is another tenant's.
@@ -77,9 +77,9 @@ existing_rule(const char *name, int n, Oid *types, Datum *values, const char *nu
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
 			"SELECT rule_id, (" RULE_DEFINITION ")"
-			" IS NOT DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, $10, $11)"
+			" IS NOT DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 			" FROM event_queue.rule"
-			" WHERE name = $1 AND ($13 IS NULL OR tenant_id = $13)",
+			" WHERE name = $1 AND ($14 IS NULL OR tenant_id = $14)",
 			n, types, values, nulls, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule");
 	if (SPI_processed == 1)
@@ -108,15 +108,17 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	char *queue_name = text_argument(fcinfo, 3);
 	char *job_name = text_argument(fcinfo, 4);
 	Jsonb *payload = PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5);
-	int priority = PG_ARGISNULL(7) ? EQ_PRIORITY_DEFAULT : PG_GETARG_INT32(7);
 	char *function = text_argument(fcinfo, 8);
 	const char *tenant = text_argument(fcinfo, 9);
-	bool or_replace = !PG_ARGISNULL(10) && PG_GETARG_BOOL(10);
-	bool if_not_exists = !PG_ARGISNULL(11) && PG_GETARG_BOOL(11);
+	Jsonb *options = PG_ARGISNULL(10) ? NULL : PG_GETARG_JSONB_P(10);
+	bool or_replace = !PG_ARGISNULL(11) && PG_GETARG_BOOL(11);
+	bool if_not_exists = !PG_ARGISNULL(12) && PG_GETARG_BOOL(12);
 	const EqQueue *queue = NULL;
-	Oid types[13];
-	Datum values[13];
-	char nulls[13];
+	EqNewJob job = {0};
+	bool priority_is_null;
+	Oid types[14];
+	Datum values[14];
+	char nulls[14];
 	int n = 0;
 	int32 rule_id;
 
@@ -138,20 +140,30 @@ eq_create_rule(PG_FUNCTION_ARGS)
 		if (payload)
 		{
 			eq_check_payload("payload template", payload);
-			eq_check_template(payload);
+			eq_check_template("payload template", payload);
 		}
 	}
 	else
 	{
-		if (job_name || payload)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_INVALID_ACTION),
-					 errmsg("job_name and payload belong to a rule that enqueues")));
+		if (job_name || payload || options)
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ACTION),
+							errmsg("job_name, payload and options belong to a rule "
+								   "that enqueues")));
 		(void) eq_find_function(function, EQ_FUNCTION_OF_EVENT, &function);
 	}
+	if (options)
+	{
+		eq_read_job_options(&job, &options->root, EQ_IN_OPTIONS, true);
+		eq_check_template("options template", options);
+	}
+	/* Without one of its own a rule has that of its options, or the default. */
+	priority_is_null = eq_is_given(&job, EQ_OPTION_PRIORITY);
 	if (!PG_ARGISNULL(6))
-		(void) eq_check_delay(PG_GETARG_INTERVAL_P(6), "delay");
-	(void) eq_check_priority(priority);
+		eq_set_job_option(&job, EQ_OPTION_DELAY, PG_GETARG_DATUM(6));
+	if (!PG_ARGISNULL(7))
+		eq_set_job_option(&job, EQ_OPTION_PRIORITY, PG_GETARG_DATUM(7));
+	if (queue)
+		eq_check_job_options(&job, queue, 0);
 	if (condition)
 		eq_check_condition(condition);
 
@@ -164,8 +176,11 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	ADD_TEXT(job_name);
 	ADD(JSONBOID, JsonbPGetDatum(payload), payload == NULL);
 	ADD(INTERVALOID, PG_GETARG_DATUM(6), PG_ARGISNULL(6));
-	ADD(INT4OID, Int32GetDatum(priority), false);
+	ADD(INT4OID,
+		PG_ARGISNULL(7) ? Int32GetDatum(EQ_PRIORITY_DEFAULT) : PG_GETARG_DATUM(7),
+		priority_is_null);
 	ADD_TEXT(function);
+	ADD(JSONBOID, JsonbPGetDatum(options), options == NULL);
 	ADD(INT8OID, Int64GetDatum(eq_last_position()), false);
 	/* Whose rules this session may touch; NULL: all. */
 	ADD_TEXT(eq_confined_tenant());
@@ -177,14 +192,14 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	 */
 	rule_id = insert_row(
 		psprintf(
-			"WITH checkpoint AS (INSERT INTO event_queue.rule_checkpoint (position) VALUES ($12)"
+			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($13)"
 			" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule AS r (name, owner, " RULE_DEFINITION
 			", start_position)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 			" ON CONFLICT ON CONSTRAINT rule_name_key %s RETURNING rule_id",
 			or_replace ? "DO UPDATE SET (owner, " RULE_DEFINITION
-						 ") = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-						 " WHERE $13 IS NULL OR r.tenant_id = $13"
+						 ") = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+						 " WHERE $14 IS NULL OR r.tenant_id = $14"
 					   : "DO NOTHING"),
 		n, types, values, nulls);
 	if (rule_id == 0 && if_not_exists)

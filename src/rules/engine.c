@@ -27,6 +27,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -62,9 +63,10 @@ typedef struct Rule
 	char *job_name;
 	Jsonb *payload;
 	Interval *delay;
-	int priority;
+	int priority; /* -1: that of the options */
 	char *function;
 	int64 start_position;
+	Jsonb *options;			/* NULL: none */
 	TimestampTz slow_until; /* its firings become jobs: it was slow */
 } Rule;
 
@@ -75,12 +77,15 @@ typedef struct Rule
 /* Other rules do not wait for one that takes so long. */
 #define SLOW_US (100 * INT64CONST(1000))
 
+/* So long the runner waits for who holds a job's unique key; an executor waits longer. */
+#define KEY_WAIT_MS 50
+
 /* So often executors evaluate what does not end, before they refuse it. */
 #define EQ_MAX_LOST 3
 
 #define RULE_COLUMNS                                                                 \
 	"rule_id, name, owner, tenant_id, event_pattern, condition, queue_id, job_name," \
-	" payload, delay, priority, function, start_position"
+	" payload, delay, priority, function, start_position, options"
 
 /* The rule runner's rules; forgotten when the configuration changes. */
 static MemoryContext rules_context = NULL;
@@ -120,9 +125,12 @@ fill_rule(Rule *rule, HeapTuple row, TupleDesc desc)
 		rule->delay = palloc(sizeof(Interval));
 		*rule->delay = *DatumGetIntervalP(value);
 	}
-	rule->priority = DatumGetInt32(SPI_getbinval(row, desc, 11, &isnull));
+	value = SPI_getbinval(row, desc, 11, &isnull);
+	rule->priority = isnull ? -1 : DatumGetInt32(value);
 	rule->function = text_column(row, desc, 12);
 	rule->start_position = DatumGetInt64(SPI_getbinval(row, desc, 13, &isnull));
+	value = SPI_getbinval(row, desc, 14, &isnull);
+	rule->options = isnull ? NULL : DatumGetJsonbPCopy(value);
 }
 
 /* For faults: is there a rule of this label? */
@@ -207,21 +215,40 @@ rests(const Rule *rule)
 	return retry_at > GetCurrentTimestamp() ? failures : 0;
 }
 
+/* A column of the row that SPI has read, in this context; NULL if it is NULL. */
+static Jsonb *
+result_jsonb(int column, MemoryContext context)
+{
+	bool isnull;
+	Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
+								&isnull);
+	Jsonb *result = NULL;
+
+	if (!isnull)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		result = DatumGetJsonbPCopy(value);
+		MemoryContextSwitchTo(old);
+	}
+	return result;
+}
+
 /*
- * Evaluates a rule's condition and template for an event, as the rule's owner
+ * Evaluates a rule's condition and templates for an event, as the rule's owner
  * and without writing.  NULL if the condition does not hold.
  */
 static Jsonb *
-evaluate_rule(const Rule *rule, Datum event)
+evaluate_rule(const Rule *rule, Datum event, Jsonb **options)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Oid types[2] = {eq_event_type_oid(), JSONBOID};
-	Datum values[2] = {event, JsonbPGetDatum(rule->payload)};
-	char nulls[2] = {' ', rule->payload ? ' ' : 'n'};
+	Oid types[3] = {eq_event_type_oid(), JSONBOID, JSONBOID};
+	Datum values[3] = {event, JsonbPGetDatum(rule->payload),
+					   JsonbPGetDatum(rule->options)};
+	char nulls[3] = {' ', rule->payload ? ' ' : 'n', ' '};
+	int n_arguments = rule->options ? 3 : 2;
 	EqSpi spi;
-	Jsonb *payload = NULL;
-	bool isnull;
-	Datum value;
+	Jsonb *payload;
 
 	TimestampTz outer = get_timeout_active(STATEMENT_TIMEOUT)
 							? get_timeout_finish_time(STATEMENT_TIMEOUT)
@@ -240,8 +267,9 @@ evaluate_rule(const Rule *rule, Datum event)
 	strlcpy(evaluated, rule->label, sizeof(evaluated));
 	watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000), 0);
 	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
-	if (SPI_execute_with_args(eq_rule_query(rule->condition), 2, types, values,
-							  nulls, true, 1) != SPI_OK_SELECT ||
+	if (SPI_execute_with_args(eq_rule_query(rule->condition, rule->options != NULL),
+							  n_arguments, types, values, nulls, true,
+							  1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "could not evaluate rule \"%s\"", rule->name);
 	disable_timeout(STATEMENT_TIMEOUT, false);
@@ -249,21 +277,16 @@ evaluate_rule(const Rule *rule, Datum event)
 	evaluated[0] = '\0';
 	if (outer != 0)
 		enable_timeout_at(STATEMENT_TIMEOUT, outer);
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	if (!isnull)
-	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		payload = DatumGetJsonbPCopy(value);
-		MemoryContextSwitchTo(old);
-	}
+	payload = result_jsonb(1, context);
+	*options = rule->options ? result_jsonb(2, context) : NULL;
 	eq_spi_end(&spi);
 	XactReadOnly = read_only;
 	(void) eq_clear_fault("rule", rule->label);
 	return payload;
 }
 
-static void enqueue_action(const Rule *rule, Datum event, Jsonb *payload);
+static void enqueue_action(const Rule *rule, Datum event, Jsonb *payload,
+						   Jsonb *options);
 
 /*
  * evaluate_rule and the job that follows from it, in a subtransaction; false and
@@ -275,15 +298,20 @@ try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool ok = true;
+	int lock_timeout = LockTimeout;
 	TimestampTz start = GetCurrentTimestamp();
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		*payload = evaluate_rule(rule, event);
+		Jsonb *options;
+
+		*payload = evaluate_rule(rule, event, &options);
+		if (options)
+			LockTimeout = KEY_WAIT_MS;
 		if (*payload != NULL && rule->queue_id != 0)
-			enqueue_action(rule, event, *payload);
+			enqueue_action(rule, event, *payload, options);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -299,6 +327,7 @@ try_rule(Rule *rule, Datum event, Jsonb **payload, ErrorData **error)
 		ok = false;
 	}
 	PG_END_TRY();
+	LockTimeout = lock_timeout;
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	if (GetCurrentTimestamp() - start > SLOW_US)
@@ -362,21 +391,28 @@ job_lineage(const Rule *rule, Datum event)
 
 /* The rule's own job. */
 static void
-enqueue_action(const Rule *rule, Datum event, Jsonb *payload)
+enqueue_action(const Rule *rule, Datum event, Jsonb *payload, Jsonb *options)
 {
 	const EqQueue *queue = eq_get_queue_by_id(rule->queue_id);
 	EqNewJob job = {.name = rule->job_name,
 					.tenant = event_text(event, EVENT_TENANT),
-					.payload = payload,
-					.metadata = job_lineage(rule, event),
-					.run_at = GetCurrentTimestamp(),
-					.priority = rule->priority};
+					.payload = payload};
+	Jsonb *lineage = job_lineage(rule, event);
 
 	if (queue == NULL)
 		elog(ERROR, "queue of rule \"%s\" does not exist", rule->name);
 	eq_check_payload("job payload", payload);
+	if (options)
+		eq_read_job_options(&job, &options->root, EQ_IN_OPTIONS, false);
 	if (rule->delay)
-		job.run_at += eq_interval_us(rule->delay);
+		eq_set_job_option(&job, EQ_OPTION_DELAY, IntervalPGetDatum(rule->delay));
+	if (rule->priority >= 0)
+		eq_set_job_option(&job, EQ_OPTION_PRIORITY, Int32GetDatum(rule->priority));
+	eq_check_job_options(&job, queue, GetCurrentTimestamp());
+	job.metadata = job.metadata ? DatumGetJsonbP(DirectFunctionCall2(
+									  jsonb_concat, JsonbPGetDatum(job.metadata),
+									  JsonbPGetDatum(lineage)))
+								: lineage;
 	(void) eq_enqueue(queue, &job);
 }
 
@@ -388,7 +424,8 @@ enqueue_rule_call(const Rule *rule, Datum event, bool evaluate)
 					.tenant = event_text(event, EVENT_TENANT),
 					.metadata = job_lineage(rule, event),
 					.run_at = GetCurrentTimestamp(),
-					.priority = rule->priority};
+					.priority = rule->priority >= 0 ? rule->priority
+													: EQ_PRIORITY_DEFAULT};
 	StringInfoData json;
 
 	initStringInfo(&json);
@@ -454,8 +491,9 @@ read_checkpoint(void)
 	bool isnull;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT position FROM event_queue.rule_checkpoint FOR UPDATE",
-					false, 1) != SPI_OK_SELECT)
+	if (SPI_execute(
+			"SELECT position FROM event_queue_internal.rule_checkpoint FOR UPDATE",
+			false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule_checkpoint");
 	/*
 	 * create_rule writes it.  Without it (a restore that has not come so far) the
@@ -468,7 +506,7 @@ read_checkpoint(void)
 			 errmsg("the checkpoint of the rules is missing"),
 			 errdetail("Rules do not run until it is there."),
 			 errhint(
-				 "If no restore is under way, insert the position of the last event that they have seen into event_queue.rule_checkpoint.")));
+				 "If no restore is under way, insert the position of the last event that they have seen into event_queue_internal.rule_checkpoint.")));
 	position = DatumGetInt64(
 		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	eq_spi_end(&spi);
@@ -483,8 +521,9 @@ write_checkpoint(int64 position)
 	Datum value = Int64GetDatum(position);
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("UPDATE event_queue.rule_checkpoint SET position = $1",
-							  1, &type, &value, NULL, false, 0) != SPI_OK_UPDATE)
+	if (SPI_execute_with_args(
+			"UPDATE event_queue_internal.rule_checkpoint SET position = $1", 1,
+			&type, &value, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write table rule_checkpoint");
 	eq_spi_end(&spi);
 }
@@ -635,6 +674,7 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	JsonbValue buffer;
 	JsonbValue *evaluate = eq_json_member(payload, "evaluate", &buffer);
 	Jsonb *job_payload = NULL;
+	Jsonb *options = NULL;
 	Oid owner;
 	int sec_context;
 
@@ -658,13 +698,13 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 				 errmsg("rule \"%s\" rests: its condition did not end", rule->name),
 				 errhint(
 					 "Create the rule anew with another condition, then call event_queue.retry_dead.")));
-		job_payload = evaluate_rule(rule, event);
+		job_payload = evaluate_rule(rule, event, &options);
 		if (job_payload == NULL)
 			return InvalidOid;
 	}
 	if (rule->queue_id != 0)
 	{
-		enqueue_action(rule, event, job_payload);
+		enqueue_action(rule, event, job_payload, options);
 		return InvalidOid;
 	}
 

@@ -41,8 +41,8 @@ extern void eq_check_pattern(const char *pattern);
 extern bool eq_pattern_matches(const char *event_type, const char *pattern);
 
 /* condition.c */
-extern char *eq_rule_query(const char *condition);
+extern char *eq_rule_query(const char *condition, bool with_options);
 extern void eq_check_condition(const char *condition);
-extern void eq_check_template(Jsonb *payload);
+extern void eq_check_template(const char *what, Jsonb *template);
 
 #endif /* EQ_RULES_H */

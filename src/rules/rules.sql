@@ -19,14 +19,17 @@ CREATE TABLE rule (
 	job_name		text,
 	payload			jsonb,
 	delay			interval,
-	priority		int NOT NULL DEFAULT 5,
+	priority		int,
 	function		text,
 	enabled			boolean NOT NULL DEFAULT true,
 	start_position	bigint NOT NULL,
-	created_at		timestamptz NOT NULL DEFAULT now()
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	options			jsonb
 );
 COMMENT ON TABLE rule IS 'Automation rules; written by create_rule and its kin.';
 COMMENT ON COLUMN rule.owner IS 'The role that created the rule; its condition and function run as this role.';
+COMMENT ON COLUMN rule.priority IS 'NULL: that of options.';
+COMMENT ON COLUMN rule.options IS 'Options of its jobs, as enqueue takes them; strings that start with "$." are JSON paths into the event.';
 COMMENT ON COLUMN rule.start_position IS 'The rule applies to events above this position.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON rule
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
@@ -36,12 +39,12 @@ CREATE POLICY tenant_isolation ON rule USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('rule', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
 SELECT pg_catalog.pg_extension_config_dump('rule_rule_id_seq', '');
 
-CREATE TABLE rule_checkpoint (
+CREATE TABLE event_queue_internal.rule_checkpoint (
 	one_row		boolean PRIMARY KEY DEFAULT true CHECK (one_row),
 	position	bigint NOT NULL
 );
-COMMENT ON TABLE rule_checkpoint IS 'Internal. The last event that the rules have seen.';
-SELECT pg_catalog.pg_extension_config_dump('rule_checkpoint', '');
+COMMENT ON TABLE event_queue_internal.rule_checkpoint IS 'Internal. The last event that the rules have seen.';
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.rule_checkpoint', '');
 
 CREATE TABLE handler (
 	handler_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -115,29 +118,30 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * Arguments: event_pattern as in event_matches; condition is a SQL boolean
  * expression over the event's columns (event_data ->> 'step' = 'won'), run as
  * the rule's owner and without writing; NULL: always.  Action: either queue and
- * job_name (with payload, a template of map_payload; delay; priority), or
- * function, which takes one argument of type event_queue.event_store and is run
- * in a job of its own.  tenant_id: only events of this tenant.  or_replace: a
+ * job_name (with payload, a template of map_payload; delay; priority; options as in
+ * enqueue, where unique_key, group_key, delay, run_at and priority may be JSON paths,
+ * as in the template), or function, which takes one argument of type
+ * event_queue.event_store and is run in a job of its own (with delay and priority).  tenant_id: only events of this tenant.  or_replace: a
  * rule of this name gets the new definition and goes on where it stands: each
  * event meets it once, as it was or as it is, also while the scheduler runs;
  * switched off, it stays so.  (drop_rule and create_rule instead lose the events
  * that the old one had not seen.)  if_not_exists: a rule of this name stays as
  * it is, with a NOTICE if its definition is another.
  * Result: the rule's number.
- * Errors: EQ003 tenant, EQ006 name, EQ009 both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
+ * Errors: EQ003 tenant, EQ006 name, EQ009 options, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
  * priority, EQ018 the rule exists, EQ019 no action or two, EQ020 no such
  * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024
- * payload template.
+ * template.
  */
 CREATE FUNCTION create_rule(
 	name text, event_pattern text, condition text DEFAULT NULL,
 	queue text DEFAULT NULL, job_name text DEFAULT NULL, payload jsonb DEFAULT NULL,
-	delay interval DEFAULT NULL, priority int DEFAULT 5,
-	function text DEFAULT NULL, tenant_id text DEFAULT NULL,
+	delay interval DEFAULT NULL, priority int DEFAULT NULL,
+	function text DEFAULT NULL, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL,
 	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
-COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, boolean, boolean) IS
+COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean) IS
 'Creates an automation rule: events that match the pattern and the condition enqueue a job or call a function.';
 
 /* set_rule_enabled: switches a rule off and on; off, it misses the events. */
@@ -211,7 +215,8 @@ COMMENT ON FUNCTION unregister_handler(text, text) IS
 
 CREATE VIEW rules WITH (security_invoker = true) AS
 	SELECT r.rule_id, r.name, pg_catalog.pg_get_userbyid(r.owner)::text AS owner, r.tenant_id, r.event_pattern, r.condition,
-		q.name AS queue, r.job_name, r.payload, r.delay, r.priority, r.function, r.enabled, r.start_position, r.created_at
+		q.name AS queue, r.job_name, r.payload, r.delay, r.priority, r.function, r.enabled, r.start_position, r.created_at,
+		r.options
 	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW rules IS 'Automation rules.';
 

@@ -44,10 +44,10 @@ BEGIN
 		END;
 	END LOOP;
 
-	UPDATE event_queue.group_rate g SET next_at = at + q.group_rate_interval
+	UPDATE event_queue_internal.group_rate g SET next_at = at + q.group_rate_interval
 	FROM event_queue.queue q WHERE q.queue_id = g.queue_id AND g.next_at > at + q.group_rate_interval + interval '1 second';
 	-- Groups find their next time by themselves.
-	UPDATE event_queue.group_review_at SET review_at = at WHERE review_at > at;
+	UPDATE event_queue_internal.group_review_at SET review_at = at WHERE review_at > at;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.correct_times() IS 'Internal. Moves times that come from a clock that was ahead.';

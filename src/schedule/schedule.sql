@@ -28,14 +28,17 @@ CREATE TABLE schedule (
 	queue_id	int NOT NULL REFERENCES queue,
 	job_name	text NOT NULL,
 	payload		jsonb NOT NULL,
-	priority	int NOT NULL,
+	priority	int,
 	tenant_id	text COLLATE "C" NOT NULL,
 	enabled		boolean NOT NULL DEFAULT true,
 	next_run	timestamptz,
 	last_run	timestamptz,
-	created_at	timestamptz NOT NULL DEFAULT now()
+	created_at	timestamptz NOT NULL DEFAULT now(),
+	options		jsonb
 );
 COMMENT ON TABLE schedule IS 'Jobs that come by the clock; written by create_schedule and its kin.';
+COMMENT ON COLUMN schedule.priority IS 'NULL: that of options.';
+COMMENT ON COLUMN schedule.options IS 'Options of its jobs, as enqueue takes them.';
 CREATE TRIGGER config_changed AFTER INSERT OR DELETE OR UPDATE OF cron, time_zone, enabled, queue_id ON schedule
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 ALTER TABLE schedule ENABLE ROW LEVEL SECURITY;
@@ -45,18 +48,18 @@ SELECT pg_catalog.pg_extension_config_dump('schedule_schedule_id_seq', '');
 
 /*
  * create_schedule: enqueues a job each time that the expression is due.
- * Arguments: as cron_next and enqueue.  or_replace: a schedule of this name gets
+ * Arguments: as cron_next and enqueue (options without run_at).  or_replace: a schedule of this name gets
  * the new definition; its next run changes only if cron or time_zone do, and
  * switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE if
  * its definition is another.
  * Result: the schedule's number.
- * Errors: EQ003/EQ004 tenant, EQ006 name, EQ009 both or_replace and
+ * Errors: EQ003/EQ004 tenant, EQ006 name, EQ009 options, or both or_replace and
  * if_not_exists, EQ010 no such queue, EQ015 priority,
  * EQ018 the schedule exists, EQ030 expression, EQ031 time zone.
  */
 CREATE FUNCTION create_schedule(
 	name text, cron text, queue text, job_name text, payload jsonb DEFAULT '{}',
-	time_zone text DEFAULT 'UTC', priority int DEFAULT 5, tenant_id text DEFAULT NULL,
+	time_zone text DEFAULT 'UTC', priority int DEFAULT NULL, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL,
 	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
 RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -67,28 +70,21 @@ DECLARE
 	tenant text := event_queue.resolve_tenant(tenant_id);
 	same boolean;
 BEGIN
-	PERFORM event_queue.check_create_mode(or_replace, if_not_exists);
-	PERFORM event_queue.check_name('schedule name', name);
-	PERFORM event_queue.check_name('job name', job_name);
-	IF priority IS NULL OR priority NOT BETWEEN 0 AND 9 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ015', MESSAGE = format('priority %s is out of range', priority),
-			HINT = 'Priorities go from 0 (first) to 9 (last).';
-	END IF;
-	IF event_queue.queue_id_of(queue) <= 2 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', queue),
-			HINT = 'Use a queue of your own.';
-	END IF;
-	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run)
+	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);
+	PERFORM event_queue_internal.check_name('schedule name', name);
+	PERFORM event_queue_internal.check_name('job name', job_name);
+	priority := event_queue_internal.check_job_options(queue, options, priority);
+	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run, options)
 	VALUES (name, cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority,
-		tenant, next)
+		tenant, next, options)
 	ON CONFLICT ON CONSTRAINT schedule_name_key DO NOTHING
 	RETURNING s.schedule_id INTO new_id;
 	IF new_id IS NOT NULL THEN
 		RETURN new_id;
 	END IF;
 	SELECT s.schedule_id,
-		(s.cron, s.time_zone, s.queue_id, s.job_name, s.payload, s.priority, s.tenant_id) IS NOT DISTINCT FROM
-		(cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority, tenant)
+		(s.cron, s.time_zone, s.queue_id, s.job_name, s.payload, s.priority, s.tenant_id, s.options) IS NOT DISTINCT FROM
+		(cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority, tenant, options)
 	INTO new_id, same
 	FROM event_queue.schedule s
 	WHERE s.name = create_schedule.name AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE;
@@ -102,15 +98,16 @@ BEGIN
 				ELSE next END,
 			cron = create_schedule.cron, time_zone = create_schedule.time_zone,
 			queue_id = event_queue.queue_id_of(queue), job_name = create_schedule.job_name,
-			payload = coalesce(create_schedule.payload, '{}'), priority = create_schedule.priority, tenant_id = tenant
+			payload = coalesce(create_schedule.payload, '{}'), priority = create_schedule.priority, tenant_id = tenant,
+			options = create_schedule.options
 		WHERE s.schedule_id = new_id;
 	ELSIF NOT same THEN
-		PERFORM event_queue.notice_other_definition('schedule', name);
+		PERFORM event_queue_internal.notice_other_definition('schedule', name);
 	END IF;
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text, boolean, boolean) IS
+COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text, jsonb, boolean, boolean) IS
 'Enqueues a job by the clock: a cron expression in a time zone.';
 
 /* set_schedule_enabled: switches a schedule off and on; what it misses is not made up for. Errors: EQ025. */
@@ -162,15 +159,17 @@ BEGIN
 		BEGIN
 			PERFORM event_queue.enqueue(
 				this_queue, due.job_name, due.payload, priority => due.priority, tenant_id => due.tenant_id,
-				metadata => jsonb_build_object('schedule', due.name, 'scheduled_for', due.next_run));
+				options => coalesce(due.options, '{}') || jsonb_build_object('metadata', coalesce(due.options -> 'metadata', '{}')
+					|| jsonb_build_object('schedule', due.name, 'scheduled_for', due.next_run)));
 			UPDATE event_queue.schedule s
 			SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
 			WHERE s.schedule_id = due.schedule_id;
 			PERFORM event_queue_internal.clear_fault('schedule', due.name);
 		EXCEPTION
-			WHEN lock_not_available THEN
-				RAISE;	-- of a table: the others need it, too
 			WHEN OTHERS THEN
+				IF SQLSTATE = '55P03' AND (due.options ?| '{unique_key,depends_on}') IS NOT TRUE THEN
+					RAISE;	-- of a table: the others need it, too
+				END IF;
 				PERFORM event_queue_internal.note_fault('schedule', due.name, due.tenant_id, SQLSTATE, SQLERRM,
 					CASE WHEN SQLSTATE = 'EQ034' THEN format('SELECT event_queue.resume_queue(%L)', this_queue)
 						WHEN SQLSTATE IN ('EQ030', 'EQ031') THEN
@@ -189,6 +188,6 @@ COMMENT ON FUNCTION event_queue_internal.run_due_schedules() IS 'Internal. Enque
 
 CREATE VIEW schedules WITH (security_invoker = true) AS
 	SELECT s.schedule_id, s.name, s.cron, s.time_zone, q.name AS queue, s.job_name, s.payload, s.priority,
-		s.tenant_id, s.enabled, s.next_run, s.last_run, s.created_at
+		s.tenant_id, s.enabled, s.next_run, s.last_run, s.created_at, s.options
 	FROM event_queue.schedule s JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW schedules IS 'Jobs that come by the clock, with their next and last run.';

@@ -58,7 +58,6 @@
 PG_FUNCTION_INFO_V1(eq_created);
 PG_FUNCTION_INFO_V1(eq_activate);
 PG_FUNCTION_INFO_V1(eq_activation_state);
-PG_FUNCTION_INFO_V1(eq_is_being_restored);
 PG_FUNCTION_INFO_V1(eq_keep_builtin_settings);
 
 #define QUIET_US                                                                    \
@@ -91,7 +90,7 @@ look_up(void)
 {
 	static EqStatement statement = {
 		"SELECT CASE WHEN count(*) = 0 THEN 0 WHEN bool_and(identity = $1) THEN 1"
-		" ELSE 2 END FROM event_queue.activation",
+		" ELSE 2 END FROM event_queue_internal.activation",
 		1,
 		{INT8OID},
 		NULL};
@@ -193,7 +192,7 @@ write_identity(void)
 		CStringGetTextDatum(psprintf(UINT64_FORMAT, GetSystemIdentifier())),
 		CStringGetTextDatum(get_database_name(MyDatabaseId))};
 
-	if (SPI_execute_with_args("INSERT INTO event_queue.activation"
+	if (SPI_execute_with_args("INSERT INTO event_queue_internal.activation"
 							  " VALUES ($1, $2, $3, pg_catalog.clock_timestamp())",
 							  3, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write table activation");
@@ -236,7 +235,7 @@ take_into_service(void)
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	/* Waits for a COPY of a restore in one transaction, and for others like us. */
-	run("LOCK TABLE event_queue.activation IN SHARE ROW EXCLUSIVE MODE");
+	run("LOCK TABLE event_queue_internal.activation IN SHARE ROW EXCLUSIVE MODE");
 	if (finds(SUBSCRIBED))
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_ACTIVATED),
@@ -247,7 +246,7 @@ take_into_service(void)
 	{
 		eq_begin_generation();
 		run("SELECT event_queue_internal.mend_copy()");
-		run("DELETE FROM event_queue.activation");
+		run("DELETE FROM event_queue_internal.activation");
 		write_identity();
 		ereport(LOG, (errmsg("event store of database \"%s\" is taken into service",
 							 get_database_name(MyDatabaseId))));
@@ -274,8 +273,11 @@ eq_activation_state(PG_FUNCTION_ARGS)
 {
 	static const char *const names[] = {
 		[EQ_NOT_LOADED] = "not loaded", [EQ_ACTIVE] = "active", [EQ_COPY] = "copy"};
+	EqActivation state = eq_activation(true);
 
-	PG_RETURN_TEXT_P(cstring_to_text(names[eq_activation(true)]));
+	if (state != EQ_ACTIVE && session_restores())
+		PG_RETURN_TEXT_P(cstring_to_text("restoring"));
+	PG_RETURN_TEXT_P(cstring_to_text(names[state]));
 }
 
 /* Trigger: as the owner, since who may change the queue may not write the table. */
@@ -296,7 +298,7 @@ eq_keep_builtin_settings(PG_FUNCTION_ARGS)
 							RelationGetDescr(trigger->tg_relation), &isnull);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
-			"INSERT INTO event_queue.builtin_queue_settings"
+			"INSERT INTO event_queue_internal.builtin_queue_settings"
 			" SELECT q.name, to_jsonb(q) - '{queue_id,name,created_at}'::text[]"
 			" FROM event_queue.queue q WHERE q.queue_id = $1"
 			" ON CONFLICT (name) DO UPDATE SET settings = excluded.settings",
@@ -304,13 +306,6 @@ eq_keep_builtin_settings(PG_FUNCTION_ARGS)
 		elog(ERROR, "could not write table builtin_queue_settings");
 	eq_spi_end(&spi);
 	PG_RETURN_POINTER(NULL);
-}
-
-/* For record_change: the rows of a restore are no changes, their events are in the dump. */
-Datum
-eq_is_being_restored(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(session_restores() && eq_activation(false) != EQ_ACTIVE);
 }
 
 /*
@@ -429,7 +424,7 @@ eq_note_subscription(void)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (finds(SUBSCRIBED))
 	{
-		run("DELETE FROM event_queue.activation");
+		run("DELETE FROM event_queue_internal.activation");
 		if (finds(SUBSCRIBED
 				  " AND c.relname = 'event_watermark' AND r.srsubstate = 'i'"))
 			run("DELETE FROM event_queue.event_watermark");

@@ -4,28 +4,23 @@
  */
 
 /* The first of our tables by name, so that a restore loads it before jobs and handlers. */
-CREATE TABLE activation (
+CREATE TABLE event_queue_internal.activation (
 	identity			bigint NOT NULL,
 	system_identifier	text NOT NULL,
 	database			text NOT NULL,
 	activated_at		timestamptz NOT NULL
 );
-COMMENT ON TABLE activation IS
+COMMENT ON TABLE event_queue_internal.activation IS
 'Internal. The database in which the store is in service; a dump carries the row, so that a copy is known as one.';
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON activation
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON event_queue_internal.activation
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
-ALTER TABLE activation ENABLE ALWAYS TRIGGER config_changed;
-SELECT pg_catalog.pg_extension_config_dump('activation', '');
+ALTER TABLE event_queue_internal.activation ENABLE ALWAYS TRIGGER config_changed;
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.activation', '');
 
 CREATE FUNCTION event_queue_internal.created() RETURNS boolean
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_created';
 COMMENT ON FUNCTION event_queue_internal.created() IS
 'Internal. End of the extension''s script: a new store is in service, one that a dump''s script creates is not.';
-
-CREATE FUNCTION is_being_restored() RETURNS boolean
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_is_being_restored';
-COMMENT ON FUNCTION is_being_restored() IS
-'Internal. True in a session of pg_restore, or of a dump''s script, while the store is not in service.';
 
 /*
  * activate: takes a restored or copied store into service in this database.
@@ -52,24 +47,26 @@ COMMENT ON FUNCTION activate() IS
 
 /*
  * activation_state: active; copy (activate() is needed); not loaded (made by a
- * dump's script without its data, or fed by a subscription; activate() is needed).
+ * dump's script without its data, or fed by a subscription; activate() is needed);
+ * restoring (neither is in service, and this session runs pg_restore or a dump's
+ * script).
  */
 CREATE FUNCTION activation_state() RETURNS text
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_activation_state';
 COMMENT ON FUNCTION activation_state() IS
-'Whether the store is in service here: active, copy, or not loaded.';
+'Whether the store is in service here: active, copy, not loaded, or, in a session that restores it, restoring.';
 
 /*
  * A dump can't carry the rows of the built-in queues, which CREATE EXTENSION
  * makes; so their settings stand here a second time, once they were changed.
  */
-CREATE TABLE builtin_queue_settings (
+CREATE TABLE event_queue_internal.builtin_queue_settings (
 	name		text PRIMARY KEY,
 	settings	jsonb NOT NULL
 );
-COMMENT ON TABLE builtin_queue_settings IS
+COMMENT ON TABLE event_queue_internal.builtin_queue_settings IS
 'Internal. Settings of the built-in queues as a dump carries them; activate() applies them.';
-SELECT pg_catalog.pg_extension_config_dump('builtin_queue_settings', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.builtin_queue_settings', '');
 
 CREATE FUNCTION event_queue_internal.keep_builtin_settings() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_keep_builtin_settings';
@@ -78,12 +75,12 @@ CREATE TRIGGER keep_builtin_settings AFTER UPDATE ON queue
 	FOR EACH ROW WHEN (NEW.queue_id <= 2) EXECUTE FUNCTION event_queue_internal.keep_builtin_settings();
 
 /* own_references: the foreign keys between our tables. */
-CREATE FUNCTION event_queue_internal.own_references(OUT table_name name, OUT constraint_name name, OUT definition text) RETURNS SETOF record
+CREATE FUNCTION event_queue_internal.own_references(OUT table_name text, OUT constraint_name name, OUT definition text) RETURNS SETOF record
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT t, t || '_queue_id_fkey', 'FOREIGN KEY (queue_id) REFERENCES event_queue.queue'
+	SELECT 'event_queue.' || t, t || '_queue_id_fkey', 'FOREIGN KEY (queue_id) REFERENCES event_queue.queue'
 	FROM unnest(ARRAY['rule', 'handler', 'schedule']) t
 	UNION ALL
-	SELECT t, t || '_subscription_id_fkey',
+	SELECT 'event_queue_internal.' || t, t || '_subscription_id_fkey',
 		'FOREIGN KEY (subscription_id) REFERENCES event_queue.subscription ON DELETE CASCADE'
 	FROM unnest(ARRAY['subscription_bucket', 'subscription_parked']) t
 $$;
@@ -103,27 +100,27 @@ DECLARE
 BEGIN
 	FOR this IN SELECT t.tgrelid::regclass AS "table", t.tgname FROM pg_trigger t
 		WHERE t.tgenabled <> 'A' AND (t.tgfoid = 'event_queue_internal.refuse_change'::regproc
-			OR t.tgrelid = 'event_queue.activation'::regclass AND t.tgname = 'config_changed')
+			OR t.tgrelid = 'event_queue_internal.activation'::regclass AND t.tgname = 'config_changed')
 	LOOP
 		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', this."table", this.tgname);
 	END LOOP;
 	FOR this IN SELECT * FROM event_queue_internal.own_references() r WHERE NOT EXISTS (SELECT FROM pg_constraint c
-		WHERE c.conname = r.constraint_name AND c.connamespace = 'event_queue'::regnamespace)
+		WHERE c.conname = r.constraint_name AND c.conrelid = r.table_name::regclass)
 	LOOP
-		EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I %s',
+		EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I %s',
 			this.table_name, this.constraint_name, this.definition);
 	END LOOP;
-	FOR this IN SELECT i."by" FROM event_queue.event_index i LOOP
+	FOR this IN SELECT i."by" FROM event_queue_internal.event_index i LOOP
 		PERFORM event_queue.create_event_index(this."by");
 	END LOOP;
-	SELECT min(p.first_position) INTO first FROM event_queue.event_partition p
+	SELECT min(p.first_position) INTO first FROM event_queue_internal.event_partition p
 	WHERE p.tenant_id IS NULL AND NOT p.split_off;
 	IF first IS NOT NULL AND NOT EXISTS (SELECT FROM pg_constraint c
 		WHERE c.conrelid = 'event_queue.event_store'::regclass AND c.conname = 'event_store_last') THEN
 		EXECUTE format('ALTER TABLE event_queue.event_store
 			ADD CONSTRAINT event_store_last CHECK (position <= %s) NO INHERIT NOT VALID', first - 1);
 	END IF;
-	FOR this IN SELECT s.name, s.settings FROM event_queue.builtin_queue_settings s LOOP
+	FOR this IN SELECT s.name, s.settings FROM event_queue_internal.builtin_queue_settings s LOOP
 		SELECT string_agg(quote_ident(a.attname), ', ') INTO columns FROM pg_attribute a
 		WHERE a.attrelid = 'event_queue.queue'::regclass AND a.attnum > 0 AND NOT a.attisdropped
 		  AND a.attgenerated = '' AND this.settings ? a.attname;

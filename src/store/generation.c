@@ -50,7 +50,7 @@ static int64
 stored_identity(void)
 {
 	return eq_query_int64("SELECT CASE WHEN is_called THEN last_value ELSE 0 END"
-						  " FROM event_queue.event_generation",
+						  " FROM event_queue_internal.event_generation",
 						  0);
 }
 

@@ -14,7 +14,7 @@
  * a snapshot (is_base) that carries their version and state on.
  */
 
-CREATE TABLE event_partition (
+CREATE TABLE event_queue_internal.event_partition (
 	partition_id	int GENERATED ALWAYS AS IDENTITY CONSTRAINT event_partition_pkey PRIMARY KEY,
 	name			text NOT NULL UNIQUE,
 	tenant_id		text,
@@ -24,34 +24,34 @@ CREATE TABLE event_partition (
 	created_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	archived_at		timestamptz
 );
-COMMENT ON TABLE event_partition IS 'Tables of events beside event_store itself; written by the partition functions.';
-COMMENT ON COLUMN event_partition.tenant_id IS 'Holds this tenant''s events only; NULL: by time.';
-COMMENT ON COLUMN event_partition.last_position IS 'Sealed: no event above it goes here; NULL: takes new events.';
-COMMENT ON COLUMN event_partition.split_off IS
+COMMENT ON TABLE event_queue_internal.event_partition IS 'Tables of events beside event_store itself; written by the partition functions.';
+COMMENT ON COLUMN event_queue_internal.event_partition.tenant_id IS 'Holds this tenant''s events only; NULL: by time.';
+COMMENT ON COLUMN event_queue_internal.event_partition.last_position IS 'Sealed: no event above it goes here; NULL: takes new events.';
+COMMENT ON COLUMN event_queue_internal.event_partition.split_off IS
 'Its events were moved out of event_store, and are older than what is there; those of all others are newer.';
-ALTER TABLE event_partition ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_isolation ON event_partition USING (tenant_id IS NULL OR tenant_visible(tenant_id));
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_partition
+ALTER TABLE event_queue_internal.event_partition ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON event_queue_internal.event_partition USING (tenant_id IS NULL OR tenant_visible(tenant_id));
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_queue_internal.event_partition
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
-SELECT pg_catalog.pg_extension_config_dump('event_partition', '');
-SELECT pg_catalog.pg_extension_config_dump('event_partition_partition_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.event_partition', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.event_partition_partition_id_seq', '');
 
-CREATE TABLE partition_policy (
+CREATE TABLE event_queue_internal.partition_policy (
 	one_row			boolean PRIMARY KEY DEFAULT true CHECK (one_row),
 	every			interval,
 	keep			interval,
 	archive_schema	text
 );
-COMMENT ON TABLE partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON partition_policy
+COMMENT ON TABLE event_queue_internal.partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_queue_internal.partition_policy
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
-SELECT pg_catalog.pg_extension_config_dump('partition_policy', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.partition_policy', '');
 
-CREATE TABLE event_index (
+CREATE TABLE event_queue_internal.event_index (
 	"by"	text CONSTRAINT event_index_pkey PRIMARY KEY
 );
-COMMENT ON TABLE event_index IS 'What create_event_index was called for; activate() makes the indexes anew, which a dump leaves out.';
-SELECT pg_catalog.pg_extension_config_dump('event_index', '');
+COMMENT ON TABLE event_queue_internal.event_index IS 'What create_event_index was called for; activate() makes the indexes anew, which a dump leaves out.';
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.event_index', '');
 
 CREATE FUNCTION event_queue_internal.open_guard(open boolean) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_open_guard';
@@ -124,12 +124,12 @@ BEGIN
 	END IF;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	FOR this_table IN
-		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue.event_partition p WHERE p.archived_at IS NULL
+		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue_internal.event_partition p WHERE p.archived_at IS NULL
 	LOOP
 		PERFORM event_queue_internal.make_event_index(this_table, $1);
 	END LOOP;
-	INSERT INTO event_queue.event_index VALUES ($1) ON CONFLICT DO NOTHING;
-	UPDATE event_queue.event_partition SET name = name;	-- sessions look for indexes again
+	INSERT INTO event_queue_internal.event_index VALUES ($1) ON CONFLICT DO NOTHING;
+	UPDATE event_queue_internal.event_partition SET name = name;	-- sessions look for indexes again
 END
 $$;
 COMMENT ON FUNCTION create_event_index(text) IS
@@ -147,12 +147,12 @@ BEGIN
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
 	END IF;
 	FOR this_table IN
-		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue.event_partition p WHERE p.archived_at IS NULL
+		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue_internal.event_partition p WHERE p.archived_at IS NULL
 	LOOP
 		EXECUTE format('DROP INDEX IF EXISTS event_queue.%I', this_table || '_by_' || $1);
 	END LOOP;
-	DELETE FROM event_queue.event_index i WHERE i."by" = $1;
-	UPDATE event_queue.event_partition SET name = name;
+	DELETE FROM event_queue_internal.event_index i WHERE i."by" = $1;
+	UPDATE event_queue_internal.event_partition SET name = name;
 END
 $$;
 COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index made.';
@@ -172,14 +172,14 @@ DECLARE
 	first bigint;
 	new_id int;
 	new_name text;
-	before event_queue.event_partition;
+	before event_queue_internal.event_partition;
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
 	-- No one has appended and is open: what comes after lies above first.
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	IF $1 IS NOT NULL THEN
-		PERFORM event_queue.check_name('tenant', $1);
-		new_name := (SELECT p.name FROM event_queue.event_partition p WHERE p.tenant_id = $1 AND p.last_position IS NULL);
+		PERFORM event_queue_internal.check_name('tenant', $1);
+		new_name := (SELECT p.name FROM event_queue_internal.event_partition p WHERE p.tenant_id = $1 AND p.last_position IS NULL);
 		IF new_name IS NOT NULL AND $2 THEN
 			RETURN new_name;
 		ELSIF new_name IS NOT NULL THEN
@@ -187,20 +187,20 @@ BEGIN
 		END IF;
 	END IF;
 	first := event_queue.last_position() + 1;
-	SELECT p.* INTO before FROM event_queue.event_partition p
+	SELECT p.* INTO before FROM event_queue_internal.event_partition p
 	WHERE p.tenant_id IS NULL AND $1 IS NULL AND p.last_position IS NULL ORDER BY p.partition_id DESC LIMIT 1;
 	IF FOUND THEN
-		UPDATE event_queue.event_partition p SET last_position = first - 1 WHERE p.partition_id = before.partition_id;
+		UPDATE event_queue_internal.event_partition p SET last_position = first - 1 WHERE p.partition_id = before.partition_id;
 		EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I CHECK (position <= %s) NOT VALID',
 			before.name, before.name || '_last', first - 1);
 	ELSIF $1 IS NULL THEN
 		EXECUTE format('ALTER TABLE event_queue.event_store
 			ADD CONSTRAINT event_store_last CHECK (position <= %s) NO INHERIT NOT VALID', first - 1);
 	END IF;
-	INSERT INTO event_queue.event_partition (name, tenant_id, first_position)
+	INSERT INTO event_queue_internal.event_partition (name, tenant_id, first_position)
 	VALUES ('', $1, first) RETURNING partition_id INTO new_id;
 	new_name := 'event_store_' || CASE WHEN $1 IS NULL THEN 'p' ELSE 't' END || new_id;
-	UPDATE event_queue.event_partition p SET name = new_name WHERE p.partition_id = new_id;
+	UPDATE event_queue_internal.event_partition p SET name = new_name WHERE p.partition_id = new_id;
 	PERFORM event_queue_internal.make_event_table(new_name);
 	EXECUTE format('ALTER TABLE event_queue.%I ADD CONSTRAINT %I CHECK (position >= %s)', new_name, new_name || '_first', first);
 	IF $1 IS NOT NULL THEN
@@ -226,9 +226,9 @@ BEGIN
 	IF $1 < interval '1 hour' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'partitions must be at least one hour apart';
 	END IF;
-	INSERT INTO event_queue.partition_policy (every) VALUES ($1)
+	INSERT INTO event_queue_internal.partition_policy (every) VALUES ($1)
 	ON CONFLICT (one_row) DO UPDATE SET every = excluded.every;
-	IF $1 IS NULL OR EXISTS (SELECT FROM event_queue.event_partition p
+	IF $1 IS NULL OR EXISTS (SELECT FROM event_queue_internal.event_partition p
 		WHERE p.tenant_id IS NULL AND p.last_position IS NULL AND p.created_at > clock_timestamp() - $1) THEN
 		RETURN NULL;
 	END IF;
@@ -272,10 +272,10 @@ BEGIN
 	IF first IS NULL THEN
 		RETURN NULL;
 	END IF;
-	INSERT INTO event_queue.event_partition (name, tenant_id, first_position, last_position, split_off)
+	INSERT INTO event_queue_internal.event_partition (name, tenant_id, first_position, last_position, split_off)
 	VALUES ('', $2, first, last, true) RETURNING partition_id INTO new_id;
 	new_name := 'event_store_old' || new_id;
-	UPDATE event_queue.event_partition p SET name = new_name WHERE p.partition_id = new_id;
+	UPDATE event_queue_internal.event_partition p SET name = new_name WHERE p.partition_id = new_id;
 	PERFORM event_queue_internal.make_event_table(new_name);
 	EXECUTE format('INSERT INTO event_queue.%I SELECT e.* FROM ONLY event_queue.event_store e
 		WHERE e.position BETWEEN %s AND %s AND (%L::text IS NULL OR e.tenant_id = %L) ORDER BY e.position',
@@ -301,7 +301,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_tim
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
-	UPDATE event_queue.event_partition p SET last_position = event_queue.last_position()
+	UPDATE event_queue_internal.event_partition p SET last_position = event_queue.last_position()
 	WHERE p.name = $1 AND p.tenant_id IS NOT NULL AND p.last_position IS NULL;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is no open partition of a tenant', $1);
@@ -343,14 +343,14 @@ CREATE FUNCTION archive_partition(name text, archive_schema text DEFAULT NULL) R
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
-	this event_queue.event_partition;
+	this event_queue_internal.event_partition;
 	late text;
 	n bigint;
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
 	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
-	SELECT p.* INTO this FROM event_queue.event_partition p WHERE p.name = $1 AND p.archived_at IS NULL FOR UPDATE;
+	SELECT p.* INTO this FROM event_queue_internal.event_partition p WHERE p.name = $1 AND p.archived_at IS NULL FOR UPDATE;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('partition "%s" does not exist', $1);
 	END IF;
@@ -360,15 +360,15 @@ BEGIN
 	END IF;
 	SELECT string_agg(x.who, ', ') INTO late FROM (
 		SELECT DISTINCT format('subscription "%s"', s.name) AS who
-		FROM event_queue.subscription s JOIN event_queue.subscription_bucket b USING (subscription_id)
+		FROM event_queue.subscription s JOIN event_queue_internal.subscription_bucket b USING (subscription_id)
 		WHERE b.position < this.last_position AND (s.tenant_id IS NULL OR this.tenant_id IS NULL OR s.tenant_id = this.tenant_id)
 		UNION ALL
 		SELECT 'the rules' WHERE EXISTS (SELECT FROM event_queue.rule WHERE enabled AND start_position < this.last_position)
-			AND coalesce((SELECT c.position FROM event_queue.rule_checkpoint c), 0) < (
+			AND coalesce((SELECT c.position FROM event_queue_internal.rule_checkpoint c), 0) < (
 				SELECT max(e.position) FROM event_queue.event_store e WHERE e.position <= this.last_position)
 		UNION ALL
 		SELECT 'parked events of subscription "' || s.name || '"'
-		FROM event_queue.subscription s JOIN event_queue.subscription_parked k USING (subscription_id)
+		FROM event_queue.subscription s JOIN event_queue_internal.subscription_parked k USING (subscription_id)
 		WHERE k.position <= this.last_position
 	) x;
 	IF late IS NOT NULL THEN
@@ -401,7 +401,7 @@ BEGIN
 	ELSE
 		EXECUTE format('ALTER TABLE event_queue.%I SET SCHEMA %I', $1, $2);
 	END IF;
-	UPDATE event_queue.event_partition p SET archived_at = clock_timestamp() WHERE p.partition_id = this.partition_id;
+	UPDATE event_queue_internal.event_partition p SET archived_at = clock_timestamp() WHERE p.partition_id = this.partition_id;
 	RETURN n;
 END
 $$;
@@ -422,7 +422,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day';
 	END IF;
 	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
-	INSERT INTO event_queue.partition_policy (keep, archive_schema) VALUES ($1, $2)
+	INSERT INTO event_queue_internal.partition_policy (keep, archive_schema) VALUES ($1, $2)
 	ON CONFLICT (one_row) DO UPDATE SET keep = excluded.keep, archive_schema = excluded.archive_schema;
 END
 $$;
@@ -438,15 +438,15 @@ CREATE FUNCTION event_queue_internal.maintain_partitions() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' AS $$
 #variable_conflict use_column
 DECLARE
-	policy event_queue.partition_policy := (SELECT p FROM event_queue.partition_policy p);
-	this event_queue.event_partition;
+	policy event_queue_internal.partition_policy := (SELECT p FROM event_queue_internal.partition_policy p);
+	this event_queue_internal.event_partition;
 	newest timestamptz;
 BEGIN
 	-- All appends and the worker wait meanwhile: no longer than it must be, but longer each time.
 	PERFORM set_config('lock_timeout', (least(50 * 2 ^ max(f.failures), 1000))::int::text, true)
 	FROM event_queue.faults() f WHERE f.what IN ('new partition', 'archiving of') AND f.sqlstate = '55P03'
 	HAVING max(f.failures) > 0;
-	IF policy.every IS NOT NULL AND NOT EXISTS (SELECT FROM event_queue.event_partition p
+	IF policy.every IS NOT NULL AND NOT EXISTS (SELECT FROM event_queue_internal.event_partition p
 		WHERE p.tenant_id IS NULL AND NOT p.split_off AND p.created_at > clock_timestamp() - policy.every) THEN
 		BEGIN
 			LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
@@ -459,7 +459,7 @@ BEGIN
 		END;
 	END IF;
 	IF policy.keep IS NOT NULL THEN
-		SELECT p.* INTO this FROM event_queue.event_partition p
+		SELECT p.* INTO this FROM event_queue_internal.event_partition p
 		WHERE p.last_position IS NOT NULL AND p.archived_at IS NULL ORDER BY p.first_position LIMIT 1;
 	END IF;
 	IF this.name IS NOT NULL THEN

@@ -140,10 +140,11 @@ eq_order_snapshots(void)
 		read_policies();
 		policies_generation = generation;
 	}
-	after = n_policies == 0 ? up_to
-							: eq_query_int64("SELECT position FROM"
-											 " event_queue.snapshot_checkpoint",
-											 0);
+	after = n_policies == 0
+				? up_to
+				: eq_query_int64("SELECT position FROM"
+								 " event_queue_internal.snapshot_checkpoint",
+								 0);
 	if (after < up_to)
 	{
 		EqReader *reader = eq_reader_begin(after, up_to, NULL);
@@ -159,8 +160,9 @@ eq_order_snapshots(void)
 			n_events++;
 		}
 		MemoryContextSwitchTo(old);
-		execute_int64("UPDATE event_queue.snapshot_checkpoint SET position = $1",
-					  eq_reader_end(reader));
+		execute_int64(
+			"UPDATE event_queue_internal.snapshot_checkpoint SET position = $1",
+			eq_reader_end(reader));
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -39,12 +39,12 @@ ALTER TABLE aggregate_snapshot ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON aggregate_snapshot USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('aggregate_snapshot', 'WHERE is_base');
 
-CREATE TABLE snapshot_checkpoint (
+CREATE TABLE event_queue_internal.snapshot_checkpoint (
 	one_row		boolean PRIMARY KEY DEFAULT true CHECK (one_row),
 	position	bigint NOT NULL
 );
-COMMENT ON TABLE snapshot_checkpoint IS 'Internal. Up to which event snapshots were ordered.';
-SELECT pg_catalog.pg_extension_config_dump('snapshot_checkpoint', '');
+COMMENT ON TABLE event_queue_internal.snapshot_checkpoint IS 'Internal. Up to which event snapshots were ordered.';
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.snapshot_checkpoint', '');
 
 /*
  * merge_patch: RFC 7396, JSON Merge Patch; the built-in reducer.
@@ -85,13 +85,13 @@ CREATE FUNCTION event_queue_internal.store_reducer(aggregate_type text, function
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	PERFORM event_queue.check_name('aggregate type', $1);
+	PERFORM event_queue_internal.check_name('aggregate type', $1);
 	IF $3 < 1 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'snapshot_every must be at least 1';
 	END IF;
 	-- The first policy looks at the events from now on.
 	IF NOT EXISTS (SELECT FROM event_queue.reducer r WHERE r.snapshot_every IS NOT NULL) THEN
-		INSERT INTO event_queue.snapshot_checkpoint (position) VALUES (event_queue.watermark())
+		INSERT INTO event_queue_internal.snapshot_checkpoint (position) VALUES (event_queue.watermark())
 		ON CONFLICT (one_row) DO UPDATE SET position = excluded.position;
 	END IF;
 	INSERT INTO event_queue.reducer (aggregate_type, function, owner, snapshot_every)

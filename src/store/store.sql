@@ -6,8 +6,8 @@
  * twice, also after a crash.
  */
 
-CREATE SEQUENCE event_position AS bigint INCREMENT BY 8192 MINVALUE 1;
-COMMENT ON SEQUENCE event_position IS
+CREATE SEQUENCE event_queue_internal.event_position AS bigint INCREMENT BY 8192 MINVALUE 1;
+COMMENT ON SEQUENCE event_queue_internal.event_position IS
 'Internal. First position of each block of 8192 positions that was handed to shared memory.';
 
 CREATE TABLE event_store (
@@ -31,21 +31,21 @@ COMMENT ON TABLE event_store IS
 ALTER TABLE event_store ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_store USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('event_store', '');
-SELECT pg_catalog.pg_extension_config_dump('event_position', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.event_position', '');
 
-CREATE SEQUENCE event_generation AS bigint;
-COMMENT ON SEQUENCE event_generation IS
+CREATE SEQUENCE event_queue_internal.event_generation AS bigint;
+COMMENT ON SEQUENCE event_queue_internal.event_generation IS
 'Internal. Identity of the server that gave the last positions; another one begins a new generation.';
-SELECT pg_catalog.pg_extension_config_dump('event_generation', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.event_generation', '');
 
-CREATE TABLE event_watermark (
+CREATE TABLE event_queue.event_watermark (
 	one_row			boolean PRIMARY KEY DEFAULT true CHECK (one_row),
 	position		bigint NOT NULL,
 	published_at	timestamptz NOT NULL
 );
-COMMENT ON TABLE event_watermark IS
+COMMENT ON TABLE event_queue.event_watermark IS
 'Internal. The watermark as standbys see it, written every event_queue.publish_interval.';
-INSERT INTO event_watermark (position, published_at) VALUES (0, now());
+INSERT INTO event_queue.event_watermark (position, published_at) VALUES (0, now());
 
 /*
  * refuse_change: the append-only guard.  Raises EQ007 and logs who tried.
@@ -285,9 +285,9 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_read_plan';
 COMMENT ON FUNCTION read_plan(jsonb) IS
 'Which index read_all, subscriptions and replay walk for a filter, and the value they look up in its first column.';
 
-CREATE FUNCTION check_filter(filter jsonb) RETURNS jsonb
+CREATE FUNCTION event_queue_internal.check_filter(filter jsonb) RETURNS jsonb
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'eq_check_filter';
-COMMENT ON FUNCTION check_filter(jsonb) IS
+COMMENT ON FUNCTION event_queue_internal.check_filter(jsonb) IS
 'Internal. Returns the filter, or raises EQ009, EQ023 or EQ003 if it is none.';
 
 /*

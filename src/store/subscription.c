@@ -387,7 +387,7 @@ read_checkpoints(Subscription *subscription)
 	/* Not read-only: a fresh snapshot, if the transaction allows one. */
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args("SELECT bucket, position"
-							  " FROM event_queue.subscription_bucket"
+							  " FROM event_queue_internal.subscription_bucket"
 							  " WHERE subscription_id = $1",
 							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table subscription_bucket");
@@ -420,7 +420,7 @@ read_parked(const Subscription *subscription)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args("SELECT tenant_id, aggregate_type, aggregate_id,"
 							  " coalesce(resume_after, 0)"
-							  " FROM event_queue.subscription_parked"
+							  " FROM event_queue_internal.subscription_parked"
 							  " WHERE subscription_id = $1",
 							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table subscription_parked");
@@ -527,7 +527,7 @@ move_checkpoints(const Subscription *subscription, int64 position)
 	values[2] = Int64GetDatum(position);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
-			"UPDATE event_queue.subscription_bucket"
+			"UPDATE event_queue_internal.subscription_bucket"
 			" SET position = $3, moved_at = pg_catalog.clock_timestamp()"
 			" WHERE subscription_id = $1 AND bucket = ANY ($2) AND position < $3",
 			3, types, values, NULL, false, 0) != SPI_OK_UPDATE)

@@ -19,20 +19,20 @@ CREATE POLICY tenant_isolation ON subscription USING (tenant_visible(tenant_id))
 SELECT pg_catalog.pg_extension_config_dump('subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('subscription_subscription_id_seq', '');
 
-CREATE TABLE subscription_bucket (
+CREATE TABLE event_queue_internal.subscription_bucket (
 	subscription_id	int NOT NULL REFERENCES subscription ON DELETE CASCADE,
 	bucket			int NOT NULL,
 	position		bigint NOT NULL,
 	moved_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (subscription_id, bucket)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE subscription_bucket IS 'Checkpoints: the consumer is done with all events up to position.';
-ALTER TABLE subscription_bucket ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_isolation ON subscription_bucket USING (EXISTS (
+COMMENT ON TABLE event_queue_internal.subscription_bucket IS 'Checkpoints: the consumer is done with all events up to position.';
+ALTER TABLE event_queue_internal.subscription_bucket ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON event_queue_internal.subscription_bucket USING (EXISTS (
 	SELECT FROM subscription s WHERE s.subscription_id = subscription_bucket.subscription_id));
-SELECT pg_catalog.pg_extension_config_dump('subscription_bucket', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.subscription_bucket', '');
 
-CREATE TABLE subscription_parked (
+CREATE TABLE event_queue_internal.subscription_parked (
 	subscription_id	int NOT NULL REFERENCES subscription ON DELETE CASCADE,
 	tenant_id		text COLLATE "C" NOT NULL,
 	aggregate_type	text COLLATE "C" NOT NULL,
@@ -44,12 +44,12 @@ CREATE TABLE subscription_parked (
 	parked_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (subscription_id, aggregate_id, aggregate_type, tenant_id)
 );
-COMMENT ON TABLE subscription_parked IS
+COMMENT ON TABLE event_queue_internal.subscription_parked IS
 'Aggregates whose events a consumer could not digest: from position on they wait until retry_parked.';
-ALTER TABLE subscription_parked ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_isolation ON subscription_parked USING (tenant_visible(tenant_id) AND EXISTS (
+ALTER TABLE event_queue_internal.subscription_parked ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON event_queue_internal.subscription_parked USING (tenant_visible(tenant_id) AND EXISTS (
 	SELECT FROM subscription s WHERE s.subscription_id = subscription_parked.subscription_id));
-SELECT pg_catalog.pg_extension_config_dump('subscription_parked', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.subscription_parked', '');
 
 /*
  * create_subscription: a consumer that the store keeps the place of.
@@ -79,9 +79,9 @@ DECLARE
 	new_id int;
 	old event_queue.subscription;
 BEGIN
-	PERFORM event_queue.check_create_mode($6, $7);
-	PERFORM event_queue.check_name('subscription name', $1);
-	PERFORM event_queue.check_filter($2);
+	PERFORM event_queue_internal.check_create_mode($6, $7);
+	PERFORM event_queue_internal.check_name('subscription name', $1);
+	PERFORM event_queue_internal.check_filter($2);
 	IF $4 IS NULL OR $4 NOT BETWEEN 1 AND 64 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'buckets must be between 1 and 64';
 	END IF;
@@ -105,11 +105,11 @@ BEGIN
 		IF $6 AND old.filter IS DISTINCT FROM $2 THEN
 			UPDATE event_queue.subscription s SET filter = $2 WHERE s.subscription_id = old.subscription_id;
 		ELSIF (old.filter, old.buckets) IS DISTINCT FROM ($2, $4) THEN
-			PERFORM event_queue.notice_other_definition('subscription', $1);
+			PERFORM event_queue_internal.notice_other_definition('subscription', $1);
 		END IF;
 		RETURN old.subscription_id;
 	END IF;
-	INSERT INTO event_queue.subscription_bucket (subscription_id, bucket, position)
+	INSERT INTO event_queue_internal.subscription_bucket (subscription_id, bucket, position)
 	SELECT new_id, b, coalesce($3, event_queue.watermark()) FROM generate_series(0, $4 - 1) b;
 	RETURN new_id;
 END
@@ -160,9 +160,9 @@ BEGIN
 	IF $2 IS NULL OR $2 < 0 OR $2 > event_queue.watermark() THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'position must be from 0 to the watermark';
 	END IF;
-	UPDATE event_queue.subscription_bucket b SET position = $2, moved_at = clock_timestamp()
+	UPDATE event_queue_internal.subscription_bucket b SET position = $2, moved_at = clock_timestamp()
 	WHERE b.subscription_id = this_id;
-	DELETE FROM event_queue.subscription_parked p WHERE p.subscription_id = this_id;
+	DELETE FROM event_queue_internal.subscription_parked p WHERE p.subscription_id = this_id;
 END
 $$;
 COMMENT ON FUNCTION reset_subscription(text, bigint) IS
@@ -253,7 +253,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('there is no event at position %s', $2);
 	END IF;
-	INSERT INTO event_queue.subscription_parked
+	INSERT INTO event_queue_internal.subscription_parked
 		(subscription_id, tenant_id, aggregate_type, aggregate_id, position, error)
 	VALUES (this_id, event.tenant_id, event.aggregate_type, event.aggregate_id, $2, $3)
 	ON CONFLICT (subscription_id, aggregate_id, aggregate_type, tenant_id) DO UPDATE
@@ -274,7 +274,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	n int;
 BEGIN
-	UPDATE event_queue.subscription_parked p SET retry = true
+	UPDATE event_queue_internal.subscription_parked p SET retry = true
 	WHERE p.subscription_id = event_queue_internal.subscription_id_of($1)
 	  AND p.aggregate_type = coalesce($2, p.aggregate_type) AND p.aggregate_id = coalesce($3, p.aggregate_id);
 	GET DIAGNOSTICS n = ROW_COUNT;
@@ -287,8 +287,8 @@ CREATE FUNCTION event_queue_internal.parked_events(subscription_id int, aggregat
 LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT e.*
 	FROM event_queue.subscription s
-	JOIN event_queue.subscription_parked p ON p.subscription_id = s.subscription_id
-	JOIN event_queue.subscription_bucket b ON b.subscription_id = s.subscription_id
+	JOIN event_queue_internal.subscription_parked p ON p.subscription_id = s.subscription_id
+	JOIN event_queue_internal.subscription_bucket b ON b.subscription_id = s.subscription_id
 		AND b.bucket = event_queue.event_bucket(p.tenant_id, p.aggregate_type, p.aggregate_id, s.buckets)
 	JOIN event_queue.event_store e ON e.aggregate_id = p.aggregate_id AND e.aggregate_type = p.aggregate_type
 		AND e.tenant_id = p.tenant_id AND e.position >= p.position AND e.position <= b.position
@@ -309,9 +309,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this_id int := event_queue_internal.subscription_id_of($1);
-	parked event_queue.subscription_parked;
+	parked event_queue_internal.subscription_parked;
 BEGIN
-	SELECT p.* INTO parked FROM event_queue.subscription_parked p
+	SELECT p.* INTO parked FROM event_queue_internal.subscription_parked p
 	WHERE p.subscription_id = this_id AND p.retry
 	ORDER BY p.parked_at, p.position LIMIT 1 FOR UPDATE SKIP LOCKED;
 	IF FOUND THEN
@@ -337,23 +337,23 @@ DECLARE
 BEGIN
 	SELECT b.position, p.resume_after INTO bucket_position, resume
 	FROM event_queue.subscription s
-	JOIN event_queue.subscription_parked p ON p.subscription_id = s.subscription_id
+	JOIN event_queue_internal.subscription_parked p ON p.subscription_id = s.subscription_id
 		AND p.tenant_id = $2 AND p.aggregate_type = $3 AND p.aggregate_id = $4
-	JOIN event_queue.subscription_bucket b ON b.subscription_id = s.subscription_id
+	JOIN event_queue_internal.subscription_bucket b ON b.subscription_id = s.subscription_id
 		AND b.bucket = event_queue.event_bucket($2, $3, $4, s.buckets)
 	WHERE s.subscription_id = $1;
 	IF EXISTS (SELECT FROM event_queue_internal.parked_events($1, $3, $4, $2)) THEN
 		RETURN false;
 	END IF;
 	IF resume IS NULL THEN
-		UPDATE event_queue.subscription_parked p SET resume_after = event_queue.watermark()
+		UPDATE event_queue_internal.subscription_parked p SET resume_after = event_queue.watermark()
 		WHERE p.subscription_id = $1 AND p.tenant_id = $2 AND p.aggregate_type = $3 AND p.aggregate_id = $4
 		RETURNING p.resume_after INTO resume;
 	END IF;
 	IF bucket_position < resume THEN
 		RETURN false;
 	END IF;
-	DELETE FROM event_queue.subscription_parked p
+	DELETE FROM event_queue_internal.subscription_parked p
 	WHERE p.subscription_id = $1 AND p.tenant_id = $2 AND p.aggregate_type = $3 AND p.aggregate_id = $4;
 	RETURN true;
 END
@@ -380,7 +380,7 @@ BEGIN
 	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue.event_bucket(event.tenant_id,
 		event.aggregate_type, event.aggregate_id, s.buckets))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
-	UPDATE event_queue.subscription_parked p SET position = greatest(p.position, $2 + 1)
+	UPDATE event_queue_internal.subscription_parked p SET position = greatest(p.position, $2 + 1)
 	WHERE p.subscription_id = this_id AND p.tenant_id = event.tenant_id
 	  AND p.aggregate_type = event.aggregate_type AND p.aggregate_id = event.aggregate_id;
 	IF NOT FOUND THEN
@@ -407,8 +407,8 @@ DECLARE
 BEGIN
 	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue.event_bucket(tenant, $2, $3, s.buckets))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
-	UPDATE event_queue.subscription_parked p SET position = (
-		SELECT b.position + 1 FROM event_queue.subscription s JOIN event_queue.subscription_bucket b
+	UPDATE event_queue_internal.subscription_parked p SET position = (
+		SELECT b.position + 1 FROM event_queue.subscription s JOIN event_queue_internal.subscription_bucket b
 			ON b.subscription_id = this_id AND b.bucket = event_queue.event_bucket(tenant, $2, $3, s.buckets)
 		WHERE s.subscription_id = this_id)
 	WHERE p.subscription_id = this_id AND p.aggregate_type = $2 AND p.aggregate_id = $3 AND p.tenant_id = tenant;
@@ -432,16 +432,16 @@ CREATE VIEW subscription_status AS
 		coalesce(m.members, 0) AS members, c.checkpoint, c.moved_at, w.watermark,
 		coalesce(l.lag_events, 0) AS lag_events,
 		coalesce(extract(epoch FROM clock_timestamp() - l.oldest), 0)::double precision AS lag_seconds,
-		(SELECT count(*) FROM event_queue.subscription_parked p WHERE p.subscription_id = s.subscription_id) AS parked
+		(SELECT count(*) FROM event_queue_internal.subscription_parked p WHERE p.subscription_id = s.subscription_id) AS parked
 	FROM event_queue.subscription s
 	CROSS JOIN (SELECT event_queue.watermark()) w (watermark)
-	CROSS JOIN LATERAL (SELECT min(b.position), max(b.moved_at) FROM event_queue.subscription_bucket b
+	CROSS JOIN LATERAL (SELECT min(b.position), max(b.moved_at) FROM event_queue_internal.subscription_bucket b
 		WHERE b.subscription_id = s.subscription_id) c (checkpoint, moved_at)
 	LEFT JOIN (SELECT subscription_id, count(*) FROM event_queue.subscription_members() GROUP BY 1) m (subscription_id, members)
 		USING (subscription_id)
 	CROSS JOIN LATERAL (SELECT count(*), min(created_at) FROM (
 		SELECT e.created_at FROM event_queue.event_store e
-		JOIN event_queue.subscription_bucket b ON b.subscription_id = s.subscription_id
+		JOIN event_queue_internal.subscription_bucket b ON b.subscription_id = s.subscription_id
 			AND b.bucket = event_queue.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets)
 		WHERE e.position > c.checkpoint AND e.position <= w.watermark AND e.position > b.position
 		  AND (s.tenant_id IS NULL OR e.tenant_id = s.tenant_id) AND event_queue.matches_filter(e, s.filter)

@@ -64,7 +64,7 @@ first_position_left(void)
 {
 	return eq_query_int64(
 		"SELECT CASE WHEN is_called THEN last_value + 8192 ELSE last_value END"
-		" FROM event_queue.event_position",
+		" FROM event_queue_internal.event_position",
 		0);
 }
 

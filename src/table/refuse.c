@@ -29,7 +29,8 @@ is_written_beneath(RangeVar *name)
 	Oid schema = OidIsValid(relid) ? get_rel_namespace(relid) : InvalidOid;
 	const char *relname;
 
-	if (!OidIsValid(schema) || schema != get_namespace_oid(EQ_SCHEMA, true))
+	if (!OidIsValid(schema) || (schema != get_namespace_oid(EQ_SCHEMA, true) &&
+								schema != get_namespace_oid(EQ_INTERNAL, true)))
 		return false;
 	relname = get_rel_name(relid);
 	if (relname == NULL)
@@ -61,7 +62,10 @@ refuse(const char *what, RangeVar *table, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_EQ_NOT_HONOURED),
-			 errmsg("%s would not hold for event_queue.%s", what, table->relname),
+			 errmsg("%s would not hold for %s.%s", what,
+					get_namespace_name(
+						get_rel_namespace(RangeVarGetRelid(table, NoLock, true))),
+					table->relname),
 			 errdetail("The extension writes this table beneath the executor."),
 			 errhint("%s", hint)));
 }

@@ -90,6 +90,17 @@ relation_changed(Datum arg, Oid relid)
 	}
 }
 
+/* The OID of a relation of ours by its name, in either schema; InvalidOid: none. */
+Oid
+eq_find_relation(const char *name)
+{
+	Oid relid = get_relname_relid(name, get_namespace_oid(EQ_SCHEMA, false));
+
+	if (OidIsValid(relid))
+		return relid;
+	return get_relname_relid(name, get_namespace_oid(EQ_INTERNAL, false));
+}
+
 /* The OID of one of our relations. */
 Oid
 eq_relation_oid(EqRelation which)
@@ -103,12 +114,10 @@ eq_relation_oid(EqRelation which)
 	}
 	if (!relations_known)
 	{
-		Oid schema = get_namespace_oid(EQ_SCHEMA, false);
-
 		relations_known = true;
 		for (int i = 0; i < EQ_RELATIONS; i++)
 		{
-			relation_oids[i] = get_relname_relid(relation_names[i], schema);
+			relation_oids[i] = eq_find_relation(relation_names[i]);
 			if (!OidIsValid(relation_oids[i]))
 			{
 				relations_known = false;

@@ -203,6 +203,7 @@ typedef enum EqRelation
 } EqRelation;
 
 extern Oid eq_relation_oid(EqRelation which);
+extern Oid eq_find_relation(const char *name);
 extern Oid eq_extension_owner(void);
 
 /*

@@ -20,8 +20,8 @@ ALTER TABLE schedule
 	ADD CONSTRAINT schedule_priority CHECK (priority BETWEEN 0 AND 9);
 ALTER TABLE subscription
 	ADD CONSTRAINT subscription_filter CHECK (jsonb_typeof(filter) = 'object');
-ALTER TABLE subscription_bucket
+ALTER TABLE event_queue_internal.subscription_bucket
 	ADD CONSTRAINT subscription_bucket_range CHECK (bucket BETWEEN 0 AND 63 AND position >= 0);
-ALTER TABLE partition_policy
+ALTER TABLE event_queue_internal.partition_policy
 	ADD CONSTRAINT partition_policy_every CHECK (every >= '1 hour'),
 	ADD CONSTRAINT partition_policy_keep CHECK (keep >= '1 day');

@@ -22,15 +22,15 @@ DECLARE
 		'create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
 		'ack_parked', 'discard_parked', 'subscription_members',
 		-- workers and observers
-		'log_job', 'queue_limits',
+		'log_job', 'queue_limits', 'health', 'explain_job',
 		-- admins
 		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all',
 		'retry_dead', 'retry_all_dead', 'discard_dead', 'discard_all_dead', 'set_rule_enabled', 'drop_rule',
 		'unregister_handler', 'unregister_reducer', 'create_schedule', 'set_schedule_enabled', 'drop_schedule',
 		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'partition_events',
 		'split_off_events', 'seal_partition', 'archive_partition', 'set_event_retention'];
-	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule', 'channel', 'event_partition',
-		'partition_policy'];
+	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule',
+		'event_queue_internal.channel', 'event_queue_internal.event_partition', 'event_queue_internal.partition_policy'];
 	this text;
 BEGIN
 	FOREACH this IN ARRAY as_owner LOOP
@@ -40,8 +40,8 @@ BEGIN
 		END LOOP;
 	END LOOP;
 	FOREACH this IN ARRAY shared LOOP
-		EXECUTE format('CREATE TRIGGER refuse_bound BEFORE INSERT OR UPDATE OR DELETE ON event_queue.%I
-			FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.refuse_bound()', this);
+		EXECUTE format('CREATE TRIGGER refuse_bound BEFORE INSERT OR UPDATE OR DELETE ON %s
+			FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.refuse_bound()', this::regclass);
 	END LOOP;
 END
 $$;
@@ -49,12 +49,12 @@ $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM PUBLIC;
 REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue_internal FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION event_queue.version(), check_name(text, text, int),
-	check_create_mode(boolean, boolean), notice_other_definition(text, text), current_tenant(), resolve_tenant(text),
+GRANT EXECUTE ON FUNCTION event_queue.version(), event_queue_internal.check_name(text, text, int),
+	event_queue_internal.check_create_mode(boolean, boolean), event_queue_internal.notice_other_definition(text, text), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
-	event_as_json(event_store), check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
+	event_as_json(event_store), event_queue_internal.check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
 	json_diff(jsonb, jsonb), event_bucket(text, text, text, int),
-	job_lane(boolean, text), check_payload(jsonb), is_being_restored() TO PUBLIC;
+	event_queue_internal.job_lane(boolean, text), event_queue_internal.check_payload(jsonb), activation_state() TO PUBLIC;
 
 /*
  * grant_access: what the four grant functions share: use of the schema, and
@@ -68,14 +68,14 @@ DECLARE
 	bound_to text;
 BEGIN
 	-- two at once, or one and a new partition, would fail at each other's rows in the catalogs
-	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', this_role);
 	-- What dropped roles have left.
-	DELETE FROM event_queue.tenant_role t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = t.role);
-	SELECT t.tenant_id INTO bound_to FROM event_queue.tenant_role t WHERE t.role = $1;
+	DELETE FROM event_queue_internal.tenant_role t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = t.role);
+	SELECT t.tenant_id INTO bound_to FROM event_queue_internal.tenant_role t WHERE t.role = $1;
 	IF $2 IS NOT NULL THEN
-		PERFORM event_queue.check_name('tenant', $2);
+		PERFORM event_queue_internal.check_name('tenant', $2);
 		IF has_function_privilege($1, 'event_queue.register_handler(text, text, text, interval)', 'EXECUTE') THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ003',
 				MESSAGE = format('role "%s" is an admin, and so of all tenants', this_role),
@@ -86,7 +86,7 @@ BEGIN
 				MESSAGE = format('role "%s" is bound to another tenant', this_role),
 				HINT = 'Take its rights away with event_queue.revoke_access first.';
 		END IF;
-		INSERT INTO event_queue.tenant_role VALUES ($1, $2) ON CONFLICT DO NOTHING;
+		INSERT INTO event_queue_internal.tenant_role VALUES ($1, $2) ON CONFLICT DO NOTHING;
 	END IF;
 END
 $$;
@@ -96,7 +96,7 @@ COMMENT ON FUNCTION event_queue_internal.grant_access(regrole, text) IS 'Interna
 CREATE FUNCTION event_queue_internal.grant_reader(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.aggregate_snapshot TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
@@ -133,11 +133,9 @@ BEGIN
 		event_queue.append_batch(jsonb, text),
 		event_queue.revert_aggregate(text, text, int, int, text),
 		event_queue.take_snapshot(text, text, text),
-		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, int, text, interval, text, jsonb, text, text,
-			interval, text, text, interval, bigint[], interval, float8, interval[]),
-		event_queue.enqueue_many(text, text, jsonb[], interval, timestamptz, int, text[], jsonb, text),
-		event_queue.enqueue_jobs(jsonb, text, text), event_queue.enqueue_flow(jsonb, text, text, int),
-		event_queue.enqueue_batch(jsonb, jsonb, text, text), event_queue.cancel_job(bigint)
+		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, text, text, bigint[], text, jsonb),
+		event_queue.enqueue_many(text, jsonb, text, jsonb), event_queue.enqueue_flow(text, jsonb, text, jsonb),
+		event_queue.cancel_job(bigint)
 		TO %s', role);
 	PERFORM event_queue_internal.grant_outcomes(role);
 END
@@ -149,7 +147,7 @@ COMMENT ON FUNCTION grant_producer(regrole, text) IS
 CREATE FUNCTION event_queue_internal.grant_outcomes(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('GRANT SELECT ON event_queue.queue, event_queue.job, event_queue.jobs, event_queue.dead_letter,
 		event_queue.job_history, event_queue.history, event_queue.job_dependency, event_queue.job_log TO %s', role);
@@ -169,8 +167,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
 	PERFORM event_queue_internal.grant_reader(role);
-	EXECUTE format('GRANT SELECT ON event_queue.subscription, event_queue.subscription_bucket,
-		event_queue.subscription_parked, event_queue.subscription_status TO %s', role);
+	EXECUTE format('GRANT SELECT ON event_queue.subscription, event_queue_internal.subscription_bucket,
+		event_queue_internal.subscription_parked, event_queue.subscription_status TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.create_subscription(text, jsonb, bigint, int, text, boolean, boolean), event_queue.drop_subscription(text),
 		event_queue.reset_subscription(text, bigint),
@@ -219,20 +217,19 @@ BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.queue, event_queue.job,
 		event_queue.dead_letter, event_queue.job_history, event_queue.history, event_queue.job_log, event_queue.job_dependency,
-		event_queue.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
-		event_queue.schedule, event_queue.channel, event_queue.rule_checkpoint,
+		event_queue_internal.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
+		event_queue.schedule, event_queue_internal.channel, event_queue_internal.rule_checkpoint,
 		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
 		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,
-		event_queue.subscription, event_queue.subscription_bucket, event_queue.subscription_parked,
-		event_queue.subscription_status, event_queue.reducer, event_queue.event_partition,
-		event_queue.partition_policy TO %s', role);
+		event_queue.subscription, event_queue_internal.subscription_bucket, event_queue_internal.subscription_parked,
+		event_queue.subscription_status, event_queue.reducer, event_queue_internal.event_partition,
+		event_queue_internal.partition_policy TO %s', role);
 	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
 		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.shared_memory_places(), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
 		event_queue.queue_id_of(text),
-		event_queue.health(), event_queue.activation_state(), event_queue.faults(), event_queue.lock_for_look(text[]), event_queue.scheduler_overdue(),
-		event_queue.session_began(int), event_queue.cron_fault(text, text), event_queue.function_is_here(text, regtype[]),
+		event_queue.health(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.cron_next(text, text, timestamptz) TO %s', role);
 END
 $$;
@@ -249,7 +246,7 @@ COMMENT ON FUNCTION grant_observer(regrole, text) IS
 CREATE FUNCTION grant_admin(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
-	bound_to text := (SELECT string_agg(DISTINCT t.tenant_id, ', ') FROM event_queue.tenant_role t, pg_roles r
+	bound_to text := (SELECT string_agg(DISTINCT t.tenant_id, ', ') FROM event_queue_internal.tenant_role t, pg_roles r
 		WHERE r.oid = $1 AND NOT r.rolsuper AND pg_has_role($1, t.role::oid, 'MEMBER'));
 	this text;
 BEGIN
@@ -261,8 +258,8 @@ BEGIN
 	PERFORM event_queue.grant_worker(role);
 	PERFORM event_queue.grant_consumer(role);
 	PERFORM event_queue.grant_observer(role);
-	EXECUTE format('GRANT SELECT ON event_queue.job_throttle, event_queue.group_rate, event_queue.group_review_at,
-		event_queue.job_review TO %s', role);
+	EXECUTE format('GRANT SELECT ON event_queue_internal.job_throttle, event_queue_internal.group_rate, event_queue_internal.group_review_at,
+		event_queue_internal.job_review TO %s', role);
 	-- All that is offered.  Not what is internal, what only the owner may do with his tables
 	-- (new_generation, erasure), and who may do what.
 	FOR this IN SELECT p.oid::regprocedure FROM pg_proc p
@@ -272,6 +269,8 @@ BEGIN
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', this, role);
 	END LOOP;
+	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		event_queue_internal.make_recording(regclass, text, name, name, text, boolean) TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION grant_admin(regrole) IS
@@ -288,13 +287,12 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	left_behind text;
 BEGIN
-	LOCK TABLE event_queue.tenant_role IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
-	EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue FROM %s', role);
-	EXECUTE format('REVOKE ALL ON ALL PROCEDURES IN SCHEMA event_queue FROM %s', role);
-	EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA event_queue FROM %s', role);
-	EXECUTE format('REVOKE ALL ON SCHEMA event_queue FROM %s', role);
-	DELETE FROM event_queue.tenant_role t
+	EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA event_queue, event_queue_internal FROM %s', role);
+	EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA event_queue, event_queue_internal FROM %s', role);
+	EXECUTE format('REVOKE ALL ON SCHEMA event_queue, event_queue_internal FROM %s', role);
+	DELETE FROM event_queue_internal.tenant_role t
 	WHERE t.role = $1;
 	SELECT string_agg(x.what, ', ' ORDER BY x.what) INTO left_behind FROM (
 		SELECT format('rule "%s"', r.name) FROM event_queue.rule r WHERE r.owner = $1
@@ -324,7 +322,7 @@ DECLARE
 BEGIN
 	IF NOT event_queue_internal.created() THEN
 		FOR reference IN SELECT * FROM event_queue_internal.own_references() LOOP
-			EXECUTE format('ALTER TABLE event_queue.%I DROP CONSTRAINT %I', reference.table_name, reference.constraint_name);
+			EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', reference.table_name, reference.constraint_name);
 		END LOOP;
 	END IF;
 END

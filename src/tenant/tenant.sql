@@ -7,16 +7,16 @@
  * narrows its session to one, and without the setting each call names its own.
  */
 
-CREATE TABLE tenant_role (
+CREATE TABLE event_queue_internal.tenant_role (
 	role		regrole PRIMARY KEY,	-- by OID: a rename changes nothing; dumped by name
 	tenant_id	text NOT NULL
 );
-COMMENT ON TABLE tenant_role IS
+COMMENT ON TABLE event_queue_internal.tenant_role IS
 'Roles that are bound to one tenant; members of such a role are bound too. Written by the grant functions.';
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON tenant_role
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_queue_internal.tenant_role
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 -- Not of dropped roles: the OID may be another role's where the dump is restored.
-SELECT pg_catalog.pg_extension_config_dump('tenant_role', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role)');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.tenant_role', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role)');
 
 /*
  * refuse_bound: statement trigger on what all tenants share (queues, handlers, rules,
@@ -61,5 +61,5 @@ LANGUAGE C STABLE LEAKPROOF PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_tenant
 COMMENT ON FUNCTION tenant_visible(text) IS
 'True if the session may see rows of this tenant; the row security policies of all tables use it.';
 
-ALTER TABLE tenant_role ENABLE ROW LEVEL SECURITY;
-CREATE POLICY tenant_isolation ON tenant_role USING (tenant_visible(tenant_id));
+ALTER TABLE event_queue_internal.tenant_role ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON event_queue_internal.tenant_role USING (tenant_visible(tenant_id));

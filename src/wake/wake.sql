@@ -7,17 +7,17 @@
  * NOTIFY for as many writes as came in the meantime.
  */
 
-CREATE TABLE channel (
+CREATE TABLE event_queue_internal.channel (
 	channel_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name		text NOT NULL CONSTRAINT channel_name_key UNIQUE
 );
-COMMENT ON TABLE channel IS 'Channels that notify_on serves.';
-CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON channel
+COMMENT ON TABLE event_queue_internal.channel IS 'Channels that notify_on serves.';
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_queue_internal.channel
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
-CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON channel
+CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON event_queue_internal.channel
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.place_changed('-1');
-SELECT pg_catalog.pg_extension_config_dump('channel', '');
-SELECT pg_catalog.pg_extension_config_dump('channel_channel_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.channel', '');
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.channel_channel_id_seq', '');
 
 CREATE FUNCTION notify_change() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_notify_change';
@@ -27,9 +27,9 @@ COMMENT ON FUNCTION notify_change() IS
 CREATE FUNCTION channel_id_of(channel text) RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	PERFORM event_queue.check_name('channel name', channel, 63);
-	INSERT INTO event_queue.channel (name) VALUES (channel) ON CONFLICT DO NOTHING;
-	RETURN (SELECT c.channel_id FROM event_queue.channel c WHERE c.name = $1);
+	PERFORM event_queue_internal.check_name('channel name', channel, 63);
+	INSERT INTO event_queue_internal.channel (name) VALUES (channel) ON CONFLICT DO NOTHING;
+	RETURN (SELECT c.channel_id FROM event_queue_internal.channel c WHERE c.name = $1);
 END
 $$;
 COMMENT ON FUNCTION channel_id_of(text) IS 'A channel''s number for notify_on, which gives it one.';
@@ -48,7 +48,6 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_id int;
 BEGIN
-	PERFORM event_queue.check_name('channel name', channel, 63);
 	this_id := event_queue.channel_id_of(channel);
 	-- The name says what it does: one that is there is the same.
 	EXECUTE format('CREATE %s TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
@@ -76,7 +75,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	-- Rows that a restore loads are no changes: their events are in the dump.
-	IF event_queue.is_being_restored() THEN
+	IF current_setting('check_function_bodies') = 'off' AND event_queue.activation_state() = 'restoring' THEN
 		RETURN NULL;
 	END IF;
 	data := CASE TG_OP
@@ -95,6 +94,30 @@ $$;
 COMMENT ON FUNCTION record_change() IS
 'Trigger of record_changes: appends an event for the changed row, with the rights of whoever changes it.';
 
+/* make_recording: the trigger of record_changes, whose name checks are done. */
+CREATE FUNCTION event_queue_internal.make_recording(
+	"table" regclass, aggregate_type text, id_column name,
+	tenant_column name, event_prefix text, or_replace boolean)
+RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	missing name;
+BEGIN
+	SELECT c INTO missing FROM unnest(ARRAY[id_column, tenant_column]) c
+	WHERE (c IS NOT NULL OR id_column IS NULL) AND NOT EXISTS (SELECT FROM pg_attribute a
+		WHERE a.attrelid = "table" AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped);
+	IF FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = format('column "%s" of table %s does not exist', missing, "table");
+	END IF;
+	EXECUTE format('CREATE %s TRIGGER event_queue_record_changes AFTER INSERT OR UPDATE OR DELETE ON %s '
+				   'FOR EACH ROW EXECUTE FUNCTION event_queue.record_change(%L, %L, %L, %L)',
+				   CASE WHEN or_replace THEN 'OR REPLACE' END, "table", aggregate_type, id_column, coalesce(tenant_column, ''),
+				   coalesce(event_prefix, aggregate_type));
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.make_recording(regclass, text, name, name, text, boolean) IS 'Internal. Makes the trigger of record_changes, with the caller''s rights.';
+
 /*
  * record_changes: from now on every row change of the table appends an event
  * PREFIX.inserted, PREFIX.updated or PREFIX.deleted with data {new, old,
@@ -110,24 +133,11 @@ CREATE FUNCTION record_changes(
 	"table" regclass, aggregate_type text, id_column name,
 	tenant_column name DEFAULT NULL, event_prefix text DEFAULT NULL, or_replace boolean DEFAULT false)
 RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-DECLARE
-	missing name;
-BEGIN
-	PERFORM event_queue.check_name('aggregate type', aggregate_type);
-	PERFORM event_queue.check_name('event prefix', coalesce(event_prefix, aggregate_type), 240);
-	SELECT c INTO missing FROM unnest(ARRAY[id_column, tenant_column]) c
-	WHERE (c IS NOT NULL OR id_column IS NULL) AND NOT EXISTS (SELECT FROM pg_attribute a
-		WHERE a.attrelid = "table" AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped);
-	IF FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
-			MESSAGE = format('column "%s" of table %s does not exist', missing, "table");
-	END IF;
-	EXECUTE format('CREATE %s TRIGGER event_queue_record_changes AFTER INSERT OR UPDATE OR DELETE ON %s '
-				   'FOR EACH ROW EXECUTE FUNCTION event_queue.record_change(%L, %L, %L, %L)',
-				   CASE WHEN or_replace THEN 'OR REPLACE' END, "table", aggregate_type, id_column, coalesce(tenant_column, ''),
-				   coalesce(event_prefix, aggregate_type));
-END
-$$;
+LANGUAGE sql
+BEGIN ATOMIC
+	SELECT event_queue_internal.check_name('aggregate type', aggregate_type),
+		event_queue_internal.check_name('event prefix', coalesce(event_prefix, aggregate_type), 240);
+	SELECT event_queue_internal.make_recording("table", aggregate_type, id_column, tenant_column, event_prefix, or_replace);
+END;
 COMMENT ON FUNCTION record_changes(regclass, text, name, name, text, boolean) IS
 'Appends an event for every row change of a table: PREFIX.inserted, .updated, .deleted.';

@@ -199,22 +199,22 @@ eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 }
 
 /*
- * Was this process asked to end by the postmaster, another session, or the system?
+ * Was this process asked to end by the postmaster, another session, or an operator?
  * Then it gives the job in hand back; an end that the job brought about itself counts
  * (executor.c).
  */
 static volatile sig_atomic_t end_was_asked_for = false;
 
-/* Without a lock: this is called in a signal handler. */
+/*
+ * Is the process this one, or was it begun by it (COPY ... PROGRAM)?  Each process of
+ * the server has a POSIX session of its own.  One that is gone by now is not, nor is
+ * one that this namespace of process ids does not show (0).  Called in a signal
+ * handler: only system calls.
+ */
 static bool
-is_session(pid_t pid)
+is_of_this_process(pid_t pid)
 {
-	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
-	{
-		if (ProcGlobal->allProcs[i].pid == pid)
-			return true;
-	}
-	return false;
+	return pid == MyProcPid || (pid > 0 && getsid(pid) == MyProcPid);
 }
 
 static void
@@ -226,9 +226,7 @@ note_sender_and_die(int signo, siginfo_t *info, void *context)
 	/* A child between fork and exec has nothing to do here. */
 	if (MyProcPid == (int) getpid())
 	{
-		end_was_asked_for = sender == PostmasterPid || sender == 1 ||
-							(sender != MyProcPid && sender > 1 &&
-							 is_session(sender));
+		end_was_asked_for = !is_of_this_process(sender);
 		die(signo);
 	}
 	errno = saved_errno;

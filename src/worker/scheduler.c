@@ -105,7 +105,7 @@ read_config(void)
 			" (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id),"
 			" (EXTRACT(epoch FROM q.stalled_interval) * 1000000)::bigint"
 			" FROM event_queue.queue q"
-			" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue.channel c"
+			" UNION ALL SELECT - c.channel_id, c.name, false, NULL FROM event_queue_internal.channel c"
 			" UNION ALL SELECT 0, '', EXISTS (SELECT FROM event_queue.rule WHERE enabled),"
 			" (EXISTS (SELECT FROM event_queue.reducer WHERE snapshot_every > 0))::int::bigint",
 			true, 0) != SPI_OK_SELECT)
@@ -641,7 +641,7 @@ event_partitions_step(void)
 		return;
 	StartTransactionCommand();
 	wanted = eq_query_int64(
-		"SELECT count(*) FROM event_queue.partition_policy WHERE every IS NOT NULL OR keep IS NOT NULL",
+		"SELECT count(*) FROM event_queue_internal.partition_policy WHERE every IS NOT NULL OR keep IS NOT NULL",
 		0);
 	CommitTransactionCommand();
 	next_retention = GetCurrentTimestamp() + RETENTION_US;
@@ -686,7 +686,7 @@ places_step(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
-			"SELECT - c.channel_id FROM event_queue.channel c"
+			"SELECT - c.channel_id FROM event_queue_internal.channel c"
 			" UNION ALL SELECT q.queue_id FROM event_queue.queue q ORDER BY 1",
 			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read tables queue and channel");

@@ -2,12 +2,12 @@
 # and order them: is there a cliff?  Sourced by run.sh.
 # shellcheck shell=bash
 
-# enqueue_more COUNT [ARGUMENTS]: SQL that adds COUNT thousand jobs
+# enqueue_more COUNT [OPTIONS]: SQL that adds COUNT thousand jobs
 enqueue_more() {
-	echo "SELECT count(event_queue.enqueue_many('bench', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 1000))${2:+, $2})) FROM generate_series(1, $1) g;"
+	echo "SELECT count(event_queue.enqueue_many('bench', to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, 1000))), options => jsonb_build_object('name', 'job'${2:+, $2}))) FROM generate_series(1, $1) g;"
 }
 # until the scheduler has looked at all groups
-reviewed() { while [ "$(sql -c 'SELECT count(*) FROM event_queue.job_review')" != 0 ]; do sleep 0.5; done; }
+reviewed() { while [ "$(sql -c 'SELECT count(*) FROM event_queue_internal.job_review')" != 0 ]; do sleep 0.5; done; }
 
 # claim_with_scheduled, claim_with_blocked: jobs a second of 4 sessions, one at a
 # time, beside a million future jobs, or a million that are blocked by the first
@@ -27,9 +27,9 @@ beside() {						# beside NAME SQL-THAT-ADDS-THEM
 	done
 	line "$1"
 }
-beside claim_with_scheduled "$(enqueue_more 1000 "delay => '1 day'")"
+beside claim_with_scheduled "$(enqueue_more 1000 "'delay', '1 day'")"
 beside claim_with_blocked "SELECT event_queue.enqueue('bench', 'head', group_key => 'g' || g, delay => '1 day') FROM generate_series(1, 1000) g;
-	$(enqueue_more 1000 "group_keys => array_fill('g' || g, ARRAY[1000])")"
+	$(enqueue_more 1000 "'group_key', 'g' || g")"
 
 # From here on no ratio is wanted: what does a setting cost?
 
@@ -72,7 +72,7 @@ if wanted drain_grouped; then
 	begin_line
 	for _ in 1 2 3; do
 		sql_each "$(fill 500000)"
-		sql -c 'TRUNCATE event_queue.job' -c "$(enqueue_more 500 "group_keys => ARRAY(SELECT 'g' || (g % 10) * 1000 + n FROM generate_series(1, 1000) n)")" \
+		sql -c 'TRUNCATE event_queue.job' -c "SELECT count(event_queue.enqueue_many('bench', (SELECT jsonb_agg(jsonb_build_object('payload', '{\"a\": 1}'::jsonb, 'group_key', 'g' || (g % 10) * 1000 + n)) FROM generate_series(1, 1000) n), options => '{\"name\": \"job\"}')) FROM generate_series(1, 500) g" \
 			-c 'VACUUM ANALYZE event_queue.job' >/dev/null
 		reviewed
 		count_drained 4 drain_some event_queue.job >>"$work/ours"
@@ -89,7 +89,7 @@ if wanted drain_fair claim_fair_idle; then
 	sql -c "SELECT event_queue.create_queue('fair', fair => true)" >/dev/null
 fi
 of_tenants() {					# of_tenants QUEUE: SQL that adds them
-	echo "SELECT count(event_queue.enqueue_many('$1', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, $((seconds * 250)))), tenant_id => 't' || g)) FROM generate_series(1, 1000) g"
+	echo "SELECT count(event_queue.enqueue_many('$1', to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, $((seconds * 250))))), tenant_id => 't' || g, options => '{\"name\": \"job\"}')) FROM generate_series(1, 1000) g"
 }
 if wanted drain_fair; then
 	begin_line
@@ -105,7 +105,7 @@ if wanted claim_fair_idle; then
 	begin_line
 	for _ in 1 2 3; do
 		for with in theirs ours; do
-			sql -c 'TRUNCATE event_queue.job' -c "SELECT count(event_queue.enqueue_many('fair', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 1000)), tenant_id => 'busy')) FROM generate_series(1, 300)" >/dev/null
+			sql -c 'TRUNCATE event_queue.job' -c "SELECT count(event_queue.enqueue_many('fair', to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, 1000))), tenant_id => 'busy', options => '{\"name\": \"job\"}')) FROM generate_series(1, 300)" >/dev/null
 			if [ $with = ours ]; then
 				sql -c "SELECT count(event_queue.enqueue('fair', 'later', tenant_id => 'idle ' || n, delay => '1 day')) FROM generate_series(1, 5000) n" >/dev/null
 			fi

@@ -13,7 +13,7 @@
 # free, so that claims write no index.
 if wanted bloat; then
 	passed=$((seconds * 100000))
-	script pass_ours "SELECT cardinality(event_queue.enqueue_many('bench', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 100))));" "$(cat "$work/drain_by_100.sql")"
+	script pass_ours "SELECT cardinality(event_queue.enqueue_many('bench', to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, 100))), options => '{\"name\": \"job\"}'));" "$(cat "$work/drain_by_100.sql")"
 	script pass_theirs "INSERT INTO yardstick.job (queue, payload) SELECT 'bench', '{\"a\": 1}' FROM generate_series(1, 100);" "$(cat "$work/drain_table_by_100.sql")"
 	sql -c "ALTER SYSTEM SET autovacuum_naptime = '1 s'" -c 'SELECT pg_reload_conf()' >/dev/null
 	begin_line

@@ -13,10 +13,10 @@ bench enqueue_vs_notify_32 32 enqueue insert_notify "$empty"
 if wanted enqueue_bulk; then
 	sql -c "CREATE TABLE yardstick.bulk (LIKE event_queue.job INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING STORAGE) WITH (fillfactor = 38)" \
 		-c "CREATE SEQUENCE yardstick.bulk_id" -c "ALTER TABLE yardstick.bulk ALTER job_id SET DEFAULT nextval('yardstick.bulk_id'), ALTER run_at SET DEFAULT now(), ALTER created_at SET DEFAULT now()"
-	sql -c "SELECT array_agg('{\"a\": 1}'::jsonb) FROM generate_series(1, 1000)" >"$work/payloads"
+	sql -c "SELECT jsonb_agg('{\"payload\": {\"a\": 1}}'::jsonb) FROM generate_series(1, 1000)" >"$work/payloads"
 	{ echo "COPY yardstick.bulk (queue_id, priority, tenant_id, name, payload) FROM STDIN;"
 		for _ in {1..1000}; do printf '3\t5\tdefault\tjob\t{"a": 1}\n'; done; echo '\.'; } >"$work/copy.one"
-	echo "SELECT count(event_queue.enqueue_many('bench', 'job', '$(cat "$work/payloads")'));" >"$work/bulk.one"
+	echo "SELECT count(event_queue.enqueue_many('bench', '$(cat "$work/payloads")', options => '{\"name\": \"job\"}'));" >"$work/bulk.one"
 	for _ in {1..200}; do cat "$work/copy.one"; done >"$work/copy.sql"
 	for _ in {1..200}; do cat "$work/bulk.one"; done >"$work/bulk.sql"
 	begin_line

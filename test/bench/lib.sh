@@ -105,7 +105,7 @@ empty='TRUNCATE yardstick.job; TRUNCATE event_queue.job'
 # fill N: so many jobs in both tables, ready
 fill() {
 	echo "$empty; INSERT INTO yardstick.job (queue, payload) SELECT 'bench', '{\"a\": 1}' FROM generate_series(1, $1);
-	SELECT count(event_queue.enqueue_many('bench', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 1000)))) FROM generate_series(1, $1 / 1000);
+	SELECT count(event_queue.enqueue_many('bench', to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, 1000))), options => '{\"name\": \"job\"}')) FROM generate_series(1, $1 / 1000);
 	VACUUM ANALYZE yardstick.job; VACUUM ANALYZE event_queue.job"
 }
 

@@ -16,7 +16,7 @@ elif sql -c "CREATE EXTENSION pgq" >/dev/null 2>&1; then
 	pgq=1
 	script pgq_insert "SELECT pgq.insert_event('bench', 'job', '{\"a\": 1}');"
 	script pgq_insert_1000 "SELECT count(pgq.insert_event('bench', 'job', '{\"a\": 1}')) FROM generate_series(1, 1000);"
-	script enqueue_1000 "SELECT cardinality(event_queue.enqueue_many('bench', 'job', ARRAY(SELECT '{\"a\": 1}'::jsonb FROM generate_series(1, 1000))));"
+	script enqueue_1000 "SELECT cardinality(event_queue.enqueue_many('bench', to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, 1000))), options => '{\"name\": \"job\"}'));"
 	# As PgQ's own consumers do it: the batch is opened in one transaction, read
 	# and finished in another.
 	script pgq_drain "SELECT pgq.next_batch('bench', 'bench') AS batch \\gset" 'BEGIN;' \

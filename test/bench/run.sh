@@ -14,6 +14,7 @@
 #   store.sh    append, read, subscribe          against plain INSERT and SELECT
 #   enqueue.sh  enqueue, one by one and in bulk  INSERT, INSERT + NOTIFY, COPY
 #   drain.sh    claim and complete               a SKIP LOCKED table
+#   handlers.sh SQL handlers in the database     outside sessions, the SKIP LOCKED table
 #   pgq.sh      enqueue, drain                   PgQ, if it is installed
 #   held.sh     drain under an old snapshot      the SKIP LOCKED table
 #   beside.sh   claims beside what can't be      a queue without it
@@ -22,7 +23,7 @@
 #   bloat.sh    bytes after many jobs            the SKIP LOCKED table
 set -euo pipefail
 bench_dir=$(cd "$(dirname "$0")" && pwd)
-for part in lib store enqueue drain pgq held beside latency bloat; do
+for part in lib store enqueue drain handlers pgq held beside latency bloat; do
 	# shellcheck disable=SC1090
 	. "$bench_dir/$part.sh"
 done

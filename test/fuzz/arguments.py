@@ -170,7 +170,8 @@ def batch(r):
 def job(r):
     j = {"name": r.choice(JOB_NAMES)}
     for key, values in [("payload", [{}, {"n": 1}, "x"]), ("priority", [1, 5, 9]), ("delay", ["10 ms", "1 hour"]), ("group_key", ["g1", "g2"]),
-                        ("unique_key", ["u1", "u2"]), ("max_attempts", [1, 5]), ("queue", QUEUES)]:
+                        ("unique_key", ["u1", "u2"]), ("max_attempts", [1, 5]), ("queue", QUEUES),
+                        ("unique_mode", ["replace", "debounce"]), ("time_limit", ["5 s"]), ("backoff_intervals", [["1 s", "2 s"]])]:
         if r.random() < 0.2:
             j[key] = r.choice(values)
     return j
@@ -251,7 +252,7 @@ def good(r, function, name, kind, shared):
         "expected_version": lambda: (r.choice(["'any'", "'no_stream'"]) if kind == "text" else r.choice(["NULL", "0", "1", "9"])),
         "function": lambda: quote(r.choice(HANDLERS if "handler" in function else REDUCERS if "reducer" in function else ["fuzz.see", "fuzz.see_bad"])),
         "worker": lambda: "'w1'", "id": lambda: r.choice(["NULL", "gen_random_uuid()"]), "mapping": lambda: js({"id": "$.aggregate_id", "n": "$.data.n"}),
-        "flow": lambda: js(flow(r)), "jobs": lambda: js(jobs(r)), "finally": lambda: js(job(r)), "events": lambda: js(events(r)), "batch": lambda: js(batch(r)),
+        "flow": lambda: js(flow(r)), "jobs": lambda: js(jobs(r)), "options": lambda: js({k: v for k, v in job(r).items() if k not in ("name", "payload", "queue")}) if r.random() < 0.7 else "NULL", "events": lambda: js(events(r)), "batch": lambda: js(batch(r)),
         "filter": lambda: js(filter_(r)), "settings": lambda: js(settings(r)), "metadata": lambda: js({"by": "fuzz"}),
         "payloads": lambda: "ARRAY[%s]" % ",".join(js(payload(r)) for _ in range(r.randint(1, 4))), "results": lambda: "NULL",
         "group_keys": lambda: "NULL", "job_names": lambda: r.choice(["NULL", "'{work}'", "'{other,bad}'"]),

@@ -23,7 +23,7 @@ CREATE FUNCTION fuzz.dead(n int) RETURNS bigint STABLE SECURITY DEFINER LANGUAGE
 CREATE FUNCTION fuzz.event(n int) RETURNS event_queue.event_store STABLE SECURITY DEFINER LANGUAGE sql AS $$
 	SELECT e FROM event_queue.event_store e ORDER BY position DESC OFFSET $1 LIMIT 1 $$;
 CREATE FUNCTION fuzz.partition(n int) RETURNS text STABLE SECURITY DEFINER LANGUAGE sql AS $$
-	SELECT name FROM event_queue.event_partition ORDER BY partition_id OFFSET $1 LIMIT 1 $$;
+	SELECT name FROM event_queue_internal.event_partition ORDER BY partition_id OFFSET $1 LIMIT 1 $$;
 
 -- What users would register: good, failing, slow, wrong.
 CREATE FUNCTION fuzz.reduce(state jsonb, event event_queue.event_store) RETURNS jsonb IMMUTABLE LANGUAGE sql AS $$

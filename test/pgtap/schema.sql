@@ -13,8 +13,8 @@ SELECT col_is_pk('event_queue', 'event_store', 'position'::name, 'position is th
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['aggregate_id', 'aggregate_type', 'tenant_id', 'version']);
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
 SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'job_log', 'job_dependency', 'rule',
-	'handler', 'schedule', 'channel', 'tenant_role', 'event_partition', 'reducer', 'aggregate_snapshot',
-	'subscription']::name[]) t;
+	'handler', 'schedule', 'reducer', 'aggregate_snapshot', 'subscription']::name[]) t;
+SELECT has_table('event_queue_internal', t, t) FROM unnest(ARRAY['channel', 'tenant_role', 'event_partition']::name[]) t;
 SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'queue_status', 'rules', 'handlers',
 	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
@@ -30,8 +30,8 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'replay', 'create_event_partition', 'partition_events', 'split_off_events', 'seal_partition', 'archive_partition',
 	'set_event_retention', 'create_event_index', 'drop_event_index', 'grant_consumer', 'aggregate_version',
 	'watermark', 'create_prisma_view', 'uuid_v7', 'create_queue', 'alter_queue', 'drop_queue', 'pause_queue',
-	'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'enqueue', 'enqueue_many', 'enqueue_jobs', 'enqueue_flow',
-	'enqueue_batch', 'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim',
+	'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'enqueue', 'enqueue_many', 'enqueue_flow',
+	'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim',
 	'report_progress', 'log_job', 'cancel_job', 'change_priority', 'await_job', 'job_outcome', 'dependency_results',
 	'explain_job', 'queue_depth', 'queue_limits', 'fail', 'release', 'extend_lease', 'retry_dead',
 	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
@@ -46,7 +46,7 @@ SELECT is_empty($$
 $$, 'every function has a comment');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c
-	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
+	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
 $$, 'every table and view has a comment');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
@@ -58,7 +58,7 @@ $$, 'every SQL function pins its search_path');
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.prosecdef
 $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
-	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'create_queue', 'alter_queue', 'drop_queue',
+	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'health', 'explain_job', 'create_queue', 'alter_queue', 'drop_queue',
 	'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'retry_dead', 'retry_all_dead', 'discard_dead',
 	'discard_all_dead', 'set_rule_enabled', 'drop_rule', 'unregister_handler', 'unregister_reducer', 'create_schedule',
 	'set_schedule_enabled', 'drop_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
@@ -66,14 +66,14 @@ $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'par
 	'set_event_retention'], 'as the owner act only functions that are known to');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
-	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'r' AND NOT c.relrowsecurity
+	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'r' AND NOT c.relrowsecurity
 $$, 'every table of tenants has row security');
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p
-	WHERE p.pronamespace = 'event_queue'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
+	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND has_function_privilege('public', p.oid, 'EXECUTE')
 	  AND p.proname NOT LIKE '\_%'
 $$, ARRAY['version', 'check_name', 'current_tenant', 'resolve_tenant', 'tenant_visible', 'uuid_v7', 'event_matches',
-	'map_payload', 'event_as_json', 'check_create_mode', 'notice_other_definition', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket', 'job_lane', 'check_payload', 'is_being_restored'],
+	'map_payload', 'event_as_json', 'check_create_mode', 'notice_other_definition', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket', 'job_lane', 'check_payload', 'activation_state'],
 	'PUBLIC may call what touches no data');
 SELECT ok(has_table_privilege('public', 'event_queue.event_store', 'SELECT') = false, 'PUBLIC reads no events');
 

@@ -32,14 +32,13 @@ SELECT event_queue.create_queue('shared queue', max_concurrency => 100, keep_com
 SELECT event_queue.create_event_partition('tenant secret');
 SELECT event_queue.append('secret-type', 'secret-id', 'secret.happened', '{"secret": 1}', tenant_id => 'tenant secret') FROM generate_series(1, 4);
 SELECT event_queue.take_snapshot('secret-type', 'secret-id', 'tenant secret');
-SELECT event_queue.enqueue('shared queue', n, '{"secret": true}', metadata => '{"secret": 1}', tenant_id => 'tenant secret', priority => 0)
+SELECT event_queue.enqueue('shared queue', n, '{"secret": true}', tenant_id => 'tenant secret', priority => 0, options => '{"metadata": {"secret": 1}}')
 FROM unnest('{secret-completed,secret-dead,secret-leased}'::text[]) n;
 SELECT event_queue.claim('shared queue', 3, 'secret-worker', lease => '1 day');
 SELECT event_queue.log_job(job_id, lease_token, 'secret line') FROM event_queue.job WHERE name = 'secret-leased';
 SELECT event_queue.complete(job_id, lease_token, '"secret"') FROM event_queue.job WHERE name = 'secret-completed';
 SELECT event_queue.fail(job_id, lease_token, 'secret error') FROM event_queue.job WHERE name = 'secret-dead';
-SELECT event_queue.enqueue('shared queue', 'secret-waiting', '{"secret": true}', unique_key => 'secret-key', tenant_id => 'tenant secret',
-	unique_mode => 'throttle', unique_window => '1 day'),
+SELECT event_queue.enqueue('shared queue', 'secret-waiting', '{"secret": true}', unique_key => 'secret-key', tenant_id => 'tenant secret', options => '{"unique_mode": "throttle", "unique_window": "1 day"}'),
 	event_queue.enqueue('shared queue', 'secret-grouped', group_key => 'secret-group', tenant_id => 'tenant secret'),
 	event_queue.enqueue('shared queue', 'secret-delayed', delay => '1 day', tenant_id => 'tenant secret');
 SELECT event_queue.enqueue('shared queue', 'secret-dependent', depends_on => ARRAY(SELECT job_id FROM event_queue.job WHERE name = 'secret-waiting'),
@@ -52,7 +51,7 @@ SET LOCAL event_queue.tenant = 'tenant secret';
 SELECT event_queue.fetch_events('secret-sub');
 SELECT event_queue.park_event('secret-sub', min(position), 'secret error') FROM event_queue.event_store WHERE aggregate_type = 'secret-type';
 COMMIT;
-INSERT INTO event_queue.group_rate VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-group', now());
+INSERT INTO event_queue_internal.group_rate VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-group', now());
 
 -- What B has.
 SELECT setval('event_queue.job_job_id_seq', 5550000), setval('event_queue.subscription_subscription_id_seq', 5550000),
@@ -63,14 +62,14 @@ SELECT event_queue.enqueue('shared queue', 'b-job', tenant_id => 'tenant B'),
 
 BEGIN;
 SELECT no_plan();
-INSERT INTO event_queue.job_review (queue_id, tenant_id, group_key) VALUES (7770001, 'tenant secret', 'secret-group');
-INSERT INTO event_queue.group_review_at VALUES (7770001, 'tenant secret', 'secret-group', 'infinity');
+INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key) VALUES (7770001, 'tenant secret', 'secret-group');
+INSERT INTO event_queue_internal.group_review_at VALUES (7770001, 'tenant secret', 'secret-group', 'infinity');
 
 CREATE SCHEMA ten;
 CREATE TABLE ten.role AS SELECT r AS name, r NOT IN ('ten_free', 'ten_boss') AS bound
 FROM unnest(ARRAY['ten_producer', 'ten_consumer', 'ten_worker', 'ten_observer', 'ten_member', 'ten_admin', 'ten_free', 'ten_boss']) r;
 CREATE TABLE ten.relation AS SELECT c.oid::regclass AS rel, c.relkind
-FROM pg_class c WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
+FROM pg_class c WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
 CREATE TABLE ten.bad (role text, what text, call text, outcome text);
 CREATE TABLE ten.seen (role text, what text);	-- what ten_free could see: the test can fail
 
@@ -111,7 +110,7 @@ BEGIN
 		IF watch AND ten.state() IS DISTINCT FROM before THEN
 			result := 'CHANGED ' || coalesce(result, '');
 		END IF;
-		IF EXISTS (SELECT FROM pg_locks l JOIN pg_class c ON c.oid = l.relation AND c.relnamespace = 'event_queue'::regnamespace
+		IF EXISTS (SELECT FROM pg_locks l JOIN pg_class c ON c.oid = l.relation AND c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
 			WHERE l.pid = pg_backend_pid() AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')) THEN
 			result := 'LOCKED ' || coalesce(result, '');
 		END IF;
@@ -235,7 +234,7 @@ FROM ten.role ORDER BY name;
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c
 	JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
-	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'v' AND has_table_privilege('ten_observer', c.oid, 'SELECT')
+	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'v' AND has_table_privilege('ten_observer', c.oid, 'SELECT')
 	  AND c.oid::regclass::text NOT IN (SELECT what FROM ten.seen)
 $$, 'of each view of tenants, an observer that is bound to none sees something of A');
 SELECT is_empty($$
@@ -310,8 +309,10 @@ $$;
 SELECT is_empty('SELECT what, call, outcome FROM ten.bad', 'no function that is offered to an admin fails for want of a right');
 SELECT is_empty($$
 	SELECT r.name, p.oid::regprocedure FROM ten.role r, pg_proc p
-	WHERE (p.pronamespace = 'event_queue_internal'::regnamespace AND has_schema_privilege(r.name, 'event_queue_internal', 'USAGE'))
-	   OR (p.pronamespace = 'event_queue_internal'::regnamespace AND has_function_privilege(r.name, p.oid, 'EXECUTE'))
+	WHERE (p.pronamespace = 'event_queue_internal'::regnamespace AND has_function_privilege(r.name, p.oid, 'EXECUTE')
+		   -- what CHECKs and BEGIN ATOMIC functions with their caller's rights need
+		   AND NOT has_function_privilege('public', p.oid, 'EXECUTE') AND p.proname <> 'make_recording')
+	   OR has_schema_privilege(r.name, 'event_queue_internal', 'USAGE')
 	   OR (p.pronamespace = 'event_queue'::regnamespace AND obj_description(p.oid, 'pg_proc') LIKE 'Internal.%'
 		   AND NOT has_function_privilege('public', p.oid, 'EXECUTE'))
 $$, 'no role may call what is internal');

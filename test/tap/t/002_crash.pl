@@ -75,7 +75,7 @@ for my $round (1 .. $rounds)
 }
 
 ok($node->poll_query_until('postgres',
-	'SELECT (SELECT position FROM event_queue.rule_checkpoint) >= (SELECT max(position) FROM event_queue.event_store)'
+	'SELECT (SELECT position FROM event_queue_internal.rule_checkpoint) >= (SELECT max(position) FROM event_queue.event_store)'
 	. ' AND NOT EXISTS (SELECT FROM event_queue.job)'), 'the queue runs empty');
 my $committed = $node->safe_psql('postgres', 'SELECT count(*) FROM lead');
 cmp_ok($committed, '>', $leads, "$committed leads were committed");

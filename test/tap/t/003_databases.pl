@@ -95,7 +95,7 @@ for my $table (qw(event_store queue job rule handler channel subscription subscr
 	subscription_parked event_partition partition_policy reducer job_history job_history_early job_history_forever))
 {
 	my $where = $table eq 'queue' ? 'WHERE queue_id > 2' : '';	# made by CREATE EXTENSION
-	my $sql = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM event_queue.$table t $where";
+	my $sql = "SET search_path = event_queue, event_queue_internal; SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM $table t $where";
 	is($node->safe_psql('copy', $sql), $node->safe_psql('erp', $sql), "$table is in the dump");
 }
 $node->safe_psql('copy', 'SELECT event_queue.activate()');

@@ -73,8 +73,8 @@ BEGIN
 		ELSIF q = 'unique' THEN
 			ids := ARRAY[event_queue.enqueue(q, 'u', unique_key => 'u' || floor(random() * 20), delay => random() * interval '100 ms')];
 		ELSIF random() < 0.1 THEN
-			ids := event_queue.enqueue_many(q, 'm', ARRAY(SELECT '{}'::jsonb FROM generate_series(1, 5)),
-				group_keys => ARRAY(SELECT any_group(q, producer) FROM generate_series(1, 5)));
+			ids := event_queue.enqueue_many(q, (SELECT jsonb_agg(jsonb_build_object('group_key', any_group(q, producer))) FROM generate_series(1, 5)),
+				options => '{"name": "m"}');
 		ELSE
 			ids := ARRAY[event_queue.enqueue(q, 'j', priority => floor(random() * 10)::int,
 				tenant_id => CASE WHEN any_group(q, producer) IS NULL THEN 't' || floor(random() * 5) END,

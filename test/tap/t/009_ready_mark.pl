@@ -35,7 +35,7 @@ SELECT event_queue.create_queue('q', stalled_interval => '1 hour', lease => '1 h
 -- Raises the mark of each priority that the queue has had, as far as it goes.
 CREATE PROCEDURE raise_mark(q text DEFAULT 'q') LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM event_queue.enqueue_many(q, 'passes by', array_fill('{}'::jsonb, ARRAY[30]), priority => p) FROM generate_series(0, 9) p;
+	PERFORM event_queue.enqueue_many(q, to_jsonb(array_fill('{}'::jsonb, ARRAY[30])), options => jsonb_build_object('name', 'passes by', 'priority', p)) FROM generate_series(0, 9) p;
 	COMMIT;
 	PERFORM event_queue.complete(job_id, lease_token) FROM event_queue.claim(q, 1000);
 	COMMIT;
@@ -103,14 +103,14 @@ is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.claim('q'))),
 $node->safe_psql('postgres', "$unheeded; DELETE FROM event_queue.job");
 
 found_at_once('late commit', "SELECT $below", 'COMMIT');
-found_at_once('late commit of many', q(SELECT event_queue.enqueue_many('q', 'below', '{"{}"}')), 'COMMIT');
+found_at_once('late commit of many', q(SELECT event_queue.enqueue_many('q', '[{}]', options => '{"name": "below"}')), 'COMMIT');
 found_at_once('savepoint', "SAVEPOINT s; SELECT $below; RELEASE s; SAVEPOINT t; SELECT event_queue.enqueue('q', 'undone'); ROLLBACK TO t", 'COMMIT');
 found_at_once('savepoint rolled back after another', "SELECT $below; SAVEPOINT s; SELECT event_queue.enqueue('q', 'undone', run_at => '2001-01-01'); ROLLBACK TO s", 'COMMIT');
 found_at_once('second of a transaction', "SELECT event_queue.enqueue('q', 'later', delay => '1 hour'); SELECT $below",
 	q(COMMIT; SELECT event_queue.cancel_job(job_id) FROM event_queue.job WHERE name = 'later'));
 found_at_once('time in the past', '', q(SELECT event_queue.enqueue('q', 'below', run_at => '2001-01-01')));
 found_at_once('replaced by one that is due', q(SELECT event_queue.enqueue('q', 'below', delay => '1 hour', unique_key => 'k'); COMMIT),
-	q(SELECT event_queue.enqueue('q', 'below', run_at => '2001-01-01', unique_key => 'k', unique_mode => 'replace')));
+	q(SELECT event_queue.enqueue('q', 'below', run_at => '2001-01-01', unique_key => 'k', options => '{"unique_mode": "replace"}')));
 found_at_once('failed, retried', leased(q[fail(job_id, lease_token, 'no', retry_after => '0')]), 'COMMIT');
 found_at_once('released', '', leased('release(job_id, lease_token)'));
 found_at_once('released late', leased('release(job_id, lease_token)'), 'COMMIT');
@@ -145,7 +145,7 @@ sub race
 	my ($what, $before, $meanwhile) = @_;
 	$node->safe_psql('postgres', "$unheeded; CALL write_job('k', q => 'rated', group_key => 'k', run_at => now())");
 	$two->query_safe("BEGIN; $before") if $before;
-	$one->query_safe("BEGIN; SELECT next_at FROM event_queue.group_rate WHERE group_key = 'k' FOR UPDATE");
+	$one->query_safe("BEGIN; SELECT next_at FROM event_queue_internal.group_rate WHERE group_key = 'k' FOR UPDATE");
 	my $claimer = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', "SELECT name FROM event_queue.claim('rated', 5)" ], '>', \my $out, '2>', \my $err);
 	$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%claim(''rated'', 5)')) or die;
 	$two->query_safe($meanwhile);
@@ -208,7 +208,7 @@ BEGIN
 			EXCEPTION WHEN SQLSTATE 'ZZ001' THEN NULL;
 			END;
 		WHEN 'many' THEN
-			ids := event_queue.enqueue_many(q, how, array_fill('{}'::jsonb, ARRAY[5]), priority => any_priority(), tenant_id => any_tenant());
+			ids := event_queue.enqueue_many(q, to_jsonb(array_fill('{}'::jsonb, ARRAY[5])), tenant_id => any_tenant(), options => jsonb_build_object('name', how, 'priority', any_priority()));
 		WHEN 'past' THEN
 			ids := ARRAY[event_queue.enqueue(q, how, run_at => now() - random() * interval '1 hour', priority => any_priority(), tenant_id => any_tenant())];
 			pause := 0;
@@ -221,7 +221,7 @@ BEGIN
 		WHEN 'replaced' THEN	-- with a key of its own: one that a running job has makes a job that follows that
 			PERFORM event_queue.enqueue(q, how, delay => '1 hour', unique_key => 'k ' || pg_backend_pid() || ' ' || pause, priority => 9);
 			COMMIT;
-			ids := ARRAY[event_queue.enqueue(q, how, run_at => now() - random() * interval '1 s', unique_key => 'k ' || pg_backend_pid() || ' ' || pause, unique_mode => 'replace', priority => any_priority())];
+			ids := ARRAY[event_queue.enqueue(q, how, run_at => now() - random() * interval '1 s', unique_key => 'k ' || pg_backend_pid() || ' ' || pause, priority => any_priority(), options => '{"unique_mode": "replace"}')];
 		WHEN 'copied' THEN
 			ids := ARRAY[nextval('event_queue.job_job_id_seq')];
 			EXECUTE format('COPY event_queue.job (job_id, queue_id, tenant_id, name, priority, run_at, created_at, payload) FROM PROGRAM %L',

@@ -24,7 +24,7 @@ $node->safe_psql('postgres', q(
 CREATE EXTENSION event_queue;
 SELECT event_queue.create_queue('most', max_concurrency => 3), event_queue.create_queue('rate', rate_limit => 5, rate_interval => '1 hour'),
 	event_queue.create_queue('wide', max_concurrency => 1000, lease => '1 hour'), event_queue.create_queue('other', max_concurrency => 1000);
-SELECT cardinality(event_queue.enqueue_many(q, 'j', array_fill('{}'::jsonb, '{200}'))) FROM unnest('{most,rate,wide,other}'::text[]) q;
+SELECT cardinality(event_queue.enqueue_many(q, to_jsonb(array_fill('{}'::jsonb, '{200}')), options => '{"name": "j"}')) FROM unnest('{most,rate,wide,other}'::text[]) q;
 CREATE FUNCTION take(q text, n int DEFAULT 100, lease interval DEFAULT NULL) RETURNS bigint LANGUAGE sql AS
 	'SELECT count(*) FROM event_queue.claim(q, n, lease => $3)';
 CREATE FUNCTION age_bucket(queue_id int, by interval) RETURNS void LANGUAGE c AS 'event_queue', 'eq_age_bucket';
@@ -73,7 +73,7 @@ sql(q(BEGIN; SELECT event_queue.alter_queue('most', '{"max_concurrency": 4}'); P
 is(sql(q(SELECT take('most'))), '2', 'a limit that is set by a prepared transaction');
 
 # A lease that ran out is no longer extended when its place is taken.
-sql(q(SELECT event_queue.create_queue('short', max_concurrency => 1), event_queue.enqueue_many('short', 'j', array_fill('{}'::jsonb, '{3}'))));
+sql(q(SELECT event_queue.create_queue('short', max_concurrency => 1), event_queue.enqueue_many('short', to_jsonb(array_fill('{}'::jsonb, '{3}')), options => '{"name": "j"}')));
 my ($job, $token) = split /\|/, sql(q(SELECT job_id, lease_token FROM event_queue.claim('short', lease => '1 second')));
 sql('SELECT pg_sleep(1.1)');
 is(sql("SELECT event_queue.extend_lease($job, '$token', '1 second') > now()"), 't', 'ran out, and its place is free: extended');
@@ -119,7 +119,7 @@ is(sql(q(SELECT take('wide', 100, '2 seconds') BETWEEN 12 AND 18)), 't', 'the ne
 ($status, $out, $err) = $node->psql('postgres', q(SELECT take('wide', 10)));
 is($out, '0', 'then none is claimed');
 like($err, qr/Raise event_queue.max_limited_leases/, 'and a warning names the setting');
-sql(q(SELECT event_queue.create_queue('narrow', max_concurrency => 5), event_queue.enqueue_many('narrow', 'j', array_fill('{}'::jsonb, '{9}'))));
+sql(q(SELECT event_queue.create_queue('narrow', max_concurrency => 5), event_queue.enqueue_many('narrow', to_jsonb(array_fill('{}'::jsonb, '{9}')), options => '{"name": "j"}')));
 is(sql(q(SELECT take('narrow', 9))), '5', 'a narrow queue has its places');
 sql('SELECT pg_sleep(2.1)');
 cmp_ok(sql(q(SELECT take('wide', 30))), '>', 0, 'leases that ran out make room');

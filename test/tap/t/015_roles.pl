@@ -33,8 +33,7 @@ for my $role (qw(keeper leaver))
 		event_queue.create_rule('$role', 'never.**', function => 'f'), event_queue.register_reducer('$role', 'r')));
 }
 my $dropped = $node->safe_psql('erp', q(SELECT 'leaver'::regrole::oid));
-$node->safe_psql('erp', q(SELECT event_queue.revoke_access('leaver'); REVOKE ALL ON ALL TABLES IN SCHEMA event_queue FROM gone;
-	REVOKE ALL ON ALL ROUTINES IN SCHEMA event_queue FROM gone; REVOKE ALL ON SCHEMA event_queue FROM gone));
+$node->safe_psql('erp', q(SELECT event_queue.revoke_access('leaver'); DROP OWNED BY gone));
 $node->safe_psql('postgres', q(DROP ROLE leaver; DROP ROLE gone; ALTER ROLE keeper RENAME TO kept));
 is($node->safe_psql('erp', q(SELECT string_agg(name || ' ' || owner, ', ' ORDER BY name) FROM event_queue.rules)),
 	"keeper kept, leaver unknown (OID=$dropped)", 'a view says who owns, also if the owner is no more');
@@ -48,7 +47,7 @@ $other->command_ok([ 'pg_restore', '--exit-on-error', '-d', $other->connstr('erp
 is($other->safe_psql('erp', q(SELECT string_agg(name || ' ' || owner, ', ') FROM event_queue.rules)), 'keeper kept', 'rules have their owner by name');
 is($other->safe_psql('erp', q(SELECT string_agg(queue || ' ' || owner, ', ') FROM event_queue.handlers)), 'keeper kept', 'so have handlers');
 is($other->safe_psql('erp', q(SELECT string_agg(aggregate_type || ' ' || owner, ', ') FROM event_queue.reducer)), 'keeper kept', 'and reducers');
-is($other->safe_psql('erp', q(SELECT string_agg(role || ' ' || tenant_id, ', ') FROM event_queue.tenant_role)), 'acme acme', 'and bindings; what dropped roles left is not there');
+is($other->safe_psql('erp', q(SELECT string_agg(role || ' ' || tenant_id, ', ') FROM event_queue_internal.tenant_role)), 'acme acme', 'and bindings; what dropped roles left is not there');
 is($other->safe_psql('erp', q(SELECT event_queue.current_tenant()), extra_params => [ '-U', 'acme' ]), 'acme', 'which bind');
 
 # An open session follows.

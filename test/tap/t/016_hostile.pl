@@ -153,7 +153,7 @@ my $kept = $node->safe_psql('postgres', q(SELECT string_agg(kind || ' ' || coale
 diag("workers: $kept");
 # A table that someone has locked holds up the step that needs it, and no other.
 my $locker = $node->background_psql('postgres');
-$locker->query_safe('BEGIN; LOCK TABLE event_queue.schedule, event_queue.partition_policy IN ACCESS EXCLUSIVE MODE');
+$locker->query_safe('BEGIN; LOCK TABLE event_queue.schedule, event_queue_internal.partition_policy IN ACCESS EXCLUSIVE MODE');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.worker_faults() WHERE kind = 'scheduler' AND name = 'schedules' AND sqlstate = '55P03')),
 	'a locked table: the step is named');
 $node->safe_psql('postgres', q(

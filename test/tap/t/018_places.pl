@@ -68,7 +68,7 @@ for my $workers ('with', 'without')
 		BEGIN
 			FOR i IN 1 .. 200 LOOP
 				PERFORM event_queue.create_queue('t' || i, rate_limit => 5, max_concurrency => 7);
-				PERFORM event_queue.enqueue_many('t' || i, 'j', array_fill('{}'::jsonb, '{6}'));
+				PERFORM event_queue.enqueue_many('t' || i, to_jsonb(array_fill('{}'::jsonb, '{6}')), options => '{"name": "j"}');
 				COMMIT;
 				SELECT count(*) INTO STRICT n FROM event_queue.claim('t' || i, 10);
 				ASSERT n = 5, format('queue %s: %s claimed', i, n);

@@ -99,11 +99,12 @@ DECLARE
 BEGIN
 	WHILE clock_timestamp() < until LOOP
 		cmd := (ARRAY[
-			$c$SELECT count(*) FROM event_queue.enqueue_jobs((SELECT jsonb_agg(jsonb_build_object('queue', 'bulk', 'name', 'k', 'unique_key', k) ORDER BY random()) FROM generate_series(1, 20) k))$c$,
-			$c$SELECT count(*) FROM event_queue.enqueue_jobs((SELECT jsonb_agg(jsonb_build_object('queue', 'bulk', 'name', 'k', 'unique_key', k, 'unique_mode', 'replace', 'payload', r) ORDER BY r) FROM (SELECT k, random() AS r FROM generate_series(1, 20) k) k))$c$,
-			$c$SELECT count(*) FROM event_queue.enqueue_jobs((SELECT jsonb_agg(jsonb_build_object('queue', 'bulk', 'name', 'k', 'unique_key', k, 'unique_mode', CASE WHEN k % 2 = 0 THEN 'debounce' ELSE 'replace' END) ORDER BY random()) FROM generate_series(1, 10) k))$c$,
-			$c$SELECT count(*) FROM event_queue.enqueue_jobs((SELECT coalesce(jsonb_agg(jsonb_build_object('queue', CASE WHEN random() < 0.5 THEN 'bulk' ELSE 'other' END, 'name', 'd', 'depends_on', jsonb_build_array(job_id))), '[]') FROM (SELECT job_id FROM event_queue.job WHERE name <> 'd' ORDER BY random() LIMIT 5) j))$c$,
-			$c$SELECT event_queue.enqueue('bulk', 'k', unique_key => (1 + floor(random() * 20))::text, unique_mode => CASE WHEN random() < 0.5 THEN 'replace' ELSE 'reject' END,
+			$c$SELECT cardinality(ids) FROM event_queue.enqueue_many(NULL, (SELECT jsonb_agg(jsonb_build_object('queue', 'bulk', 'name', 'k', 'unique_key', k) ORDER BY random()) FROM generate_series(1, 20) k)) ids$c$,
+			$c$SELECT cardinality(ids) FROM event_queue.enqueue_many('bulk', (SELECT jsonb_agg(jsonb_build_object('name', 'k', 'unique_key', k, 'unique_mode', 'replace', 'payload', r) ORDER BY r) FROM (SELECT k, random() AS r FROM generate_series(1, 20) k) k)) ids$c$,
+			$c$SELECT cardinality(ids) FROM event_queue.enqueue_many('bulk', (SELECT jsonb_agg(jsonb_build_object('name', 'k', 'unique_key', k, 'unique_mode', CASE WHEN k % 2 = 0 THEN 'debounce' ELSE 'replace' END) ORDER BY random()) FROM generate_series(1, 10) k)) ids$c$,
+			$c$SELECT cardinality(ids) FROM event_queue.enqueue_many(NULL, (SELECT coalesce(jsonb_agg(jsonb_build_object('queue', CASE WHEN random() < 0.5 THEN 'bulk' ELSE 'other' END, 'name', 'd', 'depends_on', jsonb_build_array(job_id))), '[]') FROM (SELECT job_id FROM event_queue.job WHERE name <> 'd' ORDER BY random() LIMIT 5) j)) ids$c$,
+			$c$SELECT event_queue.enqueue_flow('bulk', jsonb_build_object('name', 'k', 'unique_key', 3, 'unique_mode', 'replace', 'children', (SELECT jsonb_agg(jsonb_build_object('name', 'k', 'unique_key', k, 'unique_mode', 'replace') ORDER BY random()) FROM generate_series(4, 9) k)))$c$,
+			$c$SELECT event_queue.enqueue('bulk', 'k', unique_key => (1 + floor(random() * 20))::text, options => CASE WHEN random() < 0.5 THEN '{"unique_mode": "replace"}' ELSE '{}' END::jsonb,
 				depends_on => ARRAY(SELECT job_id FROM event_queue.job WHERE name <> 'd' ORDER BY random() LIMIT 2))$c$,
 			$c$SELECT event_queue.cancel_job((SELECT job_id FROM event_queue.job ORDER BY random() LIMIT 1))$c$,
 			$c$SELECT event_queue.change_priority((SELECT job_id FROM event_queue.job ORDER BY random() LIMIT 1), 3)$c$,
@@ -118,8 +119,8 @@ BEGIN
 			$c$SELECT event_queue.discard_all_dead('bulk', "limit" => 3)$c$,
 			$c$SELECT event_queue.purge_queue('bulk')$c$,
 			$c$SELECT event_queue.retry_all('bulk', false)$c$,
-			$c$SELECT cardinality(event_queue.enqueue_many('bulk', 'g', array_fill('{}'::jsonb, '{20}'), group_keys => ARRAY(SELECT (random() * 3)::int::text FROM generate_series(1, 20))))$c$
-			])[1 + floor(random() * 19)];
+			$c$SELECT cardinality(event_queue.enqueue_many('bulk', (SELECT jsonb_agg(jsonb_build_object('name', 'g', 'group_key', (random() * 3)::int)) FROM generate_series(1, 20))))$c$
+			])[1 + floor(random() * 20)];
 		BEGIN
 			EXECUTE cmd;
 		EXCEPTION WHEN OTHERS THEN

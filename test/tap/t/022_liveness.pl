@@ -172,7 +172,7 @@ DROP SCHEMA nowhere;
 health_names('retention', 'schema "nowhere" of archived events does not exist', 'CREATE SCHEMA nowhere');
 health_names('archiving of event_store_p1', 'does not exist .3F000.', 'CREATE SCHEMA nowhere');
 flow_goes_on('a schema of archived events is missing');
-sql('CREATE SCHEMA nowhere; UPDATE event_queue.partition_policy SET keep = keep');
+sql('CREATE SCHEMA nowhere; UPDATE event_queue_internal.partition_policy SET keep = keep');
 ok($node->poll_query_until('postgres', q(SELECT to_regclass('nowhere.event_store_p1') IS NOT NULL)), 'it is archived when the schema is there');
 said_once('archiving of "event_store_p1"');
 sql(q(SELECT event_queue.set_event_retention(NULL)));
@@ -181,7 +181,7 @@ health_is_well('retention');
 # Rows that an open drop_queue has locked: the reviews of all other groups go on.
 sql(q(SELECT event_queue.create_queue('dropping'); SELECT event_queue.pause_queue('dropping')));
 my $dropper = $node->background_psql('postgres');
-sql(q(INSERT INTO event_queue.group_review_at SELECT queue_id, 'default', 'k', now() + interval '1 second' FROM event_queue.queue WHERE name = 'dropping'));
+sql(q(INSERT INTO event_queue_internal.group_review_at SELECT queue_id, 'default', 'k', now() + interval '1 second' FROM event_queue.queue WHERE name = 'dropping'));
 $dropper->query_safe(q(BEGIN; SELECT event_queue.drop_queue('dropping')));
 sleep(1.5);
 flow_goes_on('rows are locked by an open drop_queue');
@@ -196,13 +196,13 @@ sub lock_table
 	my ($table) = @_;
 	$locker = $node->background_psql('postgres');
 	$pid = $locker->query_safe('SELECT pg_backend_pid()');
-	$locker->query_safe("BEGIN; LOCK TABLE event_queue.$table IN ACCESS EXCLUSIVE MODE");
+	$locker->query_safe("BEGIN; SET LOCAL search_path = event_queue, event_queue_internal; LOCK TABLE $table IN ACCESS EXCLUSIVE MODE");
 	return;
 }
 # What the jobs themselves need: append and enqueue in a new session, rules, schedules.
 my %needed = map { $_ => 1 } qw(job queue event_store event_partition aggregate_snapshot tenant_role rule_checkpoint rule schedule job_review);
 my ($slowest, $named, $tables) = (0, 0, 0);
-for my $table (split /\n/, sql(q(SELECT relname FROM pg_class WHERE relnamespace = 'event_queue'::regnamespace
+for my $table (split /\n/, sql(q(SELECT relname FROM pg_class WHERE relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
 	AND relkind IN ('r', 'p') AND relname !~ '^(job_history|event_store)_' ORDER BY 1)))
 {
 	$tables++;
