@@ -26,7 +26,8 @@ COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a w
 /*
  * purge_queue: deletes the queue's jobs that are not leased; jobs elsewhere that
  * depend on them become dead letters.
- * Result: how many. Errors: EQ010. Row security: a session that is confined to
+ * Result: how many. Errors: EQ010. Isolation: passes over jobs that another
+ * transaction is claiming or changing. Row security: a session that is confined to
  * a tenant deletes only that tenant's jobs.
  */
 CREATE FUNCTION purge_queue(name text) RETURNS bigint
@@ -35,22 +36,19 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	deleted bigint;
 BEGIN
-	-- All that this deletes, here and by the trigger bury_dependents, is locked at first, in
-	-- the order in which all take many jobs.
-	WITH these AS (
+	-- At first those that the trigger bury_dependents deletes, in the order in which all take
+	-- many jobs.  Then it waits for no one: a claim may hold one and be about to take another.
+	PERFORM FROM event_queue.job j WHERE j.job_id IN (
+		SELECT d.job_id FROM event_queue.job x JOIN event_queue.job_dependency d ON d.depends_on = x.job_id
+		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id)
+		  AND (x.leased_until IS NULL OR x.leased_until <= clock_timestamp()) AND d.completed_at IS NULL)
+	ORDER BY j.job_id FOR UPDATE;
+	DELETE FROM event_queue.job WHERE job_id IN (
 		SELECT j.job_id FROM event_queue.job j
 		WHERE j.queue_id = event_queue.queue_id_of($1)
 		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
 		  AND event_queue.tenant_visible(j.tenant_id)
-	), locked AS MATERIALIZED (
-		SELECT j.job_id, j.leased_until FROM event_queue.job j
-		WHERE j.job_id IN (SELECT t.job_id FROM these t UNION ALL
-			SELECT d.job_id FROM these t JOIN event_queue.job_dependency d ON d.depends_on = t.job_id WHERE d.completed_at IS NULL)
-		ORDER BY j.job_id FOR UPDATE
-	)
-	DELETE FROM event_queue.job WHERE job_id IN (
-		SELECT l.job_id FROM locked l JOIN these t USING (job_id)
-		WHERE l.leased_until IS NULL OR l.leased_until <= clock_timestamp());
+		FOR UPDATE SKIP LOCKED);
 	GET DIAGNOSTICS deleted = ROW_COUNT;
 	RETURN deleted;
 END
