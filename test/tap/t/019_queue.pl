@@ -113,6 +113,8 @@ BEGIN
 			$c$SELECT event_queue.purge_queue('other')$c$,
 			$c$SELECT event_queue.complete_many(array_agg(job_id ORDER BY r), array_agg(lease_token ORDER BY r)) FROM (SELECT job_id, lease_token, random() AS r FROM event_queue.claim('bulk', 15, lease => '50 ms')) c$c$,
 			$c$SELECT event_queue.complete_many(array_agg(job_id ORDER BY r), array_agg(lease_token ORDER BY r)) FROM (SELECT job_id, lease_token, random() AS r FROM event_queue.job WHERE lease_token IS NOT NULL) c$c$,
+			$c$SELECT count(*) FROM (SELECT array_agg(job_id ORDER BY r) AS ids, array_agg(lease_token ORDER BY r) AS tokens FROM (SELECT job_id, lease_token, random() AS r FROM event_queue.job WHERE lease_token IS NOT NULL) j) a, event_queue.extend_leases(ids, tokens, '50 ms')$c$,
+			$c$SELECT count(*) FROM (SELECT array_agg(job_id ORDER BY r) AS ids, array_agg(lease_token ORDER BY r) AS tokens FROM (SELECT job_id, lease_token, random() AS r FROM event_queue.job WHERE lease_token IS NOT NULL) j) a, event_queue.fail_many(ids, tokens, 'no')$c$,
 			$c$SELECT count(event_queue.fail(job_id, lease_token, 'no')) FROM event_queue.claim('bulk', 5)$c$,
 			$c$SELECT count(*) FROM event_queue.claim('bulk', 10, lease => '50 ms')$c$,
 			$c$SELECT event_queue.retry_all_dead('bulk')$c$,
@@ -120,7 +122,7 @@ BEGIN
 			$c$SELECT event_queue.purge_queue('bulk')$c$,
 			$c$SELECT event_queue.retry_all('bulk', false)$c$,
 			$c$SELECT cardinality(event_queue.enqueue_many('bulk', (SELECT jsonb_agg(jsonb_build_object('name', 'g', 'group_key', (random() * 3)::int)) FROM generate_series(1, 20))))$c$
-			])[1 + floor(random() * 20)];
+			])[1 + floor(random() * 22)];
 		BEGIN
 			EXECUTE cmd;
 		EXCEPTION WHEN OTHERS THEN
