@@ -64,6 +64,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	what text;
 BEGIN
+	-- against a GRANT to the same row of pg_class (grants.sql)
+	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	EXECUTE format('CREATE TABLE event_queue.%I () INHERITS (event_queue.event_store)', name);
 	EXECUTE format('ALTER TABLE event_queue.%I
 		ADD CONSTRAINT %I PRIMARY KEY (position),

@@ -15,7 +15,7 @@ SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
 SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'job_log', 'job_dependency', 'rule',
 	'handler', 'schedule', 'reducer', 'aggregate_snapshot', 'subscription']::name[]) t;
 SELECT has_table('event_queue_internal', t, t) FROM unnest(ARRAY['channel', 'tenant_role', 'event_partition']::name[]) t;
-SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'queue_status', 'rules', 'handlers',
+SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'all_jobs', 'queue_status', 'rules', 'handlers',
 	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
 	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors']);
@@ -37,7 +37,8 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
 	'unregister_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
 	'health', 'workers', 'queue_counters', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
-	'grant_admin', 'revoke_access']::name[]) f;
+	'grant_admin', 'revoke_access', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
+	'aggregate_activity', 'run_jobs']::name[]) f;
 
 -- Rules of the house.
 SELECT is_empty($$
@@ -63,7 +64,8 @@ $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'par
 	'discard_all_dead', 'set_rule_enabled', 'drop_rule', 'unregister_handler', 'unregister_reducer', 'create_schedule',
 	'set_schedule_enabled', 'drop_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
 	'create_event_partition', 'partition_events', 'split_off_events', 'seal_partition', 'archive_partition',
-	'set_event_retention'], 'as the owner act only functions that are known to');
+	'set_event_retention', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
+	'aggregate_activity'], 'as the owner act only functions that are known to');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'r' AND NOT c.relrowsecurity
