@@ -35,19 +35,23 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	deleted bigint;
+	locked bigint[];
 BEGIN
-	-- At first those that the trigger bury_dependents deletes, in the order in which all take
-	-- many jobs.  Then it waits for no one: a claim may hold one and be about to take another.
-	PERFORM FROM event_queue.job j WHERE j.job_id IN (
-		SELECT d.job_id FROM event_queue.job x JOIN event_queue.job_dependency d ON d.depends_on = x.job_id
-		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id)
-		  AND (x.leased_until IS NULL OR x.leased_until <= clock_timestamp()) AND d.completed_at IS NULL)
-	ORDER BY j.job_id FOR UPDATE;
+	-- Waits for no one: who holds one, a claim for example, may be about to take another.  A
+	-- job that others depend on goes if they can be locked, too: the trigger deletes them.
+	locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id IN (
+		SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
+			LEFT JOIN event_queue.job_dependency d ON d.depends_on = x.job_id AND d.completed_at IS NULL
+		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id))
+		FOR UPDATE SKIP LOCKED);
 	DELETE FROM event_queue.job WHERE job_id IN (
 		SELECT j.job_id FROM event_queue.job j
 		WHERE j.queue_id = event_queue.queue_id_of($1)
 		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
 		  AND event_queue.tenant_visible(j.tenant_id)
+		  AND (NOT j.has_dependents OR j.job_id = ANY (locked) AND NOT EXISTS (
+			SELECT FROM event_queue.job_dependency d JOIN event_queue.job x ON x.job_id = d.job_id
+			WHERE d.depends_on = j.job_id AND d.completed_at IS NULL AND x.job_id <> ALL (locked)))
 		FOR UPDATE SKIP LOCKED);
 	GET DIAGNOSTICS deleted = ROW_COUNT;
 	RETURN deleted;
