@@ -23,10 +23,13 @@ SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/st
 	src/observe/observe.sql src/observe/lists.sql src/worker/handler.sql src/observe/health.sql src/tenant/checks.sql src/tenant/grants.sql
 INSTALL_SQL = $(EXTENSION)--$(EXTVERSION).sql
 
-# From older versions; src/update/make-update.pl says how a script is made.
+# From the version before; src/update/make-update.pl says how the script is made.  When a
+# version is released, its install script and its update script go to src/update as
+# they are, EXTVERSION and UPDATES_FROM go on, and the next change of SQL begins a new
+# src/update/OLD--NEW.sql.
 UPDATES_FROM = 0.1.0
 UPDATE_SQL = $(UPDATES_FROM:%=$(EXTENSION)--%--$(EXTVERSION).sql)
-DATA = $(UPDATES_FROM:%=src/update/$(EXTENSION)--%.sql)
+DATA = $(sort $(wildcard src/update/$(EXTENSION)--*.sql))
 DATA_built = $(INSTALL_SQL) $(UPDATE_SQL)
 
 PG_CPPFLAGS = -I$(CURDIR)/src

@@ -47,6 +47,9 @@ SELECT event_queue.complete(:job_id, :'lease_token') \g /dev/null
 SQL
 events=$(run -c 'SELECT count(*) FROM event_queue.event_store')
 jobs=$(run -c "SELECT count(*) FROM event_queue.jobs")
+run -c 'CREATE DATABASE old'
+run -d old -c "CREATE EXTENSION event_queue VERSION '0.1.0'" -c 'ALTER EXTENSION event_queue UPDATE' \
+	-c "SELECT event_queue.create_queue('mail')" >/dev/null
 run -c 'DROP EXTENSION event_queue CASCADE'
 pg_dropcluster --stop "$version" try
 apt-get purge -y -qq "$(dpkg-deb -f "$package" Package)" >/dev/null

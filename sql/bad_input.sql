@@ -49,15 +49,15 @@ SELECT s, try('SELECT event_queue.' || s) FROM unnest(ARRAY[
 	$$fail(0, gen_random_uuid(), 'x', retry_after => '-1 s')$$,
 	$$discard_dead(0)$$,
 	-- handlers
-	$$register_handler('q', 'x', 'public.no_such_function')$$,
-	$$register_handler('q', 'x', 'no_such_schema.f')$$,
-	$$register_handler('q', 'x', 'f(x)')$$,
-	$$register_handler('q', 'x', NULL)$$,
-	$$register_handler('q', 'x', 'public.bad_handler')$$,
-	$$register_handler('q', 'x', 'public.good_handler', '1 hour')$$,
-	$$register_handler('none', 'x', 'public.good_handler')$$,
-	$$register_handler('rule-calls', 'x', 'public.good_handler')$$,
-	$$unregister_handler('q', 'x')$$,
+	$$create_handler('q', 'x', 'public.no_such_function')$$,
+	$$create_handler('q', 'x', 'no_such_schema.f')$$,
+	$$create_handler('q', 'x', 'f(x)')$$,
+	$$create_handler('q', 'x', NULL)$$,
+	$$create_handler('q', 'x', 'public.bad_handler')$$,
+	$$create_handler('q', 'x', 'public.good_handler', '1 hour')$$,
+	$$create_handler('none', 'x', 'public.good_handler')$$,
+	$$create_handler('rule-calls', 'x', 'public.good_handler')$$,
+	$$drop_handler('q', 'x')$$,
 	-- rules
 	$$create_rule('', 'a.*', queue => 'q', job_name => 'x')$$,
 	$$create_rule('r', '', queue => 'q', job_name => 'x')$$,
@@ -78,7 +78,7 @@ SELECT s, try('SELECT event_queue.' || s) FROM unnest(ARRAY[
 	$$create_rule('r', 'a.*', 'true true', queue => 'q', job_name => 'x')$$,
 	$$create_rule('r', 'a.*', 'true) FROM pg_class WHERE (true', queue => 'q', job_name => 'x')$$,
 	$$create_rule('r', 'a.*', 'true); DROP TABLE event_queue.job; SELECT (true', queue => 'q', job_name => 'x')$$,
-	$$set_rule_enabled('none', true)$$,
+	$$resume_rule('none')$$,
 	$$drop_rule('none')$$
 ]) AS s;
 

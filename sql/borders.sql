@@ -110,8 +110,8 @@ CREATE FUNCTION border_leave(job event_queue.claimed_job) RETURNS void LANGUAGE 
 	EXECUTE 'DECLARE leak CURSOR WITH HOLD FOR SELECT 1'; END $$;
 CREATE FUNCTION border_look(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
 	$$ INSERT INTO public.border_seen SELECT current_setting('work_mem') || ', cursors: ' || (SELECT count(*) FROM pg_cursors WHERE name = 'leak') $$;
-SELECT event_queue.create_queue('border-left') > 0, event_queue.register_handler('border-left', 'leave', 'border_leave') > 0,
-	event_queue.register_handler('border-left', 'look', 'border_look') > 0;
+SELECT event_queue.create_queue('border-left') > 0, event_queue.create_handler('border-left', 'leave', 'border_leave') > 0,
+	event_queue.create_handler('border-left', 'look', 'border_look') > 0;
 DO $$ BEGIN FOR i IN 1 .. 10 LOOP
 	PERFORM event_queue.enqueue('border-left', 'leave'), event_queue.enqueue('border-left', 'look'); END LOOP; END $$;
 CALL wait_until('(SELECT count(*) = 10 FROM border_seen)');
@@ -146,7 +146,7 @@ CALL wait_until('(SELECT count(*) = 11 FROM border_seen)');
 ALTER FUNCTION event_queue_internal.run_due_schedules_broken() RENAME TO run_due_schedules;
 SELECT event_queue.drop_queue('border-group', true);
 
-SELECT event_queue.unregister_handler('border-left', 'leave'), event_queue.unregister_handler('border-left', 'look');
+SELECT event_queue.drop_handler('border-left', 'leave'), event_queue.drop_handler('border-left', 'look');
 SELECT event_queue.drop_queue('borders', true), event_queue.drop_queue('border-drained', true), event_queue.drop_queue('border-left', true);
 SELECT event_queue.revoke_access(r::regrole) FROM unnest(ARRAY['eq_border_a', 'eq_border_b', 'eq_border_shared']) r;
 REVOKE eq_border_shared FROM eq_border_a;

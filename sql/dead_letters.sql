@@ -46,22 +46,22 @@ CREATE VIEW dead AS SELECT tenant_id, name, last_sqlstate FROM event_queue.dead_
 SELECT die('acme', 'mail', '08006'), die('acme', 'mail', '22023'), die('acme', 'sms', '08006'), die('zoo', 'mail', '08006'), die('zoo', 'sms', '08006');
 SELECT * FROM dead;
 SELECT event_queue.retry_all_dead('many_dead', 'sms', 'acme');
-SELECT event_queue.retry_all_dead('many_dead', sqlstate => '08006', "limit" => 1, payload => '{"repaired": true}');
+SELECT event_queue.retry_all_dead('many_dead', sqlstate => '08006', max_jobs => 1, payload => '{"repaired": true}');
 SELECT * FROM done_with('many_dead', 10) ORDER BY 1;
 SELECT * FROM dead;
 SELECT event_queue.discard_all_dead('many_dead', 'sms');
 SELECT event_queue.discard_all_dead('many_dead', died_after => clock_timestamp());
-SELECT event_queue.discard_all_dead('many_dead', "limit" => 0);
+SELECT event_queue.discard_all_dead('many_dead', max_jobs => 0);
 SELECT * FROM dead;
 SELECT try($$SELECT event_queue.retry_all_dead('no such queue')$$), try($$SELECT event_queue.discard_all_dead('no such queue')$$),
-	try($$SELECT event_queue.discard_all_dead('many_dead', "limit" => -1)$$);
+	try($$SELECT event_queue.discard_all_dead('many_dead', max_jobs => -1)$$);
 SET event_queue.max_payload = '1kB';
 SELECT try($$SELECT event_queue.retry_all_dead('many_dead', payload => to_jsonb(repeat('x', 2000)))$$) ~ '^EQ005' AS too_large;
 RESET event_queue.max_payload;
 -- a session that is confined to a tenant reaches that tenant's; a limit counts those
 SET event_queue.tenant = 'zoo';
 SELECT try($$SELECT event_queue.retry_all_dead('many_dead', tenant_id => 'acme')$$), try($$SELECT event_queue.discard_all_dead('many_dead', tenant_id => 'acme')$$);
-SELECT event_queue.discard_all_dead('many_dead', "limit" => 1);
+SELECT event_queue.discard_all_dead('many_dead', max_jobs => 1);
 SELECT event_queue.retry_all_dead('many_dead');
 RESET event_queue.tenant;
 SELECT * FROM dead;
@@ -69,7 +69,7 @@ SELECT event_queue.discard_all_dead('many_dead');
 -- more than are handled at a time; a key that several had goes to one of them
 SELECT cardinality(event_queue.enqueue_many('many_dead', to_jsonb(array_fill('{}'::jsonb, '{2500}')), options => '{"name": "m"}')) AS enqueued;
 SELECT count(*) FILTER (WHERE event_queue.fail(job_id, lease_token, 'no') IS NULL) AS died FROM event_queue.claim('many_dead', 3000);
-SELECT event_queue.retry_all_dead('many_dead', "limit" => 1200), event_queue.discard_all_dead('many_dead', "limit" => 1100);
+SELECT event_queue.retry_all_dead('many_dead', max_jobs => 1200), event_queue.discard_all_dead('many_dead', max_jobs => 1100);
 SELECT (SELECT count(*) FROM dead) AS dead, (SELECT count(*) FROM event_queue.jobs WHERE queue = 'many_dead') AS living;
 SELECT event_queue.retry_all_dead('many_dead'), event_queue.purge_queue('many_dead');
 CREATE FUNCTION die_of_key(job text) RETURNS text LANGUAGE sql AS $$

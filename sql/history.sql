@@ -83,7 +83,7 @@ ALTER TABLE event_queue.job_history ATTACH PARTITION event_queue.job_history_m_2
 	FOR VALUES FROM (2, '2019-12-01 00:00+00') TO (2, '2020-01-01 00:00+00');
 INSERT INTO event_queue.job_history (job_id, queue_id, tenant_id, name, priority, created_at, run_at, completed_at,
 	expires_at, span, failures, stalled, payload, metadata, errors)
-SELECT -n, event_queue.queue_id_of('for_days'), 'default', 'old', 5, t, t, t, t, CASE n WHEN 1 THEN 1 ELSE 4 END, 0, 0, '{}', '{}', '[]'
+SELECT -n, event_queue_internal.queue_id_of('for_days'), 'default', 'old', 5, t, t, t, t, CASE n WHEN 1 THEN 1 ELSE 4 END, 0, 0, '{}', '{}', '[]'
 FROM generate_series(1, 2) n, LATERAL (SELECT timestamptz '2020-01-01 12:00+00' + (n - 1) * interval '1 day' AS t) x;
 SELECT name, partition FROM places WHERE name = 'old' ORDER BY partition;
 SELECT count(*) FROM kept WHERE name = 'old';

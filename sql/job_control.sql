@@ -31,7 +31,7 @@ SELECT event_queue.enqueue('control', 'later', delay => '1 hour') AS later \gset
 SELECT event_queue.pause_queue('control');
 SELECT reason, until > now() AS until FROM event_queue.explain_job(:later);
 SELECT event_queue.resume_queue('control');
-SELECT event_queue.retry_all('control', failed_only => false);
+SELECT event_queue.retry_waiting('control', failed_only => false);
 SELECT reason FROM event_queue.explain_job(:later);
 SELECT reason FROM event_queue.explain_job(0);
 SELECT event_queue.drop_queue('control', force => true);
@@ -43,14 +43,14 @@ CREATE FUNCTION slowly(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
 	SELECT pg_sleep(25)
 $$;
 SELECT event_queue.create_queue('handled') > 0 AS created;
-SELECT event_queue.register_handler('handled', '*', 'slowly') > 0 AS registered;
+SELECT event_queue.create_handler('handled', '*', 'slowly') > 0 AS registered;
 SELECT event_queue.enqueue('handled', 'slow') AS slow \gset
 CALL wait_until(format('EXISTS (SELECT FROM event_queue.workers() WHERE current_job = %s)', :slow));
 SELECT event_queue.cancel_job(:slow);
 CALL wait_until(format('EXISTS (SELECT FROM event_queue.dead_letters WHERE job_id = %s)', :slow));
 SELECT reason, failures, last_error, last_sqlstate, died_at - created_at < '20 s' AS at_once FROM event_queue.dead_letters WHERE job_id = :slow;
 SELECT count(*) FROM handled;
-SELECT event_queue.unregister_handler('handled', '*');
+SELECT event_queue.drop_handler('handled', '*');
 SELECT event_queue.drop_queue('handled', force => true);
 DROP FUNCTION slowly;
 DROP TABLE handled;

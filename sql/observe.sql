@@ -115,13 +115,13 @@ CREATE FUNCTION handle(job event_queue.claimed_job) RETURNS jsonb LANGUAGE sql A
 SELECT event_queue.create_queue('handled') > 0 AS created;
 SELECT event_queue.enqueue('handled', 'alien') AS alien \gset
 SELECT reason, detail ~ 'it waits for an outside worker' AS outside FROM event_queue.explain_job(:alien);
-SELECT event_queue.register_handler('handled', 'known', 'handle') > 0 AS registered;
+SELECT event_queue.create_handler('handled', 'known', 'handle') > 0 AS registered;
 SELECT reason, detail FROM event_queue.explain_job(:alien);
 -- one for all names is one for this
 SELECT event_queue.pause_queue('handled');
-SELECT event_queue.register_handler('handled', '*', 'handle') > 0 AS registered;
+SELECT event_queue.create_handler('handled', '*', 'handle') > 0 AS registered;
 SELECT reason FROM event_queue.explain_job(:alien);
-SELECT event_queue.unregister_handler('handled', n) FROM unnest('{known,*}'::text[]) n;
+SELECT event_queue.drop_handler('handled', n) FROM unnest('{known,*}'::text[]) n;
 SELECT event_queue.drop_queue('handled', force => true);
 
 DROP VIEW counted;

@@ -93,7 +93,7 @@ DELETE FROM event_queue.job WHERE name = 'rule-call';
 SELECT name, priority, options ->> 'backoff' AS backoff FROM event_queue.rules WHERE queue = 'opt rules' ORDER BY name;
 SELECT event_queue.create_rule('plain', 'opt.*', queue => 'opt rules', job_name => 'plain', delay => '1 min', priority => 1, options => '{"backoff": "linear"}', if_not_exists => true) > 0 AS there;
 SELECT event_queue.create_rule('plain', 'opt.*', queue => 'opt rules', job_name => 'plain', or_replace => true) > 0 AS replaced;
-SELECT delay, priority, options FROM event_queue.rules WHERE name = 'plain';
+SELECT delay_seconds, priority, options FROM event_queue.rules WHERE name = 'plain';
 SELECT o, try_it(format('SELECT event_queue.create_rule(''bad'', ''bad'', queue => ''opt rules'', job_name => ''bad'', priority => 3, delay => ''1 s'', options => %L)', o)) FROM unnest('{
 	"{\"speed\": 1}", "{\"tenant_id\": \"x\"}", "{\"priority\": \"$.data.p\"}", "{\"run_at\": \"$.data.at\"}", "{\"max_attempts\": \"$.data.n\"}",
 	"{\"unique_mode\": \"replace\"}", "{\"unique_key\": \"$.(\"}", "{\"backoff\": \"list\"}"

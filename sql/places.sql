@@ -10,7 +10,7 @@ END $$;
 
 -- A place belongs to the queue as long as the queue is there.
 CREATE FUNCTION counted() RETURNS TABLE (name text, enqueued bigint) LANGUAGE sql AS
-	$$SELECT q.name, c.enqueued FROM event_queue.queue_counters() c LEFT JOIN event_queue.queue q USING (queue_id)
+	$$SELECT q.name, c.enqueued FROM event_queue_internal.queue_counters() c LEFT JOIN event_queue.queue q USING (queue_id)
 	WHERE c.queue_id > (SELECT min(queue_id) FROM event_queue.queue WHERE name = 'place a') ORDER BY 1$$;
 SELECT event_queue.create_queue('place a') > 0 AS created;
 SELECT event_queue.create_queue('place b') > 0 AS created, event_queue.enqueue('place b', 'j') > 0 AS enqueued;
@@ -29,15 +29,15 @@ SELECT * FROM counted();
 SELECT event_queue.drop_queue('place b', true);
 SELECT * FROM counted();
 -- whoever asks for a queue that is not there takes none
-SELECT count(*) FROM generate_series(1000000, 1000100) n, event_queue.queue_depth(n) d WHERE d.depth IS NOT NULL;
+SELECT count(*) FROM generate_series(1000000, 1000100) n, event_queue_internal.queue_depth(n) d WHERE d.depth IS NOT NULL;
 SELECT try_places($$INSERT INTO event_queue.job (queue_id, run_at, created_at, tenant_id, name, max_attempts, payload) VALUES (1000000, now(), now(), 'x', 'j', 1, '{}')$$) <> 'ok' AS refused;
-SELECT count(*) FROM event_queue.queue_counters() WHERE queue_id >= 1000000;
-SELECT ok, detail ~ '^\d+ of 16384 places for queues and channels, \d+ of 65536 for leases' AS said FROM event_queue.health() WHERE "check" = 'shared memory';
+SELECT count(*) FROM event_queue_internal.queue_counters() WHERE queue_id >= 1000000;
+SELECT ok, detail ~ '^\d+ of 16384 places for queues and channels, \d+ of 65536 for leases' AS said FROM event_queue.health() WHERE check_name = 'shared memory';
 
 -- A bulk of jobs of one group asks for one look at the group.
 BEGIN;
 SELECT cardinality(event_queue.enqueue_many('place a', to_jsonb(array_fill('{}'::jsonb, '{999}')) || '[{"group_key": "l"}]', options => '{"name": "j", "group_key": "k"}')) AS enqueued;
-SELECT count(*), count(DISTINCT group_key) FROM event_queue_internal.job_review WHERE queue_id = event_queue.queue_id_of('place a');
+SELECT count(*), count(DISTINCT group_key) FROM event_queue_internal.job_review WHERE queue_id = event_queue_internal.queue_id_of('place a');
 COMMIT;
 SELECT event_queue.drop_queue('place a', true);
 
@@ -48,7 +48,7 @@ DECLARE
 	n bigint;
 BEGIN
 	EXECUTE format('SET LOCAL ROLE %I', role);
-	SELECT cardinality(l.jobs) INTO n FROM event_queue.queue_limits((SELECT queue_id FROM event_queue.queue WHERE name = 'places')) l;
+	SELECT cardinality(l.jobs) INTO n FROM event_queue.queue_limits('places') l;
 	RESET ROLE;
 	RETURN n;
 END $$;
@@ -56,7 +56,7 @@ SELECT event_queue.grant_observer('eq_places_a', 'places a');
 SELECT event_queue.create_queue('places', max_concurrency => 10) > 0 AS created;
 SELECT count(event_queue.enqueue('places', 'j', tenant_id => t)) FROM unnest('{places a,places b,places b}'::text[]) t;
 SELECT count(*) FROM event_queue.claim('places', 10);
-SELECT leased_ids('eq_places_a', 'places a') AS own, (SELECT cardinality(jobs) FROM event_queue.queue_limits(event_queue.queue_id_of('places'))) AS all;
+SELECT leased_ids('eq_places_a', 'places a') AS own, (SELECT cardinality(jobs) FROM event_queue.queue_limits('places')) AS all;
 SELECT event_queue.drop_queue('places', true);
 SELECT event_queue.revoke_access('eq_places_a'::regrole);
 DROP OWNED BY eq_places_a;

@@ -91,7 +91,7 @@ SELECT count(event_queue.enqueue('limited', 'j')) FROM generate_series(1, 10);
 SELECT count(*) FROM event_queue.claim('limited', 10);
 SELECT count(*) FROM event_queue.claim('limited', 10);
 SELECT event_queue.complete(job_id, lease_token) FROM event_queue.job WHERE lease_token IS NOT NULL
-	AND queue_id = event_queue.queue_id_of('limited') LIMIT 1;
+	AND queue_id = event_queue_internal.queue_id_of('limited') LIMIT 1;
 SELECT count(*) FROM event_queue.claim('limited', 10);
 SELECT event_queue.alter_queue('limited', '{"max_concurrency": null, "rate_limit": 3, "rate_interval": "1 hour"}');
 SELECT count(*) FROM event_queue.claim('limited', 10);

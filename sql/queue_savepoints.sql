@@ -41,7 +41,7 @@ END $$;
 
 CREATE FUNCTION counters() RETURNS bigint[] LANGUAGE sql AS $$
 	SELECT ARRAY[completed, failed, released, stalled, c.dead, cancelled, depth, d.dead]
-	FROM event_queue.queue_id_of('sp') q, event_queue.queue_counters() c, event_queue.queue_depth(q) d WHERE c.queue_id = q
+	FROM event_queue_internal.queue_id_of('sp') q, event_queue_internal.queue_counters() c, event_queue_internal.queue_depth(q) d WHERE c.queue_id = q
 $$;
 -- All that can be seen of the job, of the others, of limits and counters.
 CREATE FUNCTION digest(job bigint, before bigint[]) RETURNS text LANGUAGE sql AS $$
@@ -50,7 +50,7 @@ CREATE FUNCTION digest(job bigint, before bigint[]) RETURNS text LANGUAGE sql AS
 		 FROM event_queue.jobs WHERE queue = 'sp'),
 		(SELECT string_agg(concat_ws(',', name, reason, failures), '; ' ORDER BY name) FROM event_queue.dead_letters WHERE queue = 'sp'),
 		(SELECT string_agg((c - b)::text, ' ' ORDER BY n) FROM unnest(counters(), before) WITH ORDINALITY AS x (c, b, n)),
-		(SELECT active FROM event_queue.queue_limits(event_queue.queue_id_of('sp'))))
+		(SELECT active FROM event_queue.queue_limits('sp')))
 $$;
 
 CREATE PROCEDURE reviewed() LANGUAGE plpgsql AS $$
@@ -113,7 +113,7 @@ BEGIN
 		LATERAL event_queue.complete(c.job_id, c.lease_token);
 	COMMIT;
 	result := concat_ws(' | ', result, coalesce(got, '-'));
-	DELETE FROM event_queue.job WHERE queue_id = event_queue.queue_id_of('sp');
+	DELETE FROM event_queue.job WHERE queue_id = event_queue_internal.queue_id_of('sp');
 	PERFORM event_queue.discard_all_dead('sp');
 	COMMIT;
 END $$;

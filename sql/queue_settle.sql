@@ -31,9 +31,9 @@ CREATE FUNCTION all_there_is() RETURNS text LANGUAGE sql AS $$
 		(SELECT string_agg(d::text, ';' ORDER BY job_id) FROM event_queue.dead_letter d),
 		(SELECT string_agg(d::text, ';' ORDER BY job_id, depends_on) FROM event_queue.job_dependency d),
 		(SELECT string_agg(l::text, ';' ORDER BY l) FROM event_queue.job_log l),
-		(SELECT (l.active, (SELECT array_agg(j ORDER BY j) FROM unnest(l.jobs) j))::text FROM event_queue.queue_limits(event_queue.queue_id_of('st')) l),
-		(SELECT (c.completed, c.failed, c.released, c.claimed, c.dead)::text FROM event_queue.queue_counters() c
-		 WHERE c.queue_id = event_queue.queue_id_of('st'))))
+		(SELECT (l.active, (SELECT array_agg(j ORDER BY j) FROM unnest(l.jobs) j))::text FROM event_queue.queue_limits('st') l),
+		(SELECT (c.completed, c.failed, c.released, c.claimed, c.dead)::text FROM event_queue_internal.queue_counters() c
+		 WHERE c.queue_id = event_queue_internal.queue_id_of('st'))))
 $$;
 SELECT all_there_is() AS before \gset
 -- what it says, how often; %3 and %4 are a good pair beside the wrong one
@@ -63,8 +63,8 @@ SELECT event_queue.create_queue('reviews') > 0 AS created;
 BEGIN;
 SELECT cardinality(event_queue.enqueue_many('reviews', (SELECT jsonb_agg(jsonb_build_object('group_key', CASE WHEN g % 3 > 0 THEN 'key ' || g % 3 END)) FROM generate_series(1, 300) g),
 	options => '{"name": "x"}'));
-SELECT group_key, count(*) FROM event_queue_internal.job_review WHERE queue_id = event_queue.queue_id_of('reviews') GROUP BY 1 ORDER BY 1;
+SELECT group_key, count(*) FROM event_queue_internal.job_review WHERE queue_id = event_queue_internal.queue_id_of('reviews') GROUP BY 1 ORDER BY 1;
 COMMIT;
 CALL settled();
-SELECT group_key, count(*) FROM event_queue.job WHERE queue_id = event_queue.queue_id_of('reviews') AND blocked = 0 GROUP BY 1 ORDER BY 1;
+SELECT group_key, count(*) FROM event_queue.job WHERE queue_id = event_queue_internal.queue_id_of('reviews') AND blocked = 0 GROUP BY 1 ORDER BY 1;
 SELECT event_queue.drop_queue('reviews', true);

@@ -1,5 +1,5 @@
 -- Reading by filter, by index, and waiting.
-SELECT event_queue.last_position() AS start \gset
+SELECT event_queue_internal.last_position() AS start \gset
 SELECT count(*) FROM generate_series(1, 20) n, event_queue.append(
 	CASE WHEN n % 2 = 0 THEN 'lead' ELSE 'task' END, 'r' || n % 4,
 	CASE n % 3 WHEN 0 THEN 'lead.created' WHEN 1 THEN 'lead.moved.won' ELSE 'task.done' END,
@@ -39,7 +39,7 @@ SELECT try($$SELECT event_queue.create_event_index('id')$$);
 -- The functions are the SELECT that they stand for, by index.
 SET enable_seqscan = off;
 EXPLAIN (COSTS OFF) SELECT * FROM event_queue.read_aggregate('lead', 'r2', 2);
-EXPLAIN (COSTS OFF) SELECT * FROM event_queue.read_aggregate_backward('lead', 'r2', "limit" => 1);
+EXPLAIN (COSTS OFF) SELECT * FROM event_queue.read_aggregate('lead', 'r2', max_events => 1, newest_first => true);
 RESET enable_seqscan;
 
 -- Waiting: something is there, nothing comes, not inside a transaction.
@@ -54,7 +54,7 @@ CALL event_queue.wait_for_events(0, '-1 s');
 CALL event_queue.wait_for_events(0, '25 hours');
 
 -- Ahead of the store: a position that was never given.
-SELECT try(format('SELECT event_queue.read_all(%s)', event_queue.last_position() + 1000)) LIKE 'EQ028: position % is ahead of the event store%';
+SELECT try(format('SELECT event_queue.read_all(%s)', event_queue_internal.last_position() + 1000)) LIKE 'EQ028: position % is ahead of the event store%';
 SELECT event_queue.generation() ~ '^0-[0-9]+$';
 -- Whoever has lost positions is told where to go on.
 SELECT max(position) AS highest FROM event_queue.event_store \gset

@@ -87,11 +87,11 @@ SELECT event_queue.enqueue('retry', 'busy', options => '{"backoff_jitter": 1, "b
 SELECT round(extract(epoch FROM event_queue.fail(job_id, lease_token, 'too many requests', sqlstate => '429',
 	retry_after => '2 minutes') - clock_timestamp())) AS wait FROM event_queue.claim('retry');
 SELECT state, failures FROM event_queue.jobs WHERE job_id = :busy;
-SELECT event_queue.retry_all('retry');
+SELECT event_queue.retry_waiting('retry');
 -- and then the backoff goes on where it was
 SELECT abs(extract(epoch FROM event_queue.fail(job_id, lease_token, 'no', retry_after => NULL) - clock_timestamp())) <= 1 AS by_backoff
 FROM event_queue.claim('retry');
-SELECT event_queue.retry_all('retry');
+SELECT event_queue.retry_waiting('retry');
 -- an error marked final is the last one, whatever attempts are left
 SELECT event_queue.fail(job_id, lease_token, 'no such number', sqlstate => '404', context => 'send', retry_after => '1 s', final => true)
 	IS NULL AS dead FROM event_queue.claim('retry');

@@ -26,7 +26,7 @@ BEGIN
 END
 $$;
 SELECT event_queue.create_queue('tasks', backoff_delay => '100 ms', keep_completed => '1 hour') IS NOT NULL AS created;
-SELECT event_queue.register_handler('tasks', 'make', 'erp.make_task') IS NOT NULL AS registered;
+SELECT event_queue.create_handler('tasks', 'make', 'erp.make_task') IS NOT NULL AS registered;
 SELECT event_queue.create_rule('moved', 'lead.moved*', queue => 'tasks', job_name => 'make') IS NULL; -- no such pattern
 SELECT event_queue.create_rule('moved', 'lead.moved', $$(event_data ->> 'step')::int > 1$$, 'tasks', 'make',
 	'{"lead": "$.aggregate_id", "step": "$.data.step"}') IS NOT NULL AS created;
@@ -43,12 +43,12 @@ COMMIT;
 BEGIN;
 SELECT version FROM event_queue.append('lead', 'R2', 'lead.moved', '{"step": 4}');
 ROLLBACK;
-CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.job_history h WHERE h.queue_id = event_queue.queue_id_of('tasks'))$$);
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.job_history h WHERE h.queue_id = event_queue_internal.queue_id_of('tasks'))$$);
 SELECT tenant_id, payload, attempt, who, tenant_setting FROM erp.done ORDER BY 2;
 SELECT h.tenant_id, result, failures, h.metadata ->> 'rule' AS rule, errors -> 0 ->> 'message' AS error, errors -> 0 ->> 'sqlstate' AS sqlstate,
 	e.aggregate_id, e.event_data
 FROM event_queue.job_history h JOIN event_queue.event_store e ON e.id = (h.metadata ->> 'event_id')::uuid
-WHERE h.queue_id = event_queue.queue_id_of('tasks') ORDER BY e.position;
+WHERE h.queue_id = event_queue_internal.queue_id_of('tasks') ORDER BY e.position;
 
 -- A rule that calls a function does it in a job of its own; one that fails
 -- hurts no other rule, and ends as a dead letter that names rule and event.
@@ -68,16 +68,16 @@ FROM event_queue.dead_letters WHERE queue = 'rule-calls';
 SELECT name, state, payload -> 'aggregate_id' AS aggregate_id FROM event_queue.jobs WHERE queue = 'tasks';
 
 -- A rule that was off does not catch up.
-SELECT event_queue.set_rule_enabled('b calls', false);
+SELECT event_queue.pause_rule('b calls');
 SELECT version FROM event_queue.append('deal', 'D3', 'deal.missed', '{"n": 0}');
-SELECT event_queue.set_rule_enabled('b calls', true);
+SELECT event_queue.resume_rule('b calls');
 SELECT version FROM event_queue.append('deal', 'D3', 'deal.seen', '{"n": 0}');
 CALL wait_until($$(SELECT count(*) = 3 FROM erp.seen)$$);
 SELECT * FROM erp.seen WHERE aggregate_id = 'D3';
 
 -- A handler that takes too long is cancelled and counts as failed.
 CREATE FUNCTION erp.slow(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)';
-SELECT event_queue.register_handler('tasks', 'slow', 'erp.slow', '50 ms') IS NOT NULL AS registered;
+SELECT event_queue.create_handler('tasks', 'slow', 'erp.slow', '50 ms') IS NOT NULL AS registered;
 SELECT event_queue.enqueue('tasks', 'slow', options => '{"max_attempts": 1}') AS job \gset
 CALL wait_until(format($$(SELECT count(*) = 1 FROM event_queue.dead_letters WHERE job_id = %s)$$, :job));
 SELECT last_sqlstate, last_error FROM event_queue.dead_letters WHERE job_id = :job;
@@ -90,14 +90,14 @@ BEGIN
 	PERFORM pg_advisory_lock(1);
 END
 $$;
-SELECT event_queue.register_handler('tasks', 'scratch', 'erp.scratch') IS NOT NULL AS registered;
+SELECT event_queue.create_handler('tasks', 'scratch', 'erp.scratch') IS NOT NULL AS registered;
 SELECT count(event_queue.enqueue('tasks', 'scratch', options => '{"max_attempts": 1}')) FROM generate_series(1, 5);
 CALL wait_until($$(SELECT count(*) = 5 FROM event_queue.job_history WHERE name = 'scratch')
 	OR EXISTS (SELECT FROM event_queue.dead_letters WHERE name = 'scratch')$$);
 SELECT last_error FROM event_queue.dead_letters WHERE name = 'scratch';
 
 -- A handler that is gone: a fault of the deployment; the job waits and keeps its attempts.
-SELECT event_queue.register_handler('tasks', '*', 'erp.make_task') IS NOT NULL AS registered;
+SELECT event_queue.create_handler('tasks', '*', 'erp.make_task') IS NOT NULL AS registered;
 DROP FUNCTION erp.make_task;
 SELECT event_queue.enqueue('tasks', 'whatever', options => '{"max_attempts": 1}') AS job \gset
 CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'handler')$$);
@@ -106,7 +106,7 @@ SELECT failures, stalled FROM event_queue.job WHERE job_id = :job;
 
 SELECT try($$SELECT event_queue.drop_queue('tasks', force => true)$$);
 SELECT event_queue.drop_rule(name) FROM event_queue.rules;
-SELECT event_queue.unregister_handler(queue, job_name) FROM event_queue.handlers;
+SELECT event_queue.drop_handler(queue, job_name) FROM event_queue.handlers;
 SELECT event_queue.drop_queue('tasks', force => true);
 SELECT event_queue.discard_dead(job_id) FROM event_queue.dead_letters;
 DROP SCHEMA erp CASCADE;

@@ -5,7 +5,7 @@ CREATE FUNCTION refreshed."Twice Removed"(event event_queue.event_store) RETURNS
 	AS $$ BEGIN RETURN refreshed.weight(event); END $$;
 CREATE FUNCTION refreshed.reducer(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE
 	AS $$ BEGIN RETURN jsonb_build_object('n', coalesce((state ->> 'n')::int, 0) + refreshed."Twice Removed"(event)); END $$;
-SELECT event_queue.register_reducer('refreshed', 'refreshed.reducer', NULL);
+SELECT event_queue.create_reducer('refreshed', 'refreshed.reducer', NULL);
 SELECT event_queue.append('refreshed', '1', 'refreshed.made') IS NOT NULL FROM generate_series(1, 3);
 SELECT event_queue.take_snapshot('refreshed', '1'), event_queue.aggregate_state('refreshed', '1');
 CREATE VIEW used AS SELECT s.version, s.reducer = event_queue_internal.reducer_fingerprint('refreshed') AS used
@@ -23,7 +23,7 @@ TABLE used;
 -- A parsed body, which shows no names.
 CREATE FUNCTION refreshed.parsed(state jsonb, event event_queue.event_store) RETURNS jsonb IMMUTABLE
 	BEGIN ATOMIC SELECT jsonb_build_object('n', coalesce((state ->> 'n')::int, 0) + refreshed."Twice Removed"(event)); END;
-SELECT event_queue.register_reducer('refreshed', 'refreshed.parsed', NULL);
+SELECT event_queue.create_reducer('refreshed', 'refreshed.parsed', NULL);
 SELECT event_queue.take_snapshot('refreshed', '1');
 TABLE used;
 CREATE OR REPLACE FUNCTION refreshed.weight(event event_queue.event_store) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 100';
@@ -34,7 +34,7 @@ CREATE TABLE refreshed.weights (w int);
 INSERT INTO refreshed.weights VALUES (1);
 CREATE FUNCTION refreshed.reading(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE plpgsql STABLE
 	AS $$ BEGIN RETURN jsonb_build_object('n', coalesce((state ->> 'n')::int, 0) + (SELECT w FROM refreshed.weights)); END $$;
-SELECT event_queue.register_reducer('refreshed', 'refreshed.reading', NULL);
+SELECT event_queue.create_reducer('refreshed', 'refreshed.reading', NULL);
 SELECT event_queue.take_snapshot('refreshed', '1');
 UPDATE refreshed.weights SET w = 1000;
 SELECT event_queue.aggregate_state('refreshed', '1');
@@ -51,6 +51,6 @@ UPDATE event_queue.aggregate_snapshot SET is_base = true WHERE aggregate_type = 
 SELECT event_queue.refresh_reducer('refreshed');
 DELETE FROM event_queue.aggregate_snapshot WHERE aggregate_type = 'refreshed';
 SELECT try($$SELECT event_queue.refresh_reducer('no such type')$$), try($$SELECT event_queue.refresh_reducer('')$$);
-SELECT event_queue.unregister_reducer('refreshed');
+SELECT event_queue.drop_reducer('refreshed');
 DROP VIEW used;
 DROP SCHEMA refreshed CASCADE;

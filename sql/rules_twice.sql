@@ -67,7 +67,7 @@ SELECT event_queue.create_subscription('twice', '{"event_type": "b"}', if_not_ex
 SELECT event_queue.create_subscription('twice', buckets => 2, if_not_exists => true) > 0 AS found;
 
 -- Replaced: the same row, where it stood.
-SELECT event_queue.set_rule_enabled('twice', false);
+SELECT event_queue.pause_rule('twice');
 CREATE TEMPORARY TABLE before AS SELECT r.rule_id, r.start_position, s.schedule_id, s.next_run, q.queue_id
 FROM event_queue.rule r, event_queue.schedule s, event_queue.queue q WHERE r.name = 'twice' AND s.name = 'twice' AND q.name = 'twice';
 SELECT event_queue.append('twice', '1', 'other') IS NOT NULL AS appended;

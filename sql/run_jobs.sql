@@ -37,7 +37,7 @@ BEGIN
 	RETURN jsonb_build_object('n', job.payload -> 'n');
 END
 $$;
-SELECT event_queue.register_handler('run', '*', 'run.handle') > 0 AS registered;
+SELECT event_queue.create_handler('run', '*', 'run.handle') > 0 AS registered;
 CREATE VIEW run.outcome AS SELECT name, attempt, outcome, result, error, sqlstate, next_run_at > now() AS later FROM event_queue.run_jobs('run');
 RESET ROLE;
 
@@ -125,7 +125,7 @@ END
 $$;
 CREATE CONSTRAINT TRIGGER put_off AFTER INSERT ON run.late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION run.put_off();
 CREATE FUNCTION run.handle_late(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'INSERT INTO run.late VALUES (1, current_user)';
-SELECT event_queue.register_handler('run', 'late', 'run.handle_late') > 0 AS registered;
+SELECT event_queue.create_handler('run', 'late', 'run.handle_late') > 0 AS registered;
 RESET ROLE;
 BEGIN;
 SELECT event_queue.enqueue('run', 'late') > 0 AS enqueued;
@@ -184,7 +184,7 @@ SELECT name, outcome FROM event_queue.run_jobs('run');
 COMMIT;
 SELECT name, leased_by, result FROM event_queue.history WHERE queue = 'run';
 SELECT n, who FROM run.done;
-SELECT event_queue.unregister_handler('run', n) IS NOT NULL AS unregistered FROM unnest('{*,late}'::text[]) n;
+SELECT event_queue.drop_handler('run', n) IS NOT NULL AS unregistered FROM unnest('{*,late}'::text[]) n;
 SELECT event_queue.drop_queue('run', true) IS NOT NULL AS dropped, event_queue.drop_queue('run empty', true) IS NOT NULL AS dropped;
 DROP SCHEMA run CASCADE;
 SELECT event_queue.revoke_access(r::regrole) FROM unnest('{run_owner,run_other,run_member,run_bound}'::text[]) r;

@@ -36,9 +36,9 @@ UPDATE event_queue.schedule SET next_run = now() - interval '3 years', cron = cr
 CALL wait_until($$(SELECT last_run IS NOT NULL FROM event_queue.schedule)$$);
 SELECT name, tenant_id, payload, metadata ->> 'schedule' AS schedule FROM event_queue.jobs WHERE queue = 'cron';
 SELECT next_run > now() AS later FROM event_queue.schedules;
-SELECT event_queue.set_schedule_enabled('yearly report', false);
+SELECT event_queue.pause_schedule('yearly report');
 SELECT enabled FROM event_queue.schedules;
-SELECT try($$SELECT event_queue.set_schedule_enabled('none', false)$$), try($$SELECT event_queue.drop_schedule('none')$$),
+SELECT try($$SELECT event_queue.pause_schedule('none')$$), try($$SELECT event_queue.drop_schedule('none')$$),
 	try($$SELECT event_queue.drop_queue('cron', force => true)$$);
 SELECT event_queue.drop_schedule('yearly report');
 SELECT event_queue.drop_queue('cron', force => true);

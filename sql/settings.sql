@@ -7,7 +7,7 @@ $$;
 -- Sets the queue's clock ahead: tokens come with time.
 CREATE FUNCTION age_bucket(queue_id int, by interval) RETURNS void LANGUAGE c AS 'event_queue', 'eq_age_bucket';
 CREATE FUNCTION later(q text, by interval) RETURNS void LANGUAGE sql AS $$
-	SELECT age_bucket(event_queue.queue_id_of(q), by)
+	SELECT age_bucket(event_queue_internal.queue_id_of(q), by)
 $$;
 
 -- fair: jobs that wait move to the lanes of their tenants, and back.
@@ -29,13 +29,13 @@ SELECT name FROM turns ORDER BY name;
 SELECT event_queue.fail(:first, :'token', 'no') IS NOT NULL AS again;
 SELECT event_queue.complete(job_id, lease_token) FROM turns;
 SELECT count(*), count(DISTINCT lane), bool_and(lane = event_queue_internal.job_lane(true, tenant_id)) AS in_their_lanes FROM event_queue.job
-WHERE queue_id = event_queue.queue_id_of('lanes');
+WHERE queue_id = event_queue_internal.queue_id_of('lanes');
 -- one from a transaction that knew only the old setting is found by the scheduler
 UPDATE event_queue.job SET lane = 0 WHERE job_id = :first;
 DO $$
 BEGIN
 	FOR i IN 1 .. 500 LOOP
-		EXIT WHEN NOT EXISTS (SELECT FROM event_queue.job WHERE lane = 0 AND queue_id = event_queue.queue_id_of('lanes'));
+		EXIT WHEN NOT EXISTS (SELECT FROM event_queue.job WHERE lane = 0 AND queue_id = event_queue_internal.queue_id_of('lanes'));
 		COMMIT;
 		PERFORM pg_sleep(0.01);
 	END LOOP;
@@ -97,7 +97,7 @@ SELECT event_queue.alter_queue('rate', '{"lease": "1 minute"}');
 SELECT take('rate') AS still_one;
 SELECT event_queue.alter_queue('rate', '{"rate_limit": null}');
 SELECT take('rate', 10) AS no_limit;
-SELECT tokens, active FROM event_queue.queue_limits(event_queue.queue_id_of('rate'));
+SELECT tokens, active FROM event_queue.queue_limits('rate');
 SELECT event_queue.drop_queue('rate', force => true);
 
 -- max_concurrency: counts the jobs that are leased already.
@@ -132,7 +132,7 @@ SELECT round(extract(epoch FROM next_at - now()) / 60) AS full_in_minutes FROM e
 SELECT take('keys', 3) AS none;
 -- those that wait for a token keep their time, unless they are called
 SELECT event_queue.alter_queue('keys', '{"group_rate_limit": null}');
-SELECT take('keys', 1) AS none, event_queue.retry_all('keys', failed_only => false) > 0 AS called;
+SELECT take('keys', 1) AS none, event_queue.retry_waiting('keys', failed_only => false) > 0 AS called;
 SELECT take('keys', 1) AS no_limit;
 SELECT event_queue.drop_queue('keys', force => true);
 

@@ -1,5 +1,5 @@
 -- States of aggregates: merging, reducers, snapshots, differences, reverting, replay.
-SELECT event_queue.merge_patch(t::jsonb, p::jsonb) FROM (VALUES	-- the examples of RFC 7396
+SELECT event_queue_internal.merge_patch(t::jsonb, p::jsonb) FROM (VALUES	-- the examples of RFC 7396
 	('{"a":"b"}', '{"a":"c"}'), ('{"a":"b"}', '{"b":"c"}'), ('{"a":"b"}', '{"a":null}'), ('{"a":"b","b":"c"}', '{"a":null}'),
 	('{"a":["b"]}', '{"a":"c"}'), ('{"a":"c"}', '{"a":["b"]}'), ('{"a":{"b":"c"}}', '{"a":{"b":"d","c":null}}'),
 	('{"a":[{"b":"c"}]}', '{"a":[1]}'), ('["a","b"]', '["c","d"]'), ('{"a":"b"}', '["c"]'), ('{"a":"foo"}', 'null'),
@@ -21,7 +21,7 @@ SELECT * FROM event_queue.aggregate_diff('deal', 'D1', 2, 2);
 -- Reverting adds an event; nothing is taken away.
 SELECT version FROM event_queue.revert_aggregate('deal', 'D1', 1);
 SELECT event_queue.aggregate_state('deal', 'D1') = event_queue.aggregate_state('deal', 'D1', 1) AS back;
-SELECT version, event_type, metadata -> 'reverted_to' AS reverted_to FROM event_queue.read_aggregate_backward('deal', 'D1', "limit" => 2);
+SELECT version, event_type, metadata -> 'reverted_to' AS reverted_to FROM event_queue.read_aggregate('deal', 'D1', max_events => 2, newest_first => true);
 SELECT version FROM event_queue.append('deal', 'D1', 'deal.moved', '{"step": "won"}');
 SELECT event_queue.aggregate_state('deal', 'D1');
 SELECT try($$SELECT event_queue.revert_aggregate('deal', 'D1', 5)$$), try($$SELECT event_queue.revert_aggregate('deal', 'D1', 0)$$),
@@ -33,7 +33,7 @@ CREATE SCHEMA sales;
 CREATE FUNCTION sales.count_events(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
 	SELECT state || jsonb_build_object(event.event_type, coalesce((state ->> event.event_type)::int, 0) + 1) $$;
 SET search_path = sales, public;
-SELECT event_queue.register_reducer('counted', 'count_events', 10);
+SELECT event_queue.create_reducer('counted', 'count_events', 10);
 RESET search_path;
 SELECT aggregate_type, function, owner, snapshot_every FROM event_queue.reducer;
 SELECT count(event_queue.append('counted', 'C1', 'e' || n % 3)) FROM generate_series(1, 25) n;
@@ -53,19 +53,19 @@ SELECT event_queue.aggregate_state('counted', 'C1');
 SELECT event_queue.take_snapshot('counted', 'C1');
 SELECT count(*) FROM event_queue.aggregate_snapshot WHERE aggregate_id = 'C1' AND state ? 'n';
 -- Registered anew: dropped.
-SELECT event_queue.register_reducer('counted', NULL, NULL);
+SELECT event_queue.create_reducer('counted', NULL, NULL);
 SELECT count(*) FROM event_queue.aggregate_snapshot WHERE aggregate_id = 'C1';
-SELECT event_queue.unregister_reducer('counted');
-SELECT try($$SELECT event_queue.unregister_reducer('counted')$$);
+SELECT event_queue.drop_reducer('counted');
+SELECT try($$SELECT event_queue.drop_reducer('counted')$$);
 CREATE FUNCTION sales.volatile_one(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE sql AS 'SELECT state';
-SELECT try(format('SELECT event_queue.register_reducer(''x'', %L)', f)) FROM (VALUES ('sales.none'), ('sales.volatile_one'), ('pg_catalog.abs')) x (f);
-SELECT try($$SELECT event_queue.register_reducer('x', NULL, 0)$$), try($$SELECT event_queue.take_snapshot('x', 'none')$$);
+SELECT try(format('SELECT event_queue.create_reducer(''x'', %L)', f)) FROM (VALUES ('sales.none'), ('sales.volatile_one'), ('pg_catalog.abs')) x (f);
+SELECT try($$SELECT event_queue.create_reducer('x', NULL, 0)$$), try($$SELECT event_queue.take_snapshot('x', 'none')$$);
 -- A reducer that fails or returns null says at which event.
 CREATE FUNCTION sales.fails(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN IF event.version = 2 THEN RETURN NULL; END IF; RETURN state; END $$;
-SELECT event_queue.register_reducer('deal', 'sales.fails');
+SELECT event_queue.create_reducer('deal', 'sales.fails');
 SELECT try($$SELECT event_queue.aggregate_state('deal', 'D1')$$) LIKE '22004: reducer sales.fails returned null%';
-SELECT event_queue.unregister_reducer('deal');
+SELECT event_queue.drop_reducer('deal');
 
 -- Replay: in a sandbox, and for good.
 CREATE TABLE sales.projection (id text PRIMARY KEY, n int);

@@ -1,5 +1,5 @@
 -- The event store: append, versions, idempotence, reading, the guard.
-SELECT event_queue.last_position() AS start \gset
+SELECT event_queue_internal.last_position() AS start \gset
 SELECT version, duplicate FROM event_queue.append('lead', 'L1', 'lead.created', '{"name": "Ana"}');
 SELECT version FROM event_queue.append('lead', 'L1', 'lead.movedToStep', '{"step": 2}', 1);
 SELECT version FROM event_queue.append('lead', 'L1', 'lead.renamed', '{"name": "Bia"}', 'exists');
@@ -62,13 +62,16 @@ SELECT try($$TRUNCATE event_queue.event_store$$);
 
 -- Rows that were loaded by other means: positions go on above them.
 INSERT INTO event_queue.event_store
-SELECT event_queue.last_position() + 100000, gen_random_uuid(), 'default', 'loaded', '1', 1, 'loaded', '{}', '{}', now();
+SELECT event_queue_internal.last_position() + 100000, gen_random_uuid(), 'default', 'loaded', '1', 1, 'loaded', '{}', '{}', now();
 SELECT a.position > (SELECT max(position) FROM event_queue.event_store WHERE aggregate_type = 'loaded')
 FROM event_queue.append('lead', 'L5', 'after.load') a;
 
 -- The names of a Prisma model.
 CREATE SCHEMA prisma;
-SELECT event_queue.create_prisma_view('prisma');
+SET search_path = prisma;
+\set ECHO none
+\i examples/prisma/event-store.sql
+\set ECHO all
+RESET search_path;
 SELECT "aggregateId", "aggregateType", "eventType", "eventData", version, "createdAt" IS NOT NULL AS "createdAt"
 FROM prisma."EventStore" WHERE "aggregateId" = 'L1' ORDER BY version;
-SELECT try($$SELECT event_queue.create_prisma_view('no such schema')$$);

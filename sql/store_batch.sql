@@ -3,10 +3,10 @@ SELECT version, duplicate FROM event_queue.append_many('order', 'O1',
 	'[{"event_type": "order.placed", "event_data": {"total": 10}}, {"event_type": "order.paid"}]', 'no_stream');
 SELECT version FROM event_queue.append_many('order', 'O1', '[{"event_type": "order.sent", "metadata": {"by": "DHL"}}]', 2);
 SELECT version, event_type, event_data, metadata FROM event_queue.read_aggregate('order', 'O1');
-SELECT version FROM event_queue.read_aggregate('order', 'O1', "limit" => 2);
+SELECT version FROM event_queue.read_aggregate('order', 'O1', max_events => 2);
 SELECT version FROM event_queue.read_aggregate('order', 'O1', 2, 3);
-SELECT version FROM event_queue.read_aggregate_backward('order', 'O1', "limit" => 2);
-SELECT version FROM event_queue.read_aggregate_backward('order', 'O1', 1, 2);
+SELECT version FROM event_queue.read_aggregate('order', 'O1', max_events => 2, newest_first => true);
+SELECT version FROM event_queue.read_aggregate('order', 'O1', 1, 2, newest_first => true);
 
 -- All or none: the last event is refused, so none is there.
 SELECT try($$SELECT event_queue.append_many('order', 'O2', '[{"event_type": "a"}, {"event_type": ""}]')$$);

@@ -1,5 +1,5 @@
 -- Subscriptions: fetch, ack, groups, parking.
-SELECT event_queue.last_position() AS start \gset
+SELECT event_queue_internal.last_position() AS start \gset
 SELECT count(event_queue.append('lead', 's' || n % 3, CASE WHEN n % 2 = 0 THEN 'lead.moved' ELSE 'lead.noted' END,
 	jsonb_build_object('n', n))) FROM generate_series(1, 12) n;
 CREATE FUNCTION n_of(e event_queue.event_store) RETURNS int LANGUAGE sql AS $$ SELECT (e.event_data ->> 'n')::int $$;
@@ -59,18 +59,18 @@ SELECT try('SELECT event_queue.ack_parked(''mail'', ' || (SELECT max(position) F
 -- A group of one member has all buckets.
 SELECT event_queue.create_subscription('group', NULL, :start, buckets => 8) IS NOT NULL;
 SELECT count(*), count(DISTINCT aggregate_id) FROM event_queue.fetch_events('group');
-SELECT buckets FROM event_queue.subscription_members() WHERE pid = pg_backend_pid();
+SELECT buckets FROM event_queue_internal.subscription_members() WHERE pid = pg_backend_pid();
 SELECT event_queue.ack('group', max(position)) FROM event_queue.fetch_events('group', 5);
 SELECT n_of(e) FROM event_queue.fetch_events('group', 2) e;
 SELECT event_queue.leave_subscription('group');
-SELECT count(*) FROM event_queue.subscription_members() WHERE pid = pg_backend_pid();
+SELECT count(*) FROM event_queue_internal.subscription_members() WHERE pid = pg_backend_pid();
 SELECT try(format('SELECT event_queue.ack(''group'', %s)', :start + 1)) LIKE 'EQ029%';
 
 -- From now on; names, filters, buckets.
-SELECT event_queue.create_subscription('late', start => NULL) IS NOT NULL;
+SELECT event_queue.create_subscription('late', from_position => NULL) IS NOT NULL;
 SELECT count(*) FROM event_queue.fetch_events('late');
 SELECT try(format('SELECT event_queue.%s', c)) FROM (VALUES ('create_subscription(''mail'')'), ('create_subscription('''')'),
-	('create_subscription(''x'', ''{"a": 1}'')'), ('create_subscription(''x'', buckets => 65)'), ('create_subscription(''x'', start => -1)'),
+	('create_subscription(''x'', ''{"a": 1}'')'), ('create_subscription(''x'', buckets => 65)'), ('create_subscription(''x'', from_position => -1)'),
 	('fetch_events(''x'')'), ('ack(''x'', 1)'), ('fetch_events(''mail'', 0)'), ('drop_subscription(''x'')'), ('reset_subscription(''mail'', -1)')) x (c);
 
 -- A tenant's subscription is that tenant's.

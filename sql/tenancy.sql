@@ -11,12 +11,12 @@ SELECT event_queue.grant_consumer('eq_ten_a', 'ten a'), event_queue.grant_produc
 
 -- Each tenant has names of its own for subscriptions.
 SET ROLE eq_ten_a;
-SELECT event_queue.create_subscription('projector', start => NULL) > 0 AS created;
+SELECT event_queue.create_subscription('projector', from_position => NULL) > 0 AS created;
 SELECT try($$SELECT event_queue.create_subscription('projector')$$);
 SELECT version FROM event_queue.append('ten', '1', 'ten.a');
 SET ROLE eq_ten_b;
 SELECT try($$SELECT event_queue.drop_subscription('projector')$$);
-SELECT event_queue.create_subscription('projector', start => NULL) > 0 AS created;
+SELECT event_queue.create_subscription('projector', from_position => NULL) > 0 AS created;
 SELECT version FROM event_queue.append('ten', '1', 'ten.b');
 SELECT event_type FROM event_queue.fetch_events('projector');
 SET ROLE eq_ten_a;
@@ -30,7 +30,7 @@ SELECT try($$SELECT event_queue.fetch_events('projector')$$), try($$SELECT event
 SET event_queue.tenant = 'ten b';
 SELECT event_type FROM event_queue.fetch_events('projector');
 RESET event_queue.tenant;
-SELECT event_queue.create_subscription('projector', start => NULL) > 0 AS created;
+SELECT event_queue.create_subscription('projector', from_position => NULL) > 0 AS created;
 SELECT version FROM event_queue.append('ten', '1', 'ten.any', tenant_id => 'ten c');
 SELECT event_type FROM event_queue.fetch_events('projector');
 SELECT event_queue.drop_subscription('projector');
@@ -88,23 +88,22 @@ CREATE TABLE eq_ten_schema.t (id int, tenant text);
 SELECT event_queue.create_queue('ten admin') > 0 AS created, event_queue.alter_queue('ten admin', '{"max_attempts": 1, "fair": true}'),
 	event_queue.pause_queue('ten admin'), event_queue.resume_queue('ten admin');
 SELECT event_queue.enqueue('ten admin', 'x', delay => '1 hour', tenant_id => 'ten a') > 0 AND event_queue.enqueue('ten admin', 'y', delay => '1 hour') > 0 AS enqueued;
-SELECT event_queue.retry_all('ten admin', failed_only => false);
+SELECT event_queue.retry_waiting('ten admin', failed_only => false);
 SELECT event_queue.fail(job_id, lease_token, 'oh') FROM event_queue.claim('ten admin', 2);
 SELECT event_queue.retry_all_dead('ten admin', tenant_id => 'ten a'), event_queue.discard_all_dead('ten admin');
 SELECT event_queue.drain_queue('ten admin'), event_queue.purge_queue('ten admin');
-SELECT event_queue.create_schedule('ten admin', '0 0 1 1 *', 'ten', 'x') > 0 AS created, event_queue.set_schedule_enabled('ten admin', false),
+SELECT event_queue.create_schedule('ten admin', '0 0 1 1 *', 'ten', 'x') > 0 AS created, event_queue.pause_schedule('ten admin'),
 	event_queue.drop_schedule('ten admin');
-SELECT event_queue.create_rule('ten admin', 'ten.never', queue => 'ten', job_name => 'x') > 0 AS created, event_queue.set_rule_enabled('ten admin', false),
+SELECT event_queue.create_rule('ten admin', 'ten.never', queue => 'ten', job_name => 'x') > 0 AS created, event_queue.pause_rule('ten admin'),
 	event_queue.drop_rule('ten admin');
-SELECT event_queue.notify_on('eq_ten_schema.t', 'ten'), event_queue.record_changes('eq_ten_schema.t', 'ten', 'id', 'tenant'),
-	event_queue.create_prisma_view('eq_ten_schema');
+SELECT event_queue.notify_on('eq_ten_schema.t', 'ten'), event_queue.record_changes('eq_ten_schema.t', 'ten', 'id', 'tenant');
 INSERT INTO eq_ten_schema.t VALUES (1, 'ten d');
 SELECT tenant_id, event_type FROM event_queue.event_store WHERE aggregate_type = 'ten' AND aggregate_id = '1' AND tenant_id = 'ten d';
 SELECT event_queue.create_event_index('event_type'), event_queue.drop_event_index('event_type');
-SELECT event_queue.split_off_events(tenant_id => 'ten d') AS part \gset
-SELECT try(format('SELECT event_queue.archive_partition(%L, %L)', :'part', 'eq_ten_foreign')), try(format('SELECT event_queue.set_event_retention(%L, %L)', '10 days', 'eq_ten_foreign'));
+SELECT event_queue.split_event_partition(tenant_id => 'ten d') AS part \gset
+SELECT try(format('SELECT event_queue.archive_event_partition(%L, %L)', :'part', 'eq_ten_foreign')), try(format('SELECT event_queue.set_event_retention(%L, %L)', '10 days', 'eq_ten_foreign'));
 CALL wait_until($$event_queue.watermark() >= (SELECT max(position) FROM event_queue.event_store)$$);
-SELECT event_queue.archive_partition(:'part', 'eq_ten_schema');
+SELECT event_queue.archive_event_partition(:'part', 'eq_ten_schema');
 SELECT event_queue.set_event_retention(NULL);
 SELECT event_queue.drop_queue('ten admin', force => true);
 SELECT count(*) FROM (SELECT c.oid FROM pg_class c WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v')

@@ -31,7 +31,7 @@ SELECT try($$SELECT event_queue.create_rule('data', 'x', queue => 'data', job_na
 -- A job whose metadata plain SQL wrote harms nobody: it is looked at again where it is read.
 CREATE TABLE data_done (id bigint);
 CREATE FUNCTION data_handler(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.data_done VALUES (job.job_id) $$;
-SELECT event_queue.register_handler('data', '*', 'data_handler') > 0 AS registered;
+SELECT event_queue.create_handler('data', '*', 'data_handler') > 0 AS registered;
 INSERT INTO event_queue.job (job_id, queue_id, run_at, created_at, priority, tenant_id, name, payload, metadata)
 SELECT 800000 + n, queue_id, now(), now(), 5, 'A', 'x', '[1]', m::jsonb
 FROM event_queue.queue, unnest(ARRAY['["parent_job", 1]', '[1]', '"event_id"', 'null', '{"parent_job": "x", "event_id": 1, "rule": []}']) WITH ORDINALITY AS x (m, n)
@@ -60,6 +60,6 @@ SELECT version FROM event_queue.append('data', '4', 'two', id => '33333333-3333-
 	metadata => '{"causation_id": "33333333-3333-7333-8333-333333333331"}');
 SELECT depth, name FROM event_queue.trace('33333333-3333-7333-8333-333333333331') ORDER BY 1;
 
-SELECT event_queue.unregister_handler('data', '*'), event_queue.drop_queue('data', force => true);
+SELECT event_queue.drop_handler('data', '*'), event_queue.drop_queue('data', force => true);
 DROP FUNCTION data_handler;
 DROP TABLE data_done;

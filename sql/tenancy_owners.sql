@@ -13,11 +13,11 @@ CREATE FUNCTION owned_reducer(state jsonb, event event_queue.event_store) RETURN
 	$$ SELECT state || '{"reduced": true}' $$;
 SET ROLE eq_owner;
 SELECT event_queue.create_queue('owned', max_attempts => 1) > 0 AND
-	event_queue.register_handler('owned', '*', 'owned_handler') > 0 AND
+	event_queue.create_handler('owned', '*', 'owned_handler') > 0 AND
 	event_queue.create_rule('owned call', 'owned.call', function => 'owned_function') > 0 AND
 	event_queue.create_rule('owned condition', 'owned.condition', condition => 'aggregate_id = ''1''', queue => 'owned', job_name => 'by rule') > 0
 	AS made;
-SELECT event_queue.register_reducer('owned', 'owned_reducer');
+SELECT event_queue.create_reducer('owned', 'owned_reducer');
 RESET ROLE;
 SELECT event_queue.alter_queue('rule-calls', '{"backoff_delay": "10 ms"}');
 
@@ -67,14 +67,14 @@ SELECT split_part(try($$SELECT event_queue.aggregate_state('owned', '1')$$), ' |
 -- what it left is not in a dump: its OID may be another role's there
 SELECT extcondition[array_position(extconfig, 'event_queue.rule'::regclass)] AS dumped FROM pg_extension WHERE extname = 'event_queue' \gset
 SELECT count(*) FROM event_queue.rule :dumped AND name LIKE 'owned%';
--- whoever registers it again takes it over
-SELECT event_queue.register_handler('owned', '*', 'owned_handler') > 0 AS taken;
-SELECT event_queue.register_reducer('owned', 'owned_reducer');
+-- whoever creates it again takes it over
+SELECT event_queue.create_handler('owned', '*', 'owned_handler') > 0 AS taken;
+SELECT event_queue.create_reducer('owned', 'owned_reducer');
 SELECT event_queue.aggregate_state('owned', '1');
 CALL wait_until('(SELECT count(*) = 4 FROM owned)');
 
 SELECT event_queue.purge_queue('rule-calls') > 0 AS purged, event_queue.drop_rule('owned call'), event_queue.drop_rule('owned condition'),
-	event_queue.unregister_handler('owned', '*'), event_queue.unregister_reducer('owned'), event_queue.drop_queue('owned', force => true),
+	event_queue.drop_handler('owned', '*'), event_queue.drop_reducer('owned'), event_queue.drop_queue('owned', force => true),
 	event_queue.alter_queue('rule-calls', '{"backoff_delay": "2 s"}');
 DROP FUNCTION owned_handler, owned_function, owned_reducer;
 DROP TABLE owned;

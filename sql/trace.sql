@@ -23,8 +23,8 @@ CREATE FUNCTION tell(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql 
 BEGIN
 	PERFORM event_queue.append('message', job.payload ->> 'lead', 'message.sent');
 END $$;
-SELECT event_queue.register_handler('traced', 'make', 'public.make_task') IS NOT NULL,
-	event_queue.register_handler('untraced', 'tell', 'public.tell') IS NOT NULL;
+SELECT event_queue.create_handler('traced', 'make', 'public.make_task') IS NOT NULL,
+	event_queue.create_handler('untraced', 'tell', 'public.tell') IS NOT NULL;
 SELECT event_queue.create_rule('make tasks', 'tlead.created', queue => 'traced', job_name => 'make', payload => '{"lead": "$.aggregate_id"}') IS NOT NULL;
 SELECT id FROM event_queue.append('tlead', 'L1', 'tlead.created') \gset
 CALL wait_until($$EXISTS (SELECT FROM event_queue.event_store WHERE event_type = 'message.sent')$$);

@@ -48,7 +48,7 @@ BEGIN
 		('sequence', nullif(number, 'none'))) v (what, value);
 END $$;
 SELECT event_queue.create_queue('workers', backoff_delay => '10 ms') > 0 AS created;
-SELECT count(event_queue.register_handler('workers', name, 'eq_workers.' || name)) FROM unnest(ARRAY['leave', 'look']) name;
+SELECT count(event_queue.create_handler('workers', name, 'eq_workers.' || name)) FROM unnest(ARRAY['leave', 'look']) name;
 -- Several of each, so that one executor does both.
 SELECT count(event_queue.enqueue('workers', CASE WHEN i % 2 = 0 THEN 'leave' ELSE 'look' END)) FROM generate_series(1, 60) i;
 CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'workers')$$);
@@ -63,7 +63,7 @@ SELECT event_queue.grant_admin('eq_worker_owner');
 CREATE FUNCTION eq_workers.defer(j event_queue.claimed_job) RETURNS void LANGUAGE sql AS
 	$$ INSERT INTO eq_workers.deferred VALUES (2) $$;
 SET ROLE eq_worker_owner;
-SELECT event_queue.register_handler('workers', 'defer', 'eq_workers.defer', time_limit => '300 ms') > 0 AS registered;
+SELECT event_queue.create_handler('workers', 'defer', 'eq_workers.defer', time_limit => '300 ms') > 0 AS registered;
 RESET ROLE;
 TRUNCATE eq_workers.saw;
 SELECT event_queue.enqueue('workers', 'defer') > 0 AS enqueued;
@@ -107,7 +107,7 @@ CALL wait_until($$EXISTS (SELECT FROM eq_workers.saw WHERE what = 'reacted')$$);
 CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'rule function')$$);
 
 SELECT event_queue.drop_rule('eq_workers');
-SELECT event_queue.unregister_handler(queue, job_name) FROM event_queue.handlers WHERE queue = 'workers';
+SELECT event_queue.drop_handler(queue, job_name) FROM event_queue.handlers WHERE queue = 'workers';
 SELECT event_queue.drop_queue('workers', force => true);
 SELECT event_queue.revoke_access('eq_worker_owner');
 SET client_min_messages = warning;

@@ -47,10 +47,10 @@ LANGUAGE sql SET search_path = pg_catalog, ianara, pg_temp AS $$
 	SELECT ianara.notify_users(job.tenant_id, format('New lead %s', job.payload ->> 'name'))
 $$;
 
-SELECT event_queue.register_handler('task-automation', 'lead-moved-to-step', 'ianara.on_lead_moved_to_step');
-SELECT event_queue.register_handler('task-automation', 'task-completed', 'ianara.on_task_completed');
-SELECT event_queue.register_handler('whatsapp-sync', 'send-welcome', 'ianara.on_send_welcome');
-SELECT event_queue.register_handler('notifications', 'lead-created', 'ianara.on_lead_created');
+SELECT event_queue.create_handler('task-automation', 'lead-moved-to-step', 'ianara.on_lead_moved_to_step');
+SELECT event_queue.create_handler('task-automation', 'task-completed', 'ianara.on_task_completed');
+SELECT event_queue.create_handler('whatsapp-sync', 'send-welcome', 'ianara.on_send_welcome');
+SELECT event_queue.create_handler('notifications', 'lead-created', 'ianara.on_lead_created');
 
 SELECT event_queue.create_rule('tasks of the first step', 'lead.created',
 	queue => 'task-automation', job_name => 'lead-moved-to-step',

@@ -52,7 +52,7 @@ COMMENT ON FUNCTION event_queue_internal.function_is_here(text, regtype[]) IS 'F
  * Result: what was looked at, whether it is well, how it stands, and what to do if
  * it is not.  Never waits for a lock; a table that is locked has a line that says so.
  */
-CREATE FUNCTION health(OUT "check" text, OUT ok boolean, OUT detail text, OUT hint text) RETURNS SETOF record
+CREATE FUNCTION health(OUT check_name text, OUT ok boolean, OUT detail text, OUT hint text) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -115,12 +115,12 @@ BEGIN
 					p.places, p.max_places, p.leases, p.max_leases, p.without),
 				CASE WHEN p.without > 0 THEN 'Raise event_queue.max_queues and restart the server'
 					ELSE 'Raise event_queue.max_limited_leases and restart the server' END
-			FROM event_queue.shared_memory_places() p $q$),
+			FROM event_queue_internal.shared_memory_places() p $q$),
 		('open appends', '{}', $q$
 			SELECT 'open appends', coalesce(clock_timestamp() - min(b.began) < '1 minute', true),
 				coalesce('oldest open for ' || (clock_timestamp() - min(b.began)), 'none'),
 				format('Readers of events wait for it: SELECT pg_terminate_backend(%s)', (array_agg(o.pid ORDER BY o.lowest_position))[1])
-			FROM event_queue.open_appends() o, event_queue_internal.session_began(o.pid) AS b (began) $q$),
+			FROM event_queue_internal.open_appends() o, event_queue_internal.session_began(o.pid) AS b (began) $q$),
 		('rules', '{tenant_role,rule,rule_checkpoint,event_partition,event_store}', $q$
 			SELECT 'rules', (c.position IS NOT NULL OR r.first IS NULL) AND b.n < 10000
 					AND coalesce(clock_timestamp() - b.oldest < '1 minute', true),
@@ -166,12 +166,12 @@ BEGIN
 			  AND p.archive_schema IS NOT NULL $q$),
 		('reducers', '{reducer}', $q$
 			SELECT format('reducer of %s', r.aggregate_type), false, format('its function %s does not exist', r.function),
-				format('Create it, or SELECT event_queue.unregister_reducer(%L)', r.aggregate_type)
+				format('Create it, or SELECT event_queue.drop_reducer(%L)', r.aggregate_type)
 			FROM event_queue.reducer r
 			WHERE NOT event_queue_internal.function_is_here(r.function, 'jsonb', 'event_queue.event_store') $q$),
 		('handlers', '{handler,queue}', $q$
 			SELECT format('handler of %s, %s', q.name, h.job_name), false, format('its function %s does not exist', h.function),
-				format('Create it, or SELECT event_queue.unregister_handler(%L, %L)', q.name, h.job_name)
+				format('Create it, or SELECT event_queue.drop_handler(%L, %L)', q.name, h.job_name)
 			FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id)
 			WHERE NOT event_queue_internal.function_is_here(h.function, 'event_queue.claimed_job')
 			  AND NOT EXISTS (SELECT FROM event_queue.faults() f
@@ -196,7 +196,7 @@ BEGIN
 			SELECT format('queue %s', s.queue),
 				NOT (s.sla_missed OR s.dead > 0 OR s.depth IS NULL OR x.fails OR x.starves),
 				concat(CASE WHEN s.depth IS NULL THEN 'no place in shared memory'
-						ELSE format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce(s.oldest_ready_age::text, 'none')) END,
+						ELSE format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce((s.oldest_ready_seconds * interval '1 second')::text, 'none')) END,
 					CASE WHEN s.paused THEN ', paused' END, CASE WHEN s.draining THEN ', draining' END,
 					CASE WHEN x.fails THEN ', all attempts fail' END, CASE WHEN x.starves THEN ', no executor is free' END),
 				CASE WHEN s.depth IS NULL THEN 'Raise event_queue.max_queues and restart the server'
@@ -208,7 +208,7 @@ BEGIN
 			FROM event_queue.queue_status s JOIN event_queue.queue q ON q.name = s.queue
 			CROSS JOIN (SELECT count(*) <= count(w.current_job) FROM event_queue.workers() w WHERE w.kind = 'executor') AS b (busy)
 			CROSS JOIN LATERAL (SELECT coalesce(s.failed_per_s > 0 AND s.completed_per_s = 0 AND s.depth > 0, false),
-				coalesce(b.busy AND s.oldest_ready_age > '5 seconds' AND NOT s.paused AND NOT pg_is_in_recovery()
+				coalesce(b.busy AND s.oldest_ready_seconds > 5 AND NOT s.paused AND NOT pg_is_in_recovery()
 					AND EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id), false)) AS x (fails, starves)
 			ORDER BY s.queue $q$)
 		) AS parts (name, tables, query)
@@ -216,8 +216,8 @@ BEGIN
 		BEGIN
 			locked := event_queue_internal.lock_for_look(part.tables);
 			IF locked IS NULL THEN
-				RETURN QUERY EXECUTE format('SELECT "check", coalesce(ok, false), detail, CASE WHEN NOT coalesce(ok, false) THEN hint END
-					FROM (%s) AS lines ("check", ok, detail, hint)', part.query);
+				RETURN QUERY EXECUTE format('SELECT check_name, coalesce(ok, false), detail, CASE WHEN NOT coalesce(ok, false) THEN hint END
+					FROM (%s) AS lines (check_name, ok, detail, hint)', part.query);
 				CONTINUE;
 			END IF;
 			RETURN QUERY SELECT part.name, false, format('can''t look: %s is locked', locked),

@@ -20,7 +20,7 @@
 CREATE FUNCTION event_queue_internal.walk_queue(
 	this_queue queue, running boolean, max_jobs int, look_at int, OUT job_id bigint, OUT turn int, OUT lane int)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 #variable_conflict use_column
 DECLARE
@@ -104,7 +104,7 @@ COMMENT ON FUNCTION event_queue_internal.walk_queue(queue, boolean, int, int) IS
  * not in 1 to 100000, EQ010 no such queue.
  */
 CREATE FUNCTION event_queue_internal.list_queues(queue text, max_jobs int, look_at int) RETURNS SETOF queue
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
 	IF ($2 BETWEEN 1 AND 100000) IS NOT TRUE OR ($3 BETWEEN 1 AND 100000) IS NOT TRUE THEN
@@ -113,7 +113,7 @@ BEGIN
 	IF $1 IS NULL THEN
 		RETURN QUERY SELECT q.* FROM event_queue.queue q;
 	ELSE
-		RETURN QUERY SELECT q.* FROM event_queue.queue q WHERE q.queue_id = event_queue.queue_id_of($1);
+		RETURN QUERY SELECT q.* FROM event_queue.queue q WHERE q.queue_id = event_queue_internal.queue_id_of($1);
 	END IF;
 END
 $$;
@@ -134,7 +134,7 @@ CREATE FUNCTION running_jobs(
 	OUT job_id bigint, OUT queue_name text, OUT name text, OUT tenant_id text, OUT worker text, OUT claimed_at timestamptz,
 	OUT running_ms bigint, OUT leased_until timestamptz, OUT attempt int, OUT group_key text, OUT progress jsonb, OUT payload jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 	SELECT count(*) FROM event_queue_internal.list_queues($1, 1, $2);		-- its errors
 	SELECT j.job_id, q.name, j.name, j.tenant_id, j.leased_by, j.claimed_at,
@@ -169,7 +169,7 @@ CREATE FUNCTION next_jobs(
 	OUT nth int, OUT job_id bigint, OUT queue_name text, OUT name text, OUT tenant_id text, OUT state text, OUT run_at timestamptz,
 	OUT priority int, OUT attempt int, OUT group_key text, OUT payload jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 	SELECT row_number() OVER (ORDER BY x.due, CASE x.due WHEN 1 THEN x.turn END, CASE x.due WHEN 1 THEN x.lane END,
 			x.run_at, x.job_id)::int, x.job_id, x.queue_name, x.name, x.tenant_id,
@@ -183,7 +183,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET j
 			LATERAL (SELECT x.* FROM event_queue.jobs x WHERE x.job_id = w.job_id LIMIT 1) j
 		WHERE event_queue.tenant_visible(j.tenant_id)
 		UNION ALL
-		SELECT NULL, q.name, s.job_name, s.tenant_id, 'schedule', s.next_run, s.priority, NULL, NULL, s.payload, 2, 0, 0
+		SELECT NULL, q.name, s.job_name, s.tenant_id, 'schedule', s.next_run,
+			coalesce(s.priority, (s.options ->> 'priority')::int, 5), NULL, NULL, s.payload, 2, 0, 0
 		FROM event_queue.schedule s JOIN event_queue.queue q USING (queue_id)
 		WHERE s.enabled AND s.next_run IS NOT NULL AND ($1 IS NULL OR q.name = $1) AND event_queue.tenant_visible(s.tenant_id)) x
 	ORDER BY 1 LIMIT greatest($2, 1)
@@ -234,11 +235,11 @@ CREATE FUNCTION queue_jobs(
 	OUT job_id bigint, OUT name text, OUT tenant_id text, OUT state text, OUT at timestamptz, OUT worker text, OUT failures int,
 	OUT last_error text, OUT payload jsonb)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 #variable_conflict use_column
 DECLARE
-	this_queue int := event_queue.queue_id_of($1);
+	this_queue int := event_queue_internal.queue_id_of($1);
 	look_at int := greatest($2, 1000);
 BEGIN
 	PERFORM FROM event_queue_internal.list_queues($1, $2, 1);		-- its errors
@@ -294,7 +295,7 @@ CREATE FUNCTION failed_jobs(
 	OUT job_id bigint, OUT queue_name text, OUT name text, OUT tenant_id text, OUT died_at timestamptz, OUT reason text,
 	OUT failures int, OUT last_error text, OUT last_sqlstate text, OUT payload jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 	SELECT d.job_id, q.name, d.name, d.tenant_id, d.died_at, d.reason, d.failures, d.errors -> -1 ->> 'message',
 		d.errors -> -1 ->> 'sqlstate', d.payload
@@ -348,7 +349,7 @@ CREATE FUNCTION rule_activity(
 	OUT at timestamptz, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text, OUT event_id uuid, OUT tenant_id text,
 	OUT kind text, OUT id text, OUT name text, OUT state text, OUT last_error text)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -409,7 +410,7 @@ CREATE FUNCTION aggregate_activity(
 	OUT at timestamptz, OUT who text, OUT kind text, OUT what text, OUT id text, OUT version int, OUT state text,
 	OUT last_error text, OUT data jsonb)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 #variable_conflict use_column
 DECLARE

@@ -7,14 +7,14 @@
 /*
  * queue_counters: what happened since the server started, counted at commit.
  */
-CREATE FUNCTION queue_counters(
+CREATE FUNCTION event_queue_internal.queue_counters(
 	OUT queue_id int, OUT enqueued bigint, OUT claimed bigint, OUT completed bigint,
 	OUT failed bigint, OUT released bigint, OUT stalled bigint, OUT dead bigint,
 	OUT cancelled bigint, OUT late bigint, OUT wait_ms float8, OUT run_ms float8)
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_queue_counters';
-COMMENT ON FUNCTION queue_counters() IS
-'Per queue, since the server started: jobs enqueued, claimed, completed, failed, released, stalled, dead, cancelled, completed past the SLA, and the summed wait and run times in milliseconds.';
+COMMENT ON FUNCTION event_queue_internal.queue_counters() IS
+'For views. Per queue, since the server started: jobs enqueued, claimed, completed, failed, released, stalled, dead, cancelled, completed past the SLA, and the summed wait and run times in milliseconds.';
 
 /*
  * queue_depth: how many jobs and dead letters a queue has, when the first job of
@@ -22,12 +22,12 @@ COMMENT ON FUNCTION queue_counters() IS
  * per second over the last minute (or since the queue was first used after the
  * server's start, but over one second at least).  Nothing is counted for it.
  */
-CREATE FUNCTION queue_depth(
+CREATE FUNCTION event_queue_internal.queue_depth(
 	queue_id int, OUT depth bigint, OUT oldest_ready timestamptz, OUT dead bigint,
 	OUT enqueued_per_s float8, OUT completed_per_s float8, OUT failed_per_s float8)
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_depth';
-COMMENT ON FUNCTION queue_depth(int) IS
-'How many jobs and dead letters a queue has, when the first job that can be claimed came due, and its rates; from counters.';
+COMMENT ON FUNCTION event_queue_internal.queue_depth(int) IS
+'For views. How many jobs and dead letters a queue has, when the first job that can be claimed came due, and its rates; from counters.';
 
 CREATE FUNCTION event_queue_internal.all_queue_limits(queue_id int, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_limits';
@@ -38,21 +38,23 @@ COMMENT ON FUNCTION event_queue_internal.all_queue_limits(int) IS 'Internal. que
  * Result: tokens that rate_limit leaves now, NULL without one; how many jobs count
  * for max_concurrency, and up to 100 of them, NULL without it; a session that is
  * confined to a tenant is told the number of all, and which are its tenant's.
+ * Errors: EQ010 no such queue.
  */
-CREATE FUNCTION queue_limits(queue_id int, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
+CREATE FUNCTION queue_limits(queue text, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT l.tokens, l.active, CASE
 		WHEN l.jobs IS NULL OR event_queue.current_tenant() IS NULL THEN l.jobs
 		ELSE ARRAY(SELECT j.job_id FROM event_queue.job j
 			WHERE j.job_id = ANY (l.jobs) AND event_queue.tenant_visible(j.tenant_id) ORDER BY j.job_id) END
-	FROM event_queue_internal.all_queue_limits($1) l
+	FROM event_queue_internal.all_queue_limits(event_queue_internal.queue_id_of($1)) l
 $$;
-COMMENT ON FUNCTION queue_limits(int) IS
+COMMENT ON FUNCTION queue_limits(text) IS
 'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, and up to 100 of them.';
 
 CREATE VIEW queue_status WITH (security_invoker = true) AS
 	SELECT q.name AS queue, q.paused, q.draining, d.depth, d.dead,
-		clock_timestamp() - d.oldest_ready AS oldest_ready_age, q.sla,
+		extract(epoch FROM clock_timestamp() - d.oldest_ready)::double precision AS oldest_ready_seconds,
+		extract(epoch FROM q.sla)::double precision AS sla_seconds,
 		coalesce(clock_timestamp() - d.oldest_ready > q.sla, false) AS sla_missed,
 		coalesce(c.enqueued, 0) AS enqueued_total, coalesce(c.claimed, 0) AS claimed_total,
 		coalesce(c.completed, 0) AS completed_total, coalesce(c.failed, 0) AS failed_total,
@@ -61,8 +63,8 @@ CREATE VIEW queue_status WITH (security_invoker = true) AS
 		c.wait_ms / nullif(c.claimed, 0) AS avg_wait_ms, c.run_ms / nullif(c.completed, 0) AS avg_run_ms,
 		d.enqueued_per_s, d.completed_per_s, d.failed_per_s
 	FROM event_queue.queue q
-	CROSS JOIN LATERAL event_queue.queue_depth(q.queue_id) d
-	LEFT JOIN event_queue.queue_counters() c USING (queue_id);
+	CROSS JOIN LATERAL event_queue_internal.queue_depth(q.queue_id) d
+	LEFT JOIN event_queue_internal.queue_counters() c USING (queue_id);
 COMMENT ON VIEW queue_status IS
 'Per queue: depth, dead letters, age of the oldest ready job, SLA, totals since the server started, and rates of the last minute; of all tenants.';
 
@@ -150,7 +152,7 @@ BEGIN
 		END IF;
 		n := n + 1;
 	END IF;
-	SELECT l.* INTO other FROM event_queue.queue_limits(q.queue_id) l;
+	SELECT l.* INTO other FROM event_queue.queue_limits(q.name) l;
 	IF other.tokens < 1 THEN
 		RETURN QUERY SELECT 'rate limited', clock_timestamp() + (1 - other.tokens) * q.rate_interval / q.rate_limit,
 			format('%s in %s', q.rate_limit, q.rate_interval);
@@ -176,7 +178,7 @@ BEGIN
 	IF n = 0 THEN
 		RETURN QUERY SELECT 'ready', NULL::timestamptz, concat_ws('; ',
 			format('the first of its queue has been due for %s', clock_timestamp() -
-				(SELECT d.oldest_ready FROM event_queue.queue_depth(q.queue_id) d)),
+				(SELECT d.oldest_ready FROM event_queue_internal.queue_depth(q.queue_id) d)),
 			CASE WHEN q.queue_id > 2 AND NOT EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id)
 				THEN 'no handler inside the database: it waits for an outside worker' END);
 	END IF;
@@ -198,6 +200,6 @@ COMMENT ON FUNCTION workers() IS
  * shared_memory_places: what is taken of the room that all databases share, and how
  * many queues and channels of this one have none.
  */
-CREATE FUNCTION shared_memory_places(OUT places int, OUT max_places int, OUT without int, OUT leases int, OUT max_leases int)
+CREATE FUNCTION event_queue_internal.shared_memory_places(OUT places int, OUT max_places int, OUT without int, OUT leases int, OUT max_leases int)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_shared_memory_places';
-COMMENT ON FUNCTION shared_memory_places() IS 'What is taken of the room in shared memory that all databases share.';
+COMMENT ON FUNCTION event_queue_internal.shared_memory_places() IS 'Internal. What is taken of the room in shared memory that all databases share.';

@@ -90,5 +90,5 @@ eq_change_priority(PG_FUNCTION_ARGS)
 	if (DatumGetInt16(values[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED)
 		eq_note_waiting(&leased, values);
 	eq_close_jobs(&leased);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }

@@ -19,7 +19,7 @@ COMMENT ON FUNCTION cancel_job(bigint) IS
  * change_priority: of a waiting job.  Errors: EQ015 priority, EQ032 no such
  * waiting job.
  */
-CREATE FUNCTION change_priority(job_id bigint, priority int) RETURNS void
+CREATE FUNCTION change_priority(job_id bigint, priority int) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_change_priority';
 COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a waiting job.';
 
@@ -42,11 +42,11 @@ BEGIN
 	locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id IN (
 		SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
 			LEFT JOIN event_queue.job_dependency d ON d.depends_on = x.job_id AND d.completed_at IS NULL
-		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id))
+		WHERE x.queue_id = event_queue_internal.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id))
 		FOR UPDATE SKIP LOCKED);
 	DELETE FROM event_queue.job WHERE job_id IN (
 		SELECT j.job_id FROM event_queue.job j
-		WHERE j.queue_id = event_queue.queue_id_of($1)
+		WHERE j.queue_id = event_queue_internal.queue_id_of($1)
 		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
 		  AND event_queue.tenant_visible(j.tenant_id)
 		  AND (NOT j.has_dependents OR j.job_id = ANY (locked) AND NOT EXISTS (
@@ -60,12 +60,12 @@ $$;
 COMMENT ON FUNCTION purge_queue(text) IS 'Deletes all jobs of a queue that are not leased; returns how many.';
 
 /*
- * retry_all: makes all waiting jobs of a queue due now, those that wait for their
+ * retry_waiting: makes all waiting jobs of a queue due now, those that wait for their
  * next attempt or were delayed.
  * Arguments: failed_only leaves out jobs that never failed.
  * Result: how many.  Errors: EQ010.
  */
-CREATE FUNCTION retry_all(queue text, failed_only boolean DEFAULT true) RETURNS bigint
+CREATE FUNCTION retry_waiting(queue text, failed_only boolean DEFAULT true) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -73,11 +73,11 @@ DECLARE
 BEGIN
 	UPDATE event_queue.job j SET run_at = clock_timestamp() WHERE j.job_id IN (
 		SELECT x.job_id FROM event_queue.job x
-		WHERE x.queue_id = event_queue.queue_id_of($1) AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
+		WHERE x.queue_id = event_queue_internal.queue_id_of($1) AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
 		  AND (x.failures > 0 OR NOT $2) AND event_queue.tenant_visible(x.tenant_id)
 		ORDER BY x.job_id FOR UPDATE);
 	GET DIAGNOSTICS n = ROW_COUNT;
 	RETURN n;
 END
 $$;
-COMMENT ON FUNCTION retry_all(text, boolean) IS 'Makes the jobs of a queue that wait for their next attempt due now; returns how many.';
+COMMENT ON FUNCTION retry_waiting(text, boolean) IS 'Makes the jobs of a queue that wait for their next attempt due now; returns how many.';

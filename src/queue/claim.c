@@ -637,7 +637,7 @@ eq_check_claim_limit(int limit)
 {
 	if (limit < 1 || limit > MAX_CLAIM)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("limit must be between 1 and %d", MAX_CLAIM)));
+						errmsg("max_jobs must be between 1 and %d", MAX_CLAIM)));
 }
 
 /* Who holds the lease; by default the session. */

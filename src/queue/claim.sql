@@ -25,7 +25,7 @@ COMMENT ON TYPE claimed_job IS
 COMMENT ON COLUMN claimed_job.time_limit_ms IS 'Its time_limit in milliseconds: there are clients (Prisma) that fail at an interval, when the job is leased.';
 
 /*
- * claim: leases up to "limit" jobs that are due, first by priority, then by
+ * claim: leases up to max_jobs jobs that are due, first by priority, then by
  * run_at; in a fair queue tenants take turns.  Commit before the work starts, so
  * that others see the lease.  A transaction that did nothing else commits without
  * waiting for the disk: a claim that is lost in a crash is claimed again.
@@ -37,7 +37,7 @@ COMMENT ON COLUMN claimed_job.time_limit_ms IS 'Its time_limit in milliseconds: 
  * transaction pooler's).
  * Result: the jobs with their lease tokens; none if the queue is empty, paused,
  * or at its rate_limit or max_concurrency.
- * Errors: EQ003 tenant, EQ009 limit not in 1 to 10000, EQ010 no such queue,
+ * Errors: EQ003 tenant, EQ009 max_jobs not in 1 to 10000, EQ010 no such queue,
  * EQ012 lease not positive, 53400 event_queue.max_queues is too small for a queue
  * with limits.
  * Isolation: works on the latest committed rows at every level; rows that
@@ -46,7 +46,7 @@ COMMENT ON COLUMN claimed_job.time_limit_ms IS 'Its time_limit in milliseconds: 
  * the tokens that came meanwhile).  At SERIALIZABLE two claims of one queue may fail with 40001.
  */
 CREATE FUNCTION claim(
-	queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
+	queue text, max_jobs int DEFAULT 1, worker text DEFAULT NULL,
 	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
 	session_bound boolean DEFAULT false)
 RETURNS SETOF claimed_job

@@ -108,13 +108,13 @@ COMMENT ON FUNCTION event_queue_internal.revive_dead_letters(bigint[], jsonb) IS
  * Those that die meanwhile are left.
  */
 CREATE FUNCTION event_queue_internal.settle_dead_letters(
-	discard boolean, queue text, job_name text, tenant_id text, sqlstate text, died_after timestamptz, "limit" int,
+	discard boolean, queue text, job_name text, tenant_id text, sqlstate text, died_after timestamptz, max_jobs int,
 	payload jsonb)
 RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_queue int := event_queue.queue_id_of($2);
+	this_queue int := event_queue_internal.queue_id_of($2);
 	until timestamptz := clock_timestamp();
 	above_time timestamptz := coalesce($6, '-infinity');
 	above_id bigint := 9223372036854775807;
@@ -126,7 +126,7 @@ BEGIN
 		PERFORM event_queue.resolve_tenant($4);
 	END IF;
 	IF $7 < 0 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'limit must not be negative';
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_jobs must not be negative';
 	END IF;
 	IF $8 IS NOT NULL AND this_queue <= 2 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', $2),
@@ -173,7 +173,7 @@ COMMENT ON FUNCTION event_queue_internal.settle_dead_letters(boolean, text, text
  * Errors: EQ005 payload too large, EQ017 no such dead letter (or another
  * tenant's).
  */
-CREATE FUNCTION retry_dead(job_id bigint, payload jsonb DEFAULT NULL) RETURNS void
+CREATE FUNCTION retry_dead(job_id bigint, payload jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	IF $2 IS NOT NULL THEN
@@ -189,6 +189,7 @@ BEGIN
 			MESSAGE = format('dead letter %s does not exist', $1),
 			HINT = 'See the view event_queue.dead_letters.';
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION retry_dead(bigint, jsonb) IS
@@ -197,16 +198,16 @@ COMMENT ON FUNCTION retry_dead(bigint, jsonb) IS
 /*
  * retry_all_dead: retry_dead for dead letters of a queue, however many.
  * Arguments: job_name, tenant_id, sqlstate (of the last error) and died_after
- * narrow them down; limit: at most so many, the oldest first; payload: a new one
+ * narrow them down; max_jobs: at most so many, the oldest first; payload: a new one
  * for all of them.  A session that is confined to a tenant reaches only that
  * tenant's.
  * Result: how many.
- * Errors: EQ003 another tenant, EQ005 payload too large, EQ009 negative limit,
+ * Errors: EQ003 another tenant, EQ005 payload too large, EQ009 negative max_jobs,
  * EQ010 no such queue.
  */
 CREATE FUNCTION retry_all_dead(
 	queue text, job_name text DEFAULT NULL, tenant_id text DEFAULT NULL, sqlstate text DEFAULT NULL,
-	died_after timestamptz DEFAULT NULL, "limit" int DEFAULT NULL, payload jsonb DEFAULT NULL)
+	died_after timestamptz DEFAULT NULL, max_jobs int DEFAULT NULL, payload jsonb DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.settle_dead_letters(false, $1, $2, $3, $4, $5, $6, $7)
@@ -219,7 +220,7 @@ COMMENT ON FUNCTION retry_all_dead(text, text, text, text, timestamptz, int, jso
  * dead letters.
  * Errors: EQ017 no such dead letter (or another tenant's).
  */
-CREATE FUNCTION discard_dead(job_id bigint) RETURNS void
+CREATE FUNCTION discard_dead(job_id bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -230,6 +231,7 @@ BEGIN
 			HINT = 'See the view event_queue.dead_letters.';
 	END IF;
 	DELETE FROM event_queue.job_dependency WHERE job_id = $1;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION discard_dead(bigint) IS 'Deletes a dead letter for good.';
@@ -237,12 +239,12 @@ COMMENT ON FUNCTION discard_dead(bigint) IS 'Deletes a dead letter for good.';
 /*
  * discard_all_dead: discard_dead for dead letters of a queue, however many.
  * Arguments: as retry_all_dead, without payload.
- * Result: how many.  Errors: EQ003 another tenant, EQ009 negative limit, EQ010
+ * Result: how many.  Errors: EQ003 another tenant, EQ009 negative max_jobs, EQ010
  * no such queue.
  */
 CREATE FUNCTION discard_all_dead(
 	queue text, job_name text DEFAULT NULL, tenant_id text DEFAULT NULL, sqlstate text DEFAULT NULL,
-	died_after timestamptz DEFAULT NULL, "limit" int DEFAULT NULL)
+	died_after timestamptz DEFAULT NULL, max_jobs int DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.settle_dead_letters(true, $1, $2, $3, $4, $5, $6, NULL)

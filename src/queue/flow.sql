@@ -41,7 +41,7 @@ CREATE TRIGGER bury_dependents AFTER DELETE ON dead_letter
 CREATE FUNCTION dependency_results(
 	job_id bigint, OUT depends_on bigint, OUT name text, OUT completed_at timestamptz, OUT result jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT d.depends_on, d.name, d.completed_at, d.result FROM event_queue.job_dependency d
 	WHERE d.job_id = $1 AND event_queue.tenant_visible(d.tenant_id) ORDER BY d.depends_on
 $$;

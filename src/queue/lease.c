@@ -312,5 +312,5 @@ eq_report_progress(PG_FUNCTION_ARGS)
 	values[JOB_PROGRESS - 1] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
 	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
 	eq_close_jobs(&leased);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }

@@ -51,7 +51,7 @@ COMMENT ON FUNCTION extend_leases(bigint[], uuid[], interval) IS
  * Arguments: progress is any JSON value.
  * Errors: EQ005 too large, EQ016 lease lost, EQ033 the job was cancelled.
  */
-CREATE FUNCTION report_progress(job_id bigint, lease_token uuid, progress jsonb) RETURNS void
+CREATE FUNCTION report_progress(job_id bigint, lease_token uuid, progress jsonb) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_report_progress';
 COMMENT ON FUNCTION report_progress(bigint, uuid, jsonb) IS
 'Sets the progress of a leased job, for the view jobs. EQ033 if the job was cancelled.';
@@ -61,7 +61,7 @@ COMMENT ON FUNCTION report_progress(bigint, uuid, jsonb) IS
  * Errors: EQ009 no message or longer than 8 kB, EQ016 no lease of this job has
  * the token.
  */
-CREATE FUNCTION log_job(job_id bigint, lease_token uuid, message text, level text DEFAULT 'info') RETURNS void
+CREATE FUNCTION log_job(job_id bigint, lease_token uuid, message text, level text DEFAULT 'info') RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -75,6 +75,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ016', MESSAGE = format('lease of job %s is lost', $1);
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION log_job(bigint, uuid, text, text) IS 'Writes a line about a leased job to job_log.';

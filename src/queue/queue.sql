@@ -228,7 +228,7 @@ LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'eq_check_payload_sql';
 COMMENT ON FUNCTION event_queue_internal.check_payload(jsonb) IS 'Internal. EQ005 if a payload is larger than event_queue.max_payload.';
 
 /* queue_id_of: a queue's id. Errors: EQ010 if there is no such queue. */
-CREATE FUNCTION queue_id_of(queue text) RETURNS int
+CREATE FUNCTION event_queue_internal.queue_id_of(queue text) RETURNS int
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	found_id int := (SELECT q.queue_id FROM event_queue.queue q WHERE q.name = $1);
@@ -241,7 +241,7 @@ BEGIN
 	RETURN found_id;
 END
 $$;
-COMMENT ON FUNCTION queue_id_of(text) IS 'A queue''s number; EQ010 if there is no such queue.';
+COMMENT ON FUNCTION event_queue_internal.queue_id_of(text) IS 'Internal. A queue''s number; EQ010 if there is no such queue.';
 
 /*
  * create_queue: a new queue.
@@ -350,10 +350,10 @@ COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, inter
  * {"lease": "1 minute", "rate_limit": null}.
  * Errors: EQ010 no such queue, EQ012 unknown or bad setting.
  */
-CREATE FUNCTION alter_queue(name text, settings jsonb) RETURNS void
+CREATE FUNCTION alter_queue(name text, settings jsonb) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
-	this_id int := event_queue.queue_id_of(name);
+	this_id int := event_queue_internal.queue_id_of(name);
 	unknown text;
 BEGIN
 	IF settings IS NULL OR jsonb_typeof(settings) <> 'object' THEN
@@ -394,27 +394,37 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ012',
 			MESSAGE = format('invalid setting for queue "%s"', name), DETAIL = SQLERRM || '.';
 	END;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION alter_queue(text, jsonb) IS
 'Changes settings of a queue, for example alter_queue(''mail'', ''{"lease": "1 minute"}'').';
 
 /* set_queue_paused: what pause_queue and resume_queue share. */
-CREATE FUNCTION event_queue_internal.set_queue_paused(name text, paused boolean) RETURNS void
+CREATE FUNCTION event_queue_internal.set_queue_paused(name text, paused boolean) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	UPDATE event_queue.queue SET paused = $2, draining = draining AND $2 WHERE queue_id = event_queue.queue_id_of($1)
+	WITH changed AS (
+		UPDATE event_queue.queue SET paused = $2, draining = draining AND $2
+		WHERE queue_id = event_queue_internal.queue_id_of($1) AND (paused <> $2 OR draining AND NOT $2) RETURNING queue_id)
+	SELECT EXISTS (SELECT FROM changed)
 $$;
 COMMENT ON FUNCTION event_queue_internal.set_queue_paused(text, boolean) IS 'Internal. What pause_queue and resume_queue share.';
 
-/* pause_queue: nothing more is claimed; enqueue goes on. Errors: EQ010. */
-CREATE FUNCTION pause_queue(name text) RETURNS void
+/*
+ * pause_queue: nothing more is claimed; enqueue goes on.
+ * Result: false if it was paused already.  Errors: EQ010.
+ */
+CREATE FUNCTION pause_queue(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.set_queue_paused($1, true)
 $$;
 COMMENT ON FUNCTION pause_queue(text) IS 'Stops claims from the queue; enqueue goes on, leased jobs are finished.';
 
-/* resume_queue: undoes pause_queue and drain_queue. Errors: EQ010. */
-CREATE FUNCTION resume_queue(name text) RETURNS void
+/*
+ * resume_queue: undoes pause_queue and drain_queue.
+ * Result: false if it was neither paused nor draining.  Errors: EQ010.
+ */
+CREATE FUNCTION resume_queue(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.set_queue_paused($1, false)
 $$;
@@ -430,8 +440,8 @@ CREATE FUNCTION drain_queue(name text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	UPDATE event_queue.queue SET draining = true WHERE queue_id = event_queue.queue_id_of($1);
-	RETURN (SELECT d.depth FROM event_queue.queue_depth(event_queue.queue_id_of($1)) d);
+	UPDATE event_queue.queue SET draining = true WHERE queue_id = event_queue_internal.queue_id_of($1);
+	RETURN (SELECT d.depth FROM event_queue_internal.queue_depth(event_queue_internal.queue_id_of($1)) d);
 END
 $$;
 COMMENT ON FUNCTION drain_queue(text) IS
@@ -456,11 +466,11 @@ COMMENT ON TABLE event_queue_internal.dropped_queue IS
  * handlers or schedules.
  * Isolation: jobs of enqueues that are open go within a minute after their commit.
  */
-CREATE FUNCTION drop_queue(name text, force boolean DEFAULT false) RETURNS void
+CREATE FUNCTION drop_queue(name text, force boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	this_id int := event_queue.queue_id_of($1);
+	this_id int := event_queue_internal.queue_id_of($1);
 	used_by text;
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
@@ -504,6 +514,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);
 	END IF;
 	INSERT INTO event_queue_internal.dropped_queue (queue_id) VALUES (this_id);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_queue(text, boolean) IS

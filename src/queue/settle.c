@@ -284,7 +284,7 @@ eq_complete_sql(PG_FUNCTION_ARGS)
 	if (result)
 		eq_check_payload("job result", result);
 	eq_complete(job_id, PG_GETARG_UUID_P(1), result);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 Datum
@@ -315,7 +315,7 @@ eq_release_sql(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		delay = eq_check_delay(PG_GETARG_INTERVAL_P(2), "delay");
 	eq_release(job_id, PG_GETARG_UUID_P(1), delay);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 Datum

@@ -9,7 +9,7 @@
  * Isolation: latest committed row at every level; waits for a session that is
  * changing the job.
  */
-CREATE FUNCTION complete(job_id bigint, lease_token uuid, result jsonb DEFAULT NULL) RETURNS void
+CREATE FUNCTION complete(job_id bigint, lease_token uuid, result jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_complete_sql';
 COMMENT ON FUNCTION complete(bigint, uuid, jsonb) IS
 'Finishes a leased job. EQ016 if the lease was lost, and nothing is changed.';
@@ -31,7 +31,7 @@ COMMENT ON FUNCTION complete_many(bigint[], uuid[], jsonb[]) IS
  * Arguments and errors as complete, complete_many and claim.  Result: as claim.
  */
 CREATE FUNCTION complete_and_claim(
-	job_id bigint, lease_token uuid, queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
+	job_id bigint, lease_token uuid, queue text, max_jobs int DEFAULT 1, worker text DEFAULT NULL,
 	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
 	session_bound boolean DEFAULT false, result jsonb DEFAULT NULL)
 RETURNS SETOF claimed_job
@@ -40,7 +40,7 @@ COMMENT ON FUNCTION complete_and_claim(bigint, uuid, text, int, text, interval, 
 'Finishes a leased job and leases the next one, in one commit.';
 
 CREATE FUNCTION complete_many_and_claim(
-	job_ids bigint[], lease_tokens uuid[], queue text, "limit" int DEFAULT 1, worker text DEFAULT NULL,
+	job_ids bigint[], lease_tokens uuid[], queue text, max_jobs int DEFAULT 1, worker text DEFAULT NULL,
 	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
 	session_bound boolean DEFAULT false, results jsonb[] DEFAULT NULL)
 RETURNS SETOF claimed_job
@@ -85,7 +85,7 @@ COMMENT ON FUNCTION fail_many(bigint[], uuid[], text, text, text, interval, bool
  * Arguments: delay until it may be claimed again.
  * Errors: EQ014 negative delay, EQ016 lease lost.
  */
-CREATE FUNCTION release(job_id bigint, lease_token uuid, delay interval DEFAULT '0') RETURNS void
+CREATE FUNCTION release(job_id bigint, lease_token uuid, delay interval DEFAULT '0') RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_release_sql';
 COMMENT ON FUNCTION release(bigint, uuid, interval) IS
 'Gives a leased job back to the queue; this does not count as an attempt.';

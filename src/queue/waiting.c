@@ -171,9 +171,9 @@ eq_claim_wait(PG_FUNCTION_ARGS)
 
 	claim.limit = PG_ARGISNULL(1) ? 1 : PG_GETARG_INT32(1);
 	eq_check_claim_limit(claim.limit);
-	claim.worker = eq_worker_argument(fcinfo, 4);
-	claim.lease = eq_lease_argument(fcinfo, 5);
-	claim.tenant = eq_claim_tenant(fcinfo, 6);
+	claim.worker = eq_worker_argument(fcinfo, 3);
+	claim.lease = eq_lease_argument(fcinfo, 4);
+	claim.tenant = eq_claim_tenant(fcinfo, 5);
 	until = begin_waiting(fcinfo, 2, "jobs");
 	PG_TRY();
 	{

@@ -9,17 +9,17 @@
  * by itself, outside a transaction block.  It keeps nothing in the session, so it
  * works through a transaction pooler, and takes one of the pooler's server
  * connections while it sleeps.  A client that goes meanwhile takes no job along.
- * Arguments: timeout is how long at most; jobs: pass NULL; worker and lease as
- * in claim.
+ * Arguments: timeout is how long at most; worker, lease and tenant_id as in
+ * claim; jobs: pass nothing, or NULL where all are given.
  * Result: a JSON array of the jobs, with the columns of claimed_job; committed.
  * Errors: EQ008 inside a transaction, EQ009 timeout below 0 or above 24 hours;
  * as claim.
  */
 CREATE PROCEDURE claim_wait(
-	queue text, "limit" int, timeout interval, INOUT jobs jsonb DEFAULT NULL,
-	worker text DEFAULT NULL, lease interval DEFAULT NULL, tenant_id text DEFAULT NULL)
+	queue text, max_jobs int, timeout interval, worker text DEFAULT NULL,
+	lease interval DEFAULT NULL, tenant_id text DEFAULT NULL, INOUT jobs jsonb DEFAULT NULL)
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_claim_wait';
-COMMENT ON PROCEDURE claim_wait(text, int, interval, jsonb, text, interval, text) IS
+COMMENT ON PROCEDURE claim_wait(text, int, interval, text, interval, text, jsonb) IS
 'Claims jobs; if there are none, sleeps until one comes or the time is over.';
 
 /*

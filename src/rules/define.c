@@ -1,5 +1,5 @@
 /*
- * define.c: create_rule and register_handler.
+ * define.c: create_rule and create_handler.
  *
  * In C because the names of users' functions are found by the caller's
  * search_path, and because rows are written with the extension owner's rights:

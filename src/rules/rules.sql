@@ -56,7 +56,7 @@ CREATE TABLE handler (
 	created_at	timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT handler_job_key UNIQUE (queue_id, job_name)
 );
-COMMENT ON TABLE handler IS 'Functions that run jobs inside the database; written by register_handler.';
+COMMENT ON TABLE handler IS 'Functions that run jobs inside the database; written by create_handler.';
 COMMENT ON COLUMN handler.owner IS 'The role that registered the handler; the function runs as this role.';
 COMMENT ON COLUMN handler.time_limit IS 'A run that takes longer is cancelled and counts as failed.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
@@ -144,25 +144,48 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
 COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean) IS
 'Creates an automation rule: events that match the pattern and the condition enqueue a job or call a function.';
 
-/* set_rule_enabled: switches a rule off and on; off, it misses the events. */
-CREATE FUNCTION set_rule_enabled(name text, enabled boolean) RETURNS void
+CREATE FUNCTION event_queue_internal.switch_rule(name text, enabled boolean) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+	was boolean;
 BEGIN
-	UPDATE event_queue.rule r
-	SET enabled = $2,
-		start_position = CASE WHEN $2 AND NOT r.enabled THEN event_queue.last_position() ELSE r.start_position END
-	WHERE r.name = $1 AND event_queue.tenant_visible(r.tenant_id);
+	SELECT r.enabled INTO was FROM event_queue.rule r
+	WHERE r.name = $1 AND event_queue.tenant_visible(r.tenant_id) FOR UPDATE;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
+	UPDATE event_queue.rule r
+	SET enabled = $2, start_position = CASE WHEN $2 THEN event_queue_internal.last_position() ELSE r.start_position END
+	WHERE r.name = $1 AND r.enabled <> $2;
+	RETURN was <> $2;
 END
 $$;
-COMMENT ON FUNCTION set_rule_enabled(text, boolean) IS
-'Switches a rule off or on; events that come while it is off are not caught up. EQ025 if there is no such rule.';
+COMMENT ON FUNCTION event_queue_internal.switch_rule(text, boolean) IS 'Internal. What pause_rule and resume_rule share.';
+
+/*
+ * pause_rule: switches a rule off; it misses the events that come meanwhile.
+ * Result: false if it was off already.  Errors: EQ025 no such rule.
+ */
+CREATE FUNCTION pause_rule(name text) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT event_queue_internal.switch_rule($1, false)
+$$;
+COMMENT ON FUNCTION pause_rule(text) IS
+'Switches a rule off; events that come while it is off are not caught up.';
+
+/*
+ * resume_rule: switches a rule on, for the events that come from now on.
+ * Result: false if it was on already.  Errors: EQ025 no such rule.
+ */
+CREATE FUNCTION resume_rule(name text) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT event_queue_internal.switch_rule($1, true)
+$$;
+COMMENT ON FUNCTION resume_rule(text) IS 'Switches a rule on again, for events that come from now on.';
 
 /* drop_rule: removes a rule. Errors: EQ025 no such rule. */
-CREATE FUNCTION drop_rule(name text) RETURNS void
+CREATE FUNCTION drop_rule(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -170,57 +193,61 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_rule(text) IS 'Removes a rule; jobs that it made stay. EQ025 if there is no such rule.';
 
-CREATE FUNCTION last_position() RETURNS bigint
+CREATE FUNCTION event_queue_internal.last_position() RETURNS bigint
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_last_position_sql';
-COMMENT ON FUNCTION last_position() IS 'The highest position that any append has taken, committed or not.';
+COMMENT ON FUNCTION event_queue_internal.last_position() IS 'Internal. The highest position that any append has taken, committed or not.';
 
 /*
- * register_handler: has the executors run a queue's jobs inside the database.
+ * create_handler: has the executors run a queue's jobs inside the database.
  *
  * Arguments: job_name '*' is every job of the queue that has no handler of its
  * own; function takes one argument of type event_queue.claimed_job and returns
  * void or jsonb (the job's result); it is found by the caller's search_path and
  * runs as the caller, with search_path pg_catalog and its own schema.
  * time_limit defaults to nine tenths of the queue's lease.
- * Registering the same queue and job name again replaces the handler.
+ * Creating it for the same queue and job name again replaces the handler.
  * Errors: EQ006 name, EQ010 no such queue, EQ020 no such function, EQ021 wrong
  * signature, EQ026 time_limit not positive, 42501 no right to call it.
  */
-CREATE FUNCTION register_handler(
+CREATE FUNCTION create_handler(
 	queue text, job_name text, function text, time_limit interval DEFAULT NULL)
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_handler';
-COMMENT ON FUNCTION register_handler(text, text, text, interval) IS
+COMMENT ON FUNCTION create_handler(text, text, text, interval) IS
 'Has the background workers run jobs of a queue by a SQL function that takes an event_queue.claimed_job.';
 
-/* unregister_handler: undoes register_handler. Errors: EQ010, EQ025. */
-CREATE FUNCTION unregister_handler(queue text, job_name text) RETURNS void
+/* drop_handler: undoes create_handler. Errors: EQ010, EQ025. */
+CREATE FUNCTION drop_handler(queue text, job_name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
 	DELETE FROM event_queue.handler h
-	WHERE h.queue_id = event_queue.queue_id_of($1) AND h.job_name = $2;
+	WHERE h.queue_id = event_queue_internal.queue_id_of($1) AND h.job_name = $2;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025',
 			MESSAGE = format('queue "%s" has no handler for job "%s"', $1, $2);
 	END IF;
+	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION unregister_handler(text, text) IS
+COMMENT ON FUNCTION drop_handler(text, text) IS
 'Removes a handler; its jobs wait for another one or for outside workers.';
 
 CREATE VIEW rules WITH (security_invoker = true) AS
 	SELECT r.rule_id, r.name, pg_catalog.pg_get_userbyid(r.owner)::text AS owner, r.tenant_id, r.event_pattern, r.condition,
-		q.name AS queue, r.job_name, r.payload, r.delay, r.priority, r.function, r.enabled, r.start_position, r.created_at,
+		q.name AS queue, r.job_name, r.payload, extract(epoch FROM r.delay)::double precision AS delay_seconds, r.priority,
+		r.function, r.enabled, r.start_position, r.created_at,
 		r.options
 	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW rules IS 'Automation rules.';
 
 CREATE VIEW handlers WITH (security_invoker = true) AS
-	SELECT h.handler_id, q.name AS queue, h.job_name, pg_catalog.pg_get_userbyid(h.owner)::text AS owner, h.function, h.time_limit, h.created_at
+	SELECT h.handler_id, q.name AS queue, h.job_name, pg_catalog.pg_get_userbyid(h.owner)::text AS owner, h.function,
+		extract(epoch FROM h.time_limit)::double precision AS time_limit_seconds, h.created_at
 	FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW handlers IS 'Functions that run jobs inside the database.';

@@ -14,7 +14,7 @@
  * first time, or both times if minute or hour is * or a step of it.
  * Errors: EQ030 bad expression, EQ031 no such time zone.
  */
-CREATE FUNCTION cron_next(expression text, time_zone text DEFAULT 'UTC', "after" timestamptz DEFAULT now())
+CREATE FUNCTION cron_next(cron text, time_zone text DEFAULT 'UTC', after_time timestamptz DEFAULT now())
 RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_cron_next_sql';
 COMMENT ON FUNCTION cron_next(text, text, timestamptz) IS
@@ -75,7 +75,7 @@ BEGIN
 	PERFORM event_queue_internal.check_name('job name', job_name);
 	priority := event_queue_internal.check_job_options(queue, options, priority);
 	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run, options)
-	VALUES (name, cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority,
+	VALUES (name, cron, time_zone, event_queue_internal.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority,
 		tenant, next, options)
 	ON CONFLICT ON CONSTRAINT schedule_name_key DO NOTHING
 	RETURNING s.schedule_id INTO new_id;
@@ -84,7 +84,7 @@ BEGIN
 	END IF;
 	SELECT s.schedule_id,
 		(s.cron, s.time_zone, s.queue_id, s.job_name, s.payload, s.priority, s.tenant_id, s.options) IS NOT DISTINCT FROM
-		(cron, time_zone, event_queue.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority, tenant, options)
+		(cron, time_zone, event_queue_internal.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority, tenant, options)
 	INTO new_id, same
 	FROM event_queue.schedule s
 	WHERE s.name = create_schedule.name AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE;
@@ -97,7 +97,7 @@ BEGIN
 		SET next_run = CASE WHEN (s.cron, s.time_zone) = (create_schedule.cron, create_schedule.time_zone) THEN s.next_run
 				ELSE next END,
 			cron = create_schedule.cron, time_zone = create_schedule.time_zone,
-			queue_id = event_queue.queue_id_of(queue), job_name = create_schedule.job_name,
+			queue_id = event_queue_internal.queue_id_of(queue), job_name = create_schedule.job_name,
 			payload = coalesce(create_schedule.payload, '{}'), priority = create_schedule.priority, tenant_id = tenant,
 			options = create_schedule.options
 		WHERE s.schedule_id = new_id;
@@ -110,23 +110,48 @@ $$;
 COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text, jsonb, boolean, boolean) IS
 'Enqueues a job by the clock: a cron expression in a time zone.';
 
-/* set_schedule_enabled: switches a schedule off and on; what it misses is not made up for. Errors: EQ025. */
-CREATE FUNCTION set_schedule_enabled(name text, enabled boolean) RETURNS void
+CREATE FUNCTION event_queue_internal.switch_schedule(name text, enabled boolean) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+	was boolean;
 BEGIN
-	UPDATE event_queue.schedule s
-	SET enabled = $2, next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
-	WHERE s.name = $1 AND event_queue.tenant_visible(s.tenant_id);
+	SELECT s.enabled INTO was FROM event_queue.schedule s
+	WHERE s.name = $1 AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('schedule "%s" does not exist', $1);
 	END IF;
+	UPDATE event_queue.schedule s
+	SET enabled = $2, next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
+	WHERE s.name = $1 AND s.enabled <> $2;
+	RETURN was <> $2;
 END
 $$;
-COMMENT ON FUNCTION set_schedule_enabled(text, boolean) IS 'Switches a schedule off or on. EQ025 if there is no such schedule.';
+COMMENT ON FUNCTION event_queue_internal.switch_schedule(text, boolean) IS 'Internal. What pause_schedule and resume_schedule share.';
+
+/*
+ * pause_schedule: switches a schedule off; what it misses is not made up for.
+ * Result: false if it was off already.  Errors: EQ025 no such schedule.
+ */
+CREATE FUNCTION pause_schedule(name text) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT event_queue_internal.switch_schedule($1, false)
+$$;
+COMMENT ON FUNCTION pause_schedule(text) IS 'Switches a schedule off; what it misses is not made up for.';
+
+/*
+ * resume_schedule: switches a schedule on; it runs next at the next time that its
+ * cron expression names.
+ * Result: false if it was on already.  Errors: EQ025 no such schedule.
+ */
+CREATE FUNCTION resume_schedule(name text) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT event_queue_internal.switch_schedule($1, true)
+$$;
+COMMENT ON FUNCTION resume_schedule(text) IS 'Switches a schedule on again, from the next time that its cron expression names.';
 
 /* drop_schedule: removes a schedule. Errors: EQ025 no such schedule. */
-CREATE FUNCTION drop_schedule(name text) RETURNS void
+CREATE FUNCTION drop_schedule(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -134,6 +159,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('schedule "%s" does not exist', $1);
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_schedule(text) IS 'Removes a schedule; jobs that it made stay. EQ025 if there is no such schedule.';

@@ -26,7 +26,7 @@ CREATE FUNCTION trace(
 	event_id uuid, tenant_id text DEFAULT NULL,
 	OUT depth int, OUT kind text, OUT id text, OUT name text, OUT caused_by text, OUT at timestamptz, OUT detail jsonb)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	tenant text := event_queue.resolve_tenant($2);

@@ -114,7 +114,7 @@ COMMENT ON FUNCTION event_queue_internal.make_event_index(text, text) IS 'Intern
  * or event_data (GIN: for your own queries with @>).
  * Errors: EQ009.  Locks out appends while it works.
  */
-CREATE FUNCTION create_event_index("by" text) RETURNS void
+CREATE FUNCTION create_event_index(indexed_by text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
@@ -132,13 +132,14 @@ BEGIN
 	END LOOP;
 	INSERT INTO event_queue_internal.event_index VALUES ($1) ON CONFLICT DO NOTHING;
 	UPDATE event_queue_internal.event_partition SET name = name;	-- sessions look for indexes again
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION create_event_index(text) IS
 'Indexes events by event_type, aggregate_type, tenant_id or event_data, for readers whose filter lets few pass.';
 
 /* drop_event_index: undoes create_event_index. Errors: EQ009. */
-CREATE FUNCTION drop_event_index("by" text) RETURNS void
+CREATE FUNCTION drop_event_index(indexed_by text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
@@ -155,6 +156,7 @@ BEGIN
 	END LOOP;
 	DELETE FROM event_queue_internal.event_index i WHERE i."by" = $1;
 	UPDATE event_queue_internal.event_partition SET name = name;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index made.';
@@ -188,7 +190,7 @@ BEGIN
 			RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('tenant "%s" has a partition', $1);
 		END IF;
 	END IF;
-	first := event_queue.last_position() + 1;
+	first := event_queue_internal.last_position() + 1;
 	SELECT p.* INTO before FROM event_queue_internal.event_partition p
 	WHERE p.tenant_id IS NULL AND $1 IS NULL AND p.last_position IS NULL ORDER BY p.partition_id DESC LIMIT 1;
 	IF FOUND THEN
@@ -216,11 +218,11 @@ COMMENT ON FUNCTION create_event_partition(text, boolean) IS
 'Sends new events, or one tenant''s, to a new table from now on.';
 
 /*
- * partition_events: has the worker begin a partition by time each so often, the
+ * set_event_partitioning: has the worker begin a partition by time each so often, the
  * first one now; NULL: no more.  At creation of the store or at any later time.
  * Errors: EQ009 below one hour; as create_event_partition.
  */
-CREATE FUNCTION partition_events(every interval) RETURNS text
+CREATE FUNCTION set_event_partitioning(every interval) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -237,17 +239,17 @@ BEGIN
 	RETURN event_queue.create_event_partition();
 END
 $$;
-COMMENT ON FUNCTION partition_events(interval) IS
+COMMENT ON FUNCTION set_event_partitioning(interval) IS
 'Partitions the event store by time: a new table each so often, made by the worker; the first one now.';
 
 /*
- * split_off_events: moves events that stand in event_store itself to a sealed
+ * split_event_partition: moves events that stand in event_store itself to a sealed
  * partition: those up to a time, or one tenant's.  Rewrites what it moves, in
  * the caller's transaction, and locks out appends meanwhile: for a quiet hour.
  * Result: the table's name; NULL if there was nothing to move.
  * Errors: EQ009 neither or both arguments.
  */
-CREATE FUNCTION split_off_events(up_to timestamptz DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS text
+CREATE FUNCTION split_event_partition(up_to timestamptz DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -263,7 +265,7 @@ BEGIN
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	IF $1 IS NOT NULL THEN
 		-- Times need not follow positions exactly; tables must.
-		SELECT coalesce(min(e.position) - 1, event_queue.last_position()) INTO last
+		SELECT coalesce(min(e.position) - 1, event_queue_internal.last_position()) INTO last
 		FROM ONLY event_queue.event_store e WHERE e.created_at > $1;
 		SELECT min(e.position), max(e.position) INTO first, last
 		FROM ONLY event_queue.event_store e WHERE e.position <= last;
@@ -289,29 +291,30 @@ BEGIN
 	RETURN new_name;
 END
 $$;
-COMMENT ON FUNCTION split_off_events(timestamptz, text) IS
+COMMENT ON FUNCTION split_event_partition(timestamptz, text) IS
 'Moves old events, or one tenant''s, out of event_store into a sealed partition, which can be archived.';
 
 /*
- * seal_partition: a tenant's partition takes no more events; they go where
+ * seal_event_partition: a tenant's partition takes no more events; they go where
  * the others go, from now on to a new partition: what is newer must be in a
  * newer table.  (One by time is sealed by the next.)  Errors: EQ025.
  */
-CREATE FUNCTION seal_partition(name text) RETURNS void
+CREATE FUNCTION seal_event_partition(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
-	UPDATE event_queue_internal.event_partition p SET last_position = event_queue.last_position()
+	UPDATE event_queue_internal.event_partition p SET last_position = event_queue_internal.last_position()
 	WHERE p.name = $1 AND p.tenant_id IS NOT NULL AND p.last_position IS NULL;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is no open partition of a tenant', $1);
 	END IF;
 	PERFORM event_queue.create_event_partition();
+	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION seal_partition(text) IS 'Closes a tenant''s partition, so that it can be archived.';
+COMMENT ON FUNCTION seal_event_partition(text) IS 'Closes a tenant''s partition, so that it can be archived.';
 
 CREATE FUNCTION event_queue_internal.check_archive_schema(archive_schema text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -328,7 +331,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.check_archive_schema(text) IS 'Internal. 42501 unless the caller may create tables in the schema.';
 
 /*
- * archive_partition: takes a sealed partition out of the store.  Of each
+ * archive_event_partition: takes a sealed partition out of the store.  Of each
  * aggregate that has events in it, the state and version after them are kept as
  * a snapshot: append and aggregate_state go on as before, only older versions
  * are no longer there to be read.
@@ -341,7 +344,7 @@ COMMENT ON FUNCTION event_queue_internal.check_archive_schema(text) IS 'Internal
  * the snapshots have not yet passed it; 3F000 no such schema, 42501 no CREATE on it,
  * 55P03 as create_event_partition.
  */
-CREATE FUNCTION archive_partition(name text, archive_schema text DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION archive_event_partition(name text, archive_schema text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
@@ -358,7 +361,7 @@ BEGIN
 	END IF;
 	IF this.last_position IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" takes new events', $1),
-			HINT = 'A partition by time is sealed by the next one, a tenant''s by event_queue.seal_partition.';
+			HINT = 'A partition by time is sealed by the next one, a tenant''s by event_queue.seal_event_partition.';
 	END IF;
 	SELECT string_agg(x.who, ', ') INTO late FROM (
 		SELECT DISTINCT format('subscription "%s"', s.name) AS who
@@ -385,7 +388,7 @@ BEGIN
 		WHERE o.tableoid <> %L::regclass LIMIT 1', $1, format('event_queue.%I', $1)) INTO late;
 	IF late IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('events older than partition "%s" are still there', $1),
-			DETAIL = format('In %s.', late), HINT = 'Archive them first; event_queue.split_off_events moves them out of event_store.';
+			DETAIL = format('In %s.', late), HINT = 'Archive them first; event_queue.split_event_partition moves them out of event_store.';
 	END IF;
 	EXECUTE format('INSERT INTO event_queue.aggregate_snapshot
 			(aggregate_id, aggregate_type, tenant_id, version, position, state, event_at, reducer, is_base)
@@ -407,7 +410,7 @@ BEGIN
 	RETURN n;
 END
 $$;
-COMMENT ON FUNCTION archive_partition(text, text) IS
+COMMENT ON FUNCTION archive_event_partition(text, text) IS
 'Takes a sealed partition out of the store, keeping state and version of its aggregates; moves its table to a schema, or drops it.';
 
 /*
@@ -415,7 +418,7 @@ COMMENT ON FUNCTION archive_partition(text, text) IS
  * older than this; NULL: none.  Errors: EQ009 below one day, 3F000 no such schema,
  * 42501 no CREATE on it.
  */
-CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS void
+CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -426,6 +429,7 @@ BEGIN
 	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	INSERT INTO event_queue_internal.partition_policy (keep, archive_schema) VALUES ($1, $2)
 	ON CONFLICT (one_row) DO UPDATE SET keep = excluded.keep, archive_schema = excluded.archive_schema;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION set_event_retention(interval, text) IS
@@ -469,7 +473,7 @@ BEGIN
 			EXECUTE format('SELECT created_at FROM event_queue.%I ORDER BY position DESC LIMIT 1', this.name) INTO newest;
 			IF newest IS NULL OR newest < clock_timestamp() - policy.keep THEN
 				LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
-				PERFORM event_queue.archive_partition(this.name, policy.archive_schema);
+				PERFORM event_queue.archive_event_partition(this.name, policy.archive_schema);
 				PERFORM event_queue_internal.clear_fault('archiving of', this.name);
 				RETURN true;
 			END IF;
@@ -485,4 +489,4 @@ BEGIN
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.maintain_partitions() IS 'Internal. The worker''s share of partition_events and set_event_retention.';
+COMMENT ON FUNCTION event_queue_internal.maintain_partitions() IS 'Internal. The worker''s share of set_event_partitioning and set_event_retention.';

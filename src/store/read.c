@@ -267,8 +267,9 @@ eq_read_all(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("position must not be negative")));
 	if (limit < 1 || limit > MAX_READ_LIMIT)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("limit must be between 1 and %d", MAX_READ_LIMIT)));
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+				 errmsg("max_events must be between 1 and %d", MAX_READ_LIMIT)));
 	eq_parse_filter(&filter, PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3));
 	if (!PG_ARGISNULL(2))
 		filter.tenant = eq_tenant_argument(fcinfo, 2);

@@ -2,7 +2,7 @@
  * snapshot.c: states of aggregates that are kept, so that the next fold is
  * short.
  *
- * register_reducer says after how many events one is due.  The scheduler walks
+ * create_reducer says after how many events one is due.  The scheduler walks
  * over the events below the watermark and enqueues a job of the queue
  * "snapshots" for each event whose version is a multiple; an executor takes the
  * snapshot, so that a slow reducer holds up no one else.

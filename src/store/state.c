@@ -235,7 +235,7 @@ static void
 missing_events(const char *type, const char *id, int32 from, int32 to)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+			(errcode(ERRCODE_EQ_EVENTS_ARCHIVED),
 			 errmsg("events of %s \"%s\" are archived", type, id),
 			 errdetail("Versions %d to %d are not in the store.", from, to),
 			 errhint("The state is known from the last archived version on.")));
@@ -388,7 +388,7 @@ eq_register_reducer(PG_FUNCTION_ARGS)
 			values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not register the reducer");
 	eq_spi_end(&spi);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 Datum

@@ -11,7 +11,7 @@ CREATE TABLE reducer (
 	created_at		timestamptz NOT NULL DEFAULT now(),
 	revision		int NOT NULL DEFAULT 0
 );
-COMMENT ON TABLE reducer IS 'How events of a type of aggregate make its state; written by register_reducer.';
+COMMENT ON TABLE reducer IS 'How events of a type of aggregate make its state; written by create_reducer.';
 COMMENT ON COLUMN reducer.function IS 'NULL: event_data is merged (RFC 7396).';
 COMMENT ON COLUMN reducer.owner IS 'The role that registered the function, and as which it runs.';
 COMMENT ON COLUMN reducer.revision IS 'How often refresh_reducer said that its code changed.';
@@ -49,10 +49,10 @@ SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.snapshot_checkp
 /*
  * merge_patch: RFC 7396, JSON Merge Patch; the built-in reducer.
  */
-CREATE FUNCTION merge_patch(target jsonb, patch jsonb) RETURNS jsonb
+CREATE FUNCTION event_queue_internal.merge_patch(target jsonb, patch jsonb) RETURNS jsonb
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_merge_patch_sql';
-COMMENT ON FUNCTION merge_patch(jsonb, jsonb) IS
-'JSON Merge Patch (RFC 7396): members of patch replace those of target, null removes.';
+COMMENT ON FUNCTION event_queue_internal.merge_patch(jsonb, jsonb) IS
+'Internal. JSON Merge Patch (RFC 7396): members of patch replace those of target, null removes.';
 
 CREATE FUNCTION event_queue_internal.reducer_fingerprint(aggregate_type text) RETURNS bigint
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_reducer_fingerprint_sql';
@@ -60,7 +60,7 @@ COMMENT ON FUNCTION event_queue_internal.reducer_fingerprint(text) IS
 'Internal. Changes with the reducer of a type of aggregate: its name, its source, and that of what it calls.';
 
 /*
- * register_reducer: how events of a type of aggregate make its state.
+ * create_reducer: how events of a type of aggregate make its state.
  *
  * Arguments: function takes (state jsonb, event event_queue.event_store), in
  * SQL, PL/pgSQL or C, returns the new state, and is IMMUTABLE or STABLE; it is
@@ -68,17 +68,17 @@ COMMENT ON FUNCTION event_queue_internal.reducer_fingerprint(text) IS
  * pg_catalog and its own schema.  It begins from '{}'.  NULL: event_data is
  * merged into the state (RFC 7396).  snapshot_every: the worker takes a
  * snapshot each time an aggregate's version is a multiple; NULL: never.
- * Registering again replaces; snapshots that another reducer made are dropped.
+ * Creating it again replaces; snapshots that another reducer made are dropped.
  * State follows the code: a snapshot is not used any more when the source of the
  * function changes, or that of functions whose names stand in it, and in these.
  * Changes that no source shows need refresh_reducer.
  * Errors: EQ006 name, EQ009 snapshot_every, EQ020 no such function, EQ021 wrong
  * signature, 42501 no right to call it, or to register.
  */
-CREATE FUNCTION register_reducer(aggregate_type text, function text DEFAULT NULL, snapshot_every int DEFAULT 100)
-RETURNS void
+CREATE FUNCTION create_reducer(aggregate_type text, function text DEFAULT NULL, snapshot_every int DEFAULT 100)
+RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_reducer';
-COMMENT ON FUNCTION register_reducer(text, text, int) IS
+COMMENT ON FUNCTION create_reducer(text, text, int) IS
 'Registers the function that makes the state of a type of aggregate; without one, event_data is merged (RFC 7396).';
 
 CREATE FUNCTION event_queue_internal.store_reducer(aggregate_type text, function text, snapshot_every int, owner regrole) RETURNS void
@@ -103,7 +103,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.store_reducer(text, text, int, regrole) IS
-'Internal. What register_reducer does as the owner of the extension, which alone may name the owner of a reducer.';
+'Internal. What create_reducer does as the owner of the extension, which alone may name the owner of a reducer.';
 
 /*
  * refresh_reducer: says that the code of a type's reducer has changed where no
@@ -119,8 +119,8 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_refresh_reducer';
 COMMENT ON FUNCTION refresh_reducer(text) IS
 'Has states of a type of aggregate made anew, after a change of its reducer''s code that no source shows.';
 
-/* unregister_reducer: back to merging, without snapshots. Errors: EQ025. */
-CREATE FUNCTION unregister_reducer(aggregate_type text) RETURNS void
+/* drop_reducer: back to merging, without snapshots. Errors: EQ025. */
+CREATE FUNCTION drop_reducer(aggregate_type text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -129,9 +129,10 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('aggregate type "%s" has no reducer', $1);
 	END IF;
 	DELETE FROM event_queue.aggregate_snapshot s WHERE s.aggregate_type = $1 AND NOT s.is_base;
+	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION unregister_reducer(text) IS
+COMMENT ON FUNCTION drop_reducer(text) IS
 'Removes the reducer of a type of aggregate, whose event_data is then merged. EQ025 if it has none.';
 
 /*
@@ -141,7 +142,7 @@ COMMENT ON FUNCTION unregister_reducer(text) IS
  * Arguments: at_version: after this version; at_time: after the last event that
  * was appended at this time or before; neither: now.
  * Result: the state; NULL if there was no event.
- * Errors: EQ003 tenant, EQ009 no such version, EQ025 the events are archived,
+ * Errors: EQ003 tenant, EQ009 no such version, EQ046 the events are archived,
  * and whatever the reducer raises.
  * Isolation: by the statement's snapshot.  The reducer runs as its owner.
  */
@@ -149,13 +150,13 @@ CREATE FUNCTION aggregate_state(
 	aggregate_type text, aggregate_id text, at_version int DEFAULT NULL, at_time timestamptz DEFAULT NULL,
 	tenant_id text DEFAULT NULL)
 RETURNS jsonb
-LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_aggregate_state';
+LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_aggregate_state';
 COMMENT ON FUNCTION aggregate_state(text, text, int, timestamptz, text) IS
 'State of an aggregate now, after a version, or at a time; NULL if it had no event.';
 
 /*
  * take_snapshot: keeps the present state of an aggregate; the worker does it by
- * itself (register_reducer).  Result: the version.  Errors: EQ025 no events.
+ * itself (create_reducer).  Result: the version.  Errors: EQ025 no events.
  */
 CREATE FUNCTION take_snapshot(aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL) RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_take_snapshot_sql';
@@ -168,7 +169,7 @@ COMMENT ON FUNCTION take_snapshot(text, text, text) IS
  * Result: a row for each difference: its path, old value, new value; a value
  * that is not there is SQL NULL.
  */
-CREATE FUNCTION json_diff(before jsonb, "after" jsonb, OUT path text[], OUT old_value jsonb, OUT new_value jsonb)
+CREATE FUNCTION event_queue_internal.json_diff(before jsonb, "after" jsonb, OUT path text[], OUT old_value jsonb, OUT new_value jsonb)
 RETURNS SETOF record
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	WITH RECURSIVE pair (path, old_value, new_value) AS (
@@ -184,8 +185,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, 
 	  AND NOT (coalesce(jsonb_typeof(p.old_value), '') = 'object' AND coalesce(jsonb_typeof(p.new_value), '') = 'object')
 	ORDER BY p.path
 $$;
-COMMENT ON FUNCTION json_diff(jsonb, jsonb) IS
-'Members in which two JSON values differ: path, old and new value; a missing one is NULL.';
+COMMENT ON FUNCTION event_queue_internal.json_diff(jsonb, jsonb) IS
+'Internal. Members in which two JSON values differ: path, old and new value; a missing one is NULL.';
 
 /*
  * aggregate_diff: what changed in an aggregate's state between two versions.
@@ -196,12 +197,13 @@ CREATE FUNCTION aggregate_diff(
 	aggregate_type text, aggregate_id text, from_version int, to_version int, tenant_id text DEFAULT NULL,
 	OUT path text[], OUT old_value jsonb, OUT new_value jsonb)
 RETURNS SETOF record
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
 	SELECT d.path, d.old_value, d.new_value
-	FROM event_queue.json_diff(
+	FROM event_queue_internal.json_diff(
 		CASE WHEN $3 = 0 THEN '{}' ELSE event_queue.aggregate_state($1, $2, $3, NULL, $5) END,
-		CASE WHEN $4 = 0 THEN '{}' ELSE event_queue.aggregate_state($1, $2, $4, NULL, $5) END) d
-$$;
+		CASE WHEN $4 = 0 THEN '{}' ELSE event_queue.aggregate_state($1, $2, $4, NULL, $5) END) d;
+END;
 COMMENT ON FUNCTION aggregate_diff(text, text, int, int, text) IS
 'What changed in the state of an aggregate between two versions: path, old value, new value.';
 
@@ -242,7 +244,7 @@ COMMENT ON FUNCTION revert_aggregate(text, text, int, int, text) IS
 /*
  * replay: runs stored events through a function, in order, in a sandbox.
  *
- * Arguments: filter as in read_all; "into" is a function that takes one
+ * Arguments: filter as in read_all; call_function is a function that takes one
  * argument of type event_queue.event_store, found by the caller's search_path
  * and run with the caller's rights; from_position to to_position (NULL: the
  * watermark), without the first and with the last; keep: what the function did
@@ -256,7 +258,7 @@ COMMENT ON FUNCTION revert_aggregate(text, text, int, int, text) IS
  * the database, are not rolled back.
  */
 CREATE FUNCTION replay(
-	filter jsonb, "into" text, from_position bigint DEFAULT 0, to_position bigint DEFAULT NULL,
+	filter jsonb, call_function text, from_position bigint DEFAULT 0, to_position bigint DEFAULT NULL,
 	keep boolean DEFAULT false, report_every int DEFAULT 10000,
 	OUT events bigint, OUT last_position bigint, OUT kept boolean, OUT seconds double precision)
 RETURNS record

@@ -181,7 +181,7 @@ COMMENT ON FUNCTION append_batch(jsonb, text) IS
  */
 CREATE FUNCTION aggregate_version(aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL)
 RETURNS int
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT coalesce(
 		(SELECT max(e.version) FROM event_queue.event_store e
 		 WHERE e.aggregate_id = $2 AND e.aggregate_type = $1 AND e.tenant_id = event_queue.resolve_tenant($3)),
@@ -194,60 +194,42 @@ COMMENT ON FUNCTION aggregate_version(text, text, text) IS
 
 /*
  * read_aggregate: the events of one aggregate, oldest first.
- * read_aggregate_backward: the same, newest first.
- * Arguments: versions from_version to to_version, both included; limit: at
- * most so many (NULL: all).
+ * Arguments: versions from_version to to_version, both included; max_events: at
+ * most so many (NULL: all); newest_first: from to_version down.
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
  *
- * Their bodies are parsed when they are created, so that no search_path can
- * change what they mean, and the planner puts them into the query that calls
- * them: they are as fast as the SELECT that they are.
+ * Its body is parsed when it is created, so that no search_path can change what it
+ * means, and the planner puts it into the query that calls it: it is as fast as the
+ * SELECT that it is; with a constant newest_first one of the two sort keys is a constant
+ * too, and the index gives the order.
  */
 CREATE FUNCTION read_aggregate(
 	aggregate_type text, aggregate_id text,
 	from_version int DEFAULT 1, to_version int DEFAULT NULL, tenant_id text DEFAULT NULL,
-	"limit" bigint DEFAULT NULL)
+	max_events bigint DEFAULT NULL, newest_first boolean DEFAULT false)
 RETURNS SETOF event_store
-LANGUAGE sql STABLE ROWS 100
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 100
 BEGIN ATOMIC
 	SELECT e.*
 	FROM event_queue.event_store e
 	WHERE e.aggregate_id = $2 AND e.aggregate_type = $1
 	  AND e.tenant_id = event_queue.resolve_tenant($5)
 	  AND e.version >= $3 AND e.version <= coalesce($4, 2147483647)
-	ORDER BY e.version
+	ORDER BY CASE WHEN $7 THEN e.version END DESC, CASE WHEN $7 THEN NULL ELSE e.version END
 	LIMIT $6;
 END;
-COMMENT ON FUNCTION read_aggregate(text, text, int, int, text, bigint) IS
-'Events of one aggregate in order of version, from from_version to to_version.';
-
-CREATE FUNCTION read_aggregate_backward(
-	aggregate_type text, aggregate_id text,
-	from_version int DEFAULT 1, to_version int DEFAULT NULL, tenant_id text DEFAULT NULL,
-	"limit" bigint DEFAULT NULL)
-RETURNS SETOF event_store
-LANGUAGE sql STABLE ROWS 100
-BEGIN ATOMIC
-	SELECT e.*
-	FROM event_queue.event_store e
-	WHERE e.aggregate_id = $2 AND e.aggregate_type = $1
-	  AND e.tenant_id = event_queue.resolve_tenant($5)
-	  AND e.version >= $3 AND e.version <= coalesce($4, 2147483647)
-	ORDER BY e.version DESC
-	LIMIT $6;
-END;
-COMMENT ON FUNCTION read_aggregate_backward(text, text, int, int, text, bigint) IS
-'Events of one aggregate, newest first, from to_version down to from_version.';
+COMMENT ON FUNCTION read_aggregate(text, text, int, int, text, bigint, boolean) IS
+'Events of one aggregate in order of version, from from_version to to_version, or newest first.';
 
 /*
  * read_all: events after a position, in order, never past the watermark: what
  * a consumer that stores the last position it saw can rely on not to skip any.
- * Arguments: after is the last position seen (0: from the start); limit is 1
+ * Arguments: after_position is the last one seen (0: from the start); max_events is 1
  * to 100000; tenant_id narrows to one tenant; filter is a JSON object with any
  * of event_type (a pattern as in event_matches), aggregate_type, tenant_id and
  * data (a JSON value that event_data contains).  Reads by the primary key, or
  * by an index of create_event_index: read_plan(filter) says which.
- * Errors: EQ003 tenant, EQ009 bad limit, position or filter, EQ028 after is a
+ * Errors: EQ003 tenant, EQ009 bad max_events, position or filter, EQ028 after_position is a
  * position that the store has lost by a restore (DETAIL is JSON with the
  * position to go on from).
  * Isolation: reads what is committed at the call; under REPEATABLE READ and
@@ -255,7 +237,7 @@ COMMENT ON FUNCTION read_aggregate_backward(text, text, int, int, text, bigint) 
  * a standby it reads up to the watermark that the primary has published.
  */
 CREATE FUNCTION read_all(
-	"after" bigint DEFAULT 0, "limit" int DEFAULT 1000, tenant_id text DEFAULT NULL, filter jsonb DEFAULT NULL)
+	after_position bigint DEFAULT 0, max_events int DEFAULT 1000, tenant_id text DEFAULT NULL, filter jsonb DEFAULT NULL)
 RETURNS SETOF event_store
 LANGUAGE C VOLATILE ROWS 1000 AS 'MODULE_PATHNAME', 'eq_read_all';
 COMMENT ON FUNCTION read_all(bigint, int, text, jsonb) IS
@@ -266,11 +248,11 @@ COMMENT ON FUNCTION read_all(bigint, int, text, jsonb) IS
  * polling and without a snapshot or transaction id; then read_all has news.
  * A procedure, since a function can't give back the snapshot of the statement
  * that calls it: CALL it by itself, outside a transaction block.
- * Arguments: wait is how long at most; watermark: pass NULL.
+ * Arguments: timeout is how long at most; watermark: pass NULL.
  * Result: the watermark, which is not above the position if the time was over.
- * Errors: EQ008 inside a transaction, EQ009 wait below 0 or above 24 hours.
+ * Errors: EQ008 inside a transaction, EQ009 timeout below 0 or above 24 hours.
  */
-CREATE PROCEDURE wait_for_events("after" bigint, wait interval, INOUT watermark bigint DEFAULT NULL)
+CREATE PROCEDURE wait_for_events(after_position bigint, timeout interval, INOUT watermark bigint DEFAULT NULL)
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_wait_for_events';
 COMMENT ON PROCEDURE wait_for_events(bigint, interval, bigint) IS
 'Sleeps until there are events after a position, or the time is over; returns the watermark.';
@@ -293,14 +275,14 @@ COMMENT ON FUNCTION event_queue_internal.check_filter(jsonb) IS
 /*
  * matches_filter: does an event pass a filter of read_all?  NULL lets all pass.
  */
-CREATE FUNCTION matches_filter(event event_store, filter jsonb) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+CREATE FUNCTION event_queue_internal.matches_filter(event event_store, filter jsonb) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT ($2 ->> 'event_type' IS NULL OR event_queue.event_matches(($1).event_type, $2 ->> 'event_type'))
 		AND ($2 ->> 'aggregate_type' IS NULL OR ($1).aggregate_type = $2 ->> 'aggregate_type')
 		AND ($2 ->> 'tenant_id' IS NULL OR ($1).tenant_id = $2 ->> 'tenant_id')
 		AND (coalesce($2 -> 'data', 'null') = 'null' OR ($1).event_data @> ($2 -> 'data'))
 $$;
-COMMENT ON FUNCTION matches_filter(event_store, jsonb) IS 'True if an event passes a filter as read_all takes it.';
+COMMENT ON FUNCTION event_queue_internal.matches_filter(event_store, jsonb) IS 'Internal. True if an event passes a filter as read_all takes it.';
 
 /*
  * watermark: every event at or below it is committed or will never be.  On a
@@ -311,15 +293,15 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_watermark_sql';
 COMMENT ON FUNCTION watermark() IS
 'Highest position below which no open transaction can still commit an event.';
 
-CREATE FUNCTION open_appends(OUT pid int, OUT lowest_position bigint) RETURNS SETOF record
+CREATE FUNCTION event_queue_internal.open_appends(OUT pid int, OUT lowest_position bigint) RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_open_appends';
-COMMENT ON FUNCTION open_appends() IS
-'Sessions of this database whose open transaction has appended, with the first position it took.';
+COMMENT ON FUNCTION event_queue_internal.open_appends() IS
+'For views. Sessions of this database whose open transaction has appended, with the first position it took.';
 
 CREATE VIEW watermark_blockers AS
 	SELECT o.pid, a.usename, a.application_name, a.xact_start AS since,
 		   a.state, a.query, o.lowest_position
-	FROM event_queue.open_appends() o
+	FROM event_queue_internal.open_appends() o
 	LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
 	ORDER BY o.lowest_position;
 COMMENT ON VIEW watermark_blockers IS
@@ -342,7 +324,7 @@ COMMENT ON FUNCTION generation() IS
 CREATE FUNCTION new_generation() RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
-	PERFORM event_queue_internal.skip_positions(((event_queue.last_position() >> 40) + 1) << 40);
+	PERFORM event_queue_internal.skip_positions(((event_queue_internal.last_position() >> 40) + 1) << 40);
 	RETURN event_queue.generation();
 END
 $$;
@@ -356,26 +338,3 @@ CREATE FUNCTION uuid_v7() RETURNS uuid
 LANGUAGE C VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_uuid_v7_sql';
 COMMENT ON FUNCTION uuid_v7() IS
 'A new time-ordered UUID (version 7).';
-
-/*
- * create_prisma_view: the event store under the names of a Prisma model, as a
- * view "EventStore" in the given schema.  Rows are seen with the rights and the
- * tenant of whoever reads the view.
- * Arguments: or_replace: a view of this name is replaced.
- * Errors: 3F000 if the schema does not exist, 42P07 if something else has the
- * name, 42501 without CREATE on the schema.
- */
-CREATE FUNCTION create_prisma_view(schema text DEFAULT 'public', or_replace boolean DEFAULT false) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-BEGIN
-	EXECUTE format($view$
-		CREATE %s VIEW %I."EventStore" WITH (security_invoker = true) AS
-		SELECT id, aggregate_id AS "aggregateId", aggregate_type AS "aggregateType",
-			   event_type AS "eventType", event_data AS "eventData",
-			   created_at AS "createdAt", version
-		FROM event_queue.event_store
-		$view$, CASE WHEN or_replace THEN 'OR REPLACE' END, schema);
-END
-$$;
-COMMENT ON FUNCTION create_prisma_view(text, boolean) IS
-'Creates the view "EventStore" in the schema, with the column names of a Prisma model.';

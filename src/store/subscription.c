@@ -704,7 +704,7 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 
 	if (limit < 1 || limit > MAX_FETCH)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("limit must be between 1 and %d", MAX_FETCH)));
+						errmsg("max_events must be between 1 and %d", MAX_FETCH)));
 	if (RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
@@ -784,7 +784,7 @@ eq_ack(PG_FUNCTION_ARGS)
 			 errhint(
 				 "Acknowledge the position of an event that fetch_events returned to this session.")));
 	move_locked(&subscription, position);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 /* ack of what was fetched. */
@@ -815,7 +815,7 @@ eq_ack_fetched(PG_FUNCTION_ARGS)
 				 "Call fetch_events, do the work and call ack in one transaction, or name a position.")));
 	subscription.buckets = fetch->buckets;
 	move_locked(&subscription, fetch->unnamed);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 /* Leaves the group at once, and not at the end of the session. */
@@ -836,7 +836,7 @@ eq_leave_subscription(PG_FUNCTION_ARGS)
 			member->pid = 0;
 	}
 	LWLockRelease(eq_shared->lock);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 Datum

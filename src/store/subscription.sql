@@ -54,22 +54,22 @@ SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.subscription_pa
 /*
  * create_subscription: a consumer that the store keeps the place of.
  *
- * Arguments: filter as in read_all; start: after which position it begins (0:
+ * Arguments: filter as in read_all; from_position: after which position it begins (0:
  * with the first event; NULL: with what comes from now on); buckets: 1 for one
  * consumer, up to 64 for a group: members share the buckets, each aggregate
  * belongs to one, and its order is kept; tenant_id: only this tenant's events.
  * Tenants have names of their own: the same name may stand for one subscription of
  * each, and for one that reads all.
  * or_replace: a subscription of this name and tenant gets the new filter and goes
- * on where it stands (start is not looked at; another number of buckets is
+ * on where it stands (from_position is not looked at; another number of buckets is
  * refused).  if_not_exists: it stays as it is, with a NOTICE if filter or buckets
  * are others.
  * Result: the subscription's number.
- * Errors: EQ003 tenant, EQ006 name, EQ009 filter, start, buckets, or both
+ * Errors: EQ003 tenant, EQ006 name, EQ009 filter, from_position, buckets, or both
  * or_replace and if_not_exists, EQ018 it exists.
  */
 CREATE FUNCTION create_subscription(
-	name text, filter jsonb DEFAULT NULL, start bigint DEFAULT 0, buckets int DEFAULT 1, tenant_id text DEFAULT NULL,
+	name text, filter jsonb DEFAULT NULL, from_position bigint DEFAULT 0, buckets int DEFAULT 1, tenant_id text DEFAULT NULL,
 	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
 RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -86,7 +86,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'buckets must be between 1 and 64';
 	END IF;
 	IF $3 < 0 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'start must not be negative';
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'from_position must not be negative';
 	END IF;
 	INSERT INTO event_queue.subscription (name, tenant_id, filter, buckets) VALUES ($1, tenant, $2, $4)
 	ON CONFLICT DO NOTHING RETURNING subscription_id INTO new_id;
@@ -100,7 +100,7 @@ BEGIN
 		IF $6 AND old.buckets <> $4 THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ009',
 				MESSAGE = format('subscription "%s" has %s buckets, which can''t be changed', $1, old.buckets),
-				HINT = 'Drop it and create it with start => its lowest position.';
+				HINT = 'Drop it and create it with from_position => its lowest position.';
 		END IF;
 		IF $6 AND old.filter IS DISTINCT FROM $2 THEN
 			UPDATE event_queue.subscription s SET filter = $2 WHERE s.subscription_id = old.subscription_id;
@@ -139,10 +139,11 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.subscription_id_of(text) IS 'Internal. A subscription''s number; EQ025 if there is none, EQ039 if the name is several tenants''.';
 
 /* drop_subscription: forgets a consumer and its place. Errors: EQ025. */
-CREATE FUNCTION drop_subscription(name text) RETURNS void
+CREATE FUNCTION drop_subscription(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	DELETE FROM event_queue.subscription s WHERE s.subscription_id = event_queue_internal.subscription_id_of($1);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its checkpoints. EQ025 if there is none.';
@@ -151,7 +152,7 @@ COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its c
  * reset_subscription: its consumer begins again after a position (0: with the
  * first event); parked aggregates are no longer parked.  Errors: EQ009, EQ025.
  */
-CREATE FUNCTION reset_subscription(name text, "position" bigint DEFAULT 0) RETURNS void
+CREATE FUNCTION reset_subscription(name text, to_position bigint DEFAULT 0) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -163,6 +164,7 @@ BEGIN
 	UPDATE event_queue_internal.subscription_bucket b SET position = $2, moved_at = clock_timestamp()
 	WHERE b.subscription_id = this_id;
 	DELETE FROM event_queue_internal.subscription_parked p WHERE p.subscription_id = this_id;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION reset_subscription(text, bigint) IS
@@ -182,7 +184,7 @@ COMMENT ON FUNCTION reset_subscription(text, bigint) IS
  * Errors: EQ009 limit, EQ025 no such subscription.
  * Isolation: as read_all.
  */
-CREATE FUNCTION fetch_events(name text, "limit" int DEFAULT 100) RETURNS SETOF event_store
+CREATE FUNCTION fetch_events(name text, max_events int DEFAULT 100) RETURNS SETOF event_store
 LANGUAGE C VOLATILE ROWS 100 AS 'MODULE_PATHNAME', 'eq_fetch_events';
 COMMENT ON FUNCTION fetch_events(text, int) IS
 'The next events of a subscription; they come again until ack.';
@@ -193,7 +195,7 @@ COMMENT ON FUNCTION fetch_events(text, int) IS
  * Errors: EQ025 no such subscription, EQ029 the position was not fetched, 40001
  * above READ COMMITTED if another transaction moved the checkpoint.
  */
-CREATE FUNCTION ack(name text, "position" bigint) RETURNS void
+CREATE FUNCTION ack(name text, up_to_position bigint) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack';
 COMMENT ON FUNCTION ack(text, bigint) IS
 'Moves a subscription''s checkpoint: its consumer is done with all events up to the position.';
@@ -205,13 +207,13 @@ COMMENT ON FUNCTION ack(text, bigint) IS
  * Errors: EQ025 no such subscription; EQ029 nothing was fetched: with one bucket
  * in this transaction, with more in this session; 40001 as above.
  */
-CREATE FUNCTION ack(name text) RETURNS void
+CREATE FUNCTION ack(name text) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack_fetched';
 COMMENT ON FUNCTION ack(text) IS
 'Moves a subscription''s checkpoint behind what the last fetch_events returned.';
 
 /* leave_subscription: the session's share goes to the other members at once. */
-CREATE FUNCTION leave_subscription(name text) RETURNS void
+CREATE FUNCTION leave_subscription(name text) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_leave_subscription';
 COMMENT ON FUNCTION leave_subscription(text) IS
 'Takes the session out of a subscription''s group; the end of the session does it, too.';
@@ -220,18 +222,18 @@ CREATE FUNCTION event_queue_internal.all_subscription_members(OUT subscription_i
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_subscription_members';
 COMMENT ON FUNCTION event_queue_internal.all_subscription_members() IS 'Internal. subscription_members of all tenants.';
 
-CREATE FUNCTION subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
+CREATE FUNCTION event_queue_internal.subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT m.* FROM event_queue_internal.all_subscription_members() m
 	WHERE event_queue.current_tenant() IS NULL OR EXISTS (SELECT FROM event_queue.subscription s
 		WHERE s.subscription_id = m.subscription_id AND event_queue.tenant_visible(s.tenant_id))
 $$;
-COMMENT ON FUNCTION subscription_members() IS 'Sessions that are members of groups, with how many buckets each has.';
+COMMENT ON FUNCTION event_queue_internal.subscription_members() IS 'For views. Sessions that are members of groups, with how many buckets each has.';
 
-CREATE FUNCTION event_bucket(tenant_id text, aggregate_type text, aggregate_id text, buckets int) RETURNS int
+CREATE FUNCTION event_queue_internal.event_bucket(tenant_id text, aggregate_type text, aggregate_id text, buckets int) RETURNS int
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_event_bucket';
-COMMENT ON FUNCTION event_bucket(text, text, text, int) IS
-'The bucket that an aggregate belongs to, in a subscription with so many.';
+COMMENT ON FUNCTION event_queue_internal.event_bucket(text, text, text, int) IS
+'Internal. The bucket that an aggregate belongs to, in a subscription with so many.';
 
 /*
  * park_event: sets the aggregate of an event aside for a subscription, and
@@ -241,7 +243,7 @@ COMMENT ON FUNCTION event_bucket(text, text, text, int) IS
  * Arguments: position of the event that could not be digested; error: why.
  * Errors: EQ025 no such subscription or event; EQ029 as ack.
  */
-CREATE FUNCTION park_event(name text, "position" bigint, error text DEFAULT NULL) RETURNS void
+CREATE FUNCTION park_event(name text, event_position bigint, error text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -259,6 +261,7 @@ BEGIN
 	ON CONFLICT (subscription_id, aggregate_id, aggregate_type, tenant_id) DO UPDATE
 	SET error = excluded.error, retry = false, resume_after = NULL, parked_at = now();
 	PERFORM event_queue.ack($1, $2);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION park_event(text, bigint, text) IS
@@ -289,11 +292,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	FROM event_queue.subscription s
 	JOIN event_queue_internal.subscription_parked p ON p.subscription_id = s.subscription_id
 	JOIN event_queue_internal.subscription_bucket b ON b.subscription_id = s.subscription_id
-		AND b.bucket = event_queue.event_bucket(p.tenant_id, p.aggregate_type, p.aggregate_id, s.buckets)
+		AND b.bucket = event_queue_internal.event_bucket(p.tenant_id, p.aggregate_type, p.aggregate_id, s.buckets)
 	JOIN event_queue.event_store e ON e.aggregate_id = p.aggregate_id AND e.aggregate_type = p.aggregate_type
 		AND e.tenant_id = p.tenant_id AND e.position >= p.position AND e.position <= b.position
 	WHERE s.subscription_id = $1 AND p.aggregate_type = $2 AND p.aggregate_id = $3 AND p.tenant_id = $4
-	  AND event_queue.matches_filter(e, s.filter)
+	  AND event_queue_internal.matches_filter(e, s.filter)
 	ORDER BY e.position
 $$;
 COMMENT ON FUNCTION event_queue_internal.parked_events(int, text, text, text) IS
@@ -304,7 +307,7 @@ COMMENT ON FUNCTION event_queue_internal.parked_events(int, text, text, text) IS
  * let go, in order; other sessions get other aggregates until the transaction
  * ends.  Acknowledge them by ack_parked.  Errors: EQ025.
  */
-CREATE FUNCTION fetch_parked(name text, "limit" int DEFAULT 100) RETURNS SETOF event_store
+CREATE FUNCTION fetch_parked(name text, max_events int DEFAULT 100) RETURNS SETOF event_store
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -340,7 +343,7 @@ BEGIN
 	JOIN event_queue_internal.subscription_parked p ON p.subscription_id = s.subscription_id
 		AND p.tenant_id = $2 AND p.aggregate_type = $3 AND p.aggregate_id = $4
 	JOIN event_queue_internal.subscription_bucket b ON b.subscription_id = s.subscription_id
-		AND b.bucket = event_queue.event_bucket($2, $3, $4, s.buckets)
+		AND b.bucket = event_queue_internal.event_bucket($2, $3, $4, s.buckets)
 	WHERE s.subscription_id = $1;
 	IF EXISTS (SELECT FROM event_queue_internal.parked_events($1, $3, $4, $2)) THEN
 		RETURN false;
@@ -367,7 +370,7 @@ COMMENT ON FUNCTION event_queue_internal.unpark_if_done(int, text, text, text) I
  * checkpoint is where the watermark is now.
  * Result: true when it is no longer parked.  Errors: EQ025 nothing parked there.
  */
-CREATE FUNCTION ack_parked(name text, "position" bigint) RETURNS boolean
+CREATE FUNCTION ack_parked(name text, event_position bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -377,7 +380,7 @@ BEGIN
 	SELECT e.* INTO event FROM event_queue.event_store e, event_queue.subscription s
 	WHERE e.position = $2 AND s.subscription_id = this_id AND e.tenant_id = coalesce(s.tenant_id, e.tenant_id);
 	-- First the bucket, then the row: as fetch_events does.
-	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue.event_bucket(event.tenant_id,
+	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue_internal.event_bucket(event.tenant_id,
 		event.aggregate_type, event.aggregate_id, s.buckets))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
 	UPDATE event_queue_internal.subscription_parked p SET position = greatest(p.position, $2 + 1)
@@ -405,11 +408,11 @@ DECLARE
 	this_id int := event_queue_internal.subscription_id_of($1);
 	tenant text := event_queue.resolve_tenant($4);
 BEGIN
-	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue.event_bucket(tenant, $2, $3, s.buckets))
+	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue_internal.event_bucket(tenant, $2, $3, s.buckets))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
 	UPDATE event_queue_internal.subscription_parked p SET position = (
 		SELECT b.position + 1 FROM event_queue.subscription s JOIN event_queue_internal.subscription_bucket b
-			ON b.subscription_id = this_id AND b.bucket = event_queue.event_bucket(tenant, $2, $3, s.buckets)
+			ON b.subscription_id = this_id AND b.bucket = event_queue_internal.event_bucket(tenant, $2, $3, s.buckets)
 		WHERE s.subscription_id = this_id)
 	WHERE p.subscription_id = this_id AND p.aggregate_type = $2 AND p.aggregate_id = $3 AND p.tenant_id = tenant;
 	IF NOT FOUND THEN
@@ -437,14 +440,14 @@ CREATE VIEW subscription_status AS
 	CROSS JOIN (SELECT event_queue.watermark()) w (watermark)
 	CROSS JOIN LATERAL (SELECT min(b.position), max(b.moved_at) FROM event_queue_internal.subscription_bucket b
 		WHERE b.subscription_id = s.subscription_id) c (checkpoint, moved_at)
-	LEFT JOIN (SELECT subscription_id, count(*) FROM event_queue.subscription_members() GROUP BY 1) m (subscription_id, members)
+	LEFT JOIN (SELECT subscription_id, count(*) FROM event_queue_internal.subscription_members() GROUP BY 1) m (subscription_id, members)
 		USING (subscription_id)
 	CROSS JOIN LATERAL (SELECT count(*), min(created_at) FROM (
 		SELECT e.created_at FROM event_queue.event_store e
 		JOIN event_queue_internal.subscription_bucket b ON b.subscription_id = s.subscription_id
-			AND b.bucket = event_queue.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets)
+			AND b.bucket = event_queue_internal.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets)
 		WHERE e.position > c.checkpoint AND e.position <= w.watermark AND e.position > b.position
-		  AND (s.tenant_id IS NULL OR e.tenant_id = s.tenant_id) AND event_queue.matches_filter(e, s.filter)
+		  AND (s.tenant_id IS NULL OR e.tenant_id = s.tenant_id) AND event_queue_internal.matches_filter(e, s.filter)
 		LIMIT 100000) waiting) l (lag_events, oldest);
 ALTER VIEW subscription_status SET (security_invoker = true);
 COMMENT ON VIEW subscription_status IS

@@ -11,8 +11,8 @@
  *    tenant in its statements (tenant_visible, resolve_tenant), which is that of the
  *    session's user and of the role that it has set, whoever the present user is
  *    (tenant.c).  All pin their search_path;
- *  - notify_on, record_changes and create_prisma_view, which make triggers and views
- *    for the caller, act with the caller's rights.
+ *  - notify_on and record_changes, which make triggers for the caller, act with the
+ *    caller's rights.
  * What all tenants share is not changed by who is bound to one (refuse_bound).
  */
 DO $$
@@ -25,18 +25,18 @@ DECLARE
 		'log_job', 'queue_limits', 'health', 'explain_job',
 		'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'rule_activity', 'aggregate_activity',
 		-- admins
-		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all',
-		'retry_dead', 'retry_all_dead', 'retry_failed', 'discard_dead', 'discard_all_dead', 'set_rule_enabled', 'drop_rule',
-		'unregister_handler', 'unregister_reducer', 'create_schedule', 'set_schedule_enabled', 'drop_schedule',
-		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'partition_events',
-		'split_off_events', 'seal_partition', 'archive_partition', 'set_event_retention'];
+		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting',
+		'retry_dead', 'retry_all_dead', 'retry_failed', 'discard_dead', 'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule',
+		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule',
+		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'set_event_partitioning',
+		'split_event_partition', 'seal_event_partition', 'archive_event_partition', 'set_event_retention'];
 	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule',
 		'event_queue_internal.channel', 'event_queue_internal.event_partition', 'event_queue_internal.partition_policy'];
 	this text;
 BEGIN
 	FOREACH this IN ARRAY as_owner LOOP
 		FOR this IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
-			WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname = this LOOP
+			WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.proname = this LOOP
 			EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', this);
 		END LOOP;
 	END LOOP;
@@ -53,8 +53,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA event_queue_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION event_queue.version(), event_queue_internal.check_name(text, text, int),
 	event_queue_internal.check_create_mode(boolean, boolean), event_queue_internal.notice_other_definition(text, text), current_tenant(), resolve_tenant(text),
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
-	event_as_json(event_store), event_queue_internal.check_filter(jsonb), matches_filter(event_store, jsonb), merge_patch(jsonb, jsonb),
-	json_diff(jsonb, jsonb), event_bucket(text, text, text, int),
+	event_as_json(event_store), event_queue_internal.check_filter(jsonb), event_queue_internal.matches_filter(event_store, jsonb), event_queue_internal.merge_patch(jsonb, jsonb),
+	event_queue_internal.json_diff(jsonb, jsonb), event_queue_internal.event_bucket(text, text, text, int),
 	event_queue_internal.job_lane(boolean, text), event_queue_internal.check_payload(jsonb), activation_state() TO PUBLIC;
 
 /*
@@ -77,7 +77,7 @@ BEGIN
 	SELECT t.tenant_id INTO bound_to FROM event_queue_internal.tenant_role t WHERE t.role = $1;
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue_internal.check_name('tenant', $2);
-		IF has_function_privilege($1, 'event_queue.register_handler(text, text, text, interval)', 'EXECUTE') THEN
+		IF has_function_privilege($1, 'event_queue.create_handler(text, text, text, interval)', 'EXECUTE') THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ003',
 				MESSAGE = format('role "%s" is an admin, and so of all tenants', this_role),
 				HINT = 'Take its rights away with event_queue.revoke_access first.';
@@ -102,10 +102,9 @@ BEGIN
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.aggregate_snapshot TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.aggregate_version(text, text, text),
-		event_queue.read_aggregate(text, text, int, int, text, bigint),
-		event_queue.read_aggregate_backward(text, text, int, int, text, bigint),
+		event_queue.read_aggregate(text, text, int, int, text, bigint, boolean),
 		event_queue.read_all(bigint, int, text, jsonb), event_queue.read_plan(jsonb),
-		event_queue.watermark(), event_queue.generation(), event_queue.last_position(),
+		event_queue.watermark(), event_queue.generation(),
 		event_queue.aggregate_state(text, text, int, timestamptz, text),
 		event_queue.aggregate_diff(text, text, int, int, text),
 		event_queue.replay(jsonb, text, bigint, bigint, boolean, int) TO %s', role);
@@ -121,7 +120,7 @@ COMMENT ON FUNCTION event_queue_internal.grant_reader(regrole) IS 'Internal. Wha
  * Errors: EQ003 the role is bound to another tenant, EQ006 tenant, 42704 no
  * such role, 42501 unless the caller owns the extension or is a superuser.
  */
-CREATE FUNCTION grant_producer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+CREATE FUNCTION grant_producer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
@@ -140,6 +139,7 @@ BEGIN
 		event_queue.aggregate_activity(text, text, int, text)
 		TO %s', role);
 	PERFORM event_queue_internal.grant_outcomes(role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_producer(regrole, text) IS
@@ -164,7 +164,7 @@ COMMENT ON FUNCTION event_queue_internal.grant_outcomes(regrole) IS 'Internal. L
  * acknowledge them; with a tenant, of this tenant only.  Arguments and errors
  * as grant_producer.
  */
-CREATE FUNCTION grant_consumer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+CREATE FUNCTION grant_consumer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
@@ -177,7 +177,8 @@ BEGIN
 		event_queue.fetch_events(text, int), event_queue.ack(text), event_queue.ack(text, bigint), event_queue.leave_subscription(text),
 		event_queue.park_event(text, bigint, text), event_queue.retry_parked(text, text, text),
 		event_queue.discard_parked(text, text, text, text), event_queue.fetch_parked(text, int),
-		event_queue.ack_parked(text, bigint), event_queue.subscription_members() TO %s', role);
+		event_queue.ack_parked(text, bigint), event_queue_internal.subscription_members() TO %s', role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_consumer(regrole, text) IS
@@ -187,13 +188,13 @@ COMMENT ON FUNCTION grant_consumer(regrole, text) IS
  * grant_worker: the role may claim and settle jobs.  Arguments and errors as
  * grant_producer.
  */
-CREATE FUNCTION grant_worker(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+CREATE FUNCTION grant_worker(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
 	PERFORM event_queue_internal.grant_outcomes(role);
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE
-		event_queue.claim_wait(text, int, interval, jsonb, text, interval, text) TO %s', role);
+		event_queue.claim_wait(text, int, interval, text, interval, text, jsonb) TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.claim(text, int, text, interval, text[], text, boolean),
 		event_queue.complete(bigint, uuid, jsonb), event_queue.complete_many(bigint[], uuid[], jsonb[]),
@@ -205,6 +206,7 @@ BEGIN
 		event_queue.release(bigint, uuid, interval),
 		event_queue.extend_lease(bigint, uuid, interval), event_queue.run_jobs(text, int)
 		TO %s', role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_worker(regrole, text) IS
@@ -214,7 +216,7 @@ COMMENT ON FUNCTION grant_worker(regrole, text) IS
  * grant_observer: the role may read everything of the extension and change
  * nothing.  Arguments and errors as grant_producer.
  */
-CREATE FUNCTION grant_observer(role regrole, tenant_id text DEFAULT NULL) RETURNS void
+CREATE FUNCTION grant_observer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
@@ -229,14 +231,16 @@ BEGIN
 		event_queue_internal.partition_policy TO %s', role);
 	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue.trace(uuid, text), event_queue.subscription_members(), event_queue.open_appends(), event_queue.queue_counters(),
-		event_queue.queue_depth(int), event_queue.queue_limits(int), event_queue.shared_memory_places(), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
-		event_queue.queue_id_of(text),
+		-- what views ask for
+		event_queue_internal.subscription_members(), event_queue_internal.open_appends(), event_queue_internal.queue_counters(),
+		event_queue_internal.queue_depth(int),
+		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
 		event_queue.running_jobs(text, int), event_queue.next_jobs(text, int), event_queue.queue_jobs(text, int),
 		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int),
 		event_queue.aggregate_activity(text, text, int, text),
 		event_queue.health(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.cron_next(text, text, timestamptz) TO %s', role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_observer(regrole, text) IS
@@ -249,7 +253,7 @@ COMMENT ON FUNCTION grant_observer(regrole, text) IS
  * Errors: as grant_producer; EQ003 the role is bound to a tenant, by itself or as a
  * member of a role that is.
  */
-CREATE FUNCTION grant_admin(role regrole) RETURNS void
+CREATE FUNCTION grant_admin(role regrole) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	bound_to text := (SELECT string_agg(DISTINCT t.tenant_id, ', ') FROM event_queue_internal.tenant_role t, pg_roles r
@@ -276,7 +280,9 @@ BEGIN
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', this, role);
 	END LOOP;
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		event_queue_internal.make_recording(regclass, text, name, name, text, boolean) TO %s', role);
+		event_queue_internal.make_recording(regclass, text, name, name, text, boolean),
+		event_queue_internal.make_notifying(regclass, int, boolean), event_queue_internal.channel_id_of(text) TO %s', role);
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION grant_admin(regrole) IS
@@ -285,10 +291,10 @@ COMMENT ON FUNCTION grant_admin(regrole) IS
 /*
  * revoke_access: takes away all that the grant functions gave, and the binding
  * to a tenant.  Rules, handlers and reducers of the role stay, but are out of service
- * (EQ038) until it gets access again or another role creates or registers them; a
+ * (EQ038) until it gets access again or another role creates them; a
  * notice names them.  Errors: 42704 no such role.
  */
-CREATE FUNCTION revoke_access(role regrole) RETURNS void
+CREATE FUNCTION revoke_access(role regrole) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	left_behind text;
@@ -310,8 +316,9 @@ BEGIN
 		WHERE d.owner = $1 AND d.function IS NOT NULL) x (what);
 	IF left_behind IS NOT NULL AND NOT has_schema_privilege($1, 'event_queue', 'USAGE') THEN
 		RAISE NOTICE 'out of service from now on: %', left_behind
-			USING HINT = 'Have another role create or register them again, or drop them.';
+			USING HINT = 'Have another role create them again, or drop them.';
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION revoke_access(regrole) IS

@@ -3,7 +3,7 @@
  *
  * They are kept by OID.  A rename changes nothing; what was a dropped role's, a
  * role's whose access was taken away, or is now a tenant's own, is out of service
- * until someone else creates or registers it again.
+ * until someone else creates it again.
  */
 #include "postgres.h"
 
@@ -46,5 +46,5 @@ eq_check_owner(Oid owner, const char *what, const char *name)
 			 errmsg("%s \"%s\" is out of service", what, name),
 			 errdetail_internal("%c%s.", pg_toupper(why[0]), why + 1),
 			 errhint(
-				 "Give the owner its access again, or have another role create or register it.")));
+				 "Give the owner its access again, or have another role create it again.")));
 }

@@ -24,7 +24,7 @@ LANGUAGE C AS 'MODULE_PATHNAME', 'eq_notify_change';
 COMMENT ON FUNCTION notify_change() IS
 'Trigger of notify_on: after commit, has the scheduler send one NOTIFY on the channel whose number is the argument.';
 
-CREATE FUNCTION channel_id_of(channel text) RETURNS int
+CREATE FUNCTION event_queue_internal.channel_id_of(channel text) RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.check_name('channel name', channel, 63);
@@ -32,7 +32,21 @@ BEGIN
 	RETURN (SELECT c.channel_id FROM event_queue_internal.channel c WHERE c.name = $1);
 END
 $$;
-COMMENT ON FUNCTION channel_id_of(text) IS 'A channel''s number for notify_on, which gives it one.';
+COMMENT ON FUNCTION event_queue_internal.channel_id_of(text) IS 'Internal. A channel''s number for notify_on, which gives it one.';
+
+/* make_notifying: the trigger of notify_on. */
+CREATE FUNCTION event_queue_internal.make_notifying(table_name regclass, channel_id int, if_not_exists boolean) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	-- The name says what it does: one that is there is the same.
+	EXECUTE format('CREATE %s TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+				   'FOR EACH STATEMENT EXECUTE FUNCTION event_queue.notify_change(%s)',
+				   CASE WHEN if_not_exists THEN 'OR REPLACE' END,
+				   'event_queue_notify_' || channel_id, table_name, channel_id);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.make_notifying(regclass, int, boolean) IS 'Internal. Makes the trigger of notify_on, with the caller''s rights.';
 
 /*
  * notify_on: after every committed change of the table, listeners of the
@@ -43,19 +57,11 @@ COMMENT ON FUNCTION channel_id_of(text) IS 'A channel''s number for notify_on, w
  * 42710 if the table has the trigger already; 53400 no room in shared memory for one
  * more channel (event_queue.max_queues).
  */
-CREATE FUNCTION notify_on("table" regclass, channel text, if_not_exists boolean DEFAULT false) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-DECLARE
-	this_id int;
-BEGIN
-	this_id := event_queue.channel_id_of(channel);
-	-- The name says what it does: one that is there is the same.
-	EXECUTE format('CREATE %s TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
-				   'FOR EACH STATEMENT EXECUTE FUNCTION event_queue.notify_change(%s)',
-				   CASE WHEN if_not_exists THEN 'OR REPLACE' END,
-				   'event_queue_notify_' || this_id, "table", this_id);
-END
-$$;
+CREATE FUNCTION notify_on(table_name regclass, channel text, if_not_exists boolean DEFAULT false) RETURNS boolean
+LANGUAGE sql
+BEGIN ATOMIC
+	SELECT event_queue_internal.make_notifying(table_name, event_queue_internal.channel_id_of(channel), if_not_exists);
+END;
 COMMENT ON FUNCTION notify_on(regclass, text, boolean) IS
 'Notifies listeners of the channel after every committed change of the table, without NOTIFY''s commit lock.';
 
@@ -96,24 +102,25 @@ COMMENT ON FUNCTION record_change() IS
 
 /* make_recording: the trigger of record_changes, whose name checks are done. */
 CREATE FUNCTION event_queue_internal.make_recording(
-	"table" regclass, aggregate_type text, id_column name,
+	table_name regclass, aggregate_type text, id_column name,
 	tenant_column name, event_prefix text, or_replace boolean)
-RETURNS void
+RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	missing name;
 BEGIN
 	SELECT c INTO missing FROM unnest(ARRAY[id_column, tenant_column]) c
 	WHERE (c IS NOT NULL OR id_column IS NULL) AND NOT EXISTS (SELECT FROM pg_attribute a
-		WHERE a.attrelid = "table" AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped);
+		WHERE a.attrelid = table_name AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped);
 	IF FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
-			MESSAGE = format('column "%s" of table %s does not exist', missing, "table");
+			MESSAGE = format('column "%s" of table %s does not exist', missing, table_name);
 	END IF;
 	EXECUTE format('CREATE %s TRIGGER event_queue_record_changes AFTER INSERT OR UPDATE OR DELETE ON %s '
 				   'FOR EACH ROW EXECUTE FUNCTION event_queue.record_change(%L, %L, %L, %L)',
-				   CASE WHEN or_replace THEN 'OR REPLACE' END, "table", aggregate_type, id_column, coalesce(tenant_column, ''),
+				   CASE WHEN or_replace THEN 'OR REPLACE' END, table_name, aggregate_type, id_column, coalesce(tenant_column, ''),
 				   coalesce(event_prefix, aggregate_type));
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.make_recording(regclass, text, name, name, text, boolean) IS 'Internal. Makes the trigger of record_changes, with the caller''s rights.';
@@ -130,14 +137,14 @@ COMMENT ON FUNCTION event_queue_internal.make_recording(regclass, text, name, na
  * the table records already.
  */
 CREATE FUNCTION record_changes(
-	"table" regclass, aggregate_type text, id_column name,
+	table_name regclass, aggregate_type text, id_column name,
 	tenant_column name DEFAULT NULL, event_prefix text DEFAULT NULL, or_replace boolean DEFAULT false)
-RETURNS void
+RETURNS boolean
 LANGUAGE sql
 BEGIN ATOMIC
 	SELECT event_queue_internal.check_name('aggregate type', aggregate_type),
 		event_queue_internal.check_name('event prefix', coalesce(event_prefix, aggregate_type), 240);
-	SELECT event_queue_internal.make_recording("table", aggregate_type, id_column, tenant_column, event_prefix, or_replace);
+	SELECT event_queue_internal.make_recording(table_name, aggregate_type, id_column, tenant_column, event_prefix, or_replace);
 END;
 COMMENT ON FUNCTION record_changes(regclass, text, name, name, text, boolean) IS
 'Appends an event for every row change of a table: PREFIX.inserted, .updated, .deleted.';

@@ -128,7 +128,7 @@ read_run_handlers(Run *run)
 	if (run->n_handlers == 0)
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 						errmsg("queue \"%s\" has no handler", run->queue->name),
-						errhint("Register one with event_queue.register_handler.")));
+						errhint("Register one with event_queue.create_handler.")));
 	run->names = palloc(run->n_handlers * sizeof(char *));
 	for (int i = 0; i < run->n_handlers; i++)
 	{

@@ -12,7 +12,7 @@ CREATE TABLE yardstick.handled (job_id bigint);
 CREATE FUNCTION yardstick.handle_job(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$
 	INSERT INTO yardstick.handled VALUES (job.job_id) $$;
 SELECT event_queue.create_queue('handled');
-SELECT event_queue.register_handler('handled', '*', 'yardstick.handle_job');
+SELECT event_queue.create_handler('handled', '*', 'yardstick.handle_job');
 SQL
 	script handle_table 'BEGIN;' "$(claim_table 1) \\gset" 'INSERT INTO yardstick.handled VALUES (:id);' \
 		'DELETE FROM yardstick.job WHERE id = :id;' 'COMMIT;'
@@ -28,5 +28,5 @@ SQL
 		rate "$(sql -c "SHOW event_queue.executors")" handle_table >>"$work/theirs"
 	done
 	line drain_handlers
-	sql -c "SELECT event_queue.unregister_handler('handled', '*')" -c "SELECT event_queue.drop_queue('handled', force => true)" >/dev/null
+	sql -c "SELECT event_queue.drop_handler('handled', '*')" -c "SELECT event_queue.drop_queue('handled', force => true)" >/dev/null
 fi

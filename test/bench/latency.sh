@@ -29,7 +29,7 @@ CREATE TABLE yardstick.latency (what text, ms float8, run int);
 CREATE FUNCTION yardstick.handle(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$
 	INSERT INTO yardstick.latency VALUES ('handler', extract(epoch FROM clock_timestamp() - job.created_at) * 1000) $$;
 DO $$ BEGIN PERFORM event_queue.create_queue('handler'), event_queue.create_queue('session'), event_queue.create_queue('listen'); END $$;
-SELECT event_queue.register_handler('handler', '*', 'yardstick.handle');
+SELECT event_queue.create_handler('handler', '*', 'yardstick.handle');
 SQL
 	for what in handler session listen; do
 		script "enqueue_$what" "SELECT event_queue.enqueue('$what', 'job', '{\"a\": 1}');"

@@ -30,7 +30,7 @@ if wanted list_running_ms list_next_ms list_queue_ms list_failed_ms list_rule_ms
 CREATE EXTENSION event_queue;
 SELECT event_queue.create_queue('big', keep_completed => '7 days', lease => '1 day'), event_queue.create_queue('small');
 SELECT event_queue.create_rule('calls', 'lead.moved', queue => 'small', job_name => 'call', payload => '{}');
-SELECT event_queue.set_rule_enabled('calls', false);
+SELECT event_queue.pause_rule('calls');
 SET session_replication_role = replica;		-- rows as they come to be, without counting them
 INSERT INTO event_queue.event_store (position, id, tenant_id, aggregate_type, aggregate_id, version, event_type, event_data, metadata, created_at)
 SELECT n, gen_random_uuid(), 'default', 'lead', 'L' || n / 10, n % 10 + 1, 'lead.moved', '{"step": 1}', '{"actor": "ana"}', now() - n * interval '1 ms'

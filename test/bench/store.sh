@@ -22,7 +22,7 @@ bench append_many 1 append_many append '' 100
 # An aggregate of 100 events, and 1,000 events in order, through the functions,
 # against the plain SELECT from the same table.
 if wanted read_aggregate read_all; then
-	first=$(sql -c 'SELECT event_queue.last_position()')
+	first=$(sql -c 'SELECT event_queue_internal.last_position()')
 	sql -c "SELECT count(*) FROM generate_series(1, 1000) n, event_queue.append_many('reading', 'r' || n, current_setting('bench.events')::jsonb)" \
 		-c 'VACUUM ANALYZE event_queue.event_store' >/dev/null
 	bench read_aggregate 2 read_aggregate select_aggregate
@@ -127,7 +127,7 @@ SQL
 	sed 's/now()/clock_timestamp()/' "$work/insert_event.sql" >"$work/insert_event_now.sql"
 	sql -c "BEGIN; INSERT INTO yardstick.unrelated VALUES (1); SELECT pg_sleep($((6 * (seconds + 3)))); ROLLBACK" >/dev/null &
 	for i in 1 2 3; do
-		sql -c "SELECT event_queue.create_subscription('bench', start => NULL)" >/dev/null
+		sql -c "SELECT event_queue.create_subscription('bench', from_position => NULL)" >/dev/null
 		sql -c "CALL yardstick.consume($i, clock_timestamp() + '$((seconds + 1)) s')" &
 		consumer=$!
 		rate 4 append postgres -R 2000 >/dev/null

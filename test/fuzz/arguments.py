@@ -223,6 +223,8 @@ def good(r, function, name, kind, shared):
         if function.startswith("enqueue"):
             return quote(r.choice(JOB_NAMES))
         return quote(r.choice(["s1", "s2", "s3", "s%d" % r.randrange(9)]))
+    def position():
+        return r.choice(["0", "10", "50", "(fuzz.event(%d)).position" % n])
     by_name = {
         "tenant_id": lambda: r.choice(["NULL", "NULL", "'a'", "'a'", "'b'", "''"]),
         "job_name": lambda: quote(r.choice(JOB_NAMES)), "aggregate_type": lambda: quote(r.choice(TYPES)),
@@ -231,21 +233,20 @@ def good(r, function, name, kind, shared):
         "job_id": lambda: "fuzz.dead(%d)" % n if "dead" in function else "fuzz.job(%d)" % n,
         "lease_token": lambda: "fuzz.token(%d)" % n, "job_ids": lambda: "fuzz.jobs(%d)" % n, "lease_tokens": lambda: "fuzz.tokens(%d)" % n,
         "depends_on": lambda: "ARRAY[fuzz.job(%d), fuzz.job(%d)]" % (n, r.randrange(12)),
-        "role": lambda: quote(r.choice(ROLES)) + "::regrole", "table": lambda: r.choice(["'fuzz.t1'::regclass", "'fuzz.t2'::regclass"]),
+        "role": lambda: quote(r.choice(ROLES)) + "::regrole", "table_name": lambda: "'event_store'" if kind != "regclass" else r.choice(["'fuzz.t1'::regclass", "'fuzz.t2'::regclass"]),
         "id_column": lambda: r.choice(["'id'", "'quo\"ted id'"]), "tenant_column": lambda: r.choice(["NULL", "'tenant'"]),
         "time_zone": lambda: r.choice(["'UTC'", "'Europe/Berlin'", "'America/Sao_Paulo'"]), "cron": lambda: r.choice(["'* * * * *'", "'*/5 3 * * 1-5'", "'0 0 29 2 *'"]),
-        "expression": lambda: r.choice(["'* * * * *'", "'*/5 3 * * 1-5'", "'0 0 29 2 *'", "'59 23 31 12 0'"]),
         "group_retry": lambda: r.choice(["'block'", "'pass'"]), "backoff": lambda: r.choice(["NULL", "'fixed'", "'exponential'", "'bull'"]),
         "unique_mode": lambda: r.choice(["'reject'", "'replace'", "'debounce'", "'throttle'"]), "unique_until": lambda: r.choice(["'finished'", "'claimed'"]),
         "unique_key": lambda: r.choice(["NULL", "'u1'", "'u2'"]), "group_key": lambda: r.choice(["NULL", "'g1'", "'g2'"]),
-        "sqlstate": lambda: r.choice(["NULL", "'22012'"]), "level": lambda: r.choice(["'info'", "'warning'", "'error'"]), "by": lambda: quote(r.choice(["event_type", "aggregate_type", "tenant_id", "event_data"])),
+        "sqlstate": lambda: r.choice(["NULL", "'22012'"]), "level": lambda: r.choice(["'info'", "'warning'", "'error'"]), "indexed_by": lambda: quote(r.choice(["event_type", "aggregate_type", "tenant_id", "event_data"])),
         "condition": lambda: r.choice(["NULL", quote("event_data ? 'n'"), quote("(event_data ->> 'n')::int > 3"), "'true'"]),
-        "into": lambda: r.choice(["'fuzz.see'", "'fuzz.see_bad'"]), "schema": lambda: r.choice(["'fuzz'", "'public'"]), "archive_schema": lambda: r.choice(["NULL", "'fuzz'"]),
-        "table_name": lambda: "'event_store'", "channel": lambda: r.choice(["'ch1'", "'Ch \"2\"'"]), "what": lambda: "'name'",
-        "priority": lambda: str(r.randint(1, 9)), "limit": lambda: str(r.choice([1, 1, 5, 50])), "buckets": lambda: str(r.choice([1, 4, 64])),
+        "call_function": lambda: r.choice(["'fuzz.see'", "'fuzz.see_bad'"]), "archive_schema": lambda: r.choice(["NULL", "'fuzz'"]),
+        "channel": lambda: r.choice(["'ch1'", "'Ch \"2\"'"]), "what": lambda: "'name'",
+        "priority": lambda: str(r.randint(1, 9)), "max_jobs": lambda: str(r.choice([1, 1, 5, 50])), "max_events": lambda: str(r.choice([1, 1, 5, 50])), "buckets": lambda: str(r.choice([1, 4, 64])),
         "timeout": lambda: r.choice(["'10 ms'::interval", "'200 ms'::interval", "'1 min'::interval"]),
-        "wait": lambda: r.choice(["'10 ms'::interval", "'200 ms'::interval", "'1 min'::interval"]),
-        "position": lambda: r.choice(["0", "10", "50", "(fuzz.event(%d)).position" % n]), "after": lambda: "(fuzz.event(%d)).position" % n if kind == "bigint" else "now()",
+        "event_position": lambda: position(), "up_to_position": lambda: position(), "to_position": lambda: position(), "from_position": lambda: position(),
+        "after_position": lambda: "(fuzz.event(%d)).position" % n, "after_time": lambda: "now()",
         "every": lambda: r.choice(["'1 month'::interval", "'1 hour'::interval"]), "keep": lambda: "'1 day'::interval" if kind == "interval" else r.choice(["true", "false"]),
         "from_version": lambda: str(r.randint(1, 4)), "to_version": lambda: r.choice(["NULL", str(r.randint(1, 6))]), "at_version": lambda: r.choice(["NULL", "1", "3"]),
         "event_id": lambda: "(fuzz.event(%d)).id" % n, "event": lambda: "fuzz.event(%d)" % n if kind != "jsonb" else "to_jsonb(fuzz.event(%d))" % n,

@@ -35,7 +35,7 @@ ROLES = ["fz_super", "fz_admin", "fz_producer", "fz_consumer", "fz_worker", "fz_
 WEIGHTS = [4, 5, 2, 2, 3, 2, 2, 2, 2, 1, 1, 1, 1, 1]
 # What leaves a store useless for the rest of its round is called seldom.
 RARE = {"skip_positions", "new_generation", "open_guard", "drop_queue", "drain_queue", "drop_subscription", "create_event_partition",
-        "split_off_events", "partition_events", "archive_partition", "create_event_index", "drop_event_index", "purge_queue"}
+        "split_event_partition", "set_event_partitioning", "archive_event_partition", "create_event_index", "drop_event_index", "purge_queue"}
 # The tables whose rows the C code reads most, as UPDATEs of them tell most.
 LIVELY = ["event_queue.job", "event_queue.queue", "event_queue.dead_letter", "event_queue.rule", "event_queue.schedule"]
 LEAK = re.compile(r"\bleak|not closed|still referenced|still active|don't own|not owned|alloc set|past chunk end|non-empty SPI stack|"

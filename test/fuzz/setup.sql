@@ -54,9 +54,9 @@ SELECT event_queue.create_queue('q2', fair => true, keep_completed => '1 hour', 
 SELECT event_queue.create_queue('q3', rate_limit => 50, max_concurrency => 5, max_attempts => 1);
 SELECT event_queue.create_queue('q4', group_rate_limit => 5, group_retry => 'pass', durable => false, lease => '1 s', stalled_interval => '1 s');
 SELECT event_queue.create_queue('qéü "x"', keep_completed_count => 10, backoff => 'fixed', backoff_jitter => 0.5, backoff_delay => '10 ms');
-SELECT event_queue.register_handler('q1', 'work', 'fuzz.handle', '2 s'), event_queue.register_handler('q2', 'work', 'fuzz.handle_result'),
-	event_queue.register_handler('q2', 'bad', 'fuzz.handle_bad'), event_queue.register_handler('q3', 'bad', 'fuzz.handle_slow', '200 ms');
-SELECT event_queue.register_reducer('lead', 'fuzz.reduce', 5), event_queue.register_reducer('task', 'fuzz.reduce_bad', 5);
+SELECT event_queue.create_handler('q1', 'work', 'fuzz.handle', '2 s'), event_queue.create_handler('q2', 'work', 'fuzz.handle_result'),
+	event_queue.create_handler('q2', 'bad', 'fuzz.handle_bad'), event_queue.create_handler('q3', 'bad', 'fuzz.handle_slow', '200 ms');
+SELECT event_queue.create_reducer('lead', 'fuzz.reduce', 5), event_queue.create_reducer('task', 'fuzz.reduce_bad', 5);
 SELECT event_queue.create_rule('r1', 'lead.*', queue => 'q1', job_name => 'work'),
 	event_queue.create_rule('r2', 'task.moved', $$(event_data ->> 'n')::int > 1$$, queue => 'q2', job_name => 'bad'),
 	event_queue.create_rule('r3', 'deal.moved', function => 'fuzz.see_bad');

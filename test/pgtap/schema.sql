@@ -19,24 +19,24 @@ SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', '
 	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
 	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors']);
-SELECT has_column('event_queue', 'queue_status', c, c) FROM unnest(ARRAY['queue', 'depth', 'dead', 'oldest_ready_age', 'sla_missed',
+SELECT has_column('event_queue', 'queue_status', c, c) FROM unnest(ARRAY['queue', 'depth', 'dead', 'oldest_ready_seconds', 'sla_missed',
 	'enqueued_total', 'completed_total', 'failed_total', 'enqueued_per_s', 'completed_per_s', 'failed_per_s']::name[]) c;
 SELECT col_type_is('event_queue', t, 'retry', 'event_queue', 'retry_options', t || '.retry') FROM unnest(ARRAY['job', 'dead_letter']::name[]) t;
 SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_many', 'append_batch', 'read_aggregate',
-	'read_aggregate_backward', 'read_all', 'read_plan', 'wait_for_events', 'trace', 'generation', 'new_generation',
+	'read_all', 'read_plan', 'wait_for_events', 'trace', 'generation', 'new_generation',
 	'create_subscription', 'drop_subscription', 'reset_subscription', 'fetch_events', 'ack', 'leave_subscription',
-	'subscription_members', 'park_event', 'retry_parked', 'fetch_parked', 'ack_parked', 'discard_parked',
-	'register_reducer', 'unregister_reducer', 'aggregate_state', 'take_snapshot', 'aggregate_diff', 'revert_aggregate',
-	'replay', 'create_event_partition', 'partition_events', 'split_off_events', 'seal_partition', 'archive_partition',
+	'park_event', 'retry_parked', 'fetch_parked', 'ack_parked', 'discard_parked',
+	'create_reducer', 'drop_reducer', 'aggregate_state', 'take_snapshot', 'aggregate_diff', 'revert_aggregate',
+	'replay', 'create_event_partition', 'set_event_partitioning', 'split_event_partition', 'seal_event_partition', 'archive_event_partition',
 	'set_event_retention', 'create_event_index', 'drop_event_index', 'grant_consumer', 'aggregate_version',
-	'watermark', 'create_prisma_view', 'uuid_v7', 'create_queue', 'alter_queue', 'drop_queue', 'pause_queue',
-	'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'enqueue', 'enqueue_many', 'enqueue_flow',
+	'watermark', 'uuid_v7', 'create_queue', 'alter_queue', 'drop_queue', 'pause_queue',
+	'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting', 'enqueue', 'enqueue_many', 'enqueue_flow',
 	'claim', 'claim_wait', 'complete', 'complete_many', 'fail_many', 'extend_leases', 'complete_and_claim', 'complete_many_and_claim',
 	'report_progress', 'log_job', 'cancel_job', 'change_priority', 'await_job', 'job_outcome', 'dependency_results',
-	'explain_job', 'queue_depth', 'queue_limits', 'fail', 'release', 'extend_lease', 'retry_dead',
-	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'create_rule', 'drop_rule', 'set_rule_enabled', 'register_handler',
-	'unregister_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
-	'health', 'workers', 'queue_counters', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
+	'explain_job', 'fail', 'release', 'extend_lease', 'retry_dead',
+	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'create_rule', 'drop_rule', 'pause_rule', 'resume_rule', 'create_handler',
+	'drop_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
+	'health', 'workers', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
 	'grant_admin', 'revoke_access', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
 	'aggregate_activity', 'run_jobs']::name[]) f;
 
@@ -60,10 +60,10 @@ SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.prosecdef
 $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
 	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'health', 'explain_job', 'create_queue', 'alter_queue', 'drop_queue',
-	'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_all', 'retry_dead', 'retry_all_dead', 'discard_dead',
-	'discard_all_dead', 'set_rule_enabled', 'drop_rule', 'unregister_handler', 'unregister_reducer', 'create_schedule',
-	'set_schedule_enabled', 'drop_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
-	'create_event_partition', 'partition_events', 'split_off_events', 'seal_partition', 'archive_partition',
+	'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting', 'retry_dead', 'retry_all_dead', 'discard_dead',
+	'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'drop_handler', 'drop_reducer', 'create_schedule',
+	'pause_schedule', 'resume_schedule', 'drop_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
+	'create_event_partition', 'set_event_partitioning', 'split_event_partition', 'seal_event_partition', 'archive_event_partition',
 	'set_event_retention', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
 	'aggregate_activity'], 'as the owner act only functions that are known to');
 SELECT is_empty($$

@@ -43,7 +43,7 @@ BEGIN
 	PERFORM pg_sleep(0.002);
 END \$\$;
 SELECT event_queue.create_queue('tasks', max_stalled => 100);
-SELECT event_queue.register_handler('tasks', 'make', 'make_tasks');
+SELECT event_queue.create_handler('tasks', 'make', 'make_tasks');
 SELECT event_queue.create_rule('tasks', 'lead.created', queue => 'tasks', job_name => 'make',
 	payload => '{"lead": "\$.aggregate_id"}');
 ));
@@ -71,7 +71,7 @@ for my $round (1 .. $rounds)
 	start_again($node);
 	is($node->safe_psql('postgres', "SELECT a.position > $highest FROM event_queue.append('mark', '$round', 'mark') a"),
 		't', "round $round: positions go on above those given before");
-	$highest = $node->safe_psql('postgres', 'SELECT event_queue.last_position()');
+	$highest = $node->safe_psql('postgres', 'SELECT event_queue_internal.last_position()');
 }
 
 ok($node->poll_query_until('postgres',

@@ -69,15 +69,15 @@ $comes_to->($workers->('erp'), '3', 'and the workers are back');
 
 # Dump and restore.
 $node->safe_psql('erp', q(CREATE FUNCTION h(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
-	SELECT event_queue.create_queue('inside'); SELECT event_queue.register_handler('inside', '*', 'h');
+	SELECT event_queue.create_queue('inside'); SELECT event_queue.create_handler('inside', '*', 'h');
 	SELECT event_queue.create_rule('r', 'never.**', queue => 'inside', job_name => 'x');
 	SELECT event_queue.enqueue('mail', 'later', delay => '1 day', tenant_id => 'acme')));
 # With a partition, a subscription with a parked event, a reducer and snapshots.
 $node->safe_psql('erp', q(SELECT event_queue.create_subscription('s'); SELECT event_queue.append('a', '9', 'old');
 	SELECT event_queue.create_event_partition(); SELECT event_queue.append('a', '9', 'new', '{"n": 1}');
 	SELECT event_queue.park_event('s', position, 'poison') FROM event_queue.fetch_events('s') WHERE aggregate_id = '9' ORDER BY position LIMIT 1;
-	SELECT event_queue.partition_events('1 day');
-	SELECT event_queue.register_reducer('a', snapshot_every => 1)));
+	SELECT event_queue.set_event_partitioning('1 day');
+	SELECT event_queue.create_reducer('a', snapshot_every => 1)));
 # With finished jobs: kept for days, for ever, and one that came before its partition.
 $node->safe_psql('erp', q(SELECT event_queue.create_queue('days', keep_completed => '30 days'); SELECT event_queue.create_queue('ever', keep_completed => '1000 years')));
 ok($node->poll_query_until('erp', q(SELECT count(*) >= 2 FROM pg_class WHERE relname ~ '^job_history_d_')), 'a queue that keeps jobs has partitions');

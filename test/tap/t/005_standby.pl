@@ -76,12 +76,12 @@ my $caught_up = sub {
 $caught_up->();
 is($standby->safe_psql('postgres', sprintf($read, 0)), $primary->safe_psql('postgres', sprintf($read, 0)), 'a standby reads what the primary reads');
 like(($standby->psql('postgres', q(SELECT event_queue.append('a', '1', 'x'))))[2], qr/read-only|recovery/, 'and appends nothing');
-is($standby->safe_psql('postgres', q(SELECT ok, detail FROM event_queue.health() WHERE "check" = 'scheduler')), 't|none on a standby',
+is($standby->safe_psql('postgres', q(SELECT ok, detail FROM event_queue.health() WHERE check_name = 'scheduler')), 't|none on a standby',
 	'health() answers there');
 
 $open = $primary->background_psql('postgres');
 $open->query_safe(q(BEGIN; SELECT event_queue.append('a', '2', 'older')));
-my $older = $primary->safe_psql('postgres', 'SELECT event_queue.last_position()');
+my $older = $primary->safe_psql('postgres', 'SELECT event_queue_internal.last_position()');
 $primary->safe_psql('postgres', q(SELECT event_queue.append('a', '3', 'younger')));
 my $mark = $primary->safe_psql('postgres', q(SELECT event_queue.watermark()));
 $waiting = waiter($standby, $older - 1, 60, \$woken);

@@ -36,7 +36,7 @@ VACUUM ANALYZE event_queue.event_store;
 SELECT event_queue.create_event_index(i) FROM unnest(ARRAY['event_type', 'aggregate_type', 'tenant_id', 'event_data']) i;
 ANALYZE event_queue.event_store;
 SELECT event_queue.create_subscription('s', '{"event_type": "lead.lost"}');
-SELECT event_queue.register_reducer('lead', snapshot_every => 10);
+SELECT event_queue.create_reducer('lead', snapshot_every => 10);
 ));
 my $scans = q(SELECT seq_scan || ' ' || seq_tup_read FROM pg_stat_user_tables WHERE relname = 'event_store');
 my $reads = sub {
@@ -49,11 +49,11 @@ my $reads = sub {
 
 like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate('lead', 'l500')"),
 	qr/Index Scan using event_store_aggregate_key/, 'read_aggregate is planned as an index scan');
-like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate_backward('lead', 'l500', to_version => 50, \"limit\" => 10)"),
+like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate('lead', 'l500', to_version => 50, \"limit\" => 10, newest_first => true)"),
 	qr/Index Scan Backward using event_store_aggregate_key/, 'and backward too');
 $reads->(q(SELECT * FROM event_queue.read_aggregate('lead', 'l501')), 100, 'an aggregate');
 $reads->(q(SELECT * FROM event_queue.read_aggregate('lead', 'l501', 11, 20)), 10, 'some of its versions');
-$reads->(q(SELECT * FROM event_queue.read_aggregate_backward('lead', 'l501', "limit" => 5)), 5, 'the last of them');
+$reads->(q(SELECT * FROM event_queue.read_aggregate('lead', 'l501', max_events => 5, newest_first => true)), 5, 'the last of them');
 $reads->(q(SELECT event_queue.aggregate_version('lead', 'l501')), 1, 'a version');
 $reads->(q(SELECT event_queue.aggregate_state('lead', 'l501', 50)), 1, 'a state');
 $reads->(q(SELECT * FROM event_queue.aggregate_diff('lead', 'l501', 50, 60)), 1, 'a difference');

@@ -29,14 +29,14 @@ for (1 .. 3)
 {
 	$_->query_safe("SELECT count(*) FROM event_queue.fetch_events('team')") for @member;
 }
-is($node->safe_psql('postgres', 'SELECT array_agg(buckets) FROM event_queue.subscription_members()'), '{4,4}', 'two members share');
+is($node->safe_psql('postgres', 'SELECT array_agg(buckets) FROM event_queue_internal.subscription_members()'), '{4,4}', 'two members share');
 my $pid = $member[0]->query_safe('SELECT pg_backend_pid()');
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid, 10000)");
 is($node->safe_psql('postgres', 'SELECT members FROM event_queue.subscription_status'), '1', 'one is left');
 is($member[1]->query_safe("SELECT count(*) FROM event_queue.fetch_events('team', 1000)"), '100', 'and has all that was not acknowledged');
-is($node->safe_psql('postgres', 'SELECT array_agg(buckets) FROM event_queue.subscription_members()'), '{8}', 'and all buckets');
+is($node->safe_psql('postgres', 'SELECT array_agg(buckets) FROM event_queue_internal.subscription_members()'), '{8}', 'and all buckets');
 $member[1]->quit;
-is($node->safe_psql('postgres', 'SELECT count(*) FROM event_queue.subscription_members()'), '0', 'until it ends, too');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM event_queue_internal.subscription_members()'), '0', 'until it ends, too');
 
 # Attempts on history are refused, and leave a line in the log.
 for my $sql ('UPDATE event_queue.event_store SET version = 2', 'DELETE FROM event_queue.event_store', 'TRUNCATE event_queue.event_store')

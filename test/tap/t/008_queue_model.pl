@@ -185,7 +185,7 @@ BEGIN
 		WHERE unique_key IS NOT NULL GROUP BY queue, tenant_id, unique_key HAVING count(*) > 1;
 		INSERT INTO broken SELECT 'limit exceeded: ' || count(*) FROM event_queue.jobs
 		WHERE queue = 'limited' AND leased_until > clock_timestamp() HAVING count(*) > 3;
-		PERFORM event_queue.retry_all_dead('mortal', "limit" => 10);
+		PERFORM event_queue.retry_all_dead('mortal', max_jobs => 10);
 		COMMIT;
 		PERFORM pg_sleep(0.02);
 	END LOOP;

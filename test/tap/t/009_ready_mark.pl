@@ -68,7 +68,7 @@ END $$;
 CREATE PROCEDURE write_job(name text, q text DEFAULT 'q', group_key text DEFAULT NULL, run_at timestamptz DEFAULT now() - interval '1 hour',
 	priority int DEFAULT 5, job_id bigint DEFAULT nextval('event_queue.job_job_id_seq')) LANGUAGE sql AS $$
 	INSERT INTO event_queue.job (job_id, queue_id, tenant_id, name, priority, run_at, created_at, group_key, payload)
-	VALUES (job_id, event_queue.queue_id_of(q), 'default', name, priority, run_at, now(), group_key, '{}')
+	VALUES (job_id, event_queue_internal.queue_id_of(q), 'default', name, priority, run_at, now(), group_key, '{}')
 $$;
 ));
 
@@ -225,7 +225,7 @@ BEGIN
 		WHEN 'copied' THEN
 			ids := ARRAY[nextval('event_queue.job_job_id_seq')];
 			EXECUTE format('COPY event_queue.job (job_id, queue_id, tenant_id, name, priority, run_at, created_at, payload) FROM PROGRAM %L',
-				format('printf "%s\t%s\tdefault\tcopied\t%s\t%s\t2001-01-01\t{}\n"', ids[1], event_queue.queue_id_of('plain'), any_priority(), now() - random() * interval '1 hour'));
+				format('printf "%s\t%s\tdefault\tcopied\t%s\t%s\t2001-01-01\t{}\n"', ids[1], event_queue_internal.queue_id_of('plain'), any_priority(), now() - random() * interval '1 hour'));
 			pause := pause * (random() < 0.5)::int;
 		WHEN 'unheeded' THEN		-- as logical replication writes
 			ids := ARRAY[nextval('event_queue.job_job_id_seq')];
@@ -424,7 +424,7 @@ found_in_time('copied', '', q(COPY event_queue.job (queue_id, tenant_id, name, p
 	FROM PROGRAM 'printf "3\tdefault\tbelow\t5\t2001-01-01\t2001-01-01\t{}\n"'));
 found_in_time('copied late', "CALL write_job('below')", 'COMMIT');
 found_in_time('made due by UPDATE', q(SELECT event_queue.enqueue('q', 'below', delay => '1 hour'); COMMIT), q(UPDATE event_queue.job SET run_at = '2001-01-01' WHERE name = 'below'));
-found_in_time('retry_all', q(SELECT event_queue.enqueue('q', 'below', delay => '1 hour'); COMMIT; BEGIN; SELECT event_queue.retry_all('q', false)), 'COMMIT');
+found_in_time('retry_waiting', q(SELECT event_queue.enqueue('q', 'below', delay => '1 hour'); COMMIT; BEGIN; SELECT event_queue.retry_waiting('q', false)), 'COMMIT');
 found_in_time('change_priority', "SELECT event_queue.change_priority($below, 3)", 'COMMIT');
 leased('');
 found_in_time('retry_dead', q(SELECT event_queue.fail(job_id, lease_token, 'no', final => true) FROM mine; SELECT event_queue.retry_dead(job_id) FROM mine), 'COMMIT');

@@ -113,7 +113,7 @@ my $receipt = ask($a, "SELECT pg_backend_pid() || '|' || job_id || '|' || lease_
 my ($pid, $job, $token) = split /\|/, $receipt;
 is(ask($b, 'BEGIN; SELECT pg_backend_pid()'), $pid, 'the session of the claim is now in use by another');
 isnt(ask($a, "SELECT pg_backend_pid() FROM event_queue.extend_lease($job, '$token')"), $pid, 'a heartbeat through another session');
-is(ask($a, "SELECT event_queue.complete($job, '$token')"), '', 'and complete');
+is(ask($a, "SELECT event_queue.complete($job, '$token')"), 't', 'and complete');
 is(state_of('one'), 'gone', 'are as good');
 ask($b, 'COMMIT');
 ask($b, "BEGIN; SELECT event_queue.enqueue('q', 'undone'); ROLLBACK");
@@ -137,7 +137,7 @@ once("SELECT event_queue.enqueue('q', 'waited')");
 $waiter->{run}->finish;
 like(${ $waiter->{out} }, qr/"name": "waited"/, 'and gets the job');
 ($job, $token) = map { ${ $waiter->{out} } =~ /"$_": "?([0-9a-f-]+)/ } 'job_id', 'lease_token';
-is(scalar once("SELECT event_queue.complete($job, '$token')"), '', 'which another client may complete');
+is(scalar once("SELECT event_queue.complete($job, '$token')"), 't', 'which another client may complete');
 is(state_of('waited'), 'gone', 'as with any lease');
 is(scalar once("CALL event_queue.claim_wait('q', 1, '100 ms')"), '[]', 'it ends when its time is over');
 $job = once("SELECT event_queue.enqueue('q', 'awaited', delay => '1 hour')");

@@ -32,9 +32,9 @@ CREATE FUNCTION age_bucket(queue_id int, by interval) RETURNS void LANGUAGE c AS
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
-my $active = q(SELECT active FROM event_queue.queue_limits(event_queue.queue_id_of('most')));
+my $active = q(SELECT active FROM event_queue.queue_limits('most'));
 my $leased = q(SELECT count(*) FROM event_queue.jobs WHERE queue = 'most' AND leased_until > clock_timestamp());
-my $one = q(FROM event_queue.job WHERE queue_id = event_queue.queue_id_of('most') AND lease_token IS NOT NULL ORDER BY job_id LIMIT 1);
+my $one = q(FROM event_queue.job WHERE queue_id = event_queue_internal.queue_id_of('most') AND lease_token IS NOT NULL ORDER BY job_id LIMIT 1);
 
 # A restart and a crash: leases are read from the table, the bucket begins empty.
 is(sql(q(SELECT take('most', 2), take('rate', 2))), '2|2', 'claimed');
@@ -46,7 +46,7 @@ for my $how ('fast', 'immediate')
 	is(sql(q(SELECT take('most', 0 + 3))), $how eq 'fast' ? '1' : '0', "stop $how: leases from before count");
 	is(sql($leased), '3', 'and those of now');
 	is(sql(q(SELECT take('rate'))), '0', 'the bucket begins empty');
-	is(sql(q(SELECT age_bucket(event_queue.queue_id_of('rate'), '12 minutes'); SELECT take('rate'))), "\n1", 'and fills at its rate');
+	is(sql(q(SELECT age_bucket(event_queue_internal.queue_id_of('rate'), '12 minutes'); SELECT take('rate'))), "\n1", 'and fills at its rate');
 }
 # complete_and_claim is the first: the job that it completes leaves it its place
 $node->restart;
@@ -107,7 +107,7 @@ for (1 .. 4)
 	$longest = time - $began if time - $began > $longest;
 	# once more, as if nothing had been claimed
 	sql(q(SELECT event_queue.release(job_id, lease_token) FROM event_queue.job WHERE name = 'one' AND lease_token IS NOT NULL;
-		SELECT age_bucket(event_queue.queue_id_of('wake'), '1 day')));
+		SELECT age_bucket(event_queue_internal.queue_id_of('wake'), '1 day')));
 }
 cmp_ok($longest, '<', 2, 'at once');
 $holder->quit;

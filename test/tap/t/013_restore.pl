@@ -63,7 +63,7 @@ SELECT event_queue.enqueue('outside', 'once', unique_key => 'k', options => '{"u
 ));
 ok($node->poll_query_until('erp', q(SELECT count(*) = 1001 FROM event_queue.jobs WHERE queue = 'ruled')), 'the rules have seen all');
 sql('erp', q(SELECT event_queue.purge_queue('ruled')));
-sql('erp', q(SELECT event_queue.pause_queue('tasks'); SELECT event_queue.register_handler('tasks', 'make', 'public.make_task');
+sql('erp', q(SELECT event_queue.pause_queue('tasks'); SELECT event_queue.create_handler('tasks', 'make', 'public.make_task');
 	SELECT event_queue.enqueue_many('tasks', to_jsonb(array(SELECT jsonb_build_object('payload', jsonb_build_object('lead', 'L' || i)) FROM generate_series(1, 200) i)), options => '{"name": "make"}') IS NOT NULL));
 # Not paused in the dump, and not run before it is taken.
 sql('postgres', q(ALTER SYSTEM SET event_queue.databases = 'none'));
@@ -123,7 +123,7 @@ for my $way (sort keys %ways)
 	is(sql($way, q(SELECT queue, count(*) FROM event_queue.jobs GROUP BY 1 ORDER BY 1)), "outside|1\ntasks|200", "$way: no job was run, no rule fired");
 	is(sql($way, q(SELECT sum(score) FROM crm.lead)), '0', "$way: no effect");
 	is(sql($way, 'SELECT count(*), max(position) FROM event_queue.event_store'), $events, "$way: all events, none by the restore itself");
-	is(sql($way, q(SELECT "check", ok, hint ~ 'activate' FROM event_queue.health() LIMIT 1)), 'store|f|t', "$way: health says it first");
+	is(sql($way, q(SELECT check_name, ok, hint ~ 'activate' FROM event_queue.health() LIMIT 1)), 'store|f|t', "$way: health says it first");
 	is(sql($way, 'SELECT count(*) FROM event_queue.read_all(0, 100000)'), $n_events, "$way: reading works");
 	like(error_of($way, q(SELECT event_queue.append('a', '1', 'x'))), qr/^EQ036 /, "$way: append");
 	like(error_of($way, q(SELECT event_queue.enqueue('outside', 'x'))), qr/^EQ036 /, "$way: enqueue");

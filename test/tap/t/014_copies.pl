@@ -36,7 +36,7 @@ CREATE EXTENSION event_queue;
 CREATE TABLE done (n int);
 CREATE FUNCTION work(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'INSERT INTO public.done VALUES (1)';
 SELECT event_queue.create_queue('tasks');
-SELECT event_queue.register_handler('tasks', '*', 'public.work');
+SELECT event_queue.create_handler('tasks', '*', 'public.work');
 SELECT event_queue.append('a', '1', 'x');
 CREATE ROLE admin LOGIN; SELECT event_queue.grant_admin('admin');
 CREATE ROLE worker LOGIN; SELECT event_queue.grant_worker('worker')));

@@ -29,8 +29,8 @@ $node->safe_psql('erp', q(CREATE EXTENSION event_queue;
 		event_queue.grant_producer('acme', 'acme'), event_queue.grant_producer('gone', 'gone')));
 for my $role (qw(keeper leaver))
 {
-	$node->safe_psql('erp', qq(SET ROLE $role; SELECT event_queue.create_queue('$role'), event_queue.register_handler('$role', '*', 'h'),
-		event_queue.create_rule('$role', 'never.**', function => 'f'), event_queue.register_reducer('$role', 'r')));
+	$node->safe_psql('erp', qq(SET ROLE $role; SELECT event_queue.create_queue('$role'), event_queue.create_handler('$role', '*', 'h'),
+		event_queue.create_rule('$role', 'never.**', function => 'f'), event_queue.create_reducer('$role', 'r')));
 }
 my $dropped = $node->safe_psql('erp', q(SELECT 'leaver'::regrole::oid));
 $node->safe_psql('erp', q(SELECT event_queue.revoke_access('leaver'); DROP OWNED BY gone));

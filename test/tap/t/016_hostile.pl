@@ -34,8 +34,8 @@ CREATE FUNCTION slow_reducer(state jsonb, e event_queue.event_store) RETURNS jso
 CREATE FUNCTION note(j event_queue.claimed_job) RETURNS void LANGUAGE sql AS
 	$$ INSERT INTO public.ran VALUES (j.name, j.tenant_id, (j.payload ->> 'at')::timestamptz, clock_timestamp()) $$;
 SELECT event_queue.create_queue('good'), event_queue.create_queue('bad', lease => '10 s', max_attempts => 2, backoff_delay => '100 ms');
-SELECT event_queue.register_handler('good', '*', 'note');
-SELECT event_queue.register_handler('bad', '*', 'endless', time_limit => '1 s');
+SELECT event_queue.create_handler('good', '*', 'note');
+SELECT event_queue.create_handler('bad', '*', 'endless', time_limit => '1 s');
 ));
 
 # A handler that catches its cancel: failed with a reason, and the process goes on.
@@ -48,7 +48,7 @@ like($node->safe_psql('postgres', "SELECT last_error FROM event_queue.dead_lette
 	qr/did not end at its time limit/, 'in words, too');
 
 # Likewise when the job is cancelled by hand.
-$node->safe_psql('postgres', q(SELECT event_queue.register_handler('bad', '*', 'endless', time_limit => '9 s')));
+$node->safe_psql('postgres', q(SELECT event_queue.create_handler('bad', '*', 'endless', time_limit => '9 s')));
 $job = $node->safe_psql('postgres', q(SELECT event_queue.enqueue('bad', 'x')));
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job = $job"), 'an endless job runs');
 my $start = time;
@@ -111,8 +111,8 @@ ok($node->poll_query_until('postgres', q(SELECT count(*) = 40 FROM ran WHERE nam
 # All of them at once, again and again, while another tenant works.
 $node->safe_psql('postgres', q(
 SELECT event_queue.alter_queue('bad', '{"max_attempts": 1000}');
-SELECT event_queue.register_handler('bad', '*', 'endless', time_limit => '9 s');
-SELECT event_queue.register_reducer('r', 'slow_reducer', snapshot_every => 1);
+SELECT event_queue.create_handler('bad', '*', 'endless', time_limit => '9 s');
+SELECT event_queue.create_reducer('r', 'slow_reducer', snapshot_every => 1);
 SELECT event_queue.append('r', '1', 'r.y');
 SELECT event_queue.enqueue('bad', 'x') FROM generate_series(1, 5);
 SELECT event_queue.append('x', '2', 'x.y');

@@ -29,8 +29,8 @@ CREATE FUNCTION ends_by_shell(j event_queue.claimed_job) RETURNS void LANGUAGE p
 CREATE FUNCTION sleeps(j event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS
 	$$ BEGIN PERFORM pg_sleep((j.payload ->> 's')::float8); INSERT INTO public.done VALUES (j.name); END $$;
 SELECT event_queue.create_queue('q', lease => '5 min', max_stalled => 2);
-SELECT event_queue.register_handler('q', 'kill', 'kills'), event_queue.register_handler('q', 'end', 'ends_itself'),
-	event_queue.register_handler('q', 'shell', 'ends_by_shell'), event_queue.register_handler('q', 'sleep', 'sleeps');
+SELECT event_queue.create_handler('q', 'kill', 'kills'), event_queue.create_handler('q', 'end', 'ends_itself'),
+	event_queue.create_handler('q', 'shell', 'ends_by_shell'), event_queue.create_handler('q', 'sleep', 'sleeps');
 ));
 
 # poll_query_until dies of a server that is in recovery.

@@ -71,7 +71,7 @@ sql(q(CREATE EXTENSION event_queue;
 	SELECT event_queue.create_queue('ran'), event_queue.create_queue('q', backoff => 'fixed', backoff_delay => '2 seconds'),
 		event_queue.create_queue('leased', max_concurrency => 1, lease => '3 seconds'),
 		event_queue.create_queue('keys', group_rate_limit => 1, group_rate_interval => '2 seconds');
-	SELECT event_queue.register_handler('ran', '*', 'h'),
+	SELECT event_queue.create_handler('ran', '*', 'h'),
 		event_queue.create_schedule('minutely', '* * * * *', 'ran', 'schedule')));
 # a retry, a lease that no one gives back, a key's token, a delay
 sql(q(SELECT event_queue.enqueue('q', 'retry'), event_queue.enqueue('leased', 'first'), event_queue.enqueue('leased', 'second'),

@@ -45,15 +45,15 @@ sql('d1', join('', map { qq(
 sql('d1', q(CREATE EXTENSION event_queue; SELECT event_queue.create_queue('q');
 	CREATE TABLE seen (job_id bigint);
 	CREATE FUNCTION h(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'INSERT INTO seen VALUES (job.job_id)';
-	SELECT event_queue.register_handler('q', '*', 'h')));
+	SELECT event_queue.create_handler('q', '*', 'h')));
 sql('d1', q(SELECT event_queue.enqueue('q', 'j')));
 ok($node->poll_query_until('d1', 'SELECT count(*) = 1 FROM seen'), 'after a hundred CREATE and DROP EXTENSION handlers run');
-ok($node->poll_query_until('d1', q(SELECT (enqueued, completed) = (1, 1) FROM event_queue.queue_counters() WHERE queue_id = event_queue.queue_id_of('q'))),
+ok($node->poll_query_until('d1', q(SELECT (enqueued, completed) = (1, 1) FROM event_queue_internal.queue_counters() WHERE queue_id = event_queue_internal.queue_id_of('q'))),
 	'and counters begin again');
 # workers notice it, too, when they look away
 sql('d1', q(DROP EXTENSION event_queue CASCADE; CREATE EXTENSION event_queue; SELECT event_queue.create_queue('q')));
 sql('d1', q(CREATE OR REPLACE FUNCTION h(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'INSERT INTO seen VALUES (-1)';
-	SELECT event_queue.register_handler('q', '*', 'h')));
+	SELECT event_queue.create_handler('q', '*', 'h')));
 sql('d1', q(SELECT event_queue.enqueue('q', 'j')));
 ok($node->poll_query_until('d1', 'SELECT count(*) = 2 FROM seen'), 'dropped and created again at once');
 
@@ -85,9 +85,9 @@ for my $workers ('with', 'without')
 		END $$));
 	pass("200 queues created, used, dropped, and rolled back, $workers workers");
 	my $left = $workers eq 'with' ? 1 : 0;
-	ok($node->poll_query_until('d1', "SELECT count(*) = $left FROM event_queue.queue_counters() WHERE queue_id > 2"), 'their counters are gone');
+	ok($node->poll_query_until('d1', "SELECT count(*) = $left FROM event_queue_internal.queue_counters() WHERE queue_id > 2"), 'their counters are gone');
 }
-is(sql('d1', q(SELECT count(d.depth) FROM generate_series(1000, 3000) n, event_queue.queue_depth(n) d)), '0', 'who asks for what is not there takes nothing');
+is(sql('d1', q(SELECT count(d.depth) FROM generate_series(1000, 3000) n, event_queue_internal.queue_depth(n) d)), '0', 'who asks for what is not there takes nothing');
 $node->append_conf('postgresql.conf', q(event_queue.databases = ''));
 $node->restart;
 
@@ -103,7 +103,7 @@ like(err('d1', q(CREATE TABLE t(); SELECT event_queue.notify_on('t', 'c'); DO $$
 	qr/53400: no room in shared memory for one more queue or channel/, 'channels likewise');
 
 # A server that was started with less says so, and what has room works.
-sql('d1', q(SELECT event_queue.register_handler('last', '*', 'h'), event_queue.register_handler('v40', '*', 'h')));
+sql('d1', q(SELECT event_queue.create_handler('last', '*', 'h'), event_queue.create_handler('v40', '*', 'h')));
 $node->append_conf('postgresql.conf', 'event_queue.max_queues = 16');
 $node->restart;
 my $seen = sql('d1', 'SELECT count(*) FROM seen');
@@ -111,13 +111,13 @@ like(err('d1', q(SELECT event_queue.create_queue('one more'))), qr/Raise event_q
 sql('d1', q(SELECT event_queue.enqueue('q', 'j'), event_queue.enqueue('v40', 'j'), event_queue.enqueue('last', 'j')));
 ok($node->poll_query_until('d1', "SELECT count(*) >= $seen + 2 FROM seen"), 'handlers of other queues run');
 like(err('d1', q(SELECT count(*) FROM event_queue.claim('last'))), qr/53400: no room in shared memory for the limits of queue "last"/, 'who claims from it is told');
-ok($node->poll_query_until('d1', q(SELECT NOT ok AND hint LIKE '%event_queue.max_queues%' FROM event_queue.health() WHERE "check" = 'shared memory')),
+ok($node->poll_query_until('d1', q(SELECT NOT ok AND hint LIKE '%event_queue.max_queues%' FROM event_queue.health() WHERE check_name = 'shared memory')),
 	'health says what is missing');
 like(slurp_file($node->logfile), qr/queues and channels of this database have no room in shared memory/, 'the log, too');
 $node->append_conf('postgresql.conf', 'event_queue.max_queues = 64');
 $node->restart;
 ok($node->poll_query_until('d1', "SELECT count(*) >= $seen + 3 FROM seen"), 'with room again, the queue with limits goes on');
-is(sql('d1', q(SELECT ok FROM event_queue.health() WHERE "check" = 'shared memory')), 't', 'and health is content');
+is(sql('d1', q(SELECT ok FROM event_queue.health() WHERE check_name = 'shared memory')), 't', 'and health is content');
 $node->stop;
 
 # Members of subscriptions: one session does not take the room of all, and what is rolled back has none.
@@ -125,10 +125,10 @@ $node->start;
 sql('d1', q(SELECT event_queue.create_subscription('s' || n, buckets => 2) FROM generate_series(1, 600) n));
 my $greedy = $node->background_psql('d1', on_error_stop => 0);
 $greedy->query(q(DO $$ BEGIN FOR i IN 1 .. 600 LOOP PERFORM event_queue.fetch_events('s' || i); COMMIT; END LOOP; END $$));
-cmp_ok(sql('d1', q(SELECT count(*) FROM event_queue.subscription_members())), '==', 512, 'a session has half of the room');
+cmp_ok(sql('d1', q(SELECT count(*) FROM event_queue_internal.subscription_members())), '==', 512, 'a session has half of the room');
 is(err('d1', q(SELECT * FROM event_queue.fetch_events('s1'))), '', 'and others the rest');
 $greedy->query(q(SELECT event_queue.drop_subscription('s' || n) FROM generate_series(1, 600) n));
-ok($node->poll_query_until('d1', q(SELECT count(*) = 0 FROM event_queue.subscription_members())), 'members of dropped subscriptions are none');
+ok($node->poll_query_until('d1', q(SELECT count(*) = 0 FROM event_queue_internal.subscription_members())), 'members of dropped subscriptions are none');
 $greedy->quit;
 $node->stop;
 
@@ -159,6 +159,6 @@ sql('d2', q(SELECT event_queue.create_queue('fair', fair => true);
 	SELECT event_queue.enqueue('fair', 'j', tenant_id => 't' || n) FROM generate_series(1, 20000) n, generate_series(1, 2)));
 sql('d2', q(CREATE TABLE IF NOT EXISTS taken (tenant_id text); INSERT INTO taken SELECT tenant_id FROM event_queue.claim('fair', 10000))) for 1 .. 4;
 is(sql('d2', q(SELECT count(*), count(DISTINCT tenant_id) FROM taken)), '40000|20000', '20,000 tenants in one fair queue');
-is(sql('d2', q(SELECT enqueued, claimed FROM event_queue.queue_counters() WHERE queue_id = event_queue.queue_id_of('fair'))), '40000|40000', 'all counted');
+is(sql('d2', q(SELECT enqueued, claimed FROM event_queue_internal.queue_counters() WHERE queue_id = event_queue_internal.queue_id_of('fair'))), '40000|40000', 'all counted');
 $node->stop;
 done_testing();

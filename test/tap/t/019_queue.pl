@@ -37,7 +37,7 @@ SELECT event_queue.fail(job_id, lease_token, 'no') FROM event_queue.claim('q', j
 is(sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'event_queue scheduler')), '0', 'there is no scheduler');
 my $out;
 for my $how (q(SELECT event_queue.retry_all_dead('q')),
-	q(SELECT event_queue.retry_all('q', false)),
+	q(SELECT event_queue.retry_waiting('q', false)),
 	q(UPDATE event_queue.job SET priority = 5, run_at = clock_timestamp() WHERE name = 'low'))
 {
 	my $open = start("BEGIN; $how; SELECT pg_sleep(0.6); COMMIT", \$out);
@@ -45,7 +45,7 @@ for my $how (q(SELECT event_queue.retry_all_dead('q')),
 	is(sql(q(SELECT count(*) FROM event_queue.claim('q', 10))), '0', 'not yet there');
 	$open->finish;
 	is(sql(q(SELECT count(*) FROM event_queue.claim('q', 10, lease => '1 hour'))), '1', "found at the commit of $how");
-	sql(q(SELECT event_queue.enqueue('q', 'low', priority => 9, delay => '1 hour'))) if $how =~ /retry_all\(/;
+	sql(q(SELECT event_queue.enqueue('q', 'low', priority => 9, delay => '1 hour'))) if $how =~ /retry_waiting\(/;
 }
 $node->append_conf('postgresql.conf', 'max_worker_processes = 16');
 $node->restart;
@@ -118,9 +118,9 @@ BEGIN
 			$c$SELECT count(event_queue.fail(job_id, lease_token, 'no')) FROM event_queue.claim('bulk', 5)$c$,
 			$c$SELECT count(*) FROM event_queue.claim('bulk', 10, lease => '50 ms')$c$,
 			$c$SELECT event_queue.retry_all_dead('bulk')$c$,
-			$c$SELECT event_queue.discard_all_dead('bulk', "limit" => 3)$c$,
+			$c$SELECT event_queue.discard_all_dead('bulk', max_jobs => 3)$c$,
 			$c$SELECT event_queue.purge_queue('bulk')$c$,
-			$c$SELECT event_queue.retry_all('bulk', false)$c$,
+			$c$SELECT event_queue.retry_waiting('bulk', false)$c$,
 			$c$SELECT cardinality(event_queue.enqueue_many('bulk', (SELECT jsonb_agg(jsonb_build_object('name', 'g', 'group_key', (random() * 3)::int)) FROM generate_series(1, 20))))$c$
 			])[1 + floor(random() * 22)];
 		BEGIN
@@ -142,9 +142,9 @@ is(sql(q(SELECT DISTINCT code, left(message, 60), left(call, 200) FROM failed WH
 cmp_ok(sql('SELECT sum(n) FROM calls'), '>', 100, 'they did something');
 # and the queue is whole: the counter is right, each group goes on, all can be worked off
 is(sql(q(SELECT d.depth - (SELECT count(*) FROM event_queue.job WHERE queue_id = q) || ' ' || d.dead - (SELECT count(*) FROM event_queue.dead_letter WHERE queue_id = q)
-	FROM event_queue.queue_id_of('bulk') q, event_queue.queue_depth(q) d)), '0 0', 'depth is right');
+	FROM event_queue_internal.queue_id_of('bulk') q, event_queue_internal.queue_depth(q) d)), '0 0', 'depth is right');
 ok($node->poll_query_until('postgres', q(
 	WITH c AS MATERIALIZED (SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('bulk', 1000)), n AS (SELECT count(*) FROM c)
-	SELECT count(*) = 0 FROM n, event_queue.job WHERE queue_id = event_queue.queue_id_of('bulk'))), 'all jobs can be worked off');
+	SELECT count(*) = 0 FROM n, event_queue.job WHERE queue_id = event_queue_internal.queue_id_of('bulk'))), 'all jobs can be worked off');
 $node->stop;
 done_testing();

@@ -25,7 +25,7 @@ CREATE TABLE done (tag text, what text, at timestamptz DEFAULT clock_timestamp()
 CREATE FUNCTION do_it(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
 	$$ INSERT INTO public.done (tag, what) VALUES (job.payload ->> 'tag', job.name) $$;
 SELECT event_queue.create_queue('well');
-SELECT event_queue.register_handler('well', '*', 'do_it');
+SELECT event_queue.create_handler('well', '*', 'do_it');
 SELECT event_queue.create_schedule('tick', '0 0 1 1 *', 'well', 'scheduled');
 SELECT event_queue.create_rule('follow', 'well.event', queue => 'well', job_name => 'followed', payload => '{"tag": "$.data.tag"}');
 ));
@@ -208,7 +208,7 @@ for my $table (split /\n/, sql(q(SELECT relname FROM pg_class WHERE relnamespace
 	$tables++;
 	lock_table($table);
 	my $from = time;
-	my $line = sql(qq(SELECT count(*) FROM event_queue.health() WHERE "check" = 'locks' AND NOT ok
+	my $line = sql(qq(SELECT count(*) FROM event_queue.health() WHERE check_name = 'locks' AND NOT ok
 		AND detail ~ 'session $pid holds AccessExclusiveLock on $table' AND hint = 'SELECT pg_terminate_backend($pid)'));
 	$slowest = time - $from if time - $from > $slowest;
 	$named++ if $line eq '1';
@@ -244,21 +244,21 @@ health_is_well('the scheduler goes on');
 sql(q(
 CREATE FUNCTION r(state jsonb, e event_queue.event_store) RETURNS jsonb IMMUTABLE LANGUAGE sql AS 'SELECT state';
 CREATE FUNCTION h(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
-SELECT event_queue.register_reducer('thing', 'r'); SELECT event_queue.register_handler('well', 'lost', 'h');
+SELECT event_queue.create_reducer('thing', 'r'); SELECT event_queue.create_handler('well', 'lost', 'h');
 ));
 health_is_well('functions');
 sql('DROP FUNCTION r; DROP FUNCTION h');
-health_names('reducer of thing', 'does not exist', 'unregister_reducer\\(.thing');
-health_names('handler of well, lost', 'does not exist', 'unregister_handler\\(.well., .lost');
+health_names('reducer of thing', 'does not exist', 'drop_reducer\\(.thing');
+health_names('handler of well, lost', 'does not exist', 'drop_handler\\(.well., .lost');
 flow_goes_on('functions are missing');
-sql(q(SELECT event_queue.unregister_reducer('thing'); SELECT event_queue.unregister_handler('well', 'lost')));
+sql(q(SELECT event_queue.drop_reducer('thing'); SELECT event_queue.drop_handler('well', 'lost')));
 
 # A plain observer sees how long an append is open; one of a tenant sees no one's errors.
 sql(q(CREATE ROLE obs; SELECT event_queue.grant_observer('obs'); CREATE ROLE obs_b; SELECT event_queue.grant_observer('obs_b', 'b');
 	SELECT event_queue_internal.note_fault('schedule', 'of a', 'a', 'P0001', 'secret of a'); SELECT event_queue_internal.note_fault('step', 's', NULL, 'P0001', 'secret')));
 my $appender = $node->background_psql('postgres');
 $appender->query_safe(q(BEGIN; SELECT event_queue.append('a', '1', 'x')));
-like(sql(q(SET ROLE obs; SELECT detail FROM event_queue.health() WHERE "check" = 'open appends')), qr/oldest open for 00:00/,
+like(sql(q(SET ROLE obs; SELECT detail FROM event_queue.health() WHERE check_name = 'open appends')), qr/oldest open for 00:00/,
 	'an observer sees how long an append is open');
 $appender->query_safe('ROLLBACK');
 is(sql(q(SET ROLE obs_b; SELECT what, coalesce(item, ''), message IS NULL FROM event_queue.faults() WHERE what IN ('schedule', 'step'))), 'step|s|t',
@@ -280,8 +280,8 @@ max_logical_replication_workers = 1
 $small->start;
 $small->safe_psql('postgres', q(CREATE EXTENSION event_queue));
 ok($small->poll_query_until('postgres', q(SELECT count(*) >= 2 FROM event_queue.health()
-	WHERE "check" ~ 'start of (executor [0-2]|the keeper)$' AND detail ~ 'no free background worker' AND hint ~ 'max_worker_processes'
-	OR "check" = 'executors' AND detail ~ '^[12] of 3 running')), 'health() names max_worker_processes');
+	WHERE check_name ~ 'start of (executor [0-2]|the keeper)$' AND detail ~ 'no free background worker' AND hint ~ 'max_worker_processes'
+	OR check_name = 'executors' AND detail ~ '^[12] of 3 running')), 'health() names max_worker_processes');
 sleep(6);
 my $n = () = slurp_file($small->logfile) =~ /event_queue: scheduler "start of .*" fails: no free background worker/g;
 is($n, $small->safe_psql('postgres', q(SELECT count(*) FROM event_queue.faults() WHERE item ~ '^start of')), 'each is said once in the log');

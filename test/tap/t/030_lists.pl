@@ -23,7 +23,7 @@ CREATE EXTENSION event_queue;
 SELECT event_queue.create_queue('big', keep_completed => '7 days', lease => '1 day'), event_queue.create_queue('small', max_attempts => 1),
 	event_queue.create_queue('fair', fair => true, lease => '1 day');
 SELECT event_queue.create_rule('calls', 'lead.moved', queue => 'small', job_name => 'call', payload => '{}');
-SELECT event_queue.set_rule_enabled('calls', false);
+SELECT event_queue.pause_rule('calls');
 SET session_replication_role = replica;
 INSERT INTO event_queue.event_store (position, id, tenant_id, aggregate_type, aggregate_id, version, event_type, event_data, metadata, created_at)
 SELECT n, gen_random_uuid(), 'default', 'lead', 'L' || n / 10, n % 10 + 1, CASE n % 2 WHEN 0 THEN 'lead.moved' ELSE 'lead.called' END, '{"step": 1}', '{"actor": "ana"}', now() - n * interval '1 ms'
@@ -105,7 +105,7 @@ $node->safe_psql('postgres', q(
 SELECT event_queue.create_queue('handled');
 CREATE FUNCTION slow(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(20)';
 SELECT cardinality(event_queue.enqueue_many('handled', (SELECT jsonb_agg('{"name": "no handler"}'::jsonb) FROM generate_series(1, 2000))));
-SELECT event_queue.register_handler('handled', 'slow', 'slow');
+SELECT event_queue.create_handler('handled', 'slow', 'slow');
 SELECT event_queue.enqueue('handled', 'slow');
 ));
 ok($node->poll_query_until('postgres', q(SELECT string_agg(name || ' ' || (worker ~ 'executor'), ',') = 'slow true' FROM event_queue.running_jobs('handled'))),
@@ -124,13 +124,14 @@ $node->safe_psql('postgres', q(
 SELECT count(event_queue.enqueue('fair', 'of ' || t, tenant_id => t, priority => 9 - n)) FROM unnest('{a,b}'::text[]) t, generate_series(1, 3) n;
 SELECT count(event_queue.enqueue('small', 'grouped', group_key => 'k')) FROM generate_series(1, 2);
 SELECT event_queue.enqueue('small', 'after', depends_on => ARRAY(SELECT max(job_id) FROM event_queue.job));
-SELECT event_queue.create_schedule('yearly', '0 0 1 1 *', 'small', 'report');
+SELECT event_queue.create_schedule('yearly', '0 0 1 1 *', 'small', 'report', options => '{"priority": 2}');
 ));
 is($one->(q(SELECT string_agg(name || ' ' || priority, ', ' ORDER BY nth) FROM event_queue.next_jobs('fair', 4) t)) =~ s/of [ab] /x /gr, 'x 6, x 6, x 7, x 7', 'tenants take turns');
 is($one->(q(SELECT count(DISTINCT tenant_id) FROM event_queue.next_jobs('fair', 2))), '2', 'each has one');
 ok($node->poll_query_until('postgres', q(SELECT string_agg(name || ' ' || state, ', ' ORDER BY job_id) = 'grouped ready, grouped blocked, after blocked' FROM event_queue.queue_jobs('small'))),
 	'what waits for others is told');
 is($one->(q(SELECT string_agg(state, ', ' ORDER BY nth) FROM event_queue.next_jobs('small'))), 'ready, schedule', 'and what comes by a schedule');
+is($one->(q(SELECT priority FROM event_queue.next_jobs('small') WHERE state = 'schedule')), '2', 'with the priority of its options');
 is($one->(q(SELECT event_queue.pause_queue('small'); SELECT state FROM event_queue.next_jobs('small') LIMIT 1)) =~ s/^\n//r, 'paused', 'of a paused queue nothing will run');
 
 # Tenants: each sees its own, also behind another's jobs.
