@@ -26,7 +26,8 @@ COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a w
 /*
  * purge_queue: deletes the queue's jobs that are not leased; jobs elsewhere that
  * depend on them become dead letters.
- * Result: how many. Errors: EQ010. Row security: a session that is confined to
+ * Result: how many. Errors: EQ010. Isolation: passes over jobs that another
+ * transaction is claiming or changing. Row security: a session that is confined to
  * a tenant deletes only that tenant's jobs.
  */
 CREATE FUNCTION purge_queue(name text) RETURNS bigint
@@ -34,13 +35,24 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	deleted bigint;
+	locked bigint[];
 BEGIN
+	-- Waits for no one: who holds one, a claim for example, may be about to take another.  A
+	-- job that others depend on goes if they can be locked, too: the trigger deletes them.
+	locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id IN (
+		SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
+			LEFT JOIN event_queue.job_dependency d ON d.depends_on = x.job_id AND d.completed_at IS NULL
+		WHERE x.queue_id = event_queue_internal.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id))
+		FOR UPDATE SKIP LOCKED);
 	DELETE FROM event_queue.job WHERE job_id IN (
 		SELECT j.job_id FROM event_queue.job j
 		WHERE j.queue_id = event_queue_internal.queue_id_of($1)
 		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
 		  AND event_queue.tenant_visible(j.tenant_id)
-		ORDER BY j.job_id FOR UPDATE);	-- the order in which all take many jobs
+		  AND (NOT j.has_dependents OR j.job_id = ANY (locked) AND NOT EXISTS (
+			SELECT FROM event_queue.job_dependency d JOIN event_queue.job x ON x.job_id = d.job_id
+			WHERE d.depends_on = j.job_id AND d.completed_at IS NULL AND x.job_id <> ALL (locked)))
+		FOR UPDATE SKIP LOCKED);
 	GET DIAGNOSTICS deleted = ROW_COUNT;
 	RETURN deleted;
 END

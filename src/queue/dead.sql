@@ -44,44 +44,58 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	n bigint;
 	tries int := 0;
+	d record;
+	is_free boolean;
 BEGIN
 	LOOP
 		BEGIN
+			-- The order in which all take many dead letters.
+			PERFORM FROM event_queue.dead_letter x WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id)
+			ORDER BY x.died_at, x.job_id FOR UPDATE;
+			DELETE FROM event_queue.job_dependency y USING event_queue.dead_letter x
+			WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id) AND x.reason = 'dependency' AND y.job_id = x.job_id;
 			WITH dead AS (
-				DELETE FROM event_queue.dead_letter d WHERE d.job_id IN (
-					-- the order in which all take many dead letters
-					SELECT x.job_id FROM event_queue.dead_letter x
-					WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id)
-					ORDER BY x.died_at, x.job_id FOR UPDATE)
-				RETURNING d.*
-			), forgotten AS (
-				DELETE FROM event_queue.job_dependency x USING dead d WHERE x.job_id = d.job_id AND d.reason = 'dependency'
-			), ranked AS (
-				SELECT d.*, row_number() OVER (PARTITION BY d.queue_id, d.tenant_id, d.unique_key ORDER BY d.job_id) AS nth
-				FROM dead d
+				DELETE FROM event_queue.dead_letter x
+				WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id) AND x.unique_key IS NULL RETURNING x.*
 			)
 			INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
-				max_attempts, retry, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
-			SELECT d.job_id, d.queue_id, event_queue_internal.job_lane(q.fair, d.tenant_id), d.tenant_id, d.name, d.priority,
-				clock_timestamp(), d.created_at, d.max_attempts, d.retry, d.time_limit, d.group_key,
-				CASE WHEN d.nth = 1 AND NOT EXISTS (SELECT FROM event_queue.job j
-					WHERE j.queue_id = d.queue_id AND j.tenant_id = d.tenant_id AND j.unique_key = d.unique_key)
-					THEN d.unique_key END,
-				d.has_dependents, coalesce($2, d.payload), d.metadata, d.errors
-			FROM ranked d JOIN event_queue.queue q USING (queue_id)
-			ORDER BY d.job_id;
+				max_attempts, retry, time_limit, group_key, has_dependents, payload, metadata, errors)
+			SELECT x.job_id, x.queue_id, event_queue_internal.job_lane(q.fair, x.tenant_id), x.tenant_id, x.name, x.priority,
+				clock_timestamp(), x.created_at, x.max_attempts, x.retry, x.time_limit, x.group_key,
+				x.has_dependents, coalesce($2, x.payload), x.metadata, x.errors
+			FROM dead x JOIN event_queue.queue q USING (queue_id)
+			ORDER BY x.job_id;
 			GET DIAGNOSTICS n = ROW_COUNT;
+			-- Those with a unique key one by one: no enqueue is between the look and the row.
+			FOR d IN WITH dead AS (
+					DELETE FROM event_queue.dead_letter x
+					WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id) AND x.unique_key IS NOT NULL RETURNING x.*
+				)
+				SELECT x.*, event_queue_internal.job_lane(q.fair, x.tenant_id) AS lane
+				FROM dead x JOIN event_queue.queue q USING (queue_id) ORDER BY x.job_id
+			LOOP
+				is_free := event_queue_internal.lock_free_key(d.queue_id, d.tenant_id, d.unique_key);
+				INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
+					max_attempts, retry, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
+				VALUES (d.job_id, d.queue_id, d.lane, d.tenant_id, d.name, d.priority, clock_timestamp(), d.created_at,
+					d.max_attempts, d.retry, d.time_limit, d.group_key, CASE WHEN is_free THEN d.unique_key END,
+					d.has_dependents, coalesce($2, d.payload), d.metadata, d.errors);
+				IF is_free THEN
+					PERFORM event_queue_internal.unlock_key(d.queue_id, d.tenant_id, d.unique_key);
+				END IF;
+				n := n + 1;
+			END LOOP;
 			RETURN n;
-		EXCEPTION WHEN unique_violation OR deadlock_detected THEN
-			-- Someone has just enqueued a job with one of the keys; now it can be seen.
-			-- Or he waits for one of ours as we do for his: he is to get them first.
-			tries := tries + 1;
-			IF tries >= 20 THEN
-				RAISE;
-			END IF;
-			IF SQLSTATE = '40P01' THEN
-				PERFORM pg_sleep(0.01 * tries * (0.5 + random()));
-			END IF;
+		EXCEPTION
+			WHEN SQLSTATE 'EQ044' THEN
+				-- An open transaction has one of the keys; nothing is held while it is waited for.
+				PERFORM event_queue_internal.await_conflict();
+			WHEN unique_violation THEN
+				-- Plain SQL has just written a job with one of the keys; now it can be seen.
+				tries := tries + 1;
+				IF tries >= 20 THEN
+					RAISE;
+				END IF;
 		END;
 	END LOOP;
 END
@@ -131,9 +145,13 @@ BEGIN
 		EXIT WHEN ids IS NULL;
 		above_id := ids[cardinality(ids)];
 		IF $1 THEN
-			DELETE FROM event_queue.dead_letter d WHERE d.job_id IN (
-				SELECT x.job_id FROM event_queue.dead_letter x WHERE x.job_id = ANY (ids)
-				ORDER BY x.died_at, x.job_id FOR UPDATE);
+			-- At first all that this deletes, also by the trigger bury_dependents: dead letters,
+			-- then jobs, in the order in which all take many.
+			PERFORM FROM event_queue.dead_letter x WHERE x.job_id = ANY (ids) ORDER BY x.died_at, x.job_id FOR UPDATE;
+			PERFORM FROM event_queue.job j WHERE j.job_id IN (
+				SELECT x.job_id FROM event_queue.job_dependency x WHERE x.depends_on = ANY (ids) AND x.completed_at IS NULL)
+			ORDER BY j.job_id FOR UPDATE;
+			DELETE FROM event_queue.dead_letter d WHERE d.job_id = ANY (ids);
 			GET DIAGNOSTICS n = ROW_COUNT;
 			DELETE FROM event_queue.job_dependency x WHERE x.job_id = ANY (ids)
 			  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = x.job_id);

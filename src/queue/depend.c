@@ -51,13 +51,16 @@ mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot;
 	bool found;
+	bool is_busy = false;
 
 	eq_table_open(&table, eq_relation_oid(place->table), place->n_columns);
 	slot = table_slot_create(table.rel, NULL);
-	found = eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot,
-						slot) &&
+	found = eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot, slot,
+						eq_enqueue_may_wait() ? NULL : &is_busy) &&
 			strcmp(TextDatumGetCString(slot->tts_values[place->tenant - 1]),
 				   tenant) == 0;
+	if (is_busy)
+		eq_conflict_with_row(place->table == EQ_JOB, job_id);
 	if (found)
 	{
 		*name = TextDatumGetCString(slot->tts_values[place->name - 1]);
@@ -271,19 +274,21 @@ bury_dependents(int64 job_id)
 {
 	static EqStatement bury = {
 		.sql =
-			"WITH gone AS (DELETE FROM event_queue.job j USING event_queue.job_dependency d"
-			" WHERE d.depends_on = $1 AND d.completed_at IS NULL AND j.job_id = d.job_id"
-			" RETURNING j.*)"
-			" INSERT INTO event_queue.dead_letter (job_id, queue_id, tenant_id, name, priority, created_at,"
-			" died_at, reason, failures, stalled, max_attempts, retry, time_limit, group_key, unique_key,"
-			" has_dependents, payload, metadata, errors)"
-			" SELECT g.job_id, g.queue_id, g.tenant_id, g.name, g.priority, g.created_at,"
-			" pg_catalog.clock_timestamp(), 'dependency', g.failures, g.stalled, g.max_attempts, g.retry,"
-			" g.time_limit, g.group_key, g.unique_key, g.has_dependents, g.payload,"
-			" coalesce(g.metadata, '{}'), coalesce(g.errors, '[]') || pg_catalog.jsonb_build_object("
-			"'attempt', g.failures, 'at', pg_catalog.clock_timestamp(), 'worker', NULL, 'sqlstate', NULL,"
-			" 'message', pg_catalog.format('job %s, which it depends on, was cancelled, discarded or deleted', $1),"
-			" 'context', NULL) FROM gone g RETURNING queue_id",
+			/* in the order in which all take many jobs */
+		"WITH gone AS (DELETE FROM event_queue.job j WHERE j.job_id IN ("
+		"SELECT x.job_id FROM event_queue.job_dependency d JOIN event_queue.job x USING (job_id)"
+		" WHERE d.depends_on = $1 AND d.completed_at IS NULL ORDER BY x.job_id FOR UPDATE OF x)"
+		" RETURNING j.*)"
+		" INSERT INTO event_queue.dead_letter (job_id, queue_id, tenant_id, name, priority, created_at,"
+		" died_at, reason, failures, stalled, max_attempts, retry, time_limit, group_key, unique_key,"
+		" has_dependents, payload, metadata, errors)"
+		" SELECT g.job_id, g.queue_id, g.tenant_id, g.name, g.priority, g.created_at,"
+		" pg_catalog.clock_timestamp(), 'dependency', g.failures, g.stalled, g.max_attempts, g.retry,"
+		" g.time_limit, g.group_key, g.unique_key, g.has_dependents, g.payload,"
+		" coalesce(g.metadata, '{}'), coalesce(g.errors, '[]') || pg_catalog.jsonb_build_object("
+		"'attempt', g.failures, 'at', pg_catalog.clock_timestamp(), 'worker', NULL, 'sqlstate', NULL,"
+		" 'message', pg_catalog.format('job %s, which it depends on, was cancelled, discarded or deleted', $1),"
+		" 'context', NULL) FROM gone g RETURNING queue_id",
 		.n_arguments = 1,
 		.types = {INT8OID}};
 	Datum value = Int64GetDatum(job_id);

@@ -34,6 +34,8 @@
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_enqueue_sql);
+PG_FUNCTION_INFO_V1(eq_lock_free_key);
+PG_FUNCTION_INFO_V1(eq_unlock_key_sql);
 
 /* The new payload is not taken, since the job that has the key is at work already. */
 static void
@@ -59,10 +61,22 @@ tell_who_has_key(const EqNewJob *job, TupleTableSlot *holder)
 			 "follows it.")));
 }
 
-/* The job that holds a unique key; 0 if none does. */
+static uint32
+hash_unique_key(int32 queue_id, const char *tenant, const char *unique_key)
+{
+	return hash_combine(
+		hash_any((const unsigned char *) unique_key, strlen(unique_key)),
+		hash_combine(queue_id,
+					 hash_any((const unsigned char *) tenant, strlen(tenant))));
+}
+
+/*
+ * The job that holds a unique key; 0 if none does.  Tells who has it to the caller that
+ * wants to add this job (NULL: none).
+ */
 static int64
-find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
-				TransactionId *open)
+find_unique_key(EqTable *jobs, int32 queue_id, const char *tenant,
+				const char *unique_key, const EqNewJob *job, TransactionId *open)
 {
 	SnapshotData dirty;
 	EqScan scan;
@@ -73,11 +87,11 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 	InitDirtySnapshot(dirty);
 	eq_scan_begin(&scan, jobs->rel, eq_relation_oid(EQ_JOB_UNIQUE), &dirty, 3);
 	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(queue->queue_id));
+				Int32GetDatum(queue_id));
 	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(job->tenant));
+				CStringGetTextDatum(tenant));
 	eq_scan_key(&scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(job->unique_key));
+				CStringGetTextDatum(unique_key));
 	eq_scan_start(&scan, keys, 3);
 	if (eq_scan_next(&scan, ForwardScanDirection))
 	{
@@ -87,7 +101,8 @@ find_unique_key(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 
 		/* Whether the key stays taken is known when that transaction ends. */
 		*open = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
-		if (!TransactionIdIsValid(*open) && job->unique_mode == EQ_UNIQUE_REJECT)
+		if (!TransactionIdIsValid(*open) && job &&
+			job->unique_mode == EQ_UNIQUE_REJECT)
 			tell_who_has_key(job, scan.slot);
 	}
 	eq_scan_end(&scan);
@@ -248,8 +263,10 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
 	Replaced result = KEY_IS_FREE;
+	bool is_busy = false;
 
-	if (eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot, slot) &&
+	if (eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot, slot,
+					eq_enqueue_may_wait() ? NULL : &is_busy) &&
 		!slot->tts_isnull[JOB_UNIQUE_KEY - 1])
 	{
 		Datum values[JOB_COLUMNS];
@@ -283,6 +300,8 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
+	if (is_busy)
+		eq_conflict_with_row(true, job_id);
 	return result;
 }
 
@@ -299,9 +318,8 @@ eq_require_accepting(const EqQueue *queue)
 			 errhint("It is being drained; event_queue.resume_queue ends that.")));
 }
 
-/* Returns the id of the new job, or of the one that holds the unique key. */
-int64
-eq_enqueue(const EqQueue *queue, const EqNewJob *job)
+static int64
+enqueue(const EqQueue *queue, const EqNewJob *job)
 {
 	EqTable jobs;
 	int64 job_id = 0;
@@ -313,6 +331,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	bool has_key = job->unique_key && job->unique_mode != EQ_UNIQUE_THROTTLE;
 
 	eq_require_accepting(queue);
+	eq_await_conflict();
 	if (job->unique_key && !has_key)
 	{
 		if (new_id == 0)
@@ -323,12 +342,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	}
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	if (has_key)
-		hash = hash_combine(
-			hash_any((const unsigned char *) job->unique_key,
-					 strlen(job->unique_key)),
-			hash_combine(
-				queue->queue_id,
-				hash_any((const unsigned char *) job->tenant, strlen(job->tenant))));
+		hash = hash_unique_key(queue->queue_id, job->tenant, job->unique_key);
 	while (!done)
 	{
 		int64 holder = 0;
@@ -337,7 +351,8 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 		if (has_key)
 		{
 			eq_lock_key(EQ_LOCK_UNIQUE_KEY, hash);
-			holder = find_unique_key(&jobs, queue, job, &open);
+			holder = find_unique_key(&jobs, queue->queue_id, job->tenant,
+									 job->unique_key, job, &open);
 		}
 		if (holder == 0)
 			job_id = insert_job(&jobs, queue, job, new_id, after);
@@ -345,6 +360,8 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
 		if (holder == 0)
 			done = true;
+		else if (TransactionIdIsValid(open) && !eq_enqueue_may_wait())
+			eq_conflict_with_xact(open);
 		else if (TransactionIdIsValid(open))
 			XactLockTableWait(open, NULL, NULL, XLTW_None);
 		else
@@ -365,6 +382,71 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	eq_table_close(&jobs);
 	CommandCounterIncrement();
 	return job_id;
+}
+
+typedef struct Attempt
+{
+	const EqQueue *queue;
+	const EqNewJob *job;
+	int64 job_id;
+} Attempt;
+
+static void
+attempt_step(void *argument)
+{
+	Attempt *attempt = argument;
+
+	attempt->job_id = enqueue(attempt->queue, attempt->job);
+}
+
+/* Returns the id of the new job, or of the one that holds the unique key. */
+int64
+eq_enqueue(const EqQueue *queue, const EqNewJob *job)
+{
+	Attempt attempt = {queue, job, 0};
+
+	/* A key and the jobs to be depended on are several. */
+	if (job->unique_key && job->depends_on && eq_enqueue_may_wait())
+		eq_enqueue_by_attempts(attempt_step, &attempt);
+	else
+		attempt_step(&attempt);
+	return attempt.job_id;
+}
+
+/*
+ * lock_free_key: for who writes a job with a unique key by plain SQL.  True: no job has
+ * it, and nobody gets it until unlock_key; false: a job has it.
+ */
+Datum
+eq_lock_free_key(PG_FUNCTION_ARGS)
+{
+	int32 queue_id = PG_GETARG_INT32(0);
+	char *tenant = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *unique_key = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	uint32 hash = hash_unique_key(queue_id, tenant, unique_key);
+	TransactionId open;
+	int64 holder;
+	EqTable jobs;
+
+	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+	eq_lock_key(EQ_LOCK_UNIQUE_KEY, hash);
+	holder = find_unique_key(&jobs, queue_id, tenant, unique_key, NULL, &open);
+	if (holder != 0)
+		eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
+	eq_table_close(&jobs);
+	if (holder != 0 && TransactionIdIsValid(open))
+		eq_conflict_with_xact(open);
+	PG_RETURN_BOOL(holder == 0);
+}
+
+Datum
+eq_unlock_key_sql(PG_FUNCTION_ARGS)
+{
+	eq_unlock_key(EQ_LOCK_UNIQUE_KEY,
+				  hash_unique_key(PG_GETARG_INT32(0),
+								  text_to_cstring(PG_GETARG_TEXT_PP(1)),
+								  text_to_cstring(PG_GETARG_TEXT_PP(2))));
+	PG_RETURN_VOID();
 }
 
 /* A job's metadata as it was given, with its lineage; EQ005 if it is too large. */

@@ -65,9 +65,28 @@ COMMENT ON FUNCTION enqueue(text, text, jsonb, interval, timestamptz, int, text,
  * names its own.
  * Result: their ids, in the order of the array; {} if it is empty.
  * Errors: as enqueue; EQ009 malformed jobs.
+ * Isolation: waits for nobody while it has some of the keys, so two calls never
+ * deadlock, whatever their order.
  */
 CREATE FUNCTION enqueue_many(queue text, jobs jsonb, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL)
 RETURNS bigint[]
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_enqueue_many';
 COMMENT ON FUNCTION enqueue_many(text, jsonb, text, jsonb) IS
 'Adds jobs that are given as a JSON array of objects; returns their ids, in its order.';
+
+/*
+ * Unique keys of jobs that are written by plain SQL.  lock_free_key: true if no job has
+ * the key, and none gets it until unlock_key; EQ044 if an open transaction has it, for
+ * which await_conflict waits.
+ */
+CREATE FUNCTION event_queue_internal.lock_free_key(queue_id int, tenant_id text, unique_key text) RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_lock_free_key';
+COMMENT ON FUNCTION event_queue_internal.lock_free_key(int, text, text) IS
+'Internal. Is a unique key free?  If so, it stays that until unlock_key.';
+CREATE FUNCTION event_queue_internal.unlock_key(queue_id int, tenant_id text, unique_key text) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_unlock_key_sql';
+COMMENT ON FUNCTION event_queue_internal.unlock_key(int, text, text) IS 'Internal. Ends lock_free_key.';
+CREATE FUNCTION event_queue_internal.await_conflict() RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_await_conflict_sql';
+COMMENT ON FUNCTION event_queue_internal.await_conflict() IS
+'Internal. Waits for what the last EQ044 was about; called when the locks of the attempt are given back.';

@@ -8,25 +8,18 @@
  * the order of the list beforehand, since jobs of a group run in the order of ids.
  *
  * Two calls that use the same keys, or depend on the same jobs, in different orders
- * may deadlock: what waits for others is written in a subtransaction, and again if
- * it was the victim.
+ * don't deadlock: they wait for nobody while they hold something (bulk.c).
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
-#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "queue/queue.h"
 #include "table/table.h"
@@ -38,7 +31,6 @@ PG_FUNCTION_INFO_V1(eq_enqueue_flow);
 
 #define MAX_MANY  100000
 #define MAX_LEVEL 100
-#define MAX_TRIES 20
 
 /* A job to be written. */
 typedef struct NewJob
@@ -377,55 +369,18 @@ write_jobs(const Batch *batch, int64 *ids)
 	}
 }
 
-/*
- * write_jobs in a subtransaction; false if another call was first with some of the
- * same keys, or if a dead letter came back with one of them between look and insert.
- */
-static bool
-try_jobs(const Batch *batch, int64 *ids)
+typedef struct Writing
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool ok = true;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		write_jobs(batch, ids);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		/* Also of an error that goes on: who catches it undoes its own only. */
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED &&
-			error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
-			ReThrowError(error);
-		ok = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return ok;
-}
+	const Batch *batch;
+	int64 *ids;
+} Writing;
 
 static void
-sleep_a_while(int tries)
+write_step(void *argument)
 {
-	(void) WaitLatch(
-		MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-		(long) (tries * (5 + 5 * pg_prng_double(&pg_global_prng_state))),
-		PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	Writing *writing = argument;
+
+	write_jobs(writing->batch, writing->ids);
 }
 
 /* Draws ids and writes all jobs of a call. */
@@ -433,22 +388,15 @@ static int64 *
 write_batch(Batch *batch)
 {
 	int64 *ids = palloc(Max(batch->n, 1) * sizeof(int64));
+	Writing writing = {batch, ids};
 	Oid sequence = eq_relation_oid(EQ_JOB_ID_SEQ);
 
 	for (int i = 0; i < batch->n; i++)
 		batch->items[i].job.job_id = nextval_internal(sequence, false);
-	if (!batch->may_deadlock)
-		write_jobs(batch, ids);
+	if (batch->may_deadlock)
+		eq_enqueue_by_attempts(write_step, &writing);
 	else
-	{
-		for (int tries = 1; tries < MAX_TRIES; tries++)
-		{
-			if (try_jobs(batch, ids))
-				return ids;
-			sleep_a_while(tries);
-		}
-		write_jobs(batch, ids);
-	}
+		write_step(&writing);
 	return ids;
 }
 

@@ -23,6 +23,7 @@
 #include "common/argument.h"
 #include "common/interval.h"
 #include "queue/lease.h"
+#include "store/store.h"
 #include "tenant/tenant.h"
 #include "wake/wake.h"
 
@@ -151,19 +152,26 @@ eq_begin_weak(EqLeased *leased)
 	leased->weak = true;
 }
 
+/* Locks the job's row; false if the lease is lost. */
+bool
+eq_try_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token, bool weak)
+{
+	eq_open_jobs(leased);
+	if (!eq_find_job(leased, job_id, token))
+		return false;
+	slot_getallattrs(leased->slot);
+	if (!eq_load_job_queue(leased, job_id))
+		return false; /* whose it is, is not said */
+	if (weak || !leased->queue->durable)
+		eq_begin_weak(leased);
+	return eq_lock_job(leased) && eq_has_token(leased->slot, token);
+}
+
 /* Locks the job's row, or raises EQ016. */
 void
 eq_open_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token, bool weak)
 {
-	eq_open_jobs(leased);
-	if (!eq_find_job(leased, job_id, token))
-		eq_lease_lost(job_id);
-	slot_getallattrs(leased->slot);
-	if (!eq_load_job_queue(leased, job_id))
-		eq_lease_lost(job_id); /* whose it is, is not said */
-	if (weak || !leased->queue->durable)
-		eq_begin_weak(leased);
-	if (!eq_lock_job(leased) || !eq_has_token(leased->slot, token))
+	if (!eq_try_leased(leased, job_id, token, weak))
 		eq_lease_lost(job_id);
 }
 
@@ -247,32 +255,43 @@ check_not_cancelled(EqLeased *leased, int64 job_id)
 					 " or complete if it is done.")));
 }
 
+/* lease: from now, in microseconds; 0: the queue's.  0 if the lease is lost. */
+TimestampTz
+eq_extend_leased(EqLeased *leased, int64 job_id, int64 lease)
+{
+	Datum values[JOB_COLUMNS];
+	bool nulls[JOB_COLUMNS];
+	TimestampTz until = leased->now + (lease ? lease : leased->queue->lease);
+
+	memcpy(values, leased->slot->tts_values, sizeof(values));
+	memcpy(nulls, leased->slot->tts_isnull, sizeof(nulls));
+	if (!nulls[JOB_TIME_LIMIT - 1])
+		until = Min(until, DatumGetTimestampTz(values[JOB_CLAIMED_AT - 1]) +
+							   eq_interval_us(
+								   DatumGetIntervalP(values[JOB_TIME_LIMIT - 1])));
+	if (leased->queue->max_concurrency > 0 &&
+		!eq_extend_lease(leased->queue, job_id,
+						 DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
+		return 0;
+	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(until);
+	eq_table_update(&leased->jobs, leased->slot, leased->snapshot, values, nulls);
+	return until;
+}
+
 Datum
 eq_extend_lease_sql(PG_FUNCTION_ARGS)
 {
 	int64 job_id = eq_job_id_argument(fcinfo);
 	int64 lease = eq_lease_argument(fcinfo, 2);
 	EqLeased leased;
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS];
 	TimestampTz until;
 
 	/* Lost in a crash, the lease ends as it would have without this call. */
 	eq_open_leased(&leased, job_id, PG_GETARG_UUID_P(1), true);
 	check_not_cancelled(&leased, job_id);
-	until = leased.now + (lease ? lease : leased.queue->lease);
-	memcpy(values, leased.slot->tts_values, sizeof(values));
-	memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
-	if (!nulls[JOB_TIME_LIMIT - 1])
-		until = Min(until, DatumGetTimestampTz(values[JOB_CLAIMED_AT - 1]) +
-							   eq_interval_us(
-								   DatumGetIntervalP(values[JOB_TIME_LIMIT - 1])));
-	if (leased.queue->max_concurrency > 0 &&
-		!eq_extend_lease(leased.queue, job_id,
-						 DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
+	until = eq_extend_leased(&leased, job_id, lease);
+	if (until == 0)
 		eq_lease_lost(job_id);
-	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(until);
-	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
 	eq_close_jobs(&leased);
 	PG_RETURN_TIMESTAMPTZ(until);
 }

@@ -30,6 +30,13 @@ extern bool eq_lock_job(EqLeased *leased);
 extern bool eq_has_token(TupleTableSlot *slot, const pg_uuid_t *token);
 extern bool eq_load_job_queue(EqLeased *leased, int64 job_id);
 extern void eq_begin_weak(EqLeased *leased);
+extern bool eq_try_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
+						  bool weak);
+extern TimestampTz eq_extend_leased(EqLeased *leased, int64 job_id, int64 lease);
+extern TimestampTz eq_fail_leased(EqLeased *leased, int64 job_id,
+								  const char *message, const char *sqlstate,
+								  const char *context, int64 retry_after,
+								  bool final);
 extern void eq_open_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 						   bool weak);
 extern void eq_clear_lease(bool *nulls);

@@ -32,6 +32,21 @@ COMMENT ON FUNCTION extend_lease(bigint, uuid, interval) IS
 'Renews the lease of a job, counted from now; returns its new end. EQ033 if the job was cancelled.';
 
 /*
+ * extend_leases: extend_lease for each lease of a list that is still the caller's.
+ * Arguments: lease_tokens, one for each job; lease from now; default the queue's.
+ * Result: a row for each, in their order; state is leased (until leased_until),
+ * cancelled (stop, and call complete or fail) or lost; of these two nothing was changed.
+ * Errors: EQ009 lengths differ, EQ012 lease not positive.
+ */
+CREATE FUNCTION extend_leases(
+	job_ids bigint[], lease_tokens uuid[], lease interval DEFAULT NULL,
+	OUT job_id bigint, OUT state text, OUT leased_until timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE ROWS 10 AS 'MODULE_PATHNAME', 'eq_extend_leases';
+COMMENT ON FUNCTION extend_leases(bigint[], uuid[], interval) IS
+'Renews many leases; says for each its new end, or that the job was cancelled or the lease lost.';
+
+/*
  * report_progress: what the view jobs shows of a leased job.
  * Arguments: progress is any JSON value.
  * Errors: EQ005 too large, EQ016 lease lost, EQ033 the job was cancelled.

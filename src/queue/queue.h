@@ -306,6 +306,13 @@ extern bool eq_review_jobs(void);
 extern void eq_take_timed_reviews(void);
 extern TimestampTz eq_next_timed_review(void);
 
+/* bulk.c: who takes many waits for nobody meanwhile */
+extern void eq_conflict_with_xact(TransactionId xid) pg_attribute_noreturn();
+extern void eq_conflict_with_row(bool is_job, int64 job_id) pg_attribute_noreturn();
+extern void eq_await_conflict(void);
+extern bool eq_enqueue_may_wait(void);
+extern void eq_enqueue_by_attempts(void (*step)(void *), void *argument);
+
 /* depend.c: jobs that depend on others */
 extern bool eq_add_dependencies(int64 job_id, const char *tenant,
 								ArrayType *depends_on);

@@ -492,6 +492,15 @@ BEGIN
 			MESSAGE = format('queue "%s" is in use', $1), DETAIL = format('Cause: %s.', used_by),
 			HINT = 'Drop rules, handlers and schedules first; force => true drops jobs and dead letters with the queue.';
 	END IF;
+	-- In the order in which all take many: dead letters, then jobs.
+	PERFORM FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.died_at, d.job_id FOR UPDATE;
+	PERFORM FROM event_queue.job j WHERE j.job_id IN (
+		SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = this_id
+		UNION ALL
+		SELECT y.job_id FROM event_queue.job_dependency y WHERE y.completed_at IS NULL AND (
+			y.depends_on IN (SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = this_id)
+			OR y.depends_on IN (SELECT x.job_id FROM event_queue.dead_letter x WHERE x.queue_id = this_id)))
+	ORDER BY j.job_id FOR UPDATE;
 	DELETE FROM event_queue.job WHERE job_id IN (
 		SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = this_id ORDER BY j.job_id FOR UPDATE);
 	DELETE FROM event_queue.dead_letter WHERE job_id IN (

@@ -19,11 +19,11 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "event_queue.h"
+#include "common/try.h"
 #include "queue/queue.h"
 #include "table/table.h"
 #include "wake/wake.h"
@@ -350,6 +350,23 @@ do_review(EqTable *jobs, Snapshot snapshot, const Review *review)
 					 review->group_key, review->pass, review->concurrency);
 }
 
+typedef struct ReviewStep
+{
+	Snapshot snapshot;
+	const Review *review;
+} ReviewStep;
+
+static void
+review_step(void *argument)
+{
+	ReviewStep *step = argument;
+	EqTable jobs;
+
+	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+	do_review(&jobs, step->snapshot, step->review);
+	eq_table_close(&jobs);
+}
+
 /*
  * The same, so that an error is this group's or job's own: it is looked at again with
  * a later sweep.  False if there was one.
@@ -357,53 +374,29 @@ do_review(EqTable *jobs, Snapshot snapshot, const Review *review)
 static bool
 try_review(Snapshot snapshot, const Review *review)
 {
-	EqTable jobs;
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	const char *volatile what = review->is_group ? "group"
-												 : "job that depends on others";
+	ReviewStep step = {snapshot, review};
+	const char *what = review->is_group ? "group" : "job that depends on others";
 	char *item = review->is_group ? TextDatumGetCString(review->group_key)
 								  : psprintf(INT64_FORMAT, review->job_id);
-	volatile bool done = false;
+	ErrorData *error = eq_try(review_step, &step);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
+	if (error == NULL)
 	{
-		eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
-		do_review(&jobs, snapshot, review);
-		eq_table_close(&jobs);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
 		eq_clear_item(what, item, false);
-		done = true;
+		return true;
 	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		/* A lock that can't be had is one on a table: all others need it, too. */
-		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-			error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
-		(void) eq_note_item(what, item,
-							review->is_group ? TextDatumGetCString(review->tenant)
-											 : NULL,
-							error->sqlerrcode, error->message, error->hint);
-		if (review->is_group)
-			write_review(review->queue_id, review->tenant, review->group_key, 0);
-		else
-			write_review(0, (Datum) 0, (Datum) 0, review->job_id);
-	}
-	PG_END_TRY();
-	return done;
+	/* A lock that can't be had is one on a table: all others need it, too. */
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	(void) eq_note_item(
+		what, item, review->is_group ? TextDatumGetCString(review->tenant) : NULL,
+		error->sqlerrcode, error->message, error->hint);
+	if (review->is_group)
+		write_review(review->queue_id, review->tenant, review->group_key, 0);
+	else
+		write_review(0, (Datum) 0, (Datum) 0, review->job_id);
+	return false;
 }
 
 #define TAKE_REVIEWS(locking)                                                           \

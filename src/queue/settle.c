@@ -188,10 +188,10 @@ set_run_at(EqLeased *leased, Datum *values, TimestampTz run_at)
 
 /* retry_after < 0: by the backoff.  Returns 0 if the job is a dead letter now. */
 TimestampTz
-eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
-		const char *sqlstate, const char *context, int64 retry_after, bool final)
+eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
+			   const char *sqlstate, const char *context, int64 retry_after,
+			   bool final)
 {
-	EqLeased leased;
 	Datum *job;
 	bool *isnull;
 	int failures;
@@ -200,44 +200,57 @@ eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 	TimestampTz next = 0;
 	bool leaves_group = true;
 
-	eq_open_leased(&leased, job_id, token, false);
-	job = leased.slot->tts_values;
-	isnull = leased.slot->tts_isnull;
+	job = leased->slot->tts_values;
+	isnull = leased->slot->tts_isnull;
 	failures = DatumGetInt32(job[JOB_FAILURES - 1]) + 1;
 	max_attempts = isnull[JOB_MAX_ATTEMPTS - 1]
-					   ? leased.queue->max_attempts
+					   ? leased->queue->max_attempts
 					   : DatumGetInt32(job[JOB_MAX_ATTEMPTS - 1]);
-	errors = eq_add_error(leased.slot, failures, sqlstate, message, context);
+	errors = eq_add_error(leased->slot, failures, sqlstate, message, context);
 
 	if (final || failures >= max_attempts)
-		eq_bury(&leased.jobs, leased.slot, leased.snapshot,
+		eq_bury(&leased->jobs, leased->slot, leased->snapshot,
 				final ? "final" : "attempts", errors, failures,
 				DatumGetInt32(job[JOB_STALLED - 1]));
 	else
 	{
 		Datum values[JOB_COLUMNS];
 		bool nulls[JOB_COLUMNS];
-		bool passes = leased.queue->group_pass && !isnull[JOB_GROUP_KEY - 1];
+		bool passes = leased->queue->group_pass && !isnull[JOB_GROUP_KEY - 1];
 		const Datum *retry = isnull[JOB_RETRY - 1] ? NULL : &job[JOB_RETRY - 1];
 
-		next = leased.now + (retry_after >= 0
-								 ? retry_after
-								 : eq_backoff(leased.queue, retry, failures));
+		next = leased->now + (retry_after >= 0
+								  ? retry_after
+								  : eq_backoff(leased->queue, retry, failures));
 		memcpy(values, job, sizeof(values));
 		memcpy(nulls, isnull, sizeof(nulls));
 		values[JOB_FAILURES - 1] = Int32GetDatum(failures);
 		values[JOB_ERRORS - 1] = JsonbPGetDatum(errors);
-		set_run_at(&leased, values, next);
+		set_run_at(leased, values, next);
 		nulls[JOB_ERRORS - 1] = false;
 		eq_clear_lease(nulls);
 		if (passes)
 			values[JOB_BLOCKED - 1] = Int16GetDatum(JOB_BLOCKED_BY_GROUP);
-		eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
-		eq_note_waiting(&leased, values);
+		eq_table_update(&leased->jobs, leased->slot, leased->snapshot, values,
+						nulls);
+		eq_note_waiting(leased, values);
 		leaves_group = passes;
 	}
-	eq_count(leased.queue->queue_id, EQ_COUNT_FAILED, 1);
-	eq_after_lease(&leased, job_id, leaves_group);
+	eq_count(leased->queue->queue_id, EQ_COUNT_FAILED, 1);
+	eq_after_lease(leased, job_id, leaves_group);
+	return next;
+}
+
+TimestampTz
+eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
+		const char *sqlstate, const char *context, int64 retry_after, bool final)
+{
+	EqLeased leased;
+	TimestampTz next;
+
+	eq_open_leased(&leased, job_id, token, false);
+	next = eq_fail_leased(&leased, job_id, message, sqlstate, context, retry_after,
+						  final);
 	eq_close_jobs(&leased);
 	return next;
 }

@@ -65,6 +65,22 @@ COMMENT ON FUNCTION fail(bigint, uuid, text, text, text, interval, boolean) IS
 'Records a failed attempt; returns the time of the next one, or NULL if the job is a dead letter now.';
 
 /*
+ * fail_many: fail for each lease of a list that is still the caller's.
+ * Arguments: lease_tokens, one for each job; the others as fail, for all of them.
+ * Result: a row for each, in their order; state is retrying (from run_at on), dead (it
+ * is a dead letter now) or lost (nothing was changed).
+ * Errors: EQ009 lengths differ, EQ014 negative retry_after.
+ */
+CREATE FUNCTION fail_many(
+	job_ids bigint[], lease_tokens uuid[], message text, sqlstate text DEFAULT NULL, context text DEFAULT NULL,
+	retry_after interval DEFAULT NULL, final boolean DEFAULT false,
+	OUT job_id bigint, OUT state text, OUT run_at timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE ROWS 10 AS 'MODULE_PATHNAME', 'eq_fail_many';
+COMMENT ON FUNCTION fail_many(bigint[], uuid[], text, text, text, interval, boolean) IS
+'Records failed attempts of many jobs; says for each when it is tried again, or that it is dead or its lease lost.';
+
+/*
  * release: gives a job back unfinished, without counting an attempt.
  * Arguments: delay until it may be claimed again.
  * Errors: EQ014 negative delay, EQ016 lease lost.

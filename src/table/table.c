@@ -387,31 +387,34 @@ eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old, Snapshot snapshot
 }
 
 /*
- * Locks the newest version of the row that has this primary key, waiting for whoever
- * is changing it; false if there is none, or none any more.  All columns are there.
+ * Locks the newest version of the row that has this primary key; false if there is
+ * none, or none any more.  All columns are there.  Waits for whoever is changing it, or
+ * with is_busy says that someone is, and returns false.
  */
 bool
 eq_lock_row(EqTable *table, Oid pkey, int64 key, Snapshot snapshot,
-			TupleTableSlot *slot)
+			TupleTableSlot *slot, bool *is_busy)
 {
 	EqScan scan;
 	ScanKeyData scan_key;
 	TM_FailureData failure;
-	bool found;
+	TM_Result result = TM_Deleted;
 
 	eq_scan_begin(&scan, table->rel, pkey, snapshot, 1);
 	eq_scan_key(&scan, &scan_key, 1, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(key));
 	eq_scan_start(&scan, &scan_key, 1);
-	found = eq_scan_next(&scan, ForwardScanDirection) &&
-			table_tuple_lock(table->rel, &scan.slot->tts_tid, snapshot, slot,
-							 GetCurrentCommandId(false), LockTupleExclusive,
-							 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
-							 &failure) == TM_Ok;
+	if (eq_scan_next(&scan, ForwardScanDirection))
+		result = table_tuple_lock(table->rel, &scan.slot->tts_tid, snapshot, slot,
+								  GetCurrentCommandId(false), LockTupleExclusive,
+								  is_busy ? LockWaitSkip : LockWaitBlock,
+								  TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
 	eq_scan_end(&scan);
-	if (found)
+	if (is_busy)
+		*is_busy = result == TM_WouldBlock;
+	if (result == TM_Ok)
 		slot_getallattrs(slot);
-	return found;
+	return result == TM_Ok;
 }
 
 #define PRUNE_BELOW (BLCKSZ / 8) /* bytes free in a page */

@@ -63,7 +63,7 @@ extern bool eq_table_update_unchanged(EqTable *table, TupleTableSlot *old,
 extern bool eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old,
 									  Snapshot snapshot);
 extern bool eq_lock_row(EqTable *table, Oid pkey, int64 key, Snapshot snapshot,
-						TupleTableSlot *slot);
+						TupleTableSlot *slot, bool *is_busy);
 extern bool eq_table_fetch(EqTable *table, ItemPointer root, Snapshot snapshot,
 						   TupleTableSlot *slot);
 
@@ -152,5 +152,7 @@ extern void eq_weak_writes_begin(void);
 extern void eq_weak_writes_end(void);
 extern void eq_durability_before_commit(void);
 extern void eq_durability_after_xact(void);
+
+/* try.c */
 
 #endif /* EQ_TABLE_H */

@@ -198,6 +198,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.claim(text, int, text, interval, text[], text, boolean),
 		event_queue.complete(bigint, uuid, jsonb), event_queue.complete_many(bigint[], uuid[], jsonb[]),
+		event_queue.fail_many(bigint[], uuid[], text, text, text, interval, boolean), event_queue.extend_leases(bigint[], uuid[], interval),
 		event_queue.complete_and_claim(bigint, uuid, text, int, text, interval, text[], text, boolean, jsonb),
 		event_queue.complete_many_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]),
 		event_queue.report_progress(bigint, uuid, jsonb), event_queue.log_job(bigint, uuid, text, text),

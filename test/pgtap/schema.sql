@@ -31,7 +31,7 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'set_event_retention', 'create_event_index', 'drop_event_index', 'grant_consumer', 'aggregate_version',
 	'watermark', 'uuid_v7', 'create_queue', 'alter_queue', 'drop_queue', 'pause_queue',
 	'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting', 'enqueue', 'enqueue_many', 'enqueue_flow',
-	'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim',
+	'claim', 'claim_wait', 'complete', 'complete_many', 'fail_many', 'extend_leases', 'complete_and_claim', 'complete_many_and_claim',
 	'report_progress', 'log_job', 'cancel_job', 'change_priority', 'await_job', 'job_outcome', 'dependency_results',
 	'explain_job', 'fail', 'release', 'extend_lease', 'retry_dead',
 	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'create_rule', 'drop_rule', 'pause_rule', 'resume_rule', 'create_handler',

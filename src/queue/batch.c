@@ -1,0 +1,169 @@
+/*
+ * batch.c: calls that settle or extend many leases: each that is still the caller's;
+ * a row for each says what became of it.  In the order of ids, as all do who take many
+ * jobs, so that two calls that have some in common don't deadlock.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "queue/lease.h"
+
+PG_FUNCTION_INFO_V1(eq_fail_many);
+PG_FUNCTION_INFO_V1(eq_extend_leases);
+
+/* One lease of a call. */
+typedef struct LeaseItem
+{
+	int64 job_id;
+	const pg_uuid_t *token;
+	int place; /* in the arguments */
+	const char *state;
+	TimestampTz at; /* 0: NULL */
+} LeaseItem;
+
+static int
+compare_items(const void *a, const void *b)
+{
+	const LeaseItem *x = a;
+	const LeaseItem *y = b;
+
+	if (x->job_id != y->job_id)
+		return x->job_id < y->job_id ? -1 : 1;
+	return x->place - y->place;
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	return ((const LeaseItem *) a)->place - ((const LeaseItem *) b)->place;
+}
+
+/* job_ids and lease_tokens are the first two arguments; sorted by job_id. */
+static LeaseItem *
+read_items(FunctionCallInfo fcinfo, int *n)
+{
+	Datum *ids = NULL;
+	Datum *tokens = NULL;
+	bool *id_nulls = NULL;
+	bool *token_nulls = NULL;
+	int n_tokens = 0;
+	LeaseItem *items;
+
+	*n = 0;
+	if (!PG_ARGISNULL(0))
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, 8, FLOAT8PASSBYVAL,
+						  TYPALIGN_DOUBLE, &ids, &id_nulls, n);
+	if (!PG_ARGISNULL(1))
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), UUIDOID, UUID_LEN, false,
+						  TYPALIGN_CHAR, &tokens, &token_nulls, &n_tokens);
+	if (*n != n_tokens)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("job_ids and lease_tokens must be equally long")));
+	items = palloc0(Max(*n, 1) * sizeof(LeaseItem));
+	for (int i = 0; i < *n; i++)
+	{
+		if (id_nulls[i] || token_nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+							errmsg("job_id and lease_token must not be null")));
+		items[i].job_id = DatumGetInt64(ids[i]);
+		items[i].token = DatumGetUUIDP(tokens[i]);
+		items[i].place = i;
+	}
+	qsort(items, *n, sizeof(LeaseItem), compare_items);
+	return items;
+}
+
+static Datum
+return_items(FunctionCallInfo fcinfo, LeaseItem *items, int n)
+{
+	ReturnSetInfo *rsinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	qsort(items, n, sizeof(LeaseItem), compare_places);
+	for (int i = 0; i < n; i++)
+	{
+		Datum values[3] = {Int64GetDatum(items[i].job_id),
+						   CStringGetTextDatum(items[i].state),
+						   TimestampTzGetDatum(items[i].at)};
+		bool nulls[3] = {false, false, items[i].at == 0};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static const char *
+text_argument(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argno));
+}
+
+Datum
+eq_fail_many(PG_FUNCTION_ARGS)
+{
+	int n;
+	LeaseItem *items = read_items(fcinfo, &n);
+	const char *message = text_argument(fcinfo, 2);
+	const char *sqlstate = text_argument(fcinfo, 3);
+	const char *context = text_argument(fcinfo, 4);
+	int64 retry_after = -1;
+	bool final = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);
+
+	if (!PG_ARGISNULL(5))
+		retry_after = eq_check_delay(PG_GETARG_INTERVAL_P(5), "retry_after");
+	for (int i = 0; i < n; i++)
+	{
+		LeaseItem *item = &items[i];
+		EqLeased leased;
+
+		CHECK_FOR_INTERRUPTS();
+		item->state = "lost";
+		if (eq_try_leased(&leased, item->job_id, item->token, false))
+		{
+			item->at = eq_fail_leased(&leased, item->job_id, message, sqlstate,
+									  context, retry_after, final);
+			item->state = item->at == 0 ? "dead" : "retrying";
+		}
+		eq_close_jobs(&leased);
+	}
+	return return_items(fcinfo, items, n);
+}
+
+Datum
+eq_extend_leases(PG_FUNCTION_ARGS)
+{
+	int n;
+	LeaseItem *items = read_items(fcinfo, &n);
+	int64 lease = eq_lease_argument(fcinfo, 2);
+
+	for (int i = 0; i < n; i++)
+	{
+		LeaseItem *item = &items[i];
+		EqLeased leased;
+
+		CHECK_FOR_INTERRUPTS();
+		item->state = "lost";
+		/* As extend_lease: the write need not be durable. */
+		if (eq_try_leased(&leased, item->job_id, item->token, true))
+		{
+			if (DatumGetBool(leased.slot->tts_values[JOB_CANCEL - 1]))
+				item->state = "cancelled";
+			else
+			{
+				item->at = eq_extend_leased(&leased, item->job_id, lease);
+				if (item->at != 0)
+					item->state = "leased";
+			}
+		}
+		eq_close_jobs(&leased);
+	}
+	return return_items(fcinfo, items, n);
+}
