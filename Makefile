@@ -5,7 +5,7 @@
 PG_CONFIG ?= $(shell test/lib/find-pg-config.sh)
 
 EXTENSION = event_queue
-EXTVERSION = 0.1.0
+EXTVERSION = 0.2.0
 MODULE_big = event_queue
 SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
 ALL_HEADERS = $(sort $(wildcard src/*.h src/*/*.h))
@@ -20,9 +20,14 @@ SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/st
 	src/rules/rules.sql src/schedule/schedule.sql src/schedule/clock.sql \
 	src/store/lineage.sql src/store/subscription.sql src/store/partition.sql \
 	src/wake/wake.sql src/watch/watch.sql src/store/activation.sql src/observe/faults.sql \
-	src/observe/observe.sql src/observe/health.sql src/tenant/checks.sql src/tenant/grants.sql
+	src/observe/observe.sql src/observe/lists.sql src/worker/handler.sql src/observe/health.sql src/tenant/checks.sql src/tenant/grants.sql
 INSTALL_SQL = $(EXTENSION)--$(EXTVERSION).sql
-DATA_built = $(INSTALL_SQL)
+
+# From older versions; src/update/make-update.pl says how a script is made.
+UPDATES_FROM = 0.1.0
+UPDATE_SQL = $(UPDATES_FROM:%=$(EXTENSION)--%--$(EXTVERSION).sql)
+DATA = $(UPDATES_FROM:%=src/update/$(EXTENSION)--%.sql)
+DATA_built = $(INSTALL_SQL) $(UPDATE_SQL)
 
 PG_CPPFLAGS = -I$(CURDIR)/src
 # PostgreSQL's own headers don't pass -Wextra without these three.  A warning is
@@ -31,7 +36,7 @@ PG_CPPFLAGS = -I$(CURDIR)/src
 PG_CFLAGS = -Wall -Wextra $(WERROR) -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers $(EXTRA_CFLAGS)
 override with_llvm = no
-EXTRA_CLEAN = $(INSTALL_SQL) $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
+EXTRA_CLEAN = $(INSTALL_SQL) $(UPDATE_SQL) src/update/gone.inc $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
 
 # Targets that bring what they need themselves, and so must not need PGXS.
 STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb check-drivers
@@ -46,10 +51,21 @@ $(error event_queue needs PostgreSQL 15 to 18, $(PG_CONFIG) is of $(VERSION))
 endif
 # A header may be seen by any source; rebuilding all takes seconds.
 $(OBJS): $(ALL_HEADERS) Makefile
+src/update/gone.o: src/update/gone.inc
 
 $(INSTALL_SQL): $(SQL_PARTS) Makefile
 	{ printf '%s\n' '\echo Use "CREATE EXTENSION event_queue" to load this file. \quit'; \
 	  for part in $(SQL_PARTS); do echo; cat $$part; done; } > $@.tmp
+	mv $@.tmp $@
+
+$(UPDATE_SQL): $(EXTENSION)--%--$(EXTVERSION).sql: src/update/%--$(EXTVERSION).sql src/update/$(EXTENSION)--%.sql \
+		src/update/make-update.pl src/update/update.sql $(SQL_PARTS) Makefile
+	perl src/update/make-update.pl $* $(EXTVERSION) $(SQL_PARTS) > $@.tmp
+	mv $@.tmp $@
+
+# C functions that an older version names and no source has
+src/update/gone.inc: $(DATA) $(SOURCES) src/update/gone.pl Makefile
+	perl src/update/gone.pl $(DATA) $(SOURCES) > $@.tmp
 	mv $@.tmp $@
 
 else

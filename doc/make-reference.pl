@@ -21,7 +21,7 @@ my %title = (
 	'flow.sql' => 'Dependencies and flows', 'waiting.sql' => 'Waiting for jobs',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
 	'watch.sql' => 'What workers can not do', 'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
-	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'health.sql' => 'Health', 'grants.sql' => 'Roles');
+	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'lists.sql' => 'Lists', 'handler.sql' => 'Running jobs in your own session', 'health.sql' => 'Health', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)
 {

@@ -92,4 +92,11 @@ typedef bool EqUpdateIndexes;
 #define eq_owns_extension(extension, role) pg_extension_ownercheck(extension, role)
 #endif
 
+/* May the role SET ROLE to that one?  16 made this an option of the membership. */
+#if PG_VERSION_NUM >= 160000
+#define eq_can_become(role, other) member_can_set_role(role, other)
+#else
+#define eq_can_become(role, other) is_member_of_role(role, other)
+#endif
+
 #endif /* EQ_COMPAT_H */

@@ -52,6 +52,7 @@
 #define ERRCODE_EQ_NOT_ENDED			  MAKE_SQLSTATE('E', 'Q', '0', '4', '0')
 #define ERRCODE_EQ_NOT_CALLABLE			  MAKE_SQLSTATE('E', 'Q', '0', '4', '1')
 #define ERRCODE_EQ_KEY_IS_RUNNING		  MAKE_SQLSTATE('E', 'Q', '0', '4', '3')
+#define ERRCODE_EQ_OTHER_VERSION		  MAKE_SQLSTATE('E', 'Q', '0', '4', '5')
 #define ERRCODE_EQ_EVENTS_ARCHIVED		  MAKE_SQLSTATE('E', 'Q', '0', '4', '6')
 
 #endif /* EQ_ERRORS_H */

@@ -31,7 +31,7 @@
 
 PG_MODULE_MAGIC;
 
-PG_FUNCTION_INFO_V1(eq_version);
+EQ_FUNCTION_OF_ALL_VERSIONS(eq_version);
 
 char *eq_tenant = NULL;
 char *eq_actor = NULL;
@@ -526,6 +526,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 									env, dest, qc);
 		if (IsA(stmt, CreateSubscriptionStmt) || IsA(stmt, AlterSubscriptionStmt))
 			eq_note_subscription();
+		if (IsA(stmt, AlterExtensionStmt) &&
+			strcmp(((AlterExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0)
+			eq_note_config_changed(); /* workers may wait for this update */
 	}
 	PG_FINALLY();
 	{

@@ -15,11 +15,12 @@
 #include "storage/spin.h"
 
 #include "errors.h"
+#include "update/version.h"
 
 #define EQ_SCHEMA		  "event_queue"
 #define EQ_INTERNAL		  "event_queue_internal"
 #define EQ_EXTENSION	  "event_queue"
-#define EQ_VERSION		  "0.1.0"
+#define EQ_VERSION		  "0.2.0"
 #define EQ_DEFAULT_TENANT "default"
 #define EQ_MAX_NAME		  255 /* bytes of a tenant, type, id or job name */
 #define EQ_MAX_QUEUE_NAME 50  /* so that the NOTIFY channel fits in 63 */

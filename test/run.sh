@@ -115,6 +115,7 @@ run_tap() {
 		cp "$here/tap/t/$name.pl" "$here"/tap/lib/*.pm "$work/tap/$name/"
 		mkdir -p "$work/tap/$name/docs"
 		cp "$top/README.md" "$top"/doc/*.md "$work/tap/$name/docs/"
+		[[ $name != *upgrade* ]] || cp "$here"/upgrade/*.sql "$work/tap/$name/"
 		[ "$(id -u)" = 0 ] && chown -R postgres "$work/tap"
 		status=0
 		(

@@ -363,17 +363,15 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	return job_id;
 }
 
-/* Completes a job from outside: defaults, lineage, tenant; checks the options together. */
-void
-eq_complete_new_job(EqNewJob *job, const EqQueue *queue, TimestampTz now)
+/* A job's metadata as it was given, with its lineage; EQ005 if it is too large. */
+Jsonb *
+eq_new_job_metadata(Jsonb *given)
 {
-	if (job->name == NULL)
-		eq_check_name("job name", NULL, EQ_MAX_NAME);
-	eq_check_job_options(job, queue, now);
-	job->metadata = eq_job_metadata(job->metadata);
-	if (job->metadata)
-		eq_check_payload("job metadata", job->metadata);
-	job->tenant = eq_resolve_tenant(job->tenant);
+	Jsonb *metadata = eq_job_metadata(given);
+
+	if (metadata)
+		eq_check_payload("job metadata", metadata);
+	return metadata;
 }
 
 Datum
@@ -404,6 +402,8 @@ eq_enqueue_sql(PG_FUNCTION_ARGS)
 											   : PG_GETARG_DATUM(i));
 	}
 	queue = eq_get_queue(job.queue_name);
-	eq_complete_new_job(&job, queue, GetCurrentTimestamp());
+	eq_check_new_job(&job, queue, GetCurrentTimestamp());
+	job.metadata = eq_new_job_metadata(job.metadata);
+	job.tenant = eq_resolve_tenant(job.tenant);
 	PG_RETURN_INT64(eq_enqueue(queue, &job));
 }

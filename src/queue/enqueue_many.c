@@ -53,6 +53,9 @@ typedef struct NewJob
 typedef struct Batch
 {
 	EqNewJob defaults;
+	const char *tenant; /* that of jobs that name none; NULL: not resolved yet */
+	Jsonb *metadata;	/* and their metadata, if it is known */
+	bool metadata_known;
 	const EqQueue *queue; /* the one that was read last */
 	TimestampTz now;
 	uint32 allowed; /* options of a job */
@@ -103,6 +106,29 @@ queue_of(Batch *batch, const char *name)
 	return batch->queue;
 }
 
+/* Tenant and lineage; those of jobs that say nothing of their own are the same. */
+static void
+add_session(Batch *batch, EqNewJob *job)
+{
+	if (job->tenant != batch->defaults.tenant)
+		job->tenant = eq_resolve_tenant(job->tenant);
+	else
+	{
+		if (batch->tenant == NULL)
+			batch->tenant = eq_resolve_tenant(batch->defaults.tenant);
+		job->tenant = batch->tenant;
+	}
+	if (job->metadata != batch->defaults.metadata)
+		job->metadata = eq_new_job_metadata(job->metadata);
+	else
+	{
+		if (!batch->metadata_known)
+			batch->metadata = eq_new_job_metadata(batch->defaults.metadata);
+		batch->metadata_known = true;
+		job->metadata = batch->metadata;
+	}
+}
+
 /* Adds a job that is a JSON object; its index. */
 static int
 add_job(Batch *batch, JsonbContainer *json)
@@ -127,7 +153,8 @@ add_job(Batch *batch, JsonbContainer *json)
 	item->n_children = 0;
 	eq_read_job_options(&item->job, json, batch->allowed, false);
 	item->queue = queue_of(batch, item->job.queue_name);
-	eq_complete_new_job(&item->job, item->queue, batch->now);
+	eq_check_new_job(&item->job, item->queue, batch->now);
+	add_session(batch, &item->job);
 	if (item->job.unique_key || item->job.depends_on)
 		batch->may_deadlock = true;
 	return batch->n++;

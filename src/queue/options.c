@@ -579,6 +579,15 @@ eq_check_job_options(EqNewJob *job, const EqQueue *queue, TimestampTz now)
 	}
 }
 
+/* The same, and EQ006 if the job has no name. */
+void
+eq_check_new_job(EqNewJob *job, const EqQueue *queue, TimestampTz now)
+{
+	if (job->name == NULL)
+		eq_check_name("job name", NULL, EQ_MAX_NAME);
+	eq_check_job_options(job, queue, now);
+}
+
 /*
  * check_job_options(queue text, options jsonb, priority int): for create_schedule;
  * the priority to be stored beside the options, NULL if they have one.

@@ -166,14 +166,14 @@ extern void eq_read_job_options(EqNewJob *job, JsonbContainer *options,
 								uint32 allowed, bool template);
 extern void eq_check_job_options(EqNewJob *job, const EqQueue *queue,
 								 TimestampTz now);
+extern void eq_check_new_job(EqNewJob *job, const EqQueue *queue, TimestampTz now);
 extern int64 eq_check_delay(const Interval *delay, const char *what);
 extern int eq_check_priority(int priority);
 
 /* enqueue.c */
 struct EqTable;
 extern int64 eq_enqueue(const EqQueue *queue, const EqNewJob *job);
-extern void eq_complete_new_job(EqNewJob *job, const EqQueue *queue,
-								TimestampTz now);
+extern Jsonb *eq_new_job_metadata(Jsonb *given);
 extern void eq_require_accepting(const EqQueue *queue);
 extern void eq_fill_job_row(struct EqTable *jobs, const EqQueue *queue,
 							const EqNewJob *job, int64 job_id, int32 lane,

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 
 #include "errors.h"
+#include "update/version.h"
 
 PG_FUNCTION_INFO_V1(eq_cron_next_sql);
 

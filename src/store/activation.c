@@ -418,7 +418,8 @@ eq_note_subscription(void)
 {
 	EqSpi spi;
 
-	if (creating_extension || !OidIsValid(get_extension_oid(EQ_EXTENSION, true)))
+	if (creating_extension || !OidIsValid(get_extension_oid(EQ_EXTENSION, true)) ||
+		!eq_sql_is_current(NULL))
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);

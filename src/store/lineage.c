@@ -78,6 +78,13 @@ eq_leave_job(void)
 	job.running = false;
 }
 
+/* Is a handler running in this session? */
+bool
+eq_is_in_job(void)
+{
+	return job.running;
+}
+
 static void
 push_key(JsonbParseState **state, const char *key)
 {

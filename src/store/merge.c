@@ -13,6 +13,7 @@
 #include "utils/jsonb.h"
 
 #include "store/state.h"
+#include "update/version.h"
 
 PG_FUNCTION_INFO_V1(eq_merge_patch_sql);
 

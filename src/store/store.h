@@ -90,6 +90,7 @@ extern Jsonb *eq_event_metadata(Jsonb *given);
 extern Jsonb *eq_job_metadata(Jsonb *given);
 extern void eq_enter_job(int64 job_id, Jsonb *metadata);
 extern void eq_leave_job(void);
+extern bool eq_is_in_job(void);
 
 /* filter.c: which events are wanted */
 typedef struct EqFilter

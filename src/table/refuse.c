@@ -60,6 +60,9 @@ is_own_function(List *name)
 static void
 refuse(const char *what, RangeVar *table, const char *hint)
 {
+	/* The guards of an older version's dump stand in another schema. */
+	if (!eq_sql_is_current(NULL))
+		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_EQ_NOT_HONOURED),
 			 errmsg("%s would not hold for %s.%s", what,

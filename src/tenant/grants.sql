@@ -23,9 +23,10 @@ DECLARE
 		'ack_parked', 'discard_parked', 'subscription_members',
 		-- workers and observers
 		'log_job', 'queue_limits', 'health', 'explain_job',
+		'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'rule_activity', 'aggregate_activity',
 		-- admins
 		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting',
-		'retry_dead', 'retry_all_dead', 'discard_dead', 'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule',
+		'retry_dead', 'retry_all_dead', 'retry_failed', 'discard_dead', 'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule',
 		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule',
 		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'set_event_partitioning',
 		'split_event_partition', 'seal_event_partition', 'archive_event_partition', 'set_event_retention'];
@@ -134,7 +135,8 @@ BEGIN
 		event_queue.take_snapshot(text, text, text),
 		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, text, text, bigint[], text, jsonb),
 		event_queue.enqueue_many(text, jsonb, text, jsonb), event_queue.enqueue_flow(text, jsonb, text, jsonb),
-		event_queue.cancel_job(bigint)
+		event_queue.cancel_job(bigint),
+		event_queue.aggregate_activity(text, text, int, text)
 		TO %s', role);
 	PERFORM event_queue_internal.grant_outcomes(role);
 	RETURN true;
@@ -150,8 +152,8 @@ BEGIN
 	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('GRANT SELECT ON event_queue.queue, event_queue.job, event_queue.jobs, event_queue.dead_letter,
-		event_queue.job_history, event_queue.history, event_queue.job_dependency, event_queue.job_log TO %s', role);
-	EXECUTE format('GRANT EXECUTE ON FUNCTION event_queue.job_outcome(bigint), event_queue.dependency_results(bigint) TO %s', role);
+		event_queue.job_history, event_queue.history, event_queue.all_jobs, event_queue.job_dependency, event_queue.job_log TO %s', role);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION event_queue.queue_jobs(text, int), event_queue.job_outcome(bigint), event_queue.dependency_results(bigint) TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE event_queue.await_job(bigint, interval, jsonb) TO %s', role);
 END
 $$;
@@ -201,7 +203,7 @@ BEGIN
 		event_queue.report_progress(bigint, uuid, jsonb), event_queue.log_job(bigint, uuid, text, text),
 		event_queue.fail(bigint, uuid, text, text, text, interval, boolean),
 		event_queue.release(bigint, uuid, interval),
-		event_queue.extend_lease(bigint, uuid, interval)
+		event_queue.extend_lease(bigint, uuid, interval), event_queue.run_jobs(text, int)
 		TO %s', role);
 	RETURN true;
 END
@@ -218,7 +220,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.queue, event_queue.job,
-		event_queue.dead_letter, event_queue.job_history, event_queue.history, event_queue.job_log, event_queue.job_dependency,
+		event_queue.dead_letter, event_queue.job_history, event_queue.history, event_queue.all_jobs, event_queue.job_log, event_queue.job_dependency,
 		event_queue_internal.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
 		event_queue.schedule, event_queue_internal.channel, event_queue_internal.rule_checkpoint,
 		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
@@ -228,10 +230,11 @@ BEGIN
 		event_queue_internal.partition_policy TO %s', role);
 	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
-		-- what views ask for
-		event_queue_internal.subscription_members(), event_queue_internal.open_appends(), event_queue_internal.queue_counters(),
-		event_queue_internal.queue_depth(int),
-		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
+		event_queue.trace(uuid, text), event_queue_internal.subscription_members(), event_queue_internal.open_appends(), event_queue_internal.queue_counters(),
+		event_queue_internal.queue_depth(int), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
+		event_queue.running_jobs(text, int), event_queue.next_jobs(text, int), event_queue.queue_jobs(text, int),
+		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int),
+		event_queue.aggregate_activity(text, text, int, text),
 		event_queue.health(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.cron_next(text, text, timestamptz) TO %s', role);
 	RETURN true;

@@ -17,7 +17,6 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -33,7 +32,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
-#include "utils/typcache.h"
 #include "utils/uuid.h"
 
 #include "compat.h"
@@ -323,11 +321,6 @@ static Oid
 call_handler(Job *job, Jsonb **result)
 {
 	const Handler *handler = job->handler;
-	Oid type = eq_claimed_job_type_oid();
-	Oid owner;
-	TupleDesc desc;
-	Datum argument;
-	const char *schema;
 
 	*result = NULL;
 	if (handler->queue_id == EQ_RULE_CALLS)
@@ -337,25 +330,10 @@ call_handler(Job *job, Jsonb **result)
 		eq_run_snapshot_job(job->claimed.tenant, job->claimed.payload);
 		return InvalidOid;
 	}
-
-	desc = lookup_rowtype_tupdesc(type, -1);
-	argument = eq_claimed_job_datum(&job->queue, &job->claimed, desc);
-	ReleaseTupleDesc(desc);
-	eq_require_callable("handler", handler->label, handler->owner, handler->function,
-						type);
-	owner = handler->owner;
-	SetUserIdAndSecContext(owner, SECURITY_LOCAL_USERID_CHANGE);
-
-	schema = eq_function_schema(handler->function);
-	(void) set_config_option(
-		"search_path", psprintf("pg_catalog, %s, pg_temp", schema), PGC_USERSET,
-		PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	*result = eq_call_function(handler->function, type, argument);
-	return owner;
+	eq_call_handler(&job->queue, &job->claimed, handler->label, handler->owner,
+					handler->function, SECURITY_LOCAL_USERID_CHANGE, result);
+	return handler->owner;
 }
-
-/* SET CONSTRAINTS ALL IMMEDIATE */
-static ConstraintsSetStmt all_immediate = {.type = T_ConstraintsSetStmt};
 
 /*
  * The job's transaction: effects, completion, next claim.  Throws if the
@@ -388,7 +366,7 @@ run_job(Job *job, Job *next)
 	owner = call_handler(job, &result);
 	/* Deferred triggers and constraints are the handler's, and under its limit. */
 	if (OidIsValid(owner))
-		AfterTriggerSetState(&all_immediate);
+		eq_fire_deferred();
 	eq_leave_job();
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	eq_watch_end(0);
@@ -671,7 +649,7 @@ eq_executor_main(Datum arg)
 
 	memcpy(&index, MyBgworkerEntry->bgw_extra, sizeof(index));
 	me = eq_init_worker(EQ_WORKER_EXECUTOR, dboid, index);
-	if (!eq_extension_is_here() || !eq_is_active_here())
+	if (!eq_extension_is_current() || !eq_is_active_here())
 		proc_exit(0);
 	db = eq_database();
 	snprintf(worker_name, sizeof(worker_name), "event_queue executor %d", index);
@@ -694,7 +672,7 @@ eq_executor_main(Datum arg)
 
 		eq_worker_reload();
 		if (index >= 2 * eq_executors ||
-			(!current.in_hand && !eq_extension_is_here()) || !eq_is_active_here())
+			(!current.in_hand && !eq_extension_is_current()) || !eq_is_active_here())
 			break;
 		stands_in = index >= eq_executors;
 		if (current.in_hand)

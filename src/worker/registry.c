@@ -269,6 +269,13 @@ eq_extension_is_here(void)
 	return here;
 }
 
+/* And of the library's version?  Else nothing of it may run. */
+bool
+eq_extension_is_current(void)
+{
+	return eq_extension_is_here() && !eq_update_is_due();
+}
+
 /* After an error: a pause that no wake-up shortens, but a signal does. */
 void
 eq_worker_back_off(void)

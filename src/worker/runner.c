@@ -85,7 +85,7 @@ eq_runner_main(Datum arg)
 	MemoryContext cycle_context;
 
 	eq_watch_me(eq_init_worker(EQ_WORKER_RULES, dboid, 0));
-	if (!eq_extension_is_here())
+	if (!eq_extension_is_current())
 		proc_exit(0);
 	before_shmem_exit(leave_runner, (Datum) 0);
 	db = eq_database();
@@ -97,7 +97,7 @@ eq_runner_main(Datum arg)
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue rule runner", ALLOCSET_DEFAULT_SIZES);
 	while ((pg_atomic_read_u32(&db->events_wanted) & EQ_EVENTS_FOR_RULES) != 0 &&
-		   eq_extension_is_here() && eq_is_active_here())
+		   eq_extension_is_current() && eq_is_active_here())
 	{
 		long timeout = SWEEP_MS;
 
@@ -161,7 +161,7 @@ eq_keeper_main(Datum arg)
 
 	eq_watch_me(eq_init_worker(EQ_WORKER_KEEPER, dboid, 0));
 	before_shmem_exit(leave_keeper, (Datum) 0);
-	if (eq_extension_is_here() && eq_is_active_here())
+	if (eq_extension_is_current() && eq_is_active_here())
 	{
 		pgstat_report_activity(STATE_RUNNING, "event_queue keeper");
 		eq_attempt_step("keeper", &partitions);

@@ -889,7 +889,10 @@ start_afresh(void)
 	PG_END_TRY();
 }
 
-/* Sleeps until the store is in service here, or the extension is dropped. */
+/*
+ * Sleeps until the extension is of the library's version and the store in service
+ * here, or the extension is dropped.
+ */
 static void
 hold_while_copy(void)
 {
@@ -898,11 +901,13 @@ hold_while_copy(void)
 	while (eq_extension_is_here())
 	{
 		volatile bool active = false;
+		volatile bool due = false;
 		MemoryContext context = CurrentMemoryContext;
 
 		PG_TRY();
 		{
-			active = eq_hold_copy();
+			due = eq_update_is_due();
+			active = !due && eq_hold_copy();
 		}
 		PG_CATCH();
 		{
@@ -916,14 +921,14 @@ hold_while_copy(void)
 		MemoryContextSwitchTo(context);
 		if (active)
 			return;
-		if (!said)
+		if (!said && !due)
 			ereport(
 				LOG,
 				(errmsg("event_queue: the store of database %u is a copy that is"
 						" not in service: nothing runs",
 						MyDatabaseId),
 				 errhint("SELECT event_queue.activate() takes it into service.")));
-		said = true;
+		said = said || !due;
 		pgstat_report_stat(true);
 		eq_worker_wait(HOLD_MS);
 	}

@@ -16,6 +16,7 @@
 #include "event_queue.h"
 #include "nodes/nodes.h"
 #include "postmaster/bgworker.h"
+#include "queue/queue.h"
 #include "watch/watch.h"
 
 /* launcher.c, for the front door */
@@ -39,6 +40,12 @@ extern void eq_attempt_step(const char *worker, EqStep *step);
 /* clean.c */
 extern void eq_clean_session(void);
 
+/* handler.c */
+extern void eq_call_handler(const EqQueue *queue, const EqClaimedJob *job,
+							const char *label, Oid owner, const char *function,
+							int sec_flags, Jsonb **result);
+extern void eq_fire_deferred(void);
+
 /* registry.c, for the workers */
 extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
 extern bool eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index);
@@ -48,6 +55,7 @@ extern bool eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 							BackgroundWorkerHandle **handle);
 extern EqWorker *eq_init_worker(EqWorkerKind kind, Oid dboid, int index);
 extern bool eq_extension_is_here(void);
+extern bool eq_extension_is_current(void);
 extern void eq_worker_wait(long timeout_ms);
 extern void eq_worker_back_off(void);
 extern void eq_worker_reload(void);

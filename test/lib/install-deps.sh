@@ -43,6 +43,7 @@ for what in "$@"; do
 	build)
 		need gcc command -v gcc
 		need make command -v make
+		need perl command -v perl
 		if ! have_server; then
 			missing+=(postgresql-NN postgresql-server-dev-NN)
 		fi

@@ -15,7 +15,7 @@ SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
 SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'job_log', 'job_dependency', 'rule',
 	'handler', 'schedule', 'reducer', 'aggregate_snapshot', 'subscription']::name[]) t;
 SELECT has_table('event_queue_internal', t, t) FROM unnest(ARRAY['channel', 'tenant_role', 'event_partition']::name[]) t;
-SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'queue_status', 'rules', 'handlers',
+SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'all_jobs', 'queue_status', 'rules', 'handlers',
 	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
 	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors']);
@@ -33,11 +33,12 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting', 'enqueue', 'enqueue_many', 'enqueue_flow',
 	'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim',
 	'report_progress', 'log_job', 'cancel_job', 'change_priority', 'await_job', 'job_outcome', 'dependency_results',
-	'explain_job', 'fail', 'release', 'extend_lease', 'retry_dead',
+	'explain_job', 'queue_limits', 'fail', 'release', 'extend_lease', 'retry_dead',
 	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'create_rule', 'drop_rule', 'pause_rule', 'resume_rule', 'create_handler',
 	'drop_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
 	'health', 'workers', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
-	'grant_admin', 'revoke_access']::name[]) f;
+	'grant_admin', 'revoke_access', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
+	'aggregate_activity', 'run_jobs']::name[]) f;
 
 -- Rules of the house.
 SELECT is_empty($$
@@ -63,7 +64,8 @@ $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'par
 	'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'drop_handler', 'drop_reducer', 'create_schedule',
 	'pause_schedule', 'resume_schedule', 'drop_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
 	'create_event_partition', 'set_event_partitioning', 'split_event_partition', 'seal_event_partition', 'archive_event_partition',
-	'set_event_retention'], 'as the owner act only functions that are known to');
+	'set_event_retention', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
+	'aggregate_activity'], 'as the owner act only functions that are known to');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'r' AND NOT c.relrowsecurity

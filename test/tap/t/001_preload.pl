@@ -17,6 +17,6 @@ like($err, qr/HINT:.*shared_preload_libraries = 'event_queue'/, 'and the line to
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'event_queue'");
 $node->restart;
 $node->safe_psql('postgres', 'CREATE EXTENSION event_queue');
-is($node->safe_psql('postgres', 'SELECT event_queue.version()'), '0.1.0', 'and works with it');
+is($node->safe_psql('postgres', 'SELECT event_queue.version()'), '0.2.0', 'and works with it');
 $node->stop;
 done_testing();

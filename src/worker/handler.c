@@ -1,0 +1,337 @@
+/*
+ * handler.c: the call of a job's handler, by an executor; and run_jobs, which runs
+ * jobs as executors do, in the caller's own session and transaction.
+ *
+ * Nobody gains rights by run_jobs.  Its caller must be able to become the owner of
+ * each handler of the queue: a session is not as clean as an executor's, and who
+ * prepares it (temporary tables, settings) can make a handler do what its owner may.
+ * The other way round, a handler of another role runs as a security-restricted operation:
+ * nothing that it leaves in the session (a deferred trigger, a held cursor, a temporary
+ * table) runs with the caller's rights later.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+#include "compat.h"
+#include "event_queue.h"
+#include "queue/queue.h"
+#include "rules/rules.h"
+#include "store/store.h"
+#include "table/table.h"
+#include "tenant/tenant.h"
+#include "worker/worker.h"
+
+PG_FUNCTION_INFO_V1(eq_run_jobs);
+
+#define MAX_RUNS 100000
+/*
+ * One by one, as executors claim; but each claim walks over all jobs that this
+ * transaction has finished, and for whom runs many that adds up.
+ */
+#define BY_ONE 100
+#define BATCH  100
+
+#define POSTPONE_US	  USECS_PER_SEC /* a handler that can't be called */
+#define RUN_COLUMNS	  8
+#define RUN_AS_OTHERS (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION)
+
+/*
+ * Calls a handler in the present transaction, as its owner, who is the present role
+ * afterwards, too: what is deferred until the commit is to run with no other rights.
+ * Settings are undone by the caller.
+ */
+void
+eq_call_handler(const EqQueue *queue, const EqClaimedJob *job, const char *label,
+				Oid owner, const char *function, int sec_flags, Jsonb **result)
+{
+	Oid type = eq_claimed_job_type_oid();
+	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
+	Datum argument = eq_claimed_job_datum(queue, job, desc);
+
+	ReleaseTupleDesc(desc);
+	eq_require_callable("handler", label, owner, function, type);
+	SetUserIdAndSecContext(owner, sec_flags);
+	(void) set_config_option(
+		"search_path",
+		psprintf("pg_catalog, %s, pg_temp", eq_function_schema(function)),
+		PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	*result = eq_call_function(function, type, argument);
+}
+
+/* What is deferred until the commit is done now, as the present role: SET CONSTRAINTS ALL IMMEDIATE. */
+void
+eq_fire_deferred(void)
+{
+	static ConstraintsSetStmt all_immediate = {.type = T_ConstraintsSetStmt};
+
+	AfterTriggerSetState(&all_immediate);
+}
+
+typedef struct RunHandler
+{
+	char *job_name;
+	Oid owner;
+	char *function;
+} RunHandler;
+
+typedef struct Run
+{
+	const EqQueue *queue;
+	RunHandler *handlers; /* '*' is the last */
+	int n_handlers;
+	char **names; /* of jobs; NULL: any */
+} Run;
+
+/* The handlers of the queue, all of which the caller may run. */
+static void
+read_run_handlers(Run *run)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid type = INT4OID;
+	Datum value = Int32GetDatum(run->queue->queue_id);
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(
+			"SELECT job_name, owner, function FROM event_queue.handler"
+			" WHERE queue_id = $1 ORDER BY job_name = '*', job_name",
+			1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table handler");
+	run->n_handlers = SPI_processed;
+	run->handlers = MemoryContextAllocZero(context, Max(run->n_handlers, 1) *
+														sizeof(RunHandler));
+	for (int i = 0; i < run->n_handlers; i++)
+	{
+		HeapTuple row = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		RunHandler *h = &run->handlers[i];
+		bool isnull;
+
+		h->job_name = MemoryContextStrdup(context, SPI_getvalue(row, desc, 1));
+		h->owner = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
+		h->function = MemoryContextStrdup(context, SPI_getvalue(row, desc, 3));
+	}
+	eq_spi_end(&spi);
+
+	if (run->n_handlers == 0)
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+						errmsg("queue \"%s\" has no handler", run->queue->name),
+						errhint("Register one with event_queue.create_handler.")));
+	run->names = palloc(run->n_handlers * sizeof(char *));
+	for (int i = 0; i < run->n_handlers; i++)
+	{
+		RunHandler *h = &run->handlers[i];
+
+		if (!eq_can_become(GetUserId(), h->owner))
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to run jobs of queue \"%s\"",
+						run->queue->name),
+				 errdetail(
+					 "The handler for job \"%s\" runs as role \"%s\", and role \"%s\" may not become that.",
+					 h->job_name, GetUserNameFromId(h->owner, true),
+					 GetUserNameFromId(GetUserId(), true))));
+		run->names[i] = h->job_name;
+	}
+	if (strcmp(run->handlers[run->n_handlers - 1].job_name, "*") == 0)
+		run->names = NULL;
+}
+
+static const RunHandler *
+find_run_handler(const Run *run, const char *job_name)
+{
+	for (int i = 0; i < run->n_handlers; i++)
+	{
+		if (strcmp(run->handlers[i].job_name, job_name) == 0)
+			return &run->handlers[i];
+	}
+	return &run->handlers[run->n_handlers - 1];
+}
+
+/*
+ * The handler's effects and the job's completion, in a subtransaction; the error if it
+ * failed and nothing of it is left.
+ */
+static ErrorData *
+run_one(const Run *run, const EqClaimedJob *job, Jsonb **result)
+{
+	const RunHandler *handler = find_run_handler(run, job->name);
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner resources = CurrentResourceOwner;
+	ErrorData *volatile error = NULL;
+	Oid caller;
+	int sec_context;
+	int sec_flags;
+
+	GetUserIdAndSecContext(&caller, &sec_context);
+	sec_flags = sec_context |
+				(handler->owner == caller ? SECURITY_LOCAL_USERID_CHANGE
+										  : RUN_AS_OTHERS);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int guc_level = NewGUCNestLevel();
+
+		(void) set_config_option("event_queue.tenant", job->tenant, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		eq_enter_job(job->job_id, job->metadata);
+		eq_call_handler(run->queue, job,
+						psprintf("%s/%s", run->queue->name, handler->job_name),
+						handler->owner, handler->function, sec_flags, result);
+		eq_fire_deferred();
+		eq_leave_job();
+		AtEOXact_GUC(false, guc_level);
+		SetUserIdAndSecContext(caller, sec_context);
+		eq_complete(job->job_id, &job->token, *result);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = resources;
+	}
+	PG_CATCH();
+	{
+		eq_leave_job();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction(); /* and the role, and the settings */
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = resources;
+		/* It was for the caller's statement, not for the job. */
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/* Records a failed run, as an executor does; what became of the job. */
+static const char *
+record_run(const EqClaimedJob *job, const ErrorData *error, TimestampTz *next)
+{
+	const char *kind;
+
+	if (eq_refused_call(&kind) != NULL)
+	{
+		eq_release(job->job_id, &job->token, POSTPONE_US);
+		*next = GetCurrentTimestamp() + POSTPONE_US;
+		return "postponed";
+	}
+	*next = eq_fail(job->job_id, &job->token, error->message,
+					unpack_sql_state(error->sqlerrcode), error->context, -1,
+					error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED);
+	return *next != 0 ? "failed" : "dead";
+}
+
+static void
+put_run(ReturnSetInfo *rsinfo, const EqClaimedJob *job, const ErrorData *error,
+		Jsonb *result)
+{
+	TimestampTz next = 0;
+	const char *outcome = error ? record_run(job, error, &next) : "completed";
+	Datum values[RUN_COLUMNS] = {0};
+	bool nulls[RUN_COLUMNS] = {false};
+
+	values[0] = Int64GetDatum(job->job_id);
+	values[1] = CStringGetTextDatum(job->name);
+	values[2] = Int32GetDatum(job->failures + 1);
+	values[3] = CStringGetTextDatum(outcome);
+	values[4] = JsonbPGetDatum(result);
+	nulls[4] = error != NULL || result == NULL;
+	nulls[5] = nulls[6] = error == NULL;
+	if (error)
+	{
+		values[5] = CStringGetTextDatum(error->message);
+		values[6] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+	}
+	values[7] = TimestampTzGetDatum(next);
+	nulls[7] = next == 0;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+Datum
+eq_run_jobs(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int limit = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	int n_runs = 0;
+	MemoryContext batch_context;
+	MemoryContext job_context;
+	MemoryContext old;
+	Run run = {0};
+	Oid caller;
+	int sec_context;
+
+	run.queue = eq_get_queue(
+		PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (limit < 1 || limit > MAX_RUNS)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("max_jobs must be between 1 and %d", MAX_RUNS)));
+	if (eq_is_in_job())
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+				 errmsg("a handler cannot run jobs"), errhint("Enqueue them.")));
+	InitMaterializedSRF(fcinfo, 0);
+	/* The cache of queues may be read anew meanwhile. */
+	run.queue = memcpy(palloc(sizeof(EqQueue)), run.queue, sizeof(EqQueue));
+	read_run_handlers(&run);
+
+	/*
+	 * The caller's own triggers fire now: not as a handler's owner, nor as a job's failure.
+	 * One that defers itself again is refused, as it would fire after the first job.
+	 */
+	GetUserIdAndSecContext(&caller, &sec_context);
+	SetUserIdAndSecContext(caller, sec_context | RUN_AS_OTHERS);
+	eq_fire_deferred();
+	SetUserIdAndSecContext(caller, sec_context);
+
+	batch_context = AllocSetContextCreate(CurrentMemoryContext, "event_queue batch",
+										  ALLOCSET_DEFAULT_SIZES);
+	job_context = AllocSetContextCreate(CurrentMemoryContext, "event_queue run",
+										ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(batch_context);
+	for (;;)
+	{
+		EqClaim claim = {.queue = run.queue, .worker = "run_jobs"};
+
+		MemoryContextReset(batch_context);
+		claim.limit = Min(limit - n_runs, n_runs < BY_ONE ? 1 : BATCH);
+		if (claim.limit == 0)
+			break;
+		claim.names = run.names;
+		claim.n_names = run.names ? run.n_handlers : 0;
+		claim.tenant = eq_confined_tenant();
+		eq_claim(&claim);
+		if (claim.n_jobs == 0)
+			break;
+		n_runs += claim.n_jobs;
+		for (int i = 0; i < claim.n_jobs; i++)
+		{
+			Jsonb *result = NULL;
+			ErrorData *error;
+
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextReset(job_context);
+			MemoryContextSwitchTo(job_context);
+			error = run_one(&run, &claim.jobs[i], &result);
+			put_run(rsinfo, &claim.jobs[i], error, result);
+			CommandCounterIncrement();
+			MemoryContextSwitchTo(batch_context);
+		}
+	}
+	MemoryContextSwitchTo(old);
+	return (Datum) 0;
+}
