@@ -123,7 +123,7 @@ like($said[1], qr/read on/, 'one that reads was not disturbed') or diag($said[1]
 is(sql(q(SELECT extversion = event_queue.version() FROM pg_extension WHERE extname = 'event_queue')), 't', 'the extension is of the library\'s version');
 becomes(q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'erp' AND backend_type = 'event_queue executor'), '2', 'the executors come');
 becomes(q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'erp' AND backend_type = 'event_queue rule runner'), '1', 'and the rule runner');
-is(sql(q(SELECT ok FROM event_queue.health() WHERE "check" = 'store')), 't', 'the store is in service');
+is(sql(q(SELECT ok FROM event_queue.health() WHERE check_name = 'store')), 't', 'the store is in service');
 
 # Roles
 is(sql(q(SELECT name, owner::regrole FROM event_queue.rule UNION ALL SELECT job_name, owner FROM event_queue.handler
@@ -177,7 +177,7 @@ is(sql(q(SELECT count(*) FROM event_queue.read_all(0, 10000))), sql(q(SELECT cou
 
 # Subscriptions: what was not acknowledged, once.
 my $rest = sql(q(SELECT count(*) FROM event_queue.event_store e, event_queue.subscription s JOIN event_queue_internal.subscription_bucket b USING (subscription_id)
-	WHERE s.name = 'reader' AND b.bucket = event_queue.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets) AND e.position > b.position));
+	WHERE s.name = 'reader' AND b.bucket = event_queue_internal.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets) AND e.position > b.position));
 cmp_ok($rest, '>', 10, 'a subscription has more to read');
 is(sql(q(BEGIN; SELECT count(*), count(DISTINCT position) FROM event_queue.fetch_events('reader', 1000); SELECT event_queue.ack('reader'); COMMIT)), "$rest|$rest\n",
 	'it gets what it has not read, once');
