@@ -42,7 +42,7 @@ override with_llvm = no
 EXTRA_CLEAN = $(INSTALL_SQL) $(UPDATE_SQL) src/update/gone.inc $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
 
 # Targets that bring what they need themselves, and so must not need PGXS.
-STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb
+STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb check-drivers
 ifeq ($(filter $(STANDALONE),$(MAKECMDGOALS)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(PGXS),)
@@ -73,7 +73,7 @@ src/update/gone.inc: $(DATA) $(SOURCES) src/update/gone.pl Makefile
 
 else
 
-.PHONY: help deps demo check check-one check-matrix fuzz bench coverage format format-check reference deb check-deb
+.PHONY: help deps demo check check-one check-matrix fuzz bench coverage format format-check reference deb check-deb check-drivers
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sort | column -t -s '|'
@@ -131,6 +131,10 @@ format-check: ## fail if "make format" or "make reference" would change anything
 
 reference: ## the functions in doc/reference.md, from the comments of the SQL files
 	@perl doc/make-reference.pl $(SQL_PARTS)
+
+check-drivers: ## drivers of node: views and results that they can read (npm install; skipped without node)
+	@$(MAKE) -s --no-print-directory install
+	@test/drivers/run.sh
 
 deb: ## Debian packages of what is committed, into ./packages
 	@test/lib/install-deps.sh package

@@ -23,7 +23,6 @@
 #include "common/argument.h"
 #include "common/interval.h"
 #include "queue/lease.h"
-#include "store/store.h"
 #include "tenant/tenant.h"
 #include "wake/wake.h"
 

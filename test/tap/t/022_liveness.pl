@@ -58,7 +58,7 @@ sub flow_goes_on { flow_ends(start_flow(), "$_[0]: all else goes on"); return; }
 sub health_names
 {
 	my ($check, $detail, $hint) = @_;
-	my $found = "SELECT EXISTS (SELECT FROM event_queue.health() WHERE \"check\" ~ '$check' AND NOT ok AND detail ~ '$detail' AND coalesce(hint, '') ~ '$hint')";
+	my $found = "SELECT EXISTS (SELECT FROM event_queue.health() WHERE check_name ~ '$check' AND NOT ok AND detail ~ '$detail' AND coalesce(hint, '') ~ '$hint')";
 	my $ok = $node->poll_query_until('postgres', $found);
 	diag(sql('SELECT * FROM event_queue.health() WHERE NOT ok')) unless $ok;
 	ok($ok, "health() names: $check");
