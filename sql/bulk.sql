@@ -2,7 +2,7 @@
 SELECT event_queue.create_queue('many', keep_completed_count => 2) > 0 AS created;
 SELECT cardinality(event_queue.enqueue_many('many', to_jsonb(ARRAY(SELECT jsonb_build_object('payload', jsonb_build_object('n', n)) FROM generate_series(1, 1500) n)), options => '{"name": "m"}')) AS enqueued;
 SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens FROM event_queue.claim('many', 3) \gset
-SELECT try(format('SELECT event_queue.complete_many(%L, %L)', :'ids', (:'tokens'::uuid[])[3:3] || (:'tokens'::uuid[])[2:3])) ~ '^EQ016' AS wrong_tokens;
+SELECT try(format('SELECT event_queue.complete_many_and_claim(%L, %L, ''many'')', :'ids', (:'tokens'::uuid[])[3:3] || (:'tokens'::uuid[])[2:3])) ~ '^EQ016' AS wrong_tokens;
 SELECT count(*) FROM event_queue.jobs WHERE queue = 'many' AND state = 'leased';
 SELECT count(*) FROM event_queue.complete_many_and_claim(:'ids', :'tokens', 'many', 10, results => ARRAY['1', '2', '3']::jsonb[]);
 SELECT result FROM event_queue.job_history JOIN event_queue.queue USING (queue_id) WHERE queue.name = 'many' ORDER BY job_id;

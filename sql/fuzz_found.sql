@@ -18,6 +18,13 @@ SET ROLE eq_fuzz_found;
 EXPLAIN (COSTS OFF) SELECT event_queue.current_tenant() FROM fuzz_rows WHERE n % 500 = 1;
 SELECT event_queue.current_tenant() FROM fuzz_rows WHERE n % 500 = 1;
 RESET ROLE;
+-- A reader takes the snapshot of its statement there, where no newer one may be had.
+SELECT event_queue.append('fuzz found', 'p', 'x', '{"n": 1}') IS NOT NULL, event_queue.append('fuzz found', 'p', 'x', '{"n": 2}') IS NOT NULL;
+CREATE TABLE fuzz_big AS SELECT g FROM generate_series(1, 3000) g;
+ANALYZE fuzz_big;
+SELECT count(*) FROM (SELECT event_queue.aggregate_state('fuzz found', left('p', g)), event_queue.aggregate_diff('fuzz found', left('p', g), 1, 2),
+	event_queue.read_aggregate('fuzz found', left('p', g)) FROM fuzz_big WHERE g < 3 OFFSET 0) x;
+DROP TABLE fuzz_big;
 RESET parallel_setup_cost;
 RESET parallel_tuple_cost;
 RESET min_parallel_table_scan_size;

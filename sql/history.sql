@@ -48,7 +48,8 @@ SELECT try($$SELECT event_queue.alter_queue('for_days', '{"keep_failed": "5000 y
 -- By count: the newest, also of those that finished in the same moment; the
 -- others keep theirs.
 SELECT count(event_queue.enqueue('newest', 'n' || n)) FROM generate_series(1, 6) n;
-SELECT event_queue.complete_many(array_agg(job_id ORDER BY job_id), array_agg(lease_token ORDER BY job_id)) FROM event_queue.claim('newest', 6);
+SELECT m.state, count(*) FROM (SELECT array_agg(job_id ORDER BY job_id) AS ids, array_agg(lease_token ORDER BY job_id) AS tokens FROM event_queue.claim('newest', 6)) c,
+	event_queue.complete_many(ids, tokens) m GROUP BY 1;
 SELECT event_queue_internal.maintain_history();
 SELECT queue, name FROM kept ORDER BY job_id;
 

@@ -5,7 +5,7 @@ SELECT event_queue.create_queue('sp', max_concurrency => 1, backoff_delay => '0'
 CREATE TABLE act (name text PRIMARY KEY, call text);
 INSERT INTO act VALUES
 	('complete', 'SELECT event_queue.complete(%s, %L)'),
-	('complete_many', 'SELECT event_queue.complete_many(ARRAY[%s], ARRAY[%L]::uuid[])'),
+	('complete_many', 'SELECT complete_them(ARRAY[%s], ARRAY[%L]::uuid[])'),
 	('fail', 'SELECT event_queue.fail(%s, %L, ''no'')'),
 	('bury', 'SELECT event_queue.fail(%s, %L, ''no'', final => true)'),
 	('release', 'SELECT event_queue.release(%s, %L)'),
@@ -13,6 +13,12 @@ INSERT INTO act VALUES
 	('progress', 'SELECT event_queue.report_progress(%s, %L, ''1'')'),
 	('cancel', 'SELECT event_queue.cancel_job(%s)');
 
+CREATE FUNCTION complete_them(ids bigint[], tokens uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (SELECT FROM event_queue.complete_many(ids, tokens) WHERE state = 'lost') THEN
+		RAISE 'lost' USING ERRCODE = 'EQ016';
+	END IF;
+END $$;
 CREATE FUNCTION do_act(act text, job bigint, token uuid) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE (SELECT format(call, job, token) FROM act a WHERE a.name = act);
@@ -150,4 +156,4 @@ ORDER BY 1, 2, 3;
 SELECT event_queue.drop_queue('sp', true);
 DROP TABLE seen, act;
 DROP PROCEDURE run, reviewed;
-DROP FUNCTION do_act, in_savepoint, nested, counters, digest;
+DROP FUNCTION complete_them, do_act, in_savepoint, nested, counters, digest;

@@ -14,8 +14,7 @@ SELECT c.lease_token AS old_token, event_queue.release(c.job_id, c.lease_token) 
 SELECT c.lease_token AS again_token FROM event_queue.claim('st', job_names => '{again}') c \gset
 
 CREATE TABLE settle (call text);
-INSERT INTO settle VALUES ('complete(%s, %L)'), ('complete_many(ARRAY[%s], ARRAY[%L]::uuid[])'),
-	('complete_many(ARRAY[%3$s, %1$s], ARRAY[%4$L, %2$L]::uuid[])'), ('complete_many(ARRAY[%1$s, %3$s], ARRAY[%2$L, %4$L]::uuid[])'),
+INSERT INTO settle VALUES ('complete(%s, %L)'),
 	('complete_and_claim(%s, %L, ''st'')'), ('complete_many_and_claim(ARRAY[%s], ARRAY[%L]::uuid[], ''st'', 10)'),
 	('complete_many_and_claim(ARRAY[%3$s, %1$s], ARRAY[%4$L, %2$L]::uuid[], ''st'', 10)'),
 	('fail(%s, %L, ''no'')'), ('fail(%s, %L, ''no'', final => true)'), ('release(%s, %L)'), ('extend_lease(%s, %L)'),
@@ -39,21 +38,29 @@ SELECT all_there_is() AS before \gset
 -- what it says, how often; %3 and %4 are a good pair beside the wrong one
 SELECT split_part(try(format('SELECT event_queue.' || call, w.job_id, w.token, :two, :'two_token')), ':', 1) AS error, count(*)
 FROM settle, wrong w GROUP BY 1;
+-- a batch says it for each, and completes the others
+SELECT m.state, count(*) FROM wrong w, event_queue.complete_many(ARRAY[w.job_id], ARRAY[w.token]) m GROUP BY 1;
+BEGIN;
+SELECT m.job_id = :two AS good, m.state, count(*) FROM (SELECT array_agg(job_id) || :two::bigint AS ids, array_agg(token) || :'two_token'::uuid AS tokens FROM wrong) w,
+	event_queue.complete_many(ids, tokens) m GROUP BY 1, 2;
 -- twice in one call
-SELECT split_part(try(format('SELECT event_queue.complete_many(ARRAY[%1$s, %1$s], ARRAY[%2$L, %2$L]::uuid[])', :one, :'one_token')), ':', 1) AS error;
+SELECT state FROM event_queue.complete_many(ARRAY[:one, :one], ARRAY[:'one_token', :'one_token']::uuid[], ARRAY[NULL, '1']::jsonb[]);
+ROLLBACK;
 SELECT all_there_is() = :'before' AS nothing_changed;
 -- in one transaction, after what ended it
 BEGIN;
 SELECT event_queue.release(:again, :'again_token');
 SELECT split_part(try(format('SELECT event_queue.' || call, :again, :'again_token', :two, :'two_token')), ':', 1) AS error, count(*) FROM settle GROUP BY 1;
+SELECT state FROM event_queue.complete_many(ARRAY[:again, :two], ARRAY[:'again_token', :'two_token']::uuid[]);
 ROLLBACK;
 BEGIN;
 SELECT event_queue.complete(:again, :'again_token');
 SELECT split_part(try(format('SELECT event_queue.' || call, :again, :'again_token', :two, :'two_token')), ':', 1) AS error, count(*) FROM settle GROUP BY 1;
+SELECT state FROM event_queue.complete_many(ARRAY[:again, :two], ARRAY[:'again_token', :'two_token']::uuid[]);
 ROLLBACK;
 SELECT all_there_is() = :'before' AS nothing_changed;
 -- and the right ones are still good
-SELECT event_queue.complete_many(ARRAY[:again, :two, :one], ARRAY[:'again_token', :'two_token', :'one_token']::uuid[]);
+SELECT state FROM event_queue.complete_many(ARRAY[:again, :two, :one], ARRAY[:'again_token', :'two_token', :'one_token']::uuid[]);
 SELECT event_queue.drop_queue('st', true);
 DROP TABLE settle, wrong;
 DROP FUNCTION all_there_is;

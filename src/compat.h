@@ -36,6 +36,13 @@
 #define EQ_MY_LXID (MyProc->lxid)
 #endif
 
+/* Does this session hold the lock, in this mode? */
+#if PG_VERSION_NUM >= 170000
+#define eq_lock_is_held(tag, mode) LockHeldByMe(tag, mode, false)
+#else
+#define eq_lock_is_held(tag, mode) LockHeldByMe(tag, mode)
+#endif
+
 /*
  * The set of events of the session's client: as libpq/libpq.h declares it, which
  * can't be included where GSSAPI's headers are not installed.

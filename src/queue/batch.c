@@ -13,8 +13,10 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
 #include "queue/lease.h"
 
+PG_FUNCTION_INFO_V1(eq_complete_many);
 PG_FUNCTION_INFO_V1(eq_fail_many);
 PG_FUNCTION_INFO_V1(eq_extend_leases);
 
@@ -98,6 +100,71 @@ return_items(FunctionCallInfo fcinfo, LeaseItem *items, int n)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/*
+ * Completes what is still the caller's of the leases that the first arguments name;
+ * results are the argument at this place.  all: EQ016 if one is lost.
+ */
+static LeaseItem *
+complete_items(FunctionCallInfo fcinfo, int results_argno, bool all, int *n)
+{
+	LeaseItem *items = read_items(fcinfo, n);
+	Datum *results = NULL;
+	bool *result_nulls = NULL;
+	int n_results = 0;
+	EqLeased leased;
+
+	if (!PG_ARGISNULL(results_argno))
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(results_argno), JSONBOID, -1, false,
+						  TYPALIGN_INT, &results, &result_nulls, &n_results);
+	if (n_results != 0 && n_results != *n)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("job_ids and results must be equally long")));
+	if (*n == 0)
+		return items;
+	eq_open_jobs(&leased);
+	for (int i = 0; i < *n; i++)
+	{
+		LeaseItem *item = &items[i];
+		Jsonb *result = NULL;
+
+		CHECK_FOR_INTERRUPTS();
+		if (n_results > 0 && !result_nulls[item->place])
+		{
+			result = DatumGetJsonbP(results[item->place]);
+			eq_check_payload("job result", result);
+		}
+		item->state = "completed";
+		/* Twice in the list: the second time its lease is lost. */
+		if ((i > 0 && item->job_id == items[i - 1].job_id) ||
+			!eq_try_complete(&leased, item->job_id, item->token, result))
+		{
+			if (all)
+				eq_lease_lost(item->job_id);
+			item->state = "lost";
+		}
+	}
+	eq_close_jobs(&leased);
+	return items;
+}
+
+Datum
+eq_complete_many(PG_FUNCTION_ARGS)
+{
+	int n;
+	LeaseItem *items = complete_items(fcinfo, 2, false, &n);
+
+	return return_items(fcinfo, items, n);
+}
+
+/* For complete_many_and_claim. */
+void
+eq_complete_all(FunctionCallInfo fcinfo, int results_argno)
+{
+	int n;
+
+	(void) complete_items(fcinfo, results_argno, true, &n);
 }
 
 static const char *

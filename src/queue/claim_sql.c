@@ -208,6 +208,6 @@ eq_complete_many_and_claim(PG_FUNCTION_ARGS)
 	EqClaim claim;
 
 	claim_arguments(fcinfo, 2, &claim);
-	(void) eq_complete_all(fcinfo, 9);
+	eq_complete_all(fcinfo, 9);
 	return claim_and_return(fcinfo, &claim);
 }

@@ -32,6 +32,8 @@ extern bool eq_load_job_queue(EqLeased *leased, int64 job_id);
 extern void eq_begin_weak(EqLeased *leased);
 extern bool eq_try_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 						  bool weak);
+extern bool eq_try_complete(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
+							Jsonb *result);
 extern TimestampTz eq_extend_leased(EqLeased *leased, int64 job_id, int64 lease);
 extern TimestampTz eq_fail_leased(EqLeased *leased, int64 job_id,
 								  const char *message, const char *sqlstate,

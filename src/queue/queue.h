@@ -329,7 +329,7 @@ extern void eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc);
 
 /* settle.c */
 extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result);
-extern int eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
+extern void eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
 extern TimestampTz eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 						   const char *sqlstate, const char *context,
 						   int64 retry_after, bool final);

@@ -7,10 +7,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -19,12 +16,11 @@
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_complete_sql);
-PG_FUNCTION_INFO_V1(eq_complete_many);
 PG_FUNCTION_INFO_V1(eq_fail_sql);
 PG_FUNCTION_INFO_V1(eq_release_sql);
 
-/* The job in the slot, whose token has been seen, is done. */
-static void
+/* The job in the slot, whose token has been seen, is done.  False: the lease is lost. */
+static bool
 finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 {
 	Datum *job = leased->slot->tts_values;
@@ -34,7 +30,7 @@ finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 	if (!eq_table_delete_unchanged(&leased->jobs, leased->slot, leased->snapshot))
 	{
 		if (!eq_lock_job(leased) || !eq_has_token(leased->slot, token))
-			eq_lease_lost(job_id);
+			return false;
 		eq_table_delete(&leased->jobs, leased->slot, leased->snapshot);
 	}
 	if (leased->queue->keep_completed > 0)
@@ -49,19 +45,30 @@ finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 	if (leased->queue->sla > 0 && leased->now - run_at > leased->queue->sla)
 		eq_count(leased->queue->queue_id, EQ_COUNT_LATE, 1);
 	eq_after_lease(leased, job_id, true);
+	return true;
 }
 
-/* Of many, some settled before in this transaction are not seen by a snapshot. */
-static void
-complete_one(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
+/*
+ * Completes one of the jobs that this call is given; false, and nothing is changed, if
+ * its lease is lost.  Of many, some settled before in this transaction are not seen by a
+ * snapshot.
+ */
+bool
+eq_try_complete(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
+				Jsonb *result)
 {
+	bool completed;
+
 	if (!eq_find_job(leased, job_id, token) || !eq_has_token(leased->slot, token) ||
 		!eq_load_job_queue(leased, job_id))
 	{
-		/* Perhaps a version that the snapshot can't see, or a lost lease. */
+		/* Perhaps a version that the snapshot can't see. */
 		if (TTS_EMPTY(leased->slot) || !eq_lock_job(leased) ||
 			!eq_has_token(leased->slot, token) || !eq_load_job_queue(leased, job_id))
-			eq_lease_lost(job_id);
+		{
+			ExecClearTuple(leased->slot);
+			return false;
+		}
 	}
 	if (!leased->queue->durable)
 		eq_begin_weak(leased);
@@ -70,8 +77,9 @@ complete_one(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *resu
 		eq_weak_writes_end();
 		leased->weak = false;
 	}
-	finish(leased, job_id, token, result);
+	completed = finish(leased, job_id, token, result);
 	ExecClearTuple(leased->slot);
+	return completed;
 }
 
 void
@@ -80,100 +88,9 @@ eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result)
 	EqLeased leased;
 
 	eq_open_jobs(&leased);
-	complete_one(&leased, job_id, token, result);
+	if (!eq_try_complete(&leased, job_id, token, result))
+		eq_lease_lost(job_id);
 	eq_close_jobs(&leased);
-}
-
-static void
-array_argument(FunctionCallInfo fcinfo, int argno, Oid type, int length, char align,
-			   bool by_value, Datum **values, bool **nulls, int *n)
-{
-	*n = 0;
-	if (PG_ARGISNULL(argno))
-		return;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), type, length, by_value, align,
-					  values, nulls, n);
-}
-
-/* Where a job stands in the arguments of complete_many. */
-typedef struct Given
-{
-	int64 job_id;
-	int place;
-} Given;
-
-static int
-compare_given(const void *a, const void *b)
-{
-	const Given *x = a;
-	const Given *y = b;
-
-	if (x->job_id != y->job_id)
-		return x->job_id < y->job_id ? -1 : 1;
-	return x->place - y->place;
-}
-
-/*
- * complete_many: in the order of ids, as all do who take many jobs, so that two who
- * have some in common don't deadlock.  job_ids and lease_tokens are the first arguments, results the
- * one at this place.
- */
-int
-eq_complete_all(FunctionCallInfo fcinfo, int results_argno)
-{
-	Datum *ids;
-	Datum *tokens;
-	Datum *results;
-	bool *id_nulls;
-	bool *token_nulls;
-	bool *result_nulls;
-	int n_ids;
-	int n_tokens;
-	int n_results;
-	Given *given;
-	EqLeased leased;
-
-	array_argument(fcinfo, 0, INT8OID, 8, TYPALIGN_DOUBLE, FLOAT8PASSBYVAL, &ids,
-				   &id_nulls, &n_ids);
-	array_argument(fcinfo, 1, UUIDOID, UUID_LEN, TYPALIGN_CHAR, false, &tokens,
-				   &token_nulls, &n_tokens);
-	array_argument(fcinfo, results_argno, JSONBOID, -1, TYPALIGN_INT, false,
-				   &results, &result_nulls, &n_results);
-	if (n_ids != n_tokens || (n_results != 0 && n_results != n_ids))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("job_ids, lease_tokens and results must be equally long")));
-	if (n_ids == 0)
-		return 0;
-	given = palloc(n_ids * sizeof(Given));
-	for (int i = 0; i < n_ids; i++)
-	{
-		if (id_nulls[i] || token_nulls[i])
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-							errmsg("job_id and lease_token must not be null")));
-		given[i].job_id = DatumGetInt64(ids[i]);
-		given[i].place = i;
-	}
-	qsort(given, n_ids, sizeof(Given), compare_given);
-	eq_open_jobs(&leased);
-	for (int nth = 0; nth < n_ids; nth++)
-	{
-		int i = given[nth].place;
-		Jsonb *result = NULL;
-
-		CHECK_FOR_INTERRUPTS();
-		if (nth > 0 && given[nth].job_id == given[nth - 1].job_id)
-			eq_lease_lost(given[nth].job_id); /* by the one before */
-		if (n_results > 0 && !result_nulls[i])
-		{
-			result = DatumGetJsonbP(results[i]);
-			eq_check_payload("job result", result);
-		}
-		complete_one(&leased, DatumGetInt64(ids[i]), DatumGetUUIDP(tokens[i]),
-					 result);
-	}
-	eq_close_jobs(&leased);
-	return n_ids;
 }
 
 /* The row that is to be written waits until then. */
@@ -316,10 +233,4 @@ eq_release_sql(PG_FUNCTION_ARGS)
 		delay = eq_check_delay(PG_GETARG_INTERVAL_P(2), "delay");
 	eq_release(job_id, PG_GETARG_UUID_P(1), delay);
 	PG_RETURN_BOOL(true);
-}
-
-Datum
-eq_complete_many(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT32(eq_complete_all(fcinfo, 2));
 }

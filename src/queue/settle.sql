@@ -15,18 +15,23 @@ COMMENT ON FUNCTION complete(bigint, uuid, jsonb) IS
 'Finishes a leased job. EQ016 if the lease was lost, and nothing is changed.';
 
 /*
- * complete_many: complete for many jobs, all or none.
+ * complete_many: complete for each lease of a list that is still the caller's.
  * Arguments: lease_tokens and results (NULL: none), one for each job.
- * Result: how many.  Errors: EQ009 lengths differ; as complete.
+ * Result: a row for each, in their order; state is completed or lost (nothing was
+ * changed: roll back to before what was done for that job, if it is to be undone).
+ * Errors: EQ009 lengths differ.
  */
-CREATE FUNCTION complete_many(job_ids bigint[], lease_tokens uuid[], results jsonb[] DEFAULT NULL) RETURNS int
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_complete_many';
+CREATE FUNCTION complete_many(
+	job_ids bigint[], lease_tokens uuid[], results jsonb[] DEFAULT NULL, OUT job_id bigint, OUT state text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE ROWS 10 AS 'MODULE_PATHNAME', 'eq_complete_many';
 COMMENT ON FUNCTION complete_many(bigint[], uuid[], jsonb[]) IS
-'Finishes many leased jobs, all or none.';
+'Finishes many leased jobs; says for each whether it is completed or its lease was lost.';
 
 /*
  * complete_and_claim: complete, then claim, in one call and one commit;
- * complete_many_and_claim: the same with arrays of jobs.  With NULL for job_id it only claims,
+ * complete_many_and_claim: the same with arrays of jobs, all or none: EQ016 if a lease was
+ * lost, for complete_many to say which.  With NULL for job_id it only claims,
  * so that a worker's loop needs no other call.
  * Arguments and errors as complete, complete_many and claim.  Result: as claim.
  */

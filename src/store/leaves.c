@@ -119,7 +119,7 @@ read_leaves(void)
 	Relation rel = table_open(eq_relation_oid(EQ_EVENT_PARTITION), AccessShareLock);
 	Relation index = index_open(eq_relation_oid(EQ_EVENT_PARTITION_PKEY),
 								AccessShareLock);
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot snapshot = RegisterSnapshot(eq_latest_snapshot());
 	int64 parent_ends = 0;
 
 	if (leaves_context == NULL)

@@ -162,7 +162,7 @@ eq_reader_begin(int64 after, int64 up_to, const EqFilter *filter)
 	EqLeaf *leaves;
 	int n_leaves = eq_event_leaves(&leaves);
 
-	reader->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	reader->snapshot = RegisterSnapshot(eq_latest_snapshot());
 	reader->own = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : NULL;
 	reader->row_context = AllocSetContextCreate(
 		CurrentMemoryContext, "event_queue reader", ALLOCSET_SMALL_SIZES);

@@ -65,7 +65,7 @@ read_reducer(Reducer *reducer, const char *type)
 	EqSpi spi;
 
 	memset(reducer, 0, sizeof(Reducer));
-	PushActiveSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(eq_latest_snapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
 			"SELECT function, owner, revision FROM event_queue.reducer"

@@ -54,7 +54,7 @@ eq_query_int64(const char *query, int64 argument)
 	int64 result = 0;
 	bool isnull;
 
-	PushActiveSnapshot(GetLatestSnapshot()); /* workers may have none yet */
+	PushActiveSnapshot(eq_latest_snapshot()); /* workers may have none yet */
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(query, n_arguments, &type, &value, NULL, XactReadOnly,
 							  1) != SPI_OK_SELECT)
@@ -84,7 +84,7 @@ eq_spi_run(EqStatement *statement, Datum *values, const char *nulls)
 			elog(ERROR, "could not prepare \"%s\"", statement->sql);
 		statement->plan = plan;
 	}
-	if (SPI_execute_snapshot(statement->plan, values, nulls, GetLatestSnapshot(),
+	if (SPI_execute_snapshot(statement->plan, values, nulls, eq_latest_snapshot(),
 							 InvalidSnapshot, false, true, 0) < 0)
 		elog(ERROR, "could not run \"%s\"", statement->sql);
 }

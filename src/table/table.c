@@ -60,6 +60,16 @@ relation_changed(Datum arg, Oid relid)
 	}
 }
 
+/*
+ * What is committed now; in a query that has parallel workers, what its statement sees,
+ * since no other snapshot may be taken there.
+ */
+Snapshot
+eq_latest_snapshot(void)
+{
+	return IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot();
+}
+
 /* The OID of a relation of ours by its name, in either schema; InvalidOid: none. */
 Oid
 eq_find_relation(const char *name)
@@ -652,7 +662,8 @@ eq_unlock_key(EqKeySpace space, uint32 hash)
 	LOCKTAG tag;
 
 	make_lock_tag(&tag, space, hash);
-	(void) LockRelease(&tag, ExclusiveLock, false);
+	if (eq_lock_is_held(&tag, ExclusiveLock))
+		(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 /*

@@ -37,6 +37,7 @@ typedef EqRelationName *EqRelation;
 
 extern Oid eq_relation_oid(EqRelation relation);
 extern Oid eq_find_relation(const char *name);
+extern Snapshot eq_latest_snapshot(void);
 extern Oid eq_extension_owner(void);
 
 /* A table opened for writing, with its indexes. */
