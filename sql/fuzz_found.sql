@@ -75,3 +75,22 @@ SELECT event_queue.create_queue('fuzz found') > 0, event_queue.create_rule('fuzz
 SELECT split_part(try($$UPDATE event_queue.rule SET job_name = NULL WHERE name = 'fuzz found'$$), ' | ', 1);
 SELECT split_part(try($$UPDATE event_queue.rule SET priority = 99999 WHERE name = 'fuzz found'$$), ' | ', 1);
 SELECT event_queue.drop_rule('fuzz found'), event_queue.drop_queue('fuzz found');
+
+-- The scheduler's scan for snapshots goes over dead entries of an index.
+SELECT event_queue.create_reducer('fuzz dead', NULL, 100);
+DO $$
+BEGIN
+	FOR i IN 1 .. 3000 LOOP
+		BEGIN
+			PERFORM event_queue.append('fuzz dead', 'd', 'x', '{}');
+			IF i % 3 <> 1 THEN
+				RAISE division_by_zero;
+			END IF;
+		EXCEPTION WHEN division_by_zero THEN
+			NULL;
+		END;
+	END LOOP;
+END
+$$;
+CALL wait_until($$(SELECT max(version) FROM event_queue.aggregate_snapshot WHERE aggregate_type = 'fuzz dead') = 1000$$);
+SELECT event_queue.drop_reducer('fuzz dead');

@@ -15,6 +15,16 @@
 #include "table/table.h"
 
 /*
+ * What is committed now; in a query that has parallel workers, what its statement sees,
+ * since no other snapshot may be taken there.
+ */
+Snapshot
+eq_latest_snapshot(void)
+{
+	return IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot();
+}
+
+/*
  * Connects to SPI as another role, usually the extension's owner: callers of
  * the C functions have EXECUTE on them and no rights on the tables beneath.
  * An error restores the role and the settings with the (sub)transaction.

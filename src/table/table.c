@@ -60,16 +60,6 @@ relation_changed(Datum arg, Oid relid)
 	}
 }
 
-/*
- * What is committed now; in a query that has parallel workers, what its statement sees,
- * since no other snapshot may be taken there.
- */
-Snapshot
-eq_latest_snapshot(void)
-{
-	return IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot();
-}
-
 /* The OID of a relation of ours by its name, in either schema; InvalidOid: none. */
 Oid
 eq_find_relation(const char *name)
@@ -542,6 +532,7 @@ eq_scan_begin(EqScan *scan, Relation rel, Oid index, Snapshot snapshot, int n_ke
 	scan->index = index_open(index, AccessShareLock);
 	scan->desc = eq_index_beginscan(rel, scan->index, snapshot, n_keys);
 	scan->slot = table_slot_create(rel, NULL);
+	scan->context = CurrentMemoryContext;
 }
 
 void
@@ -582,11 +573,20 @@ eq_scan_row_key(EqScan *scan, ScanKey key, ScanKey members, int first_column,
 	key->sk_argument = PointerGetDatum(members);
 }
 
+/*
+ * In the scan's own memory context: a B-tree scan makes its list of dead entries when
+ * it meets the first, and keeps it.
+ */
 bool
 eq_scan_next(EqScan *scan, ScanDirection direction)
 {
+	MemoryContext caller = MemoryContextSwitchTo(scan->context);
+	bool found;
+
 	CHECK_FOR_INTERRUPTS();
-	return index_getnext_slot(scan->desc, direction, scan->slot);
+	found = index_getnext_slot(scan->desc, direction, scan->slot);
+	MemoryContextSwitchTo(caller);
+	return found;
 }
 
 /*
@@ -596,10 +596,12 @@ eq_scan_next(EqScan *scan, ScanDirection direction)
 IndexTuple
 eq_scan_next_entry(EqScan *scan)
 {
+	MemoryContext caller = MemoryContextSwitchTo(scan->context);
 	ItemPointer tid;
 
 	CHECK_FOR_INTERRUPTS();
 	tid = index_getnext_tid(scan->desc, ForwardScanDirection);
+	MemoryContextSwitchTo(caller);
 	if (tid == NULL)
 		return NULL;
 	scan->root = *tid;

@@ -90,6 +90,7 @@ typedef struct EqScan
 	IndexScanDesc desc;
 	TupleTableSlot *slot;
 	ItemPointerData root; /* where the index says that the row is */
+	MemoryContext context; /* lives as long as the scan */
 } EqScan;
 
 extern void eq_scan_begin(EqScan *scan, Relation rel, Oid index, Snapshot snapshot,
