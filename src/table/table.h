@@ -89,7 +89,7 @@ typedef struct EqScan
 	Relation index;
 	IndexScanDesc desc;
 	TupleTableSlot *slot;
-	ItemPointerData root; /* where the index says that the row is */
+	ItemPointerData root;  /* where the index says that the row is */
 	MemoryContext context; /* lives as long as the scan */
 } EqScan;
 

@@ -49,7 +49,7 @@ my $reads = sub {
 
 like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate('lead', 'l500')"),
 	qr/Index Scan using event_store_aggregate_key/, 'read_aggregate is planned as an index scan');
-like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate('lead', 'l500', to_version => 50, \"limit\" => 10, newest_first => true)"),
+like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate('lead', 'l500', to_version => 50, max_events => 10, newest_first => true)"),
 	qr/Index Scan Backward using event_store_aggregate_key/, 'and backward too');
 $reads->(q(SELECT * FROM event_queue.read_aggregate('lead', 'l501')), 100, 'an aggregate');
 $reads->(q(SELECT * FROM event_queue.read_aggregate('lead', 'l501', 11, 20)), 10, 'some of its versions');

@@ -87,17 +87,6 @@ $node->safe_psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
 ok(wait_for("SELECT count(*) = 1 FROM done"), 'the job is done in the end');
 is($node->safe_psql('postgres', "SELECT count(*) FROM event_queue.dead_letter WHERE job_id = $job"), '0', 'and no dead letter');
 
-# From a shell, by an operator.
-my $long = $node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'sleep', '{"s": 600}')));
-ok(wait_for("SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job = $long"), 'the job runs');
-my $executor = $node->safe_psql('postgres', "SELECT pid FROM event_queue.workers() WHERE current_job = $long");
-kill 'TERM', $executor;
-ok(wait_for("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $executor)"), 'the executor ends');
-is(counts($long), '0|0', "an operator's kill counts nothing");
-ok(wait_for("SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job = $long"), 'the job runs again');
-$node->safe_psql('postgres', "SELECT event_queue.cancel_job($long)");
-ok(wait_for("SELECT count(*) = 0 FROM event_queue.workers() WHERE current_job = $long"), 'it is cancelled');
-
 # Fewer executors: the job in hand is finished, and none is held back.
 $node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'sleep', '{"s": 2}') FROM generate_series(1, 3)));
 ok(wait_for('SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job IS NOT NULL'), 'a job runs');
@@ -118,6 +107,17 @@ for my $round (1 .. 4)
 	ok(wait_for(q(SELECT leased_until IS NULL OR leased_until <= clock_timestamp() FROM event_queue.job WHERE name = 'x')), 'given back');
 }
 is($node->safe_psql('postgres', q(SELECT failures, stalled FROM event_queue.job WHERE name = 'x')), '0|0', 'nothing is counted');
+
+# From a shell, by an operator.
+my $long = $node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'sleep', '{"s": 600}')));
+ok(wait_for("SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job = $long"), 'the job runs');
+my $executor = $node->safe_psql('postgres', "SELECT pid FROM event_queue.workers() WHERE current_job = $long");
+kill 'TERM', $executor;
+ok(wait_for("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $executor)"), 'the executor ends');
+is(counts($long), '0|0', "an operator's kill counts nothing");
+ok(wait_for("SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job = $long"), 'the job runs again');
+$node->safe_psql('postgres', "SELECT event_queue.cancel_job($long)");
+ok(wait_for("SELECT count(*) = 0 FROM event_queue.workers() WHERE current_job = $long"), 'it is cancelled');
 
 $node->stop;
 done_testing();

@@ -132,7 +132,7 @@ ok($node->poll_query_until('postgres', q(SELECT string_agg(name || ' ' || state,
 	'what waits for others is told');
 is($one->(q(SELECT string_agg(state, ', ' ORDER BY nth) FROM event_queue.next_jobs('small'))), 'ready, schedule', 'and what comes by a schedule');
 is($one->(q(SELECT priority FROM event_queue.next_jobs('small') WHERE state = 'schedule')), '2', 'with the priority of its options');
-is($one->(q(SELECT event_queue.pause_queue('small'); SELECT state FROM event_queue.next_jobs('small') LIMIT 1)) =~ s/^\n//r, 'paused', 'of a paused queue nothing will run');
+is($one->(q(SELECT event_queue.pause_queue('small'); SELECT state FROM event_queue.next_jobs('small') LIMIT 1)) =~ s/^t\n//r, 'paused', 'of a paused queue nothing will run');
 
 # Tenants: each sees its own, also behind another's jobs.
 $node->safe_psql('postgres', q(

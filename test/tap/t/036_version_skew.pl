@@ -57,7 +57,7 @@ is(scalar(() = $log =~ /nothing runs/g), 1, 'once');
 sql(q(CREATE MATERIALIZED VIEW kept AS SELECT job_id, queue FROM event_queue.jobs));
 like(error_of('ALTER EXTENSION event_queue UPDATE'), qr/^2BP01: cannot drop view event_queue\.jobs.*materialized view public\.kept depends on/s, 'a materialized view is in the way');
 sql('DROP MATERIALIZED VIEW kept');
-sql(q(CREATE FUNCTION mine() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT check_name FROM event_queue.health() LIMIT 1; END));
+sql(q(CREATE FUNCTION mine() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT "check" FROM event_queue.health() LIMIT 1; END));
 like(error_of('ALTER EXTENSION event_queue UPDATE'), qr/^2BP01: cannot drop function health\(\).*function public\.mine\(\) depends on/s, 'so is a function that stands on one of ours');
 sql('DROP FUNCTION mine()');
 sql(q(CREATE VIEW mine AS SELECT stalled_interval FROM event_queue.queue; CREATE VIEW gone AS SELECT time_limit FROM event_queue.claim('q')));
