@@ -305,8 +305,11 @@ write_bulk(const Batch *batch)
 		lane = eq_job_lane(item->queue, job->tenant, job->run_at);
 		if (job->group_key)
 		{
-			groups[n_groups++] = (GroupKey){item->queue->queue_id, job->tenant,
-											job->group_key};
+			GroupKey *group = &groups[n_groups++];
+
+			group->queue_id = item->queue->queue_id;
+			group->tenant = job->tenant;
+			group->key = job->group_key;
 			blocked = JOB_BLOCKED_BY_GROUP;
 		}
 		else
