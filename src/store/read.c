@@ -27,6 +27,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "common/argument.h"
 #include "store/store.h"
@@ -69,23 +70,33 @@ eq_event_slot_position(TupleTableSlot *slot)
 	return DatumGetInt64(slot_getattr(slot, EVENT_POSITION, &isnull));
 }
 
-/* The index to walk a table by, and the value of its first column, if any. */
+/* The list of leaves may be older than the lock on the table, so an index may be gone. */
+static bool
+is_here(Oid index)
+{
+	return OidIsValid(index) && SearchSysCacheExists1(RELOID, index);
+}
+
+/*
+ * The index to walk a table by, which the caller has locked, and the value of its
+ * first column, if any.
+ */
 static Oid
 choose_index(const EqLeaf *leaf, const EqFilter *filter, const char **value)
 {
 	*value = NULL;
 	if (filter->pattern && strchr(filter->pattern, '*') == NULL &&
-		OidIsValid(leaf->by_type))
+		is_here(leaf->by_type))
 	{
 		*value = filter->pattern;
 		return leaf->by_type;
 	}
-	if (filter->aggregate_type && OidIsValid(leaf->by_aggregate_type))
+	if (filter->aggregate_type && is_here(leaf->by_aggregate_type))
 	{
 		*value = filter->aggregate_type;
 		return leaf->by_aggregate_type;
 	}
-	if (filter->tenant && !leaf->tenant && OidIsValid(leaf->by_tenant))
+	if (filter->tenant && !leaf->tenant && is_here(leaf->by_tenant))
 	{
 		*value = filter->tenant;
 		return leaf->by_tenant;
@@ -131,14 +142,19 @@ advance(EqReader *reader, Walk *walk)
 static void
 begin_walk(EqReader *reader, const EqLeaf *leaf, int64 after)
 {
-	Walk *walk = &reader->walks[reader->n_walks++];
+	Walk *walk = &reader->walks[reader->n_walks];
 	ScanKeyData keys[3];
 	const char *value;
-	Oid index = choose_index(leaf, &reader->filter, &value);
+	Oid index;
 	int n = 0;
-	int position_column = value ? 2 : 1;
+	int position_column;
 
-	walk->rel = table_open(leaf->relid, AccessShareLock);
+	walk->rel = try_table_open(leaf->relid, AccessShareLock);
+	if (walk->rel == NULL)
+		return; /* archived meanwhile */
+	reader->n_walks++;
+	index = choose_index(leaf, &reader->filter, &value);
+	position_column = value ? 2 : 1;
 	eq_scan_begin(&walk->scan, walk->rel, index, reader->snapshot, value ? 3 : 2);
 	if (value)
 		eq_scan_key(&walk->scan, &keys[n++], 1, BTEqualStrategyNumber, F_TEXTEQ,
@@ -297,17 +313,22 @@ eq_read_plan(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n_leaves; i++)
 	{
 		const char *value;
-		Oid index = choose_index(&leaves[i], &filter, &value);
+		Relation rel;
 		Datum values[3];
 		bool nulls[3] = {false};
 
 		if (!is_in_range(&leaves[i], 0, PG_INT64_MAX, &filter))
 			continue;
-		values[0] = CStringGetTextDatum(get_rel_name(leaves[i].relid));
-		values[1] = CStringGetTextDatum(get_rel_name(index));
+		rel = try_table_open(leaves[i].relid, AccessShareLock);
+		if (rel == NULL)
+			continue; /* archived meanwhile */
+		values[0] = CStringGetTextDatum(RelationGetRelationName(rel));
+		values[1] = CStringGetTextDatum(
+			get_rel_name(choose_index(&leaves[i], &filter, &value)));
 		values[2] = value ? CStringGetTextDatum(value) : (Datum) 0;
 		nulls[2] = value == NULL;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		table_close(rel, AccessShareLock);
 	}
 	return (Datum) 0;
 }

@@ -168,7 +168,7 @@ find_run_handler(const Run *run, const char *job_name)
 static ErrorData *
 run_one(const Run *run, const EqClaimedJob *job, Jsonb **result)
 {
-	const RunHandler *handler = find_run_handler(run, job->name);
+	const RunHandler *const volatile handler = find_run_handler(run, job->name);
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
 	ErrorData *volatile error = NULL;
