@@ -77,10 +77,10 @@ SELECT split_part(try($$UPDATE event_queue.rule SET priority = 99999 WHERE name 
 SELECT event_queue.drop_rule('fuzz found'), event_queue.drop_queue('fuzz found');
 
 -- The scheduler's scan for snapshots goes over dead entries of an index.
-SELECT event_queue.create_reducer('fuzz dead', NULL, 100);
+SELECT event_queue.create_reducer('fuzz dead', NULL, 20);
 DO $$
 BEGIN
-	FOR i IN 1 .. 3000 LOOP
+	FOR i IN 1 .. 600 LOOP
 		BEGIN
 			PERFORM event_queue.append('fuzz dead', 'd', 'x', '{}');
 			IF i % 3 <> 1 THEN
@@ -92,5 +92,5 @@ BEGIN
 	END LOOP;
 END
 $$;
-CALL wait_until($$(SELECT max(version) FROM event_queue.aggregate_snapshot WHERE aggregate_type = 'fuzz dead') = 1000$$);
+CALL wait_until($$(SELECT max(version) FROM event_queue.aggregate_snapshot WHERE aggregate_type = 'fuzz dead') = 200$$);
 SELECT event_queue.drop_reducer('fuzz dead');
