@@ -7,7 +7,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
@@ -29,6 +28,7 @@
 #include "table/table.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
+#include "xact/xact.h"
 
 PG_MODULE_MAGIC;
 
@@ -346,92 +346,6 @@ eq_database(void)
 	return mine;
 }
 
-/* The watermark may have moved: tell those who read events. */
-static void
-events_moved(void)
-{
-	eq_wake_rules();
-	eq_wake_readers();
-}
-
-static void let_workers_return(void);
-
-static void
-xact_callback(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			eq_durability_before_commit();
-			break;
-		case XACT_EVENT_PRE_PREPARE:
-			/* The session, and with it the slot, may be gone before COMMIT PREPARED. */
-			if (eq_has_open_append())
-				ereport(
-					ERROR,
-					(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
-					 errmsg("cannot prepare a transaction that has appended events"),
-					 errhint("Commit it in one phase.")));
-			break;
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_PARALLEL_COMMIT:
-			eq_durability_after_xact();
-			eq_release_rows(false);
-			eq_marks_at_commit();
-			/* Before those are woken who want the places. */
-			eq_limits_at_commit();
-			/* Before the watermark may pass: who sees the events must know the rules. */
-			eq_wake_at_commit();
-			if (eq_release_positions())
-				events_moved();
-			eq_unpin_slots();
-			let_workers_return();
-			break;
-		case XACT_EVENT_PREPARE:
-			/* Jobs of a prepared transaction are found by the scheduler's sweep. */
-			eq_durability_after_xact();
-			eq_release_rows(false);
-			eq_forget_marks();
-			eq_limits_at_prepare();
-			eq_wakes_at_prepare();
-			eq_unpin_slots();
-			let_workers_return();
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PARALLEL_ABORT:
-			/* Others' events may have waited below the watermark for this one. */
-			if (eq_release_positions())
-				events_moved();
-			eq_durability_after_xact();
-			eq_release_rows(true);
-			eq_forget_marks();
-			eq_limits_at_abort();
-			eq_forget_wakes();
-			eq_unpin_slots();
-			let_workers_return();
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-subxact_callback(SubXactEvent event, SubTransactionId me, SubTransactionId parent,
-				 void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-	{
-		eq_void_rings_after_rollback();
-		eq_undo_subxact_limits(me);
-		eq_forget_subxact_wakes(me);
-	}
-	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-	{
-		eq_keep_subxact_limits(me, parent);
-		eq_keep_subxact_wakes(me, parent);
-	}
-}
-
 static bool
 drops_event_queue(Node *stmt)
 {
@@ -447,18 +361,6 @@ drops_event_queue(Node *stmt)
 	return false;
 }
 
-/* This transaction keeps this database's workers away. */
-static bool workers_are_away = false;
-
-/* At the end of the transaction; can't throw. */
-static void
-let_workers_return(void)
-{
-	if (workers_are_away)
-		eq_let_workers_return(MyDatabaseId);
-	workers_are_away = false;
-}
-
 /*
  * DROP EXTENSION: workers, which use the tables, would deadlock with it, so they go
  * until it is committed.  What shared memory has of the database is given back then.
@@ -471,10 +373,7 @@ prepare_drop(void)
 	if (!OidIsValid(extension) || !eq_owns_extension(extension, GetUserId()))
 		return; /* the statement's own error, or notice */
 	eq_note_extension_dropped();
-	if (workers_are_away)
-		return;
-	workers_are_away = true;
-	eq_send_workers_away(MyDatabaseId);
+	eq_send_workers_away_until_end();
 }
 
 /*
@@ -542,8 +441,7 @@ _PG_init(void)
 	shmem_startup_hook = init_shared_memory;
 	prev_process_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
-	RegisterXactCallback(xact_callback, NULL);
-	RegisterSubXactCallback(subxact_callback, NULL);
+	eq_register_xact_callbacks();
 
 	eq_register_launcher();
 }

@@ -47,13 +47,11 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 	leased_now = is_leased_now(&leased);
 	if (leased_now)
 	{
-		Datum values[JOB_COLUMNS];
-		bool nulls[JOB_COLUMNS];
+		EqJobEdit edit;
 
-		memcpy(values, leased.slot->tts_values, sizeof(values));
-		memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
-		values[JOB_CANCEL - 1] = BoolGetDatum(true);
-		eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
+		eq_edit_job(&edit, leased.slot);
+		eq_edit_set(&edit, JOB_CANCEL, BoolGetDatum(true));
+		eq_write_job(&leased.jobs, leased.snapshot, &edit);
 		eq_wake_cancels();
 	}
 	else
@@ -75,20 +73,15 @@ eq_change_priority(PG_FUNCTION_ARGS)
 	int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	int priority = eq_check_priority(PG_ARGISNULL(1) ? -1 : PG_GETARG_INT32(1));
 	EqLeased leased;
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS];
+	EqJobEdit edit;
 
 	eq_open_jobs(&leased);
 	if (!lock_job_by_id(&leased, job_id) || is_leased_now(&leased))
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
 						errmsg("job " INT64_FORMAT " does not wait", job_id)));
-	memcpy(values, leased.slot->tts_values, sizeof(values));
-	memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
-	values[JOB_PRIORITY - 1] = Int16GetDatum(priority);
-	eq_forbid_mark_raise();
-	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
-	if (DatumGetInt16(values[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED)
-		eq_note_waiting(&leased, values);
+	eq_edit_job(&edit, leased.slot);
+	eq_edit_set(&edit, JOB_PRIORITY, Int16GetDatum(priority));
+	eq_write_job(&leased.jobs, leased.snapshot, &edit);
 	eq_close_jobs(&leased);
 	PG_RETURN_BOOL(true);
 }

@@ -35,6 +35,7 @@
 #include "common/argument.h"
 #include "common/interval.h"
 #include "common/json.h"
+#include "queue/job_row.h"
 #include "queue/walk.h"
 #include "store/store.h"
 #include "table/table.h"
@@ -124,11 +125,11 @@ typedef struct Lease
 /* Sets the columns that a lease writes. */
 static void
 fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
-		   const Lease *lease, bool was_stalled, EqClaimedJob *job, Datum *values,
-		   bool *nulls)
+		   const Lease *lease, bool was_stalled, EqClaimedJob *job, EqJobEdit *edit)
 {
 	int64 length = lease->length;
 
+	eq_edit_job(edit, slot);
 	fill_job(job, claim->queue, slot);
 	eq_make_token(&job->token, lease->random, &walk->root);
 	if (job->time_limit > 0)
@@ -137,21 +138,17 @@ fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 	if (was_stalled)
 		job->stalled++;
 
-	memcpy(values, slot->tts_values, JOB_COLUMNS * sizeof(Datum));
-	memcpy(nulls, slot->tts_isnull, JOB_COLUMNS * sizeof(bool));
-	values[JOB_STALLED - 1] = Int32GetDatum(job->stalled);
-	values[JOB_LEASE_TOKEN - 1] = UUIDPGetDatum(&job->token);
-	nulls[JOB_LEASE_TOKEN - 1] = false;
-	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(job->leased_until);
-	nulls[JOB_LEASED_UNTIL - 1] = false;
-	values[JOB_CLAIMED_AT - 1] = TimestampTzGetDatum(walk->now);
-	nulls[JOB_CLAIMED_AT - 1] = false;
-	values[JOB_LEASE_PID - 1] = Int32GetDatum(MyProcPid);
-	nulls[JOB_LEASE_PID - 1] = !claim->session_bound;
-	values[JOB_LEASED_BY - 1] = lease->worker;
-	nulls[JOB_LEASED_BY - 1] = false;
-	if (DatumGetBool(values[JOB_UNIQUE_UNTIL_CLAIM - 1]))
-		nulls[JOB_UNIQUE_KEY - 1] = true;
+	eq_edit_set(edit, JOB_STALLED, Int32GetDatum(job->stalled));
+	eq_edit_set(edit, JOB_LEASE_TOKEN, UUIDPGetDatum(&job->token));
+	eq_edit_set(edit, JOB_LEASED_UNTIL, TimestampTzGetDatum(job->leased_until));
+	eq_edit_set(edit, JOB_CLAIMED_AT, TimestampTzGetDatum(walk->now));
+	if (claim->session_bound)
+		eq_edit_set(edit, JOB_LEASE_PID, Int32GetDatum(MyProcPid));
+	else
+		eq_edit_set_null(edit, JOB_LEASE_PID);
+	eq_edit_set(edit, JOB_LEASED_BY, lease->worker);
+	if (DatumGetBool(edit->values[JOB_UNIQUE_UNTIL_CLAIM - 1]))
+		eq_edit_set_null(edit, JOB_UNIQUE_KEY);
 }
 
 /* Updates counters and the result after the lease is written. */
@@ -188,18 +185,14 @@ bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled
 
 /* Postpones a job whose key has no token until then. */
 static void
-postpone(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, TimestampTz until)
+postpone(EqTable *jobs, const EqQueue *queue, TupleTableSlot *slot,
+		 Snapshot snapshot, TimestampTz until)
 {
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS];
+	EqJobEdit edit;
 
-	memcpy(values, slot->tts_values, sizeof(values));
-	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
-	values[JOB_RUN_AT - 1] = TimestampTzGetDatum(until);
-	if (DatumGetInt32(values[JOB_LANE - 1]) != 0)
-		values[JOB_LANE - 1] = Int32GetDatum(0); /* of a fair queue: not due */
-	eq_table_update(jobs, slot, snapshot, values, nulls);
-	eq_wake_queue(DatumGetInt32(values[JOB_QUEUE - 1]));
+	eq_edit_job(&edit, slot);
+	eq_edit_set_run_at(&edit, queue, until);
+	eq_write_job(jobs, snapshot, &edit);
 }
 
 /* Leases a row that is reserved and not locked; false if it has changed. */
@@ -207,12 +200,10 @@ static bool
 lease_reserved(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 {
 	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS];
+	EqJobEdit edit;
 
-	slot_getallattrs(walk->row);
-	fill_lease(walk->row, walk, claim, lease, false, job, values, nulls);
-	if (!eq_table_update_unchanged(jobs, walk->row, walk->snapshot, values, nulls))
+	fill_lease(walk->row, walk, claim, lease, false, job, &edit);
+	if (!eq_write_job_unchanged(jobs, walk->snapshot, &edit, true))
 		return false;
 	count_lease(walk, claim, false, job);
 	return true;
@@ -253,20 +244,20 @@ lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 			until = eq_use_group_rate(claim->queue, text_or_null(locked, JOB_TENANT),
 									  text_or_null(locked, JOB_GROUP_KEY));
 		if (until != 0)
-			postpone(jobs, locked, snapshot, until);
+			postpone(jobs, claim->queue, locked, snapshot, until);
 		else
 		{
-			Datum values[JOB_COLUMNS];
-			bool nulls[JOB_COLUMNS];
+			EqJobEdit edit;
 
-			fill_lease(locked, walk, claim, lease, stalled, job, values, nulls);
+			fill_lease(locked, walk, claim, lease, stalled, job, &edit);
 			if (stalled)
 			{
-				values[JOB_ERRORS - 1] = JsonbPGetDatum(eq_add_error(
-					locked, job->failures + 1, NULL, "lease ran out", NULL));
-				nulls[JOB_ERRORS - 1] = false;
+				eq_edit_set(
+					&edit, JOB_ERRORS,
+					JsonbPGetDatum(eq_add_error(locked, job->failures + 1, NULL,
+												"lease ran out", NULL)));
 			}
-			eq_table_update(jobs, locked, snapshot, values, nulls);
+			eq_write_job(jobs, snapshot, &edit);
 			count_lease(walk, claim, stalled, job);
 			taken = true;
 		}

@@ -27,6 +27,7 @@
 #include "common/argument.h"
 #include "common/interval.h"
 #include "common/json.h"
+#include "queue/job_row.h"
 #include "queue/queue.h"
 #include "store/store.h"
 #include "table/table.h"
@@ -175,9 +176,8 @@ eq_after_enqueue(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 
 						CStringGetTextDatum(job->group_key));
 	if (blocked != JOB_NOT_BLOCKED)
 		return;
-	eq_lower_mark_at_commit(queue->queue_id, lane, job->priority, job->run_at,
-							job_id);
-	eq_wake_queue_for(queue->queue_id, n);
+	eq_job_is_claimable(queue->queue_id, lane, job->priority, job->run_at, job_id,
+						n);
 	if (eq_notify_mode == EQ_NOTIFY_TRANSACTION)
 		eq_notify_in_transaction(queue->name);
 }
@@ -269,34 +269,30 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 					eq_enqueue_may_wait() ? NULL : &is_busy) &&
 		!slot->tts_isnull[JOB_UNIQUE_KEY - 1])
 	{
-		Datum values[JOB_COLUMNS];
-		bool nulls[JOB_COLUMNS];
+		EqJobEdit edit;
 
-		memcpy(values, slot->tts_values, sizeof(values));
-		memcpy(nulls, slot->tts_isnull, sizeof(nulls));
-		eq_forbid_mark_raise();
-		if (nulls[JOB_LEASED_UNTIL - 1])
+		eq_edit_job(&edit, slot);
+		if (edit.nulls[JOB_LEASED_UNTIL - 1])
 		{
-			values[JOB_PAYLOAD - 1] = JsonbPGetDatum(
-				job->payload ? job->payload : eq_empty_object());
-			values[JOB_PRIORITY - 1] = Int16GetDatum(job->priority);
-			if (job->has_time || job->unique_mode == EQ_UNIQUE_DEBOUNCE)
-				values[JOB_RUN_AT - 1] = TimestampTzGetDatum(job->run_at);
-			values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
-				queue, job->tenant, DatumGetTimestampTz(values[JOB_RUN_AT - 1])));
+			bool new_time = job->has_time || job->unique_mode == EQ_UNIQUE_DEBOUNCE;
+
+			eq_edit_set(
+				&edit, JOB_PAYLOAD,
+				JsonbPGetDatum(job->payload ? job->payload : eq_empty_object()));
+			eq_edit_set(&edit, JOB_PRIORITY, Int16GetDatum(job->priority));
+			eq_edit_set_run_at(
+				&edit, queue,
+				new_time ? job->run_at
+						 : DatumGetTimestampTz(edit.values[JOB_RUN_AT - 1]));
 			result = REPLACED;
 		}
 		else
 		{
-			nulls[JOB_UNIQUE_KEY - 1] = true;
-			values[JOB_HAS_DEPENDENTS - 1] = BoolGetDatum(true);
+			eq_edit_set_null(&edit, JOB_UNIQUE_KEY);
+			eq_edit_set(&edit, JOB_HAS_DEPENDENTS, BoolGetDatum(true));
 			result = FOLLOW_IT;
 		}
-		eq_table_update(jobs, slot, snapshot, values, nulls);
-		eq_lower_mark_at_commit(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
-								DatumGetInt16(values[JOB_PRIORITY - 1]),
-								DatumGetTimestampTz(values[JOB_RUN_AT - 1]), job_id);
-		eq_wake_queue(queue->queue_id);
+		eq_write_job(jobs, snapshot, &edit);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);

@@ -174,17 +174,6 @@ eq_open_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token, bool weak
 		eq_lease_lost(job_id);
 }
 
-/* Ends the lease in the row that is to be written. */
-void
-eq_clear_lease(bool *nulls)
-{
-	nulls[JOB_LEASE_TOKEN - 1] = true;
-	nulls[JOB_LEASED_UNTIL - 1] = true;
-	nulls[JOB_LEASED_BY - 1] = true;
-	nulls[JOB_CLAIMED_AT - 1] = true;
-	nulls[JOB_LEASE_PID - 1] = true;
-}
-
 /* The job gave up its place among the running ones, or in its group. */
 void
 eq_after_lease(EqLeased *leased, int64 job_id, bool leaves_group)
@@ -220,18 +209,6 @@ eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc)
 	eq_wake_queue(queue_id);
 }
 
-/* The row was written as one that waits. */
-void
-eq_note_waiting(EqLeased *leased, const Datum *values)
-{
-	eq_lower_mark_at_commit(DatumGetInt32(values[JOB_QUEUE - 1]),
-							DatumGetInt32(values[JOB_LANE - 1]),
-							DatumGetInt16(values[JOB_PRIORITY - 1]),
-							DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
-							DatumGetInt64(values[JOB_ID - 1]));
-	eq_wake_queue(leased->queue->queue_id);
-}
-
 int64
 eq_job_id_argument(FunctionCallInfo fcinfo)
 {
@@ -258,22 +235,21 @@ check_not_cancelled(EqLeased *leased, int64 job_id)
 TimestampTz
 eq_extend_leased(EqLeased *leased, int64 job_id, int64 lease)
 {
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS];
+	EqJobEdit edit;
 	TimestampTz until = leased->now + (lease ? lease : leased->queue->lease);
 
-	memcpy(values, leased->slot->tts_values, sizeof(values));
-	memcpy(nulls, leased->slot->tts_isnull, sizeof(nulls));
-	if (!nulls[JOB_TIME_LIMIT - 1])
-		until = Min(until, DatumGetTimestampTz(values[JOB_CLAIMED_AT - 1]) +
-							   eq_interval_us(
-								   DatumGetIntervalP(values[JOB_TIME_LIMIT - 1])));
+	eq_edit_job(&edit, leased->slot);
+	if (!edit.nulls[JOB_TIME_LIMIT - 1])
+		until = Min(until, DatumGetTimestampTz(edit.values[JOB_CLAIMED_AT - 1]) +
+							   eq_interval_us(DatumGetIntervalP(
+								   edit.values[JOB_TIME_LIMIT - 1])));
 	if (leased->queue->max_concurrency > 0 &&
 		!eq_extend_lease(leased->queue, job_id,
-						 DatumGetTimestampTz(values[JOB_LEASED_UNTIL - 1]), until))
+						 DatumGetTimestampTz(edit.values[JOB_LEASED_UNTIL - 1]),
+						 until))
 		return 0;
-	values[JOB_LEASED_UNTIL - 1] = TimestampTzGetDatum(until);
-	eq_table_update(&leased->jobs, leased->slot, leased->snapshot, values, nulls);
+	eq_edit_set(&edit, JOB_LEASED_UNTIL, TimestampTzGetDatum(until));
+	eq_write_job(&leased->jobs, leased->snapshot, &edit);
 	return until;
 }
 
@@ -300,18 +276,18 @@ eq_report_progress(PG_FUNCTION_ARGS)
 {
 	int64 job_id = eq_job_id_argument(fcinfo);
 	EqLeased leased;
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS];
+	EqJobEdit edit;
 
 	if (!PG_ARGISNULL(2))
 		eq_check_payload("job progress", PG_GETARG_JSONB_P(2));
 	eq_open_leased(&leased, job_id, PG_GETARG_UUID_P(1), true);
 	check_not_cancelled(&leased, job_id);
-	memcpy(values, leased.slot->tts_values, sizeof(values));
-	memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
-	nulls[JOB_PROGRESS - 1] = PG_ARGISNULL(2);
-	values[JOB_PROGRESS - 1] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
-	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
+	eq_edit_job(&edit, leased.slot);
+	if (PG_ARGISNULL(2))
+		eq_edit_set_null(&edit, JOB_PROGRESS);
+	else
+		eq_edit_set(&edit, JOB_PROGRESS, PG_GETARG_DATUM(2));
+	eq_write_job(&leased.jobs, leased.snapshot, &edit);
 	eq_close_jobs(&leased);
 	PG_RETURN_BOOL(true);
 }

@@ -7,6 +7,7 @@
 #include "fmgr.h"
 #include "utils/uuid.h"
 
+#include "queue/job_row.h"
 #include "queue/queue.h"
 #include "table/table.h"
 
@@ -41,9 +42,7 @@ extern TimestampTz eq_fail_leased(EqLeased *leased, int64 job_id,
 								  bool final);
 extern void eq_open_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 						   bool weak);
-extern void eq_clear_lease(bool *nulls);
 extern void eq_after_lease(EqLeased *leased, int64 job_id, bool leaves_group);
-extern void eq_note_waiting(EqLeased *leased, const Datum *values);
 extern int64 eq_job_id_argument(FunctionCallInfo fcinfo);
 
 #endif /* EQ_LEASE_H */

@@ -10,15 +10,11 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "queue/limits.h"
 #include "wake/wake.h"
 
-static EqLimitChange *changes_made = NULL;
-static int n_changes = 0;
-static int max_changes = 0;
 static int n_settings = 0; /* of the changes, those of kind SETTINGS */
 
 /* Leases of jobs that this transaction has settled: its own to use again. */
@@ -28,11 +24,19 @@ typedef struct Freed
 	int32 n;
 } Freed;
 
-static Freed *freed = NULL;
-static int n_freed = 0;
-static int max_freed = 0;
-
 uint64 eq_lease_owner = 0;
+
+static EqLimitChange *
+change_at(int i)
+{
+	return EQ_XACT_ENTRY(eq_limit_changes, EqLimitChange, i);
+}
+
+static Freed *
+freed_at(int i)
+{
+	return EQ_XACT_ENTRY(eq_freed_seats, Freed, i);
+}
 
 /* Allocates all that n more changes, and the callbacks at the end, need. */
 void
@@ -43,19 +47,19 @@ eq_prepare_limit_changes(int n)
 	(void) eq_database(); /* take the entry now: it may throw */
 	if (eq_lease_owner == 0)
 		eq_lease_owner = (uint64) MyProcPid << 32 | ++transactions;
-	eq_grow_list((void **) &changes_made, &max_changes, n_changes + n,
-				 sizeof(EqLimitChange));
+	eq_xact_prepare(&eq_limit_changes, n);
 }
 
 /* Logs a change; after eq_prepare_limit_changes it can't throw. */
 EqLimitChange *
 eq_log_limit_change(EqLimitChangeKind kind, EqWakeSlot *slot)
 {
-	EqLimitChange *change = &changes_made[n_changes++];
+	EqLimitChange *change = eq_xact_add(&eq_limit_changes);
+	SubTransactionId subid = change->subid;
 
 	memset(change, 0, sizeof(EqLimitChange));
+	change->subid = subid;
 	change->kind = kind;
-	change->subid = GetCurrentSubTransactionId();
 	change->slot = slot;
 	if (kind == EQ_LIMIT_SETTINGS)
 		n_settings++;
@@ -69,10 +73,10 @@ eq_freed_leases(EqWakeSlot *slot)
 	static int32 none;
 
 	none = 0;
-	for (int i = 0; i < n_freed; i++)
+	for (int i = 0; i < eq_freed_seats.n; i++)
 	{
-		if (freed[i].slot == slot)
-			return &freed[i].n;
+		if (freed_at(i)->slot == slot)
+			return &freed_at(i)->n;
 	}
 	return &none;
 }
@@ -81,24 +85,25 @@ eq_freed_leases(EqWakeSlot *slot)
 void
 eq_prepare_freed_leases(EqWakeSlot *slot)
 {
-	for (int i = 0; i < n_freed; i++)
+	Freed *freed;
+
+	for (int i = 0; i < eq_freed_seats.n; i++)
 	{
-		if (freed[i].slot == slot)
+		if (freed_at(i)->slot == slot)
 			return;
 	}
-	eq_grow_list((void **) &freed, &max_freed, n_freed + 1, sizeof(Freed));
-	freed[n_freed].slot = slot;
-	freed[n_freed++].n = 0;
+	freed = eq_xact_add(&eq_freed_seats);
+	freed->slot = slot;
+	freed->n = 0;
 }
 
 /* Tells whether this transaction changes the queue's limits. */
 bool
 eq_changes_limits(EqWakeSlot *slot)
 {
-	for (int i = 0; i < n_changes && n_settings > 0; i++)
+	for (int i = 0; i < eq_limit_changes.n && n_settings > 0; i++)
 	{
-		if (changes_made[i].kind == EQ_LIMIT_SETTINGS &&
-			changes_made[i].slot == slot)
+		if (change_at(i)->kind == EQ_LIMIT_SETTINGS && change_at(i)->slot == slot)
 			return true;
 	}
 	return false;
@@ -111,9 +116,9 @@ eq_changes_limits(EqWakeSlot *slot)
 void
 eq_adopt_own_settled(EqWakeSlot *slot)
 {
-	for (int i = 0; i < n_changes; i++)
+	for (int i = 0; i < eq_limit_changes.n; i++)
 	{
-		EqLimitChange *change = &changes_made[i];
+		EqLimitChange *change = change_at(i);
 		EqLease *lease;
 
 		if (change->kind != EQ_LIMIT_SETTLED || change->slot != slot ||
@@ -144,18 +149,18 @@ eq_wake_refused_claimers(EqWakeSlot *slot)
 bool
 eq_pop_reservation(EqWakeSlot *slot, EqLimitChange *reservation)
 {
-	int at = n_changes - 1;
+	int at = eq_limit_changes.n - 1;
 
-	while (at >= 0 && (changes_made[at].kind != EQ_LIMIT_RESERVED ||
-					   changes_made[at].slot != slot))
+	while (at >= 0 &&
+		   (change_at(at)->kind != EQ_LIMIT_RESERVED || change_at(at)->slot != slot))
 		at--;
 	if (at < 0)
 		return false;
-	*reservation = changes_made[at];
-	if (at == n_changes - 1)
-		n_changes--;
+	*reservation = *change_at(at);
+	if (at == eq_limit_changes.n - 1)
+		eq_xact_pop(&eq_limit_changes);
 	else
-		changes_made[at].kind = EQ_LIMIT_NOTHING;
+		change_at(at)->kind = EQ_LIMIT_NOTHING;
 	return true;
 }
 
@@ -296,9 +301,9 @@ undo_changes(int first)
 	EqWakeSlot *slot = NULL;
 	bool wake = false;
 
-	while (n_changes > first)
+	for (int i = eq_limit_changes.n - 1; i >= first; i--)
 	{
-		EqLimitChange *change = &changes_made[--n_changes];
+		EqLimitChange *change = change_at(i);
 
 		if (change->slot != slot)
 		{
@@ -319,25 +324,23 @@ undo_changes(int first)
 		eq_wake_refused_claimers(slot);
 }
 
-/* Empties the log. */
+/* The log itself is emptied by xact.c. */
 static void
 forget_changes(void)
 {
-	n_changes = 0;
 	n_settings = 0;
-	n_freed = 0;
 	eq_lease_owner = 0;
 }
 
 /* Called when the commit is visible. */
-void
-eq_limits_at_commit(void)
+static void
+commit_changes(void)
 {
 	EqWakeSlot *slot = NULL;
 
-	for (int i = 0; i < n_changes; i++)
+	for (int i = 0; i < eq_limit_changes.n; i++)
 	{
-		EqLimitChange *change = &changes_made[i];
+		EqLimitChange *change = change_at(i);
 
 		if (change->kind == EQ_LIMIT_TOKENS || change->kind == EQ_LIMIT_NOTHING)
 			continue;
@@ -364,12 +367,12 @@ eq_limits_at_commit(void)
  * COMMIT PREPARED has no access to this log.  Whatever it will be, the leases count
  * until they run out.
  */
-void
-eq_limits_at_prepare(void)
+static void
+prepare_changes(void)
 {
-	for (int i = 0; i < n_changes; i++)
+	for (int i = 0; i < eq_limit_changes.n; i++)
 	{
-		EqLimitChange *change = &changes_made[i];
+		EqLimitChange *change = change_at(i);
 		EqLimits *limits = eq_lock_limits(change->slot);
 		EqLease *lease = eq_find_lease(change->slot, change->job_id);
 
@@ -387,30 +390,30 @@ eq_limits_at_prepare(void)
 	forget_changes();
 }
 
-void
-eq_limits_at_abort(void)
+static void
+abort_changes(void)
 {
 	eq_stop_loading_leases();
-	if (n_changes > 0)
-		undo_changes(0);
 	forget_changes();
 }
 
-/* Undoes a subtransaction's changes, which are at the end of the log. */
-void
-eq_undo_subxact_limits(SubTransactionId subid)
+static void
+stop_loading_at_subabort(SubTransactionId subid, SubTransactionId parent)
 {
-	int first = n_changes;
-
 	eq_stop_loading_leases();
-	while (first > 0 && changes_made[first - 1].subid == subid)
-		first--;
-	undo_changes(first);
 }
 
-void
-eq_keep_subxact_limits(SubTransactionId subid, SubTransactionId parent)
-{
-	for (int i = n_changes - 1; i >= 0 && changes_made[i].subid == subid; i--)
-		changes_made[i].subid = parent;
-}
+EqXactKind eq_limit_changes = {
+	.entry_size = sizeof(EqLimitChange),
+	.at_commit = commit_changes,
+	.at_prepare = prepare_changes,
+	.at_abort = abort_changes,
+	.undo = undo_changes,
+	.at_subabort = stop_loading_at_subabort,
+};
+
+/* Counts, which undo_changes corrects. */
+EqXactKind eq_freed_seats = {
+	.entry_size = sizeof(Freed),
+	.top_only = true,
+};

@@ -56,8 +56,8 @@ typedef enum EqLimitChangeKind
 /* What this transaction changed, for its end. */
 typedef struct EqLimitChange
 {
+	SubTransactionId subid; /* first: xact.h */
 	EqLimitChangeKind kind;
-	SubTransactionId subid;
 	EqWakeSlot *slot;
 
 	/* RESERVED, TOKENS */

@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "queue/job_row.h"
 #include "queue/walk.h"
 #include "wake/wake.h"
 
@@ -111,7 +112,7 @@ eq_move_due_jobs(const EqQueue *queue, int limit)
 	eq_walk_lanes(&walk, 0, 0);
 	while (n < limit && eq_walk_next(&walk))
 	{
-		Datum values[JOB_COLUMNS];
+		EqJobEdit edit;
 
 		if (!checked && !is_fair_now(queue))
 			break; /* it was altered just now, and its jobs moved here */
@@ -119,16 +120,11 @@ eq_move_due_jobs(const EqQueue *queue, int limit)
 		if (eq_is_leased(walk.row, walk.now, &stalled) || stalled ||
 			eq_reserve_row(&walk.root) != EQ_RESERVED || eq_row_is_busy(walk.row))
 			continue;
-		slot_getallattrs(walk.row);
-		memcpy(values, walk.row->tts_values, sizeof(values));
-		values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
-			queue, TextDatumGetCString(values[JOB_TENANT - 1]), walk.place.run_at));
-		if (!eq_table_update_unchanged(&jobs, walk.row, walk.snapshot, values,
-									   walk.row->tts_isnull))
-			continue;
-		eq_lower_mark_at_commit(queue->queue_id, DatumGetInt32(values[JOB_LANE - 1]),
-								walk.priority, walk.place.run_at, walk.place.job_id);
-		n++;
+		eq_edit_job(&edit, walk.row);
+		eq_edit_set_run_at(&edit, queue, walk.place.run_at);
+		/* The scheduler looks at the queue after this, and wakes claimers then. */
+		if (eq_write_job_unchanged(&jobs, walk.snapshot, &edit, false))
+			n++;
 	}
 	eq_walk_end(&walk);
 	eq_table_close(&jobs);

@@ -47,7 +47,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/spin.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -62,7 +61,7 @@ PG_FUNCTION_INFO_V1(eq_note_written);
 
 #define LOOK_BACK 16 /* among the notes, for one of the same segment */
 
-/* What this transaction makes claimable; in TopMemoryContext. */
+/* What this transaction makes claimable. */
 typedef struct Noted
 {
 	int32 queue_id;
@@ -71,10 +70,6 @@ typedef struct Noted
 	EqWakeSlot *queue;
 	EqPlace lowest;
 } Noted;
-
-static Noted *noted = NULL;
-static int n_noted = 0;
-static int max_noted = 0;
 
 /* This transaction has taken jobs out of its own sight; see (1). */
 static bool raise_forbidden = false;
@@ -269,25 +264,28 @@ eq_lower_mark_at_commit(int32 queue_id, int32 lane, int32 priority,
 {
 	EqWakeSlot *queue = eq_wake_slot(queue_id);
 	EqPlace place = {run_at, job_id};
+	Noted *noted;
 
 	if (queue == NULL)
 		return; /* nobody raises marks of it */
-	for (int i = n_noted - 1; i >= Max(n_noted - LOOK_BACK, 0); i--)
+	for (int i = eq_noted_marks.n - 1; i >= Max(eq_noted_marks.n - LOOK_BACK, 0);
+		 i--)
 	{
-		if (noted[i].queue == queue && noted[i].lane == lane &&
-			noted[i].priority == priority)
+		noted = EQ_XACT_ENTRY(eq_noted_marks, Noted, i);
+		if (noted->queue == queue && noted->lane == lane &&
+			noted->priority == priority)
 		{
-			if (is_below(&place, &noted[i].lowest))
-				noted[i].lowest = place;
+			if (is_below(&place, &noted->lowest))
+				noted->lowest = place;
 			return;
 		}
 	}
-	eq_grow_list((void **) &noted, &max_noted, n_noted + 1, sizeof(Noted));
-	noted[n_noted].queue_id = queue_id;
-	noted[n_noted].lane = lane;
-	noted[n_noted].priority = priority;
-	noted[n_noted].queue = queue;
-	noted[n_noted++].lowest = place;
+	noted = eq_xact_add(&eq_noted_marks);
+	noted->queue_id = queue_id;
+	noted->lane = lane;
+	noted->priority = priority;
+	noted->queue = queue;
+	noted->lowest = place;
 }
 
 static Datum
@@ -340,40 +338,46 @@ eq_mark_raise_is_forbidden(void)
 bool
 eq_lowers_marks_at_commit(void)
 {
-	return n_noted > 0;
+	return eq_noted_marks.n > 0;
 }
 
-/* Lowers marks by (2) and (3), when the commit is visible.  Can't throw. */
-void
-eq_marks_at_commit(void)
+/* Lowers marks by (2) and (3), when the commit is visible. */
+static void
+lower_marks(void)
 {
 	TimestampTz now;
 
 	raise_forbidden = false;
-	if (n_noted == 0)
+	if (eq_noted_marks.n == 0)
 		return;
 	now = GetCurrentTimestamp();
-	for (int i = 0; i < n_noted; i++)
+	for (int i = 0; i < eq_noted_marks.n; i++)
 	{
-		if (noted[i].lowest.run_at < now - FRESH_US)
-			pg_atomic_fetch_add_u64(&noted[i].queue->mark_generation, 1);
+		Noted *noted = EQ_XACT_ENTRY(eq_noted_marks, Noted, i);
+
+		if (noted->lowest.run_at < now - FRESH_US)
+			pg_atomic_fetch_add_u64(&noted->queue->mark_generation, 1);
 		else
 			pg_memory_barrier();
-		lower(noted[i].queue_id, noted[i].lane, noted[i].priority, &noted[i].lowest);
-		eq_ring_void_if_before(noted[i].queue,
-							   eq_segment(noted[i].lane, noted[i].priority),
-							   noted[i].lowest.run_at);
+		lower(noted->queue_id, noted->lane, noted->priority, &noted->lowest);
+		eq_ring_void_if_before(noted->queue,
+							   eq_segment(noted->lane, noted->priority),
+							   noted->lowest.run_at);
 	}
-	n_noted = 0;
 }
 
-/*
- * Forgets what an aborted transaction noted.  A subtransaction's notes may stay: a mark
- * that is too low is only slower.
- */
-void
-eq_forget_marks(void)
+/* Jobs of a prepared transaction are found by the scheduler's sweep. */
+static void
+allow_raise(void)
 {
 	raise_forbidden = false;
-	n_noted = 0;
 }
+
+/* A rolled-back subtransaction's notes stay: a mark that is too low is only slower. */
+EqXactKind eq_noted_marks = {
+	.entry_size = sizeof(Noted),
+	.top_only = true,
+	.at_commit = lower_marks,
+	.at_prepare = allow_raise,
+	.at_abort = allow_raise,
+};

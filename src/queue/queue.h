@@ -16,6 +16,7 @@
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/tables.h"
+#include "xact/xact.h"
 
 #define EQ_PRIORITY_FIRST	0
 #define EQ_PRIORITY_LAST	9
@@ -249,8 +250,7 @@ extern void eq_give_back_marks(Oid dboid);
 extern void eq_lower_mark_at_commit(int32 queue_id, int32 lane, int32 priority,
 									TimestampTz run_at, int64 job_id);
 extern bool eq_lowers_marks_at_commit(void);
-extern void eq_marks_at_commit(void);
-extern void eq_forget_marks(void);
+extern EqXactKind eq_noted_marks;
 extern void eq_forbid_mark_raise(void);
 extern bool eq_mark_raise_is_forbidden(void);
 
@@ -291,8 +291,7 @@ typedef enum EqReservation
 
 extern EqReservation eq_reserve_row(ItemPointer tid);
 extern EqReservation eq_reserve_key(uint64 hash);
-extern void eq_release_rows(bool undone);
-extern void eq_void_rings_after_rollback(void);
+extern EqXactKind eq_reserved_rows;
 extern bool eq_row_is_busy(TupleTableSlot *slot);
 
 /* session.c: leases that end with the session */
@@ -370,11 +369,8 @@ extern void eq_reload_leases(void);
 extern void eq_init_limits(EqWakeSlot *slot);
 extern void eq_forget_limits(EqWakeSlot *slot);
 extern void eq_forget_leases(EqWakeSlot *slot);
-extern void eq_limits_at_commit(void);
-extern void eq_limits_at_prepare(void);
-extern void eq_limits_at_abort(void);
-extern void eq_undo_subxact_limits(SubTransactionId subid);
-extern void eq_keep_subxact_limits(SubTransactionId subid, SubTransactionId parent);
+extern EqXactKind eq_limit_changes;
+extern EqXactKind eq_freed_seats;
 
 static inline bool
 eq_queue_is_limited(const EqQueue *queue)

@@ -23,15 +23,8 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/procarray.h"
-#include "utils/memutils.h"
 
 #include "queue/queue.h"
-#include "wake/wake.h"
-
-/* Slots that this transaction has taken; in TopMemoryContext. */
-static uint32 *taken = NULL;
-static int n_taken = 0;
-static int max_taken = 0;
 
 static EqReservation
 reserve(uint64 key)
@@ -41,18 +34,18 @@ reserve(uint64 key)
 				  EQ_MAX_RESERVED;
 	uint64 holder = 0;
 
-	eq_grow_list((void **) &taken, &max_taken, n_taken + 1, sizeof(uint32));
+	eq_xact_prepare(&eq_reserved_rows, 1);
 	if (pg_atomic_compare_exchange_u64(&eq_shared->reserved[slot], &holder, key))
 	{
-		taken[n_taken++] = slot;
+		*(uint32 *) eq_xact_add(&eq_reserved_rows) = slot;
 		return EQ_RESERVED;
 	}
 	if (holder != key)
 		return EQ_NO_ROOM;
 	/* Perhaps claimed and given back in this very transaction. */
-	for (int i = n_taken - 1; i >= 0; i--)
+	for (int i = eq_reserved_rows.n - 1; i >= 0; i--)
 	{
-		if (taken[i] == slot)
+		if (*EQ_XACT_ENTRY(eq_reserved_rows, uint32, i) == slot)
 			return EQ_RESERVED;
 	}
 	return EQ_RESERVED_BY_OTHER;
@@ -74,27 +67,48 @@ eq_reserve_key(uint64 hash)
 	return reserve(hash & ~UINT64CONST(0xffff));
 }
 
+/* Releases all that the transaction reserved. */
+static void
+release_rows(void)
+{
+	for (int i = 0; i < eq_reserved_rows.n; i++)
+		pg_atomic_write_u64(
+			&eq_shared->reserved[*EQ_XACT_ENTRY(eq_reserved_rows, uint32, i)], 0);
+}
+
 /*
  * Voids the rings (ring.c), since jobs whose claims are rolled back come before the
- * candidates there.  Can't throw.
+ * candidates there.
  */
-void
-eq_void_rings_after_rollback(void)
+static void
+void_rings(void)
 {
-	if (n_taken > 0) /* so the database's entry is known */
+	if (eq_reserved_rows.n > 0) /* so the database's entry is known */
 		pg_atomic_fetch_add_u64(&eq_database()->rings_voided, 1);
 }
 
-/* Releases all that the transaction reserved, at its end; can't throw. */
-void
-eq_release_rows(bool undone)
+static void
+release_rows_at_abort(void)
 {
-	for (int i = 0; i < n_taken; i++)
-		pg_atomic_write_u64(&eq_shared->reserved[taken[i]], 0);
-	if (undone)
-		eq_void_rings_after_rollback();
-	n_taken = 0;
+	release_rows();
+	void_rings();
 }
+
+static void
+void_rings_at_subabort(SubTransactionId subid, SubTransactionId parent)
+{
+	void_rings();
+}
+
+/* Slots that this transaction has taken in the table of reservations. */
+EqXactKind eq_reserved_rows = {
+	.entry_size = sizeof(uint32),
+	.top_only = true,
+	.at_commit = release_rows,
+	.at_prepare = release_rows,
+	.at_abort = release_rows_at_abort,
+	.at_subabort = void_rings_at_subabort,
+};
 
 /* Tells whether a member of the multixact makes the row busy (eq_row_is_busy). */
 static bool

@@ -24,7 +24,7 @@
 
 #include "event_queue.h"
 #include "common/try.h"
-#include "queue/queue.h"
+#include "queue/job_row.h"
 #include "table/table.h"
 #include "wake/wake.h"
 #include "watch/watch.h"
@@ -64,18 +64,6 @@ eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
 	eq_wake_reviews();
 }
 
-/* Of a job of a fair queue that came too late to know that it is one, or too early. */
-static void
-set_lane(Datum *values)
-{
-	const EqQueue *queue = eq_get_queue_by_id(DatumGetInt32(values[JOB_QUEUE - 1]));
-
-	if (queue && queue->fair)
-		values[JOB_LANE - 1] = Int32GetDatum(
-			eq_job_lane(queue, TextDatumGetCString(values[JOB_TENANT - 1]),
-						DatumGetTimestampTz(values[JOB_RUN_AT - 1])));
-}
-
 /*
  * Writes a job as one that may be claimed, or, if it has a group, waits there.
  * False if someone has the row locked: the scheduler waits for no one, and looks
@@ -94,28 +82,18 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 							  &failure);
 	if (result == TM_Ok)
 	{
-		Datum values[JOB_COLUMNS];
-		bool nulls[JOB_COLUMNS];
-		TimestampTz now = GetCurrentTimestamp();
+		EqJobEdit edit;
+		TimestampTz run_at;
 
-		slot_getallattrs(locked);
-		memcpy(values, locked->tts_values, sizeof(values));
-		memcpy(nulls, locked->tts_isnull, sizeof(nulls));
-		values[JOB_BLOCKED - 1] = Int16GetDatum(blocked);
+		eq_edit_job(&edit, locked);
+		eq_edit_set(&edit, JOB_BLOCKED, Int16GetDatum(blocked));
 		/* It comes behind those that wait already, and so above the ready mark. */
-		if (DatumGetTimestampTz(values[JOB_RUN_AT - 1]) < now)
-			values[JOB_RUN_AT - 1] = TimestampTzGetDatum(now);
-		set_lane(values);
-		eq_table_update(jobs, locked, snapshot, values, nulls);
-		if (blocked == JOB_NOT_BLOCKED)
-		{
-			eq_lower_mark_at_commit(DatumGetInt32(values[JOB_QUEUE - 1]),
-									DatumGetInt32(values[JOB_LANE - 1]),
-									DatumGetInt16(values[JOB_PRIORITY - 1]),
-									DatumGetTimestampTz(values[JOB_RUN_AT - 1]),
-									DatumGetInt64(values[JOB_ID - 1]));
-			eq_wake_queue(DatumGetInt32(values[JOB_QUEUE - 1]));
-		}
+		run_at = Max(DatumGetTimestampTz(edit.values[JOB_RUN_AT - 1]),
+					 GetCurrentTimestamp());
+		eq_edit_set_run_at(
+			&edit, eq_get_queue_by_id(DatumGetInt32(edit.values[JOB_QUEUE - 1])),
+			run_at);
+		eq_write_job(jobs, snapshot, &edit);
 	}
 	ExecDropSingleTupleTableSlot(locked);
 	return result != TM_WouldBlock;

@@ -93,16 +93,6 @@ eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result)
 	eq_close_jobs(&leased);
 }
 
-/* The row that is to be written waits until then. */
-static void
-set_run_at(EqLeased *leased, Datum *values, TimestampTz run_at)
-{
-	values[JOB_RUN_AT - 1] = TimestampTzGetDatum(run_at);
-	if (leased->queue->fair)
-		values[JOB_LANE - 1] = Int32GetDatum(eq_job_lane(
-			leased->queue, TextDatumGetCString(values[JOB_TENANT - 1]), run_at));
-}
-
 /* retry_after < 0: by the backoff.  Returns 0 if the job is a dead letter now. */
 TimestampTz
 eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
@@ -131,26 +121,21 @@ eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
 				DatumGetInt32(job[JOB_STALLED - 1]));
 	else
 	{
-		Datum values[JOB_COLUMNS];
-		bool nulls[JOB_COLUMNS];
+		EqJobEdit edit;
 		bool passes = leased->queue->group_pass && !isnull[JOB_GROUP_KEY - 1];
 		const Datum *retry = isnull[JOB_RETRY - 1] ? NULL : &job[JOB_RETRY - 1];
 
 		next = leased->now + (retry_after >= 0
 								  ? retry_after
 								  : eq_backoff(leased->queue, retry, failures));
-		memcpy(values, job, sizeof(values));
-		memcpy(nulls, isnull, sizeof(nulls));
-		values[JOB_FAILURES - 1] = Int32GetDatum(failures);
-		values[JOB_ERRORS - 1] = JsonbPGetDatum(errors);
-		set_run_at(leased, values, next);
-		nulls[JOB_ERRORS - 1] = false;
-		eq_clear_lease(nulls);
+		eq_edit_job(&edit, leased->slot);
+		eq_edit_set(&edit, JOB_FAILURES, Int32GetDatum(failures));
+		eq_edit_set(&edit, JOB_ERRORS, JsonbPGetDatum(errors));
+		eq_edit_set_run_at(&edit, leased->queue, next);
+		eq_edit_clear_lease(&edit);
 		if (passes)
-			values[JOB_BLOCKED - 1] = Int16GetDatum(JOB_BLOCKED_BY_GROUP);
-		eq_table_update(&leased->jobs, leased->slot, leased->snapshot, values,
-						nulls);
-		eq_note_waiting(leased, values);
+			eq_edit_set(&edit, JOB_BLOCKED, Int16GetDatum(JOB_BLOCKED_BY_GROUP));
+		eq_write_job(&leased->jobs, leased->snapshot, &edit);
 		leaves_group = passes;
 	}
 	eq_count(leased->queue->queue_id, EQ_COUNT_FAILED, 1);
@@ -176,18 +161,15 @@ void
 eq_release(int64 job_id, const pg_uuid_t *token, int64 delay)
 {
 	EqLeased leased;
-	Datum values[JOB_COLUMNS];
-	bool nulls[JOB_COLUMNS];
+	EqJobEdit edit;
 
 	eq_open_leased(&leased, job_id, token, false);
-	memcpy(values, leased.slot->tts_values, sizeof(values));
-	memcpy(nulls, leased.slot->tts_isnull, sizeof(nulls));
+	eq_edit_job(&edit, leased.slot);
 	if (delay > 0)
-		set_run_at(&leased, values, leased.now + delay);
-	eq_clear_lease(nulls);
-	eq_table_update(&leased.jobs, leased.slot, leased.snapshot, values, nulls);
+		eq_edit_set_run_at(&edit, leased.queue, leased.now + delay);
+	eq_edit_clear_lease(&edit);
+	eq_write_job(&leased.jobs, leased.snapshot, &edit);
 	eq_count(leased.queue->queue_id, EQ_COUNT_RELEASED, 1);
-	eq_note_waiting(&leased, values);
 	eq_after_lease(&leased, job_id, false);
 	eq_close_jobs(&leased);
 }

@@ -14,11 +14,12 @@
 #include "utils/uuid.h"
 
 #include "store/tables.h"
+#include "xact/xact.h"
 
 /* watermark.c: positions */
 extern int64 eq_take_position(void);
-extern bool eq_release_positions(void);
-extern bool eq_has_open_append(void);
+extern EqXactKind eq_taken_positions;
+extern EqXactKind eq_session_fetches; /* subscription.c */
 extern int64 eq_watermark(void);
 extern int64 eq_last_position(void);
 

@@ -345,42 +345,69 @@ move_checkpoints(const Subscription *subscription, int64 position)
 
 /* The end of a transaction: its fetches are those of an earlier one, or undone. */
 static void
-end_fetches(XactEvent event, void *arg)
+end_fetches(bool committed)
 {
 	dlist_iter iter;
 
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
-		event != XACT_EVENT_PREPARE)
-		return;
 	dlist_foreach(iter, &all_fetched)
 	{
 		Fetched *fetch = dlist_container(Fetched, node, iter.cur);
 
-		if (event != XACT_EVENT_COMMIT && fetch->in != InvalidSubTransactionId)
+		if (!committed && fetch->in != InvalidSubTransactionId)
 			fetch->unnamed = -1;
 		fetch->in = InvalidSubTransactionId;
 	}
 }
 
 static void
-end_sub_fetches(SubXactEvent event, SubTransactionId sub, SubTransactionId parent,
-				void *arg)
+commit_fetches(void)
+{
+	end_fetches(true);
+}
+
+static void
+undo_fetches(void)
+{
+	end_fetches(false);
+}
+
+static void
+keep_sub_fetches(SubTransactionId sub, SubTransactionId parent)
 {
 	dlist_iter iter;
 
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
 	dlist_foreach(iter, &all_fetched)
 	{
 		Fetched *fetch = dlist_container(Fetched, node, iter.cur);
 
-		if (fetch->in != sub)
-			continue;
-		fetch->in = parent;
-		if (event == SUBXACT_EVENT_ABORT_SUB)
-			fetch->unnamed = -1;
+		if (fetch->in == sub)
+			fetch->in = parent;
 	}
 }
+
+static void
+undo_sub_fetches(SubTransactionId sub, SubTransactionId parent)
+{
+	dlist_iter iter;
+
+	dlist_foreach(iter, &all_fetched)
+	{
+		Fetched *fetch = dlist_container(Fetched, node, iter.cur);
+
+		if (fetch->in == sub)
+			fetch->unnamed = -1;
+	}
+	keep_sub_fetches(sub, parent);
+}
+
+/* What is kept belongs to the session, and so has no entries in the log. */
+EqXactKind eq_session_fetches = {
+	.at_commit = commit_fetches,
+	.at_prepare = undo_fetches,
+	.at_abort = undo_fetches,
+	.at_subcommit = keep_sub_fetches,
+	.at_subabort = undo_sub_fetches,
+};
 
 /* What the session knows of its last fetch; NULL if there is none to find. */
 static Fetched *
@@ -395,8 +422,6 @@ remember_fetch(int32 subscription_id, HASHACTION action)
 
 		fetched = hash_create("event_queue fetched", 16, &ctl,
 							  HASH_ELEM | HASH_BLOBS);
-		RegisterXactCallback(end_fetches, NULL);
-		RegisterSubXactCallback(end_sub_fetches, NULL);
 	}
 	fetch = hash_search(fetched, &subscription_id, action, &found);
 	if (action == HASH_ENTER && !found)

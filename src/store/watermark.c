@@ -27,7 +27,7 @@
  * Only a transaction that appended can hold the watermark back.  A rolled-back
  * savepoint leaves its position unused, and its slot filled until the end of
  * the transaction: late, never wrong.  PREPARE TRANSACTION is refused after an
- * append (event_queue.c), since the slot would outlive its session.
+ * append, since the slot would outlive its session.
  */
 #include "postgres.h"
 
@@ -44,6 +44,7 @@
 #include "compat.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_watermark_sql);
 PG_FUNCTION_INFO_V1(eq_last_position_sql);
@@ -193,27 +194,41 @@ eq_take_position(void)
 }
 
 /* Has this transaction taken a position? */
-bool
-eq_has_open_append(void)
+static bool
+has_open_append(void)
 {
 	return pg_atomic_read_u64(&my_appender()->lowest_position) != 0;
 }
 
-/* End of transaction, after it is visible.  True if it had taken positions. */
-bool
-eq_release_positions(void)
+static void
+refuse_prepare(void)
 {
-	EqAppender *me;
-
-	if (MyProc == NULL || EQ_MY_PROC_NUMBER >= eq_shared->max_appenders)
-		return false;
-	me = my_appender();
-	if (pg_atomic_read_u64(&me->lowest_position) == 0)
-		return false;
-	/* A full barrier: who sees the empty slot sees the commit, too. */
-	pg_atomic_exchange_u64(&me->lowest_position, 0);
-	return true;
+	/* The session, and with it the slot, may be gone before COMMIT PREPARED. */
+	if (has_open_append())
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
+				 errmsg("cannot prepare a transaction that has appended events"),
+				 errhint("Commit it in one phase.")));
 }
+
+/* Releases the watermark, and wakes those who read events. */
+static void
+release_positions(void)
+{
+	if (MyProc == NULL || EQ_MY_PROC_NUMBER >= eq_shared->max_appenders ||
+		!has_open_append())
+		return;
+	/* A full barrier: who sees the empty slot sees the commit, too. */
+	pg_atomic_exchange_u64(&my_appender()->lowest_position, 0);
+	eq_wake_rules();
+	eq_wake_readers();
+}
+
+EqXactKind eq_taken_positions = {
+	.before_prepare = refuse_prepare,
+	.at_commit = release_positions,
+	.at_abort = release_positions,
+};
 
 /* The last position taken by anyone, committed or not. */
 int64

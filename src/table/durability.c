@@ -37,9 +37,9 @@ eq_weak_writes_end(void)
 	last_weak_record = ProcLastRecPtr;
 }
 
-/* The last thing before the commit record; can't throw. */
-void
-eq_durability_before_commit(void)
+/* Called last before the commit record is written. */
+static void
+relax_commit(void)
 {
 	if (had_weak_writes && only_weak_writes && ProcLastRecPtr == last_weak_record &&
 		synchronous_commit > SYNCHRONOUS_COMMIT_OFF)
@@ -49,11 +49,18 @@ eq_durability_before_commit(void)
 	}
 }
 
-void
-eq_durability_after_xact(void)
+static void
+restore_commit(void)
 {
 	if (saved_synchronous_commit >= 0)
 		synchronous_commit = saved_synchronous_commit;
 	saved_synchronous_commit = -1;
 	had_weak_writes = false;
 }
+
+EqXactKind eq_weak_writes = {
+	.before_commit = relax_commit,
+	.at_commit = restore_commit,
+	.at_prepare = restore_commit,
+	.at_abort = restore_commit,
+};

@@ -19,6 +19,7 @@
 #include "utils/snapshot.h"
 
 #include "errors.h"
+#include "xact/xact.h"
 
 /*
  * A relation of ours.  Each room names its own (store/tables.h, queue/tables.h); its
@@ -152,8 +153,7 @@ extern void eq_set_sequence(EqRelation sequence, int64 value, bool is_called);
 /* durability.c: writes that a crash may undo without harm */
 extern void eq_weak_writes_begin(void);
 extern void eq_weak_writes_end(void);
-extern void eq_durability_before_commit(void);
-extern void eq_durability_after_xact(void);
+extern EqXactKind eq_weak_writes;
 
 /* try.c */
 

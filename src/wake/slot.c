@@ -41,10 +41,6 @@ typedef struct Cached
 
 static Cached cache[CACHED];
 
-/* Slots that this transaction has pinned; in TopMemoryContext. */
-static EqWakeSlot **pinned = NULL;
-static int n_pinned = 0;
-static int max_pinned = 0;
 static uint64 transaction = 1; /* counts those that have pinned something */
 
 static uint64
@@ -243,6 +239,13 @@ take_slot(uint64 key, EqDatabase *db)
 	return slot;
 }
 
+/* Logs that this transaction has pinned the slot; there is room in the log. */
+static void
+note_pinned(EqWakeSlot *slot)
+{
+	*(EqWakeSlot **) eq_xact_add(&eq_pinned_slots) = slot;
+}
+
 /* The slot of a queue (id > 0) or channel (id < 0), pinned; NULL if it has none. */
 static EqWakeSlot *
 find_slot(int32 id, bool take)
@@ -255,11 +258,11 @@ find_slot(int32 id, bool take)
 	Assert(IsTransactionState());
 	if (cached->slot && cached->id == id && cached->transaction == transaction)
 		return cached->slot;
-	eq_grow_list((void **) &pinned, &max_pinned, n_pinned + 1, sizeof(EqWakeSlot *));
+	eq_xact_prepare(&eq_pinned_slots, 1);
 	if (cached->slot && cached->id == id && pin(cached->slot, key))
 	{
 		cached->transaction = transaction;
-		pinned[n_pinned++] = cached->slot;
+		note_pinned(cached->slot);
 		return cached->slot;
 	}
 
@@ -281,7 +284,7 @@ find_slot(int32 id, bool take)
 	}
 	if (slot == NULL)
 		return NULL;
-	pinned[n_pinned++] = slot;
+	note_pinned(slot);
 	cached->id = id;
 	cached->slot = slot;
 	cached->transaction = transaction;
@@ -322,17 +325,25 @@ eq_has_fair_share_of_slots(void)
 	return fair;
 }
 
-/* At the end of a transaction, after all that it does to slots.  Can't throw. */
-void
-eq_unpin_slots(void)
+/* At the end of a transaction. */
+static void
+unpin_slots(void)
 {
-	if (n_pinned == 0)
+	if (eq_pinned_slots.n == 0)
 		return;
-	for (int i = 0; i < n_pinned; i++)
-		pg_atomic_fetch_sub_u32(&pinned[i]->pins, 1);
-	n_pinned = 0;
+	for (int i = 0; i < eq_pinned_slots.n; i++)
+		pg_atomic_fetch_sub_u32(
+			&(*EQ_XACT_ENTRY(eq_pinned_slots, EqWakeSlot *, i))->pins, 1);
 	transaction++;
 }
+
+EqXactKind eq_pinned_slots = {
+	.entry_size = sizeof(EqWakeSlot *),
+	.top_only = true,
+	.at_commit = unpin_slots,
+	.at_prepare = unpin_slots,
+	.at_abort = unpin_slots,
+};
 
 /*
  * For the scheduler, also outside of transactions: is the flag of this queue or

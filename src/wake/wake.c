@@ -5,7 +5,7 @@
  * a transaction only remembers here which queues it touched; when its commit
  * is visible, the callback raises flags in shared memory and sets the latch of
  * the database's scheduler, which wakes executors and sends one NOTIFY for
- * many commits.  The marks of an aborted subtransaction are forgotten with it.
+ * many commits.  The marks of an aborted subtransaction are forgotten with it (xact.h).
  *
  * Counters travel with the same marks, so that they count what was committed.
  */
@@ -21,7 +21,6 @@
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -52,10 +51,11 @@ typedef struct Mark
 	int64 counts[EQ_COUNTERS];
 } Mark;
 
-/* Lives in TopMemoryContext, as callbacks at the end of a transaction need it. */
-static Mark *marks = NULL;
-static int n_marks = 0;
-static int max_marks = 0;
+static Mark *
+mark_at(int i)
+{
+	return EQ_XACT_ENTRY(eq_wakes, Mark, i);
+}
 
 /* This subtransaction's mark for a slot, made if there is none. */
 static Mark *
@@ -64,15 +64,17 @@ get_mark(EqWakeSlot *slot)
 	SubTransactionId subid = GetCurrentSubTransactionId();
 	Mark *mark;
 
-	for (int i = n_marks - 1; i >= 0; i--)
+	for (int i = eq_wakes.n - 1; i >= 0; i--)
 	{
-		if (marks[i].slot == slot && marks[i].subid == subid)
-			return &marks[i];
+		mark = mark_at(i);
+		if (mark->subid != subid)
+			break; /* the parent's, and so are all before it */
+		if (mark->slot == slot)
+			return mark;
 	}
 
 	(void) eq_database(); /* take the entry now: it may throw */
-	eq_grow_list((void **) &marks, &max_marks, n_marks + 1, sizeof(Mark));
-	mark = &marks[n_marks++];
+	mark = eq_xact_add(&eq_wakes);
 	memset(mark, 0, sizeof(Mark));
 	mark->subid = subid;
 	mark->slot = slot;
@@ -103,9 +105,9 @@ eq_wake_queue_for(int32 queue_id, int64 n)
 bool
 eq_wrote_plain_sql(void)
 {
-	for (int i = 0; i < n_marks; i++)
+	for (int i = 0; i < eq_wakes.n; i++)
 	{
-		if (marks[i].everywhere)
+		if (mark_at(i)->everywhere)
 			return true;
 	}
 	return false;
@@ -267,21 +269,21 @@ living_change(const Mark *mark)
 		   mark->counts[EQ_COUNT_CANCELLED];
 }
 
-void
-eq_wake_at_commit(void)
+static void
+wake_at_commit(void)
 {
 	EqDatabase *db;
 	bool wake = false;
 	bool ended = false;
 
-	if (n_marks == 0)
+	if (eq_wakes.n == 0)
 		return;
 
 	db = eq_database();	 /* taken before: can't throw */
 	pg_memory_barrier(); /* the commit, before the flags of those who wait */
-	for (int i = 0; i < n_marks; i++)
+	for (int i = 0; i < eq_wakes.n; i++)
 	{
-		Mark *mark = &marks[i];
+		Mark *mark = mark_at(i);
 
 		for (int c = 0; mark->slot && c < EQ_COUNTERS; c++)
 		{
@@ -350,7 +352,6 @@ eq_wake_at_commit(void)
 			wake = true;
 		}
 	}
-	n_marks = 0;
 	if (ended)
 		wake_awaiting(db);
 
@@ -362,85 +363,57 @@ eq_wake_at_commit(void)
 }
 
 /* What was to be counted is not: COMMIT PREPARED comes without these marks. */
-void
-eq_wakes_at_prepare(void)
-{
-	if (n_marks > 0)
-		pg_atomic_write_u32(&eq_database()->recount, 1);
-	n_marks = 0;
-}
-
-/* Queues that were not created after all need no slots. */
 static void
-undo_mark(const Mark *mark)
+wakes_at_prepare(void)
 {
-	if (mark->created != 0)
-		eq_give_back_slot(mark->created);
+	if (eq_wakes.n > 0)
+		pg_atomic_write_u32(&eq_database()->recount, 1);
 }
 
-void
-eq_forget_wakes(void)
+/* Gives back the slots of queues that were not created after all. */
+static void
+undo_marks(int first)
 {
-	for (int i = 0; i < n_marks; i++)
-		undo_mark(&marks[i]);
-	n_marks = 0;
-}
-
-void
-eq_forget_subxact_wakes(SubTransactionId subid)
-{
-	int kept = 0;
-
-	for (int i = 0; i < n_marks; i++)
+	for (int i = first; i < eq_wakes.n; i++)
 	{
-		if (marks[i].subid != subid)
-			marks[kept++] = marks[i];
-		else
-			undo_mark(&marks[i]);
+		if (mark_at(i)->created != 0)
+			eq_give_back_slot(mark_at(i)->created);
 	}
-	n_marks = kept;
 }
 
-/* The parent's mark for a slot takes up the child's, so that marks stay few. */
-void
-eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent)
+/* Adds a committed subtransaction's mark to its parent's for the same slot. */
+static bool
+absorb_mark(void *parents, const void *childs)
 {
-	int kept = 0;
+	Mark *into = parents;
+	const Mark *mark = childs;
 
-	for (int i = 0; i < n_marks; i++)
-	{
-		Mark *mark = &marks[i];
-		Mark *into = NULL;
-
-		for (int j = 0; j < kept && mark->subid == subid && into == NULL; j++)
-		{
-			if (marks[j].subid == parent && marks[j].slot == mark->slot)
-				into = &marks[j];
-		}
-		if (into == NULL)
-		{
-			if (mark->subid == subid)
-				mark->subid = parent;
-			marks[kept++] = *mark;
-			continue;
-		}
-		into->wake |= mark->wake;
-		into->everywhere |= mark->everywhere;
-		into->config |= mark->config;
-		into->review |= mark->review;
-		into->cancel |= mark->cancel;
-		into->recount |= mark->recount;
-		into->living += mark->living;
-		into->dead_letters += mark->dead_letters;
-		into->created = mark->created ? mark->created : into->created;
-		into->dropped = mark->dropped ? mark->dropped : into->dropped;
-		into->all_dropped |= mark->all_dropped;
-		into->n_wake += mark->n_wake;
-		for (int c = 0; c < EQ_COUNTERS; c++)
-			into->counts[c] += mark->counts[c];
-	}
-	n_marks = kept;
+	if (into->slot != mark->slot)
+		return false;
+	into->wake |= mark->wake;
+	into->everywhere |= mark->everywhere;
+	into->config |= mark->config;
+	into->review |= mark->review;
+	into->cancel |= mark->cancel;
+	into->recount |= mark->recount;
+	into->living += mark->living;
+	into->dead_letters += mark->dead_letters;
+	into->created = mark->created ? mark->created : into->created;
+	into->dropped = mark->dropped ? mark->dropped : into->dropped;
+	into->all_dropped |= mark->all_dropped;
+	into->n_wake += mark->n_wake;
+	for (int c = 0; c < EQ_COUNTERS; c++)
+		into->counts[c] += mark->counts[c];
+	return true;
 }
+
+EqXactKind eq_wakes = {
+	.entry_size = sizeof(Mark),
+	.at_commit = wake_at_commit,
+	.at_prepare = wakes_at_prepare,
+	.undo = undo_marks,
+	.absorb = absorb_mark,
+};
 
 /*
  * Trigger on configuration tables: sessions drop what they cached of the

@@ -6,6 +6,7 @@
 #define EQ_WAKE_H
 
 #include "event_queue.h"
+#include "xact/xact.h"
 
 /* During a transaction (may throw). */
 extern void eq_wake_queue(int32 queue_id);
@@ -32,16 +33,11 @@ extern bool eq_is_fair_share(int64 has, int64 wants, int64 free, int times);
 extern Size eq_slots_size(void);
 extern void eq_init_slots(char *memory);
 
-/* list.c */
-extern void eq_grow_list(void **list, int *room, int needed, Size entry);
+/* At its end (order.c). */
+extern EqXactKind eq_wakes;
+extern EqXactKind eq_pinned_slots; /* slot.c */
 
-/* At its end; never throw. */
-extern void eq_wake_at_commit(void);
-extern void eq_wakes_at_prepare(void);
-extern void eq_forget_wakes(void);
-extern void eq_forget_subxact_wakes(SubTransactionId subid);
-extern void eq_keep_subxact_wakes(SubTransactionId subid, SubTransactionId parent);
-extern void eq_unpin_slots(void);
+/* Take effect at once, and never throw. */
 extern void eq_wake_rules(void);
 extern void eq_wake_waiters(EqWakeSlot *slot, int64 n);
 

@@ -357,3 +357,30 @@ eq_let_workers_return(Oid dboid)
 		SetLatch(&ProcGlobal->allProcs[pg_atomic_read_u32(&eq_shared->launcher) - 1]
 					  .procLatch);
 }
+
+/* This transaction keeps this database's workers away. */
+static bool workers_are_away = false;
+
+/* Sends the workers of this database away until the transaction ends. */
+void
+eq_send_workers_away_until_end(void)
+{
+	if (workers_are_away)
+		return;
+	workers_are_away = true;
+	eq_send_workers_away(MyDatabaseId);
+}
+
+static void
+let_workers_return(void)
+{
+	if (workers_are_away)
+		eq_let_workers_return(MyDatabaseId);
+	workers_are_away = false;
+}
+
+EqXactKind eq_workers_away = {
+	.at_commit = let_workers_return,
+	.at_prepare = let_workers_return,
+	.at_abort = let_workers_return,
+};

@@ -19,12 +19,15 @@
 #include "queue/queue.h"
 #include "utils/jsonb.h"
 #include "watch/watch.h"
+#include "xact/xact.h"
 
 /* launcher.c, for the front door */
 extern void eq_register_launcher(void);
 extern const char *eq_database_emptied_by(Node *stmt);
 extern void eq_send_workers_away(Oid dboid);
 extern void eq_let_workers_return(Oid dboid);
+extern void eq_send_workers_away_until_end(void);
+extern EqXactKind eq_workers_away; /* order.c */
 
 /* steps.c: what a worker does in each round */
 typedef struct EqStep

@@ -1,0 +1,137 @@
+/*
+ * job_row.c: writes a new version of a job's row, and does what follows from it.
+ *
+ * Every change of a row in C comes here; so nobody has to remember what a change means
+ * for the ready mark (mark.c) and for those who wait for jobs:
+ *
+ * - The job is out of this transaction's sight at the place where it was, in the order
+ *   of claims: it moved, is leased or is blocked.  If the change is rolled back, it is
+ *   there again.  So this transaction must not raise the mark over that place.
+ * - The job can be claimed where it was not before: it moved, is no longer leased or no
+ *   longer blocked.  So at commit the mark comes down to it, and claimers are woken.
+ *
+ * What plain SQL writes comes to the same by the trigger note_written (mark.c) and by
+ * jobs_loaded (wake.c), which says so for the table as a whole.  A new job is noted by
+ * eq_after_enqueue, since many are inserted at once; jobs that go are removed by whoever
+ * settles (settle.c), cancels (admin.c) or buries (dead.c) them.
+ *
+ * Counters, group reviews and dependents are not derived from the row: they depend on
+ * why it changed, which the caller knows.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "queue/job_row.h"
+#include "wake/wake.h"
+
+/* Begins a new version of a row, equal to the old one. */
+void
+eq_edit_job(EqJobEdit *edit, TupleTableSlot *old)
+{
+	slot_getallattrs(old);
+	edit->old = old;
+	memcpy(edit->values, old->tts_values, sizeof(edit->values));
+	memcpy(edit->nulls, old->tts_isnull, sizeof(edit->nulls));
+}
+
+/* Sets when the job is due, and with it the lane that a fair queue has for it then. */
+void
+eq_edit_set_run_at(EqJobEdit *edit, const EqQueue *queue, TimestampTz run_at)
+{
+	eq_edit_set(edit, JOB_RUN_AT, TimestampTzGetDatum(run_at));
+	/* Of a queue that is fair no more, lanes may be left. */
+	if (queue && (queue->fair || DatumGetInt32(edit->values[JOB_LANE - 1]) != 0))
+		eq_edit_set(
+			edit, JOB_LANE,
+			Int32GetDatum(eq_job_lane(
+				queue, TextDatumGetCString(edit->values[JOB_TENANT - 1]), run_at)));
+}
+
+void
+eq_edit_clear_lease(EqJobEdit *edit)
+{
+	eq_edit_set_null(edit, JOB_LEASE_TOKEN);
+	eq_edit_set_null(edit, JOB_LEASED_UNTIL);
+	eq_edit_set_null(edit, JOB_LEASED_BY);
+	eq_edit_set_null(edit, JOB_CLAIMED_AT);
+	eq_edit_set_null(edit, JOB_LEASE_PID);
+}
+
+/*
+ * After commit, has n jobs found that can be claimed from this place on; job_id: the
+ * lowest, 0: unknown.
+ */
+void
+eq_job_is_claimable(int32 queue_id, int32 lane, int32 priority, TimestampTz run_at,
+					int64 job_id, int64 n)
+{
+	eq_lower_mark_at_commit(queue_id, lane, priority, run_at, job_id);
+	eq_wake_queue_for(queue_id, n);
+}
+
+static bool
+is_moved(const Datum *old, const Datum *new)
+{
+	return DatumGetTimestampTz(old[JOB_RUN_AT - 1]) !=
+			   DatumGetTimestampTz(new[JOB_RUN_AT - 1]) ||
+		   DatumGetInt32(old[JOB_LANE - 1]) != DatumGetInt32(new[JOB_LANE - 1]) ||
+		   DatumGetInt16(old[JOB_PRIORITY - 1]) !=
+			   DatumGetInt16(new[JOB_PRIORITY - 1]);
+}
+
+/* Does what follows from the change; wake: unless the caller will look itself. */
+static void
+note_change(const EqJobEdit *edit, bool wake)
+{
+	const Datum *old = edit->old->tts_values;
+	const Datum *new = edit->values;
+	bool was_there = DatumGetInt16(old[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED;
+	bool is_there = DatumGetInt16(new[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED;
+	bool was_leased = !edit->old->tts_isnull[JOB_LEASED_UNTIL - 1];
+	bool is_leased = !edit->nulls[JOB_LEASED_UNTIL - 1];
+	bool is_claimed = is_leased &&
+					  (!was_leased ||
+					   DatumGetTimestampTz(old[JOB_CLAIMED_AT - 1]) !=
+						   DatumGetTimestampTz(new[JOB_CLAIMED_AT - 1]));
+	bool moved = is_moved(old, new);
+
+	Assert(DatumGetInt64(old[JOB_ID - 1]) == DatumGetInt64(new[JOB_ID - 1]));
+	Assert(DatumGetInt32(old[JOB_QUEUE - 1]) == DatumGetInt32(new[JOB_QUEUE - 1]));
+	/* A claim writes no column of an index, so that its update is HOT. */
+	Assert(!is_claimed || (is_there && !moved));
+	Assert(!is_claimed || !edit->nulls[JOB_LEASE_TOKEN - 1]);
+
+	if (was_there && (!is_there || moved || is_claimed))
+		eq_forbid_mark_raise();
+	if (!is_there || !(moved || !was_there || (was_leased && !is_leased)))
+		return;
+	eq_lower_mark_at_commit(
+		DatumGetInt32(new[JOB_QUEUE - 1]), DatumGetInt32(new[JOB_LANE - 1]),
+		DatumGetInt16(new[JOB_PRIORITY - 1]),
+		DatumGetTimestampTz(new[JOB_RUN_AT - 1]), DatumGetInt64(new[JOB_ID - 1]));
+	if (wake)
+		eq_wake_queue(DatumGetInt32(new[JOB_QUEUE - 1]));
+}
+
+/* Writes the new version of a row that the caller has locked. */
+void
+eq_write_job(EqTable *jobs, Snapshot snapshot, const EqJobEdit *edit)
+{
+	note_change(edit, true);
+	eq_table_update(jobs, edit->old, snapshot, edit->values, edit->nulls);
+}
+
+/*
+ * Writes the new version of a row that the caller has seen and not locked; false if
+ * someone has changed it since.  What was noted for it then only costs a look.
+ */
+bool
+eq_write_job_unchanged(EqTable *jobs, Snapshot snapshot, const EqJobEdit *edit,
+					   bool wake)
+{
+	note_change(edit, wake);
+	return eq_table_update_unchanged(jobs, edit->old, snapshot, edit->values,
+									 edit->nulls);
+}
