@@ -81,6 +81,18 @@ is_moved(const Datum *old, const Datum *new)
 			   DatumGetInt16(new[JOB_PRIORITY - 1]);
 }
 
+/* Each claim draws a token. */
+static bool
+has_new_token(const EqJobEdit *edit)
+{
+	int i = JOB_LEASE_TOKEN - 1;
+
+	return !edit->nulls[i] &&
+		   (edit->old->tts_isnull[i] ||
+			memcmp(DatumGetUUIDP(edit->old->tts_values[i]),
+				   DatumGetUUIDP(edit->values[i]), UUID_LEN) != 0);
+}
+
 /* Does what follows from the change; wake: unless the caller will look itself. */
 static void
 note_change(const EqJobEdit *edit, bool wake)
@@ -91,17 +103,13 @@ note_change(const EqJobEdit *edit, bool wake)
 	bool is_there = DatumGetInt16(new[JOB_BLOCKED - 1]) == JOB_NOT_BLOCKED;
 	bool was_leased = !edit->old->tts_isnull[JOB_LEASED_UNTIL - 1];
 	bool is_leased = !edit->nulls[JOB_LEASED_UNTIL - 1];
-	bool is_claimed = is_leased &&
-					  (!was_leased ||
-					   DatumGetTimestampTz(old[JOB_CLAIMED_AT - 1]) !=
-						   DatumGetTimestampTz(new[JOB_CLAIMED_AT - 1]));
+	bool is_claimed = is_leased && has_new_token(edit);
 	bool moved = is_moved(old, new);
 
 	Assert(DatumGetInt64(old[JOB_ID - 1]) == DatumGetInt64(new[JOB_ID - 1]));
 	Assert(DatumGetInt32(old[JOB_QUEUE - 1]) == DatumGetInt32(new[JOB_QUEUE - 1]));
 	/* A claim writes no column of an index, so that its update is HOT. */
 	Assert(!is_claimed || (is_there && !moved));
-	Assert(!is_claimed || !edit->nulls[JOB_LEASE_TOKEN - 1]);
 
 	if (was_there && (!is_there || moved || is_claimed))
 		eq_forbid_mark_raise();
