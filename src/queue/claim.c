@@ -202,6 +202,7 @@ lease_reserved(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
 	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
 	EqJobEdit edit;
 
+	Assert(walk->kept); /* the mark stays below it, if this is rolled back */
 	fill_lease(walk->row, walk, claim, lease, false, job, &edit);
 	if (!eq_write_job_unchanged(jobs, walk->snapshot, &edit, true))
 		return false;
@@ -225,6 +226,7 @@ lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 	int stalls;
 	bool taken = false;
 
+	Assert(walk->kept);
 	if (table_tuple_lock(jobs->rel, &walk->row->tts_tid, snapshot, locked,
 						 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
 						 LockWaitSkip, 0, &failure) != TM_Ok)

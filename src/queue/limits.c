@@ -212,6 +212,7 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 	eq_prepare_limit_changes(n_jobs + 1);
 	if (!eq_pop_reservation(slot, &reservation))
 		elog(ERROR, "claims of queue \"%s\" were not reserved", queue->name);
+	Assert(reservation.subid == GetCurrentSubTransactionId());
 
 	eq_lock_limits(slot);
 	refused = eq_end_reservation(limits, &reservation, n_jobs);

@@ -258,6 +258,7 @@ extern bool eq_mark_raise_is_forbidden(void);
 static inline uint64
 eq_segment(int32 lane, int32 priority)
 {
+	Assert(lane >= 0 && priority >= 0 && priority < 256);
 	return ((uint64) lane << 8) | priority;
 }
 

@@ -19,10 +19,13 @@ static bool had_weak_writes = false;
 static bool only_weak_writes = false;
 static XLogRecPtr last_weak_record;
 static int saved_synchronous_commit = -1;
+static bool is_open = false; /* between begin and end; these don't nest */
 
 void
 eq_weak_writes_begin(void)
 {
+	Assert(!is_open);
+	is_open = true;
 	if (!had_weak_writes)
 		only_weak_writes = !TransactionIdIsValid(GetTopTransactionIdIfAny());
 	else if (ProcLastRecPtr != last_weak_record)
@@ -34,6 +37,8 @@ eq_weak_writes_begin(void)
 void
 eq_weak_writes_end(void)
 {
+	Assert(is_open);
+	is_open = false;
 	last_weak_record = ProcLastRecPtr;
 }
 
@@ -56,6 +61,14 @@ restore_commit(void)
 		synchronous_commit = saved_synchronous_commit;
 	saved_synchronous_commit = -1;
 	had_weak_writes = false;
+	is_open = false;
+}
+
+/* After an error between begin and end, what was written is none of the weak. */
+static void
+close_at_subabort(SubTransactionId subid, SubTransactionId parent)
+{
+	is_open = false;
 }
 
 EqXactKind eq_weak_writes = {
@@ -63,4 +76,5 @@ EqXactKind eq_weak_writes = {
 	.at_commit = restore_commit,
 	.at_prepare = restore_commit,
 	.at_abort = restore_commit,
+	.at_subabort = close_at_subabort,
 };

@@ -129,10 +129,13 @@ for (['two claims undone', q(SELECT count(*) FROM event_queue.claim('q'))],
 	['job done and undone', q(SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('q'))],
 	['cancelling undone after a claim', q(SELECT event_queue.cancel_job(job_id) FROM event_queue.job)],
 	['another priority undone after a claim', q(SELECT event_queue.change_priority(job_id, 0) FROM event_queue.job)],
+	['another priority undone after a claim of more', q(SELECT event_queue.change_priority(job_id, 0) FROM event_queue.job; SELECT count(*) FROM event_queue.claim('q', 10))],
+	['another time undone after a claim', q(SELECT event_queue.enqueue('q', 'below', delay => '1 hour', unique_key => 'moved', options => '{"unique_mode": "replace"}'))],
 	['purging undone after a claim', q(SELECT event_queue.purge_queue('q'))],
 	['plain SQL undone after a claim', q(UPDATE event_queue.job SET run_at = now() + interval '1 hour')])
 {
-	found_at_once($_->[0], "SELECT $below; COMMIT; SELECT pg_sleep(0.03); BEGIN; $_->[1]; SELECT count(*) FROM event_queue.claim('q')", 'ROLLBACK');
+	my $moved = $_->[0] =~ /time/ ? q(event_queue.enqueue('q', 'below', unique_key => 'moved')) : $below;
+	found_at_once($_->[0], "SELECT $moved; COMMIT; SELECT pg_sleep(0.03); BEGIN; $_->[1]; SELECT count(*) FROM event_queue.claim('q')", 'ROLLBACK');
 }
 
 # Raising that races lowering: a claimer that is stopped after it took its snapshot,
