@@ -22,14 +22,33 @@ DO $$
 DECLARE
 	extension oid := (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname = 'event_queue');
 	this record;
+	awaited regclass;
+	waits boolean;
 BEGIN
 	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-	-- all at once, in the order in which they were made
-	FOR this IN SELECT c.oid::regclass AS name FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
-		WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = extension AND d.deptype = 'e'
-		  AND d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p') ORDER BY c.oid
+	-- All at once, and waiting for one only while none is held: who reads several in an
+	-- order of his own would deadlock with this.
 	LOOP
-		EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', this.name);
+		BEGIN
+			waits := awaited IS NOT NULL;
+			IF waits THEN
+				EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', awaited);
+			END IF;
+			waits := false;
+			FOR this IN SELECT c.oid::regclass AS name FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
+				WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = extension AND d.deptype = 'e'
+				  AND d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p') ORDER BY c.oid
+			LOOP
+				awaited := this.name;
+				EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', awaited);
+			END LOOP;
+			EXIT;
+		EXCEPTION WHEN lock_not_available THEN
+			-- which has given back those that it had
+			IF waits THEN
+				RAISE;	-- lock_timeout
+			END IF;
+		END;
 	END LOOP;
 
 	-- what roles may use
