@@ -75,7 +75,7 @@ CREATE TABLE ten.seen (role text, what text);	-- what ten_free could see: the te
 
 -- The state of what is A's, of all tables; not of what B has given A's names.
 SELECT format('CREATE FUNCTION ten.state() RETURNS text LANGUAGE sql AS $f$ SELECT md5(string_agg(x, %L ORDER BY x)) FROM (%s) s (x) $f$', E'\n',
-	string_agg(format('SELECT %L || t::text FROM ONLY %s t WHERE t::text ~ ''tenant secret|777\d{4}'' AND t::text !~ ''tenant B''
+	string_agg(format('SELECT %L || t::text FROM ONLY %s t WHERE t::text ~ ''tenant secret|(?<![\d.])777\d{4}(?!\d)'' AND t::text !~ ''tenant B''
 		AND (t::text !~ ''^\(555'' OR t::text ~ ''tenant secret'')', rel, rel), ' UNION ALL '))
 FROM ten.relation WHERE relkind = 'r' \gexec
 
@@ -216,7 +216,7 @@ BEGIN
 			END LOOP;
 		END IF;
 		FOREACH mode IN ARRAY ARRAY['ROLE', 'SESSION AUTHORIZATION'] LOOP
-			outcome := ten.attempt(r.role, mode, format('SELECT string_agg(t::text, ''; '') FROM %s t WHERE t::text ~ ''secret|777\d{4}''', r.rel), false);
+			outcome := ten.attempt(r.role, mode, format('SELECT string_agg(t::text, ''; '') FROM %s t WHERE t::text ~ ''secret|(?<![\d.])777\d{4}(?!\d)''', r.rel), false);
 			IF outcome <> 'ok ' AND outcome NOT LIKE '42501: permission denied for %' THEN
 				IF r.bound THEN
 					INSERT INTO ten.bad VALUES (r.role, r.rel::text, 'SELECT', outcome);
