@@ -2,7 +2,7 @@
  * bulk.c: calls that take many keys and rows in one transaction don't deadlock.
  *
  * Rows are locked in one order wherever the call knows them beforehand: dead letters
- * by (died_at, job_id), then jobs by job_id.  The rows and open transactions that hold
+ * by job_id, then jobs by job_id.  The rows and open transactions that hold
  * unique keys are known only one after the other: so enqueue_many, enqueue_flow and the
  * retry of dead letters wait for nobody while they hold something.  What they would have to wait for
  * is remembered here, and EQ044 raised; the caller rolls its subtransaction back, and

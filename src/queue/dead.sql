@@ -46,17 +46,20 @@ DECLARE
 	tries int := 0;
 	d record;
 	is_free boolean;
+	locked bigint[];
 BEGIN
 	LOOP
 		BEGIN
-			-- The order in which all take many dead letters.
-			PERFORM FROM event_queue.dead_letter x WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id)
-			ORDER BY x.died_at, x.job_id FOR UPDATE;
+			-- The order in which all take many dead letters; and no other row from here on: a
+			-- job that was retried and has died again meanwhile is one that is not locked.
+			SELECT array_agg(x.job_id) INTO locked FROM (
+				SELECT y.job_id FROM event_queue.dead_letter y
+				WHERE y.job_id = ANY ($1) AND event_queue.tenant_visible(y.tenant_id) ORDER BY y.job_id FOR UPDATE) x;
 			DELETE FROM event_queue.job_dependency y USING event_queue.dead_letter x
-			WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id) AND x.reason = 'dependency' AND y.job_id = x.job_id;
+			WHERE x.job_id = ANY (locked) AND x.reason = 'dependency' AND y.job_id = x.job_id;
 			WITH dead AS (
 				DELETE FROM event_queue.dead_letter x
-				WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id) AND x.unique_key IS NULL RETURNING x.*
+				WHERE x.job_id = ANY (locked) AND x.unique_key IS NULL RETURNING x.*
 			)
 			INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
 				max_attempts, retry, time_limit, group_key, has_dependents, payload, metadata, errors)
@@ -69,7 +72,7 @@ BEGIN
 			-- Those with a unique key one by one: no enqueue is between the look and the row.
 			FOR d IN WITH dead AS (
 					DELETE FROM event_queue.dead_letter x
-					WHERE x.job_id = ANY ($1) AND event_queue.tenant_visible(x.tenant_id) AND x.unique_key IS NOT NULL RETURNING x.*
+					WHERE x.job_id = ANY (locked) AND x.unique_key IS NOT NULL RETURNING x.*
 				)
 				SELECT x.*, event_queue_internal.job_lane(q.fair, x.tenant_id) AS lane
 				FROM dead x JOIN event_queue.queue q USING (queue_id) ORDER BY x.job_id
@@ -103,9 +106,10 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.revive_dead_letters(bigint[], jsonb) IS 'Internal. What retry_dead and retry_all_dead share.';
 
 /*
- * settle_dead_letters: what retry_all_dead and discard_all_dead share.  A thousand
- * at a time, from the oldest on: however many there are, memory holds a thousand.
- * Those that die meanwhile are left.
+ * settle_dead_letters: what retry_all_dead and discard_all_dead share, from the oldest
+ * on.  Retried are a thousand at a time, so that memory holds no more; after the first
+ * thousand it passes over those that others have locked.  Those that die meanwhile are
+ * left.
  */
 CREATE FUNCTION event_queue_internal.settle_dead_letters(
 	discard boolean, queue text, job_name text, tenant_id text, sqlstate text, died_after timestamptz, max_jobs int,
@@ -121,6 +125,7 @@ DECLARE
 	ids bigint[];
 	n bigint;
 	total bigint := 0;
+	first boolean := true;
 BEGIN
 	IF $4 IS NOT NULL THEN
 		PERFORM event_queue.resolve_tenant($4);
@@ -141,13 +146,23 @@ BEGIN
 			WHERE d.queue_id = this_queue AND (d.died_at, d.job_id) > (above_time, above_id) AND d.died_at <= until
 			  AND ($3 IS NULL OR d.name = $3) AND ($4 IS NULL OR d.tenant_id = $4)
 			  AND ($5 IS NULL OR d.errors -> -1 ->> 'sqlstate' = $5) AND event_queue.tenant_visible(d.tenant_id)
-			ORDER BY d.died_at, d.job_id LIMIT least(1000, $7 - total)) d;
+			-- discarded all at once, since that locks jobs, too
+			ORDER BY d.died_at, d.job_id LIMIT CASE WHEN $1 THEN $7 ELSE least(1000, $7 - total) END) d;
 		EXIT WHEN ids IS NULL;
 		above_id := ids[cardinality(ids)];
+		IF NOT first THEN
+			-- Waits for nobody while it holds some: others have those in hand.
+			SELECT array_agg(x.job_id) INTO ids FROM (
+				SELECT y.job_id FROM event_queue.dead_letter y WHERE y.job_id = ANY (ids) ORDER BY y.job_id FOR UPDATE SKIP LOCKED) x;
+			CONTINUE WHEN ids IS NULL;
+		END IF;
+		first := false;
 		IF $1 THEN
 			-- At first all that this deletes, also by the trigger bury_dependents: dead letters,
-			-- then jobs, in the order in which all take many.
-			PERFORM FROM event_queue.dead_letter x WHERE x.job_id = ANY (ids) ORDER BY x.died_at, x.job_id FOR UPDATE;
+			-- then jobs, in the order in which all take many.  No other dead letter from then on,
+			-- as in revive_dead_letters.
+			SELECT array_agg(x.job_id) INTO ids FROM (
+				SELECT y.job_id FROM event_queue.dead_letter y WHERE y.job_id = ANY (ids) ORDER BY y.job_id FOR UPDATE) x;
 			PERFORM FROM event_queue.job j WHERE j.job_id IN (
 				SELECT x.job_id FROM event_queue.job_dependency x WHERE x.depends_on = ANY (ids) AND x.completed_at IS NULL)
 			ORDER BY j.job_id FOR UPDATE;
@@ -155,10 +170,9 @@ BEGIN
 			GET DIAGNOSTICS n = ROW_COUNT;
 			DELETE FROM event_queue.job_dependency x WHERE x.job_id = ANY (ids)
 			  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = x.job_id);
-		ELSE
-			n := event_queue_internal.revive_dead_letters(ids, $8);
+			RETURN n;
 		END IF;
-		total := total + n;
+		total := total + event_queue_internal.revive_dead_letters(ids, $8);
 	END LOOP;
 	RETURN total;
 END

@@ -44,7 +44,7 @@ DECLARE
 BEGIN
 	FOR q IN SELECT *, seen_at <= pg_snapshot_xmin(pg_current_snapshot()) AS is_over FROM event_queue_internal.dropped_queue LOOP
 		DELETE FROM event_queue.dead_letter WHERE job_id IN (
-			SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = q.queue_id ORDER BY d.died_at, d.job_id FOR UPDATE);
+			SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = q.queue_id ORDER BY d.job_id FOR UPDATE);
 		DELETE FROM event_queue.job WHERE job_id IN (
 			SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = q.queue_id ORDER BY j.job_id FOR UPDATE);
 		IF q.seen_at IS NULL THEN

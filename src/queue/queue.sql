@@ -493,7 +493,7 @@ BEGIN
 			HINT = 'Drop rules, handlers and schedules first; force => true drops jobs and dead letters with the queue.';
 	END IF;
 	-- In the order in which all take many: dead letters, then jobs.
-	PERFORM FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.died_at, d.job_id FOR UPDATE;
+	PERFORM FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.job_id FOR UPDATE;
 	PERFORM FROM event_queue.job j WHERE j.job_id IN (
 		SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = this_id
 		UNION ALL
@@ -504,7 +504,7 @@ BEGIN
 	DELETE FROM event_queue.job WHERE job_id IN (
 		SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = this_id ORDER BY j.job_id FOR UPDATE);
 	DELETE FROM event_queue.dead_letter WHERE job_id IN (
-		SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.died_at, d.job_id FOR UPDATE);
+		SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.job_id FOR UPDATE);
 	DELETE FROM event_queue.job_history WHERE queue_id = this_id;
 	DELETE FROM event_queue_internal.group_rate WHERE queue_id = this_id;
 	DELETE FROM event_queue_internal.group_review_at WHERE queue_id = this_id;
