@@ -65,7 +65,7 @@ eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }
 
-/* Moves a locked job to the dead letters. */
+/* Moves a locked job to the dead letters: nothing else writes them. */
 void
 eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reason,
 		Jsonb *errors, int failures, int stalled)
@@ -111,6 +111,7 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	eq_table_open(&dead, eq_relation_oid(EQ_DEAD_LETTER), DEAD_COLUMNS);
 	eq_table_insert(&dead, values, nulls);
 	eq_table_close(&dead);
+	eq_forbid_mark_raise(); /* the job is there again if this is rolled back */
 	eq_table_delete(jobs, slot, snapshot);
 	if (DatumGetBool(job[JOB_HAS_DEPENDENTS - 1]))
 		eq_release_followers(DatumGetInt64(job[JOB_ID - 1]));

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -266,44 +267,83 @@ tell_dependents(int64 job_id, Jsonb *result)
 }
 
 /*
- * It never will be: they are dead letters now.  Those that wait for them wait on: a
- * dead letter may be retried.
+ * Returns the jobs that wait for this one to be completed, in the order in which all
+ * lock many jobs.
+ */
+static int64 *
+find_dependents(int64 job_id, int *n)
+{
+	static EqStatement find = {
+		.sql =
+			"SELECT x.job_id FROM event_queue.job_dependency d"
+			" JOIN event_queue.job x USING (job_id)"
+			" WHERE d.depends_on = $1 AND d.completed_at IS NULL ORDER BY x.job_id",
+		.n_arguments = 1,
+		.types = {INT8OID}};
+	MemoryContext caller = CurrentMemoryContext;
+	Datum value = Int64GetDatum(job_id);
+	int64 *ids;
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&find, &value, NULL);
+	*n = (int) SPI_processed;
+	ids = MemoryContextAllocHuge(caller, (Size) SPI_processed * sizeof(int64) + 1);
+	for (int i = 0; i < *n; i++)
+	{
+		bool isnull;
+
+		ids[i] = DatumGetInt64(
+			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	eq_spi_end(&spi);
+	return ids;
+}
+
+/*
+ * The job will never be completed: buries its direct dependents.  Their own dependents
+ * keep waiting, because a dead letter may be retried.
  */
 static void
 bury_dependents(int64 job_id)
 {
-	static EqStatement bury = {
-		.sql =
-			/* in the order in which all take many jobs */
-		"WITH gone AS (DELETE FROM event_queue.job j WHERE j.job_id IN ("
-		"SELECT x.job_id FROM event_queue.job_dependency d JOIN event_queue.job x USING (job_id)"
-		" WHERE d.depends_on = $1 AND d.completed_at IS NULL ORDER BY x.job_id FOR UPDATE OF x)"
-		" RETURNING j.*)"
-		" INSERT INTO event_queue.dead_letter (job_id, queue_id, tenant_id, name, priority, created_at,"
-		" died_at, reason, failures, stalled, max_attempts, retry, time_limit, group_key, unique_key,"
-		" has_dependents, payload, metadata, errors)"
-		" SELECT g.job_id, g.queue_id, g.tenant_id, g.name, g.priority, g.created_at,"
-		" pg_catalog.clock_timestamp(), 'dependency', g.failures, g.stalled, g.max_attempts, g.retry,"
-		" g.time_limit, g.group_key, g.unique_key, g.has_dependents, g.payload,"
-		" coalesce(g.metadata, '{}'), coalesce(g.errors, '[]') || pg_catalog.jsonb_build_object("
-		"'attempt', g.failures, 'at', pg_catalog.clock_timestamp(), 'worker', NULL, 'sqlstate', NULL,"
-		" 'message', pg_catalog.format('job %s, which it depends on, was cancelled, discarded or deleted', $1),"
-		" 'context', NULL) FROM gone g RETURNING queue_id",
-		.n_arguments = 1,
-		.types = {INT8OID}};
-	Datum value = Int64GetDatum(job_id);
+	int n;
+	int64 *ids = find_dependents(job_id, &n);
+	char *message;
+	Snapshot snapshot;
+	TupleTableSlot *slot;
+	EqTable jobs;
 
-	eq_spi_run(&bury, &value, NULL);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	if (n > 0)
 	{
-		bool isnull;
-		int32 queue_id = DatumGetInt32(
-			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		message = psprintf(
+			"job " INT64_FORMAT
+			", which it depends on, was cancelled, discarded or deleted",
+			job_id);
+		eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
+		slot = table_slot_create(jobs.rel, NULL);
+		for (int i = 0; i < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			/* A new one for each: whoever had the row may have changed it meanwhile. */
+			snapshot = RegisterSnapshot(GetLatestSnapshot());
+			if (eq_lock_row(&jobs, eq_relation_oid(EQ_JOB_PKEY), ids[i], snapshot,
+							slot, NULL))
+			{
+				int failures = DatumGetInt32(slot->tts_values[JOB_FAILURES - 1]);
 
-		/* The tables' triggers have counted the rows already. */
-		eq_count(queue_id, EQ_COUNT_DEAD, 1);
-		eq_count_written(queue_id, 1, -1);
+				eq_bury(&jobs, slot, snapshot, "dependency",
+						eq_add_error(slot, failures, NULL, message, NULL), failures,
+						DatumGetInt32(slot->tts_values[JOB_STALLED - 1]));
+			}
+			ExecClearTuple(slot);
+			UnregisterSnapshot(snapshot);
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		eq_table_close(&jobs);
+		CommandCounterIncrement();
 	}
+	pfree(ids);
 }
 
 void
@@ -313,11 +353,10 @@ eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (failed)
-	{
 		tell_followers(job_id);
-		bury_dependents(job_id);
-	}
 	else
 		tell_dependents(job_id, result);
 	eq_spi_end(&spi);
+	if (failed)
+		bury_dependents(job_id);
 }
