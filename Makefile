@@ -19,7 +19,7 @@ SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/st
 	src/queue/waiting.sql \
 	src/rules/rules.sql src/schedule/schedule.sql src/schedule/clock.sql \
 	src/observe/lineage.sql src/store/subscription.sql src/store/partition.sql \
-	src/wake/wake.sql src/watch/watch.sql src/store/activation.sql src/watch/faults.sql \
+	src/wake/wake.sql src/store/activation.sql src/watch/faults.sql \
 	src/observe/observe.sql src/observe/lists.sql src/worker/handler.sql src/observe/health.sql src/tenant/checks.sql src/tenant/grants.sql
 INSTALL_SQL = $(EXTENSION)--$(EXTVERSION).sql
 

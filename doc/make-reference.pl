@@ -20,7 +20,7 @@ my %title = (
 	'history.sql' => 'History', 'maintain.sql' => 'Clearing up', 'group.sql' => 'Groups',
 	'flow.sql' => 'Dependencies and flows', 'waiting.sql' => 'Waiting for jobs',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
-	'watch.sql' => 'What workers can not do', 'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
+	'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
 	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'lists.sql' => 'Lists', 'handler.sql' => 'Running jobs in your own session', 'health.sql' => 'Health', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)

@@ -100,8 +100,8 @@ SELECT last_error FROM event_queue.dead_letters WHERE name = 'scratch';
 SELECT event_queue.create_handler('tasks', '*', 'erp.make_task') IS NOT NULL AS registered;
 DROP FUNCTION erp.make_task;
 SELECT event_queue.enqueue('tasks', 'whatever', options => '{"max_attempts": 1}') AS job \gset
-CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'handler')$$);
-SELECT name, sqlstate, message FROM event_queue.worker_faults() WHERE kind = 'handler';
+CALL wait_until($$EXISTS (SELECT FROM event_queue.faults() WHERE what = 'handler')$$);
+SELECT item, sqlstate, message FROM event_queue.faults() WHERE what = 'handler';
 SELECT failures, stalled FROM event_queue.job WHERE job_id = :job;
 
 SELECT try($$SELECT event_queue.drop_queue('tasks', force => true)$$);

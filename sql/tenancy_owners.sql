@@ -38,8 +38,8 @@ SELECT event_queue.revoke_access('eq_renamed');
 SELECT event_queue.enqueue('owned', 'plain') > 0 AS enqueued;
 SELECT version FROM event_queue.append('owned', '1', 'owned.call');
 -- a fault of the deployment: jobs wait and keep their attempts
-CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.worker_faults() WHERE kind IN ('handler', 'rule function'))$$);
-SELECT kind, regexp_replace(name, '\d+', 'n'), sqlstate, message FROM event_queue.worker_faults() WHERE kind IN ('handler', 'rule function') ORDER BY 1;
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.faults() WHERE what IN ('handler', 'rule function'))$$);
+SELECT what, regexp_replace(item, '\d+', 'n'), sqlstate, message FROM event_queue.faults() WHERE what IN ('handler', 'rule function') ORDER BY 1;
 SELECT queue, name, failures FROM event_queue.jobs WHERE queue IN ('owned', 'rule-calls') ORDER BY 1;
 SELECT event_queue.purge_queue('owned'), event_queue.purge_queue('rule-calls');
 SELECT try($$SELECT event_queue.aggregate_state('owned', '1')$$);
@@ -48,8 +48,8 @@ SELECT try($$SELECT event_queue.aggregate_state('owned', '1')$$);
 SELECT event_queue.grant_producer('eq_renamed', 'owners');
 SELECT try($$SELECT event_queue.grant_admin('eq_renamed')$$);
 SELECT event_queue.enqueue('owned', 'plain', tenant_id => 'owners') > 0 AS enqueued;
-CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'handler' AND message ~ 'bound')$$);
-SELECT message FROM event_queue.worker_faults() WHERE kind = 'handler';
+CALL wait_until($$EXISTS (SELECT FROM event_queue.faults() WHERE what = 'handler' AND message ~ 'bound')$$);
+SELECT message FROM event_queue.faults() WHERE what = 'handler';
 SELECT event_queue.purge_queue('owned');
 SELECT try($$SELECT event_queue.aggregate_state('owned', '1')$$);
 SELECT event_queue.grant_admin('eq_owner');
@@ -62,7 +62,7 @@ DROP ROLE eq_renamed, eq_owner;
 SELECT event_queue.enqueue('owned', 'plain') > 0 AS enqueued;
 SELECT version FROM event_queue.append('owned', '1', 'owned.condition');
 SELECT version FROM event_queue.append('owned', '1', 'owned.call');
-CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.worker_faults() WHERE kind IN ('handler', 'rule function') AND message ~ 'dropped')$$);
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.faults() WHERE what IN ('handler', 'rule function') AND message ~ 'dropped')$$);
 SELECT split_part(try($$SELECT event_queue.aggregate_state('owned', '1')$$), ' | ', 1);
 -- what it left is not in a dump: its OID may be another role's there
 SELECT extcondition[array_position(extconfig, 'event_queue.rule'::regclass)] AS dumped FROM pg_extension WHERE extname = 'event_queue' \gset

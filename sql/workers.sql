@@ -74,15 +74,15 @@ CREATE OR REPLACE FUNCTION eq_workers.set_late() RETURNS trigger LANGUAGE plpgsq
 SELECT event_queue.enqueue('workers', 'defer', options => '{"max_attempts": 1}') AS job \gset
 CALL wait_until(format('EXISTS (SELECT FROM event_queue.dead_letters WHERE job_id = %s)', :job));
 SELECT last_sqlstate, last_error FROM event_queue.dead_letters WHERE job_id = :job;
-SELECT kind, name, sqlstate, message FROM event_queue.worker_faults() WHERE kind = 'time limit';
+SELECT what, item, sqlstate, message FROM event_queue.faults() WHERE what = 'time limit';
 SELECT event_queue.discard_dead(:job);
 
 -- A handler that may not be called, or whose owner is gone: its jobs wait, others go on.
 TRUNCATE eq_workers.saw;
 REVOKE EXECUTE ON FUNCTION eq_workers.defer FROM PUBLIC;
 SELECT event_queue.enqueue('workers', 'defer', options => '{"max_attempts": 1}') AS job \gset
-CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'handler')$$);
-SELECT name, sqlstate, message FROM event_queue.worker_faults() WHERE kind = 'handler';
+CALL wait_until($$EXISTS (SELECT FROM event_queue.faults() WHERE what = 'handler')$$);
+SELECT item, sqlstate, message FROM event_queue.faults() WHERE what = 'handler';
 SELECT event_queue.enqueue('workers', 'look') > 0 AS enqueued;
 CALL wait_until($$EXISTS (SELECT FROM eq_workers.saw WHERE what = 'lock')$$);
 SELECT failures, stalled FROM event_queue.job WHERE job_id = :job;
@@ -91,7 +91,7 @@ CREATE OR REPLACE FUNCTION eq_workers.set_late() RETURNS trigger LANGUAGE plpgsq
 GRANT EXECUTE ON FUNCTION eq_workers.defer TO eq_worker_owner;
 CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'workers')$$);
 SELECT value FROM eq_workers.saw WHERE what = 'late';
-SELECT count(*) FROM event_queue.worker_faults() WHERE kind IN ('handler', 'time limit');
+SELECT count(*) FROM event_queue.faults() WHERE what IN ('handler', 'time limit');
 
 -- Likewise the function of a rule.
 CREATE FUNCTION eq_workers.react(e event_queue.event_store) RETURNS void LANGUAGE sql AS
@@ -99,12 +99,12 @@ CREATE FUNCTION eq_workers.react(e event_queue.event_store) RETURNS void LANGUAG
 SELECT event_queue.create_rule('eq_workers', 'eq_workers.*', function => 'eq_workers.react') > 0 AS created;
 ALTER FUNCTION eq_workers.react RENAME TO reacts;
 SELECT version FROM event_queue.append('eq_workers', '1', 'eq_workers.gone');
-CALL wait_until($$EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'rule function')$$);
-SELECT regexp_replace(name, '\d+', 'N') AS name, sqlstate, message FROM event_queue.worker_faults() WHERE kind = 'rule function';
+CALL wait_until($$EXISTS (SELECT FROM event_queue.faults() WHERE what = 'rule function')$$);
+SELECT regexp_replace(item, '\d+', 'N') AS item, sqlstate, message FROM event_queue.faults() WHERE what = 'rule function';
 SELECT failures FROM event_queue.jobs WHERE queue = 'rule-calls';
 ALTER FUNCTION eq_workers.reacts RENAME TO react;
 CALL wait_until($$EXISTS (SELECT FROM eq_workers.saw WHERE what = 'reacted')$$);
-CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.worker_faults() WHERE kind = 'rule function')$$);
+CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.faults() WHERE what = 'rule function')$$);
 
 SELECT event_queue.drop_rule('eq_workers');
 SELECT event_queue.drop_handler(queue, job_name) FROM event_queue.handlers WHERE queue = 'workers';

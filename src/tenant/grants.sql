@@ -234,7 +234,7 @@ BEGIN
 		-- what views ask for
 		event_queue_internal.subscription_members(), event_queue_internal.open_appends(), event_queue_internal.queue_counters(),
 		event_queue_internal.queue_depth(int),
-		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(), event_queue.worker_faults(),
+		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
 		event_queue.running_jobs(text, int), event_queue.next_jobs(text, int), event_queue.queue_jobs(text, int),
 		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int),
 		event_queue.aggregate_activity(text, text, int, text),

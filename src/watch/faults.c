@@ -58,7 +58,6 @@ typedef struct Faults
 
 static Faults *faults = NULL;
 
-PG_FUNCTION_INFO_V1(eq_worker_faults);
 PG_FUNCTION_INFO_V1(eq_faults);
 PG_FUNCTION_INFO_V1(eq_note_fault_sql);
 PG_FUNCTION_INFO_V1(eq_clear_fault_sql);
@@ -242,42 +241,6 @@ eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at)
 	}
 	LWLockRelease(faults->lock);
 	return failures;
-}
-
-Datum
-eq_worker_faults(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool confined = eq_confined_tenant() != NULL;
-	Fault *copy = palloc(sizeof(faults->all));
-
-	InitMaterializedSRF(fcinfo, 0);
-	LWLockAcquire(faults->lock, LW_SHARED);
-	memcpy(copy, faults->all, sizeof(faults->all));
-	LWLockRelease(faults->lock);
-	for (int i = 0; i < MAX_FAULTS; i++)
-	{
-		Fault *fault = &copy[i];
-		Datum values[7];
-		bool nulls[7] = {0};
-
-		if (fault->dboid != MyDatabaseId)
-			continue;
-		values[0] = CStringGetTextDatum(fault->kind);
-		values[1] = CStringGetTextDatum(fault->name);
-		values[2] = Int32GetDatum(fault->failures);
-		values[3] = TimestampTzGetDatum(fault->since);
-		values[4] = TimestampTzGetDatum(fault->retry_at);
-		values[5] = CStringGetTextDatum(fault->sqlstate);
-		values[6] = CStringGetTextDatum(fault->message);
-		nulls[4] = fault->retry_at == 0;
-		/* Names and messages may tell of others. */
-		nulls[1] = confined && strncmp(fault->kind, "rule", 4) == 0 &&
-				   strcmp(fault->kind, "rule runner") != 0;
-		nulls[6] = confined;
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
-	return (Datum) 0;
 }
 
 /*

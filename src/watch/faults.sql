@@ -3,13 +3,19 @@
  */
 
 /*
- * faults: what fails now and is tried again: a step of the scheduler, a schedule, a
- * queue, a group, a partition, a process that does not start.
- * Result: what it is and which one, the tenant that it belongs to if to one, since
- * when it fails, when it was last tried and when it will be next, how often it failed
- * in a row, and the error with what to do.  A session of one tenant sees its own, and
- * of what belongs to no tenant only that it fails.  In shared memory: after a restart
- * it is noted anew.
+ * faults: what fails now and is tried again; a row from a thing's first failure to its
+ * next success.
+ * Result: what and item: scheduler, rule runner, keeper: a step of theirs; rule: its
+ * condition does not end, so its firings are jobs of queue "rule-calls", and are refused
+ * at last (EQ040); handler (queue/job name), rule function: it is missing or may not be
+ * called, so its jobs wait and keep their attempts (EQ041); time limit: the last job of
+ * this handler did not end, so it gets one executor at a time; queue: no job can be
+ * claimed from it; worker: a process that does not start, or does not even end when
+ * terminated; also schedule, wake-ups of queue, group, partition, retention.  The tenant
+ * that it belongs to if to one, since when it fails, when it was last tried and when it
+ * will be next, how often it failed in a row, and the error with what to do.  A session
+ * of one tenant sees its own, and of what belongs to no tenant only that it fails.  In
+ * shared memory: after a restart it is noted anew.
  */
 CREATE FUNCTION faults(
 	OUT what text, OUT item text, OUT tenant_id text, OUT since timestamptz, OUT last_at timestamptz,
@@ -17,7 +23,7 @@ CREATE FUNCTION faults(
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_faults';
 COMMENT ON FUNCTION faults() IS
-'What fails now and is tried again: steps of the scheduler, schedules, queues, groups, partitions, processes that do not start.';
+'What fails now and is tried again: steps of the background workers, rules, handlers, queues, schedules, groups, partitions; since when, and the last error.';
 
 /*
  * note_fault: something that is tried again has failed; logged when it begins to

@@ -2,7 +2,7 @@
  * steps.c: what a worker does in each round is a list of steps.
  *
  * Each has its own transactions, and an error in it is its own: it is logged when it
- * begins and shown by worker_faults(), the step is tried again after a while, and all
+ * begins and shown by faults(), the step is tried again after a while, and all
  * others go on.
  */
 #include "postgres.h"

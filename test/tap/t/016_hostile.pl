@@ -65,7 +65,7 @@ SELECT event_queue.create_rule('b good', 'x.*', queue => 'good', job_name => 'we
 SELECT event_queue.append('x', '1', 'x.y');
 ));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'went')), 'another rule goes on');
-is($node->safe_psql('postgres', q(SELECT kind, name, failures > 0 FROM event_queue.worker_faults() WHERE kind = 'rule')),
+is($node->safe_psql('postgres', q(SELECT what, item, failures > 0 FROM event_queue.faults() WHERE what = 'rule')),
 	'rule|a stubborn (rule 1)|t', 'the rule is named');
 $node->safe_psql('postgres', q(SELECT event_queue.append('x', '1', 'x.y') FROM generate_series(1, 20)));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM ran WHERE name = 'went')), 'also for many events');
@@ -154,7 +154,7 @@ diag("workers: $kept");
 # A table that someone has locked holds up the step that needs it, and no other.
 my $locker = $node->background_psql('postgres');
 $locker->query_safe('BEGIN; LOCK TABLE event_queue.schedule, event_queue_internal.partition_policy IN ACCESS EXCLUSIVE MODE');
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.worker_faults() WHERE kind = 'scheduler' AND name = 'schedules' AND sqlstate = '55P03')),
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.faults() WHERE what = 'scheduler' AND item = 'schedules' AND sqlstate = '55P03')),
 	'a locked table: the step is named');
 $node->safe_psql('postgres', q(
 TRUNCATE ran;
@@ -169,9 +169,9 @@ diag("with a table locked, jobs started after $longest ms at most");
 cmp_ok($longest, '<', 2000, 'at once');
 $locker->query_safe('ROLLBACK');
 $locker->quit;
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.worker_faults() WHERE kind = 'scheduler')), 'the step works again');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.faults() WHERE what = 'scheduler')), 'the step works again');
 
-is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.worker_faults() WHERE kind IN ('scheduler', 'rule runner', 'worker'))), '0',
+is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.faults() WHERE what IN ('scheduler', 'rule runner', 'worker'))), '0',
 	'no step of the scheduler or the rule runner fails');
 
 $node->safe_psql('postgres', q(DELETE FROM event_queue.job));
@@ -182,9 +182,9 @@ $node->stop;
 my $before = -s $node->logfile;
 $node->append_conf('postgresql.conf', 'max_worker_processes = 4');
 $node->start;
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM event_queue.worker_faults() WHERE name LIKE 'start of %' AND sqlstate = '53400')),
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM event_queue.faults() WHERE item LIKE 'start of %' AND sqlstate = '53400')),
 	'workers that can\'t be started are named')
-	or diag $node->safe_psql('postgres', q(SELECT * FROM event_queue.worker_faults()));
+	or diag $node->safe_psql('postgres', q(SELECT * FROM event_queue.faults()));
 is(scalar(() = substr(slurp_file($node->logfile), $before) =~ /no free background worker/g), 2, 'once each in the log');
 $node->safe_psql('postgres', q(TRUNCATE ran; SELECT event_queue.enqueue('good', 'plain', '{}')));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'plain')), 'the others work');
