@@ -196,15 +196,10 @@ COMMENT ON FUNCTION next_jobs(text, int) IS
  * all_jobs: a job wherever it is: living, dead or finished and kept.
  */
 CREATE VIEW all_jobs WITH (security_invoker = true) AS
-	-- The states are those of the view jobs, which can't be used here: metadata must stand
-	-- as it is in the table for the index on its event_id.
+	-- Not from the view jobs: metadata must stand as it is in the table for the index on
+	-- its event_id.
 	SELECT j.job_id, q.name AS queue, j.tenant_id, j.name,
-		CASE WHEN j.leased_until > clock_timestamp() THEN 'leased'
-			 WHEN j.leased_until IS NOT NULL THEN 'stalled'
-			 WHEN j.blocked > 0 THEN 'blocked'
-			 WHEN j.run_at > clock_timestamp() THEN CASE WHEN j.failures > 0 THEN 'retrying' ELSE 'scheduled' END
-			 WHEN q.paused THEN 'paused'
-			 ELSE 'ready' END AS state,
+		event_queue_internal.job_state(j.leased_until, j.blocked, j.run_at, j.failures, q.paused) AS state,
 		CASE WHEN j.leased_until > clock_timestamp() THEN j.claimed_at ELSE coalesce(j.leased_until, j.run_at) END AS at,
 		j.created_at, j.leased_by AS worker, j.failures, j.stalled, j.errors -> -1 ->> 'message' AS last_error,
 		NULL::jsonb AS result, j.progress, j.payload, j.metadata

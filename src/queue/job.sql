@@ -102,14 +102,24 @@ COMMENT ON FUNCTION event_queue_internal.count_row() IS
 CREATE TRIGGER count_row AFTER INSERT OR DELETE ON job
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.count_row();
 
+/* job_state: the state of a job that lives.  Becomes part of the query that calls it. */
+CREATE FUNCTION event_queue_internal.job_state(leased_until timestamptz, blocked smallint, run_at timestamptz, failures int, paused boolean)
+RETURNS text
+LANGUAGE sql VOLATILE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE WHEN leased_until > clock_timestamp() THEN 'leased'
+		WHEN leased_until IS NOT NULL THEN 'stalled'
+		WHEN blocked > 0 THEN 'blocked'
+		WHEN run_at > clock_timestamp() THEN CASE WHEN failures > 0 THEN 'retrying' ELSE 'scheduled' END
+		WHEN paused THEN 'paused'
+		ELSE 'ready' END;
+END;
+COMMENT ON FUNCTION event_queue_internal.job_state(timestamptz, smallint, timestamptz, int, boolean) IS
+'Internal. leased, stalled, blocked, retrying, scheduled, paused or ready.';
+
 CREATE VIEW jobs WITH (security_invoker = true) AS
 	SELECT j.job_id, q.name AS queue, j.tenant_id, j.name,
-		CASE WHEN j.leased_until > clock_timestamp() THEN 'leased'
-			 WHEN j.leased_until IS NOT NULL THEN 'stalled'
-			 WHEN j.blocked > 0 THEN 'blocked'
-			 WHEN j.run_at > clock_timestamp() THEN CASE WHEN j.failures > 0 THEN 'retrying' ELSE 'scheduled' END
-			 WHEN q.paused THEN 'paused'
-			 ELSE 'ready' END AS state,
+		event_queue_internal.job_state(j.leased_until, j.blocked, j.run_at, j.failures, q.paused) AS state,
 		j.priority, j.run_at, j.created_at, j.failures, j.stalled,
 		coalesce(j.max_attempts, q.max_attempts) AS max_attempts,
 		j.leased_by, j.claimed_at, j.leased_until, j.cancel, j.progress, j.group_key, j.unique_key, j.payload,

@@ -55,7 +55,8 @@ GRANT EXECUTE ON FUNCTION event_queue.version(), event_queue_internal.check_name
 	tenant_visible(text), uuid_v7(), event_matches(text, text), map_payload(jsonb, jsonb),
 	event_as_json(event_store), event_queue_internal.check_filter(jsonb), event_queue_internal.matches_filter(event_store, jsonb), event_queue_internal.merge_patch(jsonb, jsonb),
 	event_queue_internal.json_diff(jsonb, jsonb), event_queue_internal.event_bucket(text, text, text, int),
-	event_queue_internal.job_lane(boolean, text), event_queue_internal.check_payload(jsonb), activation_state() TO PUBLIC;
+	event_queue_internal.job_lane(boolean, text),
+	event_queue_internal.job_state(timestamptz, smallint, timestamptz, int, boolean), event_queue_internal.check_payload(jsonb), activation_state() TO PUBLIC;
 
 /*
  * grant_access: what the four grant functions share: use of the schema, and

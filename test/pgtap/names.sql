@@ -39,7 +39,7 @@ $$, 'what only reads does not forbid a parallel plan');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.proparallel = 's'
-	  AND (p.provolatile = 'v' AND p.proname <> 'uuid_v7'
+	  AND (p.provolatile = 'v' AND p.proname NOT IN ('uuid_v7', 'job_state')
 		OR coalesce(p.prosrc, '') || coalesce(pg_get_function_sqlbody(p.oid), '') ~ '(tenant_visible|resolve_tenant|current_tenant)\(')
 $$, 'what asks for the session''s tenant is not safe in a parallel worker');
 SELECT is_empty($$
