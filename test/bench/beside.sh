@@ -42,10 +42,11 @@ limited() {						# limited NAME SESSIONS SCRIPT JOBS-A-TRANSACTION SETTING VALUE
 		for pair in "$6:ours" null:theirs; do
 			sql_each "$(fill $((seconds * ($4 == 1 ? 25000 : 250000))))"
 			sql -c "SELECT event_queue.alter_queue('bench', '{\"$5\": ${pair%:*}}')" >/dev/null
-			rate "$2" "$3" | times "$4" >>"$work/${pair#*:}"
+			run_side "${pair#*:}" "$2" "$3" "$4"
 		done
 	done
 	line "$1"
+	cpu_line "$1"
 }
 limited drain_limited_concurrency 8 drain 1 max_concurrency 1000
 limited drain_limited_concurrency_by_100 4 drain_by_100 100 max_concurrency 1000

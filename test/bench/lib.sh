@@ -40,6 +40,8 @@ times() { awk -v n="$1" '{ print $1 * n }'; }
 begin_line() {
 	: >"$work/ours"
 	: >"$work/theirs"
+	: >"$work/ours_cpu"
+	: >"$work/theirs_cpu"
 }
 median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 # line NAME [FACTOR]: the medians of both files; FACTOR: units of ours
@@ -47,6 +49,23 @@ line() {
 	awk -v name="$1" -v a="$(median <"$work/ours")" -v b="$(median <"$work/theirs")" -v f="${2:-1}" \
 		'BEGIN { printf "BENCH %s event_queue=%.*f yardstick=%.*f ratio=%.2f\n", name, a * f < 100 ? 2 : 0, a * f, b < 100 ? 2 : 0, b, b ? a * f / b : 0 }'
 }
+
+# run_side SIDE SESSIONS SCRIPT JOBS-A-TRANSACTION: a run whose jobs a second, and
+# microseconds of CPU a job of the server's sessions, go to the side's files.  CPU says
+# more on a machine that is busy with other things.
+server_ticks() { awk '{ sub(/.*\) /, ""); print $14 + $15 }' "/proc/$1/stat"; }
+run_side() {
+	local postmaster before tps
+	postmaster=$(sql -c "SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)")
+	# ended sessions are the postmaster's ended children
+	before=$(server_ticks "$postmaster")
+	tps=$(rate "$2" "$3" | times "$4")
+	sleep 0.5
+	echo "$tps" >>"$work/$1"
+	awk -v t="$(($(server_ticks "$postmaster") - before))" -v hz="$(getconf CLK_TCK)" -v jobs="$tps" -v s="$seconds" \
+		'BEGIN { print jobs ? t / hz * 1e6 / (jobs * s) : 0 }' >>"$work/${1}_cpu"
+}
+cpu_line() { echo "# $1: microseconds of CPU a job: $(median <"$work/ours_cpu") against $(median <"$work/theirs_cpu")"; }
 
 # bench NAME CLIENTS SCRIPT YARDSTICK-SCRIPT [SQL before each pair [FACTOR]]
 first=

@@ -2,34 +2,23 @@
 # shellcheck shell=bash
 
 # ring NAME SESSIONS OURS THEIRS JOBS-A-TRANSACTION-OF-OURS: jobs a second of both, in
-# a queue that does not wait for the disk, so that the claim itself is most of it.
-# Printed, too: microseconds of CPU that the server's sessions used for a job, which
-# says more on a machine that is busy with other things.
-server_ticks() { awk '{ sub(/.*\) /, ""); print $14 + $15 }' "/proc/$1/stat"; }
+# a queue that does not wait for the disk, so that the claim itself is most of it; and
+# their CPU.
 ring() {
 	wanted "$1" || return 0
-	local run side script n postmaster before tps
+	local run side script n
 	begin_line
-	: >"$work/ours_cpu"
-	: >"$work/theirs_cpu"
-	postmaster=$(sql -c "SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)")
 	sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": false}')" >/dev/null
 	for _ in 1 2 3 4 5; do
 		for run in ours:"$3":"$5" theirs:"$4":1; do
 			IFS=: read -r side script n <<<"$run"
 			sql_each "$(fill $((seconds * 30000 * n)))"
-			# ended sessions are the postmaster's ended children
-			before=$(server_ticks "$postmaster")
-			tps=$(rate "$2" "$script")
-			sleep 0.5
-			times "$n" <<<"$tps" >>"$work/$side"
-			awk -v t="$(($(server_ticks "$postmaster") - before))" -v hz="$(getconf CLK_TCK)" -v jobs="$(times "$n" <<<"$tps")" -v s="$seconds" \
-				'BEGIN { print jobs ? t / hz * 1e6 / (jobs * s) : 0 }' >>"$work/${side}_cpu"
+			run_side "$side" "$2" "$script" "$n"
 		done
 	done
 	sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": true}')" >/dev/null
 	line "$1"
-	echo "# $1: microseconds of CPU a job: $(median <"$work/ours_cpu") against $(median <"$work/theirs_cpu")"
+	cpu_line "$1"
 }
 # A claim of one tenant can't use the ring, and does all else as well: the queue has
 # one tenant only.
