@@ -13,7 +13,7 @@ CREATE TABLE reducer (
 );
 COMMENT ON TABLE reducer IS 'How events of a type of aggregate make its state; written by create_reducer.';
 COMMENT ON COLUMN reducer.function IS 'NULL: event_data is merged (RFC 7396).';
-COMMENT ON COLUMN reducer.owner IS 'The role that registered the function, and as which it runs.';
+COMMENT ON COLUMN reducer.owner IS 'The role that created the reducer, and as which its function runs.';
 COMMENT ON COLUMN reducer.revision IS 'How often refresh_reducer said that its code changed.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON reducer
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
