@@ -33,7 +33,7 @@ for my $file (@ARGV)
 # Who may call, by name.
 my %who;
 my ($grants) = grep { /grants\.sql$/ } @ARGV;
-while ($text{$grants} =~ /CREATE FUNCTION grant_(reader|outcomes|producer|consumer|worker|observer)\b(.*?)\$\$;/gs)
+while ($text{$grants} =~ /CREATE FUNCTION (?:event_queue_internal\.)?grant_(reader|outcomes|producer|consumer|worker|observer)\b(.*?)\$\$;/gs)
 {
 	my ($kind, $body) = ($1, $2);
 	for my $kind ($kind eq 'reader' ? qw(producer consumer observer) : $kind eq 'outcomes' ? qw(producer worker) : $kind)
@@ -70,8 +70,8 @@ for my $file (@ARGV)
 	{
 		my ($comment, $what, $name, $rest) = ($1, $2, $3, $4);
 		next if $what eq 'VIEW';
-		my ($said) = $sql =~ /^COMMENT ON $what $name\([^;]*?\) IS\s*'((?:[^']|'')*)';/m;
-		my ($its) = $sql =~ /\G[^;]*?;?.*?^COMMENT ON $what \Q$name\E\([^;]*?\) IS\s*'((?:[^']|'')*)';/smgc ? $1 : $said;
+		my ($said) = $sql =~ /^COMMENT ON $what (?:event_queue\.)?$name\([^;]*?\) IS\s*'((?:[^']|'')*)';/m;
+		my ($its) = $sql =~ /\G[^;]*?;?.*?^COMMENT ON $what (?:event_queue\.)?\Q$name\E\([^;]*?\) IS\s*'((?:[^']|'')*)';/smgc ? $1 : $said;
 		next if !defined $its || $its =~ /^Internal/;
 		$its =~ s/''/'/g;
 		$rest =~ s/\s+/ /g;

@@ -9,7 +9,7 @@ SELECT event_queue.complete(job_id, lease_token) FROM event_queue.job WHERE job_
 SELECT count(*) FROM event_queue.job WHERE job_id = :job;
 SELECT try(format('SELECT event_queue.complete(%s, gen_random_uuid())', :job)) LIKE 'EQ016: lease of job % is lost%';
 
--- Order: priority, then time; "limit" at a time; only what is due.
+-- Order: priority, then time; max_jobs at a time; only what is due.
 SELECT count(event_queue.enqueue('mail', n, priority => p, delay => d)) FROM (VALUES
 	('normal 1', 5, '0 s'::interval), ('last', 9, '0 s'), ('first', 0, '0 s'),
 	('tomorrow', 0, '1 day'), ('normal 2', 5, NULL)) AS j (n, p, d);

@@ -52,7 +52,7 @@ BEGIN RETURN jsonb_build_object('n', coalesce((state ->> 'n')::int, 0) + 1); END
 SELECT event_queue.aggregate_state('counted', 'C1');
 SELECT event_queue.take_snapshot('counted', 'C1');
 SELECT count(*) FROM event_queue.aggregate_snapshot WHERE aggregate_id = 'C1' AND state ? 'n';
--- Registered anew: dropped.
+-- Created anew: dropped.
 SELECT event_queue.create_reducer('counted', NULL, NULL);
 SELECT count(*) FROM event_queue.aggregate_snapshot WHERE aggregate_id = 'C1';
 SELECT event_queue.drop_reducer('counted');

@@ -8,7 +8,7 @@
  */
 CREATE ROLE ianara_app NOLOGIN;
 CREATE SCHEMA ianara AUTHORIZATION ianara_app;
--- Handlers and rules run as ianara_app, so it registers them itself.
+-- Handlers and rules run as ianara_app, so it creates them itself.
 SELECT event_queue.grant_admin('ianara_app');
 SET ROLE ianara_app;
 

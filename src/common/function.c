@@ -190,7 +190,7 @@ eq_require_callable(const char *kind, const char *label, Oid owner,
 		ERROR,
 		(errcode(ERRCODE_EQ_NOT_CALLABLE), errmsg_internal("%s", why),
 		 errhint(
-			 "It was there when it was registered; create it again, or register another one. Jobs wait meanwhile.")));
+			 "It was there when it was named; create it again, or name another one. Jobs wait meanwhile.")));
 }
 
 const char *
@@ -235,7 +235,7 @@ eq_call_function(const char *function, Oid argument_type, Datum argument)
 			 errmsg("function %s(%s) does not exist", function,
 					format_type_be(argument_type)),
 			 errhint(
-				 "It was there when it was registered; create it again, or register another one.")));
+				 "It was there when it was named; create it again, or name another one.")));
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

@@ -57,7 +57,7 @@ CREATE TABLE handler (
 	CONSTRAINT handler_job_key UNIQUE (queue_id, job_name)
 );
 COMMENT ON TABLE handler IS 'Functions that run jobs inside the database; written by create_handler.';
-COMMENT ON COLUMN handler.owner IS 'The role that registered the handler; the function runs as this role.';
+COMMENT ON COLUMN handler.owner IS 'The role that created the handler; the function runs as this role.';
 COMMENT ON COLUMN handler.time_limit IS 'A run that takes longer is cancelled and counts as failed.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();

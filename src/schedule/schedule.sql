@@ -7,7 +7,7 @@
 
 /*
  * cron_next: when an expression is due next; NULL if never (30 February).
- * Arguments: expression of five fields, or @hourly to @yearly; its times are
+ * Arguments: cron is an expression of five fields, or @hourly to @yearly; its times are
  * local times of time_zone.  One that daylight saving skips runs at the moment
  * the clocks go forward, once for all of a missing hour, or not at all if the hour
  * is * or a step of it, since the next is near; one that comes twice runs the

@@ -110,8 +110,8 @@ COMMENT ON FUNCTION event_queue_internal.make_event_index(text, text) IS 'Intern
  * Without it such a reader walks over all events since its position, which
  * costs nothing for one that keeps up; the price of the index is paid by each
  * append.
- * Arguments: by is event_type (patterns without *), aggregate_type, tenant_id,
- * or event_data (GIN: for your own queries with @>).
+ * Arguments: indexed_by is event_type (patterns without *), aggregate_type,
+ * tenant_id, or event_data (GIN: for your own queries with @>).
  * Errors: EQ009.  Locks out appends while it works.
  */
 CREATE FUNCTION create_event_index(indexed_by text) RETURNS boolean

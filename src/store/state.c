@@ -2,7 +2,7 @@
  * state.c: the state of an aggregate at any version or time: the fold of its
  * events by its type's reducer, from the nearest snapshot on.
  *
- * A reducer runs as the role that registered it, without the right to leave
+ * A reducer runs as the role that created it, without the right to leave
  * anything behind, with a pinned search_path.  A snapshot carries its reducer's
  * fingerprint (fingerprint.c), so that one that other code made is not used,
  * whoever changed the function and how.
@@ -55,7 +55,7 @@ typedef struct Reducer
 	int guc_level;
 } Reducer;
 
-/* The registered reducer of a type, or the built-in one. */
+/* The reducer that was created for a type, or the built-in one. */
 static void
 read_reducer(Reducer *reducer, const char *type)
 {

@@ -13,7 +13,7 @@ CREATE TABLE reducer (
 );
 COMMENT ON TABLE reducer IS 'How events of a type of aggregate make its state; written by create_reducer.';
 COMMENT ON COLUMN reducer.function IS 'NULL: event_data is merged (RFC 7396).';
-COMMENT ON COLUMN reducer.owner IS 'The role that registered the function, and as which it runs.';
+COMMENT ON COLUMN reducer.owner IS 'The role that created the reducer, and as which its function runs.';
 COMMENT ON COLUMN reducer.revision IS 'How often refresh_reducer said that its code changed.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON reducer
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
@@ -73,13 +73,13 @@ COMMENT ON FUNCTION event_queue_internal.reducer_fingerprint(text) IS
  * function changes, or that of functions whose names stand in it, and in these.
  * Changes that no source shows need refresh_reducer.
  * Errors: EQ006 name, EQ009 snapshot_every, EQ020 no such function, EQ021 wrong
- * signature, 42501 no right to call it, or to register.
+ * signature, 42501 no right to call it, or to create reducers.
  */
 CREATE FUNCTION create_reducer(aggregate_type text, function text DEFAULT NULL, snapshot_every int DEFAULT 100)
 RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_reducer';
 COMMENT ON FUNCTION create_reducer(text, text, int) IS
-'Registers the function that makes the state of a type of aggregate; without one, event_data is merged (RFC 7396).';
+'Names the function that makes the state of a type of aggregate; without one, event_data is merged (RFC 7396).';
 
 CREATE FUNCTION event_queue_internal.store_reducer(aggregate_type text, function text, snapshot_every int, owner regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -191,7 +191,8 @@ COMMENT ON FUNCTION event_queue_internal.json_diff(jsonb, jsonb) IS
 /*
  * aggregate_diff: what changed in an aggregate's state between two versions.
  * Arguments: version 0 is before the first event.
- * Result: as json_diff.  Errors and isolation: as aggregate_state.
+ * Result: a row for each difference: its path, old value, new value; a value that
+ * is not there is SQL NULL.  Errors and isolation: as aggregate_state.
  */
 CREATE FUNCTION aggregate_diff(
 	aggregate_type text, aggregate_id text, from_version int, to_version int, tenant_id text DEFAULT NULL,

@@ -180,8 +180,8 @@ COMMENT ON FUNCTION reset_subscription(text, bigint) IS
  * leave_subscription): it gets the events of its share of the aggregates, and
  * may ack in a later transaction.  Members need sessions of their own: not
  * through a pooler in transaction mode.
- * Arguments: limit is 1 to 100000.
- * Errors: EQ009 limit, EQ025 no such subscription.
+ * Arguments: max_events is 1 to 100000.
+ * Errors: EQ009 max_events, EQ025 no such subscription.
  * Isolation: as read_all.
  */
 CREATE FUNCTION fetch_events(name text, max_events int DEFAULT 100) RETURNS SETOF event_store
@@ -240,7 +240,7 @@ COMMENT ON FUNCTION event_queue_internal.event_bucket(text, text, text, int) IS
  * acknowledges all before it.  Its later events are kept from the consumer and
  * wait; all other aggregates go on.  Drop what is left of the batch and fetch
  * again.
- * Arguments: position of the event that could not be digested; error: why.
+ * Arguments: event_position: of the event that could not be digested; error: why.
  * Errors: EQ025 no such subscription or event; EQ029 as ack.
  */
 CREATE FUNCTION park_event(name text, event_position bigint, error text DEFAULT NULL) RETURNS boolean

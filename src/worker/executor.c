@@ -6,7 +6,7 @@
  * the claim of the next job commit together, one flush for a job.  An error
  * rolls the effects back, and is recorded with the claim of the next job.
  *
- * The handler's transaction runs and commits as the role that registered the
+ * The handler's transaction runs and commits as the role that created the
  * handler: deferred triggers fire in the commit, and must not fire as the
  * superuser that the worker is.  What a handler sets (settings, advisory locks,
  * temporary tables) is gone before the next job, which may be another tenant's.

@@ -25,7 +25,7 @@ CREATE FUNCTION fuzz.event(n int) RETURNS event_queue.event_store STABLE SECURIT
 CREATE FUNCTION fuzz.partition(n int) RETURNS text STABLE SECURITY DEFINER LANGUAGE sql AS $$
 	SELECT name FROM event_queue_internal.event_partition ORDER BY partition_id OFFSET $1 LIMIT 1 $$;
 
--- What users would register: good, failing, slow, wrong.
+-- What users would have as handlers, reducers and rules: good, failing, slow, wrong.
 CREATE FUNCTION fuzz.reduce(state jsonb, event event_queue.event_store) RETURNS jsonb IMMUTABLE LANGUAGE sql AS $$
 	SELECT coalesce($1, '{}') || jsonb_build_object($2.event_type, coalesce(($1 ->> $2.event_type)::int, 0) + 1) $$;
 CREATE FUNCTION fuzz.reduce_null(state jsonb, event event_queue.event_store) RETURNS jsonb IMMUTABLE LANGUAGE sql AS 'SELECT NULL::jsonb';
