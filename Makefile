@@ -7,20 +7,23 @@ PG_CONFIG ?= $(shell test/lib/find-pg-config.sh)
 EXTENSION = event_queue
 EXTVERSION = 0.2.0
 MODULE_big = event_queue
-SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
-ALL_HEADERS = $(sort $(wildcard src/*.h src/*/*.h))
+# src/bin is the program eventq, which src/bin/eventq.mk builds.
+PROGRAM_FILES = $(wildcard src/bin/*.c src/bin/*.h)
+SOURCES = $(filter-out src/bin/%,$(sort $(wildcard src/*.c src/*/*.c)))
+ALL_HEADERS = $(filter-out src/bin/%,$(sort $(wildcard src/*.h src/*/*.h)))
 OBJS = $(SOURCES:.c=.o)
 
 # The install script is joined from these, in this order.
-SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/store/state.sql \
+SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/common/audit.sql src/store/state.sql \
 	src/queue/queue.sql src/queue/job.sql src/queue/enqueue.sql src/queue/claim.sql \
 	src/queue/settle.sql src/queue/lease.sql src/queue/admin.sql src/queue/dead.sql \
-	src/queue/history.sql src/queue/maintain.sql src/queue/group.sql src/queue/flow.sql \
+	src/queue/history.sql src/queue/trace.sql src/queue/maintain.sql src/queue/group.sql src/queue/flow.sql \
 	src/queue/waiting.sql \
-	src/rules/rules.sql src/schedule/schedule.sql src/schedule/clock.sql \
+	src/rules/rules.sql src/rules/counts.sql src/rules/versions.sql src/schedule/schedule.sql src/schedule/clock.sql \
 	src/observe/lineage.sql src/store/subscription.sql src/store/partition.sql \
 	src/wake/wake.sql src/store/activation.sql src/watch/faults.sql \
-	src/observe/observe.sql src/observe/lists.sql src/worker/handler.sql src/observe/health.sql src/tenant/checks.sql src/tenant/grants.sql
+	src/observe/observe.sql src/observe/metrics.sql src/observe/lists.sql src/observe/explain.sql src/worker/handler.sql src/observe/health.sql src/observe/stats.sql src/observe/figures.sql \
+	src/observe/alerts.sql src/observe/queue_history.sql src/observe/alert_test.sql src/observe/audited.sql src/tenant/checks.sql src/tenant/grants.sql
 INSTALL_SQL = $(EXTENSION)--$(EXTVERSION).sql
 
 # From the version before; src/update/make-update.pl says how the script is made.  When a
@@ -42,7 +45,7 @@ override with_llvm = no
 EXTRA_CLEAN = $(INSTALL_SQL) $(UPDATE_SQL) src/update/gone.inc $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
 
 # Targets that bring what they need themselves, and so must not need PGXS.
-STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb check-drivers
+STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb check-drivers check-node check-browser screenshots fuzz-http check-prometheus
 ifeq ($(filter $(STANDALONE),$(MAKECMDGOALS)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(PGXS),)
@@ -55,6 +58,7 @@ endif
 # A header may be seen by any source; rebuilding all takes seconds.
 $(OBJS): $(ALL_HEADERS) Makefile
 src/update/gone.o: src/update/gone.inc
+include src/bin/eventq.mk
 
 $(INSTALL_SQL): $(SQL_PARTS) Makefile
 	{ printf '%s\n' '\echo Use "CREATE EXTENSION event_queue" to load this file. \quit'; \
@@ -73,7 +77,7 @@ src/update/gone.inc: $(DATA) $(SOURCES) src/update/gone.pl Makefile
 
 else
 
-.PHONY: help deps demo check check-one check-matrix fuzz bench coverage format format-check reference deb check-deb check-drivers
+.PHONY: help deps demo check check-one check-matrix fuzz bench coverage format format-check reference deb check-deb check-drivers check-node check-browser screenshots fuzz-http check-prometheus
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sort | column -t -s '|'
@@ -93,6 +97,7 @@ check: ## build, install and run all tests on private clusters
 	@test/lib/install-deps.sh build test format
 	@$(MAKE) -s --no-print-directory format-check
 	@perl test/arrows.pl --self-test && perl test/arrows.pl
+	@perl test/errors.pl --self-test && perl test/errors.pl
 	@$(MAKE) -s --no-print-directory install WERROR=-Werror
 	@test/run.sh $(TESTS)
 
@@ -122,11 +127,11 @@ coverage: ## line coverage of the C code by the whole test run
 
 format: ## write the C code in the project's format
 	@test/lib/install-deps.sh format
-	@clang-format -i $(SOURCES) $(ALL_HEADERS)
+	@clang-format -i $(SOURCES) $(ALL_HEADERS) $(PROGRAM_FILES)
 
 format-check: ## fail if "make format" or "make reference" would change anything
 	@test/lib/install-deps.sh format
-	@clang-format --dry-run --Werror $(SOURCES) $(ALL_HEADERS)
+	@clang-format --dry-run --Werror $(SOURCES) $(ALL_HEADERS) $(PROGRAM_FILES)
 	@perl doc/make-reference.pl --check $(SQL_PARTS)
 
 reference: ## the functions in doc/reference.md, from the comments of the SQL files
@@ -135,6 +140,27 @@ reference: ## the functions in doc/reference.md, from the comments of the SQL fi
 check-drivers: ## drivers of node: views and results that they can read (npm install; skipped without node)
 	@$(MAKE) -s --no-print-directory install
 	@test/drivers/run.sh
+
+check-node: ## the Node client of clients/node, with real ORMs and outages of the server (npm ci; skipped without node)
+	@$(MAKE) -s --no-print-directory install
+	@clients/node/test/run.sh
+
+check-browser: ## the dashboard in headless Chromium, with axe-core (npm install; skipped without node or chromium)
+	@$(MAKE) -s --no-print-directory install
+	@test/browser/run.sh
+
+check-prometheus: ## Debian's Prometheus scrapes eventq serve: rules, panels, an alert that fires and resolves (5 min)
+	@test/lib/install-deps.sh build prometheus
+	@$(MAKE) -s --no-print-directory install
+	@test/prometheus/run.sh
+
+screenshots: ## pictures of the dashboard, into doc/pictures (Chromium, as check-browser)
+	@$(MAKE) -s --no-print-directory install
+	@EQ_PICTURES="$(CURDIR)/doc/pictures" test/browser/run.sh screenshots.js
+
+fuzz-http: ## bad HTTP against eventq serve under AddressSanitizer (SECONDS=30 SEED=1)
+	@$(MAKE) -s --no-print-directory install
+	@SECONDS_TO_RUN=$(or $(SECONDS),30) SEED=$(or $(SEED),1) test/fuzz/http.sh
 
 deb: ## Debian packages of what is committed, into ./packages
 	@test/lib/install-deps.sh package

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # make-reference.pl [--check] SQL-FILE...: writes the functions in reference.md,
 # between its two marks, from the install script's parts: signature, COMMENT,
-# header comment, and who may call (from grants.sql).  Called by "make reference";
+# header comment with its Example, and who may call (from grants.sql).  Called by "make reference";
 # with --check, by "make format-check", it only says whether it would change.
 use strict;
 use warnings;
@@ -21,7 +21,7 @@ my %title = (
 	'flow.sql' => 'Dependencies and flows', 'waiting.sql' => 'Waiting for jobs',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
 	'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
-	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'lists.sql' => 'Lists', 'handler.sql' => 'Running jobs in your own session', 'health.sql' => 'Health', 'grants.sql' => 'Roles');
+	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'metrics.sql' => 'Figures', 'lists.sql' => 'Lists', 'handler.sql' => 'Running jobs in your own session', 'health.sql' => 'Health', 'alerts.sql' => 'Alerts', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)
 {
@@ -83,9 +83,11 @@ for my $file (@ARGV)
 		my $line = "**$name** `$rest`  \n$its  \nWho: $by.";
 		if (defined $comment)
 		{
+			my $example = $comment =~ s/^ \* Example:\n((?: \*\t.*\n)+)//m ? $1 =~ s/^ \*\t//mgr : '';
 			my $flow = flow($comment);
 			$flow =~ s/^$name(?: and [\w, ]+)?:\s*//;
-			$line .= "\n\n> " . join("\n> ", split /\n/, ucfirst $flow);
+			$line .= "\n\n> " . join("\n> ", split /\n/, ucfirst $flow) if $flow ne '';
+			$line .= "\n\n```sql\n$example```" if $example ne '';
 		}
 		push @out, $line;
 	}

@@ -1,7 +1,7 @@
 #!/bin/bash
-# install-and-try.sh PACKAGE.deb: on a bare Debian, as root: installs the package
-# with the server that it needs, preloads it by Debian's own tools, runs one event
-# and one job, removes it, and says what is left.  Called by test/packaging/deb.sh
+# install-and-try.sh PACKAGE.deb EVENTQ.deb: on a bare Debian, as root: installs the
+# package with the server that it needs and the program, preloads it by Debian's own
+# tools, runs one event and two jobs, removes both, and says what is left.  Called by test/packaging/deb.sh
 # in a fresh debootstrap, and by packaging/docker/Dockerfile up to the removal
 # (--keep).
 set -euo pipefail
@@ -11,11 +11,12 @@ if [ "$1" = --keep ]; then
 	shift
 fi
 package=$(readlink -f "$1")
+program=$(readlink -f "$2")
 version=$(dpkg-deb -f "$package" Package | sed 's/postgresql-\([0-9]*\)-.*/\1/')
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+apt-get install -y -qq --no-install-recommends "$package" "$program" >/dev/null
 [ $keep = 1 ] && exit 0
 
 # the container's command, where the test has put it
@@ -45,6 +46,9 @@ SELECT event_queue.enqueue('mail', 'welcome', '{"to": "a"}') \g /dev/null
 SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
 SELECT event_queue.complete(:job_id, :'lease_token') \g /dev/null
 SQL
+runuser -u postgres -- eventq -p 5499 job add mail goodbye '"ana"' -q >/dev/null
+runuser -u postgres -- eventq -p 5499 work mail --until-empty -- grep -q ana
+runuser -u postgres -- eventq -p 5499 doctor
 events=$(run -c 'SELECT count(*) FROM event_queue.event_store')
 jobs=$(run -c "SELECT count(*) FROM event_queue.jobs")
 run -c 'CREATE DATABASE old'
@@ -52,7 +56,8 @@ run -d old -c "CREATE EXTENSION event_queue VERSION '0.1.0'" -c 'ALTER EXTENSION
 	-c "SELECT event_queue.create_queue('mail')" >/dev/null
 run -c 'DROP EXTENSION event_queue CASCADE'
 pg_dropcluster --stop "$version" try
-apt-get purge -y -qq "$(dpkg-deb -f "$package" Package)" >/dev/null
-left=$(find /usr/lib/postgresql /usr/share/postgresql /usr/share/doc -name '*event*queue*' | wc -l)
+apt-get purge -y -qq "$(dpkg-deb -f "$package" Package)" eventq >/dev/null
+left=$(find /usr/lib/postgresql /usr/share/postgresql /usr/share/doc /usr/bin /usr/share/man /usr/share/bash-completion \
+	-name '*event*queue*' -o -name 'eventq*' | wc -l)
 echo "events $events, jobs left $jobs, files left $left"
 [ "$events" = 1 ] && [ "$jobs" = 0 ] && [ "$left" = 0 ]

@@ -70,17 +70,17 @@ SELECT job_id, lease_token FROM event_queue.claim('borders', 10) \gset
 SELECT event_queue.complete(:job_id, :'lease_token');
 
 -- A token settles the job that it was given for, no other.
-SELECT event_queue.alter_queue('borders', '{"max_concurrency": 1}');
+SELECT event_queue.alter_queue('borders', max_concurrency => 1);
 SELECT event_queue.enqueue('borders', 'settled') AS job \gset
 SELECT job_id, lease_token FROM event_queue.claim('borders') \gset
 SELECT try(format('SELECT event_queue.complete(987654321, %L)', :'lease_token'));
 SELECT state FROM event_queue.complete_many(ARRAY[987654321], ARRAY[:'lease_token']::uuid[]);
 SELECT state FROM event_queue.jobs WHERE job_id = :job_id;
 SELECT event_queue.complete(:job_id, :'lease_token');
-SELECT event_queue.alter_queue('borders', '{"max_concurrency": null}');
+SELECT event_queue.alter_queue('borders', reset => '{max_concurrency}');
 
 -- A queue that is drained stops no rule of another, and a bad schedule no other.
-SELECT event_queue.create_queue('border-drained') > 0, event_queue.alter_queue('rule-calls', '{"backoff_delay": "10 ms"}') IS NOT NULL;
+SELECT event_queue.create_queue('border-drained') > 0, event_queue.alter_queue('rule-calls', backoff_delay => '10 ms') IS NOT NULL;
 SELECT event_queue.create_rule('to a drained one', 'border.drain', queue => 'border-drained', job_name => 'x') > 0,
 	event_queue.create_rule('to another', 'border.go', queue => 'borders', job_name => 'went') > 0;
 SELECT event_queue.drain_queue('border-drained');
@@ -152,4 +152,4 @@ SELECT event_queue.revoke_access(r::regrole) FROM unnest(ARRAY['eq_border_a', 'e
 REVOKE eq_border_shared FROM eq_border_a;
 DROP ROLE eq_border_a, eq_border_b, eq_border_shared;
 DROP TABLE border_seen, border_deferred;
-SELECT event_queue.alter_queue('rule-calls', '{"backoff_delay": "2 s"}');
+SELECT event_queue.alter_queue('rule-calls', backoff_delay => '2 s');

@@ -24,6 +24,9 @@ CREATE TABLE fuzz_big AS SELECT g FROM generate_series(1, 3000) g;
 ANALYZE fuzz_big;
 SELECT count(*) FROM (SELECT event_queue.aggregate_state('fuzz found', left('p', g)), event_queue.aggregate_diff('fuzz found', left('p', g), 1, 2),
 	event_queue.read_aggregate('fuzz found', left('p', g)) FROM fuzz_big WHERE g < 3 OFFSET 0) x;
+-- Likewise who looks at a queue.
+SELECT count(n) FROM (SELECT event_queue_internal.count_scheduled(1 + g % 2, 1000) AS n FROM fuzz_big WHERE g < 3 OFFSET 0) x;
+SELECT count(d) FROM (SELECT event_queue_internal.queue_depth(1 + g % 2) AS d FROM fuzz_big WHERE g < 3 OFFSET 0) x;
 DROP TABLE fuzz_big;
 RESET parallel_setup_cost;
 RESET parallel_tuple_cost;
@@ -94,3 +97,13 @@ END
 $$;
 CALL wait_until($$(SELECT max(version) FROM event_queue.aggregate_snapshot WHERE aggregate_type = 'fuzz dead') = 200$$);
 SELECT event_queue.drop_reducer('fuzz dead');
+
+-- Internal functions by hand, with NULL for what is never NULL
+SELECT try($$SELECT event_queue_internal.audit(NULL, NULL, NULL)$$);
+
+-- Names that are longer than those of functions, in rows that plain SQL has written
+SELECT event_queue.create_queue('fuzz long', keep_completed => '1 day') > 0 AS created;
+INSERT INTO event_queue.job (job_id, queue_id, tenant_id, name, priority, run_at, created_at, payload)
+SELECT 920000 + n, queue_id, repeat('t', 2000 * n), repeat(chr(96 + n), 2000 * n), 5, now(), now(), '{}' FROM event_queue.queue, generate_series(1, 4) n WHERE name = 'fuzz long';
+SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('fuzz long', 4);
+SELECT event_queue.drop_queue('fuzz long', force => true);

@@ -1,4 +1,4 @@
--- Finished jobs: kept not at all, for a time, for ever, or the newest of them;
+-- Finished jobs: kept not at all, for a time, forever, or the newest of them;
 -- in partitions that are dropped when what they hold has expired.
 SET client_min_messages = warning;
 -- Enqueues a job and finishes it; its result is its name.
@@ -40,10 +40,10 @@ SELECT count(*) >= 6 AS made, bool_and(c.relrowsecurity) AS guarded,
 	bool_and((SELECT count(*) = 3 FROM pg_index x WHERE x.indrelid = c.oid)) AS indexed
 FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
 WHERE i.inhparent = 'event_queue.job_history'::regclass;
--- what is for ever in years
+-- what is forever in years
 SELECT try($$SELECT event_queue.create_queue('bad', keep_completed => '1001 years')$$);
-SELECT try($$SELECT event_queue.alter_queue('for_days', '{"keep_completed": "-1 day"}')$$);
-SELECT try($$SELECT event_queue.alter_queue('for_days', '{"keep_failed": "5000 years"}')$$);
+SELECT try($$SELECT event_queue.alter_queue('for_days', keep_completed => '-1 day')$$);
+SELECT try($$SELECT event_queue.alter_queue('for_days', keep_failed => '5000 years')$$);
 
 -- By count: the newest, also of those that finished in the same moment; the
 -- others keep theirs.
@@ -72,7 +72,7 @@ SELECT count(*) FROM kept WHERE queue = 'short';
 SELECT event_queue.job_outcome(:gone), (SELECT reason FROM event_queue.explain_job(:gone));
 SELECT event_queue.enqueue('short', 'after it', depends_on => ARRAY[:gone]) AS after \gset
 SELECT name, completed_at IS NOT NULL AS completed, result FROM event_queue.dependency_results(:after);
--- The partition goes with all that is in it, while other queues keep theirs for ever
+-- The partition goes with all that is in it, while other queues keep theirs forever
 -- and by count; a row that came early is deleted; one that is being restored (it
 -- has no primary key yet) stays.
 BEGIN;
@@ -98,10 +98,10 @@ SELECT to_regclass('event_queue.job_history_m_201912') AS restored_and_dropped;
 SELECT queue, name FROM kept ORDER BY job_id;
 
 -- A keep that changes is that of the jobs that finish from then on.
-SELECT event_queue.alter_queue('for_hours', '{"keep_completed": "1000 years"}');
-SELECT done('for_hours', 'for ever') > 0 AS done;
+SELECT event_queue.alter_queue('for_hours', keep_completed => '1000 years');
+SELECT done('for_hours', 'forever') > 0 AS done;
 SELECT name, partition, kept_days FROM places WHERE queue = 'for_hours' ORDER BY 1;
-SELECT event_queue.alter_queue('for_hours', '{"keep_completed": null}');
+SELECT event_queue.alter_queue('for_hours', reset => '{keep_completed}');
 SELECT done('for_hours', 'no more') > 0 AS done;
 SELECT name FROM kept WHERE queue = 'for_hours' ORDER BY 1;
 

@@ -35,7 +35,7 @@ SELECT event_queue.discard_dead(min(job_id)) FROM event_queue.dead_letter;
 COMMIT;
 TABLE counted;
 -- retention
-SELECT event_queue.alter_queue('seen', '{"keep_failed_count": 2}');
+SELECT event_queue.alter_queue('seen', keep_failed_count => 2);
 SELECT event_queue_internal.maintain_history();
 TABLE counted;
 -- dependents that can never run
@@ -91,7 +91,7 @@ SELECT event_queue.enqueue('why', 'fifth') AS fifth \gset
 -- who runs instead
 SELECT reason, regexp_replace(detail, 'job \d+', 'job N', 'g') AS detail FROM event_queue.explain_job(:fifth);
 -- several reasons at once
-SELECT event_queue.alter_queue('why', '{"max_concurrency": null, "rate_limit": 1, "rate_interval": "1 hour"}');
+SELECT event_queue.alter_queue('why', rate_limit => 1, rate_interval => '1 hour', reset => '{max_concurrency}');
 SELECT count(*) FROM event_queue.claim('why');
 SELECT event_queue.enqueue('why', 'later', delay => '10 minutes') AS later \gset
 SELECT event_queue.pause_queue('why');

@@ -65,6 +65,14 @@ SELECT d.depends_on = :a AS given, d.name, j.max_attempts FROM event_queue.job_d
 SELECT try_it($$SELECT event_queue.enqueue_flow('opt', '{"name": "x", "children": 1}')$$), try_it($$SELECT event_queue.enqueue_flow('opt', '{"children": [{"name": "x"}]}')$$),
 	try_it('SELECT event_queue.enqueue_flow(''opt'', ''' || repeat('{"name": "x", "children": [', 101) || repeat(']}', 101) || ''')');
 
+-- What is named as in Bull, compared as if it were a number, or another tenant's: the hint says what to write.
+SELECT try_it(format($$SELECT event_queue.enqueue('opt', 'x', options => '{%s}')$$, o)) FROM unnest(ARRAY['"attempts": 3', '"jobId": "a"', '"removeOnComplete": true',
+	'"attempt": 3', '"backoff": {"type": "exponential", "delay": 1000}', '"delay": 5000']) AS o;
+SELECT try_it($$SELECT event_queue.create_rule('opt', 'x', 'event_data ->> ''step'' = 2', queue => 'opt', job_name => 'x')$$);
+SET event_queue.tenant = 'acme';
+SELECT try_it($$SELECT event_queue.enqueue('opt', 'x', tenant_id => 'other')$$);
+RESET event_queue.tenant;
+
 SELECT event_queue.drop_queue('opt', force => true), event_queue.drop_queue('opt too', force => true);
 DROP FUNCTION try_it;
 

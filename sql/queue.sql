@@ -93,11 +93,11 @@ SELECT count(*) FROM event_queue.claim('limited', 10);
 SELECT event_queue.complete(job_id, lease_token) FROM event_queue.job WHERE lease_token IS NOT NULL
 	AND queue_id = event_queue_internal.queue_id_of('limited') LIMIT 1;
 SELECT count(*) FROM event_queue.claim('limited', 10);
-SELECT event_queue.alter_queue('limited', '{"max_concurrency": null, "rate_limit": 3, "rate_interval": "1 hour"}');
+SELECT event_queue.alter_queue('limited', rate_limit => 3, rate_interval => '1 hour', reset => '{max_concurrency}');
 SELECT count(*) FROM event_queue.claim('limited', 10);
 SELECT count(*) FROM event_queue.claim('limited', 10);
 BEGIN;
-SELECT event_queue.alter_queue('limited', '{"rate_limit": null}');
+SELECT event_queue.alter_queue('limited', reset => '{rate_limit}');
 SELECT count(*) FROM event_queue.claim('limited', 10);
 ROLLBACK;
 SELECT count(*) FROM event_queue.claim('limited', 10);

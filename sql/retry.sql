@@ -27,22 +27,22 @@ END $$;
 -- A queue's curve.  Without settings it is BullMQ's: 2 s, 4 s, and then dead.
 SELECT event_queue.create_queue('retry') > 0 AS created;
 SELECT waits('retry');
-SELECT event_queue.alter_queue('retry', '{"max_attempts": 6, "backoff_intervals": ["1 s", "10 s", "1 minute"]}');
+SELECT event_queue.alter_queue('retry', max_attempts => 6, backoff_intervals => '{1 s, 10 s, 1 minute}');
 CREATE FUNCTION waits_by(curve text) RETURNS numeric[] LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM event_queue.alter_queue('retry', jsonb_build_object('backoff', curve));
+	PERFORM event_queue.alter_queue('retry', backoff => curve);
 	RETURN waits('retry');
 END $$;
 SELECT c AS backoff, waits_by(c) FROM unnest('{exponential,bull,linear,fixed,list}'::text[]) c;
 -- no wait is longer than the cap, which list keeps to as well
-SELECT event_queue.alter_queue('retry', '{"backoff_max": "7 s"}');
+SELECT event_queue.alter_queue('retry', backoff_max => '7 s');
 SELECT c AS backoff, waits_by(c) FROM unnest('{exponential,bull,linear,fixed,list}'::text[]) c;
 -- however often it failed
-SELECT event_queue.alter_queue('retry', '{"max_attempts": 1000, "backoff": "exponential", "backoff_max": "1 hour"}');
+SELECT event_queue.alter_queue('retry', max_attempts => 1000, backoff => 'exponential', backoff_max => '1 hour');
 SELECT max(w) AS longest, count(*) FROM unnest(waits('retry')) w;
 
 -- A job overrides each of the settings by itself; the others stay the queue's.
-SELECT event_queue.alter_queue('retry', '{"max_attempts": 5, "backoff": "exponential", "backoff_max": "30 s"}');
+SELECT event_queue.alter_queue('retry', max_attempts => 5, backoff => 'exponential', backoff_max => '30 s');
 SELECT o AS options, waits('retry', o) FROM unnest(ARRAY[
 	'{}',
 	'{"max_attempts": 3}',
@@ -62,9 +62,9 @@ CREATE FUNCTION drawn(options jsonb, low numeric, high numeric) RETURNS text LAN
 $$;
 SELECT drawn('{"backoff_jitter": 0.5}', 5, 10) AS half, drawn('{"backoff_jitter": 1}', 0, 10) AS whole,
 	drawn('{"backoff_jitter": 0.5, "backoff_max": "4 s"}', 2, 4) AS of_the_cap;
-SELECT event_queue.alter_queue('retry', '{"backoff_jitter": 0.5}');
+SELECT event_queue.alter_queue('retry', backoff_jitter => 0.5);
 SELECT drawn('{}', 5, 10) AS queues, waits('retry', '{"backoff_jitter": 0}') AS none;
-SELECT event_queue.alter_queue('retry', '{"backoff_jitter": 0}');
+SELECT event_queue.alter_queue('retry', backoff_jitter => 0);
 
 -- The arguments of enqueue are the same; only what is given is stored.
 SELECT event_queue.enqueue('retry', 'a', options => '{"backoff": "linear", "backoff_max": "1 minute", "backoff_jitter": 0.25}') AS a,
@@ -109,9 +109,9 @@ SELECT try_it($$SELECT event_queue.enqueue_many('retry', '[{"name": "x", "backof
 	try_it($$SELECT event_queue.enqueue_many('retry', '[{"name": "x", "backoff_intervals": "1 s"}]')$$),
 	try_it($$SELECT event_queue.enqueue_many('retry', '[{"name": "x", "children": []}]')$$);
 -- a list has to come from somewhere
-SELECT event_queue.alter_queue('retry', '{"backoff_intervals": null}');
+SELECT event_queue.alter_queue('retry', reset => '{backoff_intervals}');
 SELECT try_it($$SELECT event_queue.enqueue('retry', 'x', options => '{"backoff": "list"}')$$),
-	try_it($$SELECT event_queue.alter_queue('retry', '{"backoff": "list"}')$$),
+	try_it($$SELECT event_queue.alter_queue('retry', backoff => 'list')$$),
 	waits('retry', '{"backoff": "list", "backoff_intervals": ["3 s"], "max_attempts": 2}');
 
 -- enqueue_many adds all or none.

@@ -55,7 +55,7 @@ WHERE h.queue_id = event_queue_internal.queue_id_of('tasks') ORDER BY e.position
 CREATE TABLE erp.seen (event_type text, aggregate_id text);
 CREATE FUNCTION erp.see(event event_queue.event_store) RETURNS void LANGUAGE sql AS
 	$$INSERT INTO erp.seen VALUES (event.event_type, event.aggregate_id)$$;
-SELECT event_queue.alter_queue('rule-calls', '{"backoff_delay": "10 ms"}');
+SELECT event_queue.alter_queue('rule-calls', backoff_delay => '10 ms');
 SELECT event_queue.create_rule('a broken', 'deal.**', $$(event_data ->> 'n')::int > 0$$, 'tasks', 'nobody') IS NOT NULL AS created;
 SELECT event_queue.create_rule('b calls', 'deal.**', function => 'erp.see') IS NOT NULL AS created;
 SELECT version FROM event_queue.append('deal', 'D1', 'deal.won', '{"n": "not a number"}');

@@ -23,7 +23,7 @@ TABLE used;
 -- A parsed body, which shows no names.
 CREATE FUNCTION refreshed.parsed(state jsonb, event event_queue.event_store) RETURNS jsonb IMMUTABLE
 	BEGIN ATOMIC SELECT jsonb_build_object('n', coalesce((state ->> 'n')::int, 0) + refreshed."Twice Removed"(event)); END;
-SELECT event_queue.create_reducer('refreshed', 'refreshed.parsed', NULL);
+SELECT event_queue.create_reducer('refreshed', 'refreshed.parsed', NULL, or_replace => true);
 SELECT event_queue.take_snapshot('refreshed', '1');
 TABLE used;
 CREATE OR REPLACE FUNCTION refreshed.weight(event event_queue.event_store) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 100';
@@ -34,7 +34,7 @@ CREATE TABLE refreshed.weights (w int);
 INSERT INTO refreshed.weights VALUES (1);
 CREATE FUNCTION refreshed.reading(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE plpgsql STABLE
 	AS $$ BEGIN RETURN jsonb_build_object('n', coalesce((state ->> 'n')::int, 0) + (SELECT w FROM refreshed.weights)); END $$;
-SELECT event_queue.create_reducer('refreshed', 'refreshed.reading', NULL);
+SELECT event_queue.create_reducer('refreshed', 'refreshed.reading', NULL, or_replace => true);
 SELECT event_queue.take_snapshot('refreshed', '1');
 UPDATE refreshed.weights SET w = 1000;
 SELECT event_queue.aggregate_state('refreshed', '1');

@@ -5,28 +5,28 @@ SELECT event_queue_internal.merge_patch(t::jsonb, p::jsonb) FROM (VALUES	-- the 
 	('{"a":[{"b":"c"}]}', '{"a":[1]}'), ('["a","b"]', '["c","d"]'), ('{"a":"b"}', '["c"]'), ('{"a":"foo"}', 'null'),
 	('{"a":"foo"}', '"bar"'), ('{"e":null}', '{"a":1}'), ('[1,2]', '{"a":"b","c":null}'), ('{}', '{"a":{"bb":{"ccc":null}}}')) x (t, p);
 
-SELECT version FROM event_queue.append('deal', 'D1', 'deal.opened', '{"step": "new", "value": 100, "owner": {"name": "Ana", "team": 1}}');
-SELECT version FROM event_queue.append('deal', 'D1', 'deal.moved', '{"step": "offer"}');
+SELECT version FROM event_queue.append('contract', 'S1', 'deal.opened', '{"step": "new", "value": 100, "owner": {"name": "Ana", "team": 1}}');
+SELECT version FROM event_queue.append('contract', 'S1', 'deal.moved', '{"step": "offer"}');
 SELECT clock_timestamp() AS after_two \gset
-SELECT version FROM event_queue.append('deal', 'D1', 'deal.given', '{"owner": {"name": "Bia"}, "value": null}');
-SELECT event_queue.aggregate_state('deal', 'D1');
-SELECT event_queue.aggregate_state('deal', 'D1', 1), event_queue.aggregate_state('deal', 'D1', at_time => :'after_two');
-SELECT event_queue.aggregate_state('deal', 'D1', at_time => '2000-01-01'), event_queue.aggregate_state('deal', 'none');
-SELECT try($$SELECT event_queue.aggregate_state('deal', 'D1', 4)$$), try($$SELECT event_queue.aggregate_state('deal', 'D1', 0)$$),
-	try($$SELECT event_queue.aggregate_state('deal', 'D1', 1, now())$$);
-SELECT * FROM event_queue.aggregate_diff('deal', 'D1', 1, 3);
-SELECT * FROM event_queue.aggregate_diff('deal', 'D1', 0, 1);
-SELECT * FROM event_queue.aggregate_diff('deal', 'D1', 2, 2);
+SELECT version FROM event_queue.append('contract', 'S1', 'deal.given', '{"owner": {"name": "Bia"}, "value": null}');
+SELECT event_queue.aggregate_state('contract', 'S1');
+SELECT event_queue.aggregate_state('contract', 'S1', 1), event_queue.aggregate_state('contract', 'S1', at_time => :'after_two');
+SELECT event_queue.aggregate_state('contract', 'S1', at_time => '2000-01-01'), event_queue.aggregate_state('contract', 'none');
+SELECT try($$SELECT event_queue.aggregate_state('contract', 'S1', 4)$$), try($$SELECT event_queue.aggregate_state('contract', 'S1', 0)$$),
+	try($$SELECT event_queue.aggregate_state('contract', 'S1', 1, now())$$);
+SELECT * FROM event_queue.aggregate_diff('contract', 'S1', 1, 3);
+SELECT * FROM event_queue.aggregate_diff('contract', 'S1', 0, 1);
+SELECT * FROM event_queue.aggregate_diff('contract', 'S1', 2, 2);
 
 -- Reverting adds an event; nothing is taken away.
-SELECT version FROM event_queue.revert_aggregate('deal', 'D1', 1);
-SELECT event_queue.aggregate_state('deal', 'D1') = event_queue.aggregate_state('deal', 'D1', 1) AS back;
-SELECT version, event_type, metadata -> 'reverted_to' AS reverted_to FROM event_queue.read_aggregate('deal', 'D1', max_events => 2, newest_first => true);
-SELECT version FROM event_queue.append('deal', 'D1', 'deal.moved', '{"step": "won"}');
-SELECT event_queue.aggregate_state('deal', 'D1');
-SELECT try($$SELECT event_queue.revert_aggregate('deal', 'D1', 5)$$), try($$SELECT event_queue.revert_aggregate('deal', 'D1', 0)$$),
-	try($$SELECT event_queue.revert_aggregate('deal', 'none', 1)$$);
-SELECT try($$SELECT event_queue.revert_aggregate('deal', 'D1', 2, 3)$$);
+SELECT version FROM event_queue.revert_aggregate('contract', 'S1', 1);
+SELECT event_queue.aggregate_state('contract', 'S1') = event_queue.aggregate_state('contract', 'S1', 1) AS back;
+SELECT version, event_type, metadata -> 'reverted_to' AS reverted_to FROM event_queue.read_aggregate('contract', 'S1', max_events => 2, newest_first => true);
+SELECT version FROM event_queue.append('contract', 'S1', 'deal.moved', '{"step": "won"}');
+SELECT event_queue.aggregate_state('contract', 'S1');
+SELECT try($$SELECT event_queue.revert_aggregate('contract', 'S1', 5)$$), try($$SELECT event_queue.revert_aggregate('contract', 'S1', 0)$$),
+	try($$SELECT event_queue.revert_aggregate('contract', 'none', 1)$$);
+SELECT try($$SELECT event_queue.revert_aggregate('contract', 'S1', 2, 3)$$);
 
 -- A reducer of one's own.
 CREATE SCHEMA sales;
@@ -53,7 +53,7 @@ SELECT event_queue.aggregate_state('counted', 'C1');
 SELECT event_queue.take_snapshot('counted', 'C1');
 SELECT count(*) FROM event_queue.aggregate_snapshot WHERE aggregate_id = 'C1' AND state ? 'n';
 -- Created anew: dropped.
-SELECT event_queue.create_reducer('counted', NULL, NULL);
+SELECT event_queue.create_reducer('counted', NULL, NULL, or_replace => true);
 SELECT count(*) FROM event_queue.aggregate_snapshot WHERE aggregate_id = 'C1';
 SELECT event_queue.drop_reducer('counted');
 SELECT try($$SELECT event_queue.drop_reducer('counted')$$);
@@ -63,9 +63,9 @@ SELECT try($$SELECT event_queue.create_reducer('x', NULL, 0)$$), try($$SELECT ev
 -- A reducer that fails or returns null says at which event.
 CREATE FUNCTION sales.fails(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN IF event.version = 2 THEN RETURN NULL; END IF; RETURN state; END $$;
-SELECT event_queue.create_reducer('deal', 'sales.fails');
-SELECT try($$SELECT event_queue.aggregate_state('deal', 'D1')$$) LIKE '22004: reducer sales.fails returned null%';
-SELECT event_queue.drop_reducer('deal');
+SELECT event_queue.create_reducer('contract', 'sales.fails');
+SELECT try($$SELECT event_queue.aggregate_state('contract', 'S1')$$) LIKE '22004: reducer sales.fails returned null%';
+SELECT event_queue.drop_reducer('contract');
 
 -- Replay: in a sandbox, and for good.
 CREATE TABLE sales.projection (id text PRIMARY KEY, n int);
@@ -81,4 +81,4 @@ SELECT try($$SELECT event_queue.replay('{"aggregate_type": "counted"}', 'sales.s
 SELECT count(*) FROM sales.projection;
 SELECT try($$SELECT event_queue.replay(NULL, 'sales.none')$$);
 \set VERBOSITY terse
-DO $$ BEGIN PERFORM event_queue.replay('{"aggregate_type": "deal"}', 'sales.project', report_every => 2); END $$;
+DO $$ BEGIN PERFORM event_queue.replay('{"aggregate_type": "contract"}', 'sales.project', report_every => 2); END $$;

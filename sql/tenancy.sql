@@ -85,10 +85,12 @@ CREATE SCHEMA eq_ten_schema AUTHORIZATION eq_ten_admin;
 CREATE SCHEMA eq_ten_foreign;
 SET SESSION AUTHORIZATION eq_ten_admin;
 CREATE TABLE eq_ten_schema.t (id int, tenant text);
-SELECT event_queue.create_queue('ten admin') > 0 AS created, event_queue.alter_queue('ten admin', '{"max_attempts": 1, "fair": true}'),
+SELECT event_queue.create_queue('ten admin') > 0 AS created, event_queue.alter_queue('ten admin', max_attempts => 1, fair => true),
 	event_queue.pause_queue('ten admin'), event_queue.resume_queue('ten admin');
 SELECT event_queue.enqueue('ten admin', 'x', delay => '1 hour', tenant_id => 'ten a') > 0 AND event_queue.enqueue('ten admin', 'y', delay => '1 hour') > 0 AS enqueued;
 SELECT event_queue.retry_waiting('ten admin', failed_only => false);
+-- the scheduler brings them into their tenants' lanes, and a claim passes by what is locked
+CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.job j JOIN event_queue.queue q USING (queue_id) WHERE q.name = 'ten admin' AND j.lane = 0)$$);
 SELECT event_queue.fail(job_id, lease_token, 'oh') FROM event_queue.claim('ten admin', 2);
 SELECT event_queue.retry_all_dead('ten admin', tenant_id => 'ten a'), event_queue.discard_all_dead('ten admin');
 SELECT event_queue.drain_queue('ten admin'), event_queue.purge_queue('ten admin');

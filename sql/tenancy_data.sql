@@ -20,10 +20,11 @@ SET event_queue.causation_id = 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 SELECT try($$SELECT event_queue.append('data', '1', 'x')$$), try($$SELECT event_queue.enqueue('data', 'x')$$);
 RESET event_queue.causation_id;
 -- Settings and rules.
-SELECT try($$SELECT event_queue.alter_queue('data', '{"lease": [1]}')$$), try($$SELECT event_queue.alter_queue('data', '{"backoff_intervals": {"a": 1}}')$$),
-	try($$SELECT event_queue.alter_queue('data', '{"max_attempts": {"a": 1}}')$$), try($$SELECT event_queue.alter_queue('data', '["lease"]')$$),
-	try($$SELECT event_queue.alter_queue('data', '{"max_attempts": 1e30}')$$), try($$SELECT event_queue.alter_queue('data', '{"queue_id": 1}')$$);
-SELECT try($$SELECT event_queue.create_queue('data2')$$), try($$SELECT event_queue.alter_queue('data2', '{"backoff": "list", "backoff_intervals": ["1 s", "2 s"], "lease": 30, "sla": null}')$$),
+SELECT try($$SELECT event_queue.alter_queue('data', backoff => 'list', reset => '{backoff_intervals}')$$),
+	try($$SELECT event_queue.alter_queue('data', max_attempts => 0, max_stalled => 5)$$),
+	try($$SELECT event_queue.alter_queue('data', reset => '{queue_id}')$$), try($$SELECT event_queue.alter_queue('data', reset => '{NULL}')$$),
+	try($$SELECT event_queue.alter_queue('data', reset => '{paused, lease}')$$);
+SELECT try($$SELECT event_queue.create_queue('data2')$$), try($$SELECT event_queue.alter_queue('data2', backoff => 'list', backoff_intervals => '{1 s, 2 s}', lease => '30 s', reset => '{sla}')$$),
 	event_queue.drop_queue('data2');
 SELECT try($$SELECT event_queue.create_rule('data', 'x', queue => 'data', job_name => 'x', payload => '[1]')$$),
 	try($$SELECT event_queue.create_subscription('data', '[1]')$$), try($$SELECT event_queue.create_subscription('data', '{"event_type": [1]}')$$),

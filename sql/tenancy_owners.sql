@@ -19,7 +19,9 @@ SELECT event_queue.create_queue('owned', max_attempts => 1) > 0 AND
 	AS made;
 SELECT event_queue.create_reducer('owned', 'owned_reducer');
 RESET ROLE;
-SELECT event_queue.alter_queue('rule-calls', '{"backoff_delay": "10 ms"}');
+-- what other tests' rules have left to be retried
+SELECT event_queue.purge_queue('rule-calls') >= 0 AS purged;
+SELECT event_queue.alter_queue('rule-calls', backoff_delay => '10 ms');
 
 -- renamed
 ALTER ROLE eq_owner RENAME TO eq_renamed;
@@ -68,13 +70,13 @@ SELECT split_part(try($$SELECT event_queue.aggregate_state('owned', '1')$$), ' |
 SELECT extcondition[array_position(extconfig, 'event_queue.rule'::regclass)] AS dumped FROM pg_extension WHERE extname = 'event_queue' \gset
 SELECT count(*) FROM event_queue.rule :dumped AND name LIKE 'owned%';
 -- whoever creates it again takes it over
-SELECT event_queue.create_handler('owned', '*', 'owned_handler') > 0 AS taken;
-SELECT event_queue.create_reducer('owned', 'owned_reducer');
+SELECT event_queue.create_handler('owned', '*', 'owned_handler', or_replace => true) > 0 AS taken;
+SELECT event_queue.create_reducer('owned', 'owned_reducer', or_replace => true);
 SELECT event_queue.aggregate_state('owned', '1');
 CALL wait_until('(SELECT count(*) = 4 FROM owned)');
 
 SELECT event_queue.purge_queue('rule-calls') > 0 AS purged, event_queue.drop_rule('owned call'), event_queue.drop_rule('owned condition'),
 	event_queue.drop_handler('owned', '*'), event_queue.drop_reducer('owned'), event_queue.drop_queue('owned', force => true),
-	event_queue.alter_queue('rule-calls', '{"backoff_delay": "2 s"}');
+	event_queue.alter_queue('rule-calls', backoff_delay => '2 s');
 DROP FUNCTION owned_handler, owned_function, owned_reducer;
 DROP TABLE owned;

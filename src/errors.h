@@ -55,5 +55,10 @@
 #define ERRCODE_EQ_WOULD_WAIT			  MAKE_SQLSTATE('E', 'Q', '0', '4', '4')
 #define ERRCODE_EQ_OTHER_VERSION		  MAKE_SQLSTATE('E', 'Q', '0', '4', '5')
 #define ERRCODE_EQ_EVENTS_ARCHIVED		  MAKE_SQLSTATE('E', 'Q', '0', '4', '6')
+#define ERRCODE_EQ_TWO_TENANTS			  MAKE_SQLSTATE('E', 'Q', '0', '4', '7')
+#define ERRCODE_EQ_SHARED_BY_TENANTS	  MAKE_SQLSTATE('E', 'Q', '0', '4', '8')
+#define ERRCODE_EQ_ROLE_IS_BOUND		  MAKE_SQLSTATE('E', 'Q', '0', '4', '9')
+#define ERRCODE_EQ_INVALID_ALERT		  MAKE_SQLSTATE('E', 'Q', '0', '5', '2')
+#define ERRCODE_EQ_NO_FIGURES			  MAKE_SQLSTATE('E', 'Q', '0', '5', '3')
 
 #endif /* EQ_ERRORS_H */

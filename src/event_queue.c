@@ -20,12 +20,14 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "common/log_line.h"
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/queue.h"
 #include "store/members.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "wake/series.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
 #include "xact/xact.h"
@@ -38,6 +40,7 @@ char *eq_tenant = NULL;
 char *eq_actor = NULL;
 char *eq_correlation_id = NULL;
 char *eq_causation_id = NULL;
+char *eq_rule_chain = NULL;
 int eq_publish_interval_ms = 1000;
 bool eq_require_tenant = false;
 int eq_max_payload_kb = 1024;
@@ -46,7 +49,11 @@ int eq_executors = 2;
 char *eq_databases = NULL;
 bool eq_activate_copies = false;
 int eq_rule_batch = 500;
+int eq_stuck_after_ms = 5 * 60 * 1000;
 int eq_condition_timeout = 1000;
+int eq_append_timeout = 10 * 60 * 1000;
+int eq_keep_audit_min = 365 * 24 * 60;
+int eq_alert_interval_ms = 5000;
 int eq_max_databases = 64;
 int eq_max_queues = 16384;
 int eq_max_limited_leases = 65536;
@@ -61,6 +68,12 @@ static const struct config_enum_entry notify_modes[] = {
 	{"worker", EQ_NOTIFY_WORKER, false},
 	{"transaction", EQ_NOTIFY_TRANSACTION, false},
 	{"off", EQ_NOTIFY_OFF, false},
+	{NULL, 0, false}};
+
+static const struct config_enum_entry log_attempts_modes[] = {
+	{"off", EQ_LOG_OFF, false},
+	{"failures", EQ_LOG_FAILURES, false},
+	{"all", EQ_LOG_ALL, false},
 	{NULL, 0, false}};
 
 void _PG_init(void);
@@ -85,6 +98,11 @@ define_settings(void)
 		"event_queue.causation_id",
 		"Id of the event that causes what this session appends and enqueues.", NULL,
 		&eq_causation_id, "", PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"event_queue.rule_chain",
+		"Rules that led to what this session appends and enqueues.",
+		"For workers outside: the member rule_chain of their job's metadata, so that no rule runs in a loop.",
+		&eq_rule_chain, "", PGC_USERSET, 0, eq_check_rule_chain, NULL, NULL);
 	DefineCustomIntVariable(
 		"event_queue.publish_interval",
 		"How often the watermark is published for standbys; 0: not at all.", NULL,
@@ -104,6 +122,22 @@ define_settings(void)
 		NULL, &eq_notify_mode, EQ_NOTIFY_WORKER, notify_modes, PGC_SUSET, 0, NULL,
 		NULL, NULL);
 	DefineCustomIntVariable(
+		"event_queue.keep_trace",
+		"How long trace() shows finished jobs that an event caused, if the history does not keep them; 0: not at all.",
+		NULL, &eq_keep_trace_s, 0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL,
+		NULL);
+	DefineCustomIntVariable(
+		"event_queue.stuck_after",
+		"After this, health() finds fault with jobs that nobody takes and transactions that stay open.",
+		NULL, &eq_stuck_after_ms, 5 * 60 * 1000, 0, INT_MAX, PGC_USERSET,
+		GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+		"event_queue.log_attempts",
+		"Which runs of jobs, and which events that met a rule, have a line in the server's log.",
+		"failures: those in the database that failed; all: all of them, and what workers outside report.",
+		&eq_log_attempts, EQ_LOG_FAILURES, log_attempts_modes, PGC_SUSET, 0, NULL,
+		NULL, NULL);
+	DefineCustomIntVariable(
 		"event_queue.executors",
 		"Processes that run handlers in each database that has the extension.", NULL,
 		&eq_executors, 2, 0, EQ_MAX_EXECUTORS, PGC_SIGHUP, 0, NULL, NULL, NULL);
@@ -121,10 +155,28 @@ define_settings(void)
 							NULL, &eq_rule_batch, 500, 1, 100000, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable(
+		"event_queue.rule_depth", "Most rules that may fire one after the other.",
+		"An event that so many rules led to lets no further one fire.",
+		&eq_rule_depth, 16, 1, EQ_MAX_RULE_DEPTH, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
 		"event_queue.condition_timeout",
 		"Longest time that the condition of a rule may take for one event.", NULL,
 		&eq_condition_timeout, 1000, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
 		NULL);
+	DefineCustomIntVariable(
+		"event_queue.append_timeout",
+		"Longest time that a transaction of a role bound to a tenant may hold back the events of all.",
+		"Then its session is terminated; 0: never.", &eq_append_timeout,
+		10 * 60 * 1000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.keep_audit",
+		"How long rows of the audit log and resolved alerts are kept; 0: for ever.",
+		NULL, &eq_keep_audit_min, 365 * 24 * 60, 0, INT_MAX, PGC_SIGHUP,
+		GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("event_queue.alert_interval",
+							"How often alerts are looked at; 0: not at all.", NULL,
+							&eq_alert_interval_ms, 5000, 0, 3600 * 1000, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("event_queue.max_databases",
 							"Most databases of this server that use the extension.",
 							NULL, &eq_max_databases, 64, 1, 10000, PGC_POSTMASTER, 0,
@@ -139,6 +191,30 @@ define_settings(void)
 		"Most jobs leased at a time in queues with max_concurrency, of all databases.",
 		NULL, &eq_max_limited_leases, 65536, 64, 10000000, PGC_POSTMASTER, 0, NULL,
 		NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.max_subscription_members",
+		"Most sessions that share subscriptions with several buckets, of all databases.",
+		"A session counts once for each such subscription.", &eq_max_members, 1024,
+		16, 16384, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.max_job_stats",
+		"Most job names, in queues of all databases, that have counters and histograms of their own.",
+		"Each takes 14 kB of shared memory; the rest is counted together.",
+		&eq_max_job_stats, 1000, 16, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.max_tenant_stats",
+		"Most tenants, of all databases, that have counters and histograms of their own: the busiest.",
+		"Each takes 14 kB of shared memory; the rest is counted together.",
+		&eq_max_tenant_stats, 100, 16, 100000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.keep_metrics",
+		"How many days samples of counters and histograms are kept.", NULL,
+		&eq_keep_metrics, 30, 2, 3650, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.max_prometheus_size",
+		"How large what prometheus() tells of job names may become; the rest is left out.",
+		NULL, &eq_max_prometheus_size, 262144, 16, 524288, PGC_SIGHUP, GUC_UNIT_KB,
+		NULL, NULL, NULL);
 	MarkGUCPrefixReserved("event_queue");
 }
 
@@ -163,10 +239,12 @@ request_shared_memory(void)
 	RequestAddinShmemSpace(add_size(shared_size(), eq_leases_size()));
 	RequestAddinShmemSpace(eq_faults_size());
 	RequestAddinShmemSpace(eq_workers_shmem_size());
+	RequestAddinShmemSpace(eq_series_size());
 	RequestAddinShmemSpace(eq_members_shmem_size());
 	RequestNamedLWLockTranche("event_queue", 1);
 	RequestNamedLWLockTranche("event_queue_limits", EQ_LIMIT_LOCKS);
 	RequestNamedLWLockTranche("event_queue_faults", 1);
+	RequestNamedLWLockTranche("event_queue_metrics", 1);
 }
 
 static void
@@ -202,6 +280,7 @@ init_shared_memory(void)
 			SpinLockInit(&db->position_mutex);
 			pg_atomic_init_u32(&db->scheduler, 0);
 			pg_atomic_init_u64(&db->scheduler_due, 0);
+			pg_atomic_init_u64(&db->scheduler_tick, 0);
 			pg_atomic_init_u32(&db->rule_runner, 0);
 			pg_atomic_init_u32(&db->events_pending, 0);
 			pg_atomic_init_u32(&db->rules_pending, 0);
@@ -216,6 +295,7 @@ init_shared_memory(void)
 			pg_atomic_init_u32(&db->active_at, 0);
 			pg_atomic_init_u64(&db->restored_at, 0);
 			pg_atomic_init_u64(&db->rings_voided, 0);
+			pg_atomic_init_u64(&db->sampled_at, 0);
 			pg_atomic_init_u32(&db->blocked, 0);
 			pg_atomic_init_u32(&db->absent, 0);
 			pg_atomic_init_u32(&db->drops, 0);
@@ -247,6 +327,7 @@ init_shared_memory(void)
 	eq_init_leases();
 	eq_init_faults();
 	eq_workers_shmem_init();
+	eq_init_series();
 	eq_members_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -312,6 +393,7 @@ eq_database(void)
 		if (db != NULL)
 		{
 			db->position_sequence = InvalidOid;
+			db->next_position = 0; /* what it is was another database's */
 			pg_atomic_write_u32(&db->scheduler, 0);
 			pg_atomic_write_u32(&db->rule_runner, 0);
 			pg_atomic_write_u32(&db->events_pending, 1);
@@ -325,6 +407,7 @@ eq_database(void)
 			pg_atomic_write_u32(&db->absent, 0);
 			pg_atomic_write_u32(&db->active_at, 0);
 			pg_atomic_write_u64(&db->restored_at, 0);
+			pg_atomic_write_u64(&db->sampled_at, 0);
 			pg_atomic_write_u32(&db->leases, 0);
 			pg_atomic_write_u64(&db->leases_at, 0);
 			db->n_slots = 0;
@@ -363,7 +446,7 @@ drops_event_queue(Node *stmt)
 
 /*
  * DROP EXTENSION: workers, which use the tables, would deadlock with it, so they go
- * until it is committed.  What shared memory has of the database is given back then.
+ * until it is committed.  What shared memory has of the database is freed then.
  */
 static void
 prepare_drop(void)

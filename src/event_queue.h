@@ -7,6 +7,7 @@
 #ifndef EQ_EVENT_QUEUE_H
 #define EQ_EVENT_QUEUE_H
 
+#include "datatype/timestamp.h"
 #include "lib/ilist.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
@@ -38,6 +39,7 @@ extern char *eq_tenant;
 extern char *eq_actor;
 extern char *eq_correlation_id;
 extern char *eq_causation_id;
+extern char *eq_rule_chain;
 extern int eq_publish_interval_ms;
 extern bool eq_require_tenant;
 extern int eq_max_payload_kb;
@@ -47,6 +49,12 @@ extern char *eq_databases;
 extern bool eq_activate_copies;
 extern int eq_rule_batch;
 extern int eq_condition_timeout;
+#define EQ_MAX_RULE_DEPTH 100
+extern int eq_rule_depth; /* rules/chain.c */
+extern int eq_stuck_after_ms;
+extern int eq_append_timeout;
+extern int eq_keep_audit_min;
+extern int eq_alert_interval_ms;
 extern int eq_max_databases;
 extern int eq_max_queues;
 extern int eq_max_limited_leases;
@@ -58,7 +66,7 @@ extern int eq_max_limited_leases;
 #define EQ_SCHEDULER_GRACE_US (10 * USECS_PER_SEC)
 
 /*
- * One database that has the extension.  Entries are taken and given back under
+ * One database that has the extension.  Entries are taken and freed under
  * EqShared->lock; an entry's dboid doesn't change while a session of that
  * database lives.
  */
@@ -75,6 +83,7 @@ typedef struct EqDatabase
 	/* Who to wake, and what for; see wake/wake.c. */
 	pg_atomic_uint32 scheduler;		 /* proc number + 1; 0: none */
 	pg_atomic_uint64 scheduler_due;	 /* when its next cycle must have begun */
+	pg_atomic_uint64 scheduler_tick; /* when its last one began */
 	pg_atomic_uint32 rule_runner;	 /* likewise */
 	pg_atomic_uint32 events_pending; /* events were appended or freed: snapshots */
 	pg_atomic_uint32 rules_pending;	 /* likewise: rules */
@@ -90,6 +99,7 @@ typedef struct EqDatabase
 	pg_atomic_uint32 active_at;	   /* config_generation + 1; store/activation.c */
 	pg_atomic_uint64 restored_at;  /* when a restore was last at work */
 	pg_atomic_uint64 rings_voided; /* jobs came by plain SQL; queue/ring.c */
+	pg_atomic_uint64 sampled_at;   /* the last round of samples; observe/sample.c */
 
 	/* What it has of the rooms that all databases share. */
 	int n_slots;				/* under EqShared->lock; see wake/slot.c */
@@ -117,6 +127,8 @@ typedef enum EqCounter
 	EQ_COUNT_LATE,	  /* completed past the SLA */
 	EQ_COUNT_WAIT_US, /* sum from due to claimed, microseconds */
 	EQ_COUNT_RUN_US,  /* sum from claimed to completed */
+	EQ_COUNT_RETRIED, /* failed, and to be tried again */
+	EQ_COUNT_LEASED,  /* how many jobs have a lease now: goes up and down */
 	EQ_COUNTERS
 } EqCounter;
 
@@ -205,6 +217,9 @@ typedef struct EqWakeSlot
 	pg_atomic_uint64 living;		  /* jobs in the table; see observe/counters.c */
 	pg_atomic_uint64 dead_letters;	  /* likewise */
 	pg_atomic_uint64 counters[EQ_COUNTERS];
+	uint64 sampled[EQ_COUNTERS]; /* by the last sample; see observe/sample.c */
+	int64 sampled_at;			 /* these two under the lock of series */
+	pg_atomic_uint64 claimed_at; /* when the last job was; 0: none since the start */
 	EqRing ring;
 	EqLimits limits;
 	EqSample samples[EQ_SAMPLES]; /* a ring, under EqShared->lock */
@@ -248,8 +263,10 @@ typedef struct EqAppender
 	pg_atomic_uint32 reader_waits;	  /* sleeps in wait_for_events */
 	pg_atomic_uint32 waits_for_queue; /* sleeps in claim_wait: wake slot + 1 */
 	pg_atomic_uint32 awaits_job;	  /* sleeps in await_job */
-	Oid dboid;						  /* written before lowest_position */
+	Oid dboid;						  /* these are written before lowest_position */
 	int pid;
+	bool is_bound;	   /* to a tenant, so that append_timeout holds */
+	TimestampTz since; /* of lowest_position */
 } EqAppender;
 
 typedef struct EqShared

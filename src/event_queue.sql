@@ -14,6 +14,10 @@
 CREATE SCHEMA event_queue_internal;
 COMMENT ON SCHEMA event_queue_internal IS 'What the functions of event_queue share; not for direct use.';
 
+/*
+ * Example:
+ *	SELECT event_queue.version();
+ */
 CREATE FUNCTION version() RETURNS text
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_version';
 COMMENT ON FUNCTION event_queue.version() IS

@@ -8,12 +8,12 @@ SELECT event_queue.create_schedule('deployed once', '@daily', 'deployed', 'clean
 CREATE OR REPLACE FUNCTION deployed_handler(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
 CREATE OR REPLACE FUNCTION deployed_reducer(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE sql IMMUTABLE
 	AS $$ SELECT state || jsonb_build_object('events', coalesce((state ->> 'events')::int, 0) + 1) $$;
-SELECT event_queue.create_handler('deployed', 'clean', 'deployed_handler');
-SELECT event_queue.create_reducer('deployed', 'deployed_reducer');
+SELECT event_queue.create_handler('deployed', 'clean', 'deployed_handler', or_replace => true);
+SELECT event_queue.create_reducer('deployed', 'deployed_reducer', or_replace => true);
 SELECT event_queue.create_rule('deployed', 'lead.created', $$event_data ->> 'step' = '1'$$, 'deployed', 'call', '{"lead": "$.aggregate_id"}',
 	delay => '1 minute', or_replace => true);
 SELECT event_queue.create_rule('deployed once', 'lead.lost', queue => 'deployed', job_name => 'forget', if_not_exists => true);
-SELECT event_queue.create_event_index('event_type');
+SELECT event_queue.create_event_index('event_type', if_not_exists => true);
 SELECT event_queue.create_event_partition('deployed tenant', if_not_exists => true);
 SELECT event_queue.set_event_partitioning(every => '1 day');
 SELECT event_queue.set_event_retention('1000 days');

@@ -18,10 +18,16 @@ kinds=("$@")
 
 PG_CONFIG=${PG_CONFIG:-$("$here/lib/find-pg-config.sh")}
 export PG_CONFIG
+# Alerts append events, which tests that count events don't expect; those of alerts have
+# them on.  (TEMP_CONFIG is read by PostgreSQL::Test::Cluster.)
+export EQ_CONF="event_queue.alert_interval = 0
+${EQ_CONF:-}"
 pgxs=$(dirname "$("$PG_CONFIG" --pgxs)")/../..
 work=$(mktemp -d "${TMPDIR:-/tmp}/event_queue_tests.XXXXXX")
 chmod 755 "$work"
 trap 'rm -rf "$work"' EXIT
+echo 'event_queue.alert_interval = 0' >"$work/temp.conf"
+export TEMP_CONFIG=$work/temp.conf
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -108,8 +114,9 @@ run_pgtap() {
 }
 
 run_tap() {
-	local name log=$work/tap.log status
+	local name log=$work/tap.log status begun
 	for name in $(names "$here/tap/t" .pl); do
+		begun=$SECONDS
 		mkdir -p "$work/tap/$name"
 		# copied, since the server's user may not be able to read the clone
 		cp "$here/tap/t/$name.pl" "$here"/tap/lib/*.pm "$work/tap/$name/"
@@ -127,9 +134,9 @@ run_tap() {
 				TESTDATADIR="$work/tap/$name/tmp_check" TESTLOGDIR="$work/tap/$name/log" \
 				TESTDIR="$work/tap/$name" LC_ALL=C.UTF-8 PG_TEST_TIMEOUT_DEFAULT=60 EQ_LONG="${EQ_LONG:-}" \
 				EQ_CRASH_ROUNDS="${EQ_CRASH_ROUNDS:-}" EQ_CRASH_LEADS="${EQ_CRASH_LEADS:-}" EQ_MODEL_APPENDS="${EQ_MODEL_APPENDS:-}" EQ_MODEL_JOBS="${EQ_MODEL_JOBS:-}" \
-				perl "$name.pl"
+				timeout -k 30 "${EQ_TAP_SECONDS:-420}" perl -Msigtrap=die,TERM "$name.pl"
 		) >"$log" 2>&1 || status=$?
-		echo "# tap $name: $([ $status = 0 ] && echo ok || echo "FAILED, status $status")"
+		echo "# tap $name: $([ $status = 0 ] && echo ok || echo "FAILED, status $status") ($((SECONDS - begun)) s)"
 		[ $status = 0 ] || { echo "not ok - $name: status $status" >>"$log"; tail -n 40 "$log"; }
 		count_tap "$log"
 	done

@@ -146,6 +146,14 @@ must_be "notifications" "$(sql -c 'SELECT count(*) FROM ianara.notification')" 2
 must_be "dead letters" "$(sql -c 'SELECT count(*) FROM event_queue.dead_letters')" 0
 show -c "SELECT queue, completed_total AS completed, failed_total AS failed, late_total AS past_sla, round(avg_wait_ms) AS avg_wait_ms, round(avg_run_ms::numeric, 1) AS avg_run_ms
 	FROM event_queue.queue_status WHERE queue <> 'rule-calls' ORDER BY queue"
+say "How the queues are: SELECT event_queue.queue_health()"
+show -c "SELECT h.key AS queue, x.status, x.\"pendingCount\", x.\"activeCount\", x.\"completedCount\", x.\"failedCount\",
+		round(x.\"avgProcessingTime\", 4) AS \"avgProcessingTime\", round(x.\"slaCompliance\", 2) AS \"slaCompliance\"
+	FROM jsonb_each(event_queue.queue_health()) h, jsonb_to_record(h.value) AS x (status text, \"pendingCount\" bigint, \"activeCount\" bigint,
+		\"completedCount\" bigint, \"failedCount\" bigint, \"avgProcessingTime\" numeric, \"slaCompliance\" numeric)
+	WHERE h.key NOT IN ('rule-calls', 'snapshots') ORDER BY 1"
+step "of the queue whose handler was broken, all:"
+sql -c "SELECT jsonb_pretty(event_queue.queue_health() -> 'task-automation')"
 # The one error that is provoked: the second move to the same step.
 complaints=$(cat "$work/complaints" ${EQ_SERVER_LOG:+"$EQ_SERVER_LOG"} | grep -E '(ERROR|FATAL|PANIC): ' |
 	grep -vE 'is on step [0-9]+ already' || true)
@@ -155,12 +163,25 @@ if [ -n "$complaints" ]; then
 fi
 [ $wrong = 0 ] || { echo; echo "Something is wrong: see above." >&2; exit 1; }
 
+# The dashboard lets in whom the database asks for a password, or who has a token.
+if [ "${EQ_KEEP:-0}" = 1 ]; then
+	token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+	sql -c 'CREATE ROLE demo_metrics LOGIN; CREATE ROLE demo_admin LOGIN' \
+		-c "SELECT event_queue.grant_observer('demo_metrics'), event_queue.grant_admin('demo_admin')" >/dev/null
+	(umask 077 && echo "$token demo_admin" >"$PGHOST/dashboard-tokens")
+	say "The dashboard, and /metrics and /health/queues"
+	echo "   ${PG_BINDIR:+$PG_BINDIR/}eventq serve -h $PGHOST -d ${PGDATABASE:-postgres} -U demo_metrics --allow-actions --token-file=$PGHOST/dashboard-tokens"
+	echo "   then http://127.0.0.1:8077/ and sign in with the token $token"
+fi
+
 cat <<'NEXT'
 
 All counts agree. What to type next:
-  make demo KEEP=1                     the same, and the server stays up; then in psql:
+  make demo KEEP=1                     the same, and the server stays up; it says how to open
+                                       the dashboard (eventq serve); and in psql:
     SELECT * FROM event_queue.queue_status;
     SELECT * FROM event_queue.health();
+    SELECT jsonb_pretty(event_queue.queue_health());
     SELECT ianara.create_lead('aurora', 'Maria Prado', '+55 11 99999-0000', 'site', 1500);
     SELECT * FROM event_queue.read_all(0, 10);
   make check                           all tests

@@ -45,6 +45,31 @@ eq_json_int64(const JsonbValue *value, int64 *number)
 	return true;
 }
 
+/* Is it a template's JSON path, whose value is to come from an event? */
+bool
+eq_json_is_path(const JsonbValue *value)
+{
+	return value->type == jbvString && value->val.string.len >= 2 &&
+		   strncmp(value->val.string.val, "$.", 2) == 0;
+}
+
+/* For what anyone may have written: false, too, if int64 can't hold it. */
+bool
+eq_json_fits_int64(const JsonbValue *value, int64 *number)
+{
+	Datum least = DirectFunctionCall1(int8_numeric, Int64GetDatum(PG_INT64_MIN));
+	Datum most = DirectFunctionCall1(int8_numeric, Int64GetDatum(PG_INT64_MAX));
+	Datum numeric;
+
+	if (value == NULL || value->type != jbvNumeric)
+		return false;
+	numeric = NumericGetDatum(value->val.numeric);
+	if (DatumGetBool(DirectFunctionCall2(numeric_lt, numeric, least)) ||
+		DatumGetBool(DirectFunctionCall2(numeric_gt, numeric, most)))
+		return false;
+	return eq_json_int64(value, number);
+}
+
 /* {}, in memory that lives as long as the session. */
 Jsonb *
 eq_empty_object(void)
@@ -106,5 +131,17 @@ eq_json_add_int64(JsonbParseState **state, const char *key, int64 number)
 
 	add_key(state, key);
 	value.val.numeric = int64_to_numeric(number);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/* Adds an array or an object. */
+void
+eq_json_add_jsonb(JsonbParseState **state, const char *key, Jsonb *json)
+{
+	JsonbValue value = {.type = jbvBinary};
+
+	add_key(state, key);
+	value.val.binary.data = &json->root;
+	value.val.binary.len = VARSIZE(json) - VARHDRSZ;
 	pushJsonbValue(state, WJB_VALUE, &value);
 }

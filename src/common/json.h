@@ -10,6 +10,8 @@ extern JsonbValue *eq_json_member(const Jsonb *json, const char *key,
 								  JsonbValue *buffer);
 extern char *eq_json_string(const JsonbValue *value);
 extern bool eq_json_int64(const JsonbValue *value, int64 *number);
+extern bool eq_json_is_path(const JsonbValue *value);
+extern bool eq_json_fits_int64(const JsonbValue *value, int64 *number);
 
 extern Jsonb *eq_empty_object(void);
 extern Jsonb *eq_json_from(const char *text);
@@ -17,5 +19,6 @@ extern void eq_json_add_string(JsonbParseState **state, const char *key,
 							   const char *text, int max_bytes);
 extern void eq_json_add_int64(JsonbParseState **state, const char *key,
 							  int64 number);
+extern void eq_json_add_jsonb(JsonbParseState **state, const char *key, Jsonb *json);
 
 #endif /* EQ_JSON_H */

@@ -19,6 +19,7 @@
 #include "event_queue.h"
 #include "queue/queue.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 #include "wake/wake.h"
 #include "watch/watch.h"
 
@@ -26,6 +27,7 @@ PG_FUNCTION_INFO_V1(eq_queue_counters);
 PG_FUNCTION_INFO_V1(eq_workers);
 PG_FUNCTION_INFO_V1(eq_queue_depth);
 PG_FUNCTION_INFO_V1(eq_count_row);
+PG_FUNCTION_INFO_V1(eq_queue_figures);
 PG_FUNCTION_INFO_V1(eq_shared_memory_places);
 
 Datum
@@ -34,17 +36,17 @@ eq_queue_counters(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < eq_shared->n_slots; i++)
+	for (int i = 0; i < eq_shared->n_slots && !eq_is_bound(); i++)
 	{
 		EqWakeSlot *slot = &eq_shared->wake_slots[i];
 		int32 id = eq_slot_id(slot);
-		Datum values[1 + EQ_COUNTERS];
-		bool nulls[1 + EQ_COUNTERS] = {false};
+		Datum values[1 + EQ_COUNT_RETRIED];
+		bool nulls[1 + EQ_COUNT_RETRIED] = {false};
 
 		if (eq_slot_database(slot) != MyDatabaseId || id <= 0)
 			continue;
 		values[0] = Int32GetDatum(id);
-		for (int c = 0; c < EQ_COUNTERS; c++)
+		for (int c = 0; c < EQ_COUNT_RETRIED; c++)
 		{
 			uint64 n = pg_atomic_read_u64(&slot->counters[c]);
 
@@ -64,6 +66,7 @@ Datum
 eq_workers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool is_bound = eq_may_be_bound(); /* health() asks, too */
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
@@ -78,7 +81,8 @@ eq_workers(PG_FUNCTION_ARGS)
 		LWLockRelease(eq_shared->lock);
 		if (worker.kind == EQ_WORKER_NONE || worker.dboid != MyDatabaseId)
 			continue;
-		job = pg_atomic_read_u64(&worker.current_job);
+		/* It may be of another tenant. */
+		job = is_bound ? 0 : pg_atomic_read_u64(&worker.current_job);
 		values[0] = Int32GetDatum(worker.pid);
 		values[1] = CStringGetTextDatum(
 			worker.kind == EQ_WORKER_SCHEDULER ? "scheduler"
@@ -87,6 +91,7 @@ eq_workers(PG_FUNCTION_ARGS)
 			: worker.index < eq_executors	   ? "executor"
 											   : "stand-in");
 		values[2] = Int64GetDatum((int64) pg_atomic_read_u64(&worker.jobs_done));
+		nulls[2] = is_bound; /* of all tenants together */
 		values[3] = Int64GetDatum((int64) job);
 		nulls[3] = job == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
@@ -132,6 +137,7 @@ typedef struct Counted
 	EqWakeSlot *slot;
 	uint64 living;
 	uint64 dead;
+	uint64 leased;
 } Counted;
 
 /*
@@ -169,6 +175,7 @@ eq_count_rows(void)
 			continue;
 		c->living = pg_atomic_read_u64(&c->slot->living);
 		c->dead = pg_atomic_read_u64(&c->slot->dead_letters);
+		c->leased = pg_atomic_read_u64(&c->slot->counters[EQ_COUNT_LEASED]);
 		n++;
 	}
 	eq_spi_end(&spi);
@@ -177,10 +184,10 @@ eq_count_rows(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
-			"SELECT q.queue_id, coalesce(j.n, 0), coalesce(d.n, 0), EXISTS (SELECT FROM"
+			"SELECT q.queue_id, coalesce(j.n, 0), coalesce(d.n, 0), coalesce(j.leased, 0), EXISTS (SELECT FROM"
 			" pg_catalog.pg_prepared_xacts p WHERE p.database = pg_catalog.current_database())"
 			" FROM event_queue.queue q"
-			" LEFT JOIN (SELECT queue_id, count(*) AS n FROM event_queue.job GROUP BY 1) j USING (queue_id)"
+			" LEFT JOIN (SELECT queue_id, count(*) AS n, count(leased_until) AS leased FROM event_queue.job GROUP BY 1) j USING (queue_id)"
 			" LEFT JOIN (SELECT queue_id, count(*) AS n FROM event_queue.dead_letter GROUP BY 1) d"
 			" USING (queue_id) ORDER BY 1",
 			true, 0) != SPI_OK_SELECT)
@@ -193,7 +200,7 @@ eq_count_rows(void)
 		int32 queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		Counted *c;
 
-		again = DatumGetBool(SPI_getbinval(row, desc, 4, &isnull));
+		again = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
 		while (at < n && counted[at].queue_id < queue_id)
 			at++;
 		if (at == n || counted[at].queue_id != queue_id)
@@ -205,6 +212,9 @@ eq_count_rows(void)
 		pg_atomic_fetch_add_u64(&c->slot->dead_letters,
 								DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull)) -
 									c->dead);
+		pg_atomic_fetch_add_u64(&c->slot->counters[EQ_COUNT_LEASED],
+								DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull)) -
+									c->leased);
 	}
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
@@ -273,7 +283,9 @@ sample_to_compare(EqWakeSlot *slot, TimestampTz now)
 Datum
 eq_queue_depth(PG_FUNCTION_ARGS)
 {
-	const EqQueue *queue = eq_get_queue_by_id(PG_GETARG_INT32(0));
+	/* What all tenants have together is not for one of them. */
+	const EqQueue *queue = eq_is_bound() ? NULL
+										 : eq_get_queue_by_id(PG_GETARG_INT32(0));
 	EqWakeSlot *slot = queue ? eq_wake_slot(queue->queue_id) : NULL;
 	TimestampTz oldest = queue ? eq_oldest_ready(queue) : 0;
 	Datum values[6] = {0};
@@ -301,6 +313,41 @@ eq_queue_depth(PG_FUNCTION_ARGS)
 	nulls[1] = oldest == 0;
 	PG_RETURN_DATUM(
 		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* For alerts: what is known of all queues without a look at a table. */
+Datum
+eq_queue_figures(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < eq_shared->n_slots; i++)
+	{
+		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		int32 id = eq_slot_id(slot);
+		Datum values[5];
+		bool nulls[5] = {false};
+		EqSample now;
+		EqSample then;
+		double seconds;
+
+		if (eq_slot_database(slot) != MyDatabaseId || id <= 0)
+			continue;
+		now = read_sample(slot, GetCurrentTimestamp());
+		then = sample_to_compare(slot, now.at);
+		seconds = Max((now.at - then.at) / (double) USECS_PER_SEC, 1);
+		values[0] = Int32GetDatum(id);
+		values[1] = Int64GetDatum(Max((int64) pg_atomic_read_u64(&slot->living), 0));
+		values[2] = Int64GetDatum(
+			Max((int64) pg_atomic_read_u64(&slot->dead_letters), 0));
+		values[3] = Float8GetDatum((now.completed - then.completed) / seconds);
+		values[4] = Float8GetDatum((now.failed - then.failed) / seconds);
+		if (eq_slot_database(slot) != MyDatabaseId || eq_slot_id(slot) != id)
+			continue; /* just dropped, and perhaps another one's by now */
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }
 
 Datum

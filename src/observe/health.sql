@@ -25,7 +25,39 @@ COMMENT ON FUNCTION event_queue_internal.scheduler_overdue() IS
 /* session_began: since when a session of this database has its transaction open, also for who may not see its statement. */
 CREATE FUNCTION event_queue_internal.session_began(pid int) RETURNS timestamptz
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_session_began';
-COMMENT ON FUNCTION event_queue_internal.session_began(int) IS 'For health(): Since when a session of this database has its transaction open.';
+COMMENT ON FUNCTION event_queue_internal.session_began(int) IS 'For views. Since when a session of this database has its transaction open.';
+
+/* sees_all: may who asks be told of sessions of all tenants?  Not if it can't be known without waiting. */
+CREATE FUNCTION event_queue_internal.sees_all() RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	IF event_queue_internal.lock_for_look('{tenant_role}') IS NOT NULL THEN
+		RETURN false;
+	END IF;
+	RETURN event_queue.current_tenant() IS NULL;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.sees_all() IS 'For health(): May who asks be told of sessions of all tenants?';
+
+/* session_label: for details of health(): the application and role of a session; nothing to who is confined to a tenant. */
+CREATE FUNCTION event_queue_internal.session_label(pid int) RETURNS text
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT ' (' || nullif(concat_ws(', ', 'application ' || quote_ident(nullif(a.application_name, '')), 'role ' || quote_ident(a.usename)), '') || ')'
+	FROM pg_stat_activity a WHERE a.pid = $1 AND event_queue_internal.sees_all()
+$$;
+COMMENT ON FUNCTION event_queue_internal.session_label(int) IS 'For health(): Application and role of a session.';
+
+/* stuck_after: event_queue.stuck_after: after this, what waits or is held open is a fault. */
+CREATE FUNCTION event_queue_internal.stuck_after() RETURNS interval
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT current_setting('event_queue.stuck_after')::interval
+$$;
+COMMENT ON FUNCTION event_queue_internal.stuck_after() IS 'For health(): After this, what waits or is held open is a fault.';
+
+/* any_leased: is one of the first jobs of each priority of a queue leased?  Whoever's they are. */
+CREATE FUNCTION event_queue_internal.any_leased(queue_id int, look_at int) RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_any_leased_sql';
+COMMENT ON FUNCTION event_queue_internal.any_leased(int, int) IS 'For health(): Does anyone work on a queue?';
 
 /* cron_fault: why a cron expression or its time zone can't be read; NULL if it can. */
 CREATE FUNCTION event_queue_internal.cron_fault(expression text, time_zone text) RETURNS text
@@ -51,6 +83,8 @@ COMMENT ON FUNCTION event_queue_internal.function_is_here(text, regtype[]) IS 'F
  * health: one line a check; all ok means that the flow moves.
  * Result: what was looked at, whether it is well, how it stands, and what to do if
  * it is not.  Never waits for a lock; a table that is locked has a line that says so.
+ * Example:
+ *	SELECT check_name, detail, hint FROM event_queue.health() WHERE NOT ok;
  */
 CREATE FUNCTION health(OUT check_name text, OUT ok boolean, OUT detail text, OUT hint text) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -72,13 +106,13 @@ BEGIN
 					ELSE concat(count(*), ' running', ', no sign of life for ' || event_queue_internal.scheduler_overdue()) END,
 				CASE WHEN event_queue_internal.scheduler_overdue() IS NOT NULL
 					THEN format('SELECT pg_terminate_backend(%s); it comes back by itself', max(w.pid))
-					WHEN count(*) = 0 THEN 'See settings event_queue.databases and max_worker_processes, and the server''s log' END
+					WHEN count(*) = 0 THEN 'SELECT name, setting FROM pg_settings WHERE name IN (''event_queue.databases'', ''max_worker_processes''); see the server''s log' END
 			FROM event_queue.workers() w WHERE w.kind = 'scheduler' $q$),
 		('executors', '{}', $q$
 			SELECT 'executors', pg_is_in_recovery() OR count(*) >= current_setting('event_queue.executors')::int,
 				CASE WHEN pg_is_in_recovery() THEN 'none on a standby'
 					ELSE format('%s of %s running, %s busy', count(*), current_setting('event_queue.executors'), count(w.current_job)) END,
-				'See the server''s log'
+				'They start a second after CREATE EXTENSION or activate(): see line "store"; if they don''t, see the server''s log'
 			FROM event_queue.workers() w WHERE w.kind = 'executor' $q$),
 		('faults', '{tenant_role}', $q$
 			SELECT concat_ws(' ', f.what, f.item), false,
@@ -103,24 +137,74 @@ BEGIN
 			SELECT 'locks', false,
 				concat(coalesce('session ' || h.pid, 'a prepared transaction'), ' holds ', h.modes, ' on ', h.tables,
 					' since ' || event_queue_internal.session_began(h.pid)::timestamptz(0), ', ',
-					(SELECT count(*) FROM pg_locks w WHERE NOT w.granted AND w.relation = ANY (h.relations)), ' waiting'),
+					(SELECT count(*) FROM pg_locks w WHERE NOT w.granted AND w.relation = ANY (h.relations)), ' waiting',
+					event_queue_internal.session_label(h.pid)),
 				CASE WHEN h.pid IS NULL THEN 'SELECT * FROM pg_prepared_xacts'
 					WHEN NOT pg_is_in_recovery() THEN format('SELECT pg_terminate_backend(%s)', h.pid) END
 			FROM held h
 			UNION ALL
 			SELECT 'locks', true, 'none', NULL WHERE NOT EXISTS (SELECT FROM held) $q$),
 		('shared memory', '{}', $q$
-			SELECT 'shared memory', p.without = 0 AND p.leases < p.max_leases * 3 / 4,
-				format('%s of %s places for queues and channels, %s of %s for leases of queues with max_concurrency, %s without a place',
-					p.places, p.max_places, p.leases, p.max_leases, p.without),
+			SELECT 'shared memory', p.without = 0 AND p.leases < p.max_leases * 3 / 4 AND m.used < m.places * 3 / 4,
+				CASE WHEN event_queue_internal.is_unbound() THEN format('%s of %s places for queues and channels, %s of %s for leases of queues with max_concurrency, %s of %s for members of subscriptions, %s without a place',
+					p.places, p.max_places, p.leases, p.max_leases, m.used, m.places, p.without) ELSE 'counted for all tenants' END,
 				CASE WHEN p.without > 0 THEN 'Raise event_queue.max_queues and restart the server'
+					WHEN m.used >= m.places * 3 / 4 THEN 'Raise event_queue.max_subscription_members and restart the server'
 					ELSE 'Raise event_queue.max_limited_leases and restart the server' END
-			FROM event_queue_internal.shared_memory_places() p $q$),
+			FROM event_queue_internal.shared_memory_places() p, event_queue_internal.member_places() m $q$),
+		('metrics', '{metric_state}', $q$
+			SELECT 'metrics', pg_is_in_recovery() OR (coalesce(s.at > clock_timestamp() - '3 minutes'::interval, false)
+					AND coalesce(p.last_at < clock_timestamp() - '1 hour'::interval, true)),
+				concat_ws(', ', coalesce('sampled ' || s.at::timestamptz(0), 'not sampled yet'), 'complete since ' || m.complete_since::timestamptz(0),
+					CASE WHEN event_queue_internal.is_unbound() THEN format('%s of %s places for job names, %s of %s for tenants', p.jobs, p.max_jobs, p.tenants, p.max_tenants) END),
+				CASE WHEN p.last_at > clock_timestamp() - '1 hour'::interval AND p.no_room > 0 AND p.jobs > p.max_jobs * 3 / 4
+						THEN 'Figures of some job names are added up as "other": raise event_queue.max_job_stats and restart the server'
+					WHEN p.last_at > clock_timestamp() - '1 hour'::interval AND p.no_tenants > 0
+						THEN 'Figures of some tenants are added up as "other": raise event_queue.max_tenant_stats and restart the server'
+					WHEN s.at IS NULL THEN 'The first sample comes within a minute; if it doesn''t, see lines "store", "scheduler" and "faults"'
+					ELSE 'See lines "scheduler" and "faults"' END
+			FROM event_queue_internal.series_places() p CROSS JOIN (SELECT event_queue_internal.sampled_at()) AS s (at)
+			LEFT JOIN event_queue_internal.metric_state m ON true $q$),
 		('open appends', '{}', $q$
 			SELECT 'open appends', coalesce(clock_timestamp() - min(b.began) < '1 minute', true),
-				coalesce('oldest open for ' || (clock_timestamp() - min(b.began)), 'none'),
+				coalesce('oldest open for ' || (clock_timestamp() - min(b.began)) || ', the watermark is held by session '
+					|| (array_agg(o.pid ORDER BY o.lowest_position))[1]
+					|| coalesce(event_queue_internal.session_label((array_agg(o.pid ORDER BY o.lowest_position))[1]), ''), 'none'),
 				format('Readers of events wait for it: SELECT pg_terminate_backend(%s)', (array_agg(o.pid ORDER BY o.lowest_position))[1])
 			FROM event_queue_internal.open_appends() o, event_queue_internal.session_began(o.pid) AS b (began) $q$),
+		-- What a snapshot may still see is not removed: finished jobs stay in the indexes.
+		('xmin horizon', '{}', $q$
+			WITH held AS (
+				SELECT concat('session ', a.pid, event_queue_internal.session_label(a.pid)) AS who,
+					'has its transaction open since ' || a.xact_start::timestamptz(0) AS since,
+					format('SELECT pg_terminate_backend(%s)', a.pid) AS hint
+				FROM pg_stat_activity a
+				WHERE coalesce(a.backend_xmin, a.backend_xid) IS NOT NULL AND a.datname = current_database()
+				  AND a.pid <> pg_backend_pid() AND a.backend_type <> 'autovacuum worker'
+				  AND a.pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
+				  AND a.xact_start < clock_timestamp() - event_queue_internal.stuck_after()
+				UNION ALL
+				SELECT 'prepared transaction' || CASE WHEN event_queue_internal.sees_all() THEN format(' "%s"', p.gid) ELSE '' END,
+					'is open since ' || p.prepared::timestamptz(0),
+					CASE WHEN event_queue_internal.sees_all() THEN format('COMMIT PREPARED %L, or ROLLBACK PREPARED %L', p.gid, p.gid)
+						ELSE 'SELECT * FROM pg_prepared_xacts' END
+				FROM pg_prepared_xacts p
+				WHERE p.database = current_database() AND p.prepared < clock_timestamp() - event_queue_internal.stuck_after()
+				UNION ALL
+				SELECT format('replication slot "%s"', s.slot_name),
+					concat('stands ', greatest(age(s.xmin), age(s.catalog_xmin)), ' transactions behind', CASE WHEN NOT s.active THEN ', and no one reads it' END),
+					CASE WHEN s.active THEN 'End long queries on the standby, or set hot_standby_feedback off there'
+						ELSE format('Start its reader, or SELECT pg_drop_replication_slot(%L)', s.slot_name) END
+				FROM pg_replication_slots s
+				WHERE coalesce(s.database, current_database()) = current_database()
+				  AND CASE WHEN s.active THEN age(s.xmin) > 1000000 ELSE greatest(age(s.xmin), age(s.catalog_xmin)) > 10000 END
+				UNION ALL
+				SELECT format('standby "%s"', r.application_name), format('stands %s transactions behind', age(r.backend_xmin)),
+					'End long queries there, or set hot_standby_feedback off there'
+				FROM pg_stat_replication r WHERE age(r.backend_xmin) > 1000000)
+			SELECT 'xmin horizon', false, format('%s %s: rows that were deleted since are not removed', h.who, h.since), h.hint FROM held h
+			UNION ALL
+			SELECT 'xmin horizon', true, 'not held', NULL WHERE NOT EXISTS (SELECT FROM held) $q$),
 		('rules', '{tenant_role,rule,rule_checkpoint,event_partition,event_store}', $q$
 			SELECT 'rules', (c.position IS NOT NULL OR r.first IS NULL) AND b.n < 10000
 					AND coalesce(clock_timestamp() - b.oldest < '1 minute', true),
@@ -128,7 +212,7 @@ BEGIN
 					ELSE concat(b.n, ' events behind', ', the first came ' || (clock_timestamp() - b.oldest) || ' ago') END,
 				CASE WHEN c.position IS NULL THEN
 					'If no restore is under way, insert the position of the last event that they have seen into event_queue_internal.rule_checkpoint'
-					ELSE 'See lines "locks" and "rule runner", and the conditions of the rules: SELECT * FROM event_queue.rules' END
+					ELSE 'SELECT * FROM event_queue.rule_stats; and see lines "locks" and "rule runner"' END
 			FROM (SELECT min(x.start_position) FROM event_queue.rule x WHERE x.enabled
 				AND event_queue.tenant_visible(x.tenant_id)) AS r (first)
 			LEFT JOIN event_queue_internal.rule_checkpoint c ON true
@@ -136,6 +220,27 @@ BEGIN
 				SELECT x.created_at FROM event_queue.event_store x
 				WHERE x.position > greatest(c.position, r.first) AND x.position <= event_queue.watermark()
 				  AND r.first IS NOT NULL AND event_queue.tenant_visible(x.tenant_id) LIMIT 10000) e) AS b (n, oldest) $q$),
+		('loops of rules', '{tenant_role,rule,rule_count,rule_count_change}', $q$
+			WITH x AS (
+				SELECT r.name, coalesce(n.suppressed, 0) + coalesce(c.suppressed, 0) AS suppressed,
+					coalesce(n.too_deep, 0) + coalesce(c.too_deep, 0) AS too_deep,
+					greatest(n.last_too_deep_at, c.last_too_deep_at) AS last_too_deep_at
+				FROM event_queue.rule r LEFT JOIN event_queue_internal.rule_count n USING (rule_id)
+				LEFT JOIN (SELECT y.rule_id, sum(y.suppressed) AS suppressed, sum(y.too_deep) AS too_deep,
+						max(y.at) FILTER (WHERE y.too_deep > 0) AS last_too_deep_at
+					FROM event_queue_internal.rule_count_change y GROUP BY 1) c USING (rule_id)
+				WHERE event_queue.tenant_visible(r.tenant_id))
+			SELECT format('rule %s', x.name), false,
+				format('did not fire %s times, the last at %s: %s rules had led to the event', x.too_deep, x.last_too_deep_at::timestamptz(0),
+					current_setting('event_queue.rule_depth')),
+				'See event_queue.trace of such an event; if the chain is meant to be so long, raise event_queue.rule_depth'
+			FROM x WHERE x.last_too_deep_at > clock_timestamp() - '1 hour'::interval
+			UNION ALL
+			SELECT 'loops of rules', true, CASE WHEN sum(x.suppressed) > 0
+				THEN format('%s firings were suppressed, as the rule had led to the event: %s', sum(x.suppressed),
+					string_agg(format('%s (%s)', x.name, x.suppressed), ', ' ORDER BY x.suppressed DESC, x.name) FILTER (WHERE x.place <= 5 AND x.suppressed > 0))
+				ELSE 'none' END, NULL
+			FROM (SELECT y.*, row_number() OVER (ORDER BY y.suppressed DESC, y.name) AS place FROM x y) x $q$),
 		('targets of rules', '{tenant_role,rule,queue}', $q$
 			SELECT format('rule %s', r.name), false,
 				CASE WHEN q.queue_id IS NULL AND r.queue_id IS NOT NULL THEN 'its queue does not exist'
@@ -189,27 +294,40 @@ BEGIN
 				WHERE x.subscription_id = s.subscription_id) AS b (position, moved_at)
 			LEFT JOIN LATERAL (SELECT x.created_at FROM event_queue.event_store x
 				WHERE x.position > b.position AND x.position <= event_queue.watermark()
+				  AND x.tenant_id = coalesce(s.tenant_id, x.tenant_id)
 				ORDER BY x.position LIMIT 1) e ON e.created_at < clock_timestamp() - interval '1 hour'
 				AND b.moved_at < clock_timestamp() - interval '1 hour'
-			WHERE k.n > 0 OR e.created_at IS NOT NULL $q$),
+			WHERE event_queue.tenant_visible(s.tenant_id) AND (k.n > 0 OR e.created_at IS NOT NULL) $q$),
 		('queues', '{tenant_role,queue,job,handler}', $q$
 			SELECT format('queue %s', s.queue),
-				NOT (s.sla_missed OR s.dead > 0 OR s.depth IS NULL OR x.fails OR x.starves),
+				NOT (s.sla_missed OR s.dead > 0 OR s.depth IS NULL OR x.fails OR x.starves OR x.waits),
 				concat(CASE WHEN s.depth IS NULL THEN 'no place in shared memory'
 						ELSE format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce((s.oldest_ready_seconds * interval '1 second')::text, 'none')) END,
 					CASE WHEN s.paused THEN ', paused' END, CASE WHEN s.draining THEN ', draining' END,
-					CASE WHEN x.fails THEN ', all attempts fail' END, CASE WHEN x.starves THEN ', no executor is free' END),
+					CASE WHEN x.fails THEN ', all attempts fail' END, CASE WHEN x.starves THEN ', no executor is free' END,
+					CASE WHEN x.waits AND NOT s.paused THEN ', nobody works on it' END),
 				CASE WHEN s.depth IS NULL THEN 'Raise event_queue.max_queues and restart the server'
-					WHEN s.paused AND s.sla_missed THEN format('SELECT event_queue.resume_queue(%L)', s.queue)
+					WHEN s.paused AND (s.sla_missed OR x.waits) THEN format('SELECT event_queue.resume_queue(%L)', s.queue)
 					WHEN x.fails THEN format('SELECT j.job_id, e.* FROM event_queue.jobs j, event_queue.explain_job(j.job_id) e WHERE j.queue = %L LIMIT 10', s.queue)
-					WHEN x.starves THEN 'Raise event_queue.executors and reload; SELECT * FROM event_queue.workers() shows what they do'
-					WHEN s.sla_missed THEN 'More workers are needed'
+					WHEN x.starves AND b.executors = 0 THEN 'No executor runs: see lines "store", "scheduler" and "executors"'
+					WHEN x.starves THEN format('SELECT * FROM event_queue.worker_stats shows what they do; ALTER SYSTEM SET event_queue.executors = %s, and SELECT pg_reload_conf()',
+						least(b.executors * 2, 64))
+					WHEN x.waits AND NOT x.handled THEN format(
+						'Start its worker (one that calls event_queue.claim), or SELECT event_queue.create_handler(%L, ''*'', ''FUNCTION'')', s.queue)
+					WHEN x.waits THEN format(
+						'SELECT j.job_id, j.name, e.* FROM event_queue.next_jobs(%L, 5) j, event_queue.explain_job(j.job_id) e', s.queue)
+					WHEN s.sla_missed THEN format('More workers are needed: SELECT * FROM event_queue.worker_stats WHERE queue = %L', s.queue)
 					ELSE format('SELECT * FROM event_queue.dead_letters WHERE queue = %L; then retry_all_dead or discard_all_dead', s.queue) END
 			FROM event_queue.queue_status s JOIN event_queue.queue q ON q.name = s.queue
-			CROSS JOIN (SELECT count(*) <= count(w.current_job) FROM event_queue.workers() w WHERE w.kind = 'executor') AS b (busy)
+			CROSS JOIN (SELECT count(*) <= count(w.current_job), count(*) FROM event_queue.workers() w WHERE w.kind = 'executor') AS b (busy, executors)
+			CROSS JOIN LATERAL (SELECT q.queue_id <= 2 OR EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id)) AS k (handled)
 			CROSS JOIN LATERAL (SELECT coalesce(s.failed_per_s > 0 AND s.completed_per_s = 0 AND s.depth > 0, false),
 				coalesce(b.busy AND s.oldest_ready_seconds > 5 AND NOT s.paused AND NOT pg_is_in_recovery()
-					AND EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id), false)) AS x (fails, starves)
+					AND EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id), false),
+				CASE WHEN s.oldest_ready_seconds > extract(epoch FROM event_queue_internal.stuck_after()) AND NOT pg_is_in_recovery()
+					THEN s.paused OR (coalesce(s.completed_per_s + s.failed_per_s, 0) = 0 AND NOT event_queue_internal.any_leased(q.queue_id, 1000))
+					ELSE false END, k.handled) AS x (fails, starves, waits, handled)
+			WHERE event_queue_internal.is_unbound() -- these are figures of all tenants
 			ORDER BY s.queue $q$)
 		) AS parts (name, tables, query)
 	LOOP

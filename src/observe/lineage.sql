@@ -18,9 +18,13 @@ CREATE INDEX dead_letter_caused_by ON dead_letter ((metadata ->> 'event_id')) WH
  * event asked for, negative for what led to it, positive for what followed.
  * kind is event, rule or job; caused_by names the row above it ("event ID",
  * "rule NAME", "job ID"); detail: of a job its state (waiting, leased, done,
- * dead, or not kept: finished and not in the history) and last error.
+ * dead, or not kept: finished, not in the history, and older than
+ * event_queue.keep_trace) and last error; of a rule the
+ * version that fired, while its job is known.
  * Errors: EQ003 tenant, EQ025 no such event.
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
+ * Example:
+ *	SELECT depth, kind, name FROM event_queue.event_store e, event_queue.trace(e.id) WHERE e.aggregate_id = 'L1' AND e.version = 1;
  */
 CREATE FUNCTION trace(
 	event_id uuid, tenant_id text DEFAULT NULL,
@@ -65,6 +69,11 @@ BEGIN
 			FROM event_queue.job_history h WHERE h.metadata ? 'event_id' AND h.metadata ->> 'event_id' = e.id::text
 				AND h.tenant_id = tenant AND h.expires_at > now()
 			UNION ALL
+			SELECT t.job_id, t.name, jsonb_strip_nulls(jsonb_build_object('event_id', t.event_id, 'rule', t.rule, 'rule_version', t.rule_version, 'parent_job', t.parent_job)),
+				t.created_at, NULL, t.outcome
+			FROM event_queue.job_trace t WHERE t.event_id = e.id::text AND t.tenant_id = tenant
+				AND NOT EXISTS (SELECT FROM event_queue.job_history k WHERE k.job_id = t.job_id AND k.expires_at > now())
+			UNION ALL
 			SELECT d.job_id, d.name, d.metadata, d.created_at, d.errors, 'dead'
 			FROM event_queue.dead_letter d WHERE d.metadata ? 'event_id' AND d.metadata ->> 'event_id' = e.id::text
 				AND d.tenant_id = tenant) j
@@ -91,10 +100,11 @@ BEGIN
 				'aggregate_id', e.aggregate_id, 'version', e.version, 'actor', e.metadata -> 'actor') AS detail
 		FROM event e
 		UNION ALL
-		SELECT DISTINCT ON (j.depth, j.metadata ->> 'rule', j.metadata ->> 'event_id')
-			j.depth, 2, 'rule', j.metadata ->> 'rule', j.metadata ->> 'rule',
-			'event ' || (j.metadata ->> 'event_id'), j.created_at, NULL
-		FROM job j WHERE j.metadata ? 'rule'
+		SELECT j.depth, 2, 'rule', j.metadata ->> 'rule', j.metadata ->> 'rule',
+			'event ' || (j.metadata ->> 'event_id'), min(j.created_at),
+			-- jobs of its jobs have none
+			(SELECT jsonb_build_object('version', v) FROM (SELECT (array_agg(j.metadata -> 'rule_version') FILTER (WHERE j.metadata ? 'rule_version'))[1]) x (v) WHERE v IS NOT NULL)
+		FROM job j WHERE j.metadata ? 'rule' GROUP BY j.depth, j.metadata ->> 'rule', j.metadata ->> 'event_id'
 		UNION ALL
 		SELECT j.depth, 3, 'job', j.job_id, j.name,
 			CASE WHEN j.metadata ? 'parent_job' THEN 'job ' || (j.metadata ->> 'parent_job')

@@ -128,6 +128,8 @@ COMMENT ON FUNCTION event_queue_internal.list_queues(text, int, int) IS 'Interna
  * Result: running_ms: milliseconds since claimed_at.  A job whose lease has run out is
  * not in it: it waits for its next claim.
  * Errors: EQ009 look_at, EQ010 no such queue.
+ * Example:
+ *	SELECT job_id, name, worker, running_ms FROM event_queue.running_jobs('mail');
  */
 CREATE FUNCTION running_jobs(
 	queue text DEFAULT NULL, look_at int DEFAULT 1000,
@@ -163,6 +165,8 @@ COMMENT ON FUNCTION running_jobs(text, int) IS
  * others have ended.  Of a queue where all tenants share the front, a tenant's session
  * sees its jobs among the next thousand of each priority.
  * Errors: EQ009 max_jobs, EQ010 no such queue.
+ * Example:
+ *	SELECT job_id, name, state, run_at FROM event_queue.next_jobs('mail', 5);
  */
 CREATE FUNCTION next_jobs(
 	queue text DEFAULT NULL, max_jobs int DEFAULT 20,
@@ -224,6 +228,8 @@ COMMENT ON VIEW all_jobs IS
  * Result: at: since when it runs, when it is due, or when it ended.
  * A tenant's session sees its jobs among the first or last thousand of each state.
  * Errors: EQ009 max_jobs, EQ010 no such queue.
+ * Example:
+ *	SELECT job_id, name, state, last_error FROM event_queue.queue_jobs('mail');
  */
 CREATE FUNCTION queue_jobs(
 	queue text, max_jobs int DEFAULT 20,
@@ -284,6 +290,8 @@ COMMENT ON FUNCTION queue_jobs(text, int) IS
  * Arguments: since: default a day ago; queue, NULL: all; max_jobs.
  * A tenant's session sees its own among the last 10000 of each queue.
  * Errors: EQ009 max_jobs, EQ010 no such queue.
+ * Example:
+ *	SELECT job_id, name, reason, last_error FROM event_queue.failed_jobs(since => now() - interval '1 hour', queue => 'mail');
  */
 CREATE FUNCTION failed_jobs(
 	since timestamptz DEFAULT now() - interval '1 day', queue text DEFAULT NULL, max_jobs int DEFAULT 100,
@@ -309,6 +317,8 @@ COMMENT ON FUNCTION failed_jobs(timestamptz, text, int) IS 'Dead letters since a
  * Arguments: since: default a day ago; queue, NULL: all; job_name and sqlstate (of the
  * last error) narrow them down.
  * Result: how many.  Errors: EQ010 no such queue.
+ * Example:
+ *	SELECT event_queue.retry_failed(since => now() - interval '1 hour', queue => 'mail');
  */
 CREATE FUNCTION retry_failed(
 	since timestamptz DEFAULT now() - interval '1 day', queue text DEFAULT NULL, job_name text DEFAULT NULL,
@@ -321,7 +331,9 @@ DECLARE
 	n bigint := 0;
 BEGIN
 	FOR q IN SELECT x.name FROM event_queue_internal.list_queues($2, 1, 1) x ORDER BY x.queue_id LOOP
-		n := n + event_queue_internal.settle_dead_letters(false, q.name, $3, NULL, $4, $1, NULL, NULL);
+		n := n + event_queue_internal.settle_dead_letters(false, q.name, $3, NULL, $4,
+			-- as failed_jobs: from that time on, and none if it is NULL
+			coalesce($1, 'infinity') - interval '1 microsecond', NULL, NULL);
 	END LOOP;
 	RETURN n;
 END
@@ -338,6 +350,8 @@ COMMENT ON FUNCTION retry_failed(timestamptz, text, text, text) IS
  * and state (of a job) what came of it, as in trace.  Jobs that are finished and not
  * kept are known by the events that they appended.
  * Errors: EQ009 max_rows or max_events, EQ025 no such rule (or another tenant's).
+ * Example:
+ *	SELECT at, event_type, kind, name, state FROM event_queue.rule_activity('welcome', max_rows => 10);
  */
 CREATE FUNCTION rule_activity(
 	rule text, max_rows int DEFAULT 100, max_events int DEFAULT 10000,
@@ -399,6 +413,8 @@ COMMENT ON FUNCTION rule_activity(text, int, int) IS
  * what: the event's type, or queue and name of the job; state and last_error of a job;
  * data: the event's, or the job's payload.
  * Errors: EQ003 tenant, EQ009 max_events.
+ * Example:
+ *	SELECT at, who, kind, what, state FROM event_queue.aggregate_activity('lead', 'L1');
  */
 CREATE FUNCTION aggregate_activity(
 	aggregate_type text, aggregate_id text, max_events int DEFAULT 100, tenant_id text DEFAULT NULL,

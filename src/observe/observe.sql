@@ -29,6 +29,22 @@ LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_depth';
 COMMENT ON FUNCTION event_queue_internal.queue_depth(int) IS
 'For views. How many jobs and dead letters a queue has, when the first job that can be claimed came due, and its rates; from counters.';
 
+/*
+ * count_due, count_scheduled: how many jobs of a queue are due and not leased, and how
+ * many are for later (delayed, or waiting for their next attempt); at most look_at, so
+ * that a queue of any length takes a few milliseconds.  STABLE so that views don't call
+ * them for who does not ask.
+ */
+CREATE FUNCTION event_queue_internal.count_due(queue_id int, look_at int) RETURNS bigint
+LANGUAGE C STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_count_due_sql';
+COMMENT ON FUNCTION event_queue_internal.count_due(int, int) IS
+'For views. How many jobs of a queue are due and not leased, at most so many.';
+
+CREATE FUNCTION event_queue_internal.count_scheduled(queue_id int, look_at int) RETURNS bigint
+LANGUAGE C STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_count_scheduled_sql';
+COMMENT ON FUNCTION event_queue_internal.count_scheduled(int, int) IS
+'For views. How many jobs of a queue are not due yet, at most so many.';
+
 CREATE FUNCTION event_queue_internal.all_queue_limits(queue_id int, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_limits';
 COMMENT ON FUNCTION event_queue_internal.all_queue_limits(int) IS 'Internal. queue_limits with the jobs of all tenants.';
@@ -37,12 +53,15 @@ COMMENT ON FUNCTION event_queue_internal.all_queue_limits(int) IS 'Internal. que
  * queue_limits: how a queue stands to its limits.
  * Result: tokens that rate_limit leaves now, NULL without one; how many jobs count
  * for max_concurrency, and up to 100 of them, NULL without it; a session that is
- * confined to a tenant is told the number of all, and which are its tenant's.
+ * confined to a tenant is told which are its tenant's, and, bound to it by its role,
+ * neither tokens nor the number.
  * Errors: EQ010 no such queue.
+ * Example:
+ *	SELECT tokens, active FROM event_queue.queue_limits('mail');
  */
 CREATE FUNCTION queue_limits(queue text, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
 LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT l.tokens, l.active, CASE
+	SELECT CASE WHEN event_queue_internal.is_unbound() THEN l.tokens END, CASE WHEN event_queue_internal.is_unbound() THEN l.active END, CASE
 		WHEN l.jobs IS NULL OR event_queue.current_tenant() IS NULL THEN l.jobs
 		ELSE ARRAY(SELECT j.job_id FROM event_queue.job j
 			WHERE j.job_id = ANY (l.jobs) AND event_queue.tenant_visible(j.tenant_id) ORDER BY j.job_id) END
@@ -55,18 +74,22 @@ CREATE VIEW queue_status WITH (security_invoker = true) AS
 	SELECT q.name AS queue, q.paused, q.draining, d.depth, d.dead,
 		extract(epoch FROM clock_timestamp() - d.oldest_ready)::double precision AS oldest_ready_seconds,
 		extract(epoch FROM q.sla)::double precision AS sla_seconds,
-		coalesce(clock_timestamp() - d.oldest_ready > q.sla, false) AS sla_missed,
-		coalesce(c.enqueued, 0) AS enqueued_total, coalesce(c.claimed, 0) AS claimed_total,
-		coalesce(c.completed, 0) AS completed_total, coalesce(c.failed, 0) AS failed_total,
-		coalesce(c.stalled, 0) AS stalled_total, coalesce(c.dead, 0) AS dead_total,
-		coalesce(c.cancelled, 0) AS cancelled_total, coalesce(c.late, 0) AS late_total,
+		CASE WHEN a.shown THEN coalesce(clock_timestamp() - d.oldest_ready > q.sla, false) END AS sla_missed,
+		CASE WHEN a.shown THEN coalesce(c.enqueued, 0) END AS enqueued_total, CASE WHEN a.shown THEN coalesce(c.claimed, 0) END AS claimed_total,
+		CASE WHEN a.shown THEN coalesce(c.completed, 0) END AS completed_total, CASE WHEN a.shown THEN coalesce(c.failed, 0) END AS failed_total,
+		CASE WHEN a.shown THEN coalesce(c.stalled, 0) END AS stalled_total, CASE WHEN a.shown THEN coalesce(c.dead, 0) END AS dead_total,
+		CASE WHEN a.shown THEN coalesce(c.cancelled, 0) END AS cancelled_total, CASE WHEN a.shown THEN coalesce(c.late, 0) END AS late_total,
 		c.wait_ms / nullif(c.claimed, 0) AS avg_wait_ms, c.run_ms / nullif(c.completed, 0) AS avg_run_ms,
-		d.enqueued_per_s, d.completed_per_s, d.failed_per_s
+		d.enqueued_per_s, d.completed_per_s, d.failed_per_s,
+		-- counted to 10000: more are "10000 or more"
+		event_queue_internal.count_due(q.queue_id, 10000) AS due,
+		event_queue_internal.count_scheduled(q.queue_id, 10000) AS scheduled
 	FROM event_queue.queue q
+	CROSS JOIN (SELECT event_queue_internal.is_unbound()) AS a (shown)
 	CROSS JOIN LATERAL event_queue_internal.queue_depth(q.queue_id) d
 	LEFT JOIN event_queue_internal.queue_counters() c USING (queue_id);
 COMMENT ON VIEW queue_status IS
-'Per queue: depth, dead letters, age of the oldest ready job, SLA, totals since the server started, and rates of the last minute; of all tenants.';
+'Per queue: depth, what of it is due and what is scheduled (each counted to 10000), dead letters, age of the oldest ready job, SLA, totals since the server started, and rates of the last minute; of all tenants, so that who is bound to one is told NULL.';
 
 CREATE VIEW queue_depths WITH (security_invoker = true) AS
 	SELECT j.queue, j.state, count(*) AS jobs FROM event_queue.jobs j GROUP BY 1, 2;
@@ -76,6 +99,8 @@ COMMENT ON VIEW queue_depths IS 'Jobs of each queue by state, counted one by one
  * explain_job: why a job is not running.
  * Result: a row for each reason, until when it holds if that is known, and what to
  * look at; one that says how it stands if there is none.
+ * Example:
+ *	SELECT reason, until, detail FROM event_queue.explain_job(:job);
  */
 CREATE FUNCTION explain_job(job_id bigint, OUT reason text, OUT until timestamptz, OUT detail text)
 RETURNS SETOF record
@@ -189,12 +214,14 @@ COMMENT ON FUNCTION explain_job(bigint) IS
 
 /*
  * workers: the extension's background processes in this database.
+ * Example:
+ *	SELECT pid, kind, current_job FROM event_queue.workers();
  */
 CREATE FUNCTION workers(OUT pid int, OUT kind text, OUT jobs_done bigint, OUT current_job bigint)
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_workers';
 COMMENT ON FUNCTION workers() IS
-'Background workers of this database: the scheduler, the rule runner, executors and those that stand in for them, the keeper; how many jobs each has run, and which one it runs now.';
+'Background workers of this database: the scheduler, the rule runner, executors and those that stand in for them, the keeper; how many jobs each has run, and which one it runs now (both NULL for a role that is bound to a tenant).';
 
 /*
  * shared_memory_places: what is taken of the room that all databases share, and how

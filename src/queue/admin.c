@@ -7,7 +7,10 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "common/audit.h"
+#include "common/json.h"
 #include "queue/lease.h"
+#include "tenant/tenant.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_cancel_job);
@@ -26,10 +29,35 @@ is_leased_now(EqLeased *leased)
 static bool
 lock_job_by_id(EqLeased *leased, int64 job_id)
 {
-	if (!eq_find_job(leased, job_id, NULL) || !eq_lock_job(leased))
+	if (!eq_find_job(leased, job_id, NULL))
 		return false;
 	slot_getallattrs(leased->slot);
-	return eq_load_job_queue(leased, job_id);
+	if (!eq_load_job_queue(leased, job_id) || !eq_lock_job(leased))
+		return false; /* another tenant's is not waited for */
+	slot_getallattrs(leased->slot);
+	return true;
+}
+
+/* Writes to the audit log what was done to a job, which the slot still shows as it was. */
+static void
+tell(const char *outcome, const char *action, EqLeased *leased, int64 job_id)
+{
+	Datum *row = leased->slot->tts_values;
+	JsonbParseState *before = NULL;
+	JsonbParseState *after = NULL;
+	char id[32];
+
+	snprintf(id, sizeof(id), INT64_FORMAT, job_id);
+	pushJsonbValue(&before, WJB_BEGIN_OBJECT, NULL);
+	eq_json_add_string(&before, "queue", leased->queue->name, EQ_MAX_NAME);
+	eq_json_add_string(&before, "name", TextDatumGetCString(row[JOB_NAME - 1]),
+					   EQ_MAX_NAME);
+	eq_json_add_int64(&before, "priority", DatumGetInt16(row[JOB_PRIORITY - 1]));
+	pushJsonbValue(&after, WJB_BEGIN_OBJECT, NULL);
+	eq_json_add_string(&after, "outcome", outcome, EQ_MAX_NAME);
+	eq_audit(action, "job", id, TextDatumGetCString(row[JOB_TENANT - 1]),
+			 JsonbValueToJsonb(pushJsonbValue(&before, WJB_END_OBJECT, NULL)),
+			 JsonbValueToJsonb(pushJsonbValue(&after, WJB_END_OBJECT, NULL)));
 }
 
 Datum
@@ -41,9 +69,10 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 
 	eq_open_jobs(&leased);
 	if (!lock_job_by_id(&leased, job_id))
-		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
-						errmsg("job " INT64_FORMAT " does not exist", job_id),
-						errdetail("It is finished, dead, or was never there.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_JOB),
+				 errmsg("job " INT64_FORMAT " does not exist", job_id),
+				 errdetail("It is finished or dead, or there never was one.")));
 	leased_now = is_leased_now(&leased);
 	if (leased_now)
 	{
@@ -61,8 +90,11 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 		if (DatumGetBool(leased.slot->tts_values[JOB_HAS_DEPENDENTS - 1]))
 			eq_settle_dependents(job_id, NULL, true);
 		eq_count(leased.queue->queue_id, EQ_COUNT_CANCELLED, 1);
+		eq_count_job_row(leased.slot->tts_values, EQ_COUNT_CANCELLED, 0, false);
+		eq_count_lease_gone(leased.slot);
 		eq_after_lease(&leased, job_id, true);
 	}
+	tell(leased_now ? "requested" : "cancelled", "cancel_job", &leased, job_id);
 	eq_close_jobs(&leased);
 	PG_RETURN_TEXT_P(cstring_to_text(leased_now ? "requested" : "cancelled"));
 }
@@ -82,6 +114,7 @@ eq_change_priority(PG_FUNCTION_ARGS)
 	eq_edit_job(&edit, leased.slot);
 	eq_edit_set(&edit, JOB_PRIORITY, Int16GetDatum(priority));
 	eq_write_job(&leased.jobs, leased.snapshot, &edit);
+	tell(psprintf("priority %d", priority), "change_priority", &leased, job_id);
 	eq_close_jobs(&leased);
 	PG_RETURN_BOOL(true);
 }

@@ -9,6 +9,9 @@
  * cancelled one become dead letters.
  * Result: cancelled (it is gone), requested (it is leased).
  * Errors: EQ032 no such job (finished, dead, or another tenant's).
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'digest', delay => '1 day') AS job \gset
+ *	SELECT event_queue.cancel_job(:job);
  */
 CREATE FUNCTION cancel_job(job_id bigint) RETURNS text
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_cancel_job';
@@ -18,6 +21,9 @@ COMMENT ON FUNCTION cancel_job(bigint) IS
 /*
  * change_priority: of a waiting job.  Errors: EQ015 priority, EQ032 no such
  * waiting job.
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'digest', delay => '1 day') AS job \gset
+ *	SELECT event_queue.change_priority(:job, 1);
  */
 CREATE FUNCTION change_priority(job_id bigint, priority int) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_change_priority';
@@ -26,9 +32,12 @@ COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a w
 /*
  * purge_queue: deletes the queue's jobs that are not leased; jobs elsewhere that
  * depend on them become dead letters.
- * Result: how many. Errors: EQ010. Isolation: passes over jobs that another
+ * Result: how many. Errors: EQ010. Isolation: skips jobs that another
  * transaction is claiming or changing. Row security: a session that is confined to
  * a tenant deletes only that tenant's jobs.
+ * Example:
+ *	SELECT event_queue.create_queue('scratch', if_not_exists => true);
+ *	SELECT event_queue.purge_queue('scratch');
  */
 CREATE FUNCTION purge_queue(name text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -54,6 +63,7 @@ BEGIN
 			WHERE d.depends_on = j.job_id AND d.completed_at IS NULL AND x.job_id <> ALL (locked)))
 		FOR UPDATE SKIP LOCKED);
 	GET DIAGNOSTICS deleted = ROW_COUNT;
+	PERFORM event_queue_internal.audit('purge_queue', 'queue', $1, "after" => jsonb_build_object('jobs', deleted)) WHERE deleted > 0;
 	RETURN deleted;
 END
 $$;
@@ -64,6 +74,8 @@ COMMENT ON FUNCTION purge_queue(text) IS 'Deletes all jobs of a queue that are n
  * next attempt or were delayed.
  * Arguments: failed_only leaves out jobs that never failed.
  * Result: how many.  Errors: EQ010.
+ * Example:
+ *	SELECT event_queue.retry_waiting('mail');
  */
 CREATE FUNCTION retry_waiting(queue text, failed_only boolean DEFAULT true) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -77,6 +89,8 @@ BEGIN
 		  AND (x.failures > 0 OR NOT $2) AND event_queue.tenant_visible(x.tenant_id)
 		ORDER BY x.job_id FOR UPDATE);
 	GET DIAGNOSTICS n = ROW_COUNT;
+	PERFORM event_queue_internal.audit('retry_waiting', 'queue', $1,
+		"after" => jsonb_build_object('failed_only', $2, 'jobs', n)) WHERE n > 0;
 	RETURN n;
 END
 $$;

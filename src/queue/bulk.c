@@ -33,13 +33,17 @@ PG_FUNCTION_INFO_V1(eq_await_conflict_sql);
 
 #define MAX_TRIES 20
 
+/* Where keys are in use all the time, no attempt would come to its end: from here on it waits. */
+#define MAX_UNWAITING 10
+
 typedef struct Row
 {
 	bool is_job; /* else a dead letter */
 	int64 job_id;
 } Row;
 
-static int attempt = 0; /* of the present call; 0: it may wait */
+static int attempt = 0;		/* of the present call; 0: it may wait */
+static bool awaits = false; /* the conflict, and holds nothing of the call's */
 
 /* What the present call has met so far. */
 static struct
@@ -148,6 +152,7 @@ eq_await_conflict(void)
 	conflict.is_pending = false;
 	if (conflict.lxid != EQ_MY_LXID)
 		return;
+	awaits = true;
 	if (TransactionIdIsValid(conflict.xid))
 		XactLockTableWait(conflict.xid, NULL, NULL, XLTW_None);
 	if (conflict.n_rows > 0)
@@ -155,12 +160,19 @@ eq_await_conflict(void)
 		lock_rows(false);
 		lock_rows(true);
 	}
+	awaits = false;
 }
 
 bool
 eq_enqueue_may_wait(void)
 {
-	return attempt == 0;
+	return attempt == 0 || attempt > MAX_UNWAITING;
+}
+
+bool
+eq_is_enqueue_attempt(void)
+{
+	return attempt > 0;
 }
 
 typedef struct Step
@@ -176,6 +188,7 @@ run_step(void *argument)
 	Step *step = argument;
 
 	attempt = step->nth;
+	awaits = false;
 	step->step(step->argument);
 }
 
@@ -209,7 +222,9 @@ eq_enqueue_by_attempts(void (*step)(void *), void *argument)
 		if (error->sqlerrcode == ERRCODE_EQ_WOULD_WAIT)
 			continue;
 		/* Windows of throttle in another order; a job that plain SQL has written. */
-		if ((error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED &&
+		if ((awaits &&
+			 conflict.n_rows == 0) || /* a deadlock is of earlier calls' locks */
+			(error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED &&
 			 error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION) ||
 			++tries >= MAX_TRIES)
 			ReThrowError(error);

@@ -40,6 +40,7 @@
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
+#include "wake/series.h"
 #include "wake/wake.h"
 
 /* Tells whether the job has the wanted tenant and name. */
@@ -155,15 +156,23 @@ fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 static void
 count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *job)
 {
+	int64 wait = Max(walk->now - job->run_at, 0);
+	EqJobNames names = {claim->queue->queue_id, job->name, strlen(job->name),
+						job->tenant, strlen(job->tenant)};
+
 	if (walk->slot && !claim->queue->fair)
 		pg_atomic_write_u64(&walk->slot->last_segment,
 							eq_segment(walk->lane, walk->priority));
 	claim->n_jobs++;
 	eq_count(claim->queue->queue_id, EQ_COUNT_CLAIMED, 1);
+	eq_count(claim->queue->queue_id, EQ_COUNT_WAIT_US, wait);
+	eq_count_job(&names, EQ_COUNT_CLAIMED, 1, wait,
+				 job->failures == 0 && job->stalled == 0);
 	if (was_stalled)
+	{
 		eq_count(claim->queue->queue_id, EQ_COUNT_STALLED, 1);
-	eq_count(claim->queue->queue_id, EQ_COUNT_WAIT_US,
-			 Max(walk->now - job->run_at, 0));
+		eq_count_job(&names, EQ_COUNT_STALLED, 1, 0, false);
+	}
 }
 
 /* Buries a job whose lease ran out more often than max_stalled allows. */

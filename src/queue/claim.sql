@@ -44,6 +44,8 @@ COMMENT ON COLUMN claimed_job.time_limit_ms IS 'Its time_limit in milliseconds: 
  * another session has locked are skipped, never waited for.  What a claim has used
  * of its queue's limits is used at once, and comes back if it is rolled back (less
  * the tokens that came meanwhile).  At SERIALIZABLE two claims of one queue may fail with 40001.
+ * Example:
+ *	SELECT job_id, lease_token, name, payload FROM event_queue.claim('mail', 2, worker => 'mailer 1');
  */
 CREATE FUNCTION claim(
 	queue text, max_jobs int DEFAULT 1, worker text DEFAULT NULL,

@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "common/json.h"
+#include "queue/job_row.h"
 #include "queue/queue.h"
 #include "table/table.h"
 #include "wake/wake.h"
@@ -116,6 +117,8 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	if (DatumGetBool(job[JOB_HAS_DEPENDENTS - 1]))
 		eq_release_followers(DatumGetInt64(job[JOB_ID - 1]));
 	eq_count(DatumGetInt32(job[JOB_QUEUE - 1]), EQ_COUNT_DEAD, 1);
+	eq_count_job_row(job, EQ_COUNT_DEAD, 0, false);
+	eq_count_lease_gone(slot);
 }
 
 /*

@@ -44,6 +44,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	n bigint;
 	tries int := 0;
+	conflicts int := 0;
 	d record;
 	is_free boolean;
 	locked bigint[];
@@ -55,6 +56,8 @@ BEGIN
 			SELECT array_agg(x.job_id) INTO locked FROM (
 				SELECT y.job_id FROM event_queue.dead_letter y
 				WHERE y.job_id = ANY ($1) AND event_queue.tenant_visible(y.tenant_id) ORDER BY y.job_id FOR UPDATE) x;
+			PERFORM event_queue_internal.lock_dependencies(locked) WHERE EXISTS (
+				SELECT FROM event_queue.dead_letter x WHERE x.job_id = ANY (locked) AND x.reason = 'dependency');
 			DELETE FROM event_queue.job_dependency y USING event_queue.dead_letter x
 			WHERE x.job_id = ANY (locked) AND x.reason = 'dependency' AND y.job_id = x.job_id;
 			WITH dead AS (
@@ -77,7 +80,7 @@ BEGIN
 				SELECT x.*, event_queue_internal.job_lane(q.fair, x.tenant_id) AS lane
 				FROM dead x JOIN event_queue.queue q USING (queue_id) ORDER BY x.job_id
 			LOOP
-				is_free := event_queue_internal.lock_free_key(d.queue_id, d.tenant_id, d.unique_key);
+				is_free := event_queue_internal.lock_free_key(d.queue_id, d.tenant_id, d.unique_key, conflicts >= 10);
 				INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
 					max_attempts, retry, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
 				VALUES (d.job_id, d.queue_id, d.lane, d.tenant_id, d.name, d.priority, clock_timestamp(), d.created_at,
@@ -92,6 +95,9 @@ BEGIN
 		EXCEPTION
 			WHEN SQLSTATE 'EQ044' THEN
 				-- An open transaction has one of the keys; nothing is held while it is waited for.
+				-- Where keys are in use all the time that would never end: then it is waited for
+				-- within the attempt (bulk.c does the same).
+				conflicts := conflicts + 1;
 				PERFORM event_queue_internal.await_conflict();
 			WHEN unique_violation THEN
 				-- Plain SQL has just written a job with one of the keys; now it can be seen.
@@ -108,7 +114,7 @@ COMMENT ON FUNCTION event_queue_internal.revive_dead_letters(bigint[], jsonb) IS
 /*
  * settle_dead_letters: what retry_all_dead and discard_all_dead share, from the oldest
  * on.  Retried are a thousand at a time, so that memory holds no more; after the first
- * thousand it passes over those that others have locked.  Those that die meanwhile are
+ * thousand it skips those that others have locked.  Those that die meanwhile are
  * left.
  */
 CREATE FUNCTION event_queue_internal.settle_dead_letters(
@@ -123,7 +129,7 @@ DECLARE
 	above_time timestamptz := coalesce($6, '-infinity');
 	above_id bigint := 9223372036854775807;
 	ids bigint[];
-	n bigint;
+	n bigint := 0;
 	total bigint := 0;
 	first boolean := true;
 BEGIN
@@ -163,22 +169,35 @@ BEGIN
 			-- as in revive_dead_letters.
 			SELECT array_agg(x.job_id) INTO ids FROM (
 				SELECT y.job_id FROM event_queue.dead_letter y WHERE y.job_id = ANY (ids) ORDER BY y.job_id FOR UPDATE) x;
+			PERFORM event_queue_internal.lock_dependencies(ids);
 			PERFORM FROM event_queue.job j WHERE j.job_id IN (
 				SELECT x.job_id FROM event_queue.job_dependency x WHERE x.depends_on = ANY (ids) AND x.completed_at IS NULL)
 			ORDER BY j.job_id FOR UPDATE;
 			DELETE FROM event_queue.dead_letter d WHERE d.job_id = ANY (ids);
-			GET DIAGNOSTICS n = ROW_COUNT;
+			GET DIAGNOSTICS total = ROW_COUNT;
 			DELETE FROM event_queue.job_dependency x WHERE x.job_id = ANY (ids)
 			  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = x.job_id);
-			RETURN n;
+			EXIT;
 		END IF;
 		total := total + event_queue_internal.revive_dead_letters(ids, $8);
 	END LOOP;
+	PERFORM event_queue_internal.audit(CASE WHEN $1 THEN 'discard_all_dead' ELSE 'retry_all_dead' END, 'queue', $2, $4,
+		"after" => jsonb_strip_nulls(jsonb_build_object('job_name', $3, 'sqlstate', $5, 'died_after', $6, 'max_jobs', $7,
+			'payload', $8, 'dead_letters', total))) WHERE total > 0;
 	RETURN total;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.settle_dead_letters(boolean, text, text, text, text, timestamptz, int, jsonb) IS
 'Internal. What retry_all_dead and discard_all_dead share.';
+
+/* audited_job: what audit_log keeps of a job: the queue by its name, and without most of its errors. */
+CREATE FUNCTION event_queue_internal.audited_job(job jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT jsonb_strip_nulls(jsonb_build_object('queue', (SELECT q.name FROM event_queue.queue q WHERE q.queue_id = ($1 ->> 'queue_id')::int),
+		'name', $1 -> 'name', 'priority', $1 -> 'priority', 'payload', $1 -> 'payload', 'died_at', $1 -> 'died_at', 'reason', $1 -> 'reason',
+		'error', $1 -> 'errors' -> -1 -> 'message'))
+$$;
+COMMENT ON FUNCTION event_queue_internal.audited_job(jsonb) IS 'Internal. What audit_log keeps of a job or dead letter.';
 
 /*
  * retry_dead: puts a dead letter back into its queue, due at once, with its
@@ -186,9 +205,13 @@ COMMENT ON FUNCTION event_queue_internal.settle_dead_letters(boolean, text, text
  * Arguments: payload: a new one in place of the old; NULL: the old one.
  * Errors: EQ005 payload too large, EQ017 no such dead letter (or another
  * tenant's).
+ * Example:
+ *	SELECT event_queue.retry_dead(job_id, payload => '{"to": "ana@example.com"}') FROM event_queue.dead_letters WHERE queue = 'mail';
  */
 CREATE FUNCTION retry_dead(job_id bigint, payload jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	was jsonb;
 BEGIN
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue_internal.check_payload($2);
@@ -198,11 +221,14 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('dead letter %s is of an internal queue', $1),
 			HINT = 'Retry it without a new payload.';
 	END IF;
+	SELECT to_jsonb(d) INTO was FROM event_queue.dead_letter d WHERE d.job_id = $1 AND event_queue.tenant_visible(d.tenant_id);
 	IF event_queue_internal.revive_dead_letters(ARRAY[$1], $2) = 0 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ017',
 			MESSAGE = format('dead letter %s does not exist', $1),
 			HINT = 'See the view event_queue.dead_letters.';
 	END IF;
+	PERFORM event_queue_internal.audit('retry_dead', 'job', $1::text, was ->> 'tenant_id', event_queue_internal.audited_job(was),
+		CASE WHEN $2 IS NOT NULL THEN jsonb_build_object('payload', $2) END);
 	RETURN true;
 END
 $$;
@@ -218,6 +244,8 @@ COMMENT ON FUNCTION retry_dead(bigint, jsonb) IS
  * Result: how many.
  * Errors: EQ003 another tenant, EQ005 payload too large, EQ009 negative max_jobs,
  * EQ010 no such queue.
+ * Example:
+ *	SELECT event_queue.retry_all_dead('mail', sqlstate => '08006');
  */
 CREATE FUNCTION retry_all_dead(
 	queue text, job_name text DEFAULT NULL, tenant_id text DEFAULT NULL, sqlstate text DEFAULT NULL,
@@ -233,18 +261,25 @@ COMMENT ON FUNCTION retry_all_dead(text, text, text, text, timestamptz, int, jso
  * discard_dead: deletes a dead letter for good; jobs that depend on it become
  * dead letters.
  * Errors: EQ017 no such dead letter (or another tenant's).
+ * Example:
+ *	SELECT event_queue.discard_dead(job_id) FROM event_queue.dead_letters WHERE last_error = 'no such address';
  */
 CREATE FUNCTION discard_dead(job_id bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+	was jsonb;
 BEGIN
-	DELETE FROM event_queue.dead_letter WHERE job_id = $1 AND event_queue.tenant_visible(tenant_id);
+	PERFORM FROM event_queue.dead_letter d WHERE d.job_id = $1 AND event_queue.tenant_visible(d.tenant_id) FOR UPDATE;
+	PERFORM event_queue_internal.lock_dependencies(ARRAY[$1]) WHERE FOUND;
+	DELETE FROM event_queue.dead_letter d WHERE d.job_id = $1 AND event_queue.tenant_visible(d.tenant_id) RETURNING to_jsonb(d) INTO was;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ017',
 			MESSAGE = format('dead letter %s does not exist', $1),
 			HINT = 'See the view event_queue.dead_letters.';
 	END IF;
 	DELETE FROM event_queue.job_dependency WHERE job_id = $1;
+	PERFORM event_queue_internal.audit('discard_dead', 'job', $1::text, was ->> 'tenant_id', event_queue_internal.audited_job(was));
 	RETURN true;
 END
 $$;
@@ -255,6 +290,8 @@ COMMENT ON FUNCTION discard_dead(bigint) IS 'Deletes a dead letter for good.';
  * Arguments: as retry_all_dead, without payload.
  * Result: how many.  Errors: EQ003 another tenant, EQ009 negative max_jobs, EQ010
  * no such queue.
+ * Example:
+ *	SELECT event_queue.discard_all_dead('mail', died_after => now() - interval '1 day');
  */
 CREATE FUNCTION discard_all_dead(
 	queue text, job_name text DEFAULT NULL, tenant_id text DEFAULT NULL, sqlstate text DEFAULT NULL,

@@ -6,6 +6,10 @@
  * Whoever enqueues a dependent locks the row of the job it depends on until its own
  * commit; whoever ends that job waits for it, and then sees has_dependents.  All
  * statements here see what is committed now, at every isolation level.
+ *
+ * Rows of job_dependency are locked in the order of (depends_on, job_id), by those who
+ * end jobs and those who delete such rows (lock_dependencies, flow.sql): else two that
+ * have some in common would deadlock.
  */
 #include "postgres.h"
 
@@ -15,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -44,6 +49,28 @@ static const Place places[] = {
 	{EQ_DEAD_LETTER, EQ_DEAD_LETTER_PKEY, DEAD_COLUMNS, DEAD_TENANT, DEAD_NAME,
 	 DEAD_HAS_DEPENDENTS}};
 
+/* Of another tenant: its row is not even locked. */
+static bool
+is_of_tenant(const EqTable *table, const Place *place, int64 job_id,
+			 const char *tenant, Snapshot snapshot)
+{
+	EqScan scan;
+	ScanKeyData key;
+	bool isnull;
+	bool found;
+
+	eq_scan_begin(&scan, table->rel, eq_relation_oid(place->pkey), snapshot, 1);
+	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(job_id));
+	eq_scan_start(&scan, &key, 1);
+	found = eq_scan_next(&scan, ForwardScanDirection) &&
+			strcmp(
+				TextDatumGetCString(slot_getattr(scan.slot, place->tenant, &isnull)),
+				tenant) == 0;
+	eq_scan_end(&scan);
+	return found;
+}
+
 /* Locks the job's row in one of the two, and notes that others depend on it. */
 static bool
 mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
@@ -56,10 +83,9 @@ mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
 
 	eq_table_open(&table, eq_relation_oid(place->table), place->n_columns);
 	slot = table_slot_create(table.rel, NULL);
-	found = eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot, slot,
-						eq_enqueue_may_wait() ? NULL : &is_busy) &&
-			strcmp(TextDatumGetCString(slot->tts_values[place->tenant - 1]),
-				   tenant) == 0;
+	found = is_of_tenant(&table, place, job_id, tenant, snapshot) &&
+			eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot, slot,
+						eq_enqueue_may_wait() ? NULL : &is_busy);
 	if (is_busy)
 		eq_conflict_with_row(place->table == EQ_JOB, job_id);
 	if (found)
@@ -225,9 +251,11 @@ tell_followers(int64 job_id)
 {
 	static EqStatement tell = {
 		.sql =
-			"WITH done AS (UPDATE event_queue.job_dependency"
+			"WITH due AS MATERIALIZED (SELECT job_id FROM event_queue.job_dependency"
+			" WHERE depends_on = $1 AND completed_at IS NULL AND any_end ORDER BY job_id FOR UPDATE),"
+			" done AS (UPDATE event_queue.job_dependency d"
 			" SET completed_at = pg_catalog.clock_timestamp()"
-			" WHERE depends_on = $1 AND completed_at IS NULL AND any_end RETURNING job_id)"
+			" FROM due WHERE d.job_id = due.job_id AND d.depends_on = $1 RETURNING d.job_id)"
 			" INSERT INTO event_queue_internal.job_review (job_id) SELECT job_id FROM done",
 		.n_arguments = 1,
 		.types = {INT8OID}};
@@ -254,9 +282,11 @@ tell_dependents(int64 job_id, Jsonb *result)
 {
 	static EqStatement tell = {
 		.sql =
-			"WITH done AS (UPDATE event_queue.job_dependency"
+			"WITH due AS MATERIALIZED (SELECT job_id FROM event_queue.job_dependency"
+			" WHERE depends_on = $1 AND completed_at IS NULL ORDER BY job_id FOR UPDATE),"
+			" done AS (UPDATE event_queue.job_dependency d"
 			" SET completed_at = pg_catalog.clock_timestamp(), result = $2"
-			" WHERE depends_on = $1 AND completed_at IS NULL RETURNING job_id)"
+			" FROM due WHERE d.job_id = due.job_id AND d.depends_on = $1 RETURNING d.job_id)"
 			" INSERT INTO event_queue_internal.job_review (job_id) SELECT job_id FROM done",
 		.n_arguments = 2,
 		.types = {INT8OID, JSONBOID}};

@@ -32,6 +32,7 @@
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
+#include "wake/series.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_enqueue_sql);
@@ -182,6 +183,18 @@ eq_after_enqueue(const EqQueue *queue, const EqNewJob *job, int64 job_id, int32 
 		eq_notify_in_transaction(queue->name);
 }
 
+/* After commit, counts a new job by its name and its tenant. */
+void
+eq_count_new_job(const EqQueue *queue, const EqNewJob *job)
+{
+#ifndef EQ_NO_METRICS
+	EqJobNames names = {queue->queue_id, job->name, strlen(job->name), job->tenant,
+						strlen(job->tenant)};
+
+	eq_count_job(&names, EQ_COUNT_ENQUEUED, 1, 0, false);
+#endif
+}
+
 /* after: not before this job has ended; 0: none. */
 static int64
 insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
@@ -207,6 +220,7 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 					values, nulls);
 	eq_table_insert(jobs, values, nulls);
 	eq_after_enqueue(queue, job, job_id, lane, blocked, 1);
+	eq_count_new_job(queue, job);
 	return job_id;
 }
 
@@ -402,7 +416,7 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 	Attempt attempt = {queue, job, 0};
 
 	/* A key and the jobs to be depended on are several. */
-	if (job->unique_key && job->depends_on && eq_enqueue_may_wait())
+	if (job->unique_key && job->depends_on && !eq_is_enqueue_attempt())
 		eq_enqueue_by_attempts(attempt_step, &attempt);
 	else
 		attempt_step(&attempt);
@@ -420,15 +434,23 @@ eq_lock_free_key(PG_FUNCTION_ARGS)
 	char *tenant = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	char *unique_key = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	uint32 hash = hash_unique_key(queue_id, tenant, unique_key);
+	bool waits = PG_GETARG_BOOL(3);
 	TransactionId open;
 	int64 holder;
 	EqTable jobs;
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
-	eq_lock_key(EQ_LOCK_UNIQUE_KEY, hash);
-	holder = find_unique_key(&jobs, queue_id, tenant, unique_key, NULL, &open);
-	if (holder != 0)
-		eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		eq_lock_key(EQ_LOCK_UNIQUE_KEY, hash);
+		holder = find_unique_key(&jobs, queue_id, tenant, unique_key, NULL, &open);
+		if (holder != 0)
+			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
+		if (holder == 0 || !TransactionIdIsValid(open) || !waits)
+			break;
+		XactLockTableWait(open, NULL, NULL, XLTW_None);
+	}
 	eq_table_close(&jobs);
 	if (holder != 0 && TransactionIdIsValid(open))
 		eq_conflict_with_xact(open);

@@ -45,6 +45,8 @@ SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.job_throttle', 
  * backoff or time_limit, EQ014 delay, EQ015 priority, EQ032 depends_on names no job.
  * Isolation: with unique_key, sees the latest committed job at every level and
  * waits for an open transaction that uses the key.
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'welcome', '{"to": "ana@example.org"}', unique_key => 'welcome L1', options => '{"time_limit": "1 minute"}');
  */
 CREATE FUNCTION enqueue(
 	queue text, name text, payload jsonb DEFAULT '{}',
@@ -67,6 +69,9 @@ COMMENT ON FUNCTION enqueue(text, text, jsonb, interval, timestamptz, int, text,
  * Errors: as enqueue; EQ009 malformed jobs.
  * Isolation: waits for nobody while it has some of the keys, so two calls never
  * deadlock, whatever their order.
+ * Example:
+ *	SELECT event_queue.enqueue_many('mail', jobs => (
+ *		SELECT jsonb_agg(jsonb_build_object('payload', jsonb_build_object('lead', n))) FROM generate_series(1, 30) n), options => '{"name": "news"}');
  */
 CREATE FUNCTION enqueue_many(queue text, jobs jsonb, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL)
 RETURNS bigint[]
@@ -77,11 +82,11 @@ COMMENT ON FUNCTION enqueue_many(text, jsonb, text, jsonb) IS
 /*
  * Unique keys of jobs that are written by plain SQL.  lock_free_key: true if no job has
  * the key, and none gets it until unlock_key; EQ044 if an open transaction has it, for
- * which await_conflict waits.
+ * which await_conflict waits, unless this waits for it.
  */
-CREATE FUNCTION event_queue_internal.lock_free_key(queue_id int, tenant_id text, unique_key text) RETURNS boolean
+CREATE FUNCTION event_queue_internal.lock_free_key(queue_id int, tenant_id text, unique_key text, waits boolean) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_lock_free_key';
-COMMENT ON FUNCTION event_queue_internal.lock_free_key(int, text, text) IS
+COMMENT ON FUNCTION event_queue_internal.lock_free_key(int, text, text, boolean) IS
 'Internal. Is a unique key free?  If so, it stays that until unlock_key.';
 CREATE FUNCTION event_queue_internal.unlock_key(queue_id int, tenant_id text, unique_key text) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_unlock_key_sql';

@@ -322,6 +322,7 @@ write_bulk(const Batch *batch)
 						blocked, values, nulls);
 		MemoryContextSwitchTo(old);
 		eq_bulk_insert(&bulk, values, nulls);
+		eq_count_new_job(item->queue, job);
 	}
 	eq_bulk_end(&bulk);
 	eq_table_close(&jobs);

@@ -21,6 +21,19 @@ CREATE POLICY tenant_isolation ON job_dependency USING (tenant_visible(tenant_id
 SELECT pg_catalog.pg_extension_config_dump('job_dependency', '');
 
 /*
+ * lock_dependencies: locks what these jobs wait for and what waits for them, in the order
+ * in which all do (depend.c).  After their dead letters and before any jobs: those who
+ * end a job hold such rows while they lock others.
+ */
+CREATE FUNCTION event_queue_internal.lock_dependencies(ids bigint[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT FROM event_queue.job_dependency d WHERE d.job_id = ANY ($1) OR d.depends_on = ANY ($1) AND d.completed_at IS NULL
+	ORDER BY d.depends_on, d.job_id FOR UPDATE
+$$;
+COMMENT ON FUNCTION event_queue_internal.lock_dependencies(bigint[]) IS
+'Internal. Locks the rows of job_dependency of dead letters that the caller has locked.';
+
+/*
  * Jobs and dead letters that plain SQL deletes (purge_queue, drop_queue,
  * keep_failed, discard_dead, whoever has the right) take with them what waits
  * for them.
@@ -37,6 +50,10 @@ CREATE TRIGGER bury_dependents AFTER DELETE ON dead_letter
 /*
  * dependency_results: what the jobs that a job depended on have returned.
  * Result: a row for each, completed_at NULL while it is not finished.
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'render') AS first \gset
+ *	SELECT event_queue.enqueue('mail', 'send', depends_on => ARRAY[:first]) AS second \gset
+ *	SELECT depends_on, completed_at, result FROM event_queue.dependency_results(:second);
  */
 CREATE FUNCTION dependency_results(
 	job_id bigint, OUT depends_on bigint, OUT name text, OUT completed_at timestamptz, OUT result jsonb)
@@ -54,6 +71,8 @@ COMMENT ON FUNCTION dependency_results(bigint) IS 'Results of the jobs that a jo
  * array of such objects; the others as enqueue_many.
  * Result: the id of the job at the top, which ends the flow.  Errors: as
  * enqueue_many; EQ009 deeper than 100 levels.
+ * Example:
+ *	SELECT event_queue.enqueue_flow('mail', '{"name": "report", "children": [{"name": "fetch"}, {"name": "render"}]}') AS flow \gset
  */
 CREATE FUNCTION enqueue_flow(queue text, flow jsonb, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL)
 RETURNS bigint

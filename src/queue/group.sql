@@ -49,7 +49,16 @@ ALTER TABLE event_queue_internal.group_rate ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.group_rate USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.group_rate', '');
 
-/* Jobs that come, or go, by plain SQL: a grouped one waits until the scheduler has looked. */
+/* session_restores: this session loads a dump. */
+CREATE FUNCTION event_queue_internal.session_restores() RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_session_restores';
+COMMENT ON FUNCTION event_queue_internal.session_restores() IS 'Internal. Whether this session runs pg_restore or the script of a dump.';
+
+/*
+ * Jobs that come, or go, by plain SQL: a grouped one waits until the scheduler has looked.
+ * Not those that a dump brings: it has the rows of job_review, too, whose numbers those
+ * that were made here would have.
+ */
 CREATE FUNCTION event_queue_internal.review_changed_job() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
@@ -69,6 +78,6 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.review_changed_job() IS
 'Internal. Trigger: has the scheduler look at the group of a job that plain SQL wrote or deleted.';
 CREATE TRIGGER review_new_job BEFORE INSERT ON job
-	FOR EACH ROW WHEN (NEW.group_key IS NOT NULL) EXECUTE FUNCTION event_queue_internal.review_changed_job();
+	FOR EACH ROW WHEN (NEW.group_key IS NOT NULL AND NOT event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.review_changed_job();
 CREATE TRIGGER review_deleted_job AFTER DELETE ON job
 	FOR EACH ROW WHEN (OLD.group_key IS NOT NULL) EXECUTE FUNCTION event_queue_internal.review_changed_job();

@@ -150,7 +150,7 @@ detoasted(TupleTableSlot *job, int column, const char *if_null)
 }
 
 void
-eq_keep_completed(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *result)
+eq_insert_history(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *result)
 {
 	Span span = span_of(keep);
 	TimestampTz expires_at = span == SPAN_FOREVER ? DT_NOEND : now + keep;
@@ -180,6 +180,8 @@ eq_keep_completed(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *resu
 	values[HISTORY_ERRORS - 1] = detoasted(slot, JOB_ERRORS, "[]");
 	values[HISTORY_RESULT - 1] = JsonbPGetDatum(result);
 	nulls[HISTORY_RESULT - 1] = result == NULL;
+	values[HISTORY_CLAIMED_AT - 1] = job[JOB_CLAIMED_AT - 1];
+	nulls[HISTORY_CLAIMED_AT - 1] = slot->tts_isnull[JOB_CLAIMED_AT - 1];
 	eq_table_open(&history, relid, HISTORY_COLUMNS);
 	eq_table_insert(&history, values, nulls);
 	eq_table_close(&history);

@@ -37,12 +37,15 @@ CREATE TABLE job_history (
 	payload			jsonb NOT NULL,
 	metadata		jsonb NOT NULL,
 	errors			jsonb NOT NULL,
-	result			jsonb
+	result			jsonb,
+	claimed_at		timestamptz
 ) PARTITION BY RANGE (span, expires_at);
 COMMENT ON TABLE job_history IS
 'Finished jobs of queues with keep_completed, also those that have expired but are not removed yet: read the view history.';
-COMMENT ON COLUMN job_history.expires_at IS 'completed_at and the queue''s keep_completed of that time; infinity: kept for ever.';
+COMMENT ON COLUMN job_history.expires_at IS 'completed_at and the queue''s keep_completed of that time; infinity: kept forever.';
 COMMENT ON COLUMN job_history.span IS 'Its partition holds what expires within 0: an hour, 1: a day, 2: a month; 3: never; 4: its partition was not there yet.';
+COMMENT ON COLUMN job_history.run_at IS 'When its last attempt was due.';
+COMMENT ON COLUMN job_history.claimed_at IS 'When its last attempt began; NULL: finished before version 0.2.0.';
 ALTER TABLE job_history ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_history USING (tenant_visible(tenant_id));
 
@@ -59,18 +62,20 @@ SELECT pg_catalog.pg_extension_config_dump('job_history_early', '');
 CREATE TABLE job_history_forever (LIKE job_history_early INCLUDING ALL);
 ALTER TABLE job_history ATTACH PARTITION job_history_forever FOR VALUES FROM (3, MINVALUE) TO (3, MAXVALUE);
 COMMENT ON TABLE job_history_forever IS
-'Finished jobs of queues that keep them for ever, or by keep_completed_count alone.';
+'Finished jobs of queues that keep them forever, or by keep_completed_count alone.';
 ALTER TABLE job_history_forever ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_history_forever USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('job_history_forever', '');
 
 CREATE VIEW history WITH (security_invoker = true) AS
 	SELECT h.job_id, q.name AS queue, h.tenant_id, h.name, h.completed_at, h.result, h.leased_by, h.failures, h.stalled,
-		h.priority, h.created_at, h.run_at, h.expires_at, h.payload, h.metadata, h.errors
+		h.priority, h.created_at, h.run_at, h.expires_at, h.payload, h.metadata, h.errors,
+		h.claimed_at, (extract(epoch FROM h.claimed_at - h.run_at) * 1000)::bigint AS wait_ms,
+		(extract(epoch FROM h.completed_at - h.claimed_at) * 1000)::bigint AS run_ms
 	FROM event_queue.job_history h JOIN event_queue.queue q USING (queue_id)
 	WHERE h.expires_at > now();
 COMMENT ON VIEW history IS
-'Finished jobs of queues with keep_completed or keep_completed_count, with their results and the errors of failed attempts.';
+'Finished jobs of queues with keep_completed or keep_completed_count, with their results, the errors of failed attempts, and the milliseconds that the last attempt waited and ran.';
 
 /* history_span: job_history.span of what is kept so long; NULL if it is not kept by time. */
 CREATE FUNCTION event_queue_internal.history_span(keep interval) RETURNS smallint

@@ -85,6 +85,12 @@ COMMENT ON FUNCTION event_queue_internal.jobs_loaded() IS
 'Internal. Trigger: after jobs were written by plain SQL, has the scheduler look at all queues.';
 CREATE TRIGGER jobs_loaded AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON job
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.jobs_loaded();
+CREATE FUNCTION event_queue_internal.leases_truncated() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_leases_truncated';
+COMMENT ON FUNCTION event_queue_internal.leases_truncated() IS
+'Internal. Trigger: TRUNCATE ends all leases, so max_concurrency is free from the commit on.';
+CREATE TRIGGER leases_truncated AFTER TRUNCATE ON job
+	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.leases_truncated();
 
 /* A claim finds them from the commit on, also where claims have gone on from already. */
 CREATE FUNCTION event_queue_internal.note_written() RETURNS trigger

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "queue/job_row.h"
+#include "wake/series.h"
 #include "wake/wake.h"
 
 /* Begins a new version of a row, equal to the old one. */
@@ -123,13 +124,49 @@ note_change(const EqJobEdit *edit, bool wake)
 		eq_wake_queue(DatumGetInt32(new[JOB_QUEUE - 1]));
 }
 
+/* Counts a lease that began or ended. */
+static void
+count_lease_change(const EqJobEdit *edit)
+{
+	bool was_leased = !edit->old->tts_isnull[JOB_LEASED_UNTIL - 1];
+	bool is_leased = !edit->nulls[JOB_LEASED_UNTIL - 1];
+
+	if (was_leased != is_leased)
+		eq_count(DatumGetInt32(edit->values[JOB_QUEUE - 1]), EQ_COUNT_LEASED,
+				 is_leased ? 1 : -1);
+}
+
 /* Writes the new version of a row that the caller has locked. */
 void
 eq_write_job(EqTable *jobs, Snapshot snapshot, const EqJobEdit *edit)
 {
 	note_change(edit, true);
+	count_lease_change(edit); /* before the old row is overwritten */
 	eq_table_update(jobs, edit->old, snapshot, edit->values, edit->nulls);
 }
+
+/* Counts a job that is leaving the table, as to its lease. */
+void
+eq_count_lease_gone(const TupleTableSlot *job)
+{
+	if (!job->tts_isnull[JOB_LEASED_UNTIL - 1])
+		eq_count(DatumGetInt32(job->tts_values[JOB_QUEUE - 1]), EQ_COUNT_LEASED, -1);
+}
+
+#ifndef EQ_NO_METRICS
+/* After commit, counts what happened to the job of a row, by its name and its tenant. */
+void
+eq_count_job_row(const Datum *job, EqCounter counter, int64 us, bool first)
+{
+	text *name = DatumGetTextPP(job[JOB_NAME - 1]);
+	text *tenant = DatumGetTextPP(job[JOB_TENANT - 1]);
+	EqJobNames names = {DatumGetInt32(job[JOB_QUEUE - 1]), VARDATA_ANY(name),
+						VARSIZE_ANY_EXHDR(name), VARDATA_ANY(tenant),
+						VARSIZE_ANY_EXHDR(tenant)};
+
+	eq_count_job(&names, counter, 1, us, first);
+}
+#endif
 
 /*
  * Writes the new version of a row that the caller has seen and not locked; false if
@@ -140,6 +177,9 @@ eq_write_job_unchanged(EqTable *jobs, Snapshot snapshot, const EqJobEdit *edit,
 					   bool wake)
 {
 	note_change(edit, wake);
-	return eq_table_update_unchanged(jobs, edit->old, snapshot, edit->values,
-									 edit->nulls);
+	if (!eq_table_update_unchanged(jobs, edit->old, snapshot, edit->values,
+								   edit->nulls))
+		return false;
+	count_lease_change(edit);
+	return true;
 }

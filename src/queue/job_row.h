@@ -35,8 +35,15 @@ extern void eq_edit_set_run_at(EqJobEdit *edit, const EqQueue *queue,
 							   TimestampTz run_at);
 extern void eq_edit_clear_lease(EqJobEdit *edit);
 extern void eq_write_job(EqTable *jobs, Snapshot snapshot, const EqJobEdit *edit);
+extern void eq_count_lease_gone(const TupleTableSlot *job);
 extern bool eq_write_job_unchanged(EqTable *jobs, Snapshot snapshot,
 								   const EqJobEdit *edit, bool wake);
+#ifdef EQ_NO_METRICS
+#define eq_count_job_row(job, counter, us, first) ((void) 0)
+#else
+extern void eq_count_job_row(const Datum *job, EqCounter counter, int64 us,
+							 bool first);
+#endif
 extern void eq_job_is_claimable(int32 queue_id, int32 lane, int32 priority,
 								TimestampTz run_at, int64 job_id, int64 n);
 

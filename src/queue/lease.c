@@ -37,7 +37,7 @@ eq_lease_lost(int64 job_id)
 		(errcode(ERRCODE_EQ_LEASE_LOST),
 		 errmsg("lease of job " INT64_FORMAT " is lost", job_id),
 		 errdetail(
-			 "The job is finished, or its lease ran out and another worker has claimed it."),
+			 "The job is finished, or its lease ran out and another worker has claimed it, or this is not the token of its claim."),
 		 errhint(
 			 "Undo the work, or let it be safe to repeat; take a longer lease or call event_queue.extend_lease.")));
 }
@@ -202,6 +202,8 @@ eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc)
 	bool isnull;
 	Datum until = heap_getattr(row, JOB_LEASED_UNTIL, desc, &isnull);
 
+	if (!isnull && eq_find_wake_slot(queue_id) != NULL)
+		eq_count(queue_id, EQ_COUNT_LEASED, -1);
 	if (isnull || queue == NULL || queue->max_concurrency == 0)
 		return;
 	eq_free_lease(queue, DatumGetInt64(heap_getattr(row, JOB_ID, desc, &isnull)),

@@ -18,12 +18,15 @@ CREATE POLICY tenant_isolation ON job_log USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('job_log', '');
 
 /*
- * extend_lease: the worker is still at it (a heartbeat).
+ * extend_lease: extends the lease (a heartbeat).
  * Arguments: lease from now; default the queue's.
  * Result: the new end of the lease, never past the job's time_limit.
  * Errors: EQ012 lease not positive, EQ016 lease lost (also if it ran out, and its
  * place among max_concurrency is taken), EQ033 the job was
  * cancelled: stop, and call complete or fail.
+ * Example:
+ *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
+ *	SELECT event_queue.extend_lease(:job_id, :'lease_token', '5 minutes');
  */
 CREATE FUNCTION extend_lease(job_id bigint, lease_token uuid, lease interval DEFAULT NULL)
 RETURNS timestamptz
@@ -37,6 +40,8 @@ COMMENT ON FUNCTION extend_lease(bigint, uuid, interval) IS
  * Result: a row for each, in their order; state is leased (until leased_until),
  * cancelled (stop, and call complete or fail) or lost; of these two nothing was changed.
  * Errors: EQ009 lengths differ, EQ012 lease not positive.
+ * Example:
+ *	SELECT job_id, state, leased_until FROM event_queue.extend_leases(ARRAY[:job_id], ARRAY[:'lease_token']::uuid[], '5 minutes');
  */
 CREATE FUNCTION extend_leases(
 	job_ids bigint[], lease_tokens uuid[], lease interval DEFAULT NULL,
@@ -50,6 +55,8 @@ COMMENT ON FUNCTION extend_leases(bigint[], uuid[], interval) IS
  * report_progress: what the view jobs shows of a leased job.
  * Arguments: progress is any JSON value.
  * Errors: EQ005 too large, EQ016 lease lost, EQ033 the job was cancelled.
+ * Example:
+ *	SELECT event_queue.report_progress(:job_id, :'lease_token', '{"percent": 40}');
  */
 CREATE FUNCTION report_progress(job_id bigint, lease_token uuid, progress jsonb) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_report_progress';
@@ -60,6 +67,8 @@ COMMENT ON FUNCTION report_progress(bigint, uuid, jsonb) IS
  * log_job: one line about a job, for job_log.
  * Errors: EQ009 no message or longer than 8 kB, EQ016 no lease of this job has
  * the token.
+ * Example:
+ *	SELECT event_queue.log_job(:job_id, :'lease_token', 'the template is rendered');
  */
 CREATE FUNCTION log_job(job_id bigint, lease_token uuid, message text, level text DEFAULT 'info') RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$

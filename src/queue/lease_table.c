@@ -278,9 +278,12 @@ eq_forget_leases(EqWakeSlot *slot)
 	eq_unlock_limits(slot);
 }
 
-/* Has leases loaded again, after the scheduler corrected their times in the rows. */
+/*
+ * Has all leases of this database loaded again: after the scheduler corrected their times
+ * in the rows, or, with forget, after the rows went.  Can't throw.
+ */
 void
-eq_reload_leases(void)
+eq_reload_leases(bool forget)
 {
 	for (int i = 0; i < eq_shared->n_slots; i++)
 	{
@@ -291,6 +294,8 @@ eq_reload_leases(void)
 		eq_lock_limits(slot);
 		slot->limits.load_state = EQ_LEASES_NOT_LOADED;
 		slot->limits.epoch++;
+		if (forget)
+			eq_expire_leases(slot, EQ_NEVER);
 		eq_unlock_limits(slot);
 	}
 }

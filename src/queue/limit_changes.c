@@ -305,6 +305,8 @@ undo_changes(int first)
 	{
 		EqLimitChange *change = change_at(i);
 
+		if (change->kind == EQ_LIMIT_TRUNCATED)
+			continue;
 		if (change->slot != slot)
 		{
 			if (slot)
@@ -337,6 +339,7 @@ static void
 commit_changes(void)
 {
 	EqWakeSlot *slot = NULL;
+	bool truncated = false;
 
 	for (int i = 0; i < eq_limit_changes.n; i++)
 	{
@@ -344,6 +347,11 @@ commit_changes(void)
 
 		if (change->kind == EQ_LIMIT_TOKENS || change->kind == EQ_LIMIT_NOTHING)
 			continue;
+		if (change->kind == EQ_LIMIT_TRUNCATED)
+		{
+			truncated = true;
+			continue;
+		}
 		if (change->slot != slot)
 		{
 			if (slot)
@@ -360,6 +368,9 @@ commit_changes(void)
 	}
 	if (slot)
 		eq_unlock_limits(slot);
+	/* After the leases of this transaction itself, which have no owner any more. */
+	if (truncated)
+		eq_reload_leases(true);
 	forget_changes();
 }
 
@@ -373,9 +384,17 @@ prepare_changes(void)
 	for (int i = 0; i < eq_limit_changes.n; i++)
 	{
 		EqLimitChange *change = change_at(i);
-		EqLimits *limits = eq_lock_limits(change->slot);
-		EqLease *lease = eq_find_lease(change->slot, change->job_id);
+		EqLimits *limits;
+		EqLease *lease;
 
+		/* Who loads them waits for the table's lock, and so for what it will be. */
+		if (change->kind == EQ_LIMIT_TRUNCATED)
+		{
+			eq_reload_leases(false);
+			continue;
+		}
+		limits = eq_lock_limits(change->slot);
+		lease = eq_find_lease(change->slot, change->job_id);
 		if (change->kind == EQ_LIMIT_RESERVED)
 			(void) undo_change(change);
 		else if (change->kind == EQ_LIMIT_SETTINGS && change->leases_changed)

@@ -1,5 +1,6 @@
 /*
- * limit_settings.c: the trigger on the settings of limits, and what explain_job shows.
+ * limit_settings.c: the triggers on the settings of limits and on TRUNCATE of the jobs,
+ * and what explain_job shows.
  */
 #include "postgres.h"
 
@@ -23,6 +24,7 @@
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_limits_changed);
+PG_FUNCTION_INFO_V1(eq_leases_truncated);
 PG_FUNCTION_INFO_V1(eq_queue_limits);
 PG_FUNCTION_INFO_V1(eq_age_bucket);
 
@@ -117,6 +119,19 @@ eq_limits_changed(PG_FUNCTION_ARGS)
 		change->began = true;
 	}
 	eq_unlock_limits(slot);
+	PG_RETURN_POINTER(NULL);
+}
+
+/* Trigger on table job: TRUNCATE took all leases, of which limits know from the commit on. */
+Datum
+eq_leases_truncated(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BY_TRUNCATE(((TriggerData *) fcinfo->context)->tg_event))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("leases_truncated: not called by its trigger")));
+	eq_prepare_limit_changes(1);
+	(void) eq_log_limit_change(EQ_LIMIT_TRUNCATED, NULL);
 	PG_RETURN_POINTER(NULL);
 }
 

@@ -50,6 +50,7 @@ typedef enum EqLimitChangeKind
 	EQ_LIMIT_SETTLED,
 	EQ_LIMIT_EXTENDED,
 	EQ_LIMIT_SETTINGS,
+	EQ_LIMIT_TRUNCATED, /* table job; of no slot */
 	EQ_LIMIT_NOTHING
 } EqLimitChangeKind;
 

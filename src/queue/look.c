@@ -158,6 +158,95 @@ eq_oldest_ready(const EqQueue *queue)
 }
 
 /*
+ * How many jobs of a queue are due and not leased, up to a limit; those that others
+ * hold are walked over, up to ten times as many.
+ */
+int64
+eq_count_due(const EqQueue *queue, int64 limit)
+{
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	EqWalk walk;
+	int64 n = 0;
+	int64 walked = 0;
+	bool stalled;
+
+	eq_walk_begin(&walk, jobs, queue);
+	while (n < limit && walked++ < limit * 10 && eq_walk_next(&walk))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!eq_is_leased(walk.row, walk.now, &stalled))
+			n++;
+	}
+	eq_walk_end(&walk);
+	table_close(jobs, AccessShareLock);
+	return n;
+}
+
+/* How many jobs of a queue are not due yet (delayed, or wait for their next attempt), up to a limit. */
+int64
+eq_count_scheduled(const EqQueue *queue, int64 limit)
+{
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	EqWalk walk;
+	int64 n = 0;
+
+	eq_walk_begin(&walk, jobs, queue);
+	/* In a fair queue lane 0 has all that are not due. */
+	eq_walk_lanes(&walk, 0, queue->fair ? 0 : PG_INT32_MAX);
+	while (n < limit && eq_walk_enter_segment(&walk))
+	{
+		ScanKeyData keys[4];
+
+		eq_walk_segment_keys(&walk, keys);
+		eq_scan_key(&walk.scan, &keys[3], ORDER_RUN_AT, BTGreaterStrategyNumber,
+					F_TIMESTAMPTZ_GT, TimestampTzGetDatum(walk.now));
+		eq_scan_start(&walk.scan, keys, 4);
+		while (n < limit && eq_scan_next(&walk.scan, ForwardScanDirection))
+		{
+			CHECK_FOR_INTERRUPTS();
+			n++;
+		}
+		walk.in_segment = false;
+		walk.next_lane = walk.lane;
+		walk.next_priority = walk.priority + 1;
+	}
+	eq_walk_end(&walk);
+	table_close(jobs, AccessShareLock);
+	return n;
+}
+
+/*
+ * Is one of the first jobs of a queue leased?  Of each segment so many index entries are
+ * looked at, from its front: below the ready mark, where leased jobs stand.
+ */
+bool
+eq_any_leased(const EqQueue *queue, int look_at)
+{
+	Relation jobs = table_open(eq_relation_oid(EQ_JOB), AccessShareLock);
+	EqWalk walk;
+	bool found = false;
+	bool stalled;
+
+	eq_walk_begin(&walk, jobs, queue);
+	walk.from_start = true;
+	while (!found && eq_walk_enter_segment(&walk))
+	{
+		for (int i = 0; i < look_at && !found && eq_walk_next_entry(&walk); i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			found = eq_scan_fetch(&walk.scan) &&
+					eq_is_leased(walk.row, walk.now, &stalled);
+		}
+		walk.in_segment = false;
+		walk.next_lane = walk.lane;
+		walk.next_priority = walk.priority + 1;
+	}
+	eq_walk_end(&walk);
+	table_close(jobs, AccessShareLock);
+	return found;
+}
+
+/*
  * The sweep of mark.c: lowers each mark of a queue below which a job can be
  * claimed, to that job.  A claimer whose snapshot is older than the sweep's must not
  * raise a mark afterwards.

@@ -5,7 +5,7 @@
 
 /*
  * trim_queue: of one queue, finished jobs and dead letters that it keeps no longer.
- * Passes over dead letters that someone has locked.
+ * Skips dead letters that someone has locked.
  */
 CREATE FUNCTION event_queue_internal.trim_queue(q queue) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
@@ -96,6 +96,10 @@ BEGIN
 			AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id)', clock_timestamp() - longest);
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_throttle',
 		'DELETE FROM event_queue_internal.job_throttle t WHERE t.until < $1', clock_timestamp());
+	PERFORM event_queue_internal.run_alone('old rows of', 'job_trace', 'SELECT event_queue_internal.trim_trace()', NULL::int);
+	PERFORM event_queue_internal.run_alone('old rows of', 'rule_version', 'SELECT event_queue_internal.trim_rule_versions()', NULL::int);
+	PERFORM event_queue_internal.run_alone('partitions of', 'audit_log', 'SELECT event_queue_internal.maintain_audit()', NULL::int);
+	PERFORM event_queue_internal.run_alone('old rows of', 'alerts', 'SELECT event_queue_internal.maintain_alerts()', NULL::int);
 	PERFORM event_queue_internal.run_alone('jobs of', 'dropped queues', 'SELECT event_queue_internal.clear_dropped_queues()', NULL::int);
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_dependency',
 		'DELETE FROM event_queue.job_dependency d

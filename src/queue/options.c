@@ -22,6 +22,7 @@
 
 #include "common/argument.h"
 #include "common/interval.h"
+#include "common/json.h"
 #include "queue/queue.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
@@ -330,10 +331,16 @@ eq_set_job_option(EqNewJob *job, EqJobOption option, Datum value)
 static void
 pg_attribute_noreturn() refuse_value(const Option *option, const char *detail)
 {
-	ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-					errmsg("option \"%s\" of a job must be %s", option->name,
-						   type_names[option->type]),
-					detail ? errdetail("%s.", detail) : 0));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+		 errmsg("option \"%s\" of a job must be %s", option->name,
+				type_names[option->type]),
+		 detail ? errdetail("%s.", detail) : 0,
+		 strcmp(option->name, "backoff") == 0
+			 ? errhint(
+				   "Such as {\"backoff\": \"exponential\", \"backoff_delay\": \"1 second\"}.")
+			 : 0));
 }
 
 /* Calls a type's input function; EQ009 where that has a data exception. */
@@ -459,6 +466,34 @@ option_value(const Option *option, JsonbValue *value)
 	pg_unreachable();
 }
 
+/* Hints at the options that there are, and at that which is meant by a name of Bull's. */
+static int
+hint_options(const JsonbValue *name, const char *known)
+{
+	static const struct
+	{
+		const char *bull;
+		const char *here;
+	} names[] = {
+		{"attempts", "the option max_attempts"},
+		{"jobId", "the option unique_key"},
+		{"timeout", "the option time_limit"},
+		{"lifo", "the option priority"},
+		{"repeat", "a schedule (create_schedule)"},
+		{"removeOnComplete", "the queue's setting keep_completed"},
+		{"removeOnFail", "the queue's setting keep_failed"},
+	};
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		if (strlen(names[i].bull) == name->val.string.len &&
+			strncmp(names[i].bull, name->val.string.val, name->val.string.len) == 0)
+			return errhint("\"%s\" of Bull is %s here.", names[i].bull,
+						   names[i].here);
+	}
+	return errhint("Known are %s.", known);
+}
+
 /* The option of this name; EQ009 if there is none that is allowed. */
 static EqJobOption
 find_option(const JsonbValue *name, uint32 allowed)
@@ -483,14 +518,7 @@ find_option(const JsonbValue *name, uint32 allowed)
 	ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 					errmsg("unknown option \"%.*s\" of a job", name->val.string.len,
 						   name->val.string.val),
-					errhint("Known are %s.", known.data)));
-}
-
-static bool
-is_path(const JsonbValue *value)
-{
-	return value->type == jbvString && value->val.string.len >= 2 &&
-		   strncmp(value->val.string.val, "$.", 2) == 0;
+					hint_options(name, known.data)));
 }
 
 /*
@@ -521,7 +549,7 @@ eq_read_job_options(EqNewJob *job, JsonbContainer *options, uint32 allowed,
 		if (token != WJB_VALUE ||
 			(value.type == jbvNull && job_options[option].type != OPTION_JSON))
 			continue;
-		if (template && job_options[option].template && is_path(&value))
+		if (template && job_options[option].template && eq_json_is_path(&value))
 		{
 			if (job_options[option].type == OPTION_TEXT)
 				job_options[option].set(job,

@@ -61,8 +61,8 @@ tenant_lane(const char *tenant)
  * In a fair queue each tenant has a lane for its jobs that are due, and lane 0 has all
  * that are not yet: so that claims need not visit the lanes of tenants who wait.
  * The scheduler moves them when they come due (move_lanes in queue.sql); until then
- * they are claimed where they are.  Two tenants in two thousand million may share a
- * lane, and then a turn.
+ * they are claimed where they are.  Tenants are hashed to 31 bits: those that collide
+ * share a lane, and then a turn.
  */
 int32
 eq_job_lane(const EqQueue *queue, const char *tenant, TimestampTz run_at)

@@ -178,6 +178,7 @@ extern void eq_fill_job_row(struct EqTable *jobs, const EqQueue *queue,
 							const EqNewJob *job, int64 job_id, int32 lane,
 							TimestampTz now, int blocked, Datum *values,
 							bool *nulls);
+extern void eq_count_new_job(const EqQueue *queue, const EqNewJob *job);
 extern void eq_after_enqueue(const EqQueue *queue, const EqNewJob *job, int64 job_id,
 							 int32 lane, int blocked, int64 n);
 
@@ -201,6 +202,8 @@ typedef struct EqClaimedJob
 	int64 time_limit; /* 0: none */
 } EqClaimedJob;
 
+#define EQ_RUN_JOBS_WORKER "run_jobs" /* who claims for run_jobs */
+
 typedef struct EqClaim
 {
 	const EqQueue *queue;
@@ -222,6 +225,9 @@ extern void eq_claim(EqClaim *claim);
 extern bool eq_peek(const EqQueue *queue, TimestampTz *next_due);
 extern int eq_move_due_jobs(const EqQueue *queue, int limit);
 extern TimestampTz eq_oldest_ready(const EqQueue *queue);
+extern bool eq_any_leased(const EqQueue *queue, int look_at);
+extern int64 eq_count_due(const EqQueue *queue, int64 limit);
+extern int64 eq_count_scheduled(const EqQueue *queue, int64 limit);
 extern void eq_sweep_marks(const EqQueue *queue);
 
 /* claim_sql.c */
@@ -311,6 +317,7 @@ extern void eq_conflict_with_xact(TransactionId xid) pg_attribute_noreturn();
 extern void eq_conflict_with_row(bool is_job, int64 job_id) pg_attribute_noreturn();
 extern void eq_await_conflict(void);
 extern bool eq_enqueue_may_wait(void);
+extern bool eq_is_enqueue_attempt(void);
 extern void eq_enqueue_by_attempts(void (*step)(void *), void *argument);
 
 /* depend.c: jobs that depend on others */
@@ -321,7 +328,10 @@ extern void eq_release_followers(int64 job_id);
 extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
 
 /* history.c */
-extern void eq_keep_completed(TupleTableSlot *job, TimestampTz now, int64 keep,
+extern int eq_keep_trace_s;
+extern void eq_insert_trace(const EqQueue *queue, TupleTableSlot *slot,
+							TimestampTz now);
+extern void eq_insert_history(TupleTableSlot *job, TimestampTz now, int64 keep,
 							  Jsonb *result);
 
 /* lease.c */
@@ -366,7 +376,7 @@ extern bool eq_extend_lease(const EqQueue *queue, int64 job_id,
 							TimestampTz was_until, TimestampTz until);
 extern Size eq_leases_size(void);
 extern void eq_init_leases(void);
-extern void eq_reload_leases(void);
+extern void eq_reload_leases(bool forget);
 extern void eq_init_limits(EqWakeSlot *slot);
 extern void eq_forget_limits(EqWakeSlot *slot);
 extern void eq_forget_leases(EqWakeSlot *slot);

@@ -30,7 +30,10 @@ CREATE TABLE queue (
 	durable				boolean NOT NULL DEFAULT true,
 	paused				boolean NOT NULL DEFAULT false,
 	draining			boolean NOT NULL DEFAULT false,
-	created_at			timestamptz NOT NULL DEFAULT now()
+	created_at			timestamptz NOT NULL DEFAULT now(),
+	sla_target			float8 NOT NULL DEFAULT 0.99,
+	owner				text,
+	docs_url			text
 );
 COMMENT ON TABLE queue IS 'Queues and their settings; written by create_queue, alter_queue, pause_queue and resume_queue.';
 COMMENT ON COLUMN queue.lease IS 'How long a claimed job belongs to its worker (Bull: lockDuration).';
@@ -40,8 +43,8 @@ COMMENT ON COLUMN queue.max_attempts IS 'How often a job is tried before it is a
 COMMENT ON COLUMN queue.backoff IS 'After the n-th failure: exponential (BullMQ''s): backoff_delay x 2^(n-1); bull (Bull''s): backoff_delay x (2^n - 1); linear: backoff_delay x n; fixed: backoff_delay; list: the n-th of backoff_intervals, or its last.';
 COMMENT ON COLUMN queue.backoff_max IS 'No wait between attempts is longer than this.';
 COMMENT ON COLUMN queue.backoff_jitter IS 'Share of each wait, 0 to 1, that is drawn at random.';
-COMMENT ON COLUMN queue.keep_completed IS 'How long jobs that finish from now on stay in the view history; 1000 years: for ever; NULL: not at all, or by keep_completed_count alone.';
-COMMENT ON COLUMN queue.keep_failed IS 'How long dead letters stay; NULL: for ever, until someone retries or discards them.';
+COMMENT ON COLUMN queue.keep_completed IS 'How long jobs that finish from now on stay in the view history; 1000 years: forever; NULL: not at all, or by keep_completed_count alone.';
+COMMENT ON COLUMN queue.keep_failed IS 'How long dead letters stay; NULL: forever, until someone retries or discards them.';
 COMMENT ON COLUMN queue.keep_completed_count IS 'So many finished jobs stay in the view history, the newest; looked at once a minute.';
 COMMENT ON COLUMN queue.keep_failed_count IS 'So many dead letters stay, the newest; looked at once a minute.';
 COMMENT ON COLUMN queue.fair IS 'Tenants take turns, however many jobs each has; priorities count within a tenant.';
@@ -51,6 +54,9 @@ COMMENT ON COLUMN queue.group_retry IS 'While a job of a group waits for its nex
 COMMENT ON COLUMN queue.durable IS 'False: settling a job does not wait for the disk; a crash may have it done again.';
 COMMENT ON COLUMN queue.rate_limit IS 'Claims in a rate_interval on average, and at once after a quiet time (a token bucket); NULL: no limit.';
 COMMENT ON COLUMN queue.max_concurrency IS 'At most this many jobs leased at a time; NULL: no limit.';
+COMMENT ON COLUMN queue.sla_target IS 'The share of jobs that should be finished within sla; see slo_status.';
+COMMENT ON COLUMN queue.owner IS 'Who looks after the queue: a person or team, for alerts and dashboards.';
+COMMENT ON COLUMN queue.docs_url IS 'Where it says what to do when something is wrong with the queue.';
 COMMENT ON COLUMN queue.sla IS 'A job should be finished this long after it became due; seen in queue_status.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON queue
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
@@ -96,12 +102,15 @@ BEGIN
 		WHEN NEW.lease IS NULL OR NEW.lease < '1 second' OR NEW.lease > '1 day' THEN 'lease must be between 1 second and 1 day'
 		WHEN NEW.stalled_interval IS NULL OR NEW.stalled_interval < '100 milliseconds' OR NEW.stalled_interval > '1 hour' THEN 'stalled_interval must be between 100 milliseconds and 1 hour'
 		WHEN NEW.max_stalled IS NULL OR NEW.max_stalled NOT BETWEEN 0 AND 1000 THEN 'max_stalled must be between 0 and 1000'
-		WHEN NEW.keep_completed < '0' OR NEW.keep_completed > '1000 years' THEN 'keep_completed must be between 0 and 1000 years, which means for ever'
-		WHEN NEW.keep_failed < '0' OR NEW.keep_failed > '1000 years' THEN 'keep_failed must be between 0 and 1000 years; NULL means for ever'
+		WHEN NEW.keep_completed < '0' OR NEW.keep_completed > '1000 years' THEN 'keep_completed must be between 0 and 1000 years, which means forever'
+		WHEN NEW.keep_failed < '0' OR NEW.keep_failed > '1000 years' THEN 'keep_failed must be between 0 and 1000 years; NULL means forever'
 		WHEN NEW.rate_limit NOT BETWEEN 1 AND 1000000 THEN 'rate_limit must be between 1 and 1000000'
 		WHEN NEW.rate_interval IS NULL OR NEW.rate_interval < '1 millisecond' OR NEW.rate_interval > '1 day' THEN 'rate_interval must be between 1 millisecond and 1 day'
 		WHEN NEW.max_concurrency NOT BETWEEN 1 AND 100000 THEN 'max_concurrency must be between 1 and 100000'
 		WHEN NEW.sla <= '0' THEN 'sla must be positive'
+		WHEN NEW.sla_target IS NULL OR NOT (NEW.sla_target > 0 AND NEW.sla_target < 1) THEN 'sla_target must be between 0 and 1, without these'
+		WHEN length(NEW.owner) > 255 THEN 'owner must be at most 255 characters long'
+		WHEN length(NEW.docs_url) > 2000 THEN 'docs_url must be at most 2000 characters long'
 		WHEN NEW.keep_completed_count < 1 THEN 'keep_completed_count must be at least 1'
 		WHEN NEW.keep_failed_count < 1 THEN 'keep_failed_count must be at least 1'
 		WHEN NEW.fair IS NULL THEN 'fair must be true or false'
@@ -254,6 +263,8 @@ COMMENT ON FUNCTION event_queue_internal.queue_id_of(text) IS 'Internal. A queue
  * Errors: EQ006 bad name, EQ009 both or_replace and if_not_exists, EQ011 the
  * queue exists, EQ012 bad setting, 53400 no room in shared memory
  * (event_queue.max_queues).
+ * Example:
+ *	SELECT event_queue.create_queue('mail', max_attempts => 5, keep_completed => '7 days', or_replace => true);
  */
 CREATE FUNCTION create_queue(
 	name text,
@@ -280,6 +291,9 @@ CREATE FUNCTION create_queue(
 	group_rate_interval interval DEFAULT '1 second',
 	group_retry text DEFAULT 'block',
 	durable boolean DEFAULT true,
+	sla_target float8 DEFAULT 0.99,
+	owner text DEFAULT NULL,
+	docs_url text DEFAULT NULL,
 	or_replace boolean DEFAULT false,
 	if_not_exists boolean DEFAULT false)
 RETURNS int
@@ -294,11 +308,11 @@ BEGIN
 	INSERT INTO event_queue.queue AS q (name, lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url)
 	VALUES (name, lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url)
 	ON CONFLICT ON CONSTRAINT queue_name_key DO NOTHING
 	RETURNING q.queue_id INTO new_id;
 	IF new_id IS NOT NULL THEN
@@ -313,23 +327,23 @@ BEGIN
 		(q.lease, q.stalled_interval, q.max_stalled, q.max_attempts, q.backoff, q.backoff_delay, q.backoff_max,
 			q.backoff_jitter, q.keep_completed, q.keep_failed, q.rate_limit, q.rate_interval, q.max_concurrency, q.sla,
 			q.backoff_intervals, q.keep_completed_count, q.keep_failed_count, q.fair, q.group_concurrency,
-			q.group_rate_limit, q.group_rate_interval, q.group_retry, q.durable)
+			q.group_rate_limit, q.group_rate_interval, q.group_retry, q.durable, q.sla_target, q.owner, q.docs_url)
 		IS NOT DISTINCT FROM
 		(lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url)
 	INTO new_id, same FROM event_queue.queue q WHERE q.name = create_queue.name;
 	IF NOT same AND or_replace THEN
 		UPDATE event_queue.queue q
 		SET (lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable) =
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url) =
 			(lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable)
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url)
 		WHERE q.queue_id = new_id;
 	ELSIF NOT same THEN
 		PERFORM event_queue_internal.notice_other_definition('queue', name);
@@ -337,7 +351,7 @@ BEGIN
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean, boolean, boolean) IS
+COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean, float8, text, text, boolean, boolean) IS
 'Creates a queue. Lease, stalled_interval, max_stalled, max_attempts and backoff mean what they mean in Bull.';
 
 /*
@@ -346,59 +360,88 @@ COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, inter
  * counts what was claimed before; a rate keeps the tokens that it has, up to the
  * new limit.  A change of fair moves all waiting jobs in this
  * transaction: it takes time in proportion, and claims find no job meanwhile.
- * Arguments: settings is an object of column names of table queue, for example
- * {"lease": "1 minute", "rate_limit": null}.
- * Errors: EQ010 no such queue, EQ012 unknown or bad setting.
+ * Arguments: those of create_queue; what is NULL stays as it is.  reset: names of
+ * settings that get their defaults again, which for limits is none:
+ * alter_queue('mail', lease => '1 minute', reset => '{rate_limit, sla}').
+ * Result: true.
+ * Errors: EQ010 no such queue, EQ012 bad setting, or reset names none or one that is
+ * given, too.
+ * Example:
+ *	SELECT event_queue.alter_queue('mail', lease => '1 minute', reset => '{rate_limit, sla}');
  */
-CREATE FUNCTION alter_queue(name text, settings jsonb) RETURNS boolean
+CREATE FUNCTION alter_queue(
+	name text,
+	lease interval DEFAULT NULL,
+	stalled_interval interval DEFAULT NULL,
+	max_stalled int DEFAULT NULL,
+	max_attempts int DEFAULT NULL,
+	backoff text DEFAULT NULL,
+	backoff_delay interval DEFAULT NULL,
+	backoff_max interval DEFAULT NULL,
+	backoff_jitter float8 DEFAULT NULL,
+	keep_completed interval DEFAULT NULL,
+	keep_failed interval DEFAULT NULL,
+	rate_limit int DEFAULT NULL,
+	rate_interval interval DEFAULT NULL,
+	max_concurrency int DEFAULT NULL,
+	sla interval DEFAULT NULL,
+	backoff_intervals interval[] DEFAULT NULL,
+	keep_completed_count int DEFAULT NULL,
+	keep_failed_count int DEFAULT NULL,
+	fair boolean DEFAULT NULL,
+	group_concurrency int DEFAULT NULL,
+	group_rate_limit int DEFAULT NULL,
+	group_rate_interval interval DEFAULT NULL,
+	group_retry text DEFAULT NULL,
+	durable boolean DEFAULT NULL,
+	sla_target float8 DEFAULT NULL,
+	owner text DEFAULT NULL,
+	docs_url text DEFAULT NULL,
+	reset text[] DEFAULT NULL)
+RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_id int := event_queue_internal.queue_id_of(name);
-	unknown text;
-BEGIN
-	IF settings IS NULL OR jsonb_typeof(settings) <> 'object' THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ012', MESSAGE = 'queue settings must be a JSON object';
-	END IF;
-	SELECT k INTO unknown FROM jsonb_object_keys(settings) k
-	WHERE k NOT IN ('lease', 'stalled_interval', 'max_stalled', 'max_attempts', 'backoff', 'backoff_delay',
+	-- In the order of the arguments, and of USING below.
+	settings constant text[] := ARRAY['lease', 'stalled_interval', 'max_stalled', 'max_attempts', 'backoff', 'backoff_delay',
 		'backoff_max', 'backoff_jitter', 'keep_completed', 'keep_failed', 'rate_limit', 'rate_interval',
 		'max_concurrency', 'sla', 'backoff_intervals', 'keep_completed_count', 'keep_failed_count', 'fair',
-		'group_concurrency', 'group_rate_limit', 'group_rate_interval', 'group_retry', 'durable') LIMIT 1;
-	IF unknown IS NOT NULL THEN
+		'group_concurrency', 'group_rate_limit', 'group_rate_interval', 'group_retry', 'durable', 'sla_target', 'owner', 'docs_url'];
+	given constant boolean[] := ARRAY[lease IS NOT NULL, stalled_interval IS NOT NULL, max_stalled IS NOT NULL,
+		max_attempts IS NOT NULL, backoff IS NOT NULL, backoff_delay IS NOT NULL, backoff_max IS NOT NULL,
+		backoff_jitter IS NOT NULL, keep_completed IS NOT NULL, keep_failed IS NOT NULL, rate_limit IS NOT NULL,
+		rate_interval IS NOT NULL, max_concurrency IS NOT NULL, sla IS NOT NULL, backoff_intervals IS NOT NULL,
+		keep_completed_count IS NOT NULL, keep_failed_count IS NOT NULL, fair IS NOT NULL,
+		group_concurrency IS NOT NULL, group_rate_limit IS NOT NULL, group_rate_interval IS NOT NULL,
+		group_retry IS NOT NULL, durable IS NOT NULL, sla_target IS NOT NULL, owner IS NOT NULL, docs_url IS NOT NULL];
+	bad text;
+	changes text;
+BEGIN
+	SELECT coalesce(r, 'NULL') INTO bad FROM unnest(reset) r WHERE (r = ANY (settings)) IS NOT TRUE LIMIT 1;
+	IF FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ012',
-			MESSAGE = format('unknown queue setting "%s"', unknown),
+			MESSAGE = format('unknown queue setting "%s"', bad),
 			HINT = 'Settings are the arguments of event_queue.create_queue.';
 	END IF;
-	-- An interval would be read out of "[1]", too.
-	SELECT s.key INTO unknown FROM jsonb_each(settings) s
-	WHERE jsonb_typeof(s.value) NOT IN ('null', 'array') AND s.key = 'backoff_intervals'
-	   OR jsonb_typeof(s.value) IN ('object', 'array') AND s.key <> 'backoff_intervals' LIMIT 1;
-	IF unknown IS NOT NULL THEN
+	SELECT s INTO bad FROM unnest(settings, given) AS x (s, is_given) WHERE is_given AND s = ANY (reset) LIMIT 1;
+	IF FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ012',
-			MESSAGE = format('invalid setting for queue "%s"', name), DETAIL = format('%s has the wrong JSON type.', unknown);
+			MESSAGE = format('invalid setting for queue "%s"', name), DETAIL = format('%s is both given and reset.', bad);
 	END IF;
-	BEGIN
-		UPDATE event_queue.queue q
-		SET (lease, stalled_interval, max_stalled, max_attempts, backoff, backoff_delay, backoff_max,
-			 backoff_jitter, keep_completed, keep_failed, rate_limit, rate_interval, max_concurrency, sla,
-			 backoff_intervals, keep_completed_count, keep_failed_count, fair, group_concurrency, group_rate_limit,
-			 group_rate_interval, group_retry, durable) =
-			(SELECT r.lease, r.stalled_interval, r.max_stalled, r.max_attempts, r.backoff, r.backoff_delay,
-				r.backoff_max, r.backoff_jitter, r.keep_completed, r.keep_failed, r.rate_limit,
-				r.rate_interval, r.max_concurrency, r.sla, r.backoff_intervals, r.keep_completed_count,
-				r.keep_failed_count, r.fair, r.group_concurrency, r.group_rate_limit, r.group_rate_interval,
-				r.group_retry, r.durable
-			 FROM jsonb_populate_record(q, settings) r)
-		WHERE q.queue_id = this_id;
-	EXCEPTION WHEN data_exception THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ012',
-			MESSAGE = format('invalid setting for queue "%s"', name), DETAIL = SQLERRM || '.';
-	END;
+	SELECT string_agg(CASE WHEN is_given THEN format('%I = $%s', s, n + 1) ELSE format('%I = DEFAULT', s) END, ', ')
+	INTO changes FROM unnest(settings, given) WITH ORDINALITY AS x (s, is_given, n) WHERE is_given OR s = ANY (reset);
+	IF changes IS NOT NULL THEN
+		EXECUTE 'UPDATE event_queue.queue SET ' || changes || ' WHERE queue_id = $1'
+		USING this_id, lease, stalled_interval, max_stalled, max_attempts, backoff, backoff_delay,
+			backoff_max, backoff_jitter, keep_completed, keep_failed, rate_limit, rate_interval,
+			max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count, fair,
+			group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url;
+	END IF;
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION alter_queue(text, jsonb) IS
-'Changes settings of a queue, for example alter_queue(''mail'', ''{"lease": "1 minute"}'').';
+COMMENT ON FUNCTION alter_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean, float8, text, text, text[]) IS
+'Changes settings of a queue, for example alter_queue(''mail'', lease => ''1 minute'', reset => ''{rate_limit}'').';
 
 /* set_queue_paused: what pause_queue and resume_queue share. */
 CREATE FUNCTION event_queue_internal.set_queue_paused(name text, paused boolean) RETURNS boolean
@@ -413,6 +456,8 @@ COMMENT ON FUNCTION event_queue_internal.set_queue_paused(text, boolean) IS 'Int
 /*
  * pause_queue: nothing more is claimed; enqueue goes on.
  * Result: false if it was paused already.  Errors: EQ010.
+ * Example:
+ *	SELECT event_queue.pause_queue('mail');
  */
 CREATE FUNCTION pause_queue(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -423,6 +468,8 @@ COMMENT ON FUNCTION pause_queue(text) IS 'Stops claims from the queue; enqueue g
 /*
  * resume_queue: undoes pause_queue and drain_queue.
  * Result: false if it was neither paused nor draining.  Errors: EQ010.
+ * Example:
+ *	SELECT event_queue.resume_queue('mail');
  */
 CREATE FUNCTION resume_queue(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -435,6 +482,9 @@ COMMENT ON FUNCTION resume_queue(text) IS 'Lets a paused queue be claimed from, 
  * a queue that is to be emptied.  resume_queue undoes it.
  * Result: how many jobs are still there, by the counter that queue_status shows
  * as depth.  Errors: EQ010.
+ * Example:
+ *	SELECT event_queue.create_queue('old mail');
+ *	SELECT event_queue.drain_queue('old mail');
  */
 CREATE FUNCTION drain_queue(name text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -465,6 +515,8 @@ COMMENT ON TABLE event_queue_internal.dropped_queue IS
  * Errors: EQ010 no such queue, EQ013 it has jobs, dead letters, rules,
  * handlers or schedules.
  * Isolation: jobs of enqueues that are open go within a minute after their commit.
+ * Example:
+ *	SELECT event_queue.drop_queue('old mail', force => true);
  */
 CREATE FUNCTION drop_queue(name text, force boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$

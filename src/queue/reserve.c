@@ -42,7 +42,7 @@ reserve(uint64 key)
 	}
 	if (holder != key)
 		return EQ_NO_ROOM;
-	/* Perhaps claimed and given back in this very transaction. */
+	/* Perhaps claimed and released in this very transaction. */
 	for (int i = eq_reserved_rows.n - 1; i >= 0; i--)
 	{
 		if (*EQ_XACT_ENTRY(eq_reserved_rows, uint32, i) == slot)

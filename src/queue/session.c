@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
+#include "common/exit.h"
 #include "queue/queue.h"
 #include "table/table.h"
 
@@ -129,6 +130,7 @@ session_ends(int code, Datum arg)
 	if (n_bound == 0)
 		return;
 	AbortOutOfAnyTransaction();
+	eq_limit_exit();
 	StartTransactionCommand();
 	/* Whatever default_transaction_* of the session, role or database says. */
 	XactReadOnly = false;
@@ -140,6 +142,7 @@ session_ends(int code, Datum arg)
 		end_bound_leases();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	eq_end_exit_limit();
 }
 
 /* Drops those whose job was settled by this session since. */

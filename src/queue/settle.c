@@ -8,16 +8,52 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "common/argument.h"
+#include "common/log_line.h"
 #include "queue/lease.h"
+#include "wake/series.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_complete_sql);
 PG_FUNCTION_INFO_V1(eq_fail_sql);
 PG_FUNCTION_INFO_V1(eq_release_sql);
+
+/*
+ * The line in the log of a run by a worker outside, with event_queue.log_attempts = all.
+ * Executors and run_jobs write theirs themselves.
+ */
+static void
+log_settled(EqLeased *leased, int64 job_id, const char *outcome,
+			const char *sqlstate, const char *message)
+{
+	Datum *job = leased->slot->tts_values;
+	bool *isnull = leased->slot->tts_isnull;
+	char *worker = isnull[JOB_LEASED_BY - 1]
+					   ? NULL
+					   : TextDatumGetCString(job[JOB_LEASED_BY - 1]);
+	EqAttempt attempt = {.queue = leased->queue->name,
+						 .name = TextDatumGetCString(job[JOB_NAME - 1]),
+						 .job_id = job_id,
+						 .tenant = TextDatumGetCString(job[JOB_TENANT - 1]),
+						 .worker = worker,
+						 .attempt = DatumGetInt32(job[JOB_FAILURES - 1]) + 1,
+						 .outcome = outcome,
+						 .us = leased->now -
+							   DatumGetTimestampTz(job[JOB_CLAIMED_AT - 1]),
+						 .sqlstate = sqlstate,
+						 .message = message,
+						 .metadata = isnull[JOB_METADATA - 1]
+										 ? NULL
+										 : DatumGetJsonbP(job[JOB_METADATA - 1])};
+
+	if (MyBackendType != B_BG_WORKER &&
+		(worker == NULL || strcmp(worker, EQ_RUN_JOBS_WORKER) != 0))
+		eq_log_attempt(&attempt);
+}
 
 /* The job in the slot, whose token has been seen, is done.  False: the lease is lost. */
 static bool
@@ -26,6 +62,7 @@ finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 	Datum *job = leased->slot->tts_values;
 	TimestampTz run_at = DatumGetTimestampTz(job[JOB_RUN_AT - 1]);
 	TimestampTz claimed_at = DatumGetTimestampTz(job[JOB_CLAIMED_AT - 1]);
+	int64 run_us;
 
 	if (!eq_table_delete_unchanged(&leased->jobs, leased->slot, leased->snapshot))
 	{
@@ -34,16 +71,26 @@ finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 		eq_table_delete(&leased->jobs, leased->slot, leased->snapshot);
 	}
 	if (leased->queue->keep_completed > 0)
-		eq_keep_completed(leased->slot, leased->now, leased->queue->keep_completed,
+		eq_insert_history(leased->slot, leased->now, leased->queue->keep_completed,
 						  result);
+	if (eq_keep_trace_s > 0)
+		eq_insert_trace(leased->queue, leased->slot, leased->now);
 	if (DatumGetBool(leased->slot->tts_values[JOB_HAS_DEPENDENTS - 1]))
 		eq_settle_dependents(job_id, result, false);
 
+	if (eq_log_attempts == EQ_LOG_ALL)
+		log_settled(leased, job_id, "completed", NULL, NULL);
+	job = leased->slot->tts_values;
+	run_us = Max(leased->now - claimed_at, 0);
 	eq_count(leased->queue->queue_id, EQ_COUNT_COMPLETED, 1);
-	eq_count(leased->queue->queue_id, EQ_COUNT_RUN_US,
-			 Max(leased->now - claimed_at, 0));
+	eq_count(leased->queue->queue_id, EQ_COUNT_RUN_US, run_us);
+	eq_count_job_row(job, EQ_COUNT_COMPLETED, run_us, false);
+	eq_count_lease_gone(leased->slot);
 	if (leased->queue->sla > 0 && leased->now - run_at > leased->queue->sla)
+	{
 		eq_count(leased->queue->queue_id, EQ_COUNT_LATE, 1);
+		eq_count_job_row(job, EQ_COUNT_LATE, 0, false);
+	}
 	eq_after_lease(leased, job_id, true);
 	return true;
 }
@@ -58,17 +105,17 @@ eq_try_complete(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 				Jsonb *result)
 {
 	bool completed;
+	bool is_here = eq_find_job(leased, job_id, token);
 
-	if (!eq_find_job(leased, job_id, token) || !eq_has_token(leased->slot, token) ||
-		!eq_load_job_queue(leased, job_id))
+	if (is_here)
+		slot_getallattrs(leased->slot);
+	/* Another tenant's is not waited for; perhaps a version that the snapshot can't see. */
+	if (!is_here || !eq_load_job_queue(leased, job_id) ||
+		(!eq_has_token(leased->slot, token) &&
+		 (!eq_lock_job(leased) || !eq_has_token(leased->slot, token))))
 	{
-		/* Perhaps a version that the snapshot can't see. */
-		if (TTS_EMPTY(leased->slot) || !eq_lock_job(leased) ||
-			!eq_has_token(leased->slot, token) || !eq_load_job_queue(leased, job_id))
-		{
-			ExecClearTuple(leased->slot);
-			return false;
-		}
+		ExecClearTuple(leased->slot);
+		return false;
 	}
 	if (!leased->queue->durable)
 		eq_begin_weak(leased);
@@ -114,6 +161,10 @@ eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
 					   ? leased->queue->max_attempts
 					   : DatumGetInt32(job[JOB_MAX_ATTEMPTS - 1]);
 	errors = eq_add_error(leased->slot, failures, sqlstate, message, context);
+	if (eq_log_attempts == EQ_LOG_ALL)
+		log_settled(leased, job_id,
+					final || failures >= max_attempts ? "dead" : "failed", sqlstate,
+					message);
 
 	if (final || failures >= max_attempts)
 		eq_bury(&leased->jobs, leased->slot, leased->snapshot,
@@ -137,8 +188,11 @@ eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
 			eq_edit_set(&edit, JOB_BLOCKED, Int16GetDatum(JOB_BLOCKED_BY_GROUP));
 		eq_write_job(&leased->jobs, leased->snapshot, &edit);
 		leaves_group = passes;
+		eq_count(leased->queue->queue_id, EQ_COUNT_RETRIED, 1);
+		eq_count_job_row(job, EQ_COUNT_RETRIED, 0, false);
 	}
 	eq_count(leased->queue->queue_id, EQ_COUNT_FAILED, 1);
+	eq_count_job_row(job, EQ_COUNT_FAILED, 0, false);
 	eq_after_lease(leased, job_id, leaves_group);
 	return next;
 }
@@ -170,6 +224,7 @@ eq_release(int64 job_id, const pg_uuid_t *token, int64 delay)
 	eq_edit_clear_lease(&edit);
 	eq_write_job(&leased.jobs, leased.snapshot, &edit);
 	eq_count(leased.queue->queue_id, EQ_COUNT_RELEASED, 1);
+	eq_count_job_row(leased.slot->tts_values, EQ_COUNT_RELEASED, 0, false);
 	eq_after_lease(&leased, job_id, false);
 	eq_close_jobs(&leased);
 }

@@ -8,6 +8,9 @@
  * Errors: EQ016 the lease is lost: the token is not the job's present one.
  * Isolation: latest committed row at every level; waits for a session that is
  * changing the job.
+ * Example:
+ *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
+ *	SELECT event_queue.complete(:job_id, :'lease_token', '{"sent": true}');
  */
 CREATE FUNCTION complete(job_id bigint, lease_token uuid, result jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_complete_sql';
@@ -20,6 +23,9 @@ COMMENT ON FUNCTION complete(bigint, uuid, jsonb) IS
  * Result: a row for each, in their order; state is completed or lost (nothing was
  * changed: roll back to before what was done for that job, if it is to be undone).
  * Errors: EQ009 lengths differ.
+ * Example:
+ *	SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens FROM event_queue.claim('mail', 2) \gset
+ *	SELECT job_id, state FROM event_queue.complete_many(:'ids', :'tokens');
  */
 CREATE FUNCTION complete_many(
 	job_ids bigint[], lease_tokens uuid[], results jsonb[] DEFAULT NULL, OUT job_id bigint, OUT state text)
@@ -34,6 +40,9 @@ COMMENT ON FUNCTION complete_many(bigint[], uuid[], jsonb[]) IS
  * lost, for complete_many to say which.  With NULL for job_id it only claims,
  * so that a worker's loop needs no other call.
  * Arguments and errors as complete, complete_many and claim.  Result: as claim.
+ * Example:
+ *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
+ *	SELECT job_id, lease_token FROM event_queue.complete_and_claim(:job_id, :'lease_token', 'mail') \gset
  */
 CREATE FUNCTION complete_and_claim(
 	job_id bigint, lease_token uuid, queue text, max_jobs int DEFAULT 1, worker text DEFAULT NULL,
@@ -44,6 +53,11 @@ LANGUAGE C VOLATILE ROWS 1 AS 'MODULE_PATHNAME', 'eq_complete_and_claim';
 COMMENT ON FUNCTION complete_and_claim(bigint, uuid, text, int, text, interval, text[], text, boolean, jsonb) IS
 'Finishes a leased job and leases the next one, in one commit.';
 
+/*
+ * Example:
+ *	SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens FROM event_queue.claim('mail', 2) \gset
+ *	SELECT job_id, lease_token FROM event_queue.complete_many_and_claim(:'ids', :'tokens', 'mail', 2);
+ */
 CREATE FUNCTION complete_many_and_claim(
 	job_ids bigint[], lease_tokens uuid[], queue text, max_jobs int DEFAULT 1, worker text DEFAULT NULL,
 	lease interval DEFAULT NULL, job_names text[] DEFAULT NULL, tenant_id text DEFAULT NULL,
@@ -59,6 +73,9 @@ COMMENT ON FUNCTION complete_many_and_claim(bigint[], uuid[], text, int, text, i
  * Arguments: retry_after replaces the backoff this time; final: never retry.
  * Result: when the job is tried again; NULL if it is a dead letter now.
  * Errors: EQ014 negative retry_after, EQ016 lease lost.
+ * Example:
+ *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
+ *	SELECT event_queue.fail(:job_id, :'lease_token', 'no such address', final => true);
  */
 CREATE FUNCTION fail(
 	job_id bigint, lease_token uuid, message text,
@@ -75,6 +92,9 @@ COMMENT ON FUNCTION fail(bigint, uuid, text, text, text, interval, boolean) IS
  * Result: a row for each, in their order; state is retrying (from run_at on), dead (it
  * is a dead letter now) or lost (nothing was changed).
  * Errors: EQ009 lengths differ, EQ014 negative retry_after.
+ * Example:
+ *	SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens FROM event_queue.claim('mail', 2) \gset
+ *	SELECT job_id, state, run_at FROM event_queue.fail_many(:'ids', :'tokens', 'server is busy', retry_after => '1 hour');
  */
 CREATE FUNCTION fail_many(
 	job_ids bigint[], lease_tokens uuid[], message text, sqlstate text DEFAULT NULL, context text DEFAULT NULL,
@@ -89,6 +109,9 @@ COMMENT ON FUNCTION fail_many(bigint[], uuid[], text, text, text, interval, bool
  * release: gives a job back unfinished, without counting an attempt.
  * Arguments: delay until it may be claimed again.
  * Errors: EQ014 negative delay, EQ016 lease lost.
+ * Example:
+ *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
+ *	SELECT event_queue.release(:job_id, :'lease_token', delay => '1 minute');
  */
 CREATE FUNCTION release(job_id bigint, lease_token uuid, delay interval DEFAULT '0') RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_release_sql';

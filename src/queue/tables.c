@@ -20,4 +20,5 @@ EqRelationName eq_queue_relations[] = {
 	[EQ_QUEUE_JOB_HISTORY] = {"job_history"},
 	[EQ_QUEUE_JOB_HISTORY_EARLY] = {"job_history_early"},
 	[EQ_QUEUE_JOB_HISTORY_FOREVER] = {"job_history_forever"},
+	[EQ_QUEUE_JOB_TRACE] = {"job_trace"},
 };

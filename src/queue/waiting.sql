@@ -14,6 +14,8 @@
  * Result: a JSON array of the jobs, with the columns of claimed_job; committed.
  * Errors: EQ008 inside a transaction, EQ009 timeout below 0 or above 24 hours;
  * as claim.
+ * Example:
+ *	CALL event_queue.claim_wait('mail', 1, '10 seconds');
  */
 CREATE PROCEDURE claim_wait(
 	queue text, max_jobs int, timeout interval, worker text DEFAULT NULL,
@@ -29,13 +31,20 @@ COMMENT ON PROCEDURE claim_wait(text, int, interval, text, interval, text, jsonb
  * Result: {"state": completed, dead, gone (finished and not kept, or cancelled)
  * or what the view jobs says, "result", "error"}.
  * Errors: EQ008 inside a transaction, EQ009 timeout.
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'late', delay => '1 day') AS job \gset
+ *	CALL event_queue.await_job(:job, '10 milliseconds');
  */
 CREATE PROCEDURE await_job(job_id bigint, timeout interval, INOUT outcome jsonb DEFAULT NULL)
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_await_job';
 COMMENT ON PROCEDURE await_job(bigint, interval, jsonb) IS
 'Sleeps until a job is finished, dead or gone, or the time is over; says which, with result or error.';
 
-/* job_outcome: what await_job answers. */
+/*
+ * job_outcome: what await_job answers.
+ * Example:
+ *	SELECT event_queue.job_outcome(:job);
+ */
 CREATE FUNCTION job_outcome(job_id bigint) RETURNS jsonb
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT coalesce(

@@ -36,7 +36,7 @@ eq_walk_prepare(EqWalk *walk, const EqQueue *queue, bool raises)
 	}
 	walk->now = GetCurrentTimestamp();
 	pg_memory_barrier();
-	walk->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	walk->snapshot = RegisterSnapshot(eq_latest_snapshot());
 	walk->end_lane = PG_INT32_MAX;
 }
 

@@ -1,5 +1,5 @@
 /*
- * condition.c: a rule's condition and payload template, as one query.
+ * condition.c: a rule's condition and payload template, as one query, and how it is run.
  *
  * The query takes the event as $1 and the template as $2, and gives the job's
  * payload, or NULL if the condition does not hold.  It always runs as the
@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "executor/spi.h"
@@ -16,11 +17,15 @@
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "common/function.h"
 #include "event_queue.h"
+#include "rules/rule.h"
 #include "rules/rules.h"
 #include "table/table.h"
+#include "watch/watch.h"
 
 #define MAX_CONDITION 10000
 
@@ -46,6 +51,133 @@ eq_rule_query(const char *condition, bool with_options)
 					condition ? condition : "true");
 }
 
+/* For no longer than event_queue.condition_timeout. */
+typedef struct TimeLimit
+{
+	TimestampTz outer; /* the caller's own timeout; 0: none */
+	int64 watched;
+} TimeLimit;
+
+static TimeLimit
+begin_limit(void)
+{
+	TimeLimit limit = {0};
+
+	if (get_timeout_active(STATEMENT_TIMEOUT))
+		limit.outer = get_timeout_finish_time(STATEMENT_TIMEOUT);
+	limit.watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000), 0);
+	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
+	return limit;
+}
+
+static void
+end_limit(TimeLimit limit)
+{
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	eq_watch_end(limit.watched);
+	if (limit.outer != 0)
+		enable_timeout_at(STATEMENT_TIMEOUT, limit.outer);
+}
+
+/*
+ * Runs a query that gives one row as the rule's owner, without the right to write, for
+ * no longer than event_queue.condition_timeout.  take reads what SPI has of it.
+ */
+void
+eq_run_guarded(const EqRule *rule, const char *query, int n_arguments, Oid *types,
+			   Datum *values, const char *nulls, void (*take)(void *),
+			   void *argument)
+{
+	bool read_only = XactReadOnly;
+	TimeLimit limit;
+	EqSpi spi;
+
+	eq_spi_begin(&spi, rule->owner,
+				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	/*
+	 * Also for what a volatile function in it does, and it can't be switched off in
+	 * there.  An error restores it with the (sub)transaction.
+	 */
+	XactReadOnly = true;
+	limit = begin_limit();
+	if (SPI_execute_with_args(query, n_arguments, types, values, nulls, true, 1) !=
+			SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not evaluate rule \"%s\"", rule->name);
+	end_limit(limit);
+	take(argument);
+	eq_spi_end(&spi);
+	XactReadOnly = read_only;
+}
+
+/* What eq_query_rule found. */
+typedef struct Filled
+{
+	MemoryContext context;
+	Jsonb *payload;
+	Jsonb *options;
+} Filled;
+
+/* A column of the row that SPI has read, in this context; NULL if it is NULL. */
+static Jsonb *
+result_jsonb(int column, MemoryContext context)
+{
+	bool isnull;
+	Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
+								&isnull);
+	Jsonb *result = NULL;
+
+	if (!isnull)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		result = DatumGetJsonbPCopy(value);
+		MemoryContextSwitchTo(old);
+	}
+	return result;
+}
+
+static void
+take_filled(void *argument)
+{
+	Filled *filled = argument;
+
+	filled->payload = result_jsonb(1, filled->context);
+	if (SPI_tuptable->tupdesc->natts > 1)
+		filled->options = result_jsonb(2, filled->context);
+}
+
+/*
+ * A rule's payload and options for an event, from its templates.  NULL if nothing has
+ * changed that must have, or the condition does not hold.
+ */
+Jsonb *
+eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
+{
+	Oid types[3] = {eq_event_type_oid(), JSONBOID, JSONBOID};
+	Datum values[3] = {event, JsonbPGetDatum(rule->payload),
+					   JsonbPGetDatum(rule->options)};
+	char nulls[3] = {' ', rule->payload ? ' ' : 'n', ' '};
+	Filled filled = {.context = CurrentMemoryContext};
+
+	*options = NULL;
+	if (rule->n_changing > 0)
+	{
+		/* The look may be long: of a field that is rare in an aggregate of many events. */
+		TimeLimit limit = begin_limit();
+		bool changed = eq_any_changed(rule, event);
+
+		end_limit(limit);
+		if (!changed)
+			return NULL;
+	}
+	eq_run_guarded(rule, eq_rule_query(rule->condition, rule->options != NULL),
+				   rule->options ? 3 : 2, types, values, nulls, take_filled,
+				   &filled);
+	*options = filled.options;
+	return filled.payload;
+}
+
 static void
 invalid_condition(const char *detail)
 {
@@ -55,12 +187,12 @@ invalid_condition(const char *detail)
 		 errmsg("condition of the rule is not valid"),
 		 errdetail_internal("%s", detail),
 		 errhint(
-			 "A condition is a SQL boolean expression over the event's columns, such as event_data ->> 'step' = 'won'.")));
+			 "A condition is a SQL boolean expression over the event's columns, such as event_data ->> 'step' = 'won' or (event_data ->> 'number')::int = 2.")));
 }
 
 /* Is it one expression and nothing else? */
-static bool
-is_one_expression(const char *condition)
+bool
+eq_is_one_expression(const char *condition)
 {
 	List *parsed = raw_parser(psprintf("SELECT (%s\n)", condition),
 							  RAW_PARSE_DEFAULT);
@@ -92,7 +224,7 @@ eq_check_condition(const char *condition)
 	{
 		Oid types[2] = {eq_event_type_oid(), JSONBOID};
 
-		ok = is_one_expression(condition);
+		ok = eq_is_one_expression(condition);
 		if (ok)
 		{
 			eq_spi_begin(&spi, GetUserId(), SECURITY_RESTRICTED_OPERATION);
@@ -118,41 +250,4 @@ eq_check_condition(const char *condition)
 	PG_END_TRY();
 	if (!ok)
 		invalid_condition("It is more than one expression.");
-}
-
-/* EQ024 unless the template is an object whose "$." strings are JSON paths. */
-void
-eq_check_template(const char *what, Jsonb *template)
-{
-	MemoryContext context = CurrentMemoryContext;
-	JsonbIterator *it;
-	JsonbValue value;
-	JsonbIteratorToken token;
-
-	if (!JB_ROOT_IS_OBJECT(template))
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-						errmsg("%s must be a JSON object", what)));
-	it = JsonbIteratorInit(&template->root);
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		char *path;
-
-		if (token != WJB_VALUE || value.type != jbvString ||
-			value.val.string.len < 2 || strncmp(value.val.string.val, "$.", 2) != 0)
-			continue;
-		path = pnstrdup(value.val.string.val, value.val.string.len);
-		PG_TRY();
-		{
-			(void) DirectFunctionCall1(jsonpath_in, CStringGetDatum(path));
-		}
-		PG_CATCH();
-		{
-			MemoryContextSwitchTo(context);
-			FlushErrorState();
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-							errmsg("%s has an invalid JSON path", what),
-							errdetail("Path: %s", path)));
-		}
-		PG_END_TRY();
-	}
 }

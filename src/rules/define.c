@@ -26,7 +26,7 @@
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_create_rule);
-PG_FUNCTION_INFO_V1(eq_register_handler);
+PG_FUNCTION_INFO_V1(eq_create_handler);
 
 static char *
 text_argument(FunctionCallInfo fcinfo, int argno)
@@ -65,27 +65,25 @@ insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 /* What a rule with the columns that create_rule was called with is compared by. */
 #define RULE_DEFINITION                                                                  \
 	"tenant_id, event_pattern, condition, queue_id, job_name, payload, delay, priority," \
-	" function, options"
+	" function, options, on_loop, when_changed"
 
 /*
- * if_not_exists met a rule of the name: its number, 0 if it is another tenant's.
- * Says so if it is not the one that would have been made.
+ * if_not_exists met what is there already: its number, 0 if the query finds none
+ * (another tenant's).  The query's second column says if it is as it would have been
+ * made; if not, a NOTICE names it.
  */
 static int32
-existing_rule(const char *name, int n, Oid *types, Datum *values, const char *nulls)
+existing_row(const char *what, const char *sql, int n, Oid *types, Datum *values,
+			 const char *nulls)
 {
 	EqSpi spi;
 	int32 id = 0;
 	bool same = true;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(
-			"SELECT rule_id, (" RULE_DEFINITION ")"
-			" IS NOT DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-			" FROM event_queue.rule"
-			" WHERE name = $1 AND ($14 IS NULL OR tenant_id = $14)",
-			n, types, values, nulls, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read table rule");
+	if (SPI_execute_with_args(sql, n, types, values, nulls, false, 1) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not run \"%s\"", sql);
 	if (SPI_processed == 1)
 	{
 		HeapTuple row = SPI_tuptable->vals[0];
@@ -97,10 +95,18 @@ existing_rule(const char *name, int n, Oid *types, Datum *values, const char *nu
 	}
 	eq_spi_end(&spi);
 	if (!same)
-		ereport(NOTICE, (errmsg("rule \"%s\" exists with another definition", name),
+		ereport(NOTICE, (errmsg("%s exists with another definition", what),
 						 errdetail("It was left as it is."),
 						 errhint("or_replace => true gives it the new one.")));
 	return id;
+}
+
+static void
+check_create_mode(bool or_replace, bool if_not_exists)
+{
+	if (or_replace && if_not_exists)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("or_replace and if_not_exists exclude each other")));
 }
 
 Datum
@@ -120,9 +126,10 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	const EqQueue *queue = NULL;
 	EqNewJob job = {0};
 	bool priority_is_null;
-	Oid types[14];
-	Datum values[14];
-	char nulls[14];
+	const char *on_loop = PG_ARGISNULL(13) ? "skip" : text_argument(fcinfo, 13);
+	Oid types[16];
+	Datum values[16];
+	char nulls[16];
 	int n = 0;
 	int32 rule_id;
 
@@ -130,9 +137,10 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	eq_check_pattern(pattern);
 	if (tenant || eq_confined_tenant())
 		tenant = eq_resolve_tenant(tenant);
-	if (or_replace && if_not_exists)
+	check_create_mode(or_replace, if_not_exists);
+	if (strcmp(on_loop, "skip") != 0 && strcmp(on_loop, "allow") != 0)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("or_replace and if_not_exists exclude each other")));
+						errmsg("on_loop must be skip or allow")));
 	if ((queue_name == NULL) == (function == NULL))
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ACTION),
 						errmsg("a rule has exactly one action"),
@@ -170,6 +178,8 @@ eq_create_rule(PG_FUNCTION_ARGS)
 		eq_check_job_options(&job, queue, 0);
 	if (condition)
 		eq_check_condition(condition);
+	if (!PG_ARGISNULL(14))
+		eq_check_when_changed(PG_GETARG_ARRAYTYPE_P(14));
 
 	ADD_TEXT(name);
 	ADD(REGROLEOID, ObjectIdGetDatum(GetUserId()), false);
@@ -185,6 +195,8 @@ eq_create_rule(PG_FUNCTION_ARGS)
 		priority_is_null);
 	ADD_TEXT(function);
 	ADD(JSONBOID, JsonbPGetDatum(options), options == NULL);
+	ADD_TEXT(on_loop);
+	ADD(TEXTARRAYOID, PG_GETARG_DATUM(14), PG_ARGISNULL(14));
 	ADD(INT8OID, Int64GetDatum(eq_last_position()), false);
 	/* Whose rules this session may touch; NULL: all. */
 	ADD_TEXT(eq_confined_tenant());
@@ -196,18 +208,25 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	 */
 	rule_id = insert_row(
 		psprintf(
-			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($13)"
+			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($15)"
 			" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule AS r (name, owner, " RULE_DEFINITION
 			", start_position)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 			" ON CONFLICT ON CONSTRAINT rule_name_key %s RETURNING rule_id",
-			or_replace ? "DO UPDATE SET (owner, " RULE_DEFINITION
-						 ") = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-						 " WHERE $14 IS NULL OR r.tenant_id = $14"
-					   : "DO NOTHING"),
+			or_replace
+				? "DO UPDATE SET (owner, " RULE_DEFINITION
+				  ") = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+				  " WHERE $16 IS NULL OR r.tenant_id = $16"
+				: "DO NOTHING"),
 		n, types, values, nulls);
 	if (rule_id == 0 && if_not_exists)
-		rule_id = existing_rule(name, n, types, values, nulls);
+		rule_id = existing_row(
+			psprintf("rule \"%s\"", name),
+			"SELECT rule_id, (" RULE_DEFINITION ")"
+			" IS NOT DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+			" FROM event_queue.rule"
+			" WHERE name = $1 AND ($16 IS NULL OR tenant_id = $16)",
+			n, types, values, nulls);
 	if (rule_id == 0)
 		ereport(
 			ERROR,
@@ -219,17 +238,22 @@ eq_create_rule(PG_FUNCTION_ARGS)
 }
 
 Datum
-eq_register_handler(PG_FUNCTION_ARGS)
+eq_create_handler(PG_FUNCTION_ARGS)
 {
 	const EqQueue *queue = eq_get_queue(text_argument(fcinfo, 0));
 	char *job_name = text_argument(fcinfo, 1);
 	char *function;
+	bool or_replace = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	bool if_not_exists = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
+	int32 handler_id;
+	char *what;
 	Interval time_limit = {.time = queue->lease / 10 * 9};
-	Oid types[13];
-	Datum values[13];
-	char nulls[13];
+	Oid types[5];
+	Datum values[5];
+	char nulls[5];
 	int n = 0;
 
+	check_create_mode(or_replace, if_not_exists);
 	eq_check_name("job name", job_name, EQ_MAX_NAME);
 	(void) eq_find_function(text_argument(fcinfo, 2), EQ_FUNCTION_HANDLER,
 							&function);
@@ -252,11 +276,26 @@ eq_register_handler(PG_FUNCTION_ARGS)
 	ADD(REGROLEOID, ObjectIdGetDatum(GetUserId()), false);
 	ADD_TEXT(function);
 	ADD(INTERVALOID, IntervalPGetDatum(&time_limit), false);
-	PG_RETURN_INT32(insert_row(
-		"INSERT INTO event_queue.handler (queue_id, job_name, owner, function, time_limit)"
-		" VALUES ($1, $2, $3, $4, $5)"
-		" ON CONFLICT ON CONSTRAINT handler_job_key DO UPDATE"
-		" SET owner = excluded.owner, function = excluded.function,"
-		" time_limit = excluded.time_limit RETURNING handler_id",
-		n, types, values, nulls));
+	handler_id = insert_row(
+		psprintf(
+			"INSERT INTO event_queue.handler (queue_id, job_name, owner, function, time_limit)"
+			" VALUES ($1, $2, $3, $4, $5) ON CONFLICT ON CONSTRAINT handler_job_key %s"
+			" RETURNING handler_id",
+			or_replace ? "DO UPDATE SET (owner, function, time_limit) = ($3, $4, $5)"
+					   : "DO NOTHING"),
+		n, types, values, nulls);
+	what = psprintf("handler for job \"%s\" of queue \"%s\"", job_name, queue->name);
+	if (handler_id == 0 && if_not_exists)
+		handler_id = existing_row(
+			what,
+			"SELECT handler_id, (function, time_limit) IS NOT DISTINCT FROM ($4, $5)"
+			" FROM event_queue.handler WHERE queue_id = $1 AND job_name = $2",
+			n, types, values, nulls);
+	if (handler_id == 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_DUPLICATE_OBJECT), errmsg("%s already exists", what),
+			 errhint(
+				 "or_replace => true replaces it; if_not_exists => true leaves it.")));
+	PG_RETURN_INT32(handler_id);
 }

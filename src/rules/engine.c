@@ -46,6 +46,7 @@
 #include "common/function.h"
 #include "common/interval.h"
 #include "common/json.h"
+#include "common/log_line.h"
 #include "common/pattern.h"
 #include "queue/queue.h"
 #include "rules/rule.h"
@@ -110,6 +111,7 @@ read_rules(void)
 		MemoryContextSwitchTo(old);
 	}
 	n_rules = SPI_processed;
+	eq_forget_rule_counts();
 	eq_spi_end(&spi);
 	eq_clear_faults(MyDatabaseId, "rule", is_label);
 }
@@ -156,74 +158,32 @@ rests(const EqRule *rule)
 	return retry_at > GetCurrentTimestamp() ? failures : 0;
 }
 
-/* A column of the row that SPI has read, in this context; NULL if it is NULL. */
-static Jsonb *
-result_jsonb(int column, MemoryContext context)
-{
-	bool isnull;
-	Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
-								&isnull);
-	Jsonb *result = NULL;
-
-	if (!isnull)
-	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		result = DatumGetJsonbPCopy(value);
-		MemoryContextSwitchTo(old);
-	}
-	return result;
-}
-
 /*
- * Evaluates a rule's condition and templates for an event, as the rule's owner
- * and without writing.  NULL if the condition does not hold.
+ * Evaluates a rule's when_changed, condition and templates for an event, the latter as
+ * the rule's owner and without writing.  NULL if it does not fire.
  */
 static Jsonb *
 evaluate_rule(const EqRule *rule, Datum event, Jsonb **options)
 {
-	MemoryContext context = CurrentMemoryContext;
-	Oid types[3] = {eq_event_type_oid(), JSONBOID, JSONBOID};
-	Datum values[3] = {event, JsonbPGetDatum(rule->payload),
-					   JsonbPGetDatum(rule->options)};
-	char nulls[3] = {' ', rule->payload ? ' ' : 'n', ' '};
-	int n_arguments = rule->options ? 3 : 2;
-	EqSpi spi;
 	Jsonb *payload;
 
-	TimestampTz outer = get_timeout_active(STATEMENT_TIMEOUT)
-							? get_timeout_finish_time(STATEMENT_TIMEOUT)
-							: 0;
-	bool read_only = XactReadOnly;
-	int64 watched;
-
 	eq_check_owner(rule->owner, "rule", rule->name);
-	eq_spi_begin(&spi, rule->owner,
-				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	/*
-	 * Also for what a volatile function in it does, and it can't be switched off in
-	 * there.  An error restores it with the (sub)transaction.
-	 */
-	XactReadOnly = true;
 	strlcpy(evaluated, rule->label, sizeof(evaluated));
-	watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000), 0);
-	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
-	if (SPI_execute_with_args(eq_rule_query(rule->condition, rule->options != NULL),
-							  n_arguments, types, values, nulls, true,
-							  1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
-		elog(ERROR, "could not evaluate rule \"%s\"", rule->name);
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	eq_watch_end(watched);
+	payload = eq_query_rule(rule, event, options);
 	evaluated[0] = '\0';
-	if (outer != 0)
-		enable_timeout_at(STATEMENT_TIMEOUT, outer);
-	payload = result_jsonb(1, context);
-	*options = rule->options ? result_jsonb(2, context) : NULL;
-	eq_spi_end(&spi);
-	XactReadOnly = read_only;
 	(void) eq_clear_fault("rule", rule->label);
 	return payload;
+}
+
+/* May the rule fire, by the rules that led to the event? */
+static EqChainVerdict
+judge(const EqRule *rule, Datum event)
+{
+	bool isnull;
+
+	return eq_judge_chain(
+		rule, DatumGetJsonbP(GetAttributeByNum(DatumGetHeapTupleHeader(event),
+											   EVENT_METADATA, &isnull)));
 }
 
 static void enqueue_action(const EqRule *rule, Datum event, Jsonb *payload,
@@ -234,7 +194,8 @@ static void enqueue_action(const EqRule *rule, Datum event, Jsonb *payload,
  * the error if one of them failed (a queue that is drained or was dropped, say).
  */
 static bool
-try_rule(EqRule *rule, Datum event, Jsonb **payload, ErrorData **error)
+try_rule(EqRule *rule, Datum event, Jsonb **payload, EqChainVerdict *verdict,
+		 ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -251,7 +212,9 @@ try_rule(EqRule *rule, Datum event, Jsonb **payload, ErrorData **error)
 		*payload = evaluate_rule(rule, event, &options);
 		if (options)
 			LockTimeout = KEY_WAIT_MS;
-		if (*payload != NULL && rule->queue_id != 0)
+		if (*payload != NULL)
+			*verdict = judge(rule, event);
+		if (*payload != NULL && *verdict == EQ_CHAIN_FREE && rule->queue_id != 0)
 			enqueue_action(rule, event, *payload, options);
 		ReleaseCurrentSubTransaction();
 	}
@@ -312,10 +275,13 @@ job_lineage(const EqRule *rule, Datum event)
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"rule\": ");
 	escape_json(&json, rule->name);
-	appendStringInfo(&json,
-					 ", \"event_id\": \"%s\", \"event_position\": " INT64_FORMAT
-					 ", \"correlation_id\": ",
-					 id, event_position(event));
+	appendStringInfo(
+		&json,
+		", \"rule_version\": %d, \"event_id\": \"%s\", \"event_position\": " INT64_FORMAT
+		", \"" EQ_RULE_CHAIN "\": ",
+		rule->version, id, event_position(event));
+	eq_append_chain(&json, metadata, rule->rule_id);
+	appendStringInfoString(&json, ", \"correlation_id\": ");
 	/* The first event of a chain gives it its name. */
 	escape_json(&json, chain && chain->type == jbvString
 						   ? pnstrdup(chain->val.string.val, chain->val.string.len)
@@ -374,28 +340,90 @@ enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate)
 	(void) eq_enqueue(eq_get_own_queue(EQ_RULE_CALLS), &job);
 }
 
+/* Logs that an event met a rule. */
+static void
+log_meeting(const EqRule *rule, Datum event, const char *outcome, TimestampTz start,
+			const ErrorData *error)
+{
+	HeapTupleHeader row = DatumGetHeapTupleHeader(event);
+	StringInfoData line;
+	JsonbValue buffer;
+	JsonbValue *chain;
+	bool isnull;
+	char *id;
+
+	if (eq_log_attempts == EQ_LOG_OFF ||
+		(eq_log_attempts == EQ_LOG_FAILURES && error == NULL))
+		return;
+	id = DatumGetCString(
+		DirectFunctionCall1(uuid_out, GetAttributeByNum(row, EVENT_ID, &isnull)));
+	chain = eq_json_member(
+		DatumGetJsonbP(GetAttributeByNum(row, EVENT_METADATA, &isnull)),
+		"correlation_id", &buffer);
+	eq_log_begin(&line, "listener");
+	eq_log_text(&line, "rule", rule->name);
+	eq_log_text(&line, "event", event_text(event, EVENT_TYPE));
+	eq_log_text(&line, "id", id);
+	eq_log_int64(&line, "position", event_position(event));
+	eq_log_text(&line, "tenant", event_text(event, EVENT_TENANT));
+	eq_log_text(&line, "outcome", outcome);
+	eq_log_ms(&line, "ms", Max(GetCurrentTimestamp() - start, 0));
+	eq_log_text(&line, "sqlstate",
+				error ? unpack_sql_state(error->sqlerrcode) : NULL);
+	eq_log_text(&line, "correlation_id",
+				chain && chain->type == jbvString ? eq_json_string(chain) : id);
+	eq_log_text(&line, "error", error ? error->message : NULL);
+	ereport(LOG,
+			(errmsg_internal("%s", line.data),
+			 error ? errdetail("A job of queue \"rule-calls\" tries again.") : 0,
+			 errhidestmt(true), errhidecontext(true)));
+}
+
 /* One event meets one rule whose pattern and tenant match. */
 static void
 apply_rule(EqRule *rule, Datum event)
 {
+	const char *outcome = "not matched";
+	TimestampTz start = eq_log_attempts == EQ_LOG_OFF ? 0 : GetCurrentTimestamp();
 	Jsonb *payload = NULL;
 	ErrorData *error = NULL;
+	EqChainVerdict verdict = EQ_CHAIN_FREE;
+	bool holds = false;
 
-	if (rule->queue_id == 0 && rule->condition == NULL)
-		enqueue_rule_call(rule, event, false);
-	else if (rests(rule) > 0 || rule->slow_until > GetCurrentTimestamp())
-		enqueue_rule_call(rule, event, true);
-	else if (!try_rule(rule, event, &payload, &error))
+	rule->seen++;
+	if (rule->queue_id == 0 && rule->condition == NULL && rule->n_changing == 0)
 	{
-		ereport(LOG,
-				(errmsg("rule \"%s\" failed for the event at position " INT64_FORMAT
-						": %s",
-						rule->name, event_position(event), error->message),
-				 errdetail("A job of queue \"rule-calls\" tries again.")));
-		enqueue_rule_call(rule, event, true);
+		verdict = judge(rule, event);
+		holds = true;
 	}
-	else if (payload != NULL && rule->queue_id == 0)
-		enqueue_rule_call(rule, event, false);
+	else if (rests(rule) > 0 || rule->slow_until > GetCurrentTimestamp())
+	{
+		enqueue_rule_call(rule, event, true);
+		outcome = "deferred";
+	}
+	else if (!try_rule(rule, event, &payload, &verdict, &error))
+	{
+		outcome = "failed";
+		enqueue_rule_call(rule, event, true);
+		rule->failed++;
+		rule->error = MemoryContextStrdup(CurTransactionContext, error->message);
+	}
+	else
+		holds = payload != NULL;
+
+	if (holds && verdict == EQ_CHAIN_FREE)
+	{
+		if (rule->queue_id == 0)
+			enqueue_rule_call(rule, event, false);
+		rule->matched++;
+		outcome = "matched";
+	}
+	else if (holds)
+	{
+		outcome = verdict == EQ_CHAIN_LOOP ? "suppressed" : "too deep";
+		*(verdict == EQ_CHAIN_LOOP ? &rule->suppressed : &rule->too_deep) += 1;
+	}
+	log_meeting(rule, event, outcome, start, error);
 }
 
 static void
@@ -503,7 +531,12 @@ eq_run_rules(void)
 
 	after = PG_INT64_MAX;
 	for (int i = 0; i < n_rules; i++)
+	{
 		after = Min(after, rules[i].start_position);
+		rules[i].seen = rules[i].matched = rules[i].failed = 0;
+		rules[i].suppressed = rules[i].too_deep = 0;
+		rules[i].error = NULL;
+	}
 	after = Max(after, read_checkpoint());
 
 	events = tuplestore_begin_heap(false, false, work_mem);
@@ -529,6 +562,7 @@ eq_run_rules(void)
 		ExecDropSingleTupleTableSlot(slot);
 		table_close(store, AccessShareLock);
 		write_checkpoint(last);
+		eq_write_rule_counts(rules, n_rules);
 	}
 	tuplestore_end(events);
 	PopActiveSnapshot();
@@ -538,8 +572,8 @@ eq_run_rules(void)
 }
 
 /* The event at a position, as a row; 0 if there is none. */
-static Datum
-read_event(int64 position)
+Datum
+eq_read_event(int64 position)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 	Relation rel = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
@@ -578,7 +612,7 @@ Oid
 eq_run_rule_call(const char *tenant, Jsonb *payload)
 {
 	EqRule *rule = eq_read_rule((int32) payload_number(payload, "rule_id"));
-	Datum event = read_event(payload_number(payload, "position"));
+	Datum event = eq_read_event(payload_number(payload, "position"));
 	JsonbValue buffer;
 	JsonbValue *evaluate = eq_json_member(payload, "evaluate", &buffer);
 	Jsonb *job_payload = NULL;
@@ -609,6 +643,18 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 		job_payload = evaluate_rule(rule, event, &options);
 		if (job_payload == NULL)
 			return InvalidOid;
+		switch (judge(rule, event))
+		{
+			case EQ_CHAIN_FREE:
+				eq_count_rule_call(rule->rule_id, EQ_RULE_MATCHED, NULL);
+				break;
+			case EQ_CHAIN_LOOP:
+				eq_count_rule_call(rule->rule_id, EQ_RULE_SUPPRESSED, NULL);
+				return InvalidOid;
+			case EQ_CHAIN_TOO_DEEP:
+				eq_count_rule_call(rule->rule_id, EQ_RULE_TOO_DEEP, NULL);
+				return InvalidOid;
+		}
 	}
 	if (rule->queue_id != 0)
 	{

@@ -49,6 +49,12 @@ eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc)
 	rule->start_position = DatumGetInt64(SPI_getbinval(row, desc, 13, &isnull));
 	value = SPI_getbinval(row, desc, 14, &isnull);
 	rule->options = isnull ? NULL : DatumGetJsonbPCopy(value);
+	rule->may_repeat = DatumGetBool(SPI_getbinval(row, desc, 15, &isnull));
+	value = SPI_getbinval(row, desc, 16, &isnull);
+	rule->n_changing = 0;
+	if (!isnull)
+		eq_fill_when_changed(rule, value);
+	rule->version = DatumGetInt32(SPI_getbinval(row, desc, 17, &isnull));
 }
 
 /* The rule of this number, in the current memory context; NULL if there is none. */

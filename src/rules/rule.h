@@ -5,12 +5,14 @@
 #define EQ_RULE_H
 
 #include "access/htup_details.h"
+#include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 typedef struct EqRule
 {
 	int32 rule_id;
+	int32 version;
 	char *name;
 	char *label; /* for faults: one of the same name is another one */
 	Oid owner;
@@ -25,14 +27,69 @@ typedef struct EqRule
 	char *function;
 	int64 start_position;
 	Jsonb *options;			/* NULL: none */
+	char **changing;		/* fields of when_changed */
+	int n_changing;			/* 0: it does not matter */
+	bool may_repeat;		/* also if it has led to the event */
 	TimestampTz slow_until; /* its firings become jobs: it was slow */
+
+	/* Of the present batch (counts.c); the error lives as long as its transaction. */
+	int64 seen;
+	int64 matched;
+	int64 failed;
+	int64 suppressed;
+	int64 too_deep;
+	char *error;
 } EqRule;
 
 #define EQ_RULE_COLUMNS                                                              \
 	"rule_id, name, owner, tenant_id, event_pattern, condition, queue_id, job_name," \
-	" payload, delay, priority, function, start_position, options"
+	" payload, delay, priority, function, start_position, options,"                  \
+	" on_loop = 'allow', when_changed, version"
 
 extern void eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc);
 extern EqRule *eq_read_rule(int32 rule_id);
+
+/* engine.c */
+extern Datum eq_read_event(int64 position);
+
+/* condition.c: what of a rule runs as its owner, without writing and within a time */
+extern void eq_run_guarded(const EqRule *rule, const char *query, int n_arguments,
+						   Oid *types, Datum *values, const char *nulls,
+						   void (*take)(void *), void *argument);
+extern Jsonb *eq_query_rule(const EqRule *rule, Datum event, Jsonb **options);
+extern bool eq_is_one_expression(const char *condition);
+
+/* changed.c: when_changed */
+extern void eq_fill_when_changed(EqRule *rule, Datum fields);
+extern bool eq_field_changed(Datum event, const char *field, Jsonb **now,
+							 Jsonb **before);
+extern bool eq_any_changed(const EqRule *rule, Datum event);
+
+/* chain.c: the rules that led to an event */
+#define EQ_RULE_CHAIN "rule_chain" /* in metadata */
+
+typedef enum EqChainVerdict
+{
+	EQ_CHAIN_FREE,
+	EQ_CHAIN_LOOP,	  /* the rule is in the chain */
+	EQ_CHAIN_TOO_DEEP /* longer than event_queue.rule_depth */
+} EqChainVerdict;
+
+extern EqChainVerdict eq_judge_chain(const EqRule *rule, Jsonb *metadata);
+extern void eq_append_chain(StringInfo json, Jsonb *metadata, int32 rule_id);
+
+/* counts.c */
+typedef enum EqRuleOutcome
+{
+	EQ_RULE_MATCHED,
+	EQ_RULE_FAILED,
+	EQ_RULE_SUPPRESSED,
+	EQ_RULE_TOO_DEEP
+} EqRuleOutcome;
+
+extern void eq_forget_rule_counts(void);
+extern void eq_write_rule_counts(EqRule *rules, int n_rules);
+extern void eq_count_rule_call(int32 rule_id, EqRuleOutcome outcome,
+							   const char *error);
 
 #endif /* EQ_RULE_H */

@@ -4,6 +4,7 @@
 #ifndef EQ_RULES_H
 #define EQ_RULES_H
 
+#include "utils/array.h"
 #include "utils/jsonb.h"
 
 #include "event_queue.h"
@@ -18,9 +19,17 @@ extern Oid eq_run_rule_call(const char *tenant, Jsonb *payload);
 extern void eq_note_condition_lost(void);
 extern void eq_note_condition_error(bool timed_out);
 
+/* counts.c: a job of queue "rule-calls" has failed */
+extern void eq_count_rule_call_failed(Jsonb *payload, const char *message);
+
 /* condition.c */
 extern char *eq_rule_query(const char *condition, bool with_options);
 extern void eq_check_condition(const char *condition);
+
+/* changed.c */
+extern void eq_check_when_changed(ArrayType *fields);
+
+/* template.c */
 extern void eq_check_template(const char *what, Jsonb *template);
 
 #endif /* EQ_RULES_H */

@@ -24,12 +24,18 @@ CREATE TABLE rule (
 	enabled			boolean NOT NULL DEFAULT true,
 	start_position	bigint NOT NULL,
 	created_at		timestamptz NOT NULL DEFAULT now(),
-	options			jsonb
+	options			jsonb,
+	on_loop			text NOT NULL DEFAULT 'skip',
+	when_changed	text[],
+	version			int NOT NULL DEFAULT 1
 );
 COMMENT ON TABLE rule IS 'Automation rules; written by create_rule and its kin.';
 COMMENT ON COLUMN rule.owner IS 'The role that created the rule; its condition and function run as this role.';
 COMMENT ON COLUMN rule.priority IS 'NULL: that of options.';
 COMMENT ON COLUMN rule.options IS 'Options of its jobs, as enqueue takes them; strings that start with "$." are JSON paths into the event.';
+COMMENT ON COLUMN rule.on_loop IS 'For an event that this rule led to: skip, or allow to fire again.';
+COMMENT ON COLUMN rule.when_changed IS 'Fields of events'' data of which one must differ from before; NULL: it does not matter.';
+COMMENT ON COLUMN rule.version IS 'Goes up with each change of what the rule is; the view rule_versions has them all.';
 COMMENT ON COLUMN rule.start_position IS 'The rule applies to events above this position.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON rule
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
@@ -75,6 +81,8 @@ ALTER TABLE queue ALTER COLUMN queue_id RESTART WITH 3;
 /*
  * event_matches: does an event type match a pattern, by EventEmitter2's rules:
  * segments split at dots, * is one segment, ** any number of them, also none.
+ * Example:
+ *	SELECT event_queue.event_matches('lead.step.won', 'lead.**');
  */
 CREATE FUNCTION event_matches(event_type text, pattern text) RETURNS boolean
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_event_matches';
@@ -82,25 +90,29 @@ COMMENT ON FUNCTION event_matches(text, text) IS
 'True if the event type matches the pattern: segments split at dots, * is one segment, ** any number.';
 
 /*
- * map_payload: fills a payload template.  Each value of the object that is a
- * string starting with "$." is a JSON path into the event (absent: null); all
- * other values stand as they are.  A NULL mapping gives the whole event.
+ * map_payload: fills a template.  A string that starts with "$." is a JSON path into
+ * the event: the value that it finds first takes its place, whatever its type (nothing
+ * found: null).  In any other string {{data.items.0.sku}} stands for the text of that
+ * member of the event, by names and, in arrays, numbers from 0: strings as they are,
+ * numbers, booleans, objects and arrays as JSON, null and what is not there as nothing;
+ * {{{{ is two braces.  Strings are filled in nested objects and arrays, too; all other
+ * values, and the names of members, stand as they are.  Values are not templates: braces
+ * and "$." that come from the event are text.  A NULL mapping gives the whole event.
+ * Errors: EQ024 the template is no object, or has braces that are no reference.
+ * Example:
+ *	SELECT event_queue.map_payload('{"lead": "$.aggregate_id", "title": "Lead {{data.name}}", "tags": ["won", "$.data.step"]}',
+ *		'{"aggregate_id": "L1", "data": {"name": "Ann", "step": 2}}');
  */
 CREATE FUNCTION map_payload(mapping jsonb, event jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT CASE WHEN $1 IS NULL THEN $2 ELSE coalesce(
-		(SELECT jsonb_object_agg(m.key,
-			CASE WHEN jsonb_typeof(m.value) = 'string' AND starts_with(m.value #>> '{}', '$.')
-				 THEN coalesce(jsonb_path_query_first($2, (m.value #>> '{}')::jsonpath), 'null')
-				 ELSE m.value END)
-		 FROM jsonb_each($1) m), '{}') END
-$$;
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_map_payload';
 COMMENT ON FUNCTION map_payload(jsonb, jsonb) IS
-'Fills a payload template: string values starting with "$." are JSON paths into the event.';
+'Fills a template: strings that start with "$." are JSON paths into the event, {{data.name}} in a string is that member as text.';
 
 /*
  * event_as_json: what payload templates see of an event.  created_at is in UTC,
  * whatever the session's TimeZone.
+ * Example:
+ *	SELECT event_queue.event_as_json(e) FROM event_queue.event_store e WHERE e.aggregate_id = 'L1';
  */
 CREATE FUNCTION event_as_json(event event_store) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
@@ -124,24 +136,37 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * event_queue.event_store and is run in a job of its own (with delay and priority).  tenant_id: only events of this tenant.  or_replace: a
  * rule of this name gets the new definition and goes on where it stands: each
  * event meets it once, as it was or as it is, also while the scheduler runs;
- * switched off, it stays so.  (drop_rule and create_rule instead lose the events
+ * switched off, it stays so; another definition is a new version (rule_versions, rollback_rule).  (drop_rule and create_rule instead lose the events
  * that the old one had not seen.)  if_not_exists: a rule of this name stays as
- * it is, with a NOTICE if its definition is another.
+ * it is, with a NOTICE if its definition is another.  on_loop: what happens at an event
+ * that this rule itself led to, however many rules and jobs ago: skip, or allow (it may
+ * fire again, up to event_queue.rule_depth firings in a chain); rule_stats counts what
+ * was skipped.  when_changed: top-level fields of events' data; the rule fires only if one
+ * of them is in the event with another value than in the last event of the aggregate
+ * before it that had the field (none had: it has changed, also if it is null now; the
+ * event has none: it has not; values are compared as jsonb; what was archived is not
+ * looked at).  It is asked before the condition.
  * Result: the rule's number.
  * Errors: EQ003 tenant, EQ006 name, EQ009 options, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
  * priority, EQ018 the rule exists, EQ019 no action or two, EQ020 no such
  * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024
- * template.
+ * template, EQ009 on_loop, EQ006 or EQ009 when_changed.
+ * Example:
+ *	SELECT event_queue.create_rule('welcome', 'lead.created', condition => $$event_data ->> 'name' IS NOT NULL$$,
+ *		queue => 'mail', job_name => 'welcome', payload => '{"lead": "$.aggregate_id"}', or_replace => true);
+ *	SELECT event_queue.create_rule('new owner', 'lead.*', when_changed => '{owner,team}',
+ *		queue => 'mail', job_name => 'greet', payload => '{"subject": "Lead {{data.name}} is yours"}', or_replace => true);
  */
 CREATE FUNCTION create_rule(
 	name text, event_pattern text, condition text DEFAULT NULL,
 	queue text DEFAULT NULL, job_name text DEFAULT NULL, payload jsonb DEFAULT NULL,
 	delay interval DEFAULT NULL, priority int DEFAULT NULL,
 	function text DEFAULT NULL, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL,
-	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false, on_loop text DEFAULT 'skip',
+	when_changed text[] DEFAULT NULL)
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
-COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean) IS
+COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean, text, text[]) IS
 'Creates an automation rule: events that match the pattern and the condition enqueue a job or call a function.';
 
 CREATE FUNCTION event_queue_internal.switch_rule(name text, enabled boolean) RETURNS boolean
@@ -166,6 +191,8 @@ COMMENT ON FUNCTION event_queue_internal.switch_rule(text, boolean) IS 'Internal
 /*
  * pause_rule: switches a rule off; it misses the events that come meanwhile.
  * Result: false if it was off already.  Errors: EQ025 no such rule.
+ * Example:
+ *	SELECT event_queue.pause_rule('welcome');
  */
 CREATE FUNCTION pause_rule(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -177,6 +204,8 @@ COMMENT ON FUNCTION pause_rule(text) IS
 /*
  * resume_rule: switches a rule on, for the events that come from now on.
  * Result: false if it was on already.  Errors: EQ025 no such rule.
+ * Example:
+ *	SELECT event_queue.resume_rule('welcome');
  */
 CREATE FUNCTION resume_rule(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -184,7 +213,12 @@ LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION resume_rule(text) IS 'Switches a rule on again, for events that come from now on.';
 
-/* drop_rule: removes a rule. Errors: EQ025 no such rule. */
+/*
+ * drop_rule: removes a rule. Errors: EQ025 no such rule.
+ * Example:
+ *	SELECT event_queue.create_rule('old rule', 'lead.lost', queue => 'mail', job_name => 'sorry');
+ *	SELECT event_queue.drop_rule('old rule');
+ */
 CREATE FUNCTION drop_rule(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -200,7 +234,7 @@ COMMENT ON FUNCTION drop_rule(text) IS 'Removes a rule; jobs that it made stay. 
 
 CREATE FUNCTION event_queue_internal.last_position() RETURNS bigint
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_last_position_sql';
-COMMENT ON FUNCTION event_queue_internal.last_position() IS 'Internal. The highest position that any append has taken, committed or not.';
+COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The highest position that any append has taken, committed or not.';
 
 /*
  * create_handler: has the executors run a queue's jobs inside the database.
@@ -210,18 +244,32 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'Internal. The highe
  * void or jsonb (the job's result); it is found by the caller's search_path and
  * runs as the caller, with search_path pg_catalog and its own schema.
  * time_limit defaults to nine tenths of the queue's lease.
- * Creating it for the same queue and job name again replaces the handler.
- * Errors: EQ006 name, EQ010 no such queue, EQ020 no such function, EQ021 wrong
+ * or_replace: a handler for the same queue and job name gets the new function,
+ * owner and time limit; jobs that run go on with the old one.  if_not_exists: it
+ * stays as it is, with a NOTICE if its function or time limit is another.
+ * Result: the handler's number.
+ * Errors: EQ006 name, EQ009 both or_replace and if_not_exists, EQ010 no such queue,
+ * EQ018 the handler exists, EQ020 no such function, EQ021 wrong
  * signature, EQ026 time_limit not positive, 42501 no right to call it.
+ * Example:
+ *	CREATE FUNCTION send_letter(job event_queue.claimed_job) RETURNS jsonb LANGUAGE sql AS
+ *		$$ SELECT jsonb_build_object('sent_to', job.payload ->> 'to') $$;
+ *	SELECT event_queue.create_queue('letters', if_not_exists => true);
+ *	SELECT event_queue.create_handler('letters', '*', 'send_letter', time_limit => '10 seconds', or_replace => true);
  */
 CREATE FUNCTION create_handler(
-	queue text, job_name text, function text, time_limit interval DEFAULT NULL)
+	queue text, job_name text, function text, time_limit interval DEFAULT NULL,
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
 RETURNS int
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_handler';
-COMMENT ON FUNCTION create_handler(text, text, text, interval) IS
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_handler';
+COMMENT ON FUNCTION create_handler(text, text, text, interval, boolean, boolean) IS
 'Has the background workers run jobs of a queue by a SQL function that takes an event_queue.claimed_job.';
 
-/* drop_handler: undoes create_handler. Errors: EQ010, EQ025. */
+/*
+ * drop_handler: undoes create_handler. Errors: EQ010, EQ025.
+ * Example:
+ *	SELECT event_queue.drop_handler('letters', '*');
+ */
 CREATE FUNCTION drop_handler(queue text, job_name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -242,7 +290,7 @@ CREATE VIEW rules WITH (security_invoker = true) AS
 	SELECT r.rule_id, r.name, pg_catalog.pg_get_userbyid(r.owner)::text AS owner, r.tenant_id, r.event_pattern, r.condition,
 		q.name AS queue, r.job_name, r.payload, extract(epoch FROM r.delay)::double precision AS delay_seconds, r.priority,
 		r.function, r.enabled, r.start_position, r.created_at,
-		r.options
+		r.options, r.on_loop, r.when_changed, r.version
 	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW rules IS 'Automation rules.';
 

@@ -13,6 +13,8 @@
  * is * or a step of it, since the next is near; one that comes twice runs the
  * first time, or both times if minute or hour is * or a step of it.
  * Errors: EQ030 bad expression, EQ031 no such time zone.
+ * Example:
+ *	SELECT event_queue.cron_next('0 9 * * 1-5', 'America/Sao_Paulo');
  */
 CREATE FUNCTION cron_next(cron text, time_zone text DEFAULT 'UTC', after_time timestamptz DEFAULT now())
 RETURNS timestamptz
@@ -34,11 +36,17 @@ CREATE TABLE schedule (
 	next_run	timestamptz,
 	last_run	timestamptz,
 	created_at	timestamptz NOT NULL DEFAULT now(),
-	options		jsonb
+	options		jsonb,
+	runs		bigint NOT NULL DEFAULT 0,
+	missed		bigint NOT NULL DEFAULT 0,
+	last_error	text,
+	last_error_at	timestamptz
 );
 COMMENT ON TABLE schedule IS 'Jobs that come by the clock; written by create_schedule and its kin.';
 COMMENT ON COLUMN schedule.priority IS 'NULL: that of options.';
 COMMENT ON COLUMN schedule.options IS 'Options of its jobs, as enqueue takes them.';
+COMMENT ON COLUMN schedule.runs IS 'How many jobs it has made.';
+COMMENT ON COLUMN schedule.missed IS 'How many times that its expression names passed without a job of their own: the next job made up for them.';
 CREATE TRIGGER config_changed AFTER INSERT OR DELETE OR UPDATE OF cron, time_zone, enabled, queue_id ON schedule
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 ALTER TABLE schedule ENABLE ROW LEVEL SECURITY;
@@ -56,6 +64,8 @@ SELECT pg_catalog.pg_extension_config_dump('schedule_schedule_id_seq', '');
  * Errors: EQ003/EQ004 tenant, EQ006 name, EQ009 options, or both or_replace and
  * if_not_exists, EQ010 no such queue, EQ015 priority,
  * EQ018 the schedule exists, EQ030 expression, EQ031 time zone.
+ * Example:
+ *	SELECT event_queue.create_schedule('digest', '0 7 * * 1-5', 'mail', 'digest', time_zone => 'America/Sao_Paulo', or_replace => true);
  */
 CREATE FUNCTION create_schedule(
 	name text, cron text, queue text, job_name text, payload jsonb DEFAULT '{}',
@@ -132,6 +142,8 @@ COMMENT ON FUNCTION event_queue_internal.switch_schedule(text, boolean) IS 'Inte
 /*
  * pause_schedule: switches a schedule off; what it misses is not made up for.
  * Result: false if it was off already.  Errors: EQ025 no such schedule.
+ * Example:
+ *	SELECT event_queue.pause_schedule('digest');
  */
 CREATE FUNCTION pause_schedule(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -143,6 +155,8 @@ COMMENT ON FUNCTION pause_schedule(text) IS 'Switches a schedule off; what it mi
  * resume_schedule: switches a schedule on; it runs next at the next time that its
  * cron expression names.
  * Result: false if it was on already.  Errors: EQ025 no such schedule.
+ * Example:
+ *	SELECT event_queue.resume_schedule('digest');
  */
 CREATE FUNCTION resume_schedule(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -150,7 +164,11 @@ LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION resume_schedule(text) IS 'Switches a schedule on again, from the next time that its cron expression names.';
 
-/* drop_schedule: removes a schedule. Errors: EQ025 no such schedule. */
+/*
+ * drop_schedule: removes a schedule. Errors: EQ025 no such schedule.
+ * Example:
+ *	SELECT event_queue.drop_schedule('digest');
+ */
 CREATE FUNCTION drop_schedule(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -163,6 +181,26 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION drop_schedule(text) IS 'Removes a schedule; jobs that it made stay. EQ025 if there is no such schedule.';
+
+/*
+ * missed_runs: how many times that an expression names lie after a run that was due and
+ * not in the future: these get no job of their own.  At most 1000.
+ */
+CREATE FUNCTION event_queue_internal.missed_runs(cron text, time_zone text, due timestamptz) RETURNS int
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	now CONSTANT timestamptz := clock_timestamp();
+	n int := 0;
+BEGIN
+	LOOP
+		due := event_queue.cron_next(cron, time_zone, due);
+		EXIT WHEN due IS NULL OR due > now OR n >= 1000;
+		n := n + 1;
+	END LOOP;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.missed_runs(text, text, timestamptz) IS 'Internal. How many runs passed since the one that is due; at most 1000.';
 
 /*
  * run_due_schedules: for the scheduler.  One job for each schedule that is due;
@@ -188,7 +226,8 @@ BEGIN
 				options => coalesce(due.options, '{}') || jsonb_build_object('metadata', coalesce(due.options -> 'metadata', '{}')
 					|| jsonb_build_object('schedule', due.name, 'scheduled_for', due.next_run)));
 			UPDATE event_queue.schedule s
-			SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
+			SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp()),
+				runs = s.runs + 1, missed = s.missed + event_queue_internal.missed_runs(s.cron, s.time_zone, s.next_run)
 			WHERE s.schedule_id = due.schedule_id;
 			PERFORM event_queue_internal.clear_fault('schedule', due.name);
 		EXCEPTION
@@ -200,6 +239,8 @@ BEGIN
 					CASE WHEN SQLSTATE = 'EQ034' THEN format('SELECT event_queue.resume_queue(%L)', this_queue)
 						WHEN SQLSTATE IN ('EQ030', 'EQ031') THEN
 							format('SELECT event_queue.drop_schedule(%L), and create_schedule it anew', due.name) END);
+				UPDATE event_queue.schedule s SET last_error = SQLERRM, last_error_at = clock_timestamp()
+				WHERE s.schedule_id = due.schedule_id;
 		END;
 	END LOOP;
 	PERFORM event_queue_internal.clear_fault('schedule', f.item, gone => true) FROM event_queue.faults() f

@@ -58,6 +58,7 @@ PG_FUNCTION_INFO_V1(eq_created);
 PG_FUNCTION_INFO_V1(eq_activate);
 PG_FUNCTION_INFO_V1(eq_activation_state);
 PG_FUNCTION_INFO_V1(eq_keep_builtin_settings);
+PG_FUNCTION_INFO_V1(eq_session_restores);
 
 #define QUIET_US                                                                    \
 	(30 * USECS_PER_SEC) /* without a restore, before activate_copies acts */
@@ -71,6 +72,16 @@ session_restores(void)
 {
 	return !check_function_bodies &&
 		   (!row_security || namespace_search_path[0] == '\0');
+}
+
+/*
+ * For triggers: are these rows that a dump brings?  Not what a function writes as the
+ * owner, however its caller has set up his session.
+ */
+Datum
+eq_session_restores(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(session_restores() && GetUserId() == GetOuterUserId());
 }
 
 static int64

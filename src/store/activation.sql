@@ -39,6 +39,8 @@ COMMENT ON FUNCTION event_queue_internal.created() IS
  * Errors: EQ036 a subscription writes to the store, EQ008 on a standby (which
  * goes on by itself when it is promoted).
  * Rights: grant_admin.  Isolation: any; holds at commit.
+ * Example:
+ *	SELECT event_queue.activate();
  */
 CREATE FUNCTION activate() RETURNS text
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_activate';
@@ -50,6 +52,8 @@ COMMENT ON FUNCTION activate() IS
  * dump's script without its data, or fed by a subscription; activate() is needed);
  * restoring (neither is in service, and this session runs pg_restore or a dump's
  * script).
+ * Example:
+ *	SELECT event_queue.activation_state();
  */
 CREATE FUNCTION activation_state() RETURNS text
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_activation_state';
@@ -111,7 +115,7 @@ BEGIN
 			this.table_name, this.constraint_name, this.definition);
 	END LOOP;
 	FOR this IN SELECT i."by" FROM event_queue_internal.event_index i LOOP
-		PERFORM event_queue.create_event_index(this."by");
+		PERFORM event_queue.create_event_index(this."by", if_not_exists => true);
 	END LOOP;
 	SELECT min(p.first_position) INTO first FROM event_queue_internal.event_partition p
 	WHERE p.tenant_id IS NULL AND NOT p.split_off;
@@ -128,6 +132,12 @@ BEGIN
 			WHERE q.name = $2 AND q.queue_id <= 2', columns) USING this.settings, this.name;
 	END LOOP;
 	INSERT INTO event_queue.event_watermark (position, published_at) VALUES (0, now()) ON CONFLICT DO NOTHING;
+	-- Whatever was loaded of job_review: all that waits is looked at.
+	PERFORM setval('event_queue_internal.job_review_review_id_seq', greatest(s.last_value, r.last)) FROM event_queue_internal.job_review_review_id_seq s,
+		(SELECT max(r.review_id) FROM event_queue_internal.job_review r) r (last);
+	INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)
+	SELECT DISTINCT j.queue_id, j.tenant_id, j.group_key FROM event_queue.job j WHERE j.blocked = 1 AND j.group_key IS NOT NULL;
+	INSERT INTO event_queue_internal.job_review (job_id) SELECT j.job_id FROM event_queue.job j WHERE j.blocked = 2;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.mend_copy() IS 'Internal. What activate() brings back that a dump leaves out.';

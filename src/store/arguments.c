@@ -20,6 +20,7 @@
 #include "common/argument.h"
 #include "common/json.h"
 #include "store/store.h"
+#include "table/table.h"
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_append);
@@ -72,10 +73,28 @@ expected_version_argument(FunctionCallInfo fcinfo, int argno)
 	return PG_GETARG_INT32(argno);
 }
 
+/* What alerts are told by is believed, so nobody else appends it (observe/alerts.sql). */
+static void
+refuse_reserved(const EqEvent *event)
+{
+	if (strcmp(event->aggregate->type, "alert") != 0 ||
+		(strcmp(event->type, "alert.raised") != 0 &&
+		 strcmp(event->type, "alert.resolved") != 0))
+		return;
+	if (GetUserId() != eq_extension_owner() && !superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_NAME),
+				 errmsg("event type \"%s\" of aggregate type \"alert\" is reserved",
+						event->type),
+				 errdetail("The extension tells its alerts by such events."),
+				 errhint("Take another event type or aggregate type.")));
+}
+
 /* Checks the content, and adds what the event has not got from its caller. */
 static void
 complete_event(EqEvent *event)
 {
+	refuse_reserved(event);
 	if (event->data == NULL)
 		event->data = eq_empty_object();
 	eq_check_payload("event data", event->data);

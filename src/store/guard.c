@@ -1,9 +1,9 @@
 /*
  * guard.c: history can't be bent: UPDATE, DELETE and TRUNCATE of the tables of
- * events are refused to everyone, and the attempt is logged.
+ * events, and of the audit log, are refused to everyone, and the attempt is logged.
  *
- * Only functions of the extension that move events between its tables open the
- * guard, for the rest of their transaction.
+ * Only functions of the extension that move events between its tables, or remove old
+ * rows of the audit log, open the guard, for the rest of their transaction.
  */
 #include "postgres.h"
 
@@ -26,10 +26,12 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	const char *what;
+	bool is_event;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("refuse_change: not called by trigger manager")));
+	is_event = trigger->tg_trigger->tgnargs == 0;
 	if (open_in == EQ_MY_LXID && TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		PG_RETURN_POINTER(trigger->tg_trigtuple);
 	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)	? "UPDATE"
@@ -38,10 +40,16 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 	ereport(LOG, (errmsg("refused %s of event_queue.%s by role \"%s\"", what,
 						 RelationGetRelationName(trigger->tg_relation),
 						 GetUserNameFromId(GetUserId(), true))));
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_APPEND_ONLY), errmsg("cannot %s events", what),
-			 errdetail("The event store is append-only."),
-			 errhint("Append an event that corrects the earlier one.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_APPEND_ONLY),
+		 is_event
+			 ? errmsg("cannot %s events", what)
+			 : errmsg("cannot %s rows of %s", what, trigger->tg_trigger->tgargs[0]),
+		 is_event ? errdetail("The event store is append-only.")
+				  : errdetail("It is append-only."),
+		 is_event ? errhint("Append an event that corrects the earlier one.")
+				  : errhint("Old rows go by the setting event_queue.keep_audit.")));
 	PG_RETURN_POINTER(NULL);
 }
 

@@ -13,6 +13,7 @@
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -33,6 +34,18 @@ void
 eq_forget_leaves(void)
 {
 	leaves_known = false;
+}
+
+/* A partition changed: REINDEX CONCURRENTLY gives it other indexes. */
+static void
+leaf_changed(Datum arg, Oid relid)
+{
+	/* One more than are known: the one that is being read. */
+	for (int i = 0; i <= n_leaves && i < max_leaves && leaves_known; i++)
+	{
+		if (leaves[i].relid == relid)
+			leaves_known = false;
+	}
 }
 
 static Oid
@@ -101,7 +114,7 @@ add_partitions(Relation rel, Relation index, Snapshot snapshot, bool split_off,
 		if (DatumGetBool(heap_getattr(tuple, PARTITION_SPLIT_OFF, desc, &isnull)) !=
 			split_off)
 			continue;
-		if (n_leaves == max_leaves - 1)
+		if (n_leaves >= max_leaves - 1)
 			leaves = repalloc(leaves, (max_leaves *= 2) * sizeof(EqLeaf));
 		add_leaf(name, no_tenant ? NULL : TextDatumGetCString(tenant), first,
 				 is_open ? 0 : DatumGetInt64(last));
@@ -144,11 +157,17 @@ read_leaves(void)
 int
 eq_event_leaves(EqLeaf **result)
 {
+	static bool callback_registered = false;
+
 	(void) eq_relation_oid(EQ_EVENT_STORE); /* registers for invalidations */
+	if (!callback_registered)
+		CacheRegisterRelcacheCallback(leaf_changed, (Datum) 0);
+	callback_registered = true;
+	AcceptInvalidationMessages(); /* also in the midst of a transaction */
 	if (!leaves_known)
 	{
 		leaves_known = true; /* an invalidation from here on must stick */
-		n_leaves = 0;
+		n_leaves = max_leaves = 0;
 		PG_TRY();
 		{
 			read_leaves();

@@ -6,13 +6,16 @@
  * correlation id of the whole chain and the id of the event that caused it; an
  * event that a handler appends also says the job and, if there is one, the rule.
  * A job says the event and the job that it comes from.  So trace() can follow a
- * chain both ways.  What the caller gives stands.
+ * chain both ways.  Both say the rules that led to them, so that no rule runs in a loop.
+ * What the caller gives stands; not in the place of the job, its rule and those rules:
+ * a handler may copy the metadata of an earlier event.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 
@@ -29,6 +32,7 @@ static struct
 	char *event_id;	  /* that caused the job; NULL: none */
 	char *correlation_id;
 	char *rule;
+	Jsonb *rule_chain; /* rules that led to it (rules/chain.c); NULL: none */
 } job;
 static MemoryContext job_context = NULL;
 
@@ -40,6 +44,23 @@ member(Jsonb *object, const char *key)
 	char *text = eq_json_string(eq_json_member(object, key, &buffer));
 
 	return text ? MemoryContextStrdup(job_context, text) : NULL;
+}
+
+/* What metadata says of the rules that led to it, in job_context; NULL: nothing. */
+static Jsonb *
+chain_member(Jsonb *metadata)
+{
+	JsonbValue buffer;
+	JsonbValue *value = eq_json_member(metadata, "rule_chain", &buffer);
+	MemoryContext old;
+	Jsonb *chain;
+
+	if (value == NULL || value->type != jbvBinary)
+		return NULL;
+	old = MemoryContextSwitchTo(job_context);
+	chain = JsonbValueToJsonb(value);
+	MemoryContextSwitchTo(old);
+	return chain;
 }
 
 /* The executor is about to run a handler. */
@@ -55,11 +76,12 @@ eq_enter_job(int64 job_id, Jsonb *metadata)
 	job.running = true;
 	job.job_id = job_id;
 	job.parent_job = 0;
-	(void) eq_json_int64(eq_json_member(metadata, "parent_job", &buffer),
-						 &job.parent_job);
+	(void) eq_json_fits_int64(eq_json_member(metadata, "parent_job", &buffer),
+							  &job.parent_job);
 	job.event_id = member(metadata, "event_id");
 	job.correlation_id = member(metadata, "correlation_id");
 	job.rule = member(metadata, "rule");
+	job.rule_chain = chain_member(metadata);
 }
 
 void
@@ -125,6 +147,45 @@ first_of(const char *setting, const char *of_job)
 	return job.running ? of_job : NULL;
 }
 
+/* The rules that led to what this session does; NULL: none. */
+static Jsonb *
+rule_chain(void)
+{
+	if (job.running)
+		return job.rule_chain;
+	return eq_rule_chain[0] != '\0' ? eq_json_from(eq_rule_chain) : NULL;
+}
+
+/* For the setting: is it empty, or an array of numbers of rules? */
+bool
+eq_check_rule_chain(char **value, void **extra, GucSource source)
+{
+	const char *at = *value;
+	int n = 0;
+
+	if (*at == '\0')
+		return true;
+	if (*at++ != '[')
+		return false;
+	while (*at != ']')
+	{
+		int digits;
+
+		if (n++ > 0)
+		{
+			if (*at++ != ',')
+				return false;
+			at += strspn(at, " ");
+		}
+		digits = strspn(at, "0123456789");
+		if (digits == 0 || digits > 10 || (at[0] == '0' && digits > 1) ||
+			n > EQ_MAX_RULE_DEPTH)
+			return false;
+		at += digits;
+	}
+	return at[1] == '\0';
+}
+
 /* {"actor": name}, kept from call to call: most events have no more to say. */
 static Jsonb *
 actor_only(const char *name)
@@ -184,10 +245,11 @@ eq_event_metadata(Jsonb *given)
 	JsonbParseState *state = NULL;
 	const char *causation = first_of(eq_causation_id, job.event_id);
 	const char *correlation = first_of(eq_correlation_id, job.correlation_id);
+	Jsonb *chain = rule_chain();
 	JsonbValue buffer;
 
 	if ((given == NULL || (JB_ROOT_IS_OBJECT(given) && JB_ROOT_COUNT(given) == 0)) &&
-		!job.running && causation == NULL && correlation == NULL &&
+		!job.running && causation == NULL && correlation == NULL && chain == NULL &&
 		eq_actor[0] == '\0')
 		return actor_only(actor());
 	check_given(given, "event", "causation_id", causation);
@@ -208,6 +270,8 @@ eq_event_metadata(Jsonb *given)
 		if (job.parent_job != 0)
 			eq_json_add_int64(&state, "parent_job", job.parent_job);
 	}
+	if (chain)
+		eq_json_add_jsonb(&state, "rule_chain", chain);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
@@ -218,9 +282,10 @@ eq_job_metadata(Jsonb *given)
 	JsonbParseState *state = NULL;
 	const char *event_id = first_of(eq_causation_id, job.event_id);
 	const char *correlation = first_of(eq_correlation_id, job.correlation_id);
+	Jsonb *chain = rule_chain();
 
 	check_given(given, "job", "event_id", event_id);
-	if (!job.running && event_id == NULL && correlation == NULL)
+	if (!job.running && event_id == NULL && correlation == NULL && chain == NULL)
 		return given;
 	begin_object(&state, given);
 	add_string(&state, given, "event_id", event_id);
@@ -228,5 +293,7 @@ eq_job_metadata(Jsonb *given)
 			   correlation ? correlation : event_id);
 	if (job.running)
 		eq_json_add_int64(&state, "parent_job", job.job_id);
+	if (chain)
+		eq_json_add_jsonb(&state, "rule_chain", chain);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }

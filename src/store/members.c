@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -13,6 +15,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
+#include "common/compare.h"
 #include "event_queue.h"
 #include "store/members.h"
 #include "store/store.h"
@@ -20,9 +23,13 @@
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_subscription_members);
+PG_FUNCTION_INFO_V1(eq_member_places);
 
-#define MAX_MEMBERS		 1024
 #define SHARE_OF_SESSION 1 /* as EQ_SHARE_OF_DATABASE */
+#define SHARE_OF_TENANT	 1 /* of what is left for its database */
+#define FEW_MEMBERS		 4 /* of a tenant, which it has also beyond its share */
+
+int eq_max_members = 1024;
 
 /* One session that fetches from a subscription with several buckets. */
 typedef struct Member
@@ -31,14 +38,17 @@ typedef struct Member
 	Oid dboid;
 	int32 subscription_id;
 	uint64 buckets; /* a bit for each */
+	uint64 tenant;	/* hash of whose events it reads; 0: of all */
 } Member;
 
-static Member *members; /* under EqShared->lock */
+/* Both under EqShared->lock. */
+static int *n_members; /* where those end that are in use */
+static Member *members;
 
 Size
 eq_members_shmem_size(void)
 {
-	return MAX_MEMBERS * sizeof(Member);
+	return add_size(sizeof(uint64), mul_size(eq_max_members, sizeof(Member)));
 }
 
 void
@@ -46,10 +56,19 @@ eq_members_shmem_init(void)
 {
 	bool found;
 
-	members = ShmemInitStruct("event_queue members", eq_members_shmem_size(),
-							  &found);
+	n_members = ShmemInitStruct("event_queue members", eq_members_shmem_size(),
+								&found);
+	members = (Member *) ((char *) n_members + sizeof(uint64));
 	if (!found)
-		memset(members, 0, eq_members_shmem_size());
+		memset(n_members, 0, eq_members_shmem_size());
+}
+
+static void
+free_member(Member *member)
+{
+	member->pid = 0;
+	while (*n_members > 0 && members[*n_members - 1].pid == 0)
+		(*n_members)--;
 }
 
 /* Session's end: its buckets are free. */
@@ -57,21 +76,12 @@ static void
 leave_all(int code, Datum arg)
 {
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_MEMBERS; i++)
+	for (int i = 0; i < *n_members; i++)
 	{
 		if (members[i].pid == MyProcPid)
-			members[i].pid = 0;
+			free_member(&members[i]);
 	}
 	LWLockRelease(eq_shared->lock);
-}
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int32 x = *(const int32 *) a;
-	int32 y = *(const int32 *) b;
-
-	return x < y ? -1 : x > y;
 }
 
 static bool
@@ -95,28 +105,42 @@ lowest_bits(uint64 bits, int n)
 	return result;
 }
 
-/* May this session be one more member?  With the lock held. */
-static bool
-has_fair_share(void)
+/* Where one more member may be; NULL: it may not, or there is no room. */
+static Member *
+find_place(uint64 tenant)
 {
-	int free = 0;
+	Member *place = NULL;
+	int free = eq_max_members;
 	int of_session = 0;
+	int of_tenant = 0;
 	int of_database = 0;
+	int left; /* how many more its database may have */
 
-	for (int i = 0; i < MAX_MEMBERS; i++)
+	for (int i = 0; i < *n_members; i++)
 	{
-		const Member *member = &members[i];
+		Member *member = &members[i];
 
 		if (member->pid == 0)
-			free++;
-		else if (member->dboid == MyDatabaseId)
+		{
+			if (place == NULL)
+				place = member;
+			continue;
+		}
+		free--;
+		if (member->dboid == MyDatabaseId)
 		{
 			of_database++;
 			of_session += member->pid == MyProcPid;
+			of_tenant += member->tenant == tenant;
 		}
 	}
-	return eq_is_fair_share(of_session, 1, free, SHARE_OF_SESSION) &&
-		   eq_is_fair_share(of_database, 1, free, EQ_SHARE_OF_DATABASE);
+	left = (EQ_SHARE_OF_DATABASE * free - of_database) / (EQ_SHARE_OF_DATABASE + 1);
+	if (!eq_is_fair_share(of_session, 1, free, SHARE_OF_SESSION) ||
+		!eq_is_fair_share(of_database, 1, free, EQ_SHARE_OF_DATABASE) ||
+		(tenant != 0 && of_tenant >= FEW_MEMBERS &&
+		 !eq_is_fair_share(of_tenant, 1, left, SHARE_OF_TENANT)))
+		return NULL;
+	return place ? place : &members[(*n_members)++];
 }
 
 /*
@@ -146,14 +170,14 @@ eq_forget_members(void)
 			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 	}
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_MEMBERS; i++)
+	for (int i = 0; i < *n_members; i++)
 	{
 		Member *member = &members[i];
 
 		if (member->pid != 0 && member->dboid == MyDatabaseId &&
 			(n == 0 || bsearch(&member->subscription_id, ids, n, sizeof(int32),
-							   compare_ids) == NULL))
-			member->pid = 0;
+							   eq_compare_int32) == NULL))
+			free_member(member);
 	}
 	LWLockRelease(eq_shared->lock);
 	eq_spi_end(&spi);
@@ -161,10 +185,10 @@ eq_forget_members(void)
 
 /*
  * This session's buckets, after it has given back what is above its share and
- * taken what is free below it.
+ * taken what is free below it.  tenant: whose events it reads; NULL: those of all.
  */
 uint64
-eq_share_buckets(int32 subscription_id, int n_buckets)
+eq_share_buckets(int32 subscription_id, const char *tenant, int n_buckets)
 {
 	static bool leaves_at_exit = false;
 	uint64 all = n_buckets == EQ_MAX_BUCKETS ? ~UINT64CONST(0)
@@ -172,9 +196,14 @@ eq_share_buckets(int32 subscription_id, int n_buckets)
 	uint64 taken = 0;
 	uint64 mine = 0;
 	Member *me = NULL;
-	int n_members = 0;
+	int n = 0;
 	int rank = 0;
 	int share;
+	uint64 tenant_hash = 0;
+
+	if (tenant != NULL)
+		tenant_hash = 1 | hash_bytes_extended((const unsigned char *) tenant,
+											  strlen(tenant), 0);
 
 	if (!leaves_at_exit)
 	{
@@ -183,42 +212,36 @@ eq_share_buckets(int32 subscription_id, int n_buckets)
 	}
 
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_MEMBERS && me == NULL; i++)
+	for (int i = 0; i < *n_members && me == NULL; i++)
 	{
 		Member *member = &members[i];
 
 		if (member->pid == MyProcPid && is_member_of(member, subscription_id))
 			me = member;
 	}
-	for (int i = 0; i < MAX_MEMBERS && me == NULL; i++)
+	if (me == NULL && (me = find_place(tenant_hash)) != NULL)
 	{
-		Member *member = &members[i];
-
-		if (member->pid != 0)
-			continue;
-		if (!has_fair_share())
-			break;
-		me = member;
 		me->pid = MyProcPid;
 		me->dboid = MyDatabaseId;
 		me->subscription_id = subscription_id;
 		me->buckets = 0;
+		me->tenant = tenant_hash;
 	}
-	for (int i = 0; i < MAX_MEMBERS && me != NULL; i++)
+	for (int i = 0; i < *n_members && me != NULL; i++)
 	{
 		Member *member = &members[i];
 
 		if (!is_member_of(member, subscription_id))
 			continue;
 		if (member == me)
-			rank = n_members;
+			rank = n;
 		else
 			taken |= member->buckets;
-		n_members++;
+		n++;
 	}
 	if (me != NULL)
 	{
-		share = n_buckets / n_members + (rank < n_buckets % n_members ? 1 : 0);
+		share = n_buckets / n + (rank < n_buckets % n ? 1 : 0);
 		mine = lowest_bits(me->buckets, share);
 		mine |= lowest_bits(all & ~taken & ~mine, share - pg_popcount64(mine));
 		me->buckets = mine;
@@ -230,11 +253,13 @@ eq_share_buckets(int32 subscription_id, int n_buckets)
 			ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("too many sessions are members of subscriptions"),
-			 errdetail("There may be %d; of those that are left, a session may"
-					   " be half of them, and those of a database three quarters.",
-					   MAX_MEMBERS),
-			 errhint("Call event_queue.leave_subscription for those that"
-					 " a session reads no more.")));
+			 errdetail("There may be %d.  A database leaves a quarter of them, a"
+					   " session half, and a tenant half of what its database has.",
+					   eq_max_members),
+			 errhint(
+				 "Call event_queue.leave_subscription for those that a session"
+				 " reads no more, or raise"
+				 " event_queue.max_subscription_members and restart the server.")));
 	return mine;
 }
 
@@ -243,12 +268,12 @@ void
 eq_leave_group(int32 subscription_id)
 {
 	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_MEMBERS; i++)
+	for (int i = 0; i < *n_members; i++)
 	{
 		Member *member = &members[i];
 
 		if (member->pid == MyProcPid && is_member_of(member, subscription_id))
-			member->pid = 0;
+			free_member(member);
 	}
 	LWLockRelease(eq_shared->lock);
 }
@@ -257,14 +282,16 @@ Datum
 eq_subscription_members(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Member *copy = palloc(MAX_MEMBERS * sizeof(Member));
+	Member *copy = palloc(eq_max_members * sizeof(Member));
+	int n;
 
 	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	memcpy(copy, members, MAX_MEMBERS * sizeof(Member));
+	n = *n_members;
+	memcpy(copy, members, n * sizeof(Member));
 	LWLockRelease(eq_shared->lock);
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < MAX_MEMBERS; i++)
+	for (int i = 0; i < n; i++)
 	{
 		Datum values[3];
 		bool nulls[3] = {false};
@@ -277,4 +304,24 @@ eq_subscription_members(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/* How many there are, of all databases, and may be. */
+Datum
+eq_member_places(PG_FUNCTION_ARGS)
+{
+	TupleDesc desc;
+	Datum values[2];
+	bool nulls[2] = {false, false};
+	int used = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	for (int i = 0; i < *n_members; i++)
+		used += members[i].pid != 0;
+	LWLockRelease(eq_shared->lock);
+	values[0] = Int32GetDatum(used);
+	values[1] = Int32GetDatum(eq_max_members);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }

@@ -111,10 +111,14 @@ COMMENT ON FUNCTION event_queue_internal.make_event_index(text, text) IS 'Intern
  * costs nothing for one that keeps up; the price of the index is paid by each
  * append.
  * Arguments: indexed_by is event_type (patterns without *), aggregate_type,
- * tenant_id, or event_data (GIN: for your own queries with @>).
- * Errors: EQ009.  Locks out appends while it works.
+ * tenant_id, or event_data (GIN: for your own queries with @>).  if_not_exists: no
+ * error if there is one.
+ * Result: true.
+ * Errors: EQ009 indexed_by, EQ018 there is one.  Locks out appends while it works.
+ * Example:
+ *	SELECT event_queue.create_event_index('event_type', if_not_exists => true);
  */
-CREATE FUNCTION create_event_index(indexed_by text) RETURNS boolean
+CREATE FUNCTION create_event_index(indexed_by text, if_not_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_table text;
@@ -124,21 +128,29 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009',
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
 	END IF;
+	INSERT INTO event_queue_internal.event_index VALUES ($1) ON CONFLICT DO NOTHING;
+	IF NOT FOUND AND $2 IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('events have an index by %s', $1),
+			HINT = 'if_not_exists => true leaves it.';
+	END IF;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	FOR this_table IN
 		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue_internal.event_partition p WHERE p.archived_at IS NULL
 	LOOP
 		PERFORM event_queue_internal.make_event_index(this_table, $1);
 	END LOOP;
-	INSERT INTO event_queue_internal.event_index VALUES ($1) ON CONFLICT DO NOTHING;
 	UPDATE event_queue_internal.event_partition SET name = name;	-- sessions look for indexes again
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION create_event_index(text) IS
+COMMENT ON FUNCTION create_event_index(text, boolean) IS
 'Indexes events by event_type, aggregate_type, tenant_id or event_data, for readers whose filter lets few pass.';
 
-/* drop_event_index: undoes create_event_index. Errors: EQ009. */
+/*
+ * drop_event_index: undoes create_event_index.  Result: true.  Errors: EQ009 indexed_by, EQ025 there is none.
+ * Example:
+ *	SELECT event_queue.drop_event_index('event_type');
+ */
 CREATE FUNCTION drop_event_index(indexed_by text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
@@ -149,12 +161,15 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009',
 			MESSAGE = 'an event index is by event_type, aggregate_type, tenant_id or event_data';
 	END IF;
+	DELETE FROM event_queue_internal.event_index i WHERE i."by" = $1;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('events have no index by %s', $1);
+	END IF;
 	FOR this_table IN
 		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue_internal.event_partition p WHERE p.archived_at IS NULL
 	LOOP
 		EXECUTE format('DROP INDEX IF EXISTS event_queue.%I', this_table || '_by_' || $1);
 	END LOOP;
-	DELETE FROM event_queue_internal.event_index i WHERE i."by" = $1;
 	UPDATE event_queue_internal.event_partition SET name = name;
 	RETURN true;
 END
@@ -168,6 +183,8 @@ COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index mad
  * Result: the table's name.
  * Errors: EQ018 the tenant has one, 55P03 if transactions that have appended do
  * not end within 5 s: then nothing has changed, try again.
+ * Example:
+ *	SELECT event_queue.create_event_partition('acme', if_not_exists => true) AS partition \gset
  */
 CREATE FUNCTION create_event_partition(tenant_id text DEFAULT NULL, if_not_exists boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
@@ -221,6 +238,8 @@ COMMENT ON FUNCTION create_event_partition(text, boolean) IS
  * set_event_partitioning: has the worker begin a partition by time each so often, the
  * first one now; NULL: no more.  At creation of the store or at any later time.
  * Errors: EQ009 below one hour; as create_event_partition.
+ * Example:
+ *	SELECT event_queue.set_event_partitioning('1 month');
  */
 CREATE FUNCTION set_event_partitioning(every interval) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -248,6 +267,8 @@ COMMENT ON FUNCTION set_event_partitioning(interval) IS
  * the caller's transaction, and locks out appends meanwhile: for a quiet hour.
  * Result: the table's name; NULL if there was nothing to move.
  * Errors: EQ009 neither or both arguments.
+ * Example:
+ *	SELECT event_queue.split_event_partition(up_to => now() - interval '1 year');
  */
 CREATE FUNCTION split_event_partition(up_to timestamptz DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -298,6 +319,8 @@ COMMENT ON FUNCTION split_event_partition(timestamptz, text) IS
  * seal_event_partition: a tenant's partition takes no more events; they go where
  * the others go, from now on to a new partition: what is newer must be in a
  * newer table.  (One by time is sealed by the next.)  Errors: EQ025.
+ * Example:
+ *	SELECT event_queue.seal_event_partition(:'partition');
  */
 CREATE FUNCTION seal_event_partition(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
@@ -343,6 +366,9 @@ COMMENT ON FUNCTION event_queue_internal.check_archive_schema(text) IS 'Internal
  * events of the same aggregates is still there, or a subscription, the rules or
  * the snapshots have not yet passed it; 3F000 no such schema, 42501 no CREATE on it,
  * 55P03 as create_event_partition.
+ * Example:
+ *	SELECT event_queue.drop_subscription('projector');	-- it has not read to the end
+ *	SELECT event_queue.archive_event_partition(:'partition', 'public');
  */
 CREATE FUNCTION archive_event_partition(name text, archive_schema text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
@@ -417,6 +443,8 @@ COMMENT ON FUNCTION archive_event_partition(text, text) IS
  * set_event_retention: has the worker archive partitions whose last event is
  * older than this; NULL: none.  Errors: EQ009 below one day, 3F000 no such schema,
  * 42501 no CREATE on it.
+ * Example:
+ *	SELECT event_queue.set_event_retention('5 years');
  */
 CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -433,7 +461,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION set_event_retention(interval, text) IS
-'How long events are kept: the worker archives partitions that are older. NULL: for ever.';
+'How long events are kept: the worker archives partitions that are older. NULL: forever.';
 
 /*
  * maintain_partitions: what the worker does once a minute.  One step in each

@@ -74,7 +74,8 @@ eq_event_slot_position(TupleTableSlot *slot)
 static bool
 is_here(Oid index)
 {
-	return OidIsValid(index) && SearchSysCacheExists1(RELOID, index);
+	return OidIsValid(index) && SearchSysCacheExists1(RELOID, index) &&
+		   get_index_isvalid(index);
 }
 
 /*
@@ -313,6 +314,7 @@ eq_read_plan(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n_leaves; i++)
 	{
 		const char *value;
+		const char *index;
 		Relation rel;
 		Datum values[3];
 		bool nulls[3] = {false};
@@ -323,8 +325,9 @@ eq_read_plan(PG_FUNCTION_ARGS)
 		if (rel == NULL)
 			continue; /* archived meanwhile */
 		values[0] = CStringGetTextDatum(RelationGetRelationName(rel));
-		values[1] = CStringGetTextDatum(
-			get_rel_name(choose_index(&leaves[i], &filter, &value)));
+		index = get_rel_name(choose_index(&leaves[i], &filter, &value));
+		values[1] = index ? CStringGetTextDatum(index) : (Datum) 0;
+		nulls[1] = index == NULL; /* rebuilt meanwhile */
 		values[2] = value ? CStringGetTextDatum(value) : (Datum) 0;
 		nulls[2] = value == NULL;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

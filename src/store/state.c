@@ -36,7 +36,7 @@
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_aggregate_state);
-PG_FUNCTION_INFO_V1(eq_register_reducer);
+PG_FUNCTION_INFO_V1(eq_create_reducer);
 PG_FUNCTION_INFO_V1(eq_reducer_fingerprint_sql);
 
 #define MERGE_FINGERPRINT 1 /* of the built-in reducer */
@@ -242,6 +242,38 @@ missing_events(const char *type, const char *id, int32 from, int32 to)
 			 errhint("The state is known from the last archived version on.")));
 }
 
+/*
+ * Refuses a state before a base: of what was archived, only the state after it is known.
+ * Where the base is the next version, nothing is missing.
+ */
+static void
+check_not_archived(const EqState *state, const char *tenant, const char *type,
+				   const char *id)
+{
+	Relation rel = table_open(eq_relation_oid(EQ_AGGREGATE_SNAPSHOT),
+							  AccessShareLock);
+	EqScan scan;
+	ScanKeyData keys[4];
+	int32 base = 0;
+
+	eq_scan_begin(&scan, rel, eq_relation_oid(EQ_AGGREGATE_SNAPSHOT_PKEY),
+				  GetActiveSnapshot(), 4);
+	aggregate_keys(&scan, keys, tenant, type, id);
+	eq_scan_key(&scan, &keys[3], 4, BTGreaterStrategyNumber, F_INT4GT,
+				Int32GetDatum(state->version));
+	eq_scan_start(&scan, keys, 4);
+	while (base == 0 && eq_scan_next(&scan, ForwardScanDirection))
+	{
+		slot_getallattrs(scan.slot);
+		if (DatumGetBool(scan.slot->tts_values[SNAPSHOT_IS_BASE - 1]))
+			base = DatumGetInt32(scan.slot->tts_values[SNAPSHOT_VERSION - 1]);
+	}
+	eq_scan_end(&scan);
+	table_close(rel, AccessShareLock);
+	if (base > state->version + 1)
+		missing_events(type, id, state->version + 1, base - 1);
+}
+
 /* Folds what one table has; false when the time is reached. */
 static bool
 fold_leaf(EqState *state, Reducer *reducer, const EqLeaf *leaf, const char *tenant,
@@ -325,6 +357,8 @@ eq_fold(EqState *state, const char *tenant, const char *type, const char *id,
 			break;
 	}
 	leave_reducer(&reducer);
+	if (at_version ? state->version < at_version : at_time != DT_NOEND)
+		check_not_archived(state, tenant, type, id);
 
 	if (state->version == 0)
 		state->value = NULL;
@@ -361,12 +395,12 @@ eq_aggregate_state(PG_FUNCTION_ARGS)
 
 /* The caller's search_path finds the function; the owner stores it. */
 Datum
-eq_register_reducer(PG_FUNCTION_ARGS)
+eq_create_reducer(PG_FUNCTION_ARGS)
 {
 	char *function = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	Oid types[4] = {TEXTOID, TEXTOID, INT4OID, REGROLEOID};
-	Datum values[4] = {0};
-	char nulls[4] = {' ', ' ', ' ', ' '};
+	Oid types[6] = {TEXTOID, TEXTOID, INT4OID, REGROLEOID, BOOLOID, BOOLOID};
+	Datum values[6] = {0};
+	char nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
 	EqSpi spi;
 
 	values[0] = CStringGetTextDatum(eq_name_argument(fcinfo, 0, "aggregate type"));
@@ -382,12 +416,14 @@ eq_register_reducer(PG_FUNCTION_ARGS)
 	else
 		values[2] = PG_GETARG_DATUM(2);
 	values[3] = ObjectIdGetDatum(GetUserId());
+	for (int i = 3; i <= 4; i++) /* or_replace, if_not_exists */
+		values[i + 1] = BoolGetDatum(!PG_ARGISNULL(i) && PG_GETARG_BOOL(i));
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
-			"SELECT event_queue_internal.store_reducer($1, $2, $3, $4)", 4, types,
-			values, nulls, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not register the reducer");
+			"SELECT event_queue_internal.store_reducer($1, $2, $3, $4, $5, $6)", 6,
+			types, values, nulls, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not create the reducer");
 	eq_spi_end(&spi);
 	PG_RETURN_BOOL(true);
 }

@@ -68,41 +68,65 @@ COMMENT ON FUNCTION event_queue_internal.reducer_fingerprint(text) IS
  * pg_catalog and its own schema.  It begins from '{}'.  NULL: event_data is
  * merged into the state (RFC 7396).  snapshot_every: the worker takes a
  * snapshot each time an aggregate's version is a multiple; NULL: never.
- * Creating it again replaces; snapshots that another reducer made are dropped.
+ * or_replace: the type gets the new reducer, and snapshots that another made are
+ * dropped.  if_not_exists: it keeps the one that it has, with a NOTICE if that is
+ * another.
  * State follows the code: a snapshot is not used any more when the source of the
  * function changes, or that of functions whose names stand in it, and in these.
  * Changes that no source shows need refresh_reducer.
- * Errors: EQ006 name, EQ009 snapshot_every, EQ020 no such function, EQ021 wrong
+ * Result: true.
+ * Errors: EQ006 name, EQ009 snapshot_every, or both or_replace and if_not_exists,
+ * EQ018 the type has a reducer, EQ020 no such function, EQ021 wrong
  * signature, 42501 no right to call it, or to create reducers.
+ * Example:
+ *	CREATE FUNCTION lead_state(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
+ *		$$ SELECT state || event.event_data || jsonb_build_object('last', event.event_type) $$;
+ *	SELECT event_queue.create_reducer('lead', 'lead_state', snapshot_every => 50, or_replace => true);
  */
-CREATE FUNCTION create_reducer(aggregate_type text, function text DEFAULT NULL, snapshot_every int DEFAULT 100)
+CREATE FUNCTION create_reducer(
+	aggregate_type text, function text DEFAULT NULL, snapshot_every int DEFAULT 100,
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
 RETURNS boolean
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_register_reducer';
-COMMENT ON FUNCTION create_reducer(text, text, int) IS
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_reducer';
+COMMENT ON FUNCTION create_reducer(text, text, int, boolean, boolean) IS
 'Names the function that makes the state of a type of aggregate; without one, event_data is merged (RFC 7396).';
 
-CREATE FUNCTION event_queue_internal.store_reducer(aggregate_type text, function text, snapshot_every int, owner regrole) RETURNS void
+CREATE FUNCTION event_queue_internal.store_reducer(
+	aggregate_type text, function text, snapshot_every int, owner regrole, or_replace boolean, if_not_exists boolean)
+RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+	is_new boolean;
 BEGIN
+	PERFORM event_queue_internal.check_create_mode($5, $6);
 	PERFORM event_queue_internal.check_name('aggregate type', $1);
 	IF $3 < 1 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'snapshot_every must be at least 1';
+	END IF;
+	INSERT INTO event_queue.reducer (aggregate_type, function, owner) VALUES ($1, $2, $4) ON CONFLICT DO NOTHING;
+	is_new := FOUND;
+	IF NOT is_new AND $6 THEN
+		IF EXISTS (SELECT FROM event_queue.reducer r
+				WHERE r.aggregate_type = $1 AND (r.function, r.snapshot_every) IS DISTINCT FROM ($2, $3)) THEN
+			PERFORM event_queue_internal.notice_other_definition('reducer of aggregate type', $1);
+		END IF;
+		RETURN;
+	ELSIF NOT is_new AND NOT $5 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('aggregate type "%s" has a reducer', $1),
+			HINT = 'or_replace => true replaces it; if_not_exists => true leaves it.';
 	END IF;
 	-- The first policy looks at the events from now on.
 	IF NOT EXISTS (SELECT FROM event_queue.reducer r WHERE r.snapshot_every IS NOT NULL) THEN
 		INSERT INTO event_queue_internal.snapshot_checkpoint (position) VALUES (event_queue.watermark())
 		ON CONFLICT (one_row) DO UPDATE SET position = excluded.position;
 	END IF;
-	INSERT INTO event_queue.reducer (aggregate_type, function, owner, snapshot_every)
-	VALUES ($1, $2, $4, $3)
-	ON CONFLICT (aggregate_type) DO UPDATE
-	SET function = excluded.function, owner = excluded.owner, snapshot_every = excluded.snapshot_every;
+	UPDATE event_queue.reducer r SET function = $2, owner = $4, snapshot_every = $3 WHERE r.aggregate_type = $1;
 	DELETE FROM event_queue.aggregate_snapshot s
 	WHERE s.aggregate_type = $1 AND NOT s.is_base AND s.reducer <> event_queue_internal.reducer_fingerprint($1);
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.store_reducer(text, text, int, regrole) IS
+COMMENT ON FUNCTION event_queue_internal.store_reducer(text, text, int, regrole, boolean, boolean) IS
 'Internal. What create_reducer does as the owner of the extension, which alone may name the owner of a reducer.';
 
 /*
@@ -113,13 +137,19 @@ COMMENT ON FUNCTION event_queue_internal.store_reducer(text, text, int, regrole)
  * says of how many aggregates.
  * Result: how many snapshots were dropped.
  * Errors: EQ006 name, EQ025 the type has no reducer.
+ * Example:
+ *	SELECT event_queue.refresh_reducer('lead');
  */
 CREATE FUNCTION refresh_reducer(aggregate_type text) RETURNS bigint
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_refresh_reducer';
 COMMENT ON FUNCTION refresh_reducer(text) IS
 'Has states of a type of aggregate made anew, after a change of its reducer''s code that no source shows.';
 
-/* drop_reducer: back to merging, without snapshots. Errors: EQ025. */
+/*
+ * drop_reducer: back to merging, without snapshots. Errors: EQ025.
+ * Example:
+ *	SELECT event_queue.drop_reducer('lead');
+ */
 CREATE FUNCTION drop_reducer(aggregate_type text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -145,6 +175,8 @@ COMMENT ON FUNCTION drop_reducer(text) IS
  * Errors: EQ003 tenant, EQ009 no such version, EQ046 the events are archived,
  * and whatever the reducer raises.
  * Isolation: by the statement's snapshot.  The reducer runs as its owner.
+ * Example:
+ *	SELECT event_queue.aggregate_state('lead', 'L1'), event_queue.aggregate_state('lead', 'L1', at_version => 2);
  */
 CREATE FUNCTION aggregate_state(
 	aggregate_type text, aggregate_id text, at_version int DEFAULT NULL, at_time timestamptz DEFAULT NULL,
@@ -157,6 +189,8 @@ COMMENT ON FUNCTION aggregate_state(text, text, int, timestamptz, text) IS
 /*
  * take_snapshot: keeps the present state of an aggregate; the worker does it by
  * itself (create_reducer).  Result: the version.  Errors: EQ025 no events.
+ * Example:
+ *	SELECT event_queue.take_snapshot('lead', 'L1');
  */
 CREATE FUNCTION take_snapshot(aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL) RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_take_snapshot_sql';
@@ -193,6 +227,8 @@ COMMENT ON FUNCTION event_queue_internal.json_diff(jsonb, jsonb) IS
  * Arguments: version 0 is before the first event.
  * Result: a row for each difference: its path, old value, new value; a value that
  * is not there is SQL NULL.  Errors and isolation: as aggregate_state.
+ * Example:
+ *	SELECT path, old_value, new_value FROM event_queue.aggregate_diff('lead', 'L1', 1, 3);
  */
 CREATE FUNCTION aggregate_diff(
 	aggregate_type text, aggregate_id text, from_version int, to_version int, tenant_id text DEFAULT NULL,
@@ -216,6 +252,8 @@ COMMENT ON FUNCTION aggregate_diff(text, text, int, int, text) IS
  * Arguments: to_version is below the current version; expected_version: fail
  * unless this is the current one (NULL: whatever it is at the call).
  * Errors: EQ001 the aggregate moved on, EQ009 no such version, EQ025 no events.
+ * Example:
+ *	SELECT version FROM event_queue.revert_aggregate('lead', 'L1', to_version => 2);
  */
 CREATE FUNCTION revert_aggregate(
 	aggregate_type text, aggregate_id text, to_version int, expected_version int DEFAULT NULL,
@@ -257,6 +295,10 @@ COMMENT ON FUNCTION revert_aggregate(text, text, int, int, text) IS
  * then all is rolled back, and CONTEXT says at which position.
  * Isolation: reads what is committed at the call.  Sequences, and what leaves
  * the database, are not rolled back.
+ * Example:
+ *	CREATE FUNCTION check_lead(event event_queue.event_store) RETURNS void LANGUAGE plpgsql AS
+ *		$$ BEGIN ASSERT event.event_type LIKE 'lead.%'; END $$;
+ *	SELECT events, kept FROM event_queue.replay('{"aggregate_type": "lead"}', 'check_lead');
  */
 CREATE FUNCTION replay(
 	filter jsonb, call_function text, from_position bigint DEFAULT 0, to_position bigint DEFAULT NULL,

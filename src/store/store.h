@@ -8,6 +8,7 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "nodes/nodes.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
@@ -21,6 +22,7 @@ extern int64 eq_take_position(void);
 extern EqXactKind eq_taken_positions;
 extern EqXactKind eq_session_fetches; /* subscription.c */
 extern int64 eq_watermark(void);
+extern void eq_end_old_appends(void);
 extern int64 eq_last_position(void);
 
 /* generation.c: restores to an earlier point */
@@ -89,6 +91,7 @@ extern Jsonb *eq_job_metadata(Jsonb *given);
 extern void eq_enter_job(int64 job_id, Jsonb *metadata);
 extern void eq_leave_job(void);
 extern bool eq_is_in_job(void);
+extern bool eq_check_rule_chain(char **value, void **extra, GucSource source);
 
 /* filter.c: which events are wanted */
 typedef struct EqFilter

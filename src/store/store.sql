@@ -44,7 +44,7 @@ CREATE TABLE event_queue.event_watermark (
 	published_at	timestamptz NOT NULL
 );
 COMMENT ON TABLE event_queue.event_watermark IS
-'Internal. The watermark as standbys see it, written every event_queue.publish_interval.';
+'The watermark as standbys and logical subscribers see it, written every event_queue.publish_interval.';
 INSERT INTO event_queue.event_watermark (position, published_at) VALUES (0, now());
 
 /*
@@ -108,6 +108,9 @@ COMMENT ON TYPE appended_event IS
  * too large, EQ006 name, EQ009 expected_version is none of the above.
  * Isolation: sees the latest committed version at every level, and waits for
  * an open transaction that appended to the same aggregate.
+ * Example:
+ *	SELECT position FROM event_queue.append('lead', 'L1', 'lead.created', '{"name": "Ana"}', expected_version => 'no_stream');
+ *	SELECT version FROM event_queue.append('lead', 'L1', 'lead.moved', '{"step": 2}', expected_version => 1);
  */
 CREATE FUNCTION append(
 	aggregate_type text, aggregate_id text, event_type text,
@@ -138,6 +141,9 @@ COMMENT ON FUNCTION append(text, text, text, jsonb, int, uuid, jsonb, text) IS
  * Errors: as append; EQ027 if some of the ids were written before and others
  * were not (DETAIL is JSON), EQ009 malformed events.
  * Isolation: as append.
+ * Example:
+ *	SELECT version FROM event_queue.append_many('lead', 'L1',
+ *		'[{"event_type": "lead.moved", "event_data": {"step": 3}}, {"event_type": "lead.won"}]');
  */
 CREATE FUNCTION append_many(
 	aggregate_type text, aggregate_id text, events jsonb,
@@ -165,6 +171,10 @@ COMMENT ON FUNCTION append_many(text, text, jsonb, int, text) IS
  * Result: a row for each event, in the order of the batch, which is also the
  * order of the positions.
  * Errors and isolation: as append_many.
+ * Example:
+ *	SELECT aggregate_id, version FROM event_queue.append_batch('[
+ *		{"aggregate_type": "lead", "aggregate_id": "L2", "events": [{"event_type": "lead.created"}]},
+ *		{"aggregate_type": "team", "aggregate_id": "T1", "events": [{"event_type": "team.joined", "event_data": {"lead": "L2"}}]}]');
  */
 CREATE FUNCTION append_batch(
 	batch jsonb, tenant_id text DEFAULT NULL,
@@ -178,6 +188,8 @@ COMMENT ON FUNCTION append_batch(jsonb, text) IS
 /*
  * aggregate_version: how many events the aggregate has; 0 if none.
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
+ * Example:
+ *	SELECT event_queue.aggregate_version('lead', 'L1');
  */
 CREATE FUNCTION aggregate_version(aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL)
 RETURNS int
@@ -202,6 +214,8 @@ COMMENT ON FUNCTION aggregate_version(text, text, text) IS
  * means, and the planner puts it into the query that calls it: it is as fast as the
  * SELECT that it is; with a constant newest_first one of the two sort keys is a constant
  * too, and the index gives the order.
+ * Example:
+ *	SELECT version, event_type FROM event_queue.read_aggregate('lead', 'L1', max_events => 10, newest_first => true);
  */
 CREATE FUNCTION read_aggregate(
 	aggregate_type text, aggregate_id text,
@@ -235,6 +249,8 @@ COMMENT ON FUNCTION read_aggregate(text, text, int, int, text, bigint, boolean) 
  * Isolation: reads what is committed at the call; under REPEATABLE READ and
  * SERIALIZABLE it ends before the first event that the snapshot can't see.  On
  * a standby it reads up to the watermark that the primary has published.
+ * Example:
+ *	SELECT position, event_type FROM event_queue.read_all(after_position => 0, filter => '{"event_type": "lead.*"}');
  */
 CREATE FUNCTION read_all(
 	after_position bigint DEFAULT 0, max_events int DEFAULT 1000, tenant_id text DEFAULT NULL, filter jsonb DEFAULT NULL)
@@ -251,6 +267,8 @@ COMMENT ON FUNCTION read_all(bigint, int, text, jsonb) IS
  * Arguments: timeout is how long at most; watermark: pass NULL.
  * Result: the watermark, which is not above the position if the time was over.
  * Errors: EQ008 inside a transaction, EQ009 timeout below 0 or above 24 hours.
+ * Example:
+ *	CALL event_queue.wait_for_events(0, '10 seconds');
  */
 CREATE PROCEDURE wait_for_events(after_position bigint, timeout interval, INOUT watermark bigint DEFAULT NULL)
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_wait_for_events';
@@ -260,6 +278,8 @@ COMMENT ON PROCEDURE wait_for_events(bigint, interval, bigint) IS
 /*
  * read_plan: by which index each table of events is read for a filter.
  * Arguments and errors: the filter of read_all.
+ * Example:
+ *	SELECT table_name, index_name FROM event_queue.read_plan('{"event_type": "lead.won"}');
  */
 CREATE FUNCTION read_plan(filter jsonb DEFAULT NULL, OUT table_name text, OUT index_name text, OUT equal_to text)
 RETURNS SETOF record
@@ -287,6 +307,8 @@ COMMENT ON FUNCTION event_queue_internal.matches_filter(event_store, jsonb) IS '
 /*
  * watermark: every event at or below it is committed or will never be.  On a
  * standby: the one that the primary has published.
+ * Example:
+ *	SELECT event_queue.watermark();
  */
 CREATE FUNCTION watermark() RETURNS bigint
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_watermark_sql';
@@ -303,14 +325,17 @@ CREATE VIEW watermark_blockers AS
 		   a.state, a.query, o.lowest_position
 	FROM event_queue_internal.open_appends() o
 	LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+	WHERE event_queue_internal.is_unbound() OR o.pid = pg_catalog.pg_backend_pid()
 	ORDER BY o.lowest_position;
 COMMENT ON VIEW watermark_blockers IS
-'Open transactions that have appended; the first line is the one that holds the watermark back.';
+'Open transactions that have appended; the first line is the one that holds the watermark back.  To a role that is bound to a tenant: its own session.';
 
 /*
  * generation: changes when the server was restored to an earlier point, copied
  * or promoted; the number before the dash is also in the upper bits of each
  * position (position >> 40).
+ * Example:
+ *	SELECT event_queue.generation();
  */
 CREATE FUNCTION generation() RETURNS text
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_generation_sql';
@@ -320,11 +345,14 @@ COMMENT ON FUNCTION generation() IS
 /*
  * new_generation: begins one by hand, after a restore that the server can't
  * notice: of a copy of its disk that went on without a new timeline.
+ * Example:
+ *	SELECT event_queue.new_generation();
  */
 CREATE FUNCTION new_generation() RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	PERFORM event_queue_internal.skip_positions(((event_queue_internal.last_position() >> 40) + 1) << 40);
+	PERFORM event_queue_internal.audit('new_generation', 'store', current_database());
 	RETURN event_queue.generation();
 END
 $$;
@@ -333,6 +361,8 @@ COMMENT ON FUNCTION new_generation() IS
 
 /*
  * uuid_v7: time-ordered identifier (RFC 9562), as append makes them.
+ * Example:
+ *	SELECT version FROM event_queue.append('lead', 'L1', 'lead.called', id => event_queue.uuid_v7());
  */
 CREATE FUNCTION uuid_v7() RETURNS uuid
 LANGUAGE C VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_uuid_v7_sql';

@@ -452,7 +452,8 @@ take_buckets(Subscription *subscription)
 		subscription->buckets = 1;
 		return;
 	}
-	mine = eq_share_buckets(subscription->id, subscription->n_buckets);
+	mine = eq_share_buckets(subscription->id, subscription->filter.tenant,
+							subscription->n_buckets);
 	for (int b = 0; b < subscription->n_buckets; b++)
 	{
 		/* Its last member may not have committed yet. */

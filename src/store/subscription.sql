@@ -67,6 +67,8 @@ SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.subscription_pa
  * Result: the subscription's number.
  * Errors: EQ003 tenant, EQ006 name, EQ009 filter, from_position, buckets, or both
  * or_replace and if_not_exists, EQ018 it exists.
+ * Example:
+ *	SELECT event_queue.create_subscription('projector', filter => '{"event_type": "lead.**"}', or_replace => true);
  */
 CREATE FUNCTION create_subscription(
 	name text, filter jsonb DEFAULT NULL, from_position bigint DEFAULT 0, buckets int DEFAULT 1, tenant_id text DEFAULT NULL,
@@ -138,7 +140,12 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.subscription_id_of(text) IS 'Internal. A subscription''s number; EQ025 if there is none, EQ039 if the name is several tenants''.';
 
-/* drop_subscription: forgets a consumer and its place. Errors: EQ025. */
+/*
+ * drop_subscription: forgets a consumer and its place. Errors: EQ025.
+ * Example:
+ *	SELECT event_queue.create_subscription('old projector');
+ *	SELECT event_queue.drop_subscription('old projector');
+ */
 CREATE FUNCTION drop_subscription(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
@@ -151,19 +158,25 @@ COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its c
 /*
  * reset_subscription: its consumer begins again after a position (0: with the
  * first event); parked aggregates are no longer parked.  Errors: EQ009, EQ025.
+ * Example:
+ *	SELECT event_queue.reset_subscription('projector', to_position => 0);
  */
 CREATE FUNCTION reset_subscription(name text, to_position bigint DEFAULT 0) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this_id int := event_queue_internal.subscription_id_of($1);
+	was jsonb;
 BEGIN
 	IF $2 IS NULL OR $2 < 0 OR $2 > event_queue.watermark() THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'position must be from 0 to the watermark';
 	END IF;
+	SELECT jsonb_build_object('position', min(b.position)) INTO was FROM event_queue_internal.subscription_bucket b WHERE b.subscription_id = this_id;
 	UPDATE event_queue_internal.subscription_bucket b SET position = $2, moved_at = clock_timestamp()
 	WHERE b.subscription_id = this_id;
 	DELETE FROM event_queue_internal.subscription_parked p WHERE p.subscription_id = this_id;
+	PERFORM event_queue_internal.audit('reset_subscription', 'subscription', $1, s.tenant_id, was, jsonb_build_object('position', $2))
+	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
 	RETURN true;
 END
 $$;
@@ -183,6 +196,11 @@ COMMENT ON FUNCTION reset_subscription(text, bigint) IS
  * Arguments: max_events is 1 to 100000.
  * Errors: EQ009 max_events, EQ025 no such subscription.
  * Isolation: as read_all.
+ * Example:
+ *	BEGIN;
+ *	SELECT position, event_type, event_data FROM event_queue.fetch_events('projector', 2);
+ *	SELECT event_queue.ack('projector');
+ *	COMMIT;
  */
 CREATE FUNCTION fetch_events(name text, max_events int DEFAULT 100) RETURNS SETOF event_store
 LANGUAGE C VOLATILE ROWS 100 AS 'MODULE_PATHNAME', 'eq_fetch_events';
@@ -194,6 +212,11 @@ COMMENT ON FUNCTION fetch_events(text, int) IS
  * Positions below the checkpoint change nothing.
  * Errors: EQ025 no such subscription, EQ029 the position was not fetched, 40001
  * above READ COMMITTED if another transaction moved the checkpoint.
+ * Example:
+ *	BEGIN;
+ *	SELECT position FROM event_queue.fetch_events('projector', 1) \gset
+ *	SELECT event_queue.ack('projector', up_to_position => :position);
+ *	COMMIT;
  */
 CREATE FUNCTION ack(name text, up_to_position bigint) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack';
@@ -212,7 +235,11 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack_fetched';
 COMMENT ON FUNCTION ack(text) IS
 'Moves a subscription''s checkpoint behind what the last fetch_events returned.';
 
-/* leave_subscription: the session's share goes to the other members at once. */
+/*
+ * leave_subscription: the session's share goes to the other members at once.
+ * Example:
+ *	SELECT event_queue.leave_subscription('projector');
+ */
 CREATE FUNCTION leave_subscription(name text) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_leave_subscription';
 COMMENT ON FUNCTION leave_subscription(text) IS
@@ -221,6 +248,10 @@ COMMENT ON FUNCTION leave_subscription(text) IS
 CREATE FUNCTION event_queue_internal.all_subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_subscription_members';
 COMMENT ON FUNCTION event_queue_internal.all_subscription_members() IS 'Internal. subscription_members of all tenants.';
+
+CREATE FUNCTION event_queue_internal.member_places(OUT used int, OUT places int)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_member_places';
+COMMENT ON FUNCTION event_queue_internal.member_places() IS 'Internal. What is taken of the room for members of subscriptions, of all databases.';
 
 CREATE FUNCTION event_queue_internal.subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -242,6 +273,11 @@ COMMENT ON FUNCTION event_queue_internal.event_bucket(text, text, text, int) IS
  * again.
  * Arguments: event_position: of the event that could not be digested; error: why.
  * Errors: EQ025 no such subscription or event; EQ029 as ack.
+ * Example:
+ *	BEGIN;
+ *	SELECT position FROM event_queue.fetch_events('projector', 1) \gset
+ *	SELECT event_queue.park_event('projector', :position, 'no such team');
+ *	COMMIT;
  */
 CREATE FUNCTION park_event(name text, event_position bigint, error text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -270,17 +306,21 @@ COMMENT ON FUNCTION park_event(text, bigint, text) IS
 /*
  * retry_parked: a parked aggregate may be tried again, by fetch_parked.
  * Result: how many.  NULL arguments: all.  Errors: EQ025.
+ * Example:
+ *	SELECT event_queue.retry_parked('projector', 'lead', 'L1');
  */
-CREATE FUNCTION retry_parked(name text, aggregate_type text DEFAULT NULL, aggregate_id text DEFAULT NULL) RETURNS int
+CREATE FUNCTION retry_parked(name text, aggregate_type text DEFAULT NULL, aggregate_id text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	n int;
+	n bigint;
 BEGIN
 	UPDATE event_queue_internal.subscription_parked p SET retry = true
 	WHERE p.subscription_id = event_queue_internal.subscription_id_of($1)
 	  AND p.aggregate_type = coalesce($2, p.aggregate_type) AND p.aggregate_id = coalesce($3, p.aggregate_id);
 	GET DIAGNOSTICS n = ROW_COUNT;
+	PERFORM event_queue_internal.audit('retry_parked', 'subscription', $1, "after" =>
+		jsonb_strip_nulls(jsonb_build_object('aggregate_type', $2, 'aggregate_id', $3, 'aggregates', n))) WHERE n > 0;
 	RETURN n;
 END
 $$;
@@ -306,6 +346,8 @@ COMMENT ON FUNCTION event_queue_internal.parked_events(int, text, text, text) IS
  * fetch_parked: the waiting events of one parked aggregate that retry_parked
  * let go, in order; other sessions get other aggregates until the transaction
  * ends.  Acknowledge them by ack_parked.  Errors: EQ025.
+ * Example:
+ *	SELECT position, event_type FROM event_queue.fetch_parked('projector');
  */
 CREATE FUNCTION fetch_parked(name text, max_events int DEFAULT 100) RETURNS SETOF event_store
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -369,6 +411,11 @@ COMMENT ON FUNCTION event_queue_internal.unpark_if_done(int, text, text, text) I
  * is waiting, the aggregate comes with the others again as soon as the
  * checkpoint is where the watermark is now.
  * Result: true when it is no longer parked.  Errors: EQ025 nothing parked there.
+ * Example:
+ *	BEGIN;
+ *	SELECT position FROM event_queue.fetch_parked('projector', 1) \gset
+ *	SELECT event_queue.ack_parked('projector', :position);
+ *	COMMIT;
  */
 CREATE FUNCTION ack_parked(name text, event_position bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -399,6 +446,8 @@ COMMENT ON FUNCTION ack_parked(text, bigint) IS
 /*
  * discard_parked: gives up the events that the checkpoint has passed; later ones
  * come as before.  Result: false if it was not parked.  Errors: EQ025.
+ * Example:
+ *	SELECT event_queue.discard_parked('projector', 'lead', 'L1');
  */
 CREATE FUNCTION discard_parked(name text, aggregate_type text, aggregate_id text, tenant_id text DEFAULT NULL)
 RETURNS boolean
@@ -419,6 +468,8 @@ BEGIN
 		RETURN false;
 	END IF;
 	PERFORM event_queue_internal.unpark_if_done(this_id, tenant, $2, $3);
+	PERFORM event_queue_internal.audit('discard_parked', 'subscription', $1, tenant, "after" =>
+		jsonb_build_object('aggregate_type', $2, 'aggregate_id', $3));
 	RETURN true;
 END
 $$;
@@ -452,3 +503,9 @@ CREATE VIEW subscription_status AS
 ALTER VIEW subscription_status SET (security_invoker = true);
 COMMENT ON VIEW subscription_status IS
 'Each subscription: members, checkpoint, lag in events (to 100000) and seconds, parked aggregates.';
+
+CREATE VIEW parked_aggregates WITH (security_invoker = true) AS
+	SELECT s.name AS subscription, p.tenant_id, p.aggregate_type, p.aggregate_id, p.position, p.parked_at, p.retry, p.error
+	FROM event_queue_internal.subscription_parked p JOIN event_queue.subscription s USING (subscription_id);
+COMMENT ON VIEW parked_aggregates IS
+'Aggregates that a consumer has set aside by park_event: from which position on, since when, why; retry: retry_parked let it go.';

@@ -102,7 +102,7 @@ eq_wait_for_events(PG_FUNCTION_ARGS)
 
 	if (wait < 0 || wait > MAX_WAIT_US)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("wait must be between 0 and 24 hours")));
+						errmsg("timeout must be between 0 and 24 hours")));
 	if (call == NULL || !IsA(call, CallContext) || call->atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),

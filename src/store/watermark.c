@@ -26,10 +26,13 @@
  *
  * Only a transaction that appended can hold the watermark back.  A rolled-back
  * savepoint leaves its position unused, and its slot filled until the end of
- * the transaction: late, never wrong.  PREPARE TRANSACTION is refused after an
+ * the transaction: late, never wrong.  Of a role that is bound to a tenant it may not
+ * for longer than append_timeout.  PREPARE TRANSACTION is refused after an
  * append, since the slot would outlive its session.
  */
 #include "postgres.h"
+
+#include <signal.h>
 
 #include "access/transam.h"
 #include "access/xact.h"
@@ -38,12 +41,14 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "storage/proc.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_watermark_sql);
@@ -57,6 +62,13 @@ static EqAppender *
 my_appender(void)
 {
 	return &eq_shared->appenders[EQ_MY_PROC_NUMBER];
+}
+
+/* Has this transaction taken a position? */
+static bool
+has_open_append(void)
+{
+	return pg_atomic_read_u64(&my_appender()->lowest_position) != 0;
 }
 
 /* The first position that the sequence has not yet handed out in a block. */
@@ -122,9 +134,9 @@ eq_begin_generation(void)
 	next = eq_query_int64(
 		"SELECT coalesce(max(position), 0) + 1 FROM event_queue.event_store", 0);
 	next = Max(next, first_position_left());
+	/* Also what was given before the same dump was put back a second time. */
 	SpinLockAcquire(&db->position_mutex);
-	if (db->position_sequence == sequence)
-		next = Max(next, db->next_position);
+	next = Max(next, db->next_position);
 	SpinLockRelease(&db->position_mutex);
 	next = eq_new_generation(next);
 	SpinLockAcquire(&db->position_mutex);
@@ -173,8 +185,14 @@ eq_take_position(void)
 
 	eq_require_active();
 	prepare_positions(db);
-	me->dboid = MyDatabaseId;
-	me->pid = MyProcPid;
+	if (!has_open_append())
+	{
+		me->dboid = MyDatabaseId;
+		me->pid = MyProcPid;
+		/* Workers' sessions are watched by their own limits. */
+		me->is_bound = MyBgworkerEntry == NULL && eq_is_bound();
+		me->since = GetCurrentTimestamp();
+	}
 
 	while (position == 0)
 	{
@@ -191,13 +209,6 @@ eq_take_position(void)
 			extend_positions(db);
 	}
 	return position;
-}
-
-/* Has this transaction taken a position? */
-static bool
-has_open_append(void)
-{
-	return pg_atomic_read_u64(&my_appender()->lowest_position) != 0;
 }
 
 static void
@@ -266,6 +277,37 @@ eq_watermark(void)
 	}
 	pg_memory_barrier();
 	return watermark;
+}
+
+/*
+ * For the scheduler: one tenant must not hold back the events of all others as long as
+ * it likes.  Ends the sessions whose time is up.
+ */
+void
+eq_end_old_appends(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < eq_shared->max_appenders && eq_append_timeout > 0; i++)
+	{
+		EqAppender appender = eq_shared->appenders[i];
+		uint64 lowest = pg_atomic_read_u64(&appender.lowest_position);
+
+		if (lowest == 0 || appender.dboid != MyDatabaseId || !appender.is_bound ||
+			appender.since + eq_append_timeout * INT64CONST(1000) > now)
+			continue;
+		pg_read_barrier();
+		if (pg_atomic_read_u64(&eq_shared->appenders[i].lowest_position) != lowest)
+			continue; /* it has ended, and the copy may be of two transactions */
+		ereport(
+			LOG,
+			(errmsg(
+				 "terminating session %d, whose transaction has held back events since position %llu for more than %d ms",
+				 appender.pid, (unsigned long long) lowest, eq_append_timeout),
+			 errdetail("Its role is bound to a tenant."),
+			 errhint("See event_queue.append_timeout.")));
+		(void) kill(appender.pid, SIGTERM);
+	}
 }
 
 Datum

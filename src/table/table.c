@@ -120,8 +120,10 @@ typedef struct OpenPlan
 {
 	Oid relid; /* hash key */
 	bool valid;
-	bool in_use;			 /* by the transaction below */
+	bool built;	 /* to its end: opening an index may wait, and be cancelled */
+	bool in_use; /* by the transaction below */
 	LocalTransactionId user; /* which an abort may have left behind */
+	SubTransactionId subid;	 /* as may that of its subtransaction */
 	BlockNumber n_blocks;	 /* that its table has at least */
 	MemoryContext context;
 	EState *estate;
@@ -158,9 +160,11 @@ build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
 	int n = 0;
 
 	plan->valid = true; /* an invalidation from here on must stick */
+	plan->built = false;
 	plan->n_blocks = 0;
 	if (plan->context)
 		MemoryContextDelete(plan->context);
+	plan->context = NULL;
 	plan->context = AllocSetContextCreate(parent, "event_queue table",
 										  ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(plan->context);
@@ -184,13 +188,15 @@ build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
 	plan->result->ri_NumIndices = n;
 	plan->out = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)),
 										 table_slot_callbacks(rel));
+	plan->built = true;
 	MemoryContextSwitchTo(old);
 }
 
 static bool
 plan_is_in_use(OpenPlan *plan)
 {
-	return plan->in_use && plan->user == EQ_MY_LXID;
+	return plan->in_use && plan->user == EQ_MY_LXID &&
+		   SubTransactionIsActive(plan->subid);
 }
 
 /* Frees plans of dropped tables: partitions of the history come and go. */
@@ -241,12 +247,13 @@ get_plan(Relation rel)
 		plan->relid = relid;
 		parent = CurrentMemoryContext;
 	}
-	if (!plan->valid)
+	if (!plan->valid || !plan->built)
 		build_plan(plan, rel, parent);
 	if (plan->user != EQ_MY_LXID)
 		plan->n_blocks = 0;
 	plan->in_use = true;
 	plan->user = EQ_MY_LXID;
+	plan->subid = GetCurrentSubTransactionId();
 	return plan;
 }
 

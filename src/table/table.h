@@ -136,7 +136,7 @@ extern void eq_spi_begin(EqSpi *spi, Oid as_user, int sec_flags);
 extern void eq_spi_end(EqSpi *spi);
 extern int64 eq_query_int64(const char *query, int64 argument);
 
-#define EQ_MAX_ARGUMENTS 6
+#define EQ_MAX_ARGUMENTS 10
 
 /* A static variable for each statement that is run often. */
 typedef struct EqStatement

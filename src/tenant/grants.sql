@@ -22,16 +22,19 @@ DECLARE
 		'create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
 		'ack_parked', 'discard_parked', 'subscription_members',
 		-- workers and observers
-		'log_job', 'queue_limits', 'health', 'explain_job',
+		'log_job', 'queue_limits', 'health', 'metrics', 'queue_health', 'queue_history', 'test_alert', 'explain_job',
 		'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'rule_activity', 'aggregate_activity',
+		'explain_rule', 'test_rule',
 		-- admins
 		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting',
 		'retry_dead', 'retry_all_dead', 'retry_failed', 'discard_dead', 'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule',
 		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule',
 		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'set_event_partitioning',
-		'split_event_partition', 'seal_event_partition', 'archive_event_partition', 'set_event_retention'];
+		'split_event_partition', 'seal_event_partition', 'archive_event_partition', 'set_event_retention',
+		'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert'];
 	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule',
-		'event_queue_internal.channel', 'event_queue_internal.event_partition', 'event_queue_internal.partition_policy'];
+		'event_queue_internal.channel', 'event_queue_internal.event_partition', 'event_queue_internal.partition_policy',
+		'event_queue_internal.alert_definition'];
 	this text;
 BEGIN
 	FOREACH this IN ARRAY as_owner LOOP
@@ -56,7 +59,7 @@ GRANT EXECUTE ON FUNCTION event_queue.version(), event_queue_internal.check_name
 	event_as_json(event_store), event_queue_internal.check_filter(jsonb), event_queue_internal.matches_filter(event_store, jsonb), event_queue_internal.merge_patch(jsonb, jsonb),
 	event_queue_internal.json_diff(jsonb, jsonb), event_queue_internal.event_bucket(text, text, text, int),
 	event_queue_internal.job_lane(boolean, text),
-	event_queue_internal.job_state(timestamptz, smallint, timestamptz, int, boolean), event_queue_internal.check_payload(jsonb), activation_state() TO PUBLIC;
+	event_queue_internal.job_state(timestamptz, smallint, timestamptz, int, boolean), event_queue_internal.check_payload(jsonb), event_queue_internal.session_restores(), event_queue_internal.is_unbound(), activation_state() TO PUBLIC;
 
 /*
  * grant_access: what the four grant functions share: use of the schema, and
@@ -78,13 +81,13 @@ BEGIN
 	SELECT t.tenant_id INTO bound_to FROM event_queue_internal.tenant_role t WHERE t.role = $1;
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue_internal.check_name('tenant', $2);
-		IF has_function_privilege($1, 'event_queue.create_handler(text, text, text, interval)', 'EXECUTE') THEN
-			RAISE EXCEPTION USING ERRCODE = 'EQ003',
+		IF has_function_privilege($1, 'event_queue.create_handler(text, text, text, interval, boolean, boolean)', 'EXECUTE') THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ049',
 				MESSAGE = format('role "%s" is an admin, and so of all tenants', this_role),
 				HINT = 'Take its rights away with event_queue.revoke_access first.';
 		END IF;
 		IF bound_to IS NOT NULL AND bound_to <> $2 THEN
-			RAISE EXCEPTION USING ERRCODE = 'EQ003',
+			RAISE EXCEPTION USING ERRCODE = 'EQ049',
 				MESSAGE = format('role "%s" is bound to another tenant', this_role),
 				HINT = 'Take its rights away with event_queue.revoke_access first.';
 		END IF;
@@ -118,8 +121,11 @@ COMMENT ON FUNCTION event_queue_internal.grant_reader(regrole) IS 'Internal. Wha
  * grant_producer: the role may append events, enqueue jobs, and read events.
  * Arguments: tenant_id binds the role, and the members of the role, to one
  * tenant; NULL trusts it with all.
- * Errors: EQ003 the role is bound to another tenant, EQ006 tenant, 42704 no
+ * Errors: EQ049 the role is bound to another tenant or an admin, EQ006 tenant, 42704 no
  * such role, 42501 unless the caller owns the extension or is a superuser.
+ * Example:
+ *	CREATE ROLE acme_web;
+ *	SELECT event_queue.grant_producer('acme_web', 'acme');
  */
 CREATE FUNCTION grant_producer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -140,6 +146,7 @@ BEGIN
 		event_queue.aggregate_activity(text, text, int, text)
 		TO %s', role);
 	PERFORM event_queue_internal.grant_outcomes(role);
+	PERFORM event_queue_internal.audit('grant_producer', 'role', role::text, tenant_id);
 	RETURN true;
 END
 $$;
@@ -164,6 +171,8 @@ COMMENT ON FUNCTION event_queue_internal.grant_outcomes(regrole) IS 'Internal. L
  * grant_consumer: the role may create subscriptions, fetch events and
  * acknowledge them; with a tenant, of this tenant only.  Arguments and errors
  * as grant_producer.
+ * Example:
+ *	SELECT event_queue.grant_consumer('acme_web', 'acme');
  */
 CREATE FUNCTION grant_consumer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -171,7 +180,7 @@ BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
 	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT SELECT ON event_queue.subscription, event_queue_internal.subscription_bucket,
-		event_queue_internal.subscription_parked, event_queue.subscription_status TO %s', role);
+		event_queue_internal.subscription_parked, event_queue.subscription_status, event_queue.parked_aggregates TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.create_subscription(text, jsonb, bigint, int, text, boolean, boolean), event_queue.drop_subscription(text),
 		event_queue.reset_subscription(text, bigint),
@@ -179,6 +188,7 @@ BEGIN
 		event_queue.park_event(text, bigint, text), event_queue.retry_parked(text, text, text),
 		event_queue.discard_parked(text, text, text, text), event_queue.fetch_parked(text, int),
 		event_queue.ack_parked(text, bigint), event_queue_internal.subscription_members() TO %s', role);
+	PERFORM event_queue_internal.audit('grant_consumer', 'role', role::text, tenant_id);
 	RETURN true;
 END
 $$;
@@ -188,6 +198,8 @@ COMMENT ON FUNCTION grant_consumer(regrole, text) IS
 /*
  * grant_worker: the role may claim and settle jobs.  Arguments and errors as
  * grant_producer.
+ * Example:
+ *	SELECT event_queue.grant_worker('acme_web', 'acme');
  */
 CREATE FUNCTION grant_worker(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -207,6 +219,7 @@ BEGIN
 		event_queue.release(bigint, uuid, interval),
 		event_queue.extend_lease(bigint, uuid, interval), event_queue.run_jobs(text, int)
 		TO %s', role);
+	PERFORM event_queue_internal.audit('grant_worker', 'role', role::text, tenant_id);
 	RETURN true;
 END
 $$;
@@ -216,6 +229,8 @@ COMMENT ON FUNCTION grant_worker(regrole, text) IS
 /*
  * grant_observer: the role may read everything of the extension and change
  * nothing.  Arguments and errors as grant_producer.
+ * Example:
+ *	SELECT event_queue.grant_observer('acme_web', 'acme');
  */
 CREATE FUNCTION grant_observer(role regrole, tenant_id text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -225,22 +240,31 @@ BEGIN
 		event_queue.dead_letter, event_queue.job_history, event_queue.history, event_queue.all_jobs, event_queue.job_log, event_queue.job_dependency,
 		event_queue_internal.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
 		event_queue.schedule, event_queue_internal.channel, event_queue_internal.rule_checkpoint,
-		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status,
+		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status, event_queue.queue_stats, event_queue.job_stats, event_queue.tenant_stats, event_queue.slo_status,
 		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,
 		event_queue.subscription, event_queue_internal.subscription_bucket, event_queue_internal.subscription_parked,
-		event_queue.subscription_status, event_queue.reducer, event_queue_internal.event_partition,
-		event_queue_internal.partition_policy TO %s', role);
+		event_queue.subscription_status, event_queue.parked_aggregates, event_queue.reducer, event_queue_internal.event_partition,
+		event_queue.job_trace, event_queue.rule_stats, event_queue_internal.rule_count, event_queue_internal.rule_count_change, event_queue_internal.rule_version, event_queue.rule_versions, event_queue.schedule_stats,
+		event_queue.worker_stats, event_queue.event_stats, event_queue.event_partitions,
+		event_queue_internal.partition_policy, event_queue.audit_log, event_queue_internal.alert_definition,
+		event_queue_internal.alert_record, event_queue_internal.alert_state, event_queue_internal.alert_snooze,
+		event_queue.alerts, event_queue.alert_history, event_queue.alert_definitions TO %s', role);
 	PERFORM event_queue_internal.grant_reader(role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		-- what views ask for
 		event_queue_internal.subscription_members(), event_queue_internal.open_appends(), event_queue_internal.queue_counters(),
-		event_queue_internal.queue_depth(int),
+		event_queue_internal.rule_lag(bigint), event_queue_internal.session_began(int), event_queue_internal.last_position(),
+		event_queue_internal.queue_depth(int), event_queue_internal.count_due(int, int), event_queue_internal.count_scheduled(int, int),
+		event_queue_internal.metrics("char", int), event_queue_internal.queue_now(int),
+		event_queue_internal.per_second(bigint[], int, float8), event_queue_internal.compliance(bigint[]),
+		event_queue_internal.histogram_quantile(bytea, float8), event_queue_internal.sampled_at(), event_queue_internal.series_places(),
 		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
 		event_queue.running_jobs(text, int), event_queue.next_jobs(text, int), event_queue.queue_jobs(text, int),
 		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int),
 		event_queue.aggregate_activity(text, text, int, text),
-		event_queue.health(), event_queue.activation_state(), event_queue.faults(),
+		event_queue.health(), event_queue.queue_health(), event_queue.queue_history(text, interval, interval), event_queue.test_alert(text, interval), event_queue.prometheus(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.cron_next(text, text, timestamptz) TO %s', role);
+	PERFORM event_queue_internal.audit('grant_observer', 'role', role::text, tenant_id);
 	RETURN true;
 END
 $$;
@@ -251,8 +275,11 @@ COMMENT ON FUNCTION grant_observer(regrole, text) IS
  * grant_admin: the role may call every function and change the configuration.
  * An admin is trusted with all tenants.  It still can't change events, and changes
  * all else by the functions, not by writing to tables.
- * Errors: as grant_producer; EQ003 the role is bound to a tenant, by itself or as a
+ * Errors: as grant_producer; EQ049 the role is bound to a tenant, by itself or as a
  * member of a role that is.
+ * Example:
+ *	CREATE ROLE mail_admin;
+ *	SELECT event_queue.grant_admin('mail_admin');
  */
 CREATE FUNCTION grant_admin(role regrole) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -262,7 +289,7 @@ DECLARE
 	this text;
 BEGIN
 	IF bound_to IS NOT NULL THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ003', MESSAGE = format('role %s is bound to tenant %s', $1, bound_to),
+		RAISE EXCEPTION USING ERRCODE = 'EQ049', MESSAGE = format('role %s is bound to tenant %s', $1, bound_to),
 			HINT = 'An admin is trusted with all tenants: take the binding away with event_queue.revoke_access first.';
 	END IF;
 	PERFORM event_queue.grant_producer(role);
@@ -282,7 +309,9 @@ BEGIN
 	END LOOP;
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue_internal.make_recording(regclass, text, name, name, text, boolean),
-		event_queue_internal.make_notifying(regclass, int, boolean), event_queue_internal.channel_id_of(text) TO %s', role);
+		event_queue_internal.make_notifying(regclass, int, boolean), event_queue_internal.channel_id_of(text),
+		event_queue_internal.audit(text, text, text, text, jsonb, jsonb) TO %s', role);
+	PERFORM event_queue_internal.audit('grant_admin', 'role', role::text);
 	RETURN true;
 END
 $$;
@@ -294,6 +323,8 @@ COMMENT ON FUNCTION grant_admin(regrole) IS
  * to a tenant.  Rules, handlers and reducers of the role stay, but are out of service
  * (EQ038) until it gets access again or another role creates them; a
  * notice names them.  Errors: 42704 no such role.
+ * Example:
+ *	SELECT event_queue.revoke_access('acme_web');
  */
 CREATE FUNCTION revoke_access(role regrole) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -307,6 +338,7 @@ BEGIN
 	EXECUTE format('REVOKE ALL ON SCHEMA event_queue, event_queue_internal FROM %s', role);
 	DELETE FROM event_queue_internal.tenant_role t
 	WHERE t.role = $1;
+	PERFORM event_queue_internal.audit('revoke_access', 'role', role::text);
 	SELECT string_agg(x.what, ', ' ORDER BY x.what) INTO left_behind FROM (
 		SELECT format('rule "%s"', r.name) FROM event_queue.rule r WHERE r.owner = $1
 		UNION ALL

@@ -18,6 +18,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -31,6 +32,7 @@
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_current_tenant);
+PG_FUNCTION_INFO_V1(eq_is_unbound);
 PG_FUNCTION_INFO_V1(eq_resolve_tenant_sql);
 PG_FUNCTION_INFO_V1(eq_tenant_visible);
 PG_FUNCTION_INFO_V1(eq_check_name_sql);
@@ -42,6 +44,9 @@ static EqRelationName tenant_role = {"tenant_role"};
 #define TENANT_ROLE_ROLE   1
 #define TENANT_ROLE_TENANT 2
 
+#define N_ROLES                                                                     \
+	3 /* that count: what the session has set, its user, and the present one */
+
 /*
  * The answers for the last few sets of roles; calls that run as the extension's
  * owner ask with another one than their callers.
@@ -49,7 +54,7 @@ static EqRelationName tenant_role = {"tenant_role"};
 typedef struct Binding
 {
 	bool known;
-	Oid roles[3];
+	Oid roles[N_ROLES];
 	const char *tenant; /* empty: bound to none; of kept_name */
 } Binding;
 
@@ -103,7 +108,18 @@ kept_name(const char *name)
 	return kept;
 }
 
-/* The tenant to which one of these roles is bound; EQ003 if they are to two. */
+/* The first of these roles that is a member of another; N_ROLES if none is. */
+static int
+find_member(const Oid *roles, Oid member_of)
+{
+	int i = 0;
+
+	while (i < N_ROLES && !is_member_of_role_nosuper(roles[i], member_of))
+		i++;
+	return i;
+}
+
+/* The tenant to which one of these roles is bound; EQ047 if they are to two. */
 static const char *
 find_binding(const Oid *roles)
 {
@@ -137,6 +153,8 @@ find_binding(const Oid *roles)
 	binding->known = true;
 	PG_TRY();
 	{
+		int first = N_ROLES; /* of the roles, that is bound */
+
 		rel = table_open(eq_relation_oid(&tenant_role), AccessShareLock);
 		/* As in a catalog: a policy asks in a parallel plan, too, where there is no latest. */
 		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
@@ -147,18 +165,17 @@ find_binding(const Oid *roles)
 				tuple, TENANT_ROLE_ROLE, RelationGetDescr(rel), &isnull));
 			char *tenant = TextDatumGetCString(heap_getattr(
 				tuple, TENANT_ROLE_TENANT, RelationGetDescr(rel), &isnull));
-			bool is_member = false;
+			int member = find_member(roles, member_of);
 
-			for (int i = 0; i < lengthof(binding->roles) && !is_member; i++)
-				is_member = is_member_of_role_nosuper(roles[i], member_of);
-			if (!is_member)
+			if (member == N_ROLES)
 				continue;
+			first = Min(first, member);
 			if (found[0] != '\0' && strcmp(found, tenant) != 0)
 				ereport(
 					ERROR,
-					(errcode(ERRCODE_EQ_TENANT_MISMATCH),
+					(errcode(ERRCODE_EQ_TWO_TENANTS),
 					 errmsg("role \"%s\" is bound to more than one tenant",
-							GetUserNameFromId(roles[0], false)),
+							GetUserNameFromId(roles[first], false)),
 					 errdetail(
 						 "What binds is the session's user, the role that it has set, and the present role, with all roles that they are members of."),
 					 errhint("Make it a member of one tenant's role only.")));
@@ -180,7 +197,7 @@ find_binding(const Oid *roles)
 const char *
 eq_tenant_of_role(Oid role)
 {
-	Oid roles[3] = {role, role, role};
+	Oid roles[N_ROLES] = {role, role, role};
 
 	return find_binding(roles);
 }
@@ -195,9 +212,51 @@ eq_tenant_of_role(Oid role)
 static const char *
 bound_tenant(void)
 {
-	Oid roles[3] = {GetUserId(), GetOuterUserId(), GetSessionUserId()};
+	Oid roles[N_ROLES] = {GetOuterUserId(), GetSessionUserId(), GetUserId()};
 
 	return find_binding(roles);
+}
+
+/* Is a role of this session bound to a tenant? */
+bool
+eq_is_bound(void)
+{
+	return bound_tenant()[0] != '\0';
+}
+
+/* Which of the session's roles is it that is bound?  Not the owner of a function. */
+static Oid
+bound_role(void)
+{
+	Oid roles[] = {GetOuterUserId(), GetSessionUserId()};
+
+	for (int i = 0; i < lengthof(roles); i++)
+	{
+		if (eq_tenant_of_role(roles[i])[0] != '\0')
+			return roles[i];
+	}
+	return GetUserId();
+}
+
+/* The same for what never waits: true if someone has locked the table that says it. */
+bool
+eq_may_be_bound(void)
+{
+	Oid relid = eq_relation_oid(&tenant_role);
+	bool is_bound;
+
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return true;
+	is_bound = eq_is_bound();
+	UnlockRelationOid(relid, AccessShareLock);
+	return is_bound;
+}
+
+/* health() asks, which must not wait. */
+Datum
+eq_is_unbound(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(!eq_may_be_bound());
 }
 
 const char *
@@ -210,9 +269,9 @@ eq_confined_tenant(void)
 	if (eq_tenant[0] != '\0' && strcmp(eq_tenant, tenant) != 0)
 		ereport(
 			ERROR,
-			(errcode(ERRCODE_EQ_TENANT_MISMATCH),
+			(errcode(ERRCODE_EQ_TWO_TENANTS),
 			 errmsg("setting event_queue.tenant is not the tenant of role \"%s\"",
-					GetUserNameFromId(GetUserId(), false)),
+					GetUserNameFromId(bound_role(), false)),
 			 errhint("Reset the setting: the role is bound to its tenant.")));
 	return tenant;
 }
@@ -231,9 +290,13 @@ eq_resolve_tenant(const char *argument)
 		argument = confined ? confined : EQ_DEFAULT_TENANT;
 	}
 	else if (confined != NULL && strcmp(confined, argument) != 0)
-		ereport(ERROR, (errcode(ERRCODE_EQ_TENANT_MISMATCH),
-						errmsg("this session acts for another tenant"),
-						errdetail("The call names tenant \"%s\".", argument)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_TENANT_MISMATCH),
+			 errmsg("this session acts for another tenant"),
+			 errdetail("The call names tenant \"%s\".", argument),
+			 errhint(
+				 "Leave tenant_id out: the role's binding, or event_queue.tenant, says for which tenant it acts.")));
 	eq_check_name("tenant", argument, EQ_MAX_NAME);
 	return argument;
 }
@@ -305,7 +368,7 @@ eq_check_name_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(PG_GETARG_DATUM(1));
 }
 
-/* EQ003 if the session is bound to a tenant. */
+/* EQ048 if the session is bound to a tenant. */
 void
 eq_require_unbound(void)
 {
@@ -313,7 +376,7 @@ eq_require_unbound(void)
 
 	if (tenant[0] != '\0')
 		ereport(ERROR,
-				(errcode(ERRCODE_EQ_TENANT_MISMATCH),
+				(errcode(ERRCODE_EQ_SHARED_BY_TENANTS),
 				 errmsg("what all tenants share can't be changed for one"),
 				 errdetail("This session is bound to tenant \"%s\" by its role.",
 						   tenant)));

@@ -7,6 +7,8 @@
 #include "postgres.h"
 
 /* The tenant that the session is confined to, or NULL; palloc'd or static. */
+extern bool eq_is_bound(void);
+extern bool eq_may_be_bound(void);
 extern const char *eq_confined_tenant(void);
 
 /* The tenant that a call acts for; argument may be NULL. */

@@ -21,21 +21,23 @@ SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.tenant_role', '
 /*
  * refuse_bound: statement trigger on what all tenants share (queues, handlers, rules,
  * ...).  A role that is bound to one changes none of it, though it be a member of an
- * admin: EQ003.
+ * admin: EQ048.
  */
 CREATE FUNCTION event_queue_internal.refuse_bound() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_refuse_bound';
 COMMENT ON FUNCTION event_queue_internal.refuse_bound() IS
-'Internal. Trigger: refuses a role that is bound to a tenant to change what all tenants share (EQ003).';
+'Internal. Trigger: refuses a role that is bound to a tenant to change what all tenants share (EQ048).';
 
 CREATE FUNCTION event_queue_internal.require_unbound() RETURNS void
 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_require_unbound_sql';
 COMMENT ON FUNCTION event_queue_internal.require_unbound() IS
-'Internal. EQ003 if the session is bound to a tenant by its role: for what would otherwise lock, or tell of, other tenants'' rows first.';
+'Internal. EQ048 if the session is bound to a tenant by its role: for what would otherwise lock, or tell of, other tenants'' rows first.';
 
 /*
  * current_tenant: the tenant that the session is confined to, or NULL.
- * Errors: EQ003 if the setting contradicts the role's binding.
+ * Errors: EQ047 if the setting contradicts the role's binding.
+ * Example:
+ *	SELECT event_queue.current_tenant();	-- NULL: the session acts for all tenants
  */
 CREATE FUNCTION current_tenant() RETURNS text
 LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_current_tenant';
@@ -47,6 +49,8 @@ COMMENT ON FUNCTION current_tenant() IS
  * Result: the argument, else the session's tenant, else 'default'.
  * Errors: EQ003 if the argument is not the tenant that the session is confined
  * to; EQ004 if event_queue.require_tenant is on and there is none.
+ * Example:
+ *	SELECT event_queue.resolve_tenant('acme');
  */
 CREATE FUNCTION resolve_tenant(tenant_id text DEFAULT NULL) RETURNS text
 LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_resolve_tenant_sql';
@@ -55,11 +59,23 @@ COMMENT ON FUNCTION resolve_tenant(text) IS
 
 /*
  * tenant_visible: the row security rule of every table with a tenant_id.
+ * Example:
+ *	CREATE TABLE note (note_id int, tenant_id text);
+ *	ALTER TABLE note ENABLE ROW LEVEL SECURITY;
+ *	CREATE POLICY own_tenant ON note USING (event_queue.tenant_visible(tenant_id));
  */
 CREATE FUNCTION tenant_visible(tenant_id text) RETURNS boolean
 LANGUAGE C STABLE LEAKPROOF PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_tenant_visible';
 COMMENT ON FUNCTION tenant_visible(text) IS
 'True if the session may see rows of this tenant; the row security policies of all tables use it.';
+
+/*
+ * is_unbound: false if a role of this session is bound to a tenant: figures that all tenants have
+ * together are not for it.
+ */
+CREATE FUNCTION event_queue_internal.is_unbound() RETURNS boolean
+LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_is_unbound';
+COMMENT ON FUNCTION event_queue_internal.is_unbound() IS 'For views. Whether no role of this session is bound to a tenant.';
 
 ALTER TABLE event_queue_internal.tenant_role ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.tenant_role USING (tenant_visible(tenant_id));

@@ -58,8 +58,17 @@ DELETE FROM tenant_role WHERE pg_catalog.to_regrole(pg_catalog.quote_ident(role_
 ALTER TABLE tenant_role RENAME COLUMN role_name TO role;
 ALTER TABLE tenant_role ALTER COLUMN role TYPE regrole USING pg_catalog.to_regrole(pg_catalog.quote_ident(role));
 
-ALTER TABLE rule ALTER COLUMN priority DROP NOT NULL, ALTER COLUMN priority DROP DEFAULT, ADD COLUMN options jsonb;
-ALTER TABLE schedule ALTER COLUMN priority DROP NOT NULL, ADD COLUMN options jsonb;
+ALTER TABLE queue ADD COLUMN sla_target float8 NOT NULL DEFAULT 0.99, ADD COLUMN owner text, ADD COLUMN docs_url text;
+ALTER TABLE rule ALTER COLUMN priority DROP NOT NULL, ALTER COLUMN priority DROP DEFAULT, ADD COLUMN options jsonb,
+	ADD COLUMN on_loop text NOT NULL DEFAULT 'skip', ADD COLUMN when_changed text[],
+	ADD COLUMN version int NOT NULL DEFAULT 1;
+/* Braces were text.  Names of members still are. */
+UPDATE rule SET payload = (SELECT jsonb_object_agg(m.key, replace(m.value::text, '{{', '{{{{')::jsonb) FROM jsonb_each(payload) m)
+WHERE jsonb_typeof(payload) = 'object' AND payload::text LIKE '%{{%';
+ALTER TABLE schedule ALTER COLUMN priority DROP NOT NULL, ADD COLUMN options jsonb,
+	ADD COLUMN runs bigint NOT NULL DEFAULT 0, ADD COLUMN missed bigint NOT NULL DEFAULT 0,
+	ADD COLUMN last_error text, ADD COLUMN last_error_at timestamptz;
+ALTER TABLE job_history ADD COLUMN claimed_at timestamptz;
 ALTER TABLE job_dependency ADD COLUMN any_end boolean NOT NULL DEFAULT false;
 ALTER TABLE subscription DROP CONSTRAINT subscription_name_key;
 ALTER TABLE subscription ADD CONSTRAINT subscription_name_key UNIQUE NULLS NOT DISTINCT (name, tenant_id);
@@ -103,6 +112,8 @@ BEGIN
 		('event_queue.rule', 'rule_payload', 'jsonb_typeof(payload) = ''object'''),
 		('event_queue.rule', 'rule_priority', 'priority BETWEEN 0 AND 9'),
 		('event_queue.rule', 'rule_delay', 'delay >= ''0'''),
+		('event_queue.rule', 'rule_on_loop', 'on_loop IN (''skip'', ''allow'')'),
+		('event_queue.rule', 'rule_when_changed', 'cardinality(when_changed) > 0 AND array_position(when_changed, NULL) IS NULL'),
 		('event_queue.handler', 'handler_own_queue', 'queue_id > 2'),
 		('event_queue.handler', 'handler_time_limit', 'time_limit > ''0'''),
 		('event_queue.schedule', 'schedule_own_queue', 'queue_id > 2'),
@@ -129,6 +140,10 @@ SELECT DISTINCT "by" FROM unnest(ARRAY['event_type', 'aggregate_type', 'tenant_i
 WHERE pg_catalog.to_regclass('event_queue.event_store_by_' || "by") IS NOT NULL;
 INSERT INTO event_queue_internal.builtin_queue_settings
 SELECT q.name, to_jsonb(q) - '{queue_id,name,created_at}'::text[] FROM queue q WHERE q.queue_id <= 2;
+
+/* What rules are is their first version. */
+INSERT INTO event_queue_internal.rule_version (rule_id, version, rule, tenant_id, made_by, made_at, definition)
+SELECT r.rule_id, r.version, r.name, r.tenant_id, pg_catalog.pg_get_userbyid(r.owner), r.created_at, event_queue_internal.rule_definition(r) FROM rule r;
 
 /* The store was in service here, and is. */
 DO $$

@@ -13,13 +13,18 @@
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
+#include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
 #include "event_queue.h"
+#include "table/table.h"
 #include "update/version.h"
+
+PG_FUNCTION_INFO_V1(eq_update_as);
 
 /*
  * Is the extension of the library's version, or not there?  In a transaction.  Tells the
@@ -112,4 +117,21 @@ eq_update_is_due(void)
 	}
 	CommitTransactionCommand();
 	return due;
+}
+
+/*
+ * For the update script, which makes users' views anew: parsing one may run code of its
+ * owner, with his rights, and what that leaves for later is refused.
+ */
+Datum
+eq_update_as(PG_FUNCTION_ARGS)
+{
+	EqSpi spi;
+
+	eq_spi_begin(&spi, PG_GETARG_OID(0),
+				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	if (SPI_execute(text_to_cstring(PG_GETARG_TEXT_PP(1)), false, 0) < 0)
+		elog(ERROR, "could not run the command of an update");
+	eq_spi_end(&spi);
+	PG_RETURN_VOID();
 }

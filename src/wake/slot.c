@@ -4,18 +4,18 @@
  * A slot is found by a hash of (database, id), whose chains change with
  * EqShared->lock held exclusively.  It is taken when its queue or channel is
  * created, which fails if there is no room, or by the first use after a restart;
- * it is given back by the transaction that drops the queue, by one that created it
+ * it is freed by the transaction that drops the queue, by one that created it
  * and is rolled back, by DROP EXTENSION, by DROP DATABASE, and by the scheduler,
  * which looks for slots whose queues are no more.
  *
  * Who is given a slot has it pinned until the end of its transaction, so that what
- * it counts and wakes then is its own queue.  A slot that is given back loses its
+ * it counts and wakes then is its own queue.  A slot that is freed loses its
  * key at once, and is taken for another queue when no one has it pinned and no one
  * sleeps on it.  A pinner pins first and looks at the key afterwards; who gives
  * back clears the key first and looks at the pins afterwards: one of them sees the
  * other.
  *
- * A slot that is given back too early, because the server can't know better, is
+ * A slot that is freed too early, because the server can't know better, is
  * never wrong: limits are read from the tables again, marks are found by keys of
  * their own, and counters begin again.
  */
@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "queue/queue.h"
+#include "wake/series.h"
 #include "wake/wake.h"
 
 #define CACHED 64
@@ -181,6 +182,7 @@ init_slot(EqWakeSlot *slot)
 	pg_atomic_init_u64(&slot->ring.voided, 0);
 	for (int c = 0; c < EQ_COUNTERS; c++)
 		pg_atomic_init_u64(&slot->counters[c], 0);
+	pg_atomic_init_u64(&slot->claimed_at, 0);
 	eq_init_limits(slot);
 }
 
@@ -199,6 +201,9 @@ begin_slot(EqWakeSlot *slot)
 	slot->ring.filling_at = 0;
 	for (int c = 0; c < EQ_COUNTERS; c++)
 		pg_atomic_write_u64(&slot->counters[c], 0);
+	pg_atomic_write_u64(&slot->claimed_at, 0);
+	memset(slot->sampled, 0, sizeof(slot->sampled));
+	slot->sampled_at = GetCurrentTimestamp();
 	memset(slot->samples, 0, sizeof(slot->samples));
 	slot->samples[0].at = GetCurrentTimestamp();
 	slot->last_sample = 0;
@@ -385,6 +390,7 @@ eq_give_back_slot(int32 id)
 	if (slot)
 		give_back(slot);
 	LWLockRelease(eq_shared->lock);
+	eq_forget_series(MyDatabaseId, id);
 }
 
 /* All slots and marks of a database.  Can't throw. */
@@ -401,6 +407,7 @@ eq_give_back_all_slots(Oid dboid)
 	}
 	LWLockRelease(eq_shared->lock);
 	eq_give_back_marks(dboid);
+	eq_forget_series(dboid, 0);
 }
 
 /* The ids of this database's slots that no one has in use; how many they are. */
@@ -434,5 +441,9 @@ eq_give_back_idle_slot(int32 id)
 	slot = look_up(key_of(id));
 	if (slot && pg_atomic_read_u32(&slot->pins) == 0)
 		give_back(slot);
+	else
+		slot = NULL;
 	LWLockRelease(eq_shared->lock);
+	if (slot)
+		eq_forget_series(MyDatabaseId, id);
 }

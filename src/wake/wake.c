@@ -290,6 +290,9 @@ wake_at_commit(void)
 			if (mark->counts[c] != 0)
 				pg_atomic_fetch_add_u64(&mark->slot->counters[c], mark->counts[c]);
 		}
+		if (mark->counts[EQ_COUNT_CLAIMED] != 0)
+			pg_atomic_write_u64(&mark->slot->claimed_at,
+								GetCurrentTransactionStopTimestamp());
 		if (mark->slot && living_change(mark) != 0)
 			pg_atomic_fetch_add_u64(&mark->slot->living, living_change(mark));
 		if (mark->slot && mark->dead_letters + mark->counts[EQ_COUNT_DEAD] != 0)
@@ -370,7 +373,7 @@ wakes_at_prepare(void)
 		pg_atomic_write_u32(&eq_database()->recount, 1);
 }
 
-/* Gives back the slots of queues that were not created after all. */
+/* Frees the slots of queues that were not created after all. */
 static void
 undo_marks(int first)
 {

@@ -56,10 +56,15 @@ COMMENT ON FUNCTION event_queue_internal.make_notifying(regclass, int, boolean) 
  * Errors: EQ006 channel name; 42501 if the caller does not own the table;
  * 42710 if the table has the trigger already; 53400 no room in shared memory for one
  * more channel (event_queue.max_queues).
+ * Example:
+ *	CREATE TABLE customer (customer_id int PRIMARY KEY, name text);
+ *	SELECT event_queue.notify_on('customer', 'customer_changed', if_not_exists => true);
  */
 CREATE FUNCTION notify_on(table_name regclass, channel text, if_not_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE sql
 BEGIN ATOMIC
+	SELECT event_queue_internal.audit('notify_on', 'table',
+		(SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = table_name), "after" => jsonb_build_object('channel', channel));
 	SELECT event_queue_internal.make_notifying(table_name, event_queue_internal.channel_id_of(channel), if_not_exists);
 END;
 COMMENT ON FUNCTION notify_on(regclass, text, boolean) IS
@@ -135,6 +140,9 @@ COMMENT ON FUNCTION event_queue_internal.make_recording(regclass, text, name, na
  * if the table records already, from now on it does so as given here.
  * Errors: EQ006 name, 42703 no such column, 42501 not the table's owner, 42710
  * the table records already.
+ * Example:
+ *	SELECT event_queue.record_changes('customer', 'customer', 'customer_id', or_replace => true);
+ *	INSERT INTO customer VALUES (1, 'Bia');
  */
 CREATE FUNCTION record_changes(
 	table_name regclass, aggregate_type text, id_column name,
@@ -144,6 +152,9 @@ LANGUAGE sql
 BEGIN ATOMIC
 	SELECT event_queue_internal.check_name('aggregate type', aggregate_type),
 		event_queue_internal.check_name('event prefix', coalesce(event_prefix, aggregate_type), 240);
+	SELECT event_queue_internal.audit('record_changes', 'table',
+		(SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = table_name), "after" => jsonb_build_object(
+		'aggregate_type', aggregate_type, 'id_column', id_column, 'tenant_column', tenant_column, 'event_prefix', event_prefix));
 	SELECT event_queue_internal.make_recording(table_name, aggregate_type, id_column, tenant_column, event_prefix, or_replace);
 END;
 COMMENT ON FUNCTION record_changes(regclass, text, name, name, text, boolean) IS

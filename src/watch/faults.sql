@@ -16,6 +16,8 @@
  * will be next, how often it failed in a row, and the error with what to do.  A session
  * of one tenant sees its own, and of what belongs to no tenant only that it fails.  In
  * shared memory: after a restart it is noted anew.
+ * Example:
+ *	SELECT what, item, message, hint FROM event_queue.faults();
  */
 CREATE FUNCTION faults(
 	OUT what text, OUT item text, OUT tenant_id text, OUT since timestamptz, OUT last_at timestamptz,

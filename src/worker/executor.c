@@ -34,7 +34,9 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "common/exit.h"
 #include "common/function.h"
+#include "common/log_line.h"
 #include "common/try.h"
 #include "compat.h"
 #include "event_queue.h"
@@ -57,6 +59,7 @@ typedef struct Job
 	EqQueue queue;
 	EqClaimedJob claimed;
 	const EqHandler *handler;
+	TimestampTz started_at; /* its run */
 } Job;
 
 static Job current;
@@ -235,6 +238,7 @@ run_job(Job *job, Job *next)
 	int limit_ms = Max(Min(job->handler->time_limit_ms, left_ms), 1);
 
 	QueryCancelPending = false; /* it was for the job before */
+	eq_forget_children();
 	StartTransactionCommand();
 	context = CurrentMemoryContext;
 	GetUserIdAndSecContext(&worker_role, &sec_context);
@@ -277,6 +281,28 @@ note_time_limit(const EqHandler *handler, const char *message)
 						 unpack_sql_state(ERRCODE_EQ_NOT_ENDED), message, 0, 0);
 }
 
+/* The line in the log of a run that has ended; sqlstate and message: NULL if it is done. */
+static void
+log_run(const Job *job, const char *outcome, const char *sqlstate,
+		const char *message)
+{
+	EqAttempt attempt = {.queue = job->queue.name,
+						 .name = job->claimed.name,
+						 .job_id = job->claimed.job_id,
+						 .tenant = job->claimed.tenant,
+						 .worker = worker_name,
+						 .attempt = job->claimed.failures + 1,
+						 .outcome = outcome,
+						 .us = GetCurrentTimestamp() - job->started_at,
+						 .sqlstate = sqlstate,
+						 .message = message,
+						 .metadata = job->claimed.metadata};
+
+	if (eq_log_attempts == EQ_LOG_ALL ||
+		(eq_log_attempts == EQ_LOG_FAILURES && sqlstate != NULL))
+		eq_log_attempt(&attempt);
+}
+
 /*
  * Records the failure of a job.  That its function is missing, or may not be called,
  * is a fault of the deployment: attempts are kept, and jobs of this handler wait.
@@ -284,6 +310,7 @@ note_time_limit(const EqHandler *handler, const char *message)
 static void
 record_failure(Job *job, const ErrorData *error)
 {
+	bool dead = false;
 	bool stopped = error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 				   pg_atomic_read_u64(&me->cancelled_job) == job->claimed.job_id;
 	bool cancelled = stopped || error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED;
@@ -304,13 +331,21 @@ record_failure(Job *job, const ErrorData *error)
 				   Max(at - GetCurrentTimestamp(), 1));
 	}
 	else
-		(void) eq_fail(
-			job->claimed.job_id, &job->claimed.token,
-			stopped ? "job was cancelled" : error->message,
-			unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED : error->sqlerrcode),
-			error->context, -1, cancelled);
+		dead = eq_fail(job->claimed.job_id, &job->claimed.token,
+					   stopped ? "job was cancelled" : error->message,
+					   unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED
+												: error->sqlerrcode),
+					   error->context, -1, cancelled) == 0;
+	if (!refused && job->handler->queue_id == EQ_RULE_CALLS)
+		eq_count_rule_call_failed(job->claimed.payload, error->message);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	log_run(job,
+			refused		? "postponed"
+			: cancelled ? "cancelled"
+			: dead		? "dead"
+						: "failed",
+			unpack_sql_state(error->sqlerrcode), error->message);
 }
 
 /* The job goes back uncounted: no handler any more, or this process is to end. */
@@ -333,7 +368,10 @@ do_job(Job *job)
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData *volatile error = NULL;
 	Job next = {0};
+	Job done; /* what it points to lives until the next claim */
 
+	job->started_at = GetCurrentTimestamp();
+	done = *job;
 	pgstat_report_activity(
 		STATE_RUNNING,
 		psprintf("event_queue job " INT64_FORMAT ": %s of queue %s",
@@ -360,11 +398,10 @@ do_job(Job *job)
 	QueryCancelPending = false; /* it came too late */
 	eq_note_condition_error(error && error->sqlerrcode == ERRCODE_QUERY_CANCELED);
 	eq_clean_session();
-	if (error)
+	if (!error)
+		log_run(&done, "completed", NULL, NULL);
+	else
 	{
-		ereport(LOG, (errmsg("job " INT64_FORMAT " (%s of queue %s) failed: %s",
-							 job->claimed.job_id, job->claimed.name, job->queue.name,
-							 error->message)));
 		if (claiming[0] != '\0')
 		{
 			/* The error is not the job's: the next one could not be claimed. */
@@ -460,12 +497,13 @@ leave_executor(int code, Datum arg)
 	if (!current.in_hand || (!past_limit && !eq_end_was_asked_for()))
 		return;
 	AbortOutOfAnyTransaction();
+	eq_limit_exit();
 	StartTransactionCommand();
 	XactReadOnly = false;
 	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (!holds_lease(&current))
-		ereport(LOG, (errmsg("job " INT64_FORMAT " could not be given back",
+		ereport(LOG, (errmsg("job " INT64_FORMAT " could not be released",
 							 current.claimed.job_id)));
 	else if (past_limit)
 		(void) eq_fail(
@@ -480,6 +518,12 @@ leave_executor(int code, Datum arg)
 		eq_release(current.claimed.job_id, &current.claimed.token, 0);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	if (past_limit)
+		log_run(&current, cancelled ? "cancelled" : "failed",
+				unpack_sql_state(cancelled ? ERRCODE_EQ_JOB_CANCELLED
+										   : ERRCODE_EQ_NOT_ENDED),
+				"it did not end and was terminated with its process");
+	eq_end_exit_limit();
 	current.in_hand = false;
 }
 

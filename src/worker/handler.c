@@ -25,8 +25,10 @@
 #include "utils/typcache.h"
 
 #include "common/function.h"
+#include "common/log_line.h"
 #include "compat.h"
 #include "event_queue.h"
+#include "queue/lease.h"
 #include "queue/queue.h"
 #include "store/store.h"
 #include "table/table.h"
@@ -128,7 +130,7 @@ read_run_handlers(Run *run)
 	if (run->n_handlers == 0)
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 						errmsg("queue \"%s\" has no handler", run->queue->name),
-						errhint("Register one with event_queue.create_handler.")));
+						errhint("Create one with event_queue.create_handler.")));
 	run->names = palloc(run->n_handlers * sizeof(char *));
 	for (int i = 0; i < run->n_handlers; i++)
 	{
@@ -223,6 +225,7 @@ static const char *
 record_run(const EqClaimedJob *job, const ErrorData *error, TimestampTz *next)
 {
 	const char *kind;
+	EqLeased leased;
 
 	if (eq_refused_call(&kind) != NULL)
 	{
@@ -230,20 +233,42 @@ record_run(const EqClaimedJob *job, const ErrorData *error, TimestampTz *next)
 		*next = GetCurrentTimestamp() + POSTPONE_US;
 		return "postponed";
 	}
-	*next = eq_fail(job->job_id, &job->token, error->message,
-					unpack_sql_state(error->sqlerrcode), error->context, -1,
-					error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED);
+	if (!eq_try_leased(&leased, job->job_id, &job->token, false))
+	{
+		eq_close_jobs(&leased);
+		return "lost"; /* another job's handler has deleted it */
+	}
+	*next = eq_fail_leased(&leased, job->job_id, error->message,
+						   unpack_sql_state(error->sqlerrcode), error->context, -1,
+						   error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED);
+	eq_close_jobs(&leased);
 	return *next != 0 ? "failed" : "dead";
 }
 
 static void
-put_run(ReturnSetInfo *rsinfo, const EqClaimedJob *job, const ErrorData *error,
-		Jsonb *result)
+put_run(ReturnSetInfo *rsinfo, const EqQueue *queue, const EqClaimedJob *job,
+		TimestampTz start, const ErrorData *error, Jsonb *result)
 {
 	TimestampTz next = 0;
 	const char *outcome = error ? record_run(job, error, &next) : "completed";
 	Datum values[RUN_COLUMNS] = {0};
 	bool nulls[RUN_COLUMNS] = {false};
+	EqAttempt attempt = {.queue = queue->name,
+						 .name = job->name,
+						 .job_id = job->job_id,
+						 .tenant = job->tenant,
+						 .worker = EQ_RUN_JOBS_WORKER,
+						 .attempt = job->failures + 1,
+						 .outcome = outcome,
+						 .us = GetCurrentTimestamp() - start,
+						 .sqlstate = error ? unpack_sql_state(error->sqlerrcode)
+										   : NULL,
+						 .message = error ? error->message : NULL,
+						 .metadata = job->metadata};
+
+	if (eq_log_attempts == EQ_LOG_ALL ||
+		(eq_log_attempts == EQ_LOG_FAILURES && error))
+		eq_log_attempt(&attempt);
 
 	values[0] = Int64GetDatum(job->job_id);
 	values[1] = CStringGetTextDatum(job->name);
@@ -285,8 +310,6 @@ eq_run_jobs(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
 				 errmsg("a handler cannot run jobs"), errhint("Enqueue them.")));
 	InitMaterializedSRF(fcinfo, 0);
-	/* The cache of queues may be read anew meanwhile. */
-	run.queue = memcpy(palloc(sizeof(EqQueue)), run.queue, sizeof(EqQueue));
 	read_run_handlers(&run);
 
 	/*
@@ -305,7 +328,7 @@ eq_run_jobs(PG_FUNCTION_ARGS)
 	old = MemoryContextSwitchTo(batch_context);
 	for (;;)
 	{
-		EqClaim claim = {.queue = run.queue, .worker = "run_jobs"};
+		EqClaim claim = {.queue = run.queue, .worker = EQ_RUN_JOBS_WORKER};
 
 		MemoryContextReset(batch_context);
 		claim.limit = Min(limit - n_runs, n_runs < BY_ONE ? 1 : BATCH);
@@ -322,12 +345,13 @@ eq_run_jobs(PG_FUNCTION_ARGS)
 		{
 			Jsonb *result = NULL;
 			ErrorData *error;
+			TimestampTz start = GetCurrentTimestamp();
 
 			CHECK_FOR_INTERRUPTS();
 			MemoryContextReset(job_context);
 			MemoryContextSwitchTo(job_context);
 			error = run_one(&run, &claim.jobs[i], &result);
-			put_run(rsinfo, &claim.jobs[i], error, result);
+			put_run(rsinfo, run.queue, &claim.jobs[i], start, error, result);
 			CommandCounterIncrement();
 			MemoryContextSwitchTo(batch_context);
 		}

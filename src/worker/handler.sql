@@ -14,8 +14,9 @@
  * by the hundred.
  *
  * Not as an executor does it: no time limit but the session's statement_timeout, which
- * ends the whole call; settings, advisory locks and temporary tables of the session are
- * there.  Deferred triggers and constraints fire as the call begins and as each job ends;
+ * ends the whole call; settings, advisory locks, temporary tables and open cursors of the
+ * session are there: a handler can read on in a cursor of the caller, and close it.
+ * Deferred triggers and constraints fire as the call begins and as each job ends;
  * SET CONSTRAINTS ALL IMMEDIATE holds from then on.  A handler whose owner is not the
  * present role is a security-restricted operation: no temporary tables, no held cursors (SET
  * ROLE to the owner for these).  Rules, and jobs that a group or a dependency holds back,
@@ -23,13 +24,20 @@
  *
  * Arguments: max_jobs: at most so many runs.
  * Result: a row for each run: outcome is completed, failed (tried again at next_run_at), dead,
- * or postponed (the handler can't be called now, which counts as no attempt); result: what the
- * handler returned, if jsonb; error and sqlstate of a failure.
+ * postponed (the handler can't be called now, which counts as no attempt), or lost (another
+ * job's handler has deleted it: nothing of its run is left, and nothing is recorded); result:
+ * what the handler returned, if jsonb; error and sqlstate of a failure.
  * A session that is confined to a tenant runs that tenant's jobs only.
  * Errors: EQ008 called by a handler, EQ009 max_jobs not in 1 to 100000, EQ010 no such
  * queue, EQ025 the queue has no handler, EQ035 internal queue, EQ036 not activated, 42501
  * the caller may not SET ROLE to the owner of each handler of the queue.
  * Isolation: as claim, complete and fail.
+ * Example:
+ *	SELECT event_queue.create_handler('letters', '*', 'send_letter', if_not_exists => true);
+ *	BEGIN;
+ *	SELECT event_queue.enqueue('letters', 'letter', '{"to": "Ana"}');
+ *	SELECT name, outcome, result, error FROM event_queue.run_jobs('letters');
+ *	ROLLBACK;
  */
 CREATE FUNCTION run_jobs(
 	queue text, max_jobs int DEFAULT 100,

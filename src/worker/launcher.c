@@ -150,7 +150,7 @@ look_at_databases(void)
 	CommitTransactionCommand();
 }
 
-/* Gives back what a dropped database held in shared memory. */
+/* Frees what a dropped database held in shared memory. */
 static void
 forget_database(Oid dboid)
 {

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "access/xact.h"
@@ -205,16 +206,41 @@ eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
  */
 static volatile sig_atomic_t end_was_asked_for = false;
 
+static long faults_before; /* of ended children, when the job began */
+
+/* Page faults of the children that have ended; there is none without any. */
+static long
+faults_of_children(void)
+{
+	struct rusage usage;
+
+	(void) getrusage(RUSAGE_CHILDREN, &usage);
+	return usage.ru_minflt + usage.ru_majflt;
+}
+
+/* Children that end from now on are those of the next job. */
+void
+eq_forget_children(void)
+{
+	faults_before = faults_of_children();
+}
+
 /*
  * Is the process this one, or was it begun by it (COPY ... PROGRAM)?  Each process of
- * the server has a POSIX session of its own.  One that is gone by now is not, nor is
- * one that this namespace of process ids does not show (0).  Called in a signal
- * handler: only system calls.
+ * the server has a POSIX session of its own.  One that is gone by now is taken for one
+ * of the job's if the job has had any; one that this namespace of process ids does not
+ * show (0) is not.  Called in a signal handler: only system calls.
  */
 static bool
 is_of_this_process(pid_t pid)
 {
-	return pid == MyProcPid || (pid > 0 && getsid(pid) == MyProcPid);
+	pid_t session;
+
+	if (pid <= 0)
+		return false;
+	session = getsid(pid);
+	return pid == MyProcPid || session == MyProcPid ||
+		   (session < 0 && faults_of_children() != faults_before);
 }
 
 static void

@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "executor/spi.h"
@@ -29,8 +30,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "common/compare.h"
+#include "common/exit.h"
 #include "compat.h"
 #include "event_queue.h"
+#include "observe/metrics.h"
 #include "queue/queue.h"
 #include "store/members.h"
 #include "store/store.h"
@@ -43,6 +47,7 @@
 #define CYCLE_US	  2000				   /* cycles under load are so far apart */
 #define COUNT_US	  (10 * USECS_PER_SEC) /* rows are not counted more often */
 #define CLOCK_BACK_US (1 * USECS_PER_SEC)  /* less is no matter */
+#define HEALTH_ROUNDS 3					   /* looks at alerts for one at health() */
 #define HOLD_MS		  5000				   /* looks at a copy are so far apart */
 #define LOCK_WAIT_MS  "50"
 #define FAILING_US	  20000 /* cycles are so far apart while a step fails */
@@ -141,17 +146,12 @@ static TimestampTz next_history = 0;
 static TimestampTz next_retention = 0;
 static TimestampTz next_publish = 0;
 static TimestampTz next_sample = 0;
+static TimestampTz next_metrics = 0;
+static TimestampTz metrics_round = 0; /* one that has begun */
 static TimestampTz next_places = 0;
+static TimestampTz next_alerts = 0;
+static TimestampTz next_health = 0;
 static bool clock_set_back = true; /* perhaps, before this process was there */
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int32 x = *(const int32 *) a;
-	int32 y = *(const int32 *) b;
-
-	return x < y ? -1 : x > y;
-}
 
 static void
 configuration_step(void)
@@ -234,6 +234,13 @@ publish_step(void)
 }
 
 static void
+appends_step(void)
+{
+	if (sweep)
+		eq_end_old_appends();
+}
+
+static void
 schedules_step(void)
 {
 	if (!sweep && GetCurrentTimestamp() < next_schedule)
@@ -298,6 +305,45 @@ samples_step(void)
 	next_sample = GetCurrentTimestamp() + EQ_SAMPLE_US;
 }
 
+/* What was counted of each queue, job name and tenant goes to tables. */
+static void
+metrics_step(void)
+{
+	static bool begun = false;
+
+	if (GetCurrentTimestamp() < next_metrics)
+		return;
+	if (!begun)
+		run_statement("SELECT event_queue_internal.begin_samples()");
+	begun = true;
+	if (metrics_round == 0)
+	{
+		run_statement("SELECT event_queue_internal.make_room_for_samples()");
+		run_statement("SELECT event_queue_internal.sample_queues()");
+		next_metrics = 0;
+	}
+	if (!eq_sample_metrics(&metrics_round))
+		next_metrics = GetCurrentTimestamp() + EQ_METRICS_US;
+}
+
+/*
+ * A planned end loses nothing: as session.c does it, by last transactions.  Not if it
+ * ends by itself (code 0): then there is no extension, or it is a copy.
+ */
+static void
+sample_last_metrics(int code, Datum arg)
+{
+	if (code != 1 || RecoveryInProgress())
+		return;
+	AbortOutOfAnyTransaction();
+	metrics_round = 0;
+	do
+		eq_limit_exit();
+	while (eq_sample_metrics(&metrics_round));
+	run_statement("SELECT event_queue_internal.end_samples()");
+	eq_end_exit_limit();
+}
+
 /* Archiving calls reducers: that is for the keeper. */
 static void
 event_partitions_step(void)
@@ -347,7 +393,7 @@ places_step(void)
 	StartTransactionCommand();
 	/* Before the snapshot: what was in use by one that created it is not among them. */
 	n = eq_idle_slots(&idle);
-	qsort(idle, n, sizeof(int32), compare_ids);
+	qsort(idle, n, sizeof(int32), eq_compare_int32);
 	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
@@ -382,8 +428,26 @@ clock_step(void)
 	if (!clock_set_back)
 		return;
 	run_statement("SELECT event_queue_internal.correct_times()");
-	eq_reload_leases();
+	eq_reload_leases(false);
 	clock_set_back = false;
+}
+
+/* Raises and resolves alerts; health(), which looks at tables, is asked less often. */
+static void
+alerts_step(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64 interval = eq_alert_interval_ms * INT64CONST(1000);
+	bool with_health = now >= next_health;
+
+	if (interval <= 0 || now < next_alerts)
+		return;
+	run_statement(with_health
+					  ? "SELECT event_queue_internal.evaluate_alerts(true)"
+					  : "SELECT event_queue_internal.evaluate_alerts(false)");
+	if (with_health)
+		next_health = now + HEALTH_ROUNDS * interval;
+	next_alerts = now + interval;
 }
 
 /* The steps of a cycle, in their order (steps.c). */
@@ -394,15 +458,18 @@ static EqStep steps[] = {
 	{reviews_step, "groups and dependencies"},
 	{cancels_step, "cancelled jobs"},
 	{publish_step, "watermark for standbys"},
+	{appends_step, "old appends"},
 	{schedules_step, "schedules"},
 	{lanes_step, "lanes"},
 	{counts_step, "counts of jobs"},
 	{queues_step, "queues"},
 	{history_partitions_step, "partitions of history"},
 	{samples_step, "samples of counters"},
+	{metrics_step, "samples of metrics"},
 	{places_step, "places in shared memory"},
 	{event_partitions_step, "partitions of events"},
 	{history_step, "history and dead letters"},
+	{alerts_step, "alerts"},
 };
 
 /* Notices a clock that was set back: forgets when steps are due by the old time. */
@@ -420,6 +487,8 @@ watch_clock(void)
 					(last - now) / (double) USECS_PER_SEC)));
 		next_sweep = next_schedule = next_partitions = next_history = 0;
 		next_retention = next_publish = next_sample = next_places = 0;
+		next_alerts = next_health = 0;
+		next_metrics = 0;
 		next_keep = 0;
 		eq_forget_starts();
 		for (int i = 0; i < lengthof(steps); i++)
@@ -486,7 +555,10 @@ run_cycle(void)
 	now = GetCurrentTimestamp();
 	wake_at = earlier(next_sweep, Max(next_schedule, now + CYCLE_US));
 	wake_at = earlier(wake_at, Max(next_sample, now + CYCLE_US));
+	wake_at = earlier(wake_at, Max(next_metrics, now + CYCLE_US));
 	wake_at = earlier(wake_at, Max(next_retention, now + CYCLE_US));
+	if (eq_alert_interval_ms > 0)
+		wake_at = earlier(wake_at, Max(next_alerts, now + CYCLE_US));
 	wake_at = earlier(wake_at, eq_next_timed_review());
 	wake_at = earlier(wake_at, now + WATCH_US);
 	wake_at = earlier(wake_at, eq_watch_workers());
@@ -620,12 +692,14 @@ eq_scheduler_main(Datum arg)
 	hold_while_copy();
 	eq_clear_faults(dboid, "scheduler", NULL);
 	start_afresh();
+	before_shmem_exit(sample_last_metrics, (Datum) 0);
 	while (pg_atomic_read_u32(&db->drops) == drops && eq_extension_is_here())
 	{
 		volatile TimestampTz wake_at = 0;
 
 		MemoryContextSwitchTo(cycle_context);
 		pause_between_cycles();
+		pg_atomic_write_u64(&db->scheduler_tick, GetCurrentTimestamp());
 		pg_atomic_write_u64(&db->scheduler_due,
 							GetCurrentTimestamp() + EQ_SCHEDULER_GRACE_US);
 		PG_TRY();

@@ -63,6 +63,7 @@ extern bool eq_extension_is_current(void);
 extern void eq_worker_wait(long timeout_ms);
 extern void eq_worker_back_off(void);
 extern void eq_worker_reload(void);
+extern void eq_forget_children(void);
 extern bool eq_end_was_asked_for(void);
 
 extern PGDLLEXPORT void eq_launcher_main(Datum arg);

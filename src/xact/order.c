@@ -9,6 +9,7 @@
 #include "queue/queue.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "wake/series.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
 #include "xact/xact.h"
@@ -29,6 +30,9 @@ EqXactKind *const eq_xact_kinds[] = {
 
 	/* After the changes of limits, which count in it when they are undone. */
 	&eq_freed_seats,
+
+	/* Before wakes, like what these count of queues. */
+	&eq_counted_jobs,
 
 	/* Before positions: who sees the events must know the rules, so the generation of
 	 * the configuration is raised before the watermark may pass. */

@@ -39,10 +39,10 @@ limited() {						# limited NAME SESSIONS SCRIPT JOBS-A-TRANSACTION SETTING VALUE
 	wanted "$1" || return 0
 	begin_line
 	for _ in 1 2 3; do
-		for pair in "$6:ours" null:theirs; do
+		for pair in "$5 => $6:ours" "reset => '{$5}':theirs"; do
 			sql_each "$(fill $((seconds * ($4 == 1 ? 25000 : 250000))))"
-			sql -c "SELECT event_queue.alter_queue('bench', '{\"$5\": ${pair%:*}}')" >/dev/null
-			run_side "${pair#*:}" "$2" "$3" "$4"
+			sql -c "SELECT event_queue.alter_queue('bench', ${pair%:*})" >/dev/null
+			run_side "${pair##*:}" "$2" "$3" "$4"
 		done
 	done
 	line "$1"

@@ -23,9 +23,9 @@ drain drain_single 8 drain drain_table 400000 1
 # flushed commit too: how much of what a disk allows is reached.  No wanted ratio.
 drain drain_vs_insert 8 drain insert_job 400000 1
 # The same in a queue whose settling need not be durable; no wanted ratio.
-sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": false}')" >/dev/null
+sql -c "SELECT event_queue.alter_queue('bench', durable => false)" >/dev/null
 drain drain_single_async 8 drain drain_table 400000 1
-sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": true}')" >/dev/null
+sql -c "SELECT event_queue.alter_queue('bench', durable => true)" >/dev/null
 # drain_batch: 4 sessions, 100 jobs at a time, against the table likewise.
 # Wanted: 2.3.
 drain drain_batch 4 drain_by_100 drain_table_by_100 1500000 100

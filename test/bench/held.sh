@@ -67,7 +67,7 @@ fi
 limited_held() {				# limited_held NAME SETTING VALUE
 	wanted "$1" || return 0
 	begin_line
-	sql -c "SELECT event_queue.alter_queue('bench', '{\"$2\": $3}')" >/dev/null
+	sql -c "SELECT event_queue.alter_queue('bench', $2 => $3)" >/dev/null
 	for _ in 1 2 3; do
 		sql_each "$(fill $((seconds * 50000)))"
 		hold_snapshot
@@ -75,7 +75,7 @@ limited_held() {				# limited_held NAME SETTING VALUE
 		rate 8 drain >>"$work/ours"
 		release_snapshot
 	done
-	sql -c "SELECT event_queue.alter_queue('bench', '{\"$2\": null}')" >/dev/null
+	sql -c "SELECT event_queue.alter_queue('bench', reset => '{$2}')" >/dev/null
 	line "$1"
 }
 limited_held drain_limited_rate_held rate_limit 1000000

@@ -8,7 +8,7 @@ ring() {
 	wanted "$1" || return 0
 	local run side script n
 	begin_line
-	sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": false}')" >/dev/null
+	sql -c "SELECT event_queue.alter_queue('bench', durable => false)" >/dev/null
 	for _ in 1 2 3 4 5; do
 		for run in ours:"$3":"$5" theirs:"$4":1; do
 			IFS=: read -r side script n <<<"$run"
@@ -16,7 +16,7 @@ ring() {
 			run_side "$side" "$2" "$script" "$n"
 		done
 	done
-	sql -c "SELECT event_queue.alter_queue('bench', '{\"durable\": true}')" >/dev/null
+	sql -c "SELECT event_queue.alter_queue('bench', durable => true)" >/dev/null
 	line "$1"
 	cpu_line "$1"
 }

@@ -171,7 +171,9 @@ def job(r):
     j = {"name": r.choice(JOB_NAMES)}
     for key, values in [("payload", [{}, {"n": 1}, "x"]), ("priority", [1, 5, 9]), ("delay", ["10 ms", "1 hour"]), ("group_key", ["g1", "g2"]),
                         ("unique_key", ["u1", "u2"]), ("max_attempts", [1, 5]), ("queue", QUEUES),
-                        ("unique_mode", ["replace", "debounce"]), ("time_limit", ["5 s"]), ("backoff_intervals", [["1 s", "2 s"]])]:
+                        ("unique_mode", ["reject", "replace", "debounce", "throttle"]), ("unique_until", ["finished", "claimed"]),
+                        ("unique_window", ["1 s"]), ("time_limit", ["5 s"]), ("backoff", ["fixed", "bull"]), ("backoff_delay", ["10 ms"]),
+                        ("backoff_intervals", [["1 s", "2 s"]]), ("metadata", [{"by": "fuzz"}])]:
         if r.random() < 0.2:
             j[key] = r.choice(values)
     return j
@@ -218,7 +220,7 @@ def good(r, function, name, kind, shared):
             return quote(r.choice(["r1", "r2", "r3", "r%d" % r.randrange(9)]))
         if "schedule" in function:
             return quote(r.choice(["c1", "c2", "c%d" % r.randrange(9)]))
-        if "partition" in function or "event_table" in function:
+        if "partition" in function:
             return "fuzz.partition(%d)" % r.randrange(4)
         if function.startswith("enqueue"):
             return quote(r.choice(JOB_NAMES))
@@ -237,7 +239,8 @@ def good(r, function, name, kind, shared):
         "id_column": lambda: r.choice(["'id'", "'quo\"ted id'"]), "tenant_column": lambda: r.choice(["NULL", "'tenant'"]),
         "time_zone": lambda: r.choice(["'UTC'", "'Europe/Berlin'", "'America/Sao_Paulo'"]), "cron": lambda: r.choice(["'* * * * *'", "'*/5 3 * * 1-5'", "'0 0 29 2 *'"]),
         "group_retry": lambda: r.choice(["'block'", "'pass'"]), "backoff": lambda: r.choice(["NULL", "'fixed'", "'exponential'", "'bull'"]),
-        "unique_mode": lambda: r.choice(["'reject'", "'replace'", "'debounce'", "'throttle'"]), "unique_until": lambda: r.choice(["'finished'", "'claimed'"]),
+        "rule": lambda: quote(r.choice(["r1", "r2", "r3"])), "since": lambda: "now() - interval '1 h'", "died_after": lambda: "now() - interval '1 h'",
+        "look_at": lambda: str(r.choice([10, 1000])), "outcome": lambda: "NULL", "watermark": lambda: "NULL", "event_prefix": lambda: r.choice(["NULL", "'lead'"]),
         "unique_key": lambda: r.choice(["NULL", "'u1'", "'u2'"]), "group_key": lambda: r.choice(["NULL", "'g1'", "'g2'"]),
         "sqlstate": lambda: r.choice(["NULL", "'22012'"]), "level": lambda: r.choice(["'info'", "'warning'", "'error'"]), "indexed_by": lambda: quote(r.choice(["event_type", "aggregate_type", "tenant_id", "event_data"])),
         "condition": lambda: r.choice(["NULL", quote("event_data ? 'n'"), quote("(event_data ->> 'n')::int > 3"), "'true'"]),
@@ -255,8 +258,7 @@ def good(r, function, name, kind, shared):
         "worker": lambda: "'w1'", "id": lambda: r.choice(["NULL", "gen_random_uuid()"]), "mapping": lambda: js({"id": "$.aggregate_id", "n": "$.data.n"}),
         "flow": lambda: js(flow(r)), "jobs": lambda: js(jobs(r)), "options": lambda: js({k: v for k, v in job(r).items() if k not in ("name", "payload", "queue")}) if r.random() < 0.7 else "NULL", "events": lambda: js(events(r)), "batch": lambda: js(batch(r)),
         "filter": lambda: js(filter_(r)), "settings": lambda: js(settings(r)), "metadata": lambda: js({"by": "fuzz"}),
-        "payloads": lambda: "ARRAY[%s]" % ",".join(js(payload(r)) for _ in range(r.randint(1, 4))), "results": lambda: "NULL",
-        "group_keys": lambda: "NULL", "job_names": lambda: r.choice(["NULL", "'{work}'", "'{other,bad}'"]),
+        "results": lambda: "NULL", "job_names": lambda: r.choice(["NULL", "'{work}'", "'{other,bad}'"]),
         "queue_id": lambda: str(r.randint(1, 6)), "subscription_id": lambda: str(r.randint(1, 4)), "owner": lambda: "'fz_plain'", "name": lambda: "'x'",
     }
     if name in by_name:

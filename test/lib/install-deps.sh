@@ -44,15 +44,25 @@ for what in "$@"; do
 		need gcc command -v gcc
 		need make command -v make
 		need perl command -v perl
+		# eventq is built without what is missing of these
+		need pkg-config command -v pkg-config
+		need libevent-dev pkg-config --exists libevent
+		need libncurses-dev pkg-config --exists ncursesw
+		need libjs-chart.js test -f /usr/share/javascript/chart.js/chart.min.js
 		if ! have_server; then
 			missing+=(postgresql-NN postgresql-server-dev-NN)
 		fi
+		;;
+	prometheus)
+		need prometheus command -v promtool
+		need python3 command -v python3
 		;;
 	test)
 		need libipc-run-perl perl -MIPC::Run -e 1
 		need libtest-harness-perl command -v prove
 		need libtap-parser-sourcehandler-pgtap-perl command -v pg_prove
 		need pgbouncer have_pgbouncer
+		need tmux command -v tmux
 		if is_debian && { ! have_server || ! have_extension pgtap; }; then
 			missing+=(postgresql-NN-pgtap)
 		fi
@@ -67,6 +77,11 @@ for what in "$@"; do
 	fuzz) need python3 command -v python3 ;;
 	coverage) need gcovr command -v gcovr ;;
 	package)
+		need pkg-config command -v pkg-config
+		need libpq-dev pkg-config --exists libpq
+		need libevent-dev pkg-config --exists libevent
+		need libncurses-dev pkg-config --exists ncursesw
+		need libjs-chart.js test -f /usr/share/javascript/chart.js/chart.min.js
 		need postgresql-server-dev-all command -v pg_buildext
 		need debhelper command -v dh
 		need dpkg-dev command -v dpkg-buildpackage

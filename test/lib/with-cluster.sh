@@ -5,7 +5,7 @@
 # nowhere else, belongs to the user postgres when root runs this (the server
 # refuses root), and is removed at the end, also after an interrupt.  The
 # command finds it by PGHOST, PGPORT, PGUSER and PGDATABASE; PG_BINDIR and
-# EQ_SERVER_LOG are there too.  --keep leaves it up and says how to reach it.
+# EQ_SERVER_LOG are there too, and EQ_KEEP=1 with --keep.  --keep leaves it up and says how to reach it.
 #
 # EQ_FSYNC=off makes it quicker where nothing depends on durability.
 # EQ_CONF holds further lines for postgresql.conf.
@@ -74,6 +74,6 @@ as_server "$bindir/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null
 started=1
 
 export PGHOST=$dir PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
-export PG_BINDIR=$bindir EQ_SERVER_LOG=$dir/log
+export PG_BINDIR=$bindir EQ_SERVER_LOG=$dir/log EQ_KEEP=$keep
 cd "$here/../.."
 "$@"

@@ -14,7 +14,10 @@ apt-get install -y -qq --no-install-recommends gcc make bison flex perl pkg-conf
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-apt-get source -qq --tar-only --download-only "postgresql-$major"
+# the newest whose source is there: a mirror of security updates may have packages only
+for version in $(apt-cache showsrc "postgresql-$major" | sed -n 's/^Version: //p' | sort -rV); do
+	! apt-get source -qq --tar-only --download-only "postgresql-$major=$version" || break
+done
 tar xf "postgresql-${major}"_*.orig.tar.*
 cd "postgresql-$major".*
 ./configure --quiet --prefix="$prefix" --enable-cassert --enable-debug --enable-tap-tests \

@@ -9,6 +9,7 @@
 #   15-assert  bookworm, a server built from Debian's source with assertions
 #   17         trixie
 #   18         sid
+#   15-to-17   pg_upgrade from 15-assert's server to trixie's (pg-upgrade.sh)
 # 16 is in no release of Debian, and so is not here.
 #
 # MATRIX_DIR  where the folders and the logs are (kept, so that the next run is
@@ -20,7 +21,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(dirname "$(dirname "$here")")
 cells=("$@")
-[ ${#cells[@]} = 0 ] && cells=(15 15-assert 17 18)
+[ ${#cells[@]} = 0 ] && cells=(15 15-assert 17 18 15-to-17)
 dir=${MATRIX_DIR:-${TMPDIR:-/tmp}/event_queue_matrix}
 
 fail() { echo "check-matrix: $1" >&2; exit 1; }
@@ -37,13 +38,13 @@ fi
 suite_of() {
 	case $1 in
 	15 | 15-assert) echo bookworm ;;
-	17) echo trixie ;;
+	17 | 15-to-17) echo trixie ;;
 	18) echo sid ;;
 	*) return 1 ;;
 	esac
 }
 for cell in "${cells[@]}"; do
-	suite_of "$cell" >/dev/null || fail "no cell \"$cell\"; there are 15, 15-assert, 17 and 18"
+	suite_of "$cell" >/dev/null || fail "no cell \"$cell\"; there are 15, 15-assert, 17, 18 and 15-to-17"
 done
 
 # inside ROOT COMMAND...: in a mount and process namespace of its own, so that
@@ -57,6 +58,9 @@ inside() {
 		shift
 		mount -t proc proc "$root/proc" &&
 			mkdir -p "$root/dev/shm" && mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm" || exit 1
+		# for tmux; without it the tests of eventq top fail
+		mkdir -p "$root/dev/pts" && mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts" &&
+			{ [ -e "$root/dev/ptmx" ] || : >"$root/dev/ptmx"; } && mount --bind "$root/dev/pts/ptmx" "$root/dev/ptmx" || true
 		exec chroot "$root" env -i HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 			DEBIAN_FRONTEND=noninteractive CI="${CI:-}" EQ_LONG="${EQ_LONG:-}" "$@"' -- "$root" "$@"
 }
@@ -74,6 +78,13 @@ prepare() {						# prepare CELL ROOT: the release, and the server if it is not D
 	echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/99matrix"
 	inside "$root" apt-get update -qq &&
 		inside "$root" apt-get install -y -qq --no-install-recommends make gcc || return 1
+	if [ "$cell" = 15-to-17 ]; then
+		# the libraries that it is linked with have the same names in both releases
+		[ -x "$dir/15-assert/opt/pg15-assert/bin/postgres" ] || prepare 15-assert "$dir/15-assert" || return 1
+		mkdir -p "$root/opt"
+		cp -a "$dir/15-assert/opt/pg15-assert" "$root/opt/"
+		return 0
+	fi
 	[ "$cell" = 15-assert ] || return 0
 	[ -x "$root/opt/pg15-assert/bin/postgres" ] && return 0
 	cp "$here/build-assert.sh" "$root/root/build-assert.sh"
@@ -88,6 +99,11 @@ run_cell() {					# run_cell CELL ROOT
 	# what is committed or would be; not what was built here
 	(cd "$top" && git ls-files -co --exclude-standard -z | xargs -0 ls -d 2>/dev/null | tar cf - --no-recursion -T -) |
 		tar xf - -C "$root/root/event_queue" --no-same-owner
+	if [ "$cell" = 15-to-17 ]; then
+		inside "$root" sh -c 'cd /root/event_queue && test/lib/install-deps.sh build test &&
+			test/matrix/pg-upgrade.sh /opt/pg15-assert/bin/pg_config "$(test/lib/find-pg-config.sh)"'
+		return
+	fi
 	[ "$cell" = 15-assert ] && config=(PG_CONFIG=/opt/pg15-assert/bin/pg_config)
 	inside "$root" make -C /root/event_queue check TESTS="${TESTS:-}" "${config[@]}" || return 1
 	# shellcheck disable=SC2016

@@ -30,8 +30,9 @@ cp -a /etc/apt/apt.conf.d /etc/apt/sources.list.d "$work/root/etc/apt/"
 [ ! -f /etc/apt/sources.list ] || cp /etc/apt/sources.list "$work/root/etc/apt/"
 cp "$top/packaging/install-and-try.sh" "$work/root/root/"
 cp "$top/packaging/docker/serve.sh" "$work/root/usr/local/bin/"
+cp "$work"/packages/eventq_*.deb "$work/root/root/eventq.deb"
 for package in "$work"/packages/postgresql-*-event-queue_*.deb; do
 	cp "$package" "$work/root/root/"
-	chroot "$work/root" bash /root/install-and-try.sh "/root/$(basename "$package")"
+	chroot "$work/root" bash /root/install-and-try.sh "/root/$(basename "$package")" /root/eventq.deb
 	echo "ok $(basename "$package")"
 done

@@ -12,15 +12,17 @@ SELECT col_type_is('event_queue', 'event_store', c, t, c || ' is ' || t) FROM (V
 SELECT col_is_pk('event_queue', 'event_store', 'position'::name, 'position is the key');
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['aggregate_id', 'aggregate_type', 'tenant_id', 'version']);
 SELECT col_is_unique('event_queue', 'event_store', ARRAY['id', 'tenant_id']);
-SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'job_log', 'job_dependency', 'rule',
+SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_letter', 'job_history', 'job_log', 'job_dependency', 'job_trace', 'rule',
 	'handler', 'schedule', 'reducer', 'aggregate_snapshot', 'subscription']::name[]) t;
 SELECT has_table('event_queue_internal', t, t) FROM unnest(ARRAY['channel', 'tenant_role', 'event_partition']::name[]) t;
 SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'all_jobs', 'queue_status', 'rules', 'handlers',
-	'schedules', 'watermark_blockers', 'subscription_status']::name[]) v;
+	'schedules', 'watermark_blockers', 'subscription_status', 'parked_aggregates', 'rule_stats', 'schedule_stats',
+	'worker_stats', 'event_stats', 'event_partitions']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
-	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors']);
+	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors',
+	'claimed_at', 'wait_ms', 'run_ms']);
 SELECT has_column('event_queue', 'queue_status', c, c) FROM unnest(ARRAY['queue', 'depth', 'dead', 'oldest_ready_seconds', 'sla_missed',
-	'enqueued_total', 'completed_total', 'failed_total', 'enqueued_per_s', 'completed_per_s', 'failed_per_s']::name[]) c;
+	'enqueued_total', 'completed_total', 'failed_total', 'enqueued_per_s', 'completed_per_s', 'failed_per_s', 'due', 'scheduled']::name[]) c;
 SELECT col_type_is('event_queue', t, 'retry', 'event_queue', 'retry_options', t || '.retry') FROM unnest(ARRAY['job', 'dead_letter']::name[]) t;
 SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_many', 'append_batch', 'read_aggregate',
 	'read_all', 'read_plan', 'wait_for_events', 'trace', 'generation', 'new_generation',
@@ -38,7 +40,7 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'drop_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',
 	'health', 'workers', 'current_tenant', 'grant_producer', 'grant_worker', 'grant_observer',
 	'grant_admin', 'revoke_access', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
-	'aggregate_activity', 'run_jobs']::name[]) f;
+	'aggregate_activity', 'run_jobs', 'explain_rule', 'test_rule']::name[]) f;
 
 -- Rules of the house.
 SELECT is_empty($$
@@ -59,13 +61,14 @@ $$, 'every SQL function pins its search_path');
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.prosecdef
 $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'park_event', 'retry_parked', 'fetch_parked',
-	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'health', 'explain_job', 'create_queue', 'alter_queue', 'drop_queue',
+	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'health', 'metrics', 'queue_health', 'queue_history', 'test_alert', 'explain_job', 'create_queue', 'alter_queue', 'drop_queue',
 	'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'retry_waiting', 'retry_dead', 'retry_all_dead', 'discard_dead',
 	'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'drop_handler', 'drop_reducer', 'create_schedule',
 	'pause_schedule', 'resume_schedule', 'drop_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
 	'create_event_partition', 'set_event_partitioning', 'split_event_partition', 'seal_event_partition', 'archive_event_partition',
 	'set_event_retention', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
-	'aggregate_activity'], 'as the owner act only functions that are known to');
+	'aggregate_activity', 'explain_rule', 'test_rule', 'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert'],
+	'as the owner act only functions that are known to');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'r' AND NOT c.relrowsecurity
@@ -75,7 +78,7 @@ SELECT set_eq($$
 	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND has_function_privilege('public', p.oid, 'EXECUTE')
 	  AND p.proname NOT LIKE '\_%'
 $$, ARRAY['version', 'check_name', 'current_tenant', 'resolve_tenant', 'tenant_visible', 'uuid_v7', 'event_matches',
-	'map_payload', 'event_as_json', 'check_create_mode', 'notice_other_definition', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket', 'job_lane', 'job_state', 'check_payload', 'activation_state'],
+	'map_payload', 'event_as_json', 'check_create_mode', 'notice_other_definition', 'check_filter', 'matches_filter', 'merge_patch', 'json_diff', 'event_bucket', 'job_lane', 'job_state', 'check_payload', 'session_restores', 'is_unbound', 'activation_state'],
 	'PUBLIC may call what touches no data');
 SELECT ok(has_table_privilege('public', 'event_queue.event_store', 'SELECT') = false, 'PUBLIC reads no events');
 

@@ -40,7 +40,7 @@ SELECT event_queue.create_queue('handled', keep_completed => '1000 days', backof
 SELECT event_queue.create_queue('ruled', lease => '1 hour');
 SELECT event_queue.create_queue('paused'), event_queue.create_queue('once');
 SELECT event_queue.pause_queue('paused');
-SELECT event_queue.alter_queue('rule-calls', '{"max_attempts": 7}');
+SELECT event_queue.alter_queue('rule-calls', max_attempts => 7);
 
 -- users' code
 CREATE FUNCTION crm.do_task(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS $$

@@ -78,7 +78,7 @@ $node->safe_psql('erp', q(SELECT event_queue.create_subscription('s'); SELECT ev
 	SELECT event_queue.park_event('s', position, 'poison') FROM event_queue.fetch_events('s') WHERE aggregate_id = '9' ORDER BY position LIMIT 1;
 	SELECT event_queue.set_event_partitioning('1 day');
 	SELECT event_queue.create_reducer('a', snapshot_every => 1)));
-# With finished jobs: kept for days, for ever, and one that came before its partition.
+# With finished jobs: kept for days, forever, and one that came before its partition.
 $node->safe_psql('erp', q(SELECT event_queue.create_queue('days', keep_completed => '30 days'); SELECT event_queue.create_queue('ever', keep_completed => '1000 years')));
 ok($node->poll_query_until('erp', q(SELECT count(*) >= 2 FROM pg_class WHERE relname ~ '^job_history_d_')), 'a queue that keeps jobs has partitions');
 $node->safe_psql('erp', qq(SELECT event_queue.enqueue('$_', 'kept'); SELECT event_queue.complete(job_id, lease_token, '{"n": 1}') FROM event_queue.claim('$_'))) for qw(days ever);

@@ -78,6 +78,10 @@ is($standby->safe_psql('postgres', sprintf($read, 0)), $primary->safe_psql('post
 like(($standby->psql('postgres', q(SELECT event_queue.append('a', '1', 'x'))))[2], qr/read-only|recovery/, 'and appends nothing');
 is($standby->safe_psql('postgres', q(SELECT ok, detail FROM event_queue.health() WHERE check_name = 'scheduler')), 't|none on a standby',
 	'health() answers there');
+is($standby->safe_psql('postgres', 'SELECT watermark = event_queue.watermark(), last_position IS NULL, blocked_by IS NULL, total_bytes > 0 FROM event_queue.event_stats'),
+	't|t|t|t', 'as does event_stats, but for what only the primary knows');
+is($standby->safe_psql('postgres', join(';', map { "SELECT count(*) >= 0 FROM event_queue.$_" } qw(queue_status queue_stats job_stats tenant_stats slo_status rule_stats
+	schedule_stats subscription_status worker_stats event_partitions))), join("\n", ('t') x 10), 'and all other views of figures');
 
 $open = $primary->background_psql('postgres');
 $open->query_safe(q(BEGIN; SELECT event_queue.append('a', '2', 'older')));

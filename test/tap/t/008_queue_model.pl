@@ -2,7 +2,7 @@
 # no committed job is lost, none is done twice, jobs of a group are done in their
 # order and leased no more than group_concurrency at a time, max_concurrency and
 # rates are never exceeded, unique keys are unique, no job comes before those that
-# it depends on, and none waits for ever.
+# it depends on, and none waits forever.
 #
 # EQ_MODEL_JOBS: how many jobs a session and round enqueues (400; 3000 with EQ_LONG).
 use strict;
@@ -27,17 +27,17 @@ max_prepared_transactions = 20
 $node->start;
 $node->safe_psql('postgres', q(
 CREATE EXTENSION event_queue;
-CREATE FUNCTION make(name text, settings jsonb DEFAULT '{}') RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION make(name text) RETURNS void LANGUAGE sql AS $$
 	SELECT event_queue.create_queue(name, lease => '2 s', stalled_interval => '500 ms', max_stalled => 1000, max_attempts => 1000);
-	SELECT event_queue.alter_queue(name, settings);
 $$;
 SELECT make('free'), make('grouped'), make('ordered'), make('unique'), make('flow'),
-	make('limited', '{"max_concurrency": 3}'),
-	make('fair', '{"fair": true}'),
-	make('three', '{"group_concurrency": 3}'),
-	make('mortal', '{"max_attempts": 2, "backoff_delay": "10 ms"}'),
-	make('rated', '{"rate_limit": 10, "rate_interval": "500 ms"}'),
-	make('keyrated', '{"group_rate_limit": 5, "group_rate_interval": "500 ms", "group_concurrency": 4}');
+	make('limited'), make('fair'), make('three'), make('mortal'), make('rated'), make('keyrated');
+SELECT event_queue.alter_queue('limited', max_concurrency => 3),
+	event_queue.alter_queue('fair', fair => true),
+	event_queue.alter_queue('three', group_concurrency => 3),
+	event_queue.alter_queue('mortal', max_attempts => 2, backoff_delay => '10 ms'),
+	event_queue.alter_queue('rated', rate_limit => 10, rate_interval => '500 ms'),
+	event_queue.alter_queue('keyrated', group_rate_limit => 5, group_rate_interval => '500 ms', group_concurrency => 4);
 CREATE TABLE asked (job_id bigint PRIMARY KEY, queue text);
 CREATE TABLE done (n bigserial, job_id bigint PRIMARY KEY, queue text, group_key text);
 CREATE TABLE cancelled (job_id bigint PRIMARY KEY);

@@ -441,7 +441,7 @@ found_in_time('dependent', "SELECT event_queue.enqueue('q', 'below', depends_on 
 $two->query_safe("SELECT $below; SELECT count(*) FROM event_queue.claim('q', session_bound => true)");
 found_in_time('session that ended', '', sub { $two->quit });
 
-$node->safe_psql('postgres', q(SELECT event_queue.alter_queue(name, '{"stalled_interval": "500 ms"}') FROM event_queue.queue));
+$node->safe_psql('postgres', q(SELECT event_queue.alter_queue(name, stalled_interval => '500 ms') FROM event_queue.queue));
 found_in_time('written by replication', '', "SET session_replication_role = replica; CALL write_job('below'); SET session_replication_role = origin");
 found_in_time('prepared', "SELECT $below; PREPARE TRANSACTION 'x'", q(COMMIT PREPARED 'x'));
 found_in_time('lease that runs out', "SELECT $below; COMMIT; BEGIN; SELECT count(*) FROM event_queue.claim('q', lease => '200 ms'); COMMIT", '');

@@ -57,7 +57,7 @@ ok($node->poll_query_until('postgres', $counters, '8|4'), 'committed: counted');
 my $before = $node->background_psql('postgres');
 $before->query_safe('BEGIN');
 $before->query_safe("SELECT event_queue.enqueue('q', 'hidden', tenant_id => 't')");
-$node->safe_psql('postgres', q(SELECT event_queue.alter_queue('q', '{"fair": true}')));
+$node->safe_psql('postgres', q(SELECT event_queue.alter_queue('q', fair => true)));
 my $lanes = "SELECT count(*), bool_and(lane = event_queue_internal.job_lane(true, tenant_id)) FROM event_queue.job";
 is($node->safe_psql('postgres', $lanes), '8|t', 'those that can be seen are moved at once');
 $before->query_safe('COMMIT');

@@ -60,16 +60,16 @@ is(sql(q(SELECT take('most'))), '0', 'a prepared complete keeps its place');
 sql("COMMIT PREPARED 'p'");
 is(sql(q(SELECT take('most'))), '0', 'also when it is committed');
 is(sql("$active; $leased"), "3\n2", 'until its lease runs out');
-sql(q(SELECT event_queue.alter_queue('most', '{"max_concurrency": null}')));
-sql(q(SELECT event_queue.alter_queue('most', '{"max_concurrency": 3}')));
+sql(q(SELECT event_queue.alter_queue('most', reset => '{max_concurrency}')));
+sql(q(SELECT event_queue.alter_queue('most', max_concurrency => 3)));
 is(sql("$active; $leased"), "2\n2", 'or the leases are read again');
 sql(q(BEGIN; SELECT take('most', 1); PREPARE TRANSACTION 'p'));
 is(sql(q(SELECT take('most'))), '0', 'a prepared claim has its place');
 $node->restart;
 is(sql(q(SELECT take('most'))), '0', 'also after a restart');
 sql("ROLLBACK PREPARED 'p'");
-sql(q(SELECT event_queue.alter_queue('most', '{"max_concurrency": null}')));
-sql(q(BEGIN; SELECT event_queue.alter_queue('most', '{"max_concurrency": 4}'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'));
+sql(q(SELECT event_queue.alter_queue('most', reset => '{max_concurrency}')));
+sql(q(BEGIN; SELECT event_queue.alter_queue('most', max_concurrency => 4); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'));
 is(sql(q(SELECT take('most'))), '2', 'a limit that is set by a prepared transaction');
 
 # A lease that ran out is no longer extended when its place is taken.
@@ -113,7 +113,7 @@ cmp_ok($longest, '<', 2, 'at once');
 $holder->quit;
 
 # Little room: fewer are claimed, never more; what ran out makes room.
-sql(q(SELECT event_queue.alter_queue('most', '{"max_concurrency": null}')));
+sql(q(SELECT event_queue.alter_queue('most', reset => '{max_concurrency}')));
 is(sql(q(SELECT take('other', 40, '1 second') BETWEEN 28 AND 32)), 't', 'one queue has half of the table of leases at most');
 is(sql(q(SELECT take('wide', 100, '2 seconds') BETWEEN 12 AND 18)), 't', 'the next one half of what is left');
 ($status, $out, $err) = $node->psql('postgres', q(SELECT take('wide', 10)));

@@ -48,7 +48,7 @@ like($node->safe_psql('postgres', "SELECT last_error FROM event_queue.dead_lette
 	qr/did not end at its time limit/, 'in words, too');
 
 # Likewise when the job is cancelled by hand.
-$node->safe_psql('postgres', q(SELECT event_queue.create_handler('bad', '*', 'endless', time_limit => '9 s')));
+$node->safe_psql('postgres', q(SELECT event_queue.create_handler('bad', '*', 'endless', time_limit => '9 s', or_replace => true)));
 $job = $node->safe_psql('postgres', q(SELECT event_queue.enqueue('bad', 'x')));
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job = $job"), 'an endless job runs');
 my $start = time;
@@ -59,7 +59,7 @@ cmp_ok(time - $start, '<', 7, 'before its time limit');
 
 # A condition that catches its cancel: its rule rests, other rules go on.
 $node->safe_psql('postgres', q(
-SELECT event_queue.alter_queue('rule-calls', '{"backoff_delay": "100 ms"}');
+SELECT event_queue.alter_queue('rule-calls', backoff_delay => '100 ms');
 SELECT event_queue.create_rule('a stubborn', 'x.*', condition => 'public.stubborn()', queue => 'good', job_name => 'never');
 SELECT event_queue.create_rule('b good', 'x.*', queue => 'good', job_name => 'went', payload => '{"at": "$.created_at"}');
 SELECT event_queue.append('x', '1', 'x.y');
@@ -110,8 +110,8 @@ ok($node->poll_query_until('postgres', q(SELECT count(*) = 40 FROM ran WHERE nam
 
 # All of them at once, again and again, while another tenant works.
 $node->safe_psql('postgres', q(
-SELECT event_queue.alter_queue('bad', '{"max_attempts": 1000}');
-SELECT event_queue.create_handler('bad', '*', 'endless', time_limit => '9 s');
+SELECT event_queue.alter_queue('bad', max_attempts => 1000);
+SELECT event_queue.create_handler('bad', '*', 'endless', time_limit => '9 s', or_replace => true);
 SELECT event_queue.create_reducer('r', 'slow_reducer', snapshot_every => 1);
 SELECT event_queue.append('r', '1', 'r.y');
 SELECT event_queue.enqueue('bad', 'x') FROM generate_series(1, 5);
@@ -188,5 +188,33 @@ ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM event_queue.fa
 is(scalar(() = substr(slurp_file($node->logfile), $before) =~ /no free background worker/g), 2, 'once each in the log');
 $node->safe_psql('postgres', q(TRUNCATE ran; SELECT event_queue.enqueue('good', 'plain', '{}')));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'plain')), 'the others work');
+# A bound session that appends and sits there holds back the events of all, but not for
+# longer than append_timeout; one that is not bound may.
+$node->append_conf('postgresql.conf', 'event_queue.append_timeout = 2000');
+$node->reload;
+$node->safe_psql('postgres', q(CREATE ROLE bound_a LOGIN; SELECT event_queue.grant_producer('bound_a', 'A')));
+my %session;
+for my $role ('bound_a', $node->safe_psql('postgres', 'SELECT current_user'))
+{
+	my $psql = $node->background_psql('postgres', on_error_stop => 0, extra_params => [ '-U', $role ]);
+	$psql->query_safe(q(BEGIN; SELECT position > 0 FROM event_queue.append('hold', 'h', 'held')));
+	$session{$role} = $psql;
+	next if $role ne 'bound_a';
+	$node->safe_psql('postgres', q(SELECT event_queue.append('seen', 's', 'seen', tenant_id => 'B')));
+	is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.read_all() WHERE aggregate_type = 'seen')), '0',
+		'an open append of tenant A holds back an event of tenant B');
+	ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.read_all() WHERE aggregate_type = 'seen')),
+		'but not for longer than append_timeout');
+	is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE usename = 'bound_a')), '0', 'its session is terminated');
+	like(slurp_file($node->logfile), qr/whose transaction has held back events since position/, 'and the log says why');
+}
+sleep 8;
+is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.watermark_blockers)), '1', 'a role that is bound to no tenant may hold on');
+$node->safe_psql('postgres', q(CREATE ROLE bound_b LOGIN; SELECT event_queue.grant_observer('bound_b', 'B')));
+is($node->safe_psql('postgres', q(SELECT (SELECT count(*) FROM event_queue.watermark_blockers), count(last_position), count(blocked_by), count(blocked_since) FROM event_queue.event_stats),
+	extra_params => [ '-U', 'bound_b' ]), '0|0|0|0', 'and another tenant is not told who');
+my ($owner) = grep { $_ ne 'bound_a' } keys %session;
+$session{$owner}->quit;
+
 $node->stop;
 done_testing();

@@ -87,13 +87,14 @@ $node->safe_psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
 ok(wait_for("SELECT count(*) = 1 FROM done"), 'the job is done in the end');
 is($node->safe_psql('postgres', "SELECT count(*) FROM event_queue.dead_letter WHERE job_id = $job"), '0', 'and no dead letter');
 
-# Fewer executors: the job in hand is finished, and none is held back.
+# Fewer executors: the jobs in hand are finished, and none is held back.  (There may be one
+# that stands in yet, and takes one at the same time as the other.)
 $node->safe_psql('postgres', q(SELECT event_queue.enqueue('q', 'sleep', '{"s": 2}') FROM generate_series(1, 3)));
-ok(wait_for('SELECT count(*) = 1 FROM event_queue.workers() WHERE current_job IS NOT NULL'), 'a job runs');
+ok(wait_for('SELECT count(*) >= 1 FROM event_queue.workers() WHERE current_job IS NOT NULL'), 'a job runs');
 $node->append_conf('postgresql.conf', 'event_queue.executors = 0');
 $node->reload;
 ok(wait_for("SELECT count(*) = 0 FROM event_queue.workers() WHERE kind IN ('executor', 'stand-in')"), 'the executor ends');
-is($node->safe_psql('postgres', q(SELECT count(*), sum(failures), sum(stalled), count(leased_until) FROM event_queue.job)), '2|0|0|0',
+like($node->safe_psql('postgres', q(SELECT count(*), sum(failures), sum(stalled), count(leased_until) FROM event_queue.job)), qr/^[12]\|0\|0\|0$/,
 	'the others wait as they were');
 $node->append_conf('postgresql.conf', 'event_queue.executors = 1');
 $node->reload;

@@ -132,6 +132,43 @@ ok($node->poll_query_until('d1', q(SELECT count(*) = 0 FROM event_queue_internal
 $greedy->quit;
 $node->stop;
 
+# Nor does one tenant, with many sessions; and health names the setting when all is taken.
+$node->append_conf('postgresql.conf', 'event_queue.max_subscription_members = 64');
+$node->start;
+my $health = q(SELECT ok, detail LIKE '%% %s of 64 for members %%', coalesce(hint, 'none') FROM event_queue.health() WHERE check_name = 'shared memory');
+my $members_of = q(SELECT count(*) FROM event_queue_internal.all_subscription_members() JOIN event_queue.subscription USING (subscription_id) WHERE tenant_id = 't%s');
+my @sessions;
+sub fetch_all
+{
+	my ($tenant) = @_;
+	my $session = $node->background_psql('d1', on_error_stop => 0, extra_params => [ '-U', "member$tenant" ]);
+	push @sessions, $session;
+	$session->query(q(DO $$ BEGIN FOR i IN 1 .. 60 LOOP PERFORM event_queue.fetch_events('s' || i); COMMIT; END LOOP; END $$));
+}
+for my $tenant (1 .. 6)
+{
+	sql('d1', qq(CREATE ROLE member$tenant LOGIN; SELECT event_queue.grant_consumer('member$tenant', 't$tenant');
+		SELECT event_queue.create_subscription('s' || n, tenant_id => 't$tenant', buckets => 2) FROM generate_series(1, 60) n));
+}
+fetch_all(1) for 1 .. 3;
+is(sql('d1', sprintf($members_of, 1)), '24', 'a tenant has half of what its database may have, however many its sessions');
+is(sql('d1', sprintf($health, 24)), 't|t|none', 'which is no fault');
+fetch_all($_) for 2 .. 6;
+is(join(' ', map { sql('d1', sprintf($members_of, $_)) } 2 .. 6), '12 6 4 2 0', 'others have half of the rest, and at least some');
+is(sql('d1', sprintf($health, 48)), 'f|t|Raise event_queue.max_subscription_members and restart the server', 'health says what is full');
+my ($status, $out, $refused) = $node->psql('d1', q(SELECT * FROM event_queue.fetch_events('s1')), extra_params => [ '-U', 'member6', '-v', 'VERBOSITY=verbose' ]);
+like($refused, qr/53400: too many sessions are members of subscriptions\n.*There may be 64.*\n.*event_queue.max_subscription_members/s, 'as does the error');
+unlike($refused, qr/\bt[1-5]\b/, 'and no other tenant');
+is($sessions[0]->query(q(SELECT count(*) FROM event_queue.fetch_events('s1'))), '0', 'who is a member stays one');
+$sessions[$_]->quit for 0 .. 2;
+$node->poll_query_until('d1', sprintf('SELECT (%s) = 0', sprintf($members_of, 1))) or die;
+fetch_all(6);
+cmp_ok(sql('d1', sprintf($members_of, 6)), '>=', 4, 'what ends leaves room');
+$_->quit for @sessions[3 .. $#sessions];
+ok($node->poll_query_until('d1', q(SELECT used = 0 FROM event_queue_internal.member_places())), 'all of it');
+is(sql('d1', sprintf($health, 0)), 't|t|none', 'and health is content');
+$node->stop;
+
 # With default settings, ten thousand queues and twenty thousand tenants.
 $node->append_conf('postgresql.conf', qq(
 event_queue.max_queues = 16384

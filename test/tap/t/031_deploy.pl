@@ -109,7 +109,7 @@ my $load = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), 
 foreach my $round (1 .. 20)
 {
 	my ($version, $job) = $round % 2 ? ('green', 'call-v2') : ('blue', 'call');
-	one(qq(SELECT event_queue.create_handler('crm', 'call', '$version.call')));
+	one(qq(SELECT event_queue.create_handler('crm', 'call', '$version.call', or_replace => true)));
 	one(qq(SELECT event_queue.create_rule('new leads', 'lead.created', queue => 'crm', job_name => '$job', payload => '{"lead": "\$.aggregate_id"}', or_replace => true)));
 	select(undef, undef, undef, 0.05);
 }
@@ -123,7 +123,7 @@ is(one(q(SELECT count(*) || ' ' || count(DISTINCT metadata ->> 'event_id') FROM 
 is(one(q(SELECT count(DISTINCT name) FROM event_queue.history WHERE metadata ->> 'rule' = 'new leads')), '2', 'by the rule as it was or as it is');
 
 # The old version goes when nothing is left of it; the new one works.
-one(q(SELECT event_queue.create_handler('crm', 'call', 'green.call'); DROP SCHEMA blue CASCADE; SELECT event_queue.enqueue('crm', 'call');));
+one(q(SELECT event_queue.create_handler('crm', 'call', 'green.call', or_replace => true); DROP SCHEMA blue CASCADE; SELECT event_queue.enqueue('crm', 'call');));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 4001 FROM done)), 'the old version is dropped');
 # Jobs rest while tables change; enqueuing goes on.
 one(q(SELECT event_queue.pause_queue('crm'); SELECT event_queue.enqueue('crm', 'call');));

@@ -12,7 +12,7 @@ plan skip_all => 'pgbouncer is not installed (package pgbouncer)' if !$program;
 plan skip_all => 'pgbouncer does not run as root' if $> == 0;
 plan skip_all => 'docs/operations.md is not here' if !-e 'docs/operations.md';
 
-my ($ini) = slurp_file('docs/operations.md') =~ /^```ini\n(.*?)^```/ms;
+my ($ini) = slurp_file('docs/operations.md') =~ /^## PgBouncer\n.*?^```ini\n(.*?)^```/ms;
 ok($ini, 'the settings are there');
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;

@@ -1,0 +1,266 @@
+/*
+ * database.ts: connections.  A pool for calls; back-off while the server can't be
+ * reached; and one connection that listens, for all queues of this EventQueue.
+ */
+import { EventEmitter } from 'node:events';
+import * as pg from 'pg';
+import { ClosedError, ConnectionError, isConnectionError, toEventQueueError } from './errors';
+import type { Executor, Row, Value } from './tx';
+
+export interface ConnectionOptions {
+	/** A URI or pg's settings; without it the PG... variables say where. */
+	connection?: string | pg.PoolConfig;
+	/** A pool of the application's, which it ends itself.  Its settings are used for the other connections, too. */
+	pool?: pg.Pool;
+	/** Settings of the connection that listens, where the pool goes through a pooler in transaction mode. */
+	listenConnection?: string | pg.ClientConfig;
+	/** Most connections of the pool; default 10. */
+	maxConnections?: number;
+	/** How long a call outside a transaction waits for a server that can't be reached, in ms; default 10000. */
+	connectWait?: number;
+	/** Shown in pg_stat_activity; default event_queue_node. */
+	applicationName?: string;
+}
+
+/** Every value as the text that the server sent. */
+const asText: any = { getTypeParser: () => (value: any) => value };
+
+export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
+	new Promise(resolve => {
+		if (signal?.aborted)
+			return resolve();
+		const done = () => {
+			clearTimeout(timer);
+			signal?.removeEventListener('abort', done);
+			resolve();
+		};
+		const timer = setTimeout(done, ms);
+		signal?.addEventListener('abort', done);
+	});
+
+/** Waits that grow from 50 ms to 5 s; up to a quarter of each is drawn at random. */
+export const backoffAfter = (failures: number): number =>
+	Math.min(5000, 50 * 2 ** Math.min(failures, 10)) * (0.75 + Math.random() / 4);
+
+const configOf = (connection: string | pg.ClientConfig | undefined): pg.ClientConfig =>
+	typeof connection === 'string' ? { connectionString: connection } : { ...connection };
+
+export class Database extends EventEmitter {
+	readonly pool: pg.Pool;
+	private readonly ownsPool: boolean;
+	private readonly connectWait: number;
+	private readonly listenConfig?: string | pg.ClientConfig;
+	private readonly applicationName: string;
+	private readonly ending = new AbortController();
+	private listener?: Listener;
+	/** Connections of the pool that have a listener for errors while they are in use. */
+	private readonly guarded = new WeakSet<pg.PoolClient>();
+
+	constructor(options: ConnectionOptions) {
+		super();
+		this.applicationName = options.applicationName ?? 'event_queue_node';
+		this.connectWait = options.connectWait ?? 10_000;
+		this.listenConfig = options.listenConnection;
+		this.ownsPool = options.pool === undefined;
+		this.pool = options.pool ?? new pg.Pool({
+			application_name: this.applicationName,
+			connectionTimeoutMillis: 5000,
+			keepAlive: true,
+			...configOf(options.connection),
+			...(options.maxConnections === undefined ? {} : { max: options.maxConnections }),
+		});
+		// An idle connection that breaks is replaced when the next one is needed.
+		this.pool.on('error', error => this.emit('connectionError', error));
+		this.pool.on('connect', this.guard);
+	}
+
+	/** Settings for a connection of its own: of the thread, a subscription, the listener. */
+	clientConfig(): pg.ClientConfig {
+		const options = (this.pool as any).options ?? {};
+		const config: any = { ...options };
+		for (const name of ['max', 'min', 'idleTimeoutMillis', 'maxUses', 'allowExitOnIdle', 'maxLifetimeSeconds', 'Client', 'Promise', 'log', 'verify', 'onConnect'])
+			delete config[name];
+		// pg hides these from enumeration
+		if (options.password !== undefined)
+			config.password = options.password;
+		if (options.ssl !== undefined)
+			config.ssl = options.ssl;
+		config.application_name ??= this.applicationName;
+		return config;
+	}
+
+	/** A connection of its own, tried until it is there or the signal aborts. */
+	async connect(purpose: string, signal: AbortSignal, config: pg.ClientConfig = this.clientConfig()): Promise<pg.Client> {
+		for (let failures = 0; ; failures++) {
+			if (signal.aborted)
+				throw new ClosedError('closed');
+			const client = new pg.Client({ ...config, application_name: `${config.application_name ?? this.applicationName} ${purpose}` });
+			client.on('error', () => {});
+			try {
+				await client.connect();
+				return client;
+			} catch (error) {
+				client.end().catch(() => {});
+				if (!isConnectionError(error))
+					throw toEventQueueError(error);
+				this.emit('connectionError', error);
+				await sleep(backoffAfter(failures), signal);
+			}
+		}
+	}
+
+	/* An error of a connection in use ends the call that is on its way: no need to end the process. */
+	private readonly guard = (client: pg.PoolClient): void => {
+		if (!this.guarded.has(client)) {
+			this.guarded.add(client);
+			client.on('error', () => {});
+		}
+	};
+
+	private async take(wait: number): Promise<pg.PoolClient> {
+		const until = Date.now() + wait;
+		for (let failures = 0; ; failures++) {
+			if (this.ending.signal.aborted)
+				throw new ClosedError('the EventQueue is closed');
+			try {
+				const client = await this.pool.connect();
+				this.guard(client);
+				return client;
+			} catch (error) {
+				if (!isConnectionError(error))
+					throw toEventQueueError(error);
+				if (Date.now() >= until)
+					throw new ConnectionError(`the server can't be reached: ${(error as Error).message}`, false, error);
+				await sleep(Math.min(backoffAfter(failures), Math.max(1, until - Date.now())), this.ending.signal);
+			}
+		}
+	}
+
+	/** One statement on a connection of the pool. */
+	readonly run: Executor = (sql, values) => this.runWaiting(sql, values, this.connectWait);
+
+	async runWaiting(sql: string, values: readonly unknown[], wait: number): Promise<Row[]> {
+		for (;;) {
+			const client = await this.take(wait);
+			try {
+				const result = await client.query({ text: sql, values: values as any[], types: asText });
+				client.release();
+				return result.rows ?? [];
+			} catch (error) {
+				if (!isConnectionError(error)) {
+					client.release();
+					throw toEventQueueError(error);
+				}
+				client.release(true);
+				// The pool's connection was of a server that is gone: the statement did not
+				// leave this process as a whole, so it was not carried out.
+				if ((error as any).code === 'EPIPE' && (error as any).syscall === 'write')
+					continue;
+				throw new ConnectionError(`the connection broke during the call: ${(error as Error).message}`, true, error);
+			}
+		}
+	}
+
+	/** BEGIN, what the function does on the client, COMMIT; ROLLBACK if it fails. */
+	async transaction<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+		const client = await this.take(this.connectWait);
+		let broken = false;
+		try {
+			await client.query('BEGIN');
+			const result = await work(client);
+			await client.query('COMMIT');
+			return result;
+		} catch (error) {
+			broken = isConnectionError(error);
+			if (!broken)
+				await client.query('ROLLBACK').catch(() => { broken = true; });
+			throw broken && isConnectionError(error)
+				? new ConnectionError(`the connection broke during the transaction: ${(error as Error).message}`, true, error)
+				: toEventQueueError(error);
+		} finally {
+			client.release(broken);
+		}
+	}
+
+	/** Calls back at each NOTIFY on the channel, and when the connection was made anew. */
+	listen(channel: string, look: () => void): () => void {
+		this.listener ??= new Listener(this, () => ({ ...this.clientConfig(), ...configOf(this.listenConfig) }));
+		return this.listener.add(channel, look);
+	}
+
+	async close(): Promise<void> {
+		this.ending.abort();
+		await this.listener?.close();
+		this.pool.removeListener('connect', this.guard);
+		if (this.ownsPool && !this.pool.ended)
+			await this.pool.end();
+	}
+}
+
+/** The one connection for waiting. */
+class Listener {
+	private readonly looks = new Map<string, Set<() => void>>();
+	private readonly ending = new AbortController();
+	private client?: pg.Client;
+	private ended: Promise<void>;
+
+	constructor(private readonly database: Database, private readonly config: () => pg.ClientConfig) {
+		this.ended = this.keepUp();
+	}
+
+	add(channel: string, look: () => void): () => void {
+		const looks = this.looks.get(channel) ?? new Set();
+		looks.add(look);
+		this.looks.set(channel, looks);
+		if (looks.size === 1)
+			this.client?.query(`LISTEN ${pg.escapeIdentifier(channel)}`).then(look, () => {});
+		return () => {
+			looks.delete(look);
+			if (looks.size === 0 && this.looks.get(channel) === looks) {
+				this.looks.delete(channel);
+				this.client?.query(`UNLISTEN ${pg.escapeIdentifier(channel)}`).catch(() => {});
+			}
+		};
+	}
+
+	private async keepUp(): Promise<void> {
+		while (!this.ending.signal.aborted) {
+			try {
+				const client = await this.database.connect('listens', this.ending.signal, this.config());
+				const broken = new Promise<void>(resolve => {
+					client.once('end', resolve);
+					client.once('error', () => resolve());
+				});
+				client.on('notification', message => {
+					for (const look of this.looks.get(message.channel) ?? [])
+						look();
+				});
+				for (const channel of this.looks.keys())
+					await client.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
+				this.client = client;
+				for (const looks of this.looks.values())
+					for (const look of looks)
+						look();
+				await broken;
+			} catch (error) {
+				if (this.ending.signal.aborted)
+					break;
+				this.database.emit('connectionError', error);
+				await sleep(backoffAfter(3), this.ending.signal);
+			} finally {
+				this.client?.end().catch(() => {});
+				this.client = undefined;
+			}
+		}
+	}
+
+	async close(): Promise<void> {
+		this.ending.abort();
+		await this.client?.end().catch(() => {});
+		await this.ended;
+	}
+}
+
+/** A statement's parameters as text. */
+export const textOrNull = (value: unknown): Value =>
+	value === undefined || value === null ? null : String(value);

@@ -1,0 +1,432 @@
+/*
+ * event-queue.ts: the entry of the package: events, states, queues, workers and
+ * subscriptions over one pool of connections, and how all of it ends.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { EventEmitter } from 'node:events';
+import type { PoolClient } from 'pg';
+import { Database, textOrNull, type ConnectionOptions } from './database';
+import { AccessDeniedError, ConnectionError, ExtensionMissingError, ExtensionVersionError, JobFailedError, QueueNotFoundError } from './errors';
+import { Heartbeat } from './heartbeat';
+import type { JobState } from './job';
+import { fromJson, toJson } from './json';
+import { encodeQueueSettings, type QueueSettings } from './options';
+import { Coalescer, Queue, type QueueOptions } from './queue';
+import { Subscription, type SubscriptionHandler, type SubscriptionOptions } from './subscription';
+import { withTrace } from './telemetry';
+import { toExecutor, type Executor, type Row, type TransactionLike, type TxOption } from './tx';
+import { Worker, type Processors, type WorkerOptions } from './worker';
+
+/** The oldest version of the extension that has all that this package calls. */
+export const minimumVersion = '0.2.0';
+
+export interface EventQueueOptions extends ConnectionOptions {
+	/** The tenant of calls that name none. */
+	tenantId?: string;
+	/** The transaction that calls without tx join: of typeorm-transactional, @nestjs-cls/transactional, ... */
+	currentTransaction?: () => TransactionLike | undefined | null;
+	/** Ends in order at SIGTERM and SIGINT once there is a worker or subscription; default true. */
+	handleSignals?: boolean;
+	/** How long jobs may go on when it closes, in ms; default 25000. */
+	shutdownTimeout?: number;
+}
+
+/** Queue -> job -> data. */
+export type QueueTypes = Record<string, Record<string, any>>;
+
+export interface TypedQueue<Jobs extends Record<string, any>> extends Omit<Queue<any, any, any>, 'add' | 'addBulk'> {
+	add<N extends keyof Jobs & string>(name: N, data: Jobs[N], options?: import('./options').JobOptions, context?: TxOption):
+		Promise<import('./job').Job<Jobs[N], any, N>>;
+	addBulk<N extends keyof Jobs & string>(jobs: Array<{ name: N; data: Jobs[N]; opts?: import('./options').JobOptions }>, context?: TxOption):
+		Promise<Array<import('./job').Job<Jobs[N], any, N>>>;
+}
+
+/** A version that the aggregate must have, any, no_stream (no event yet) or exists. */
+export type ExpectedVersion = number | 'any' | 'no_stream' | 'exists';
+
+export interface AppendOptions extends TxOption {
+	expectedVersion?: ExpectedVersion;
+	/** Makes the call safe to repeat. */
+	id?: string;
+	metadata?: Record<string, unknown>;
+	tenantId?: string;
+}
+export interface AppendManyOptions extends TxOption {
+	expectedVersion?: ExpectedVersion;
+	tenantId?: string;
+}
+export interface NewEvent {
+	eventType: string;
+	data?: unknown;
+	id?: string;
+	metadata?: Record<string, unknown>;
+}
+export interface AppendedEvent {
+	/** A bigint, as a string. */
+	position: string;
+	version: number;
+	id: string;
+	/** It was there already: a retry with the same id. */
+	duplicate: boolean;
+}
+export interface StoredEvent<Data = any> {
+	position: string;
+	id: string;
+	tenantId: string;
+	aggregateType: string;
+	aggregateId: string;
+	version: number;
+	eventType: string;
+	data: Data;
+	metadata: Record<string, any>;
+	/** When it was appended. */
+	createdAt: Date;
+}
+export interface ReadAggregateOptions extends TxOption {
+	fromVersion?: number;
+	toVersion?: number;
+	maxEvents?: number;
+	newestFirst?: boolean;
+	tenantId?: string;
+}
+export interface ReadAllOptions extends TxOption {
+	afterPosition?: string | number | bigint;
+	maxEvents?: number;
+	filter?: EventFilter;
+	tenantId?: string;
+}
+export interface StateOptions extends TxOption {
+	atVersion?: number;
+	atTime?: Date;
+	tenantId?: string;
+}
+export interface EventFilter {
+	/** A pattern: lead.created, lead.*, lead.** */
+	event_type?: string;
+	aggregate_type?: string;
+	tenant_id?: string;
+	/** What the data must contain. */
+	data?: unknown;
+}
+export interface JobOutcome {
+	state: JobState;
+	result?: any;
+	error?: string;
+}
+
+/** Events as columns that are text in every driver. */
+export const eventColumns = `e.position::text AS position, e.id::text AS id, e.tenant_id::text AS tenant_id, e.aggregate_type::text AS aggregate_type,
+	e.aggregate_id::text AS aggregate_id, e.version::text AS version, e.event_type::text AS event_type, e.event_data::text AS event_data,
+	e.metadata::text AS metadata, (extract(epoch FROM e.created_at) * 1000)::text AS created_at`;
+
+export const eventOf = (row: Row): StoredEvent => ({
+	position: row.position!,
+	id: row.id!,
+	tenantId: row.tenant_id!,
+	aggregateType: row.aggregate_type!,
+	aggregateId: row.aggregate_id!,
+	version: Number(row.version),
+	eventType: row.event_type!,
+	data: fromJson(row.event_data),
+	metadata: fromJson(row.metadata) ?? {},
+	createdAt: new Date(Number(row.created_at)),
+});
+
+const appendedOf = (row: Row): AppendedEvent => ({
+	position: row.position!,
+	version: Number(row.version),
+	id: row.id!,
+	duplicate: row.duplicate === 'true' || row.duplicate === 't',
+});
+
+const appendedColumns = 'a.position::text AS position, a.version::text AS version, a.id::text AS id, a.duplicate::text AS duplicate';
+
+/* The server's error is an object: attempt, at, worker, sqlstate, message, context. */
+const outcomeOf = (row: Row): JobOutcome => {
+	const outcome = fromJson(row.outcome);
+	return outcome.error ? { ...outcome, error: outcome.error.message } : outcome;
+};
+
+const olderThan = (version: string, minimum: string): boolean => {
+	const [a, b] = [version, minimum].map(text => text.split('.').map(Number));
+	for (let i = 0; i < b.length; i++)
+		if ((a[i] ?? 0) !== b[i])
+			return (a[i] ?? 0) < b[i];
+	return false;
+};
+
+export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
+	readonly options: EventQueueOptions;
+	/** @internal */ readonly database: Database;
+	/** @internal */ readonly coalescer: Coalescer;
+	/** @internal */ readonly heartbeat: Heartbeat;
+	private readonly storage = new AsyncLocalStorage<TransactionLike>();
+	private readonly queues = new Map<string, Queue>();
+	private readonly declared = new Set<string>();
+	private readonly runners = new Set<Worker<any, any> | Subscription>();
+	private readying?: Promise<void>;
+	private closing?: Promise<void>;
+	private readonly onSignal = (signal: NodeJS.Signals) => {
+		this.close().catch(error => this.report(error)).then(() => {
+			// Where the application has its own handler it says when the process ends.
+			if (process.listenerCount(signal) === 0)
+				process.kill(process.pid, signal);
+		});
+	};
+
+	constructor(options: EventQueueOptions = {}) {
+		super();
+		this.options = options;
+		this.database = new Database(options);
+		this.database.on('connectionError', error => this.emit('connectionError', error));
+		this.coalescer = new Coalescer(this.database.run);
+		this.heartbeat = new Heartbeat(this.database);
+	}
+
+	/** @internal Errors that no call can give back. */
+	report(error: unknown): void {
+		if (this.listenerCount('error') > 0)
+			this.emit('error', error);
+		else
+			process.emitWarning(error instanceof Error ? error : String(error), 'EventQueueWarning');
+	}
+
+	/** Checks once that the database has the extension, in a version that will do, and that the role may use it. */
+	ready(): Promise<void> {
+		this.readying ??= this.check().catch(error => {
+			this.readying = undefined;
+			throw error;
+		});
+		return this.readying;
+	}
+
+	private async check(): Promise<void> {
+		const [row] = await this.database.run(
+			`SELECT (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'event_queue') AS version,
+				coalesce(pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('event_queue')::oid, 'USAGE'), false)::text AS granted,
+				pg_catalog.current_database()::text AS db, current_user::text AS role`, []);
+		if (row.version === null)
+			throw new ExtensionMissingError(`database "${row.db}" has no event_queue: CREATE EXTENSION event_queue`);
+		if (olderThan(row.version, minimumVersion))
+			throw new ExtensionVersionError(
+				`event_queue of database "${row.db}" is of version ${row.version}, this package needs ${minimumVersion}: install it and ALTER EXTENSION event_queue UPDATE`);
+		if (row.granted !== 'true')
+			throw new AccessDeniedError(`role "${row.role}" has no access to event_queue of database "${row.db}": ` +
+				'grant it by event_queue.grant_producer, grant_worker, grant_consumer or grant_admin');
+		// EQ000 and EQ045: loaded, and of one version with its SQL
+		await this.database.run('SELECT event_queue.current_tenant()', []);
+	}
+
+	/** @internal The transaction that a call without tx joins. */
+	currentTransaction(): TransactionLike | undefined {
+		return this.storage.getStore() ?? this.options.currentTransaction?.() ?? undefined;
+	}
+
+	private executor(context?: TxOption): Executor {
+		const tx = context?.tx ?? this.currentTransaction();
+		return tx === undefined ? this.database.run : toExecutor(tx);
+	}
+
+	private tenant(tenantId: string | undefined): string | null {
+		return textOrNull(tenantId ?? this.options.tenantId);
+	}
+
+	/** Runs it in a transaction; calls without tx that it makes are part of that. */
+	transaction<T>(work: (tx: PoolClient) => Promise<T>): Promise<T> {
+		return this.database.transaction(client => this.storage.run(client, () => work(client)));
+	}
+
+	/** Calls without tx that it makes are part of this transaction. */
+	withTransaction<T>(tx: TransactionLike, work: () => Promise<T>): Promise<T> {
+		return this.storage.run(tx, work);
+	}
+
+	/* Events */
+
+	async append(aggregateType: string, aggregateId: string, eventType: string, data: unknown = {}, options: AppendOptions = {}): Promise<AppendedEvent> {
+		const [row] = await this.executor(options)(
+			`SELECT ${appendedColumns} FROM event_queue.append($1::text, $2::text, $3::text, $4::text::jsonb, $5::text, $6::text::uuid, $7::text::jsonb, $8::text) a`,
+			[aggregateType, aggregateId, eventType, toJson(data, `the data of event ${eventType}`), String(options.expectedVersion ?? 'any'),
+				textOrNull(options.id), toJson(withTrace(options.metadata) ?? {}, 'metadata'), this.tenant(options.tenantId)]);
+		return appendedOf(row);
+	}
+
+	/** Events to one aggregate, all or none. */
+	async appendMany(aggregateType: string, aggregateId: string, events: NewEvent[], options: AppendManyOptions = {}): Promise<AppendedEvent[]> {
+		const batch = events.map(event => ({ event_type: event.eventType, event_data: event.data ?? {}, id: event.id, metadata: withTrace(event.metadata) }));
+		const rows = await this.executor(options)(
+			`SELECT ${appendedColumns} FROM event_queue.append_many($1::text, $2::text, $3::text::jsonb, $4::text, $5::text) a`,
+			[aggregateType, aggregateId, toJson(batch, 'events'), String(options.expectedVersion ?? 'any'), this.tenant(options.tenantId)]);
+		return rows.map(appendedOf);
+	}
+
+	async readAggregate<Data = any>(aggregateType: string, aggregateId: string, options: ReadAggregateOptions = {}): Promise<Array<StoredEvent<Data>>> {
+		const rows = await this.executor(options)(
+			`SELECT ${eventColumns} FROM event_queue.read_aggregate($1::text, $2::text, $3::text::int, $4::text::int, $5::text, $6::text::bigint, ${options.newestFirst === true}) e
+			ORDER BY e.version ${options.newestFirst === true ? 'DESC' : ''}`,
+			[aggregateType, aggregateId, String(options.fromVersion ?? 1), textOrNull(options.toVersion), this.tenant(options.tenantId), textOrNull(options.maxEvents)]);
+		return rows.map(eventOf);
+	}
+
+	/** Events after a position, in order, never past the watermark. */
+	async readAll<Data = any>(options: ReadAllOptions = {}): Promise<Array<StoredEvent<Data>>> {
+		const rows = await this.executor(options)(
+			`SELECT ${eventColumns} FROM event_queue.read_all($1::text::bigint, $2::text::int, $3::text, $4::text::jsonb) e`,
+			[String(options.afterPosition ?? 0), String(options.maxEvents ?? 1000), this.tenant(options.tenantId),
+				options.filter === undefined ? null : toJson(options.filter, 'filter')]);
+		return rows.map(eventOf);
+	}
+
+	/** The state of an aggregate; null if it had no event. */
+	async state<State = any>(aggregateType: string, aggregateId: string, options: StateOptions = {}): Promise<State | null> {
+		const [row] = await this.executor(options)(
+			'SELECT event_queue.aggregate_state($1::text, $2::text, $3::text::int, $4::text::timestamptz, $5::text)::text AS state',
+			[aggregateType, aggregateId, textOrNull(options.atVersion), options.atTime?.toISOString() ?? null, this.tenant(options.tenantId)]);
+		return fromJson(row.state);
+	}
+
+	/* Queues */
+
+	/** The queue of this name, one object a name; its settings take effect by sync. */
+	queue<Name extends keyof Queues & string>(name: Name, options?: QueueOptions): QueueTypes extends Queues ? Queue : TypedQueue<Queues[Name]>;
+	queue(name: string, options?: QueueOptions): any {
+		if (options !== undefined)
+			this.declared.add(name);
+		let queue = this.queues.get(name);
+		if (queue === undefined) {
+			queue = new Queue(this, name, options);
+			this.queues.set(name, queue);
+		} else if (options !== undefined)
+			Object.assign(queue.options, options);
+		return queue;
+	}
+
+	/**
+	 * Makes the queues that are missing and gives those that differ their settings, as an
+	 * admin; drops nothing.  Safe from several instances at once.  Without an argument: the
+	 * queues that queue() was given options for.  Settings that are not named stay as they are.
+	 */
+	async sync(queues?: Record<string, QueueSettings>, context?: TxOption): Promise<{ created: string[]; altered: string[] }> {
+		const wanted = queues ?? Object.fromEntries([...this.declared].map(name => [name, this.queues.get(name)!.options]));
+		const done = { created: [] as string[], altered: [] as string[] };
+		const work = async (run: Executor) => {
+			// Two instances that start at once: the second finds what the first made.
+			await run(`SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_queue sync', 0))::text`, []);
+			for (const name of Object.keys(wanted).sort()) {
+				const settings = Object.entries(encodeQueueSettings(wanted[name]));
+				const [there] = await run('SELECT pg_catalog.to_jsonb(q)::text AS q FROM event_queue.queue q WHERE q.name = $1::text', [name]);
+				const literal = (value: unknown) => Array.isArray(value)
+					? `{${value.map(item => `"${item}"`).join(',')}}` : String(value);
+				const types: Record<string, string> = { lease: 'interval', stalled_interval: 'interval', backoff: 'text', backoff_delay: 'interval',
+					backoff_max: 'interval', backoff_jitter: 'float8', backoff_intervals: 'interval[]', keep_completed: 'interval', keep_failed: 'interval',
+					rate_interval: 'interval', group_rate_interval: 'interval', sla: 'interval', fair: 'boolean', durable: 'boolean', group_retry: 'text' };
+				const typeOf = (setting: string) => types[setting] ?? 'int';
+				const args = (list: Array<[string, unknown]>) => list.map(([setting], i) => `, ${setting} => $${i + 2}::text::${typeOf(setting)}`).join('');
+				const values = (list: Array<[string, unknown]>) => list.map(([, value]) => literal(value));
+				if (there === undefined) {
+					await run(`SELECT event_queue.create_queue($1::text${args(settings)})::text`, [name, ...values(settings)]);
+					done.created.push(name);
+					continue;
+				}
+				if (settings.length === 0)
+					continue;
+				const [differ] = await run(
+					`SELECT (${settings.map(([setting], i) => `q.${setting} IS DISTINCT FROM $${i + 2}::text::${typeOf(setting)}`).join(' OR ')})::text AS differ
+					FROM event_queue.queue q WHERE q.name = $1::text`, [name, ...values(settings)]);
+				if (differ.differ !== 'true')
+					continue;
+				await run(`SELECT event_queue.alter_queue($1::text${args(settings)})::text`, [name, ...values(settings)]);
+				done.altered.push(name);
+			}
+		};
+		const tx = context?.tx ?? this.currentTransaction();
+		if (tx !== undefined)
+			await work(toExecutor(tx));
+		else
+			await this.database.transaction(client => work(toExecutor(client)));
+		return done;
+	}
+
+	/** @internal */
+	async queueSettings(name: string): Promise<{ leaseMs: number; rateMs?: number }> {
+		const [row] = await this.database.run(
+			`SELECT (extract(epoch FROM lease) * 1000)::text AS lease, (extract(epoch FROM rate_interval) * 1000 / rate_limit)::text AS rate,
+				(max_concurrency IS NOT NULL OR group_rate_limit IS NOT NULL)::text AS limited
+			FROM event_queue.queue WHERE name = $1::text`, [name]);
+		if (row === undefined)
+			throw new QueueNotFoundError(`queue "${name}" does not exist: create it with event_queue.create_queue('${name}'), or by sync()`, { sqlstate: 'EQ010' });
+		return { leaseMs: Number(row.lease), rateMs: row.rate !== null ? Number(row.rate) : row.limited === 'true' ? 50 : undefined };
+	}
+
+	/** Begins to process jobs of a queue: a function for all of them, or one for each name. */
+	worker<Data = any, Result = any>(queue: string, processors?: Processors<Data, Result>, options?: WorkerOptions): Worker<Data, Result> {
+		return new Worker<Data, Result>(this, queue, processors, options);
+	}
+
+	/** Begins to consume events, in order, from where this subscription stands. */
+	subscription(name: string, handler: SubscriptionHandler, options?: SubscriptionOptions): Subscription {
+		return new Subscription(this, name, handler, options);
+	}
+
+	async jobOutcome(jobId: string | number | bigint): Promise<JobOutcome> {
+		const [row] = await this.database.run('SELECT event_queue.job_outcome($1::text::bigint)::text AS outcome', [String(jobId)]);
+		return outcomeOf(row);
+	}
+
+	/** Waits until a job is finished; its result, if the queue keeps completed jobs.  Takes a connection of the pool meanwhile. */
+	async awaitJob(jobId: string | number | bigint, options: { timeout?: number } = {}): Promise<any> {
+		const until = options.timeout === undefined ? Infinity : Date.now() + options.timeout;
+		for (;;) {
+			const wait = Math.max(0, Math.min(60_000, until - Date.now()));
+			const [row] = await this.database.run('CALL event_queue.await_job($1::text::bigint, $2::text::interval)', [String(jobId), `${Math.round(wait)} milliseconds`]);
+			const outcome = outcomeOf(row);
+			if (outcome.state === 'dead')
+				throw new JobFailedError(outcome.error ?? `job ${jobId} is dead`);
+			if (outcome.state === 'completed' || outcome.state === 'gone')
+				return outcome.result ?? undefined;
+			if (Date.now() >= until)
+				throw new JobFailedError(`job ${jobId} is not finished after ${options.timeout} ms: it is ${outcome.state}`);
+		}
+	}
+
+	/** Removes a waiting job, or tells the worker of a running one to stop. */
+	async cancelJob(jobId: string | number | bigint, context?: TxOption): Promise<'cancelled' | 'requested'> {
+		const [row] = await this.executor(context)('SELECT event_queue.cancel_job($1::text::bigint)::text AS state', [String(jobId)]);
+		return row.state as 'cancelled' | 'requested';
+	}
+
+	/** @internal */
+	register(runner: Worker<any, any> | Subscription): void {
+		if (this.closing !== undefined)
+			throw new ConnectionError('the EventQueue is closed', false);
+		if (this.runners.size === 0 && this.options.handleSignals !== false) {
+			process.once('SIGTERM', this.onSignal);
+			process.once('SIGINT', this.onSignal);
+		}
+		this.runners.add(runner);
+	}
+
+	/** @internal */
+	unregister(runner: Worker<any, any> | Subscription): void {
+		this.runners.delete(runner);
+		if (this.runners.size === 0) {
+			process.removeListener('SIGTERM', this.onSignal);
+			process.removeListener('SIGINT', this.onSignal);
+		}
+	}
+
+	/**
+	 * Stops claiming, lets jobs end within the time, gives the others back without counting
+	 * an attempt, and closes the connections.  add works until the last processor returned.
+	 */
+	close(options: { timeout?: number } = {}): Promise<void> {
+		this.closing ??= (async () => {
+			await Promise.all([...this.runners].map(runner => runner.close(options)));
+			await this.coalescer.flush();
+			await this.heartbeat.close();
+			await this.database.close();
+			this.emit('closed');
+		})();
+		return this.closing;
+	}
+}

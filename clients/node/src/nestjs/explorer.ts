@@ -1,0 +1,189 @@
+import { Inject, Injectable, Logger, type OnApplicationBootstrap, type OnModuleInit, Optional } from '@nestjs/common';
+import { ContextIdFactory, DiscoveryService, MetadataScanner, ModuleRef } from '@nestjs/core';
+import {
+	type BullQueueEventOptions,
+	type OnEventOptions,
+	type ProcessOptions,
+	type ProcessorOptions,
+	WorkerHost,
+} from './decorators';
+import type { Job } from './job';
+import { DEFAULT_JOB_NAME, type Queue } from './queue';
+import type { EventQueueService } from './service';
+import {
+	DEFAULT_KEY,
+	getEventQueueToken,
+	getQueueToken,
+	LISTENER_METADATA,
+	ON_EVENT_METADATA,
+	PROCESS_METADATA,
+	PROCESSOR_METADATA,
+} from './tokens';
+
+type Method = (...args: any[]) => any;
+
+/** As DiscoveryService gives them; the type itself is no public one of Nest's. */
+interface Provider {
+	name: string;
+	instance: Record<string, Method> | undefined;
+	metatype: Function | null;
+	inject?: unknown;
+	isDependencyTreeStatic(): boolean;
+}
+
+/** Finds what is decorated, and starts workers and subscriptions when all modules are there. */
+@Injectable()
+export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap {
+	private readonly logger = new Logger('EventQueueModule');
+	private readonly services = new Set<EventQueueService>();
+
+	constructor(
+		@Inject(ModuleRef) private readonly moduleRef: ModuleRef,
+		@Inject(DiscoveryService) private readonly discovery: DiscoveryService,
+		@Inject(MetadataScanner) private readonly scanner: MetadataScanner,
+		@Optional() @Inject('EVENT_QUEUE_NO_WORKERS') private readonly noWorkers?: boolean,
+	) {}
+
+	onModuleInit(): void {
+		const seen = new Set<unknown>();
+		const wrappers = [...this.discovery.getProviders(), ...this.discovery.getControllers()] as unknown as Provider[];
+		for (const provider of wrappers) {
+			const type = !provider.metatype || provider.inject ? provider.instance?.constructor : provider.metatype;
+			if (typeof type !== 'function' || seen.has(provider.instance ?? type)) {
+				continue;
+			}
+			seen.add(provider.instance ?? type);
+			const processor = Reflect.getMetadata(PROCESSOR_METADATA, type) as ProcessorOptions | undefined;
+			if (processor !== undefined) {
+				this.exploreProcessor(provider, type, processor);
+			}
+			this.exploreSubscriptions(provider, type);
+		}
+	}
+
+	async onApplicationBootstrap(): Promise<void> {
+		if (this.noWorkers) {
+			return;
+		}
+		for (const service of this.services) {
+			await service.start();
+		}
+	}
+
+	private methodsOf(type: Function): string[] {
+		return this.scanner.getAllMethodNames(type.prototype);
+	}
+
+	private exploreProcessor(provider: Provider, type: Function, options: ProcessorOptions): void {
+		const queue = this.queueOf(options.name, type);
+		const service = queue.port as EventQueueService;
+		this.services.add(service);
+		let processes = 0;
+		for (const key of this.methodsOf(type)) {
+			const method = type.prototype[key] as Method;
+			const process = Reflect.getMetadata(PROCESS_METADATA, method) as ProcessOptions | undefined;
+			if (process !== undefined) {
+				processes++;
+				service.register(queue, {
+					name: process.name ?? DEFAULT_JOB_NAME,
+					concurrency: process.concurrency ?? options.concurrency ?? 1,
+					where: `${type.name}.${key}`,
+					run: this.runner(provider, type, key, method.length > 1),
+				});
+			}
+			const listener = Reflect.getMetadata(LISTENER_METADATA, method) as BullQueueEventOptions | undefined;
+			if (listener !== undefined) {
+				this.listen(provider, key, queue, listener);
+			}
+		}
+		if (type.prototype instanceof WorkerHost) {
+			service.register(queue, {
+				name: '*',
+				concurrency: options.concurrency ?? 1,
+				where: `${type.name}.process`,
+				run: this.runner(provider, type, 'process', false),
+			});
+		}
+	}
+
+	private queueOf(name: string | undefined, type: Function): Queue {
+		try {
+			return this.moduleRef.get<Queue>(getQueueToken(name), { strict: false });
+		} catch (error) {
+			throw new Error(
+				`${type.name} is the processor of queue "${name ?? DEFAULT_KEY}", which no ` +
+					`EventQueueModule.registerQueue({ name: '${name ?? DEFAULT_KEY}' }) names`,
+				{ cause: error },
+			);
+		}
+	}
+
+	private runner(provider: Provider, type: Function, key: string, callsBack: boolean): (job: Job) => Promise<unknown> {
+		const call = async (instance: Record<string, Method>, job: Job): Promise<unknown> => {
+			const method = instance[key] as Method;
+			if (!callsBack) {
+				return method.call(instance, job);
+			}
+			return new Promise((resolve, reject) => {
+				const done = (error?: Error | null, value?: unknown) => (error ? reject(error) : resolve(value));
+				Promise.resolve(method.call(instance, job, done)).catch(reject);
+			});
+		};
+		if (provider.isDependencyTreeStatic()) {
+			return async (job) => call(provider.instance as Record<string, Method>, job);
+		}
+		return async (job) => {
+			const context = ContextIdFactory.create();
+			this.moduleRef.registerRequestByContextId(job, context);
+			return call(await this.moduleRef.resolve(type as any, context, { strict: false }), job);
+		};
+	}
+
+	private listen(provider: Provider, key: string, queue: Queue, options: BullQueueEventOptions): void {
+		if (!provider.isDependencyTreeStatic()) {
+			this.logger.warn(`${provider.name}.${key} is not called: listeners of request-scoped processors have no request`);
+			return;
+		}
+		const instance = provider.instance as Record<string, Method>;
+		const failed = (error: unknown) => this.logger.error(`${provider.name}.${key}: ${(error as Error)?.stack ?? error}`);
+		const call = async (...args: unknown[]): Promise<void> => {
+			if (options.name !== undefined || options.id !== undefined) {
+				const job = args[0] instanceof Object ? (args[0] as Job) : await queue.getJob(args[0] as string);
+				if (job === null || (job.name !== options.name && String(job.id) !== options.id)) {
+					return;
+				}
+				await (instance[key] as Method).call(instance, job, ...args.slice(1));
+				return;
+			}
+			await (instance[key] as Method).call(instance, ...args);
+		};
+		queue.on(options.eventName, (...args: unknown[]) => {
+			call(...args).catch(failed);
+		});
+		if (options.eventName.startsWith('global:')) {
+			(queue.port as EventQueueService).watch(queue);
+		}
+	}
+
+	private exploreSubscriptions(provider: Provider, type: Function): void {
+		for (const key of this.methodsOf(type)) {
+			const options = Reflect.getMetadata(ON_EVENT_METADATA, type.prototype[key]) as
+				| (OnEventOptions & { pattern: string })
+				| undefined;
+			if (options === undefined) {
+				continue;
+			}
+			if (!provider.isDependencyTreeStatic()) {
+				throw new Error(`@OnEvent('${options.pattern}') on ${type.name}.${key}: a request-scoped provider has no request`);
+			}
+			const service = this.moduleRef.get<EventQueueService>(getEventQueueToken(options.configKey), { strict: false });
+			this.services.add(service);
+			service.subscribe({
+				...options,
+				subscription: options.subscription ?? `${type.name}.${key}`,
+				where: `${type.name}.${key}`,
+				handle: (event, tx) => (provider.instance as Record<string, Method>)[key]!.call(provider.instance, event, tx),
+			});
+		}
+	}
+}

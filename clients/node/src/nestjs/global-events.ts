@@ -1,0 +1,109 @@
+import type { Job } from './job';
+import type { Queue } from './queue';
+import type { EventQueueService } from './service';
+
+const LOOK_EVERY = 1000;
+/** Rows that commit late have an earlier time: so far back is looked again, and what was told is not told twice. */
+const OVERLAP = "interval '30 seconds'";
+const REMEMBERED = 20000;
+
+/**
+ * `global:` events: what workers of this process do is told at once; what others have
+ * completed, or have failed for good, within a second, from the history and the dead letters.
+ */
+export class GlobalEvents {
+	private readonly queues = new Map<string, { queue: Queue; told: Set<string> }>();
+	private timer?: NodeJS.Timeout | undefined;
+	private since: Date | undefined;
+	private stopped = false;
+
+	constructor(private readonly service: EventQueueService) {}
+
+	watch(queue: Queue): void {
+		if (this.queues.has(queue.name)) {
+			return;
+		}
+		const told = new Set<string>();
+		this.queues.set(queue.name, { queue, told });
+		queue.on('completed', (job: Job, result: unknown) => this.tell(queue, told, 'completed', job.jobId, job.id, result));
+		queue.on('failed', (job: Job, error: Error, final?: boolean) => {
+			if (final === true) {
+				this.tell(queue, told, 'failed', job.jobId, job.id, error.message);
+			} else {
+				queue.emit('global:failed', job.id, error.message);
+			}
+		});
+		queue.on('progress', (job: Job, progress: unknown) => queue.emit('global:progress', job.id, progress));
+		queue.on('removed', (job: Job) => queue.emit('global:removed', job));
+		queue.on('active', (job: Job) => queue.emit('global:active', job.id));
+		queue.on('stalled', (job: Job) => queue.emit('global:stalled', job.id));
+		for (const event of ['waiting', 'paused', 'resumed', 'drained', 'error', 'cleaned']) {
+			queue.on(event, (...args: unknown[]) => queue.emit(`global:${event}`, ...args));
+		}
+	}
+
+	private tell(queue: Queue, told: Set<string>, event: string, jobId: string, id: unknown, value: unknown): void {
+		const key = `${event} ${jobId}`;
+		if (told.has(key)) {
+			return;
+		}
+		told.add(key);
+		if (told.size > REMEMBERED) {
+			told.delete(told.values().next().value as string);
+		}
+		// Bull tells what came through Redis: ids and results as text.
+		queue.emit(`global:${event}`, String(id), event === 'completed' ? (JSON.stringify(value) ?? 'null') : value);
+	}
+
+	start(): void {
+		if (this.queues.size > 0 && !this.stopped) {
+			this.plan(0); // what is there by then is no news
+		}
+	}
+
+	stop(): void {
+		this.stopped = true;
+		clearTimeout(this.timer);
+	}
+
+	private plan(wait: number): void {
+		this.timer = setTimeout(() => {
+			this.look()
+				.catch(() => undefined) // the server is away: later
+				.finally(() => {
+					if (!this.stopped) {
+						this.plan(LOOK_EVERY);
+					}
+				});
+		}, wait);
+		this.timer.unref();
+	}
+
+	private async look(): Promise<void> {
+		const rows = await this.service.query<{
+			event: string; queue: string; job_id: string; value: unknown; now: Date; first: boolean;
+		}>(
+			`WITH t AS (SELECT coalesce($2::text::timestamptz, now()) - ${OVERLAP} AS since)
+			 SELECT 'completed' AS event, h.queue, h.job_id::text, h.result AS value, now() AS now
+			 FROM event_queue.history h, t WHERE h.queue = ANY ($1::text::text[]) AND h.completed_at > t.since
+			 UNION ALL
+			 SELECT 'failed', d.queue, d.job_id::text, to_jsonb(d.last_error), now()
+			 FROM event_queue.dead_letters d, t WHERE d.queue = ANY ($1::text::text[]) AND d.died_at > t.since
+			 UNION ALL SELECT 'now', NULL, NULL, NULL, now()`,
+			[[...this.queues.keys()], this.since?.toISOString() ?? null],
+		);
+		const first = this.since === undefined;
+		for (const row of rows) {
+			this.since = new Date(row.now);
+			const watched = this.queues.get(row.queue);
+			if (watched === undefined) {
+				continue;
+			}
+			if (first && !watched.told.has(`${row.event} ${row.job_id}`)) {
+				watched.told.add(`${row.event} ${row.job_id}`);
+			} else {
+				this.tell(watched.queue, watched.told, row.event, row.job_id, row.job_id, row.value);
+			}
+		}
+	}
+}

@@ -1,0 +1,27 @@
+import type { JobOptions } from './bull-types';
+import type { JobRow, Lease } from './job';
+
+/** A pg client, a Prisma or Knex transaction, ...: what the core knows to query by. */
+export type Transaction = any;
+
+/** What the classes of Bull need of the connection. */
+export interface Port {
+	ready(): Promise<void>;
+	query<R = Record<string, unknown>>(text: string, values?: unknown[], tx?: Transaction): Promise<R[]>;
+	/** The ids of the jobs, in their order. */
+	add(queue: string, jobs: { name: string; data: unknown; opts: JobOptions }[], tx?: Transaction): Promise<string[]>;
+	schedule(schedule: {
+		schedule: string;
+		cron: string;
+		tz: string;
+		queue: string;
+		name: string;
+		data: unknown;
+		opts: JobOptions;
+	}): Promise<void>;
+	claim(queue: string): Promise<{ row: JobRow; lease: Lease } | undefined>;
+	pauseWorkers(queue: string, doNotWaitActive: boolean): Promise<void>;
+	resumeWorkers(queue: string): void;
+	closeWorkers(queue: string, doNotWaitJobs: boolean): Promise<void>;
+	whenIdle(queue: string): Promise<void>;
+}

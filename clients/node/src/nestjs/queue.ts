@@ -1,0 +1,583 @@
+import { EventEmitter } from 'node:events';
+import type {
+	CronRepeatOptions,
+	EveryRepeatOptions,
+	JobCounts,
+	JobId,
+	JobInformation,
+	JobOptions,
+	JobStatus,
+	JobStatusClean,
+} from './bull-types';
+import { Job, type JobRow, type Lease, statesOf, UnsupportedError } from './job';
+import type { Port, Transaction } from './port';
+
+/** Bull's name of jobs that were added without one. */
+export const DEFAULT_JOB_NAME = '__default__';
+
+/** In whose transaction a call is done; without it that of `@EventSourced` and `transaction()`, or one of its own. */
+export interface CallOptions {
+	tx?: Transaction;
+}
+
+/** Every job that there is, as JobRow; narrowed by the callers. */
+const SELECT_JOBS = `SELECT * FROM (
+	SELECT j.job_id::text, j.queue, j.name, j.state, j.payload, j.metadata, j.failures, j.stalled, j.max_attempts,
+		j.priority, j.created_at, j.run_at, j.claimed_at, NULL::timestamptz AS finished_at, j.errors,
+		NULL::jsonb AS result, j.progress, j.unique_key, j.job_id AS number
+	FROM event_queue.jobs j
+	UNION ALL
+	SELECT d.job_id::text, d.queue, d.name, 'dead', d.payload, d.metadata, d.failures, d.stalled, NULL,
+		d.priority, d.created_at, NULL, NULL, d.died_at, d.errors, NULL, NULL,
+		(SELECT x.unique_key FROM event_queue.dead_letter x WHERE x.job_id = d.job_id), d.job_id
+	FROM event_queue.dead_letters d
+	UNION ALL
+	SELECT h.job_id::text, h.queue, h.name, 'completed', h.payload, h.metadata, h.failures, h.stalled, NULL,
+		h.priority, h.created_at, h.run_at, h.claimed_at, h.completed_at, h.errors, h.result, NULL, NULL, h.job_id
+	FROM event_queue.history h) x`;
+
+/** A queue of Bull 4, on a queue of the extension. */
+export class Queue<T = any> extends EventEmitter {
+	private readonly locallyPaused: { paused: boolean } = { paused: false };
+	private readonly ended = new Map<string, Set<(outcome: { error?: Error; result?: unknown }) => void>>();
+	private closed = false;
+
+	constructor(
+		readonly name: string,
+		readonly port: Port,
+		private readonly defaults: JobOptions = {},
+		/** The path into the data of the limiter's groupKey. */
+		private readonly groupPath?: string,
+	) {
+		super();
+		this.setMaxListeners(0);
+		// Without a listener an 'error' would be thrown, and end the process: Nest's users rarely have one.
+		this.on('error', () => undefined);
+		this.on('completed', (job: Job, result: unknown) => this.tell(job.jobId, { result }));
+		this.on('failed', (job: Job, error: Error, final?: boolean) => final && this.tell(job.jobId, { error }));
+	}
+
+	private tell(jobId: string, outcome: { error?: Error; result?: unknown }): void {
+		for (const listen of this.ended.get(jobId) ?? []) {
+			listen(outcome);
+		}
+	}
+
+	async isReady(): Promise<this> {
+		await this.port.ready();
+		return this;
+	}
+
+	/* ---- adding ---- */
+
+	add(data: T, opts?: JobOptions): Promise<Job<T>>;
+	add(name: string, data: T, opts?: JobOptions, call?: CallOptions): Promise<Job<T>>;
+	async add(first: unknown, second?: unknown, third?: JobOptions, call?: CallOptions): Promise<Job<T>> {
+		const named = typeof first === 'string';
+		const name = named ? first : DEFAULT_JOB_NAME;
+		const data = (named ? second : first) as T;
+		const opts = { ...this.defaults, ...((named ? third : second) as JobOptions | undefined) };
+		if (opts.repeat !== undefined) {
+			return this.repeat(name, data, opts);
+		}
+		const [job] = await this.addAll([{ name, data, opts }], call);
+		return job as Job<T>;
+	}
+
+	async addBulk(
+		jobs: { name?: string | undefined; data: T; opts?: Omit<JobOptions, 'repeat'> | undefined }[],
+		call?: CallOptions,
+	): Promise<Job<T>[]> {
+		if (jobs.length === 0) {
+			return [];
+		}
+		return this.addAll(
+			jobs.map((job) => ({ name: job.name ?? DEFAULT_JOB_NAME, data: job.data, opts: { ...this.defaults, ...job.opts } })),
+			call,
+		);
+	}
+
+	private async addAll(jobs: { name: string; data: T; opts: JobOptions }[], call?: CallOptions): Promise<Job<T>[]> {
+		const complete = jobs.map((job) => ({ ...job, opts: this.withGroup(job.data, job.opts) }));
+		const ids = await this.port.add(this.name, complete, call?.tx);
+		return complete.map((job, index) => {
+			const made = new Job<T>(this, this.rowOf(ids[index] as string, job), job.opts);
+			this.emit('waiting', made.id);
+			return made;
+		});
+	}
+
+	private withGroup(data: T, opts: JobOptions): JobOptions {
+		if (this.groupPath === undefined || opts.groupKey !== undefined) {
+			return opts;
+		}
+		let value: any = data;
+		for (const step of this.groupPath.split('.')) {
+			value = value?.[step];
+		}
+		return value === undefined || value === null ? opts : { ...opts, groupKey: String(value) };
+	}
+
+	private rowOf(jobId: string, job: { name: string; data: T; opts: JobOptions }): JobRow {
+		return {
+			job_id: jobId,
+			name: job.name,
+			state: 'ready',
+			payload: job.data,
+			metadata: job.opts.metadata ?? null,
+			failures: 0,
+			stalled: 0,
+			max_attempts: job.opts.attempts ?? null,
+			priority: job.opts.priority ?? 0,
+			created_at: new Date(),
+			run_at: null,
+			claimed_at: null,
+			finished_at: null,
+			errors: null,
+			result: null,
+			progress: null,
+			unique_key: null,
+		};
+	}
+
+	/* ---- repeating: schedules of the server ---- */
+
+	private async repeat(name: string, data: T, opts: JobOptions): Promise<Job<T>> {
+		const repeat = opts.repeat as CronRepeatOptions | EveryRepeatOptions;
+		for (const option of ['limit', 'startDate', 'endDate', 'count']) {
+			if ((repeat as unknown as Record<string, unknown>)[option] !== undefined) {
+				throw new UnsupportedError(`repeat.${option}`, 'drop or pause the schedule when it is over');
+			}
+		}
+		const { repeat: _repeat, ...rest } = opts;
+		const { schedule, cron, tz } = this.scheduleOf(name, repeat, opts.jobId);
+		await this.port.schedule({ schedule, cron, tz, queue: this.name, name, data, opts: rest });
+		return new Job<T>(this, this.rowOf(schedule, { name, data, opts: rest }), { ...rest, jobId: `repeat:${schedule}` });
+	}
+
+	private scheduleOf(name: string, repeat: CronRepeatOptions | EveryRepeatOptions, jobId?: JobId) {
+		const tz = repeat.tz ?? 'UTC';
+		const cron = 'cron' in repeat ? fiveFields(repeat.cron) : cronOfEvery(repeat.every);
+		return { schedule: [this.name, name, ...(jobId === undefined ? [] : [jobId]), cron, tz].join(':'), cron, tz };
+	}
+
+	async getRepeatableJobs(start = 0, end = -1, asc = false): Promise<JobInformation[]> {
+		const rows = await this.port.query<{ name: string; job_name: string; cron: string; time_zone: string; next_run: Date }>(
+			`SELECT name, job_name, cron, time_zone, next_run FROM event_queue.schedules WHERE queue = $1::text AND enabled
+			 ORDER BY next_run ${asc ? 'ASC' : 'DESC'} OFFSET $2::text::int LIMIT $3::text::int`,
+			[this.name, start, end < 0 ? null : end - start + 1],
+		);
+		return rows.map((row) => ({
+			key: row.name,
+			name: row.job_name,
+			cron: row.cron,
+			tz: row.time_zone,
+			every: 0,
+			next: new Date(row.next_run).getTime(),
+		}));
+	}
+
+	async getRepeatableCount(): Promise<number> {
+		return (await this.getRepeatableJobs()).length;
+	}
+
+	removeRepeatable(repeat: (CronRepeatOptions | EveryRepeatOptions) & { jobId?: JobId }): Promise<void>;
+	removeRepeatable(name: string, repeat: (CronRepeatOptions | EveryRepeatOptions) & { jobId?: JobId }): Promise<void>;
+	async removeRepeatable(first: any, second?: any): Promise<void> {
+		const [name, repeat] = typeof first === 'string' ? [first, second] : [DEFAULT_JOB_NAME, first];
+		await this.removeRepeatableByKey(this.scheduleOf(name, repeat, repeat.jobId).schedule);
+	}
+
+	async removeRepeatableByKey(key: string): Promise<void> {
+		await this.port.query(
+			'SELECT event_queue.drop_schedule(s.name) FROM event_queue.schedules s WHERE s.name = $1::text AND s.queue = $2::text',
+			[key, this.name],
+		);
+	}
+
+	/* ---- looking ---- */
+
+	private async select(condition: string, values: unknown[]): Promise<Job<T>[]> {
+		const rows = await this.port.query<JobRow>(`${SELECT_JOBS} WHERE x.queue = $1::text AND ${condition}`, [this.name, ...values]);
+		return rows.map((row) => new Job<T>(this, row));
+	}
+
+	/** By its number, or by the `jobId` that it was added with. */
+	async getJob(id: JobId): Promise<Job<T> | null> {
+		const text = String(id);
+		if (/^[1-9][0-9]{0,17}$/.test(text)) {
+			const [job] = await this.select('x.number = $2::text::bigint', [text]);
+			if (job !== undefined) {
+				return job;
+			}
+		}
+		// The key is there as long as the job is; of one that was completed the option is.
+		for (const condition of ['x.unique_key = $2::text', "x.metadata -> 'opts' ->> 'jobId' = $2::text"]) {
+			const [job] = await this.select(`${condition} ORDER BY x.number DESC LIMIT 1`, [text]);
+			if (job !== undefined) {
+				return job;
+			}
+		}
+		return null;
+	}
+
+	async getJobs(types: JobStatus[], start = 0, end = -1, asc = false): Promise<Job<T>[]> {
+		return this.select(
+			`x.state = ANY ($2::text::text[]) ORDER BY x.number ${asc ? 'ASC' : 'DESC'} OFFSET $3::text::int LIMIT $4::text::int`,
+			[types.flatMap(statesOf), start, end < 0 ? null : Math.max(end - start + 1, 0)],
+		);
+	}
+
+	getWaiting(start?: number, end?: number): Promise<Job<T>[]> {
+		return this.getJobs(['waiting'], start, end, true);
+	}
+
+	getActive(start?: number, end?: number): Promise<Job<T>[]> {
+		return this.getJobs(['active'], start, end, true);
+	}
+
+	getDelayed(start?: number, end?: number): Promise<Job<T>[]> {
+		return this.getJobs(['delayed'], start, end, true);
+	}
+
+	getCompleted(start?: number, end?: number): Promise<Job<T>[]> {
+		return this.getJobs(['completed'], start, end);
+	}
+
+	getFailed(start?: number, end?: number): Promise<Job<T>[]> {
+		return this.getJobs(['failed'], start, end);
+	}
+
+	async getJobCounts(): Promise<JobCounts> {
+		const counts: JobCounts = { active: 0, completed: 0, failed: 0, delayed: 0, waiting: 0 };
+		for (const [status, jobs] of await this.counts()) {
+			counts[status === 'paused' ? 'waiting' : status] += jobs;
+		}
+		return counts;
+	}
+
+	private async counts(): Promise<[JobStatus, number][]> {
+		const rows = await this.port.query<{ state: string; jobs: string }>(
+			`SELECT d.state, d.jobs FROM event_queue.queue_depths d WHERE d.queue = $1::text
+			 UNION ALL SELECT 'dead', count(*) FROM event_queue.dead_letters d WHERE d.queue = $1::text
+			 UNION ALL SELECT 'completed', count(*) FROM event_queue.history h WHERE h.queue = $1::text`,
+			[this.name],
+		);
+		const of = (state: string) =>
+			(['completed', 'waiting', 'active', 'delayed', 'failed', 'paused'] as const).find((s) => statesOf(s).includes(state));
+		return rows.map((row) => [of(row.state) ?? 'waiting', Number(row.jobs)]);
+	}
+
+	async getJobCountByTypes(types: JobStatus[] | JobStatus): Promise<number> {
+		const wanted = ([] as JobStatus[]).concat(types);
+		return (await this.counts()).reduce((sum, [status, jobs]) => sum + (wanted.includes(status) ? jobs : 0), 0);
+	}
+
+	getCompletedCount(): Promise<number> {
+		return this.getJobCountByTypes('completed');
+	}
+
+	getFailedCount(): Promise<number> {
+		return this.getJobCountByTypes('failed');
+	}
+
+	getDelayedCount(): Promise<number> {
+		return this.getJobCountByTypes('delayed');
+	}
+
+	getWaitingCount(): Promise<number> {
+		return this.getJobCountByTypes('waiting');
+	}
+
+	getPausedCount(): Promise<number> {
+		return this.getJobCountByTypes('paused');
+	}
+
+	getActiveCount(): Promise<number> {
+		return this.getJobCountByTypes('active');
+	}
+
+	/** Jobs that wait, or are paused. */
+	count(): Promise<number> {
+		return this.getJobCountByTypes(['waiting', 'paused', 'delayed']);
+	}
+
+	async getJobLogs(jobId: JobId, start = 0, end = -1): Promise<{ logs: string[]; count: number }> {
+		const rows = await this.port.query<{ message: string }>(
+			'SELECT message FROM event_queue.job_log WHERE job_id = $1::text::bigint ORDER BY at',
+			[(await this.getJob(jobId))?.jobId ?? String(jobId)],
+		);
+		const logs = rows.map((row) => row.message);
+		return { logs: logs.slice(start, end < 0 ? undefined : end + 1), count: logs.length };
+	}
+
+	async getWorkers(): Promise<{ [index: string]: string }[]> {
+		return this.port.query(
+			'SELECT DISTINCT r.worker AS name FROM event_queue.running_jobs($1::text) r WHERE r.worker IS NOT NULL',
+			[this.name],
+		);
+	}
+
+	async stateOf(jobId: string): Promise<string | undefined> {
+		const rows = await this.port.query<{ state: string }>(
+			'SELECT state FROM event_queue.all_jobs WHERE job_id = $1::text::bigint LIMIT 1',
+			[jobId],
+		);
+		return rows[0]?.state;
+	}
+
+	/** The outcome of a job: at once if it is done in this process, else within half a second. */
+	async outcomeOf(jobId: string): Promise<unknown> {
+		let wake: () => void = () => undefined;
+		let heard: { error?: Error; result?: unknown } | undefined;
+		const listen = (outcome: { error?: Error; result?: unknown }) => {
+			heard = outcome;
+			wake();
+		};
+		const listeners = this.ended.get(jobId) ?? new Set();
+		this.ended.set(jobId, listeners.add(listen));
+		try {
+			for (;;) {
+				if (heard !== undefined) {
+					if (heard.error !== undefined) {
+						throw heard.error;
+					}
+					return heard.result;
+				}
+				if (this.closed) {
+					throw new Error(`queue "${this.name}" was closed while a job was waited for`);
+				}
+				const [row] = await this.port.query<{ outcome: { state: string; result?: unknown; error?: { message: string } } }>(
+					'SELECT event_queue.job_outcome($1::text::bigint) AS outcome',
+					[jobId],
+				);
+				const outcome = row?.outcome;
+				if (outcome?.state === 'completed') {
+					return outcome.result ?? undefined;
+				}
+				if (outcome?.state === 'dead') {
+					throw new Error(outcome.error?.message ?? 'the job failed');
+				}
+				if (outcome?.state === 'gone' && heard === undefined) {
+					return undefined; // finished and not kept, or cancelled: there is no result to tell
+				}
+				if (heard === undefined) {
+					await new Promise<void>((resolve) => {
+						const timer = setTimeout(resolve, 500);
+						wake = () => {
+							clearTimeout(timer);
+							resolve();
+						};
+					});
+				}
+			}
+		} finally {
+			listeners.delete(listen);
+			if (listeners.size === 0) {
+				this.ended.delete(jobId);
+			}
+		}
+	}
+
+	/* ---- changing ---- */
+
+	/** All workers, or with `isLocal` those of this process. */
+	async pause(isLocal = false, doNotWaitActive = false): Promise<void> {
+		if (isLocal) {
+			this.locallyPaused.paused = true;
+			await this.port.pauseWorkers(this.name, doNotWaitActive);
+		} else {
+			await this.port.query('SELECT event_queue.pause_queue($1::text)', [this.name]);
+		}
+		this.emit('paused');
+	}
+
+	async resume(isLocal = false): Promise<void> {
+		if (isLocal) {
+			this.locallyPaused.paused = false;
+			this.port.resumeWorkers(this.name);
+		} else {
+			await this.port.query('SELECT event_queue.resume_queue($1::text)', [this.name]);
+		}
+		this.emit('resumed');
+	}
+
+	async isPaused(isLocal = false): Promise<boolean> {
+		if (isLocal) {
+			return this.locallyPaused.paused;
+		}
+		const [row] = await this.port.query<{ paused: boolean }>('SELECT paused FROM event_queue.queue WHERE name = $1::text', [
+			this.name,
+		]);
+		return row?.paused ?? false;
+	}
+
+	/** Deletes what is not leased. */
+	async empty(): Promise<void> {
+		await this.port.query('SELECT event_queue.purge_queue($1::text)', [this.name]);
+	}
+
+	async obliterate(options?: { force: boolean }): Promise<void> {
+		await this.port.query('SELECT event_queue.drop_queue($1::text, force => true)', [this.name]);
+		void options;
+	}
+
+	/** Makes all jobs that wait for their next attempt due now, or all that wait. */
+	async retryWaiting(failedOnly = true): Promise<number> {
+		const [row] = await this.port.query<{ n: string }>('SELECT event_queue.retry_waiting($1::text, $2::text::boolean) AS n', [
+			this.name,
+			failedOnly,
+		]);
+		return Number(row?.n ?? 0);
+	}
+
+	async retryDead(jobId: string): Promise<void> {
+		await this.port.query('SELECT event_queue.retry_dead($1::text::bigint)', [jobId]);
+		this.emit('waiting', jobId);
+	}
+
+	async removeJob(job: Job<T>): Promise<void> {
+		const state = await this.stateOf(job.jobId);
+		if (state === undefined) {
+			return;
+		}
+		if (state === 'leased') {
+			throw new Error(`Could not remove job ${job.id}: it is being processed`);
+		}
+		if (state === 'completed') {
+			throw new UnsupportedError('job.remove() of a completed job', 'removeOnComplete says how long it is kept');
+		}
+		await this.port.query(
+			state === 'dead' ? 'SELECT event_queue.discard_dead($1::text::bigint)' : 'SELECT event_queue.cancel_job($1::text::bigint)',
+			[job.jobId],
+		);
+		this.emit('removed', job);
+	}
+
+	/** Jobs whose `jobId` matches a pattern with `*` and `?`. */
+	async removeJobs(pattern: string): Promise<void> {
+		const like = pattern.replace(/[\\%_]/g, '\\$&').replace(/\*/g, '%').replace(/\?/g, '_');
+		for (const job of await this.select(`coalesce(x.unique_key, x.job_id) LIKE $2::text AND x.state NOT IN ('leased', 'completed')`, [like])) {
+			await this.removeJob(job);
+		}
+	}
+
+	/** Removes what is older than `grace` milliseconds. What is completed goes by itself: removeOnComplete says when. */
+	async clean(grace: number, status: JobStatusClean = 'completed', limit?: number): Promise<Job<T>[]> {
+		if (status === 'completed' || status === 'active') {
+			return [];
+		}
+		const jobs = await this.select(
+			`x.state = ANY ($2::text::text[]) AND coalesce(x.finished_at, x.created_at) <= now() - $3::text::float8 * interval '1 ms'
+			 ORDER BY x.number LIMIT $4::text::int`,
+			[statesOf(status === 'wait' ? 'waiting' : status).filter((state) => state !== 'stalled'), grace, limit || null],
+		);
+		for (const job of jobs) {
+			await this.removeJob(job);
+		}
+		this.emit('cleaned', jobs, status);
+		return jobs;
+	}
+
+	/* ---- by hand ---- */
+
+	/** Leases a job: `moveToCompleted` or `moveToFailed` ends it. */
+	async getNextJob(): Promise<Job<T> | undefined> {
+		const claimed = await this.port.claim(this.name);
+		if (claimed === undefined) {
+			return undefined;
+		}
+		const job = new Job<T>(this, claimed.row);
+		job.lease = claimed.lease;
+		return job;
+	}
+
+	/** For Job. */
+	async settle(job: Job<T>, error?: { message: string }, result?: unknown): Promise<void> {
+		const token = this.tokenOf(job);
+		if (error === undefined) {
+			await this.port.query('SELECT event_queue.complete($1::text::bigint, $2::text::uuid, $3::text::jsonb)', [
+				job.jobId,
+				token,
+				result === undefined ? null : JSON.stringify(result),
+			]);
+		} else {
+			await this.fail(job, error as Error);
+		}
+	}
+
+	/** For Job and for tests: whether there will be another attempt. */
+	async fail(job: Job<T>, error: Error & { code?: unknown; final?: boolean }): Promise<boolean> {
+		const [row] = await this.port.query<{ again: boolean }>(
+			'SELECT event_queue.fail($1::text::bigint, $2::text::uuid, $3::text, context => $4::text, final => $5::text::boolean) IS NOT NULL AS again',
+			[
+				job.jobId,
+				this.tokenOf(job),
+				error.message || error.name,
+				error.stack ?? null,
+				job.discarded || error.name === 'UnrecoverableError',
+			],
+		);
+		return row?.again ?? false;
+	}
+
+	/** For Job. */
+	async release(job: Job<T>): Promise<void> {
+		await this.port.query('SELECT event_queue.release($1::text::bigint, $2::text::uuid)', [job.jobId, this.tokenOf(job)]);
+	}
+
+	private tokenOf(job: Job<T>): string {
+		const lease: Lease | undefined = job.lease;
+		if (lease === undefined) {
+			throw new Error(`job ${job.id} is not leased by this process`);
+		}
+		return lease.token;
+	}
+
+	async whenCurrentJobsFinished(): Promise<void> {
+		await this.port.whenIdle(this.name);
+	}
+
+	/** Stops this process's workers of the queue. */
+	async close(doNotWaitJobs = false): Promise<void> {
+		this.closed = true;
+		await this.port.closeWorkers(this.name, doNotWaitJobs);
+	}
+
+	process(): never {
+		throw new UnsupportedError('queue.process() of an injected queue', 'mark the method with @Process, or use Worker');
+	}
+
+	get client(): never {
+		throw new UnsupportedError('queue.client', 'there is no Redis; @InjectEventQueue() gives the connection');
+	}
+}
+
+/** Bull takes seconds as a first field of six; the server looks at minutes. */
+function fiveFields(cron: string): string {
+	const fields = cron.trim().split(/\s+/);
+	if (fields.length === 6) {
+		if (fields[0] !== '0') {
+			throw new UnsupportedError(`repeat.cron "${cron}"`, 'schedules have no seconds: the first of six fields must be 0');
+		}
+		return fields.slice(1).join(' ');
+	}
+	return fields.join(' ');
+}
+
+function cronOfEvery(every: number): string {
+	const minutes = every / 60000;
+	if (Number.isInteger(minutes) && minutes >= 1) {
+		if (minutes < 60 && 60 % minutes === 0) {
+			return minutes === 1 ? '* * * * *' : `*/${minutes} * * * *`;
+		}
+		const hours = minutes / 60;
+		if (Number.isInteger(hours) && hours <= 24 && 24 % hours === 0) {
+			return hours === 24 ? '0 0 * * *' : hours === 1 ? '0 * * * *' : `0 */${hours} * * *`;
+		}
+	}
+	throw new UnsupportedError(
+		`repeat.every ${every}`,
+		'schedules run at whole minutes that divide an hour, or whole hours that divide a day: use a cron expression',
+	);
+}

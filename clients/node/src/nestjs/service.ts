@@ -1,0 +1,411 @@
+import { Logger } from '@nestjs/common';
+import { Job, type JobRow, type Lease, UnsupportedError } from './job';
+import type { OnEventOptions, Resolvable } from './decorators';
+import { currentTransaction, type DomainEvent, type EventSource, withTransaction } from './event-sourced';
+import type { JobOptions } from './bull-types';
+import type { Port, Transaction } from './port';
+import { Queue } from './queue';
+import { ensureQueue, type QueueSettings } from './settings';
+import { type Core, type CoreOptions, type CoreSubscription, type CoreWorker, openCore } from './core';
+import { GlobalEvents } from './global-events';
+
+export interface EventQueueRootOptions extends CoreOptions, QueueSettings {
+	/**
+	 * How a transaction of the application is opened, for @EventSourced, @OnEvent and
+	 * transaction(): `(work) => prisma.$transaction(work)`. Default: one of the pool's connections.
+	 */
+	transaction?: <R>(work: (tx: any) => Promise<R>) => Promise<R>;
+	/** How long jobs may go on when the application ends, in milliseconds; what is left goes back, uncounted. */
+	shutdownTimeout?: number;
+	/** SIGTERM and SIGINT end the workers in order, also if nobody has called enableShutdownHooks(). Default: true. */
+	handleSignals?: boolean;
+	/** Taken and without effect, for applications that came from Bull. */
+	redis?: unknown;
+	prefix?: string;
+	createClient?: unknown;
+	metrics?: unknown;
+}
+
+/** What @Process says of a method. */
+export interface Registration {
+	name: string;
+	concurrency: Resolvable<number>;
+	/** Class and method, for messages. */
+	where: string;
+	run: (job: Job) => Promise<unknown>;
+}
+
+/** What @OnEvent says of a method. */
+export interface SubscriptionRegistration extends OnEventOptions {
+	pattern: string;
+	subscription: string;
+	where: string;
+	handle: (event: any, tx: Transaction) => unknown;
+}
+
+/** How jobs are run when a test says so, instead of by workers. */
+export interface TestHooks {
+	/** What all statements go through, if it is set. */
+	client?: Transaction;
+	afterAdd(queue: string): Promise<void>;
+	transaction?<R>(work: (tx: Transaction) => Promise<R>): Promise<R>;
+}
+
+interface LocalQueue {
+	queue: Queue;
+	settings: QueueSettings;
+	processors: Map<string, Registration>;
+	worker?: CoreWorker;
+}
+
+const SIGNALS = ['SIGTERM', 'SIGINT'] as const;
+
+/** The connection of a `forRoot`: its queues, workers and subscriptions, from start to shutdown. */
+export class EventQueueService implements Port, EventSource {
+	readonly logger = new Logger('EventQueueModule');
+	private readonly queues = new Map<string, LocalQueue>();
+	private readonly making = new Map<string, Promise<Queue>>();
+	private readonly subscriptions: SubscriptionRegistration[] = [];
+	private readonly consumers: CoreSubscription[] = [];
+	private readonly global = new GlobalEvents(this);
+	private started?: Promise<void>;
+	private stopped?: Promise<void>;
+	private closed?: Promise<void>;
+	private endsReached = 0;
+	private readonly onSignal = (signal: NodeJS.Signals) => void this.signalled(signal);
+	/** Set by EventQueueTesting. */
+	test?: TestHooks;
+
+	constructor(
+		readonly core: Core,
+		readonly options: EventQueueRootOptions,
+		readonly configKey: string,
+	) {}
+
+	static async create(options: EventQueueRootOptions, configKey: string): Promise<EventQueueService> {
+		const service = new EventQueueService(openCore(options, options.shutdownTimeout), options, configKey);
+		for (const option of ['redis', 'prefix', 'createClient', 'metrics'] as const) {
+			if (options[option] !== undefined) {
+				service.logger.warn(`forRoot: ${option} is without effect, there is no Redis any more; the database is that of ${service.core.describe()}`);
+			}
+		}
+		try {
+			await service.ready();
+		} catch (error) {
+			await service.core.close();
+			throw error;
+		}
+		return service;
+	}
+
+	/* ---- for the application ---- */
+
+	/**
+	 * One transaction for what `work` does: `add`, `append` and `@EventSourced` inside of it
+	 * take part by themselves. Inside of another one of the same connection it is that one.
+	 */
+	async transaction<R>(work: (tx: any) => Promise<R>): Promise<R> {
+		const present = currentTransaction(this);
+		if (present !== undefined) {
+			return work(present);
+		}
+		const inScope = (tx: Transaction) => this.core.store.withTransaction(tx, () => withTransaction(this, tx, () => work(tx)));
+		if (this.test?.transaction !== undefined) {
+			return this.test.transaction(inScope);
+		}
+		return this.options.transaction === undefined ? this.core.transaction(inScope) : this.options.transaction(inScope);
+	}
+
+	async appendEvents(
+		aggregateType: string,
+		aggregateId: string,
+		events: DomainEvent[],
+		expectedVersion: number | string = 'any',
+		tx?: Transaction,
+	): Promise<void> {
+		const withIds = events.filter((one) => one.options.id !== undefined).length;
+		if (withIds !== 0 && withIds !== events.length) {
+			throw new TypeError(`events for ${aggregateType} ${aggregateId}: all of them have an id or none has`);
+		}
+		await this.query(
+			'SELECT version FROM event_queue.append_many($1::text, $2::text, $3::text::jsonb, $4::text)',
+			[
+				aggregateType,
+				aggregateId,
+				JSON.stringify(
+					events.map((one) => ({
+						event_type: one.eventType,
+						event_data: one.data ?? {},
+						...(one.options.id === undefined ? {} : { id: one.options.id }),
+						...(one.options.metadata === undefined ? {} : { metadata: one.options.metadata }),
+					})),
+				),
+				String(expectedVersion),
+			],
+			tx,
+		);
+	}
+
+	/** A SELECT, in the transaction given, the present one, or its own; parameters are text, and cast in it. */
+	query<R = Record<string, unknown>>(text: string, values: unknown[] = [], tx?: Transaction): Promise<R[]> {
+		return this.core.query<R>(text, values, this.within(tx));
+	}
+
+	private within(tx?: Transaction): Transaction | undefined {
+		return tx ?? currentTransaction(this) ?? this.core.store.currentTransaction() ?? this.test?.client;
+	}
+
+	/* ---- for queues ---- */
+
+	ready(): Promise<void> {
+		return this.core.ready();
+	}
+
+	/** The queue of this name: the same object for all modules that register it. */
+	queue(name: string, settings: QueueSettings): Promise<Queue> {
+		let made = this.making.get(name);
+		if (made === undefined) {
+			made = this.makeQueue(name, settings);
+			this.making.set(name, made);
+		}
+		return made;
+	}
+
+	private async makeQueue(name: string, own: QueueSettings): Promise<Queue> {
+		const settings: QueueSettings = {
+			limiter: own.limiter ?? this.options.limiter,
+			settings: { ...this.options.settings, ...own.settings },
+			defaultJobOptions: { ...this.options.defaultJobOptions, ...own.defaultJobOptions },
+			server: { ...this.options.server, ...own.server },
+		};
+		await ensureQueue(this, name, settings, (message) => this.logger.warn(message));
+		const queue = new Queue(name, this, settings.defaultJobOptions, settings.limiter?.groupKey);
+		this.queues.set(name, { queue, settings, processors: new Map() });
+		return queue;
+	}
+
+	/** For tests that roll back what made the queues. */
+	async createAgain(): Promise<void> {
+		for (const [name, local] of this.queues) {
+			await ensureQueue(this, name, local.settings, (message) => this.logger.warn(message));
+		}
+		await this.createSubscriptions();
+	}
+
+	/** All that registerQueue has made. */
+	get allQueues(): Queue[] {
+		return [...this.queues.values()].map((local) => local.queue);
+	}
+
+	processorsOf(queue: string): ReadonlyMap<string, Registration> {
+		return this.local(queue).processors;
+	}
+
+	private local(name: string): LocalQueue {
+		const local = this.queues.get(name);
+		if (local === undefined) {
+			throw new Error(`queue "${name}" is not registered`);
+		}
+		return local;
+	}
+
+	async add(queue: string, jobs: { name: string; data: unknown; opts: JobOptions }[], tx?: Transaction): Promise<string[]> {
+		// The server lets in jobs of groups, and those that depend on others, after a commit: there is none.
+		const alone = (job: (typeof jobs)[0]) => ({ ...job, opts: { ...job.opts, groupKey: undefined, dependsOn: undefined } });
+		const ids = await this.core.add(queue, this.test?.client === undefined ? jobs : jobs.map(alone), this.within(tx));
+		// In a transaction of the application's they are due when that has ended.
+		if (currentTransaction(this) === undefined) {
+			await this.test?.afterAdd(queue);
+		}
+		return ids;
+	}
+
+	async schedule(one: Parameters<Port['schedule']>[0]): Promise<void> {
+		const options = this.core.sqlOptions(one.opts);
+		delete options.unique_key; // Bull's jobId tells apart schedules, not the jobs that they make
+		const { priority, ...rest } = options;
+		await this.query(
+			`SELECT event_queue.create_schedule($1::text, $2::text, $3::text, $4::text, $5::text::jsonb, time_zone => $6::text,
+				priority => $7::text::int, options => $8::text::jsonb, or_replace => true)`,
+			[one.schedule, one.cron, one.queue, one.name, JSON.stringify(one.data ?? {}), one.tz, priority ?? null, JSON.stringify(rest)],
+		);
+	}
+
+	async claim(queue: string, names: string[] | null = null): Promise<{ row: JobRow; lease: Lease } | undefined> {
+		const [row] = await this.query<JobRow & { lease_token: string; attempt: number; max_attempts: number }>(
+			`SELECT c.job_id::text, c.lease_token::text, c.name, 'leased' AS state, c.payload, c.metadata, c.attempt - 1 AS failures,
+				c.stalled, c.max_attempts, c.priority, c.created_at, c.run_at, clock_timestamp() AS claimed_at, NULL AS finished_at,
+				NULL AS errors, NULL AS result, NULL AS progress, NULL AS unique_key
+			 FROM event_queue.claim($1::text, 1, job_names => $2::text::text[]) c`,
+			[queue, names],
+		);
+		return row === undefined ? undefined : { row, lease: this.leaseOf(row.job_id, row.lease_token) };
+	}
+
+	/** A lease that is kept by hand: `extendLock` renews it. */
+	leaseOf(jobId: string, token: string): Lease {
+		return {
+			token,
+			signal: new AbortController().signal,
+			progress: async (value) => {
+				await this.query('SELECT event_queue.report_progress($1::text::bigint, $2::text::uuid, $3::text::jsonb)', [jobId, token, JSON.stringify(value)]);
+			},
+			log: async (line) => {
+				await this.query('SELECT event_queue.log_job($1::text::bigint, $2::text::uuid, $3::text)', [jobId, token, line]);
+			},
+			extend: async (milliseconds) => {
+				await this.query(`SELECT event_queue.extend_lease($1::text::bigint, $2::text::uuid, $3::text::float8 * interval '1 ms')`, [jobId, token, milliseconds]);
+			},
+		};
+	}
+
+	async pauseWorkers(queue: string, doNotWaitActive: boolean): Promise<void> {
+		await this.local(queue).worker?.pause(doNotWaitActive);
+	}
+
+	resumeWorkers(queue: string): void {
+		this.local(queue).worker?.resume();
+	}
+
+	async closeWorkers(queue: string, doNotWaitJobs: boolean): Promise<void> {
+		await this.local(queue).worker?.close(doNotWaitJobs ? 0 : this.options.shutdownTimeout);
+	}
+
+	async whenIdle(queue: string): Promise<void> {
+		await this.local(queue).worker?.whenIdle();
+	}
+
+	/* ---- for the explorer ---- */
+
+	register(queue: Queue, registration: Registration): void {
+		const { processors } = this.local(queue.name);
+		const other = processors.get(registration.name);
+		if (other !== undefined) {
+			throw new Error(
+				`queue "${queue.name}": both ${other.where} and ${registration.where} process jobs ` +
+					(registration.name === '*' ? 'of every name' : `named "${registration.name}"`),
+			);
+		}
+		processors.set(registration.name, registration);
+	}
+
+	subscribe(registration: SubscriptionRegistration): void {
+		const other = this.subscriptions.find((one) => one.subscription === registration.subscription);
+		if (other !== undefined) {
+			throw new Error(
+				`both ${other.where} and ${registration.where} use the subscription "${registration.subscription}": name one of them otherwise`,
+			);
+		}
+		this.subscriptions.push(registration);
+	}
+
+	get registeredSubscriptions(): readonly SubscriptionRegistration[] {
+		return this.subscriptions;
+	}
+
+	watch(queue: Queue): void {
+		this.global.watch(queue);
+	}
+
+	/** Makes the subscriptions that are missing, and gives those that are there their patterns. */
+	async createSubscriptions(): Promise<void> {
+		for (const one of this.subscriptions) {
+			const from = one.from === 'start' ? 0 : typeof one.from === 'number' ? one.from : null;
+			await this.query(
+				'SELECT event_queue.create_subscription($1::text, $2::text::jsonb, from_position => $3::text::bigint, or_replace => true)',
+				[
+					one.subscription,
+					JSON.stringify({
+						event_type: one.pattern,
+						...(one.aggregateType === undefined ? {} : { aggregate_type: one.aggregateType }),
+					}),
+					from,
+				],
+			);
+		}
+	}
+
+	start(): Promise<void> {
+		this.started ??= this.startAll();
+		return this.started;
+	}
+
+	private async startAll(): Promise<void> {
+		await this.createSubscriptions();
+		if (this.test !== undefined) {
+			return;
+		}
+		for (const local of this.queues.values()) {
+			if (local.processors.size > 0) {
+				local.worker = await this.core.worker(local.queue, local.settings, [...local.processors.values()], this.logger);
+			}
+		}
+		for (const one of this.subscriptions) {
+			this.consumers.push(this.core.consume(one, this.options.transaction, (tx, work) => withTransaction(this, tx, work), this.logger));
+		}
+		this.global.start();
+		if (this.options.handleSignals !== false) {
+			for (const signal of SIGNALS) {
+				process.on(signal, this.onSignal);
+			}
+		}
+	}
+
+	/** Claims nothing more, lets jobs end, gives the rest back. The connection stays. */
+	stop(): Promise<void> {
+		this.stopped ??= this.stopAll();
+		return this.stopped;
+	}
+
+	private async stopAll(): Promise<void> {
+		await this.started?.catch(() => undefined);
+		this.global.stop();
+		await Promise.all([
+			...[...this.queues.values()].map((local) => local.worker?.close(this.options.shutdownTimeout)),
+			...this.consumers.map((consumer) => consumer.close()),
+		]);
+	}
+
+	async oneEndIsReached(): Promise<void> {
+		this.endsReached++;
+		if (this.endsReached === 2) {
+			await this.close();
+		}
+	}
+
+	/** Stops, and ends the connection. */
+	close(): Promise<void> {
+		this.closed ??= this.closeAll();
+		return this.closed;
+	}
+
+	private async closeAll(): Promise<void> {
+		for (const signal of SIGNALS) {
+			process.removeListener(signal, this.onSignal);
+		}
+		await this.stop();
+		for (const queue of this.allQueues) {
+			await queue.close();
+		}
+		await this.core.close();
+	}
+
+	/** Whoever else listens ends the process, as Nest does with enableShutdownHooks(); else it ends here. */
+	private async signalled(signal: NodeJS.Signals): Promise<void> {
+		const alone = process.listeners(signal).every((listener) => listener === this.onSignal);
+		try {
+			await this.stop();
+			if (alone) {
+				await this.close();
+			}
+		} catch (error) {
+			this.logger.error(`at ${signal}: ${(error as Error).stack}`);
+		}
+		if (alone) {
+			process.removeListener(signal, this.onSignal);
+			process.kill(process.pid, signal);
+		}
+	}
+}
+
+export { UnsupportedError };

@@ -1,0 +1,161 @@
+/* What registerQueue says of a queue, in the settings of the server. */
+import type { AdvancedSettings, JobOptions, KeepJobsOptions, RateLimiter } from './bull-types';
+import type { Port } from './port';
+
+type SettingValue = string | number | boolean | string[] | null;
+
+/** Settings of `create_queue` that Bull does not know, by their own names: "Settings of a queue" in the reference. */
+export interface ServerSettings {
+	backoff_max?: string;
+	backoff_jitter?: number;
+	max_concurrency?: number;
+	sla?: string;
+	sla_target?: number;
+	fair?: boolean;
+	group_concurrency?: number;
+	group_rate_limit?: number;
+	group_rate_interval?: string;
+	group_retry?: 'block' | 'pass';
+	durable?: boolean;
+	owner?: string;
+	docs_url?: string;
+	keep_completed?: string;
+	keep_failed?: string;
+	keep_completed_count?: number;
+	keep_failed_count?: number;
+}
+
+export interface QueueSettings {
+	limiter?: RateLimiter | undefined;
+	settings?: AdvancedSettings | undefined;
+	defaultJobOptions?: JobOptions | undefined;
+	server?: ServerSettings | undefined;
+}
+
+/** Of what finishes: Bull keeps all of it for ever unless it is told otherwise. */
+const KEPT_WITHOUT_A_WORD = 1000;
+
+const interval = (milliseconds: number): string => `${milliseconds} milliseconds`;
+
+export function toServerSettings(options: QueueSettings): Record<string, SettingValue> {
+	const { limiter, settings, defaultJobOptions: job = {}, server } = options;
+	const to: Record<string, SettingValue> = {
+		max_attempts: job.attempts ?? 1,
+		...keep('completed', job.removeOnComplete),
+		...keep('failed', job.removeOnFail),
+	};
+	if (job.backoff === undefined) {
+		to.backoff = 'fixed';
+		to.backoff_delay = interval(0);
+	} else {
+		const backoff = typeof job.backoff === 'number' ? { type: 'fixed', delay: job.backoff } : job.backoff;
+		// Bull's exponential is (2^n - 1) x delay; a strategy of one's own is asked when an attempt fails.
+		to.backoff = backoff.type === 'exponential' ? 'bull' : 'fixed';
+		to.backoff_delay = interval(backoff.delay ?? 0);
+	}
+	if (settings?.lockDuration !== undefined) {
+		to.lease = interval(settings.lockDuration);
+	}
+	if (settings?.stalledInterval) {
+		to.stalled_interval = interval(settings.stalledInterval);
+	}
+	if (settings?.maxStalledCount !== undefined) {
+		to.max_stalled = settings.maxStalledCount;
+	}
+	if (limiter !== undefined) {
+		const of = limiter.groupKey === undefined ? '' : 'group_';
+		to[`${of}rate_limit`] = limiter.max;
+		to[`${of}rate_interval`] = interval(limiter.duration);
+	}
+	return { ...to, ...(server as Record<string, SettingValue> | undefined) };
+}
+
+function keep(what: 'completed' | 'failed', remove: boolean | number | KeepJobsOptions | undefined): Record<string, SettingValue> {
+	const age = `keep_${what}`;
+	const count = `keep_${what}_count`;
+	if (remove === true || remove === 0) {
+		return what === 'completed' ? {} : { [age]: '1 second' };
+	}
+	if (typeof remove === 'number') {
+		return { [count]: remove };
+	}
+	if (typeof remove === 'object') {
+		return {
+			...(remove.age === undefined ? {} : { [age]: `${remove.age} seconds` }),
+			...(remove.count === undefined ? {} : { [count]: remove.count }),
+		};
+	}
+	return what === 'completed' ? { [count]: KEPT_WITHOUT_A_WORD } : {};
+}
+
+/** What the server calls its settings, and of which type they are. */
+const TYPES: Record<string, string> = {
+	lease: 'interval', stalled_interval: 'interval', max_stalled: 'int', max_attempts: 'int',
+	backoff: 'text', backoff_delay: 'interval', backoff_max: 'interval', backoff_jitter: 'float8', backoff_intervals: 'interval[]',
+	keep_completed: 'interval', keep_failed: 'interval', keep_completed_count: 'int', keep_failed_count: 'int',
+	rate_limit: 'int', rate_interval: 'interval', max_concurrency: 'int',
+	sla: 'interval', sla_target: 'float8', fair: 'boolean', durable: 'boolean', owner: 'text', docs_url: 'text',
+	group_concurrency: 'int', group_rate_limit: 'int', group_rate_interval: 'interval', group_retry: 'text',
+};
+
+const sqlstateOf = (error: unknown): string | undefined =>
+	(error as { sqlstate?: string }).sqlstate ?? (error as { code?: string }).code;
+
+/**
+ * Creates the queue if it is missing, and gives it the settings that differ. Several
+ * instances may start at once. A role that may not is told only if the queue is missing.
+ */
+export async function ensureQueue(
+	port: Port,
+	name: string,
+	options: QueueSettings,
+	warn: (message: string) => void,
+): Promise<void> {
+	const wanted = toServerSettings(options);
+	const names = Object.keys(wanted);
+	for (const setting of names) {
+		if (TYPES[setting] === undefined) {
+			throw new TypeError(
+				`registerQueue "${name}": "${setting}" is no setting of a queue; there are ${Object.keys(TYPES).sort().join(', ')}`,
+			);
+		}
+	}
+	const args = (some: string[]) => some.map((setting, index) => `, ${setting} => $${index + 2}::text::${TYPES[setting]}`).join('');
+	const values = (some: string[]) => some.map((setting) => wanted[setting]);
+	const there = async (): Promise<boolean> =>
+		(await port.query('SELECT 1 AS one FROM event_queue.queue WHERE name = $1::text', [name])).length > 0;
+	if (!(await there())) {
+		try {
+			await port.query(`SELECT event_queue.create_queue($1::text${args(names)})`, [name, ...values(names)]);
+			return;
+		} catch (error) {
+			if (sqlstateOf(error) === '42501') {
+				throw new Error(
+					`queue "${name}" does not exist, and this role may not create it: ` +
+						`an admin calls event_queue.create_queue('${name}'), or event_queue.grant_admin() for this role`,
+					{ cause: error },
+				);
+			}
+			if (sqlstateOf(error) !== 'EQ011') {
+				throw error; // EQ011: another instance was quicker
+			}
+		}
+	}
+	const [row] = await port.query<{ differ: Record<string, boolean> }>(
+		`SELECT jsonb_build_object(${names.map((s, index) => `'${s}', q.${s} IS DISTINCT FROM $${index + 2}::text::${TYPES[s]}`).join(', ')}) AS differ
+		FROM event_queue.queue q WHERE q.name = $1::text`,
+		[name, ...values(names)],
+	);
+	const changed = names.filter((setting) => row?.differ[setting]);
+	if (changed.length === 0) {
+		return;
+	}
+	try {
+		await port.query(`SELECT event_queue.alter_queue($1::text${args(changed)})`, [name, ...values(changed)]);
+	} catch (error) {
+		if (sqlstateOf(error) !== '42501') {
+			throw error;
+		}
+		warn(`queue "${name}" has another ${changed.join(', ')} than registerQueue says, and this role may not change it`);
+	}
+}

@@ -1,0 +1,288 @@
+/*
+ * queue.ts: adds jobs, looks at them, and sets the queue.
+ *
+ * Adds outside a transaction that come while one is on its way go together in the next
+ * call, each with its own id or error.  Those with a unique key or with dependencies go
+ * alone, since they may have to wait for another transaction.
+ */
+import type { EventQueue } from './event-queue';
+import { isConnectionError } from './errors';
+import { Job, type JobState } from './job';
+import { fromJson, toJson } from './json';
+import { encodeJobOptions, type JobOptions, type QueueSettings } from './options';
+import { inSpan, withTrace } from './telemetry';
+import { toExecutor, type Executor, type TransactionLike, type TxOption } from './tx';
+import { textOrNull } from './database';
+
+export interface QueueOptions extends QueueSettings {
+	tenantId?: string;
+}
+
+export interface BulkJob<Data = any> {
+	name?: string;
+	data?: Data;
+	opts?: JobOptions;
+}
+
+/** The name of jobs that are added without one, as in Bull. */
+export const defaultJobName = '__default__';
+
+interface WireJob {
+	queue: string;
+	name: string;
+	payload: string;
+	options: Record<string, unknown>;
+	tenantId?: string;
+}
+
+const enqueueOne = async (run: Executor, job: WireJob): Promise<string> => {
+	const rows = await run(
+		`SELECT event_queue.enqueue($1::text, $2::text, $3::text::jsonb, options => $4::text::jsonb, tenant_id => $5::text)::text AS id`,
+		[job.queue, job.name, job.payload, JSON.stringify(job.options), textOrNull(job.tenantId)]);
+	return rows[0].id!;
+};
+
+const wireText = (job: WireJob): string => {
+	const rest = JSON.stringify({ ...job.options, queue: job.queue, name: job.name, tenant_id: job.tenantId });
+	return `{"payload":${job.payload},${rest.slice(1)}`;
+};
+
+const enqueueMany = async (run: Executor, jobs: WireJob[]): Promise<string[]> => {
+	const rows = await run('SELECT event_queue.enqueue_many(NULL, $1::text::jsonb)::text AS ids', [`[${jobs.map(wireText).join(',')}]`]);
+	const ids = rows[0].ids!.slice(1, -1);
+	return ids === '' ? [] : ids.split(',');
+};
+
+/** Puts adds that come at the same time into one call. */
+export class Coalescer {
+	private waiting: Array<{ job: WireJob; done: (id: string) => void; failed: (error: unknown) => void }> = [];
+	private calls = 0;
+	private scheduled = false;
+	private idle: Array<() => void> = [];
+
+	constructor(private readonly run: Executor, private readonly maxCalls = 2, private readonly maxJobs = 1000) {}
+
+	add(job: WireJob): Promise<string> {
+		return new Promise((done, failed) => {
+			this.waiting.push({ job, done, failed });
+			this.schedule();
+		});
+	}
+
+	private schedule(): void {
+		if (this.scheduled || this.calls >= this.maxCalls || this.waiting.length === 0)
+			return;
+		this.scheduled = true;
+		setImmediate(() => {
+			this.scheduled = false;
+			if (this.calls < this.maxCalls && this.waiting.length > 0)
+				this.send(this.waiting.splice(0, this.maxJobs));
+			this.schedule();
+		});
+	}
+
+	private async send(batch: typeof this.waiting): Promise<void> {
+		this.calls++;
+		try {
+			await this.sendPart(batch);
+		} finally {
+			this.calls--;
+			this.schedule();
+			if (this.calls === 0 && this.waiting.length === 0)
+				this.idle.splice(0).forEach(done => done());
+		}
+	}
+
+	/* A call is all or none; which of them was refused shows by halves. */
+	private async sendPart(batch: typeof this.waiting): Promise<void> {
+		if (batch.length === 1)
+			return enqueueOne(this.run, batch[0].job).then(batch[0].done, batch[0].failed);
+		try {
+			const ids = await enqueueMany(this.run, batch.map(entry => entry.job));
+			batch.forEach((entry, i) => entry.done(ids[i]));
+		} catch (error) {
+			// It may have been carried out: nobody must get the job twice.
+			if (isConnectionError(error))
+				return batch.forEach(entry => entry.failed(error));
+			const half = batch.length >> 1;
+			await this.sendPart(batch.slice(0, half));
+			await this.sendPart(batch.slice(half));
+		}
+	}
+
+	/** When all that was added is sent. */
+	flush(): Promise<void> {
+		return this.calls === 0 && this.waiting.length === 0 ? Promise.resolve() : new Promise(done => this.idle.push(done));
+	}
+}
+
+export class Queue<Data = any, Result = any, Name extends string = string> {
+	readonly client: EventQueue<any>;
+	readonly name: string;
+	readonly options: QueueOptions;
+
+	/** @internal Use eventQueue.queue(name, options). */
+	constructor(client: EventQueue<any>, name: string, options: QueueOptions = {}) {
+		this.client = client;
+		this.name = name;
+		this.options = options;
+	}
+
+	private encode(name: string, data: unknown, given: JobOptions): { wire: WireJob; opts: JobOptions } {
+		const { removeOnComplete: _c, removeOnFail: _f, ...defaults } = this.options.defaultJobOptions ?? {};
+		const opts: JobOptions = { ...defaults, ...given };
+		const group = this.options.limiter?.groupKey;
+		if (group !== undefined && opts.groupKey === undefined) {
+			const value = group.split('.').reduce<any>((object, part) => object?.[part], data);
+			if (value !== undefined && value !== null)
+				opts.groupKey = String(value);
+		}
+		opts.metadata = withTrace(opts.metadata);
+		return {
+			opts,
+			wire: {
+				queue: this.name,
+				name,
+				payload: data === undefined ? '{}' : toJson(data, `the data of job ${name}`),
+				options: encodeJobOptions(opts),
+				tenantId: opts.tenantId ?? this.options.tenantId ?? this.client.options.tenantId,
+			},
+		};
+	}
+
+	private jobOf(id: string, name: string, data: unknown, opts: JobOptions): Job<Data, Result, Name> {
+		return new Job<Data, Result, Name>(this, { id, name, data: data as Data, opts, tenantId: opts.tenantId, groupKey: opts.groupKey, metadata: opts.metadata });
+	}
+
+	/** Adds a job: add(name, data, options, { tx }) or, as Bull 4, add(data, options).  tx may be among the options, too. */
+	add(name: Name, data?: Data, options?: JobOptions, context?: TxOption): Promise<Job<Data, Result, Name>>;
+	add(data: Data, options?: JobOptions, context?: TxOption): Promise<Job<Data, Result, Name>>;
+	async add(...args: any[]): Promise<Job<Data, Result, Name>> {
+		const [name, data, options, context]: [string, any, JobOptions | undefined, TxOption | undefined] =
+			typeof args[0] === 'string' ? (args as any) : [defaultJobName, ...args];
+		const { tx: among, ...given } = options ?? {};
+		const tx = context?.tx ?? among ?? this.client.currentTransaction();
+		return inSpan(`${this.name} enqueue`, 'producer', { 'messaging.destination.name': this.name, 'event_queue.job.name': name }, undefined,
+			async () => {
+				const { wire, opts } = this.encode(name, data, given);
+				const alone = wire.options.unique_key !== undefined || wire.options.depends_on !== undefined;
+				const id = tx !== undefined ? await enqueueOne(toExecutor(tx), wire)
+					: alone ? await enqueueOne(this.client.database.run, wire)
+						: await this.client.coalescer.add(wire);
+				return this.jobOf(id, name, data, opts);
+			});
+	}
+
+	/** Adds jobs, all or none. */
+	async addBulk(jobs: Array<BulkJob<Data>>, context?: TxOption): Promise<Array<Job<Data, Result, Name>>> {
+		if (jobs.length === 0)
+			return [];
+		const tx = context?.tx ?? this.client.currentTransaction();
+		return inSpan(`${this.name} enqueue`, 'producer', { 'messaging.destination.name': this.name, 'messaging.batch.message_count': jobs.length },
+			undefined, async () => {
+				const encoded = jobs.map(job => this.encode(job.name ?? defaultJobName, job.data, job.opts ?? {}));
+				const ids = await enqueueMany(tx === undefined ? this.client.database.run : toExecutor(tx), encoded.map(job => job.wire));
+				return ids.map((id, i) => this.jobOf(id, jobs[i].name ?? defaultJobName, jobs[i].data, encoded[i].opts));
+			});
+	}
+
+	/** Looks a job up by its id: waiting, running, dead, or completed if the queue keeps those. */
+	async getJob(id: string | number | bigint): Promise<Job<Data, Result, Name> | null> {
+		if (!/^\d+$/.test(String(id)))
+			return null;
+		return (await this.jobsWhere('j.job_id = $2::text::bigint', [String(id)], 1))[0] ?? null;
+	}
+
+	private async jobsWhere(condition: string, values: string[], limit: number): Promise<Array<Job<Data, Result, Name>>> {
+		const rows = await this.client.database.run(
+			`SELECT j.job_id::text AS id, j.name, j.tenant_id, j.state, j.failures::text AS failures, j.stalled::text AS stalled, j.last_error,
+				j.result::text AS result, j.progress::text AS progress, j.payload::text AS payload, j.metadata::text AS metadata,
+				(extract(epoch FROM j.created_at) * 1000)::text AS created, (extract(epoch FROM j.at) * 1000)::text AS at
+			FROM event_queue.all_jobs j WHERE j.queue = $1::text AND ${condition} LIMIT ${limit}`,
+			[this.name, ...values]);
+		return rows.map(row => {
+			const metadata = fromJson(row.metadata) ?? {};
+			const at = Number(row.at);
+			return new Job<Data, Result, Name>(this, {
+				id: row.id!, name: row.name!, data: fromJson(row.payload), opts: metadata.opts, metadata,
+				tenantId: row.tenant_id ?? undefined, state: row.state as JobState, attemptsMade: Number(row.failures),
+				stalledCounter: Number(row.stalled), timestamp: Math.round(Number(row.created)), failedReason: row.last_error ?? undefined,
+				returnvalue: fromJson(row.result) ?? undefined, progress: fromJson(row.progress) ?? undefined,
+				processedOn: row.state === 'leased' ? at : undefined,
+				finishedOn: row.state === 'dead' || row.state === 'completed' ? at : undefined,
+			});
+		});
+	}
+
+	/** Jobs of Bull's states, the oldest first. */
+	async getJobs(types: Array<'waiting' | 'delayed' | 'active' | 'paused' | 'failed' | 'completed'>, start = 0, end = 99): Promise<Array<Job<Data, Result, Name>>> {
+		const states: Record<string, string[]> = { waiting: ['ready', 'blocked'], delayed: ['scheduled', 'retrying'], active: ['leased', 'stalled'],
+			paused: ['paused'], failed: ['dead'], completed: ['completed'] };
+		const wanted = types.flatMap(type => states[type] ?? []);
+		return this.jobsWhere(`j.state = ANY ($2::text::text[]) ORDER BY j.job_id OFFSET ${Math.max(0, Math.trunc(start))}`,
+			[`{${wanted.join(',')}}`], Math.max(0, Math.trunc(end) - Math.trunc(start) + 1));
+	}
+
+	getWaiting(start?: number, end?: number) { return this.getJobs(['waiting'], start, end); }
+	getDelayed(start?: number, end?: number) { return this.getJobs(['delayed'], start, end); }
+	getActive(start?: number, end?: number) { return this.getJobs(['active'], start, end); }
+	getFailed(start?: number, end?: number) { return this.getJobs(['failed'], start, end); }
+	getCompleted(start?: number, end?: number) { return this.getJobs(['completed'], start, end); }
+
+	async getJobCounts(): Promise<{ waiting: number; active: number; completed: number; failed: number; delayed: number; paused: number }> {
+		const rows = await this.client.database.run(
+			`SELECT j.state, count(*)::text AS n FROM event_queue.all_jobs j WHERE j.queue = $1::text GROUP BY 1`, [this.name]);
+		const n = (...states: string[]) => rows.filter(row => states.includes(row.state!)).reduce((sum, row) => sum + Number(row.n), 0);
+		return { waiting: n('ready', 'blocked'), active: n('leased', 'stalled'), completed: n('completed'), failed: n('dead'),
+			delayed: n('scheduled', 'retrying'), paused: n('paused') };
+	}
+
+	/** Jobs that wait, also those with a delay. */
+	async count(): Promise<number> {
+		const counts = await this.getJobCounts();
+		return counts.waiting + counts.paused + counts.delayed;
+	}
+
+	private async set(sql: string, values: string[] = [], context?: TxOption): Promise<string | null> {
+		const run = context?.tx === undefined ? this.client.database.run : toExecutor(context.tx);
+		const [row] = await run(`SELECT (event_queue.${sql})::text AS result`, [this.name, ...values]);
+		return row.result;
+	}
+
+	/** Nothing more is claimed, by any worker (Bull's global pause). */
+	async pause(context?: TxOption): Promise<void> { await this.set('pause_queue($1::text)', [], context); }
+	async resume(context?: TxOption): Promise<void> { await this.set('resume_queue($1::text)', [], context); }
+	async isPaused(): Promise<boolean> {
+		const [row] = await this.client.database.run('SELECT paused::text AS paused FROM event_queue.queue WHERE name = $1::text', [this.name]);
+		return row?.paused === 'true';
+	}
+	/** Deletes the jobs that wait; how many. */
+	async empty(context?: TxOption): Promise<number> { return Number(await this.set('purge_queue($1::text)', [], context)); }
+	/** Puts all dead letters back into the queue; how many. */
+	async retryFailed(context?: TxOption): Promise<number> { return Number(await this.set('retry_all_dead($1::text)', [], context)); }
+	/** Deletes all dead letters; how many. */
+	async discardFailed(context?: TxOption): Promise<number> { return Number(await this.set('discard_all_dead($1::text)', [], context)); }
+	/** Makes jobs due that wait for their next attempt; how many. */
+	async retryWaiting(context?: TxOption): Promise<number> { return Number(await this.set('retry_waiting($1::text)', [], context)); }
+	/** Drops the queue with all that is in it. */
+	async obliterate(options: { force?: boolean } & TxOption = {}): Promise<void> {
+		await this.set('drop_queue($1::text, force => $2::text::boolean)', [String(options.force ?? false)], options);
+	}
+
+	/** Nothing of a queue is open: the EventQueue is closed, not its queues. */
+	async close(): Promise<void> {
+		await this.client.coalescer.flush();
+	}
+
+	/** The same queue, whose calls are all part of the transaction. */
+	withTransaction(tx: TransactionLike): Queue<Data, Result, Name> {
+		const queue = Object.create(this) as Queue<Data, Result, Name>;
+		queue.add = ((...args: any[]) => {
+			const named = typeof args[0] === 'string';
+			args.length = named ? 3 : 2;
+			return (Queue.prototype.add as any).call(this, ...args, { tx });
+		}) as any;
+		queue.addBulk = jobs => this.addBulk(jobs, { tx });
+		return queue;
+	}
+}

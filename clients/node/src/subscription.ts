@@ -1,0 +1,350 @@
+/*
+ * subscription.ts: consumes events in order.
+ *
+ * One transaction a batch: fetch_events, what the handler does in it, ack.  So with one
+ * bucket each event is worked on exactly once, as far as the work is in the transaction.
+ * A group (buckets > 1) shares the aggregates between its members; the membership is the
+ * session's, so the transaction is on the subscription's own connection.
+ *
+ * When the handler fails the batch is rolled back and comes again only up to the event
+ * that failed; that one is then tried by itself, and parked with its aggregate after
+ * maxAttempts, while all others go on.
+ */
+import { EventEmitter } from 'node:events';
+import type { Client } from 'pg';
+import { backoffAfter, sleep } from './database';
+import { ClosedError, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
+import { eventColumns, eventOf, type EventFilter, type EventQueue, type StoredEvent } from './event-queue';
+import { inSpan } from './telemetry';
+import { toExecutor, type Executor, type TransactionLike } from './tx';
+
+export interface SubscriptionContext {
+	/** The transaction in which the checkpoint moves: of pg, or what the option transaction gave. */
+	tx: any;
+	/** Aborted when the subscription closes. */
+	signal: AbortSignal;
+}
+
+/** Called for one event; with the option batch, for several. */
+export type SubscriptionHandler<E = any> = (event: E, context: SubscriptionContext) => Promise<unknown> | unknown;
+
+export interface SubscriptionOptions {
+	/** Creates it if it is not there, and gives it this filter; default true. */
+	create?: boolean;
+	filter?: EventFilter;
+	/** Where a new one begins: after this position, 0 at the first event (the default), null with what comes from now on. */
+	fromPosition?: string | number | bigint | null;
+	/** More than 1: a group, whose members share the aggregates. */
+	buckets?: number;
+	tenantId?: string;
+	/** Events in a transaction; default 100. */
+	batchSize?: number;
+	/** The handler takes an array of events. */
+	batch?: boolean;
+	/** Runs each batch in a transaction of the application's: work => prisma.$transaction(work).  Not with buckets > 1. */
+	transaction?: (work: (tx: any) => Promise<any>) => Promise<any>;
+	/** Tries of an event before its aggregate is parked; default 5. */
+	maxAttempts?: number;
+	/** The wait before the next try, in ms; default 100 doubled each time, at most 10 s. */
+	backoff?: (failures: number) => number;
+	autorun?: boolean;
+}
+
+export interface SubscriptionEvents {
+	ready: [];
+	processed: [events: StoredEvent[]];
+	/** The handler failed; it is tried again. */
+	failed: [event: StoredEvent, error: Error, failures: number];
+	parked: [event: StoredEvent, error: Error];
+	/** All events are consumed. */
+	drained: [];
+	error: [error: Error];
+	closed: [];
+}
+
+class HandlerError extends Error {
+	constructor(readonly event: StoredEvent, readonly index: number, readonly error: Error) {
+		super(error.message);
+	}
+}
+
+const waitAtMost = 30_000;
+
+export class Subscription extends EventEmitter {
+	readonly client: EventQueue<any>;
+	readonly name: string;
+	readonly options: SubscriptionOptions;
+
+	private readonly handler: SubscriptionHandler;
+	private readonly ending = new AbortController();
+	private session?: Client;
+	private running?: Promise<void>;
+	private working = false;
+	/** The event that fails, and how often it did. */
+	private trouble?: { position: string; failures: number; batch: number };
+
+	constructor(client: EventQueue<any>, name: string, handler: SubscriptionHandler, options: SubscriptionOptions = {}) {
+		super();
+		if (typeof handler !== 'function')
+			throw new UnsupportedOptionError(`the handler of subscription "${name}" is no function`);
+		if (options.transaction !== undefined && (options.buckets ?? 1) > 1)
+			throw new UnsupportedOptionError(`subscription "${name}": a group's membership is of its session, so the option transaction needs buckets: 1`);
+		this.client = client;
+		this.name = name;
+		this.handler = handler;
+		this.options = options;
+		client.register(this);
+		if (options.autorun !== false)
+			setImmediate(() => void this.run());
+	}
+
+	/** Begins; done when it is closed. */
+	run(): Promise<void> {
+		this.running ??= this.keepUp();
+		return this.running;
+	}
+
+	private report(error: unknown): void {
+		if (this.listenerCount('error') > 0)
+			this.emit('error', error as Error);
+		else
+			this.client.report(error);
+	}
+
+	private async keepUp(): Promise<void> {
+		let failures = 0;
+		let created = false;
+		while (!this.ending.signal.aborted) {
+			try {
+				await this.client.ready();
+				this.session = await this.client.database.connect('subscribes', this.ending.signal);
+				const tenant = this.options.tenantId ?? this.client.options.tenantId;
+				if (tenant !== undefined)
+					await this.session.query(`SELECT pg_catalog.set_config('event_queue.tenant', $1, false)`, [tenant]);
+				if (!created && this.options.create !== false)
+					await this.create(toExecutor(this.session), tenant);
+				created = true;
+				this.emit('ready');
+				failures = 0;
+				await this.consume(this.session);
+			} catch (error) {
+				const known = toEventQueueError(error);
+				if (this.ending.signal.aborted || known instanceof ClosedError)
+					break;
+				if (!isConnectionError(error))
+					this.report(known);
+				await sleep(backoffAfter(failures++), this.ending.signal);
+			} finally {
+				await this.session?.end().catch(() => {});
+				this.session = undefined;
+			}
+		}
+	}
+
+	private async create(run: Executor, tenant: string | undefined): Promise<void> {
+		const { filter, fromPosition, buckets } = this.options;
+		await run(`SELECT event_queue.create_subscription($1::text, filter => $2::text::jsonb, from_position => $3::text::bigint, buckets => $4::text::int,
+				tenant_id => $5::text, or_replace => $6::text::boolean, if_not_exists => $7::text::boolean)::text`,
+			[this.name, filter === undefined ? null : JSON.stringify(filter), fromPosition === null ? null : String(fromPosition ?? 0),
+				String(buckets ?? 1), tenant ?? null, String(filter !== undefined), String(filter === undefined)]);
+	}
+
+	private async consume(session: Client): Promise<void> {
+		const run = toExecutor(session);
+		while (!this.ending.signal.aborted) {
+			// Read before the fetch: what it does not find is above.
+			const [{ watermark }] = await run('SELECT event_queue.watermark()::text AS watermark', []);
+			this.working = true;
+			let events: number;
+			try {
+				events = await this.batch(session);
+			} finally {
+				this.working = false;
+			}
+			if (events > 0 || this.ending.signal.aborted)
+				continue;
+			if (await this.workParked(session) > 0)
+				continue;
+			this.emit('drained');
+			try {
+				await run(`CALL event_queue.wait_for_events($1::text::bigint, '${waitAtMost} milliseconds')`, [watermark]);
+			} catch (error) {
+				if (!this.ending.signal.aborted)
+					throw error;
+			}
+		}
+	}
+
+	/** BEGIN and COMMIT on the session, or the application's transaction. */
+	private async inTransaction<T>(session: Client, work: (tx: any, run: Executor) => Promise<T>): Promise<T> {
+		if (this.options.transaction !== undefined) {
+			let result: T;
+			await this.options.transaction(async tx => {
+				const run = toExecutor(tx as TransactionLike);
+				const tenant = this.options.tenantId ?? this.client.options.tenantId;
+				if (tenant !== undefined)
+					await run(`SELECT pg_catalog.set_config('event_queue.tenant', $1::text, true)`, [tenant]);
+				result = await work(tx, run);
+			});
+			return result!;
+		}
+		await session.query('BEGIN');
+		try {
+			const result = await work(session, toExecutor(session));
+			await session.query('COMMIT');
+			return result;
+		} catch (error) {
+			await session.query('ROLLBACK').catch(() => {});
+			throw error;
+		}
+	}
+
+	/** Hands the events to the handler, in calls without tx as part of the transaction. */
+	private async handle(events: StoredEvent[], tx: any): Promise<void> {
+		const context: SubscriptionContext = { tx, signal: this.ending.signal };
+		const one = async (given: any, event: StoredEvent, index: number) => {
+			try {
+				await inSpan(`${this.name} consume`, 'consumer', { 'messaging.destination.name': this.name, 'event_queue.event.type': event.eventType },
+					event.metadata, () => this.client.withTransaction(tx, async () => this.handler(given, context)));
+			} catch (error) {
+				if (isConnectionError(error))
+					throw error;
+				throw new HandlerError(event, index, error instanceof Error ? error : new Error(String(error)));
+			}
+		};
+		if (this.options.batch)
+			await one(events, events[0], 0);
+		else
+			for (const [index, event] of events.entries())
+				await one(event, event, index);
+	}
+
+	private async batch(session: Client): Promise<number> {
+		const max = this.trouble?.batch ?? this.options.batchSize ?? 100;
+		let events: StoredEvent[] = [];
+		try {
+			await this.inTransaction(session, async (tx, run) => {
+				events = (await run(`SELECT ${eventColumns} FROM event_queue.fetch_events($1::text, $2::text::int) e ORDER BY e.position`, [this.name, String(max)])).map(eventOf);
+				if (events.length === 0)
+					return;
+				await this.handle(events, tx);
+				await run('SELECT event_queue.ack($1::text)::text', [this.name]);
+			});
+		} catch (error) {
+			if (!(error instanceof HandlerError))
+				throw error;
+			await this.troubled(session, events, error);
+			return events.length;
+		}
+		if (events.length > 0) {
+			this.trouble = undefined;
+			this.emit('processed', events);
+		}
+		return events.length;
+	}
+
+	/** The handler failed at an event of the batch, which was rolled back. */
+	private async troubled(session: Client, events: StoredEvent[], failure: HandlerError): Promise<void> {
+		const { event, index, error } = failure;
+		if (this.options.batch && events.length > 1) {
+			// Which of them it is shows by halves.
+			this.trouble = { position: event.position, failures: 0, batch: Math.ceil(events.length / 2) };
+			this.emit('failed', event, error, 1);
+			return;
+		}
+		if (index > 0) {
+			// Those before it first, by themselves.
+			this.trouble = { position: event.position, failures: 1, batch: index };
+			this.emit('failed', event, error, 1);
+			return;
+		}
+		const failures = this.trouble?.position === event.position ? this.trouble.failures + 1 : 1;
+		this.trouble = { position: event.position, failures, batch: 1 };
+		this.emit('failed', event, error, failures);
+		if (failures < (this.options.maxAttempts ?? 5)) {
+			await sleep(this.options.backoff?.(failures) ?? Math.min(10_000, 100 * 2 ** (failures - 1)), this.ending.signal);
+			return;
+		}
+		await this.inTransaction(session, async (_tx, run) => {
+			const rows = await run('SELECT e.position::text AS position FROM event_queue.fetch_events($1::text, 1) e', [this.name]);
+			if (rows[0]?.position === event.position)
+				await run('SELECT event_queue.park_event($1::text, $2::text::bigint, $3::text)::text', [this.name, event.position, error.message]);
+		});
+		this.trouble = undefined;
+		this.emit('parked', event, error);
+	}
+
+	/** Events of parked aggregates that retry_parked let go. */
+	private async workParked(session: Client): Promise<number> {
+		let events: StoredEvent[] = [];
+		try {
+			await this.inTransaction(session, async (tx, run) => {
+				events = (await run(`SELECT ${eventColumns} FROM event_queue.fetch_parked($1::text, $2::text::int) e ORDER BY e.position`,
+					[this.name, String(this.options.batchSize ?? 100)])).map(eventOf);
+				if (events.length === 0)
+					return;
+				await this.handle(events, tx);
+				await run('SELECT event_queue.ack_parked($1::text, $2::text::bigint)::text', [this.name, events[events.length - 1].position]);
+			});
+		} catch (error) {
+			if (!(error instanceof HandlerError))
+				throw error;
+			const { event } = error;
+			this.emit('failed', event, error.error, 1);
+			// Back to the parked ones, with the new error.
+			await this.inTransaction(session, async (_tx, run) => {
+				await run('SELECT event_queue.park_event($1::text, $2::text::bigint, $3::text)::text', [this.name, event.position, error.message]);
+			});
+			this.emit('parked', event, error.error);
+			return 0;
+		}
+		return events.length;
+	}
+
+	/** Lets parked aggregates be tried again; how many. */
+	async retryParked(aggregateType?: string, aggregateId?: string): Promise<number> {
+		const [row] = await this.client.database.run('SELECT event_queue.retry_parked($1::text, $2::text, $3::text)::text AS n',
+			[this.name, aggregateType ?? null, aggregateId ?? null]);
+		return Number(row.n);
+	}
+
+	/** Begins again after a position. */
+	async reset(position: string | number | bigint = 0): Promise<void> {
+		await this.client.database.run('SELECT event_queue.reset_subscription($1::text, $2::text::bigint)::text', [this.name, String(position)]);
+	}
+
+	/** Checkpoint and lag, as the view subscription_status has them. */
+	async status(): Promise<any> {
+		const [row] = await this.client.database.run(
+			'SELECT pg_catalog.to_jsonb(s)::text AS status FROM event_queue.subscription_status s WHERE s.name = $1::text LIMIT 1', [this.name]);
+		if (row === undefined)
+			throw new NotFoundError(`subscription "${this.name}" does not exist`, { sqlstate: 'EQ025' });
+		return JSON.parse(row.status!);
+	}
+
+	/** The batch in hand is ended (ms at most), then no more is fetched. */
+	async close(options: { timeout?: number } = {}): Promise<void> {
+		this.ending.abort();
+		const cut = () => (this.session as any)?.connection?.stream?.destroy();
+		const timeout = options.timeout ?? this.client.options.shutdownTimeout ?? 25_000;
+		const timer = new AbortController();
+		if (!this.working && this.session !== undefined) {
+			// It sleeps in wait_for_events, in no transaction.
+			const pid = (this.session as any).processID;
+			void this.client.database.run('SELECT pg_catalog.pg_cancel_backend($1::text::int)::text', [String(pid)]).catch(() => {});
+			void sleep(1000, timer.signal).then(() => this.working || timer.signal.aborted || cut());
+		}
+		await Promise.race([this.running, sleep(timeout, timer.signal)]);
+		timer.abort();
+		cut();
+		this.client.unregister(this);
+		this.emit('closed');
+	}
+}
+
+export interface Subscription {
+	on<E extends keyof SubscriptionEvents>(event: E, listener: (...args: SubscriptionEvents[E]) => void): this;
+	on(event: string | symbol, listener: (...args: any[]) => void): this;
+	once<E extends keyof SubscriptionEvents>(event: E, listener: (...args: SubscriptionEvents[E]) => void): this;
+	once(event: string | symbol, listener: (...args: any[]) => void): this;
+}

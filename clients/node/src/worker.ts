@@ -1,0 +1,738 @@
+/*
+ * worker.ts: processes jobs of one queue.
+ *
+ * Each named processor has a lane: its own slots, its own claims by name, its own list of
+ * jobs to settle.  A lane makes one call at a time, which completes what is done and
+ * claims as many as there are slots (complete_many_and_claim).  When a claim got less than
+ * it asked for, the lane sleeps until a NOTIFY says that there is work.  A job that is
+ * done stays on the lane's list until the server has confirmed it, however often the
+ * connection breaks meanwhile; its lease is extended until then.
+ */
+import { EventEmitter } from 'node:events';
+import { backoffAfter, sleep } from './database';
+import { ClosedError, DelayedError, isConnectionError, JobCancelledError, JobTimeoutError, LeaseLostError, ProcessorExistsError, RateLimitError,
+	RetryAfterError, UnrecoverableError, UnsupportedOptionError } from './errors';
+import type { EventQueue } from './event-queue';
+import { Job } from './job';
+import { fromJson, toJson } from './json';
+import type { AdvancedSettings, BackoffOptions, JobOptions } from './options';
+import type { Queue } from './queue';
+import { inSpan } from './telemetry';
+import type { Row } from './tx';
+
+export type Processor<Data = any, Result = any> = (job: Job<Data, Result>, signal: AbortSignal) => Promise<Result> | Result;
+
+export interface NamedProcessor<Data = any, Result = any> {
+	process: Processor<Data, Result>;
+	/** Jobs at a time; default the worker's. */
+	concurrency?: number;
+}
+
+/** One for all jobs of the queue, or one for each name; '*' takes those that have none. */
+export type Processors<Data = any, Result = any> =
+	| Processor<Data, Result>
+	| Record<string, Processor<Data, Result> | NamedProcessor<Data, Result>>;
+
+export interface WorkerOptions {
+	/** Jobs at a time of each processor; default 1. */
+	concurrency?: number;
+	/**
+	 * Jobs that each processor claims beyond that, to have them at hand.  Default: as many as
+	 * it does in 20 ms, if its jobs take less than 10 ms and the queue has no limits; those
+	 * that it has not begun after 250 ms go back to the queue.
+	 */
+	prefetch?: number;
+	/** Name in leased_by; default application name, host and process. */
+	name?: string;
+	/** The lease, in ms; default the queue's. */
+	lockDuration?: number;
+	/** Bull's: lockDuration, lockRenewTime, backoffStrategies are the worker's; the rest is the queue's. */
+	settings?: AdvancedSettings;
+	tenantId?: string;
+	/** Default true. */
+	autorun?: boolean;
+	/** How long jobs may go on when it closes, in ms; default the EventQueue's. */
+	shutdownTimeout?: number;
+}
+
+/** Events, and what listeners get. */
+export interface WorkerEvents<Data = any, Result = any> {
+	ready: [];
+	active: [job: Job<Data, Result>];
+	completed: [job: Job<Data, Result>, result: Result];
+	/** dead: it is not tried again. */
+	failed: [job: Job<Data, Result>, error: Error, dead: boolean];
+	/** A claimed job whose lease had run out before. */
+	stalled: [job: Job<Data, Result>];
+	progress: [job: Job<Data, Result>, progress: any];
+	/** The lease is lost; what the processor returns is not recorded. */
+	lost: [job: Job<Data, Result>];
+	released: [job: Job<Data, Result>];
+	error: [error: Error];
+	/** Nothing is left to claim and no job is running. */
+	drained: [];
+	paused: [];
+	resumed: [];
+	closing: [];
+	closed: [];
+}
+
+interface Running {
+	job: Job;
+	/** Where it runs. */
+	lane: Lane;
+	/** Which claimed it. */
+	claimedBy: Lane;
+	token: string;
+	abort: AbortController;
+	/** Its end is not recorded any more: it was given back, or its lease is lost. */
+	gone: boolean;
+}
+
+interface Settle {
+	running: Running;
+	/** JSON, or NULL */
+	result: string | null;
+	value: any;
+	/** A call that had it in broke: it may have been carried out. */
+	uncertain: boolean;
+	confirmed: () => void;
+}
+
+interface Lane {
+	/** NULL: any name. */
+	name: string | null;
+	process: Processor;
+	concurrency: number;
+	running: number;
+	/** Claimed, but not begun. */
+	backlog: Running[];
+	/** Jobs that it claimed and that wait in the backlog of another lane. */
+	lent: number;
+	/** How long its jobs take, in ms. */
+	runMs?: number;
+	giveBackTimer?: NodeJS.Timeout;
+	settles: Settle[];
+	/** There may be work. */
+	hungry: boolean;
+	/** A NOTIFY came during the call. */
+	woken: boolean;
+	calling: boolean;
+	/** No claims before (ms). */
+	restUntil: number;
+	failures: number;
+	emptyClaims: number;
+	timer?: NodeJS.Timeout;
+}
+
+const claimedColumns = `c.job_id::text AS id, c.lease_token::text AS token, c.name, c.tenant_id, c.payload::text AS payload, c.metadata::text AS metadata,
+	c.attempt::text AS attempt, c.max_attempts::text AS max_attempts, c.stalled::text AS stalled, c.priority::text AS priority, c.group_key,
+	(extract(epoch FROM c.created_at) * 1000)::text AS created, (extract(epoch FROM c.leased_until) * 1000)::text AS until,
+	c.time_limit_ms::text AS time_limit`;
+
+/** If nothing says that there is work, a lane looks all the same so often. */
+const lookEvery = 30_000;
+
+export class Worker<Data = any, Result = any> extends EventEmitter {
+	readonly client: EventQueue<any>;
+	readonly queue: Queue<Data, Result>;
+	readonly name: string;
+	readonly options: WorkerOptions;
+
+	private readonly lanes = new Map<string | null, Lane>();
+	private readonly active = new Map<string, Running>();
+	private leaseMs = 30_000;
+	private rateMs?: number;
+	private started?: Promise<void>;
+	private unlisten?: () => void;
+	private isPausedHere = false;
+	private closing?: Promise<void>;
+	private closeNow = false;
+	private idle: Array<() => void> = [];
+	private lookTimer?: NodeJS.Timeout;
+	private hadWork = false;
+
+	constructor(client: EventQueue<any>, queue: string, processors?: Processors<Data, Result>, options: WorkerOptions = {}) {
+		super();
+		this.client = client;
+		this.queue = client.queue(queue) as any;
+		this.options = options;
+		this.name = options.name ?? `${client.options.applicationName ?? 'node'} ${process.pid}`;
+		for (const [name, value] of [['concurrency', options.concurrency], ['prefetch', options.prefetch]] as const)
+			if (value !== undefined && !(Number.isInteger(value) && value >= (name === 'prefetch' ? 0 : 1)))
+				throw new UnsupportedOptionError(`${name} of the worker of queue "${queue}" is ${value}, not a whole number from ${name === 'prefetch' ? 0 : 1} on`);
+		if (typeof processors === 'function')
+			this.process('*', processors);
+		else
+			for (const [name, processor] of Object.entries(processors ?? {}))
+				if (typeof processor === 'function')
+					this.process(name, processor);
+				else
+					this.process(name, processor.process, processor.concurrency);
+		client.register(this);
+		if (options.autorun !== false)
+			setImmediate(() => {
+				this.run().catch(error => {
+					if (!(error instanceof ClosedError))
+						this.report(error);
+				});
+			});
+	}
+
+	/** Adds a processor for jobs of a name; '*': for those that have none of their own. */
+	process(name: string, processor: Processor<Data, Result>, concurrency = this.options.concurrency ?? 1): this {
+		const key = name === '*' ? null : name;
+		if (typeof processor !== 'function')
+			throw new UnsupportedOptionError(`the processor of job "${name}" of queue "${this.queue.name}" is no function`);
+		if (!Number.isInteger(concurrency) || concurrency < 1)
+			throw new UnsupportedOptionError(`the concurrency of job "${name}" of queue "${this.queue.name}" is ${concurrency}, not a whole number from 1 on`);
+		if (this.lanes.has(key))
+			throw new ProcessorExistsError(`queue "${this.queue.name}" has a processor for ${key === null ? 'all jobs' : `job "${name}"`} already`);
+		const lane: Lane = { name: key, process: processor as Processor, concurrency, running: 0, backlog: [], lent: 0, settles: [], hungry: true, woken: false,
+			calling: false, restUntil: 0, failures: 0, emptyClaims: 0 };
+		this.lanes.set(key, lane);
+		if (this.unlisten !== undefined)
+			this.pump(lane);
+		return this;
+	}
+
+	/** Begins to claim; done when the queue is known to be there. */
+	run(): Promise<void> {
+		this.started ??= this.start().catch(error => {
+			this.started = undefined;
+			throw error;
+		});
+		return this.started;
+	}
+
+	private async start(): Promise<void> {
+		for (let failures = 0; ; failures++) {
+			if (this.closing !== undefined)
+				throw new ClosedError('the worker is closed');
+			try {
+				await this.client.ready();
+				const settings = await this.client.queueSettings(this.queue.name);
+				this.leaseMs = settings.leaseMs;
+				this.rateMs = settings.rateMs;
+				break;
+			} catch (error) {
+				if (!isConnectionError(error))
+					throw error;
+				await sleep(backoffAfter(failures));
+			}
+		}
+		if (this.closing !== undefined)
+			return;
+		this.unlisten = this.client.database.listen(`event_queue.${this.queue.name}`, () => this.wake());
+		this.lookTimer = setInterval(() => this.wake(), lookEvery);
+		this.lookTimer.unref();
+		this.emit('ready');
+		for (const lane of this.lanes.values())
+			this.pump(lane);
+	}
+
+	private wake(): void {
+		for (const lane of this.lanes.values()) {
+			lane.hungry = true;
+			lane.woken = true;
+			lane.emptyClaims = 0;
+			this.pump(lane);
+		}
+	}
+
+	private report(error: unknown): void {
+		if (this.listenerCount('error') > 0)
+			this.emit('error', error as Error);
+		else
+			this.client.report(error);
+	}
+
+	private get lease(): string | null {
+		const ms = this.options.lockDuration ?? this.options.settings?.lockDuration;
+		return ms === undefined ? null : `${ms} milliseconds`;
+	}
+
+	/* Claiming and completing */
+
+	private wanted(lane: Lane): number {
+		if (!lane.hungry || this.isPausedHere || this.closing !== undefined || this.unlisten === undefined)
+			return 0;
+		const rest = lane.restUntil - Date.now();
+		if (rest > 0) {
+			this.pumpLater(lane, rest);
+			return 0;
+		}
+		return Math.max(0, Math.min(1000, lane.concurrency + this.prefetchOf(lane) - lane.running - lane.backlog.length - lane.lent));
+	}
+
+	private prefetchOf(lane: Lane): number {
+		if (this.options.prefetch !== undefined)
+			return this.options.prefetch;
+		if (this.rateMs !== undefined || lane.runMs === undefined || lane.runMs >= 10)
+			return 0;
+		return Math.min(200, Math.ceil(lane.concurrency * 20 / Math.max(0.1, lane.runMs)));
+	}
+
+	/* A job took longer than those before it: others may have what waits behind it. */
+	private giveBackLater(lane: Lane): void {
+		if (this.options.prefetch !== undefined || lane.giveBackTimer !== undefined)
+			return;
+		lane.giveBackTimer = setTimeout(() => {
+			lane.giveBackTimer = undefined;
+			const old = lane.backlog.filter(running => Date.now() - running.job.processedOn! >= 250);
+			if (old.length > 0)
+				lane.runMs = 1000;
+			lane.backlog = lane.backlog.filter(running => !old.includes(running));
+			for (const running of old) {
+				this.leaveBacklog(running);
+				void this.release(running, 0);
+			}
+			if (lane.backlog.length > 0)
+				this.giveBackLater(lane);
+		}, 250);
+	}
+
+	private leaveBacklog(running: Running): void {
+		if (running.claimedBy !== running.lane)
+			running.claimedBy.lent--;
+	}
+
+	private pumpLater(lane: Lane, ms: number): void {
+		clearTimeout(lane.timer);
+		lane.timer = setTimeout(() => this.pump(lane), ms);
+	}
+
+	private pump(lane: Lane): void {
+		if (lane.calling)
+			return;
+		const max = this.wanted(lane);
+		if (lane.settles.length === 0 && max === 0)
+			return this.checkIdle();
+		lane.calling = true;
+		lane.woken = false;
+		const settles = lane.settles.splice(0, 1000);
+		this.call(lane, settles, max).then(
+			claimed => {
+				lane.failures = 0;
+				this.afterCall(lane, max, claimed);
+			},
+			async error => {
+				if (!isConnectionError(error))
+					this.report(error);
+				const wait = backoffAfter(lane.failures++);
+				await sleep(wait);
+			},
+		).finally(() => {
+			lane.calling = false;
+			this.pump(lane);
+		});
+	}
+
+	private afterCall(lane: Lane, max: number, claimed: Running[]): void {
+		if (max > 0) {
+			lane.hungry = claimed.length === max || lane.woken;
+			lane.emptyClaims = claimed.length > 0 ? 0 : lane.emptyClaims + 1;
+			// A limit, whose end no NOTIFY tells, may be what held jobs back.
+			if (!lane.hungry && this.rateMs !== undefined && lane.emptyClaims < 8) {
+				lane.hungry = true;
+				lane.restUntil = Date.now() + Math.min(1000, Math.max(5, this.rateMs) * 2 ** lane.emptyClaims);
+			}
+		}
+		for (const running of claimed)
+			this.begin(running);
+		if (!lane.hungry && claimed.length === 0 && this.active.size === 0 && this.hadWork) {
+			this.hadWork = false;
+			this.emit('drained');
+		}
+	}
+
+	/** One call: completes, claims, or both.  What it could not settle goes back on the list. */
+	private async call(lane: Lane, settles: Settle[], max: number): Promise<Running[]> {
+		const run = (sql: string, values: readonly unknown[]) => this.client.database.runWaiting(sql, values, 0);
+		const ids = settles.map(settle => settle.running.job.id);
+		const tokens = settles.map(settle => settle.running.token);
+		const results = settles.map(settle => settle.result);
+		const claimValues = [this.queue.name, max, this.name, this.lease, lane.name === null ? null : [lane.name],
+			this.options.tenantId ?? this.client.options.tenantId ?? null];
+		try {
+			let rows: Row[] = [];
+			if (settles.length > 0 && (max === 0 || settles.some(settle => settle.uncertain))) {
+				await this.completeMany(settles);
+				settles = [];
+			} else if (settles.length > 0) {
+				try {
+					rows = await run(
+						`SELECT ${claimedColumns} FROM event_queue.complete_many_and_claim($1::bigint[], $2::uuid[], $3, $4, $5, $6::interval, $7, $8, false, $9::jsonb[]) c`,
+						[ids, tokens, ...claimValues, results]);
+					for (const settle of settles)
+						this.settled(settle);
+					settles = [];
+					return rows.map(row => this.claimed(row, lane));
+				} catch (error) {
+					// A lease was lost, or a result is refused: find out whose, then claim.
+					if (isConnectionError(error))
+						throw error;
+					await this.completeMany(settles);
+					settles = [];
+				}
+			}
+			if (max > 0)
+				rows = await run(`SELECT ${claimedColumns} FROM event_queue.claim($1, $2, $3, $4::interval, $5, $6) c`, claimValues);
+			return rows.map(row => this.claimed(row, lane));
+		} catch (error) {
+			const unknown = isConnectionError(error) && (error as any).outcomeUnknown !== false;
+			for (const settle of settles)
+				settle.uncertain ||= unknown;
+			lane.settles.unshift(...settles.filter(settle => this.active.has(settle.running.token)));
+			throw error;
+		}
+	}
+
+	private async completeMany(settles: Settle[]): Promise<void> {
+		const run = (sql: string, values: readonly unknown[]) => this.client.database.runWaiting(sql, values, 0);
+		let rows: Row[];
+		try {
+			rows = await run('SELECT r.job_id::text AS id, r.state FROM event_queue.complete_many($1::bigint[], $2::uuid[], $3::jsonb[]) r',
+				[settles.map(settle => settle.running.job.id), settles.map(settle => settle.running.token), settles.map(settle => settle.result)]);
+		} catch (error) {
+			if (isConnectionError(error))
+				throw error;
+			// One of them is refused, as a result that is too large: each by itself.
+			if (settles.length > 1) {
+				for (const settle of settles)
+					await this.completeMany([settle]);
+				return;
+			}
+			const [settle] = settles;
+			settle.running.gone = false;
+			await this.fail(settle.running, error as Error);
+			settle.confirmed();
+			return;
+		}
+		for (const [i, settle] of settles.entries()) {
+			if (rows[i].state === 'completed') {
+				this.settled(settle);
+				continue;
+			}
+			// A call before, that broke, may have completed it.
+			const outcome = settle.uncertain ? await this.client.jobOutcome(settle.running.job.id) : undefined;
+			if (outcome?.state === 'completed' || outcome?.state === 'gone')
+				this.settled(settle);
+			else {
+				this.lost(settle.running);
+				settle.confirmed();
+			}
+		}
+	}
+
+	private settled(settle: Settle): void {
+		const { job } = settle.running;
+		this.forget(settle.running);
+		job.returnvalue = settle.value;
+		job.finishedOn = Date.now();
+		settle.confirmed();
+		this.emit('completed', job, settle.value);
+	}
+
+	private forget(running: Running): void {
+		this.client.heartbeat.drop(running.token);
+		this.active.delete(running.token);
+	}
+
+	private lost(running: Running): void {
+		if (!this.active.has(running.token))
+			return;
+		this.forget(running);
+		running.gone = true;
+		running.abort.abort(new LeaseLostError(`the lease of job ${running.job.id} is lost`, { sqlstate: 'EQ016' }));
+		this.emit('lost', running.job);
+	}
+
+	/* A job */
+
+	private claimed(row: Row, lane: Lane): Running {
+		const metadata = fromJson(row.metadata) ?? {};
+		const kept = metadata.opts ?? {};
+		const opts: JobOptions = { ...kept, attempts: Number(row.max_attempts), priorityLevel: Number(row.priority) };
+		if (row.time_limit !== null)
+			opts.timeout = Number(row.time_limit);
+		const abort = new AbortController();
+		const job = new Job<Data, Result>(this.queue as any, {
+			id: row.id!, name: row.name!, data: fromJson(row.payload), opts, metadata, attemptsMade: Number(row.attempt) - 1,
+			stalledCounter: Number(row.stalled), timestamp: Math.round(Number(row.created)), processedOn: Date.now(), tenantId: row.tenant_id ?? undefined,
+			groupKey: row.group_key ?? undefined, token: row.token!, leasedUntil: new Date(Number(row.until)), signal: abort.signal,
+		});
+		// A job whose name has a lane of its own runs there, and while it waits for that counts in this one.
+		const running: Running = { job, lane: this.lanes.get(job.name) ?? lane, claimedBy: lane, token: row.token!, abort, gone: false };
+		const leaseMs = this.options.lockDuration ?? this.options.settings?.lockDuration;
+		const every = this.options.settings?.lockRenewTime ?? Math.min(10_000, (leaseMs ?? this.leaseMs) / 3);
+		this.active.set(running.token, running);
+		this.hadWork = true;
+		this.client.heartbeat.hold(job.id, running.token, leaseMs ?? null, every, news => {
+			if (news.state === 'leased')
+				job.leasedUntil = new Date(news.until);
+			else if (news.state === 'lost')
+				this.lost(running);
+			else if (!abort.signal.aborted)
+				abort.abort(new JobCancelledError(`job ${job.id} was cancelled`, { sqlstate: 'EQ033' }));
+		});
+		return running;
+	}
+
+	private begin(running: Running): void {
+		const { lane } = running;
+		if (lane.running >= lane.concurrency) {
+			lane.backlog.push(running);
+			if (running.claimedBy !== lane)
+				running.claimedBy.lent++;
+			this.giveBackLater(lane);
+			return;
+		}
+		lane.running++;
+		const begun = performance.now();
+		this.perform(running).catch(error => this.report(error)).finally(() => {
+			const took = performance.now() - begun;
+			lane.runMs = Math.max(took, 0.9 * (lane.runMs ?? took) + 0.1 * took);
+			lane.running--;
+			const next = lane.backlog.shift();
+			if (next !== undefined) {
+				this.leaveBacklog(next);
+				this.begin(next);
+			}
+			this.pump(lane);
+			// Its place in the lane that claimed it
+			const any = this.lanes.get(null);
+			if (any !== undefined && any !== lane)
+				this.pump(any);
+		});
+	}
+
+	private async perform(running: Running): Promise<void> {
+		const { job, lane } = running;
+		if (running.gone || this.closeNow)
+			return;
+		job.processedOn = Date.now();
+		job.onProgress = value => this.emit('progress', job, value);
+		if (job.stalledCounter > 0)
+			this.emit('stalled', job);
+		this.emit('active', job);
+		let value: any;
+		let result: string | null;
+		try {
+			value = await inSpan(`${this.queue.name} process`, 'consumer',
+				{ 'messaging.destination.name': this.queue.name, 'messaging.message.id': job.id, 'event_queue.job.name': job.name },
+				job.metadata, () => this.withTimeout(running, async () => lane.process(job, job.signal)));
+			result = value === undefined ? null : toJson(value, `the result of job ${job.name}`);
+		} catch (error) {
+			if (!running.gone)
+				await this.fail(running, error instanceof Error ? error : new Error(String(error)));
+			return;
+		}
+		if (running.gone)
+			return;
+		// The slot is free, the next claim can go along with the completion.
+		lane.settles.push({ running, result, value, uncertain: false, confirmed: () => this.checkIdle() });
+	}
+
+	private async withTimeout<T>(running: Running, work: () => Promise<T>): Promise<T> {
+		const ms = running.job.opts.timeout;
+		if (ms === undefined)
+			return work();
+		let timer: NodeJS.Timeout;
+		const over = new Promise<never>((_, reject) => {
+			timer = setTimeout(() => {
+				const error = new JobTimeoutError(`job ${running.job.id} took longer than its timeout of ${ms} ms`);
+				running.abort.abort(error);
+				reject(error);
+			// A little before the lease ends, so that the failure is recorded as what it is
+			}, Math.max(1, ms - Math.min(200, ms / 10)));
+		});
+		try {
+			return await Promise.race([work(), over]);
+		} finally {
+			clearTimeout(timer!);
+		}
+	}
+
+	/** A call that is repeated until the server has answered. */
+	private async insist(sql: string, values: readonly unknown[]): Promise<{ rows: Row[]; uncertain: boolean } | { error: any; uncertain: boolean }> {
+		let uncertain = false;
+		for (let failures = 0; ; failures++) {
+			try {
+				return { rows: await this.client.database.runWaiting(sql, values, 0), uncertain };
+			} catch (error) {
+				if (!isConnectionError(error) || this.closeNow)
+					return { error, uncertain };
+				uncertain ||= (error as any).outcomeUnknown !== false;
+				await sleep(backoffAfter(failures));
+			}
+		}
+	}
+
+	private async fail(running: Running, error: Error): Promise<void> {
+		const { job } = running;
+		const reason = job.signal.reason;
+		if (reason instanceof ClosedError)
+			return this.release(running, 0);
+		if (error instanceof RateLimitError) {
+			if (error.scope === 'worker') {
+				for (const lane of this.lanes.values())
+					lane.restUntil = Math.max(lane.restUntil, Date.now() + error.retryAfter);
+				running.lane.hungry = true;
+			}
+			return this.release(running, error.retryAfter);
+		}
+		if (error instanceof DelayedError)
+			return this.release(running, error.delay ?? Math.max(0, (job.delayedUntil ?? Date.now()) - Date.now()));
+
+		const final = error instanceof UnrecoverableError || job.discarded || reason instanceof JobCancelledError;
+		const retryAfter = error instanceof RetryAfterError ? error.retryAfter : this.customBackoff(job, error);
+		const stack = (error.stack ?? '').split('\n').slice(1, 1 + (job.opts.stackTraceLimit ?? 20)).join('\n');
+		const code = (error as any).sqlstate ?? (error as any).code;
+		const outcome = await this.insist(
+			'SELECT (extract(epoch FROM event_queue.fail($1::bigint, $2::uuid, $3, $4, $5, $6::interval, $7)) * 1000)::text AS again',
+			[job.id, running.token, error.message || error.name, typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : null, stack || null,
+				retryAfter === undefined ? null : `${Math.max(0, Math.round(retryAfter))} milliseconds`, final]);
+		if ('error' in outcome) {
+			if (outcome.uncertain && outcome.error instanceof LeaseLostError)
+				// The call that broke was carried out, or another worker has the job now.
+				this.ended(running, error, (await this.client.jobOutcome(job.id).catch(() => undefined))?.state === 'dead');
+			else {
+				this.lost(running);
+				if (!(outcome.error instanceof LeaseLostError))
+					this.report(outcome.error);
+			}
+			return;
+		}
+		this.ended(running, error, outcome.rows[0].again === null);
+	}
+
+	private ended(running: Running, error: Error, dead: boolean): void {
+		const { job } = running;
+		this.forget(running);
+		running.gone = true;
+		job.attemptsMade++;
+		job.failedReason = error.message;
+		job.stacktrace = (error.stack ?? '').split('\n');
+		if (dead)
+			job.finishedOn = Date.now();
+		this.emit('failed', job, error, dead);
+	}
+
+	private customBackoff(job: Job, error: Error): number | undefined {
+		const backoff = job.opts.backoff as BackoffOptions | undefined;
+		if (typeof backoff !== 'object')
+			return undefined;
+		const strategy = this.options.settings?.backoffStrategies?.[backoff.type];
+		if (strategy === undefined) {
+			this.report(new UnsupportedOptionError(`job ${job.id}: there is no backoff strategy "${backoff.type}"; the queue's backoff holds`));
+			return undefined;
+		}
+		return strategy(job.attemptsMade + 1, error, backoff.options);
+	}
+
+	private async release(running: Running, delay: number): Promise<void> {
+		running.gone = true;
+		const outcome = await this.insist('SELECT event_queue.release($1::bigint, $2::uuid, $3::interval)::text',
+			[running.job.id, running.token, `${Math.max(0, Math.round(delay))} milliseconds`]);
+		this.forget(running);
+		if ('error' in outcome && !(outcome.error instanceof LeaseLostError))
+			this.report(outcome.error);
+		else
+			this.emit('released', running.job);
+	}
+
+	/* Pause and end */
+
+	/** This worker claims nothing more; jobs that run go on. */
+	pause(): void {
+		this.isPausedHere = true;
+		this.emit('paused');
+	}
+
+	resume(): void {
+		this.isPausedHere = false;
+		this.emit('resumed');
+		this.wake();
+	}
+
+	isPaused(): boolean {
+		return this.isPausedHere;
+	}
+
+	/** Jobs that it has in hand. */
+	get activeCount(): number {
+		return this.active.size;
+	}
+
+	private isIdle(): boolean {
+		return this.active.size === 0 && [...this.lanes.values()].every(lane => !lane.calling && lane.settles.length === 0 && lane.running === 0);
+	}
+
+	private checkIdle(): void {
+		if (this.closing !== undefined && this.isIdle())
+			this.idle.splice(0).forEach(done => done());
+	}
+
+	/** When no job is in hand; used at the end. */
+	private whenIdle(ms: number): Promise<boolean> {
+		if (this.isIdle())
+			return Promise.resolve(true);
+		return new Promise(resolve => {
+			const timer = setTimeout(() => resolve(false), ms);
+			this.idle.push(() => {
+				clearTimeout(timer);
+				resolve(true);
+			});
+		});
+	}
+
+	/**
+	 * Claims nothing more, lets jobs that run end within the time (ms), and gives the rest
+	 * back without counting an attempt: their signal is aborted with a ClosedError.
+	 */
+	close(options: { timeout?: number } = {}): Promise<void> {
+		this.closing ??= this.end(options.timeout ?? this.options.shutdownTimeout ?? this.client.options.shutdownTimeout ?? 25_000);
+		return this.closing;
+	}
+
+	private async end(timeout: number): Promise<void> {
+		// this.closing is not set before this function has given its promise
+		await null;
+		this.emit('closing');
+		clearInterval(this.lookTimer);
+		this.unlisten?.();
+		for (const lane of this.lanes.values()) {
+			clearTimeout(lane.timer);
+			clearTimeout(lane.giveBackTimer);
+			lane.lent = 0;
+			for (const running of lane.backlog.splice(0))
+				void this.release(running, 0);
+		}
+		if (!await this.whenIdle(timeout)) {
+			const left = [...this.active.values()];
+			for (const running of left)
+				running.abort.abort(new ClosedError(`the worker ends before job ${running.job.id}`));
+			// Those that heed the signal end by themselves.
+			if (!await this.whenIdle(500)) {
+				const settling = new Set([...this.lanes.values()].flatMap(lane => lane.settles.map(settle => settle.running)));
+				this.closeNow = true;
+				await Promise.race([
+					Promise.all([...this.active.values()].filter(running => !running.gone && !settling.has(running)).map(running => this.release(running, 0))),
+					sleep(5000),
+				]);
+			}
+		}
+		for (const running of [...this.active.values()])
+			this.forget(running);
+		this.client.unregister(this);
+		this.emit('closed');
+	}
+}
+
+export interface Worker<Data = any, Result = any> {
+	on<E extends keyof WorkerEvents>(event: E, listener: (...args: WorkerEvents<Data, Result>[E]) => void): this;
+	on(event: string | symbol, listener: (...args: any[]) => void): this;
+	once<E extends keyof WorkerEvents>(event: E, listener: (...args: WorkerEvents<Data, Result>[E]) => void): this;
+	once(event: string | symbol, listener: (...args: any[]) => void): this;
+}

@@ -1,0 +1,9 @@
+export interface WelcomeMail {
+	to: string;
+	lead?: string;
+}
+
+export interface ReportOrder {
+	month: string;
+	pages: number;
+}

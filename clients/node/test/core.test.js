@@ -1,0 +1,176 @@
+// Events, queues, options, errors.
+const { test, before, after } = require('node:test');
+const assert = require('node:assert/strict');
+const eqlib = require('..');
+const { freshDatabase, query, open, where } = require('./helpers');
+
+let connection, eq;
+before(async () => {
+	connection = await freshDatabase('eq_node_core');
+	eq = open(connection);
+});
+after(() => eq.close());
+
+test('events: append, appendMany, readAggregate, readAll, state', async () => {
+	const first = await eq.append('lead', 'L1', 'lead.created', { name: 'Ana' }, { expectedVersion: 'no_stream', metadata: { by: 'test' } });
+	assert.equal(first.version, 1);
+	assert.equal(typeof first.position, 'string');
+	const more = await eq.appendMany('lead', 'L1', [{ eventType: 'lead.moved', data: { step: 2 } }, { eventType: 'lead.won' }], { expectedVersion: 1 });
+	assert.deepEqual(more.map(event => event.version), [2, 3]);
+	const events = await eq.readAggregate('lead', 'L1');
+	assert.deepEqual(events.map(event => [event.version, event.eventType]), [[1, 'lead.created'], [2, 'lead.moved'], [3, 'lead.won']]);
+	assert.equal(events[0].metadata.by, 'test');
+	assert.ok(events[0].createdAt instanceof Date && !Number.isNaN(events[0].createdAt.getTime()));
+	const last = await eq.readAggregate('lead', 'L1', { newestFirst: true, maxEvents: 1 });
+	assert.equal(last[0].version, 3);
+	assert.deepEqual((await eq.readAll({ filter: { event_type: 'lead.moved' } })).map(event => event.data), [{ step: 2 }]);
+	assert.deepEqual(await eq.state('lead', 'L1'), { name: 'Ana', step: 2 });
+	assert.deepEqual(await eq.state('lead', 'L1', { atVersion: 1 }), { name: 'Ana' });
+	assert.equal(await eq.state('lead', 'none'), null);
+});
+
+test('an append with an id may be repeated', async () => {
+	const id = '018f0000-0000-7000-8000-000000000001';
+	const first = await eq.append('lead', 'L2', 'lead.created', { a: 1 }, { id });
+	const again = await eq.append('lead', 'L2', 'lead.created', { a: 1 }, { id });
+	assert.deepEqual([first.duplicate, again.duplicate, again.version], [false, true, 1]);
+	await assert.rejects(eq.append('lead', 'L2', 'lead.created', { a: 2 }, { id }), eqlib.EventIdReusedError);
+});
+
+test('errors of the extension are classes with SQLSTATE and DETAIL', async () => {
+	await assert.rejects(eq.append('lead', 'L1', 'lead.lost', {}, { expectedVersion: 1 }), error => {
+		assert.ok(error instanceof eqlib.WrongVersionError && error instanceof eqlib.EventQueueError);
+		assert.equal(error.sqlstate, 'EQ001');
+		assert.equal(error.currentVersion, 3);
+		return true;
+	});
+	await assert.rejects(eq.queue('none').add('x', {}), eqlib.QueueNotFoundError);
+	await assert.rejects(eq.cancelJob(999999), eqlib.JobNotFoundError);
+});
+
+test('sync makes what is missing, alters what differs, and nothing else', async () => {
+	const mail = eq.queue('mail', { defaultJobOptions: { attempts: 5, backoff: { type: 'exponential', delay: 1000 }, removeOnComplete: { age: 3600 } },
+		limiter: { max: 100, duration: 1000 }, settings: { lockDuration: 20000, maxStalledCount: 1 } });
+	assert.deepEqual(await eq.sync(), { created: ['mail'], altered: [] });
+	assert.deepEqual(await eq.sync(), { created: [], altered: [] });
+	const [row] = await query(connection, `SELECT max_attempts, backoff, backoff_delay::text, keep_completed::text, rate_limit, rate_interval::text, lease::text, max_stalled
+		FROM event_queue.queue WHERE name = 'mail'`);
+	assert.deepEqual(row, { max_attempts: 5, backoff: 'bull', backoff_delay: '00:00:01', keep_completed: '01:00:00', rate_limit: 100, rate_interval: '00:00:01',
+		lease: '00:00:20', max_stalled: 1 });
+	mail.options.limiter = { max: 50, duration: 1000 };
+	assert.deepEqual(await eq.sync(), { created: [], altered: ['mail'] });
+	// several instances at once
+	const others = [1, 2, 3].map(() => open(connection));
+	const done = await Promise.all(others.map(other => other.sync({ news: {}, letters: { sla: 1000 } })));
+	assert.deepEqual(done.map(d => d.created.length).sort(), [0, 0, 2]);
+	await Promise.all(others.map(other => other.close()));
+});
+
+test('options of Bull in their meaning', async () => {
+	const queue = eq.queue('news');
+	const parent = await queue.add('first', {});
+	const job = await queue.add('second', { n: 1 }, { attempts: 7, backoff: 500, delay: 60000, priority: 2, jobId: 'only one', dependsOn: [parent],
+		timeout: 3000, groupKey: 'g', metadata: { a: 1 } });
+	const [row] = await query(connection, `SELECT j.priority, j.max_attempts, extract(epoch FROM j.run_at - j.created_at)::numeric(9,2)::text AS delay, j.unique_key, j.group_key, j.state, j.metadata
+		FROM event_queue.jobs j WHERE job_id = $1`, [job.id]);
+	assert.deepEqual({ ...row, metadata: row.metadata.a }, { priority: 1, max_attempts: 7, delay: '60.00', unique_key: 'only one', group_key: 'g', state: 'blocked', metadata: 1 });
+	assert.equal((await queue.add('second', { n: 2 }, { jobId: 'only one' })).id, job.id);
+	assert.deepEqual([1, 2, 4, 5, 1000, 0, undefined].map(eqlib.priorityLevelOf), [0, 1, 3, 4, 4, undefined, undefined]);
+	assert.equal((await queue.add({ only: 'data' }, { delay: 1000 })).name, '__default__');
+	const looked = await queue.getJob(job.id);
+	assert.deepEqual([looked.data, looked.opts.jobId, await looked.getState()], [{ n: 1 }, 'only one', 'waiting']);
+	assert.equal(await queue.getJob('no number'), null);
+	const counts = await queue.getJobCounts();
+	assert.deepEqual([counts.waiting, counts.delayed], [2, 1]);
+	await looked.remove();
+	assert.equal(await queue.getJob(job.id), null);
+	await queue.pause();
+	assert.equal(await queue.isPaused(), true);
+	await queue.resume();
+	await queue.empty();
+});
+
+test('bad input is a clear error and nothing is done', async () => {
+	const queue = eq.queue('news');
+	const none = async (call, error, text) => {
+		await assert.rejects(call, thrown => {
+			assert.ok(thrown instanceof error, `${thrown} is no ${error.name}`);
+			assert.match(thrown.message, text);
+			return true;
+		});
+	};
+	await none(queue.add('x', {}, { lifo: true }), eqlib.UnsupportedOptionError, /lifo/);
+	await none(queue.add('x', {}, { repeat: { cron: '* * * * *' } }), eqlib.UnsupportedOptionError, /create_schedule/);
+	await none(queue.add('x', {}, { attemps: 3 }), eqlib.UnsupportedOptionError, /attemps.*known are/);
+	await none(queue.add('x', {}, { attempts: 0 }), eqlib.UnsupportedOptionError, /attempts/);
+	await none(queue.add('x', {}, { delay: -1 }), eqlib.UnsupportedOptionError, /delay/);
+	await none(queue.add('x', {}, { jobId: 'a', uniqueKey: 'b' }), eqlib.UnsupportedOptionError, /same thing/);
+	const circle = {};
+	circle.circle = circle;
+	await none(queue.add('x', circle), eqlib.InvalidPayloadError, /data of job x/);
+	await none(queue.add('x', 10n), eqlib.InvalidPayloadError, /BigInt/);
+	await none(queue.add('x', {}, { tx: {} }), eqlib.InvalidTransactionError, /none of/);
+	await none(queue.add('x', {}, { tx: eq.database.pool }), eqlib.InvalidTransactionError, /Pool/);
+	await none(queue.add('x', {}, { priorityLevel: 11 }), eqlib.InvalidArgumentError, /priority/);
+	assert.equal(await queue.count(), 0);
+	assert.throws(() => eq.worker('news', () => {}, { concurrency: 0, autorun: false }), eqlib.UnsupportedOptionError);
+	const worker = eq.worker('news', { a: () => {} }, { autorun: false });
+	assert.throws(() => worker.process('a', () => {}), eqlib.ProcessorExistsError);
+	await worker.close();
+	const lost = eq.worker('nowhere', () => {}, { autorun: false });
+	await none(lost.run(), eqlib.QueueNotFoundError, /create_queue/);
+	await lost.close();
+});
+
+test('adds that come together go in one call, each with its own id or error', async () => {
+	const queue = eq.queue('news');
+	const before = await query(connection, 'SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()');
+	const statements = [];
+	const run = eq.database.runWaiting;
+	eq.database.runWaiting = function (sql, ...rest) { statements.push(sql); return run.call(this, sql, ...rest); };
+	try {
+		const jobs = await Promise.all(Array.from({ length: 500 }, (_, n) => queue.add('many', { n })));
+		assert.equal(new Set(jobs.map(job => job.id)).size, 500);
+		assert.ok(statements.length < 50, `${statements.length} calls for 500 adds`);
+		const data = await query(connection, `SELECT job_id::text AS id, (payload->>'n')::int AS n FROM event_queue.jobs WHERE name = 'many'`);
+		assert.deepEqual(new Map(data.map(row => [row.id, row.n])), new Map(jobs.map((job, n) => [job.id, n])));
+		const mixed = await Promise.allSettled([queue.add('good', {}), queue.add('bad\u0000name', {}), eq.queue('none').add('x', {}), queue.add('good', {})]);
+		assert.deepEqual(mixed.map(result => result.status), ['fulfilled', 'rejected', 'rejected', 'fulfilled']);
+		assert.ok(mixed[2].reason instanceof eqlib.QueueNotFoundError);
+	} finally {
+		eq.database.runWaiting = run;
+	}
+	assert.ok(before.length === 1);
+	await queue.empty();
+});
+
+test('addBulk: all or none', async () => {
+	const queue = eq.queue('news');
+	const jobs = await queue.addBulk([{ name: 'a', data: 1 }, { name: 'b', data: { x: 'ä"\\' }, opts: { delay: 1000 } }]);
+	assert.equal(jobs.length, 2);
+	assert.deepEqual((await queue.getJob(jobs[1].id)).data, { x: 'ä"\\' });
+	await assert.rejects(queue.addBulk([{ name: 'a', data: 1 }, { name: 'b', data: 1, opts: { priorityLevel: 77 } }]), eqlib.InvalidArgumentError);
+	await queue.empty();
+});
+
+test('a database without the extension, and a role without a grant', async () => {
+	const bare = open(await freshDatabase('eq_node_bare', { extension: false }));
+	await assert.rejects(bare.ready(), error => error instanceof eqlib.ExtensionMissingError && /CREATE EXTENSION/.test(error.message));
+	await assert.rejects(bare.append('a', 'b', 'c.d'), eqlib.ExtensionMissingError);
+	await bare.close();
+	await query(connection, 'DROP ROLE IF EXISTS eq_node_nobody');
+	await query(connection, 'CREATE ROLE eq_node_nobody LOGIN');
+	const nobody = open({ ...connection, user: 'eq_node_nobody' });
+	await assert.rejects(nobody.ready(), error => error instanceof eqlib.AccessDeniedError && /grant_producer/.test(error.message));
+	await nobody.close();
+	const nowhere = open({ ...connection, port: 1 }, { connectWait: 100 });
+	await assert.rejects(nowhere.ready(), error => error instanceof eqlib.ConnectionError && !error.outcomeUnknown);
+	await nowhere.close();
+	assert.ok(where.host);
+});
+
+test('ESM and CommonJS share their classes', async () => {
+	const esm = await import('../dist/index.mjs');
+	assert.equal(esm.EventQueue, eqlib.EventQueue);
+	assert.equal(Object.keys(eqlib).every(name => esm[name] === eqlib[name]), true);
+});

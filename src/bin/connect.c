@@ -1,0 +1,196 @@
+/*
+ * connect.c: the connection, as psql makes it: options, then the environment, service
+ * files and .pgpass of libpq; and queries, whose values always go as parameters.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "eventq.h"
+
+/*
+ * Asks for a password on the terminal; NULL if there is none.  The caller frees it.
+ */
+static char *
+ask_password(void)
+{
+	FILE *tty = fopen("/dev/tty", "r+");
+	struct termios old, silent;
+	char line[1024];
+	char *password = NULL;
+
+	if (tty == NULL)
+		return NULL;
+	if (tcgetattr(fileno(tty), &old) == 0)
+	{
+		silent = old;
+		silent.c_lflag &= ~(tcflag_t) ECHO;
+		tcsetattr(fileno(tty), TCSAFLUSH, &silent);
+		fputs("Password: ", tty);
+		fflush(tty);
+		if (fgets(line, sizeof(line), tty))
+		{
+			line[strcspn(line, "\n")] = '\0';
+			password = eq_strdup(line);
+		}
+		tcsetattr(fileno(tty), TCSAFLUSH, &old);
+		fputs("\n", tty);
+	}
+	fclose(tty);
+	return password;
+}
+
+static PGconn *
+try_connect(EqCli *cli, const char *user, const char *password)
+{
+	/* A network that is gone is noticed within a minute or so; a URI may say otherwise. */
+	static const char *const defaults[][2] = {{"keepalives_idle", "30"},
+											  {"keepalives_interval", "10"},
+											  {"keepalives_count", "3"},
+											  {"tcp_user_timeout", "60000"}};
+	const char *names[16], *values[16];
+	int n = 0;
+	PGconn *conn;
+	PGresult *result;
+
+	for (int i = 0; i < lengthof(defaults); i++)
+	{
+		names[n] = defaults[i][0];
+		values[n++] = defaults[i][1];
+	}
+	/* What stands later overrides what dbname says, if that is a URI. */
+	names[n] = "dbname";
+	values[n++] = cli->dbname;
+	names[n] = "host";
+	values[n++] = cli->host;
+	names[n] = "port";
+	values[n++] = cli->port;
+	names[n] = "user";
+	values[n++] = user ? user : cli->user;
+	names[n] = "password";
+	values[n++] = password;
+	names[n] = "fallback_application_name";
+	values[n++] = cli->program;
+	names[n] = "client_encoding";
+	values[n++] = "UTF8";
+	names[n] = values[n] = NULL;
+	conn = PQconnectdbParams(names, values, 1);
+	if (conn == NULL)
+	{
+		fputs("eventq: out of memory\n", stderr);
+		exit(EQ_EXIT_ERROR);
+	}
+	if (PQstatus(conn) != CONNECTION_OK)
+		return conn;
+	/* What is printed must not depend on the role's settings. */
+	result = PQexec(conn,
+					"SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; "
+					"SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; "
+					"SET standard_conforming_strings = on");
+	PQclear(result);
+	return conn;
+}
+
+/*
+ * A connection of its own, as this user and password (NULL: as the options say).  Its
+ * status may be bad; the caller looks, and ends it by PQfinish.
+ */
+PGconn *
+eq_connect_as(EqCli *cli, const char *user, const char *password)
+{
+	return try_connect(cli, user, password);
+}
+
+/* Has cli->conn connected; says why if that fails. */
+bool
+eq_connect(EqCli *cli)
+{
+	if (cli->conn && PQstatus(cli->conn) == CONNECTION_OK)
+		return true;
+	eq_disconnect(cli);
+	cli->conn = try_connect(cli, NULL, NULL);
+	if (PQstatus(cli->conn) == CONNECTION_BAD &&
+		PQconnectionNeedsPassword(cli->conn) && !cli->no_password)
+	{
+		char *password = ask_password();
+
+		if (password)
+		{
+			PQfinish(cli->conn);
+			cli->conn = try_connect(cli, NULL, password);
+			free(password);
+		}
+	}
+	if (PQstatus(cli->conn) == CONNECTION_OK)
+		return true;
+	eq_error(cli, "%s", PQerrorMessage(cli->conn));
+	eq_disconnect(cli);
+	return false;
+}
+
+void
+eq_disconnect(EqCli *cli)
+{
+	if (cli->conn)
+		PQfinish(cli->conn);
+	cli->conn = NULL;
+}
+
+/* Prints the server's error, with what helps if the extension is not there or is old. */
+void
+eq_report_result(EqCli *cli, PGconn *conn, const PGresult *result)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+	const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+	const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
+
+	if (message == NULL)
+	{
+		eq_error(cli, "%s", PQerrorMessage(conn));
+		return;
+	}
+	if (sqlstate && strcmp(sqlstate, "3F000") == 0)
+		hint =
+			"The database has no extension event_queue: CREATE EXTENSION event_queue.";
+	else if (sqlstate &&
+			 (strcmp(sqlstate, "42P01") == 0 || strcmp(sqlstate, "42883") == 0 ||
+			  strcmp(sqlstate, "42703") == 0))
+		hint =
+			"The extension in the database may be missing or older than this program: "
+			"CREATE EXTENSION event_queue, or ALTER EXTENSION event_queue UPDATE.";
+	else if (sqlstate && strcmp(sqlstate, "42501") == 0 && hint == NULL)
+		hint =
+			"The role needs one of grant_observer, grant_worker, grant_producer or "
+			"grant_admin for this.";
+	eq_error(cli, "%s%s%s%s", message, sqlstate ? " (" : "",
+			 sqlstate ? sqlstate : "", sqlstate ? ")" : "");
+	if (detail)
+		fprintf(stderr, "DETAIL:  %s\n", detail);
+	if (hint)
+		fprintf(stderr, "HINT:  %s\n", hint);
+}
+
+/* Runs one statement.  NULL after an error, which has been printed. */
+PGresult *
+eq_query(EqCli *cli, const char *sql, int n_params, const char *const *params)
+{
+	PGresult *result;
+
+	if (!eq_connect(cli))
+		return NULL;
+	result = PQexecParams(cli->conn, sql, n_params, NULL, params, NULL, NULL, 0);
+	if (PQresultStatus(result) == PGRES_TUPLES_OK ||
+		PQresultStatus(result) == PGRES_COMMAND_OK)
+		return result;
+	eq_report_result(cli, cli->conn, result);
+	PQclear(result);
+	return NULL;
+}
+
+bool
+eq_is_true(const PGresult *result, int row, int column)
+{
+	return PQgetvalue(result, row, column)[0] == 't';
+}

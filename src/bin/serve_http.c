@@ -1,0 +1,904 @@
+/*
+ * serve_http.c: HTTP/1.1 over libevent's buffers.
+ *
+ * Not by evhttp: that of libevent 2.1 has no limit of connections, and no deadline
+ * for a whole request, so that who sends a byte now and then holds one for ever.
+ *
+ * A connection has one request at a time.  What is taken is small and strict: a
+ * head of at most MAX_HEAD bytes, a body with Content-Length of at most MAX_BODY, and
+ * DEADLINE seconds for both; anything else is answered with an error, after which
+ * the connection ends.  Of who is not signed in, a body is at most MAX_STRANGE_BODY, and
+ * strangers' connections are at most three quarters of all: the oldest that is not at
+ * work ends for a new one.
+ */
+#define _GNU_SOURCE /* strcasestr */
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <event2/bufferevent.h>
+#include <event2/listener.h>
+
+#include "serve.h"
+
+#define MAX_HEAD		 16384
+#define MAX_BODY		 (2 * 1024 * 1024)
+#define MAX_STRANGE_BODY 4096
+#define MAX_BODIES		 (32 * 1024 * 1024) /* of all requests, those larger than that */
+#define MAX_LISTENERS	 8
+#define DEADLINE		 10 /* s, for a whole request */
+#define KEEP_ALIVE		 60 /* s, between requests */
+#define SEND_DEADLINE	 60 /* s, for a whole answer */
+#define LINGER			 2	/* s, for the rest of what is not wanted */
+
+typedef enum State
+{
+	IDLE,	 /* nothing of the next request has come */
+	HEAD,	 /* some of its head */
+	BODY,	 /* some of its body */
+	BUSY,	 /* being worked on */
+	SENDING, /* the answer goes out */
+	LINGERS	 /* the answer has gone; what still comes is thrown away */
+} State;
+
+typedef struct Connection
+{
+	Http http; /* first: handlers know this only */
+	struct Connection *prev;
+	struct Connection *next;
+	struct bufferevent *bev;
+	struct event *deadline;
+	State state;
+	char *head; /* what http points into */
+	size_t head_length;
+	size_t body_wanted;
+	size_t counted; /* in bodies */
+	bool modern;	/* HTTP/1.1 */
+	bool keep;
+	bool gone; /* the client has hung up while it was BUSY */
+	bool local;
+	bool proxy;			 /* from this machine: may say for whom it asks */
+	bool known;			 /* its last request was of one who is signed in */
+	uint64_t from;		 /* limit_key of its address */
+	unsigned long since; /* in this state: which turn of all */
+} Connection;
+
+static Connection *connections = NULL;
+static int connections_count = 0;
+static size_t bodies = 0;
+static unsigned long turns = 0;
+static struct evconnlistener *listeners[MAX_LISTENERS];
+static int listeners_count = 0;
+
+/* Of every answer: nothing but the page's own files runs or is shown. */
+static const char always[] =
+	"Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "
+	"img-src 'self' data:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; "
+	"base-uri 'none'\r\n"
+	"X-Content-Type-Options: nosniff\r\n"
+	"X-Frame-Options: DENY\r\n"
+	"Referrer-Policy: no-referrer\r\n"
+	"Cross-Origin-Opener-Policy: same-origin\r\n"
+	"Cross-Origin-Resource-Policy: same-origin\r\n";
+
+static void on_read(struct bufferevent *bev, void *arg);
+
+static const char *
+reason_of(int status)
+{
+	switch (status)
+	{
+		case 200:
+			return "OK";
+		case 204:
+			return "No Content";
+		case 304:
+			return "Not Modified";
+		case 400:
+			return "Bad Request";
+		case 401:
+			return "Unauthorized";
+		case 403:
+			return "Forbidden";
+		case 404:
+			return "Not Found";
+		case 405:
+			return "Method Not Allowed";
+		case 408:
+			return "Request Timeout";
+		case 409:
+			return "Conflict";
+		case 411:
+			return "Length Required";
+		case 413:
+			return "Content Too Large";
+		case 415:
+			return "Unsupported Media Type";
+		case 422:
+			return "Unprocessable Content";
+		case 429:
+			return "Too Many Requests";
+		case 431:
+			return "Request Header Fields Too Large";
+		case 501:
+			return "Not Implemented";
+		case 503:
+			return "Service Unavailable";
+		case 504:
+			return "Gateway Timeout";
+		case 505:
+			return "HTTP Version Not Supported";
+		default:
+			return "Internal Server Error";
+	}
+}
+
+int
+http_connections(void)
+{
+	return connections_count;
+}
+
+static void
+set_deadline(Connection *c, int seconds)
+{
+	struct timeval tv = {seconds, 0};
+
+	evtimer_add(c->deadline, &tv);
+}
+
+static void
+set_state(Connection *c, State state)
+{
+	c->state = state;
+	c->since = ++turns;
+}
+
+static void
+forget_request(Connection *c)
+{
+	/* There may be a password in them, or a key. */
+	if (c->head)
+		explicit_bzero(c->head, c->head_length);
+	if (c->http.body)
+		explicit_bzero(c->http.body, c->http.body_length);
+	free(c->head);
+	free(c->http.body);
+	bodies -= c->counted;
+	c->counted = 0;
+	c->head = NULL;
+	memset(&c->http, 0, sizeof(c->http));
+	c->http.local = c->local;
+	c->http.from = c->from;
+}
+
+static void
+free_connection(Connection *c)
+{
+	if (c->prev)
+		c->prev->next = c->next;
+	else
+		connections = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	connections_count--;
+	forget_request(c);
+	event_free(c->deadline);
+	bufferevent_free(c->bev);
+	free(c);
+}
+
+/*
+ * Ends a connection whose answer has been sent: what the client still sends is read
+ * for a moment, since closing at once could take the answer from it.
+ */
+static void
+linger(Connection *c)
+{
+	struct evbuffer *in = bufferevent_get_input(c->bev);
+
+	set_state(c, LINGERS);
+	shutdown(bufferevent_getfd(c->bev), SHUT_WR);
+	evbuffer_drain(in, evbuffer_get_length(in));
+	bufferevent_enable(c->bev, EV_READ);
+	set_deadline(c, LINGER);
+}
+
+/* The answer is sent: on to the next request, or the end. */
+static void
+on_written(struct bufferevent *bev, void *arg)
+{
+	Connection *c = arg;
+
+	if (c->state != SENDING)
+		return;
+	forget_request(c);
+	if (!c->keep)
+	{
+		linger(c);
+		return;
+	}
+	set_state(c, IDLE);
+	set_deadline(c, KEEP_ALIVE);
+	bufferevent_setwatermark(bev, EV_READ, 0, MAX_HEAD);
+	bufferevent_enable(bev, EV_READ);
+	if (evbuffer_get_length(bufferevent_get_input(bev)) > 0)
+		on_read(bev, c);
+}
+
+/*
+ * http_reply: answers a request; it is over for the caller then.  headers are further
+ * lines, each with its end.  An answer to HEAD goes without its body.
+ */
+void
+http_reply(Http *http, int status, const char *type, const char *headers,
+		   const void *body, size_t length)
+{
+	Connection *c = (Connection *) http;
+	struct evbuffer *out;
+
+	if (c->gone)
+	{
+		free_connection(c);
+		return;
+	}
+	out = bufferevent_get_output(c->bev);
+	set_state(c, SENDING);
+	set_deadline(c, SEND_DEADLINE);
+	evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n%s", status, reason_of(status),
+						always);
+	if (type)
+		evbuffer_add_printf(out, "Content-Type: %s\r\n", type);
+	if (headers)
+		evbuffer_add_printf(out, "%s", headers);
+	else
+		evbuffer_add_printf(out, "Cache-Control: no-store\r\n");
+	if (status != 304 && status != 204)
+		evbuffer_add_printf(out, "Content-Length: %zu\r\n", length);
+	evbuffer_add_printf(out, "Connection: %s\r\n\r\n",
+						c->keep ? "keep-alive" : "close");
+	if (http->method != METHOD_HEAD && length > 0)
+		evbuffer_add(out, body, length);
+}
+
+/* json_string: text as a JSON string, with its quotes. */
+void
+json_string(struct evbuffer *out, const char *text)
+{
+	evbuffer_add(out, "\"", 1);
+	for (const unsigned char *p = (const unsigned char *) text; *p; p++)
+	{
+		if (*p == '"' || *p == '\\')
+			evbuffer_add_printf(out, "\\%c", *p);
+		else if (*p < 0x20 || *p == 0x7f)
+			evbuffer_add_printf(out, "\\u%04x", *p);
+		else
+			evbuffer_add(out, p, 1);
+	}
+	evbuffer_add(out, "\"", 1);
+}
+
+/* http_problem: answers with an error, as RFC 9457 has it. */
+void
+http_problem(Http *http, int status, const char *sqlstate, const char *detail,
+			 const char *hint)
+{
+	struct evbuffer *out = must(evbuffer_new());
+	const char *headers = NULL;
+
+	evbuffer_add_printf(out, "{\"type\":\"%s%s\",\"title\":\"%s\",\"status\":%d",
+						sqlstate ? "urn:event_queue:sqlstate:" : "about:blank",
+						sqlstate ? sqlstate : "", reason_of(status), status);
+	if (sqlstate)
+		evbuffer_add_printf(out, ",\"sqlstate\":\"%s\"", sqlstate);
+	if (detail)
+	{
+		evbuffer_add_printf(out, ",\"detail\":");
+		json_string(out, detail);
+	}
+	if (hint)
+	{
+		evbuffer_add_printf(out, ",\"hint\":");
+		json_string(out, hint);
+	}
+	evbuffer_add_printf(out, "}");
+	if (status == 405)
+		headers = "Cache-Control: no-store\r\nAllow: GET, HEAD, POST\r\n";
+	if (status == 503 || status == 429)
+		headers = "Cache-Control: no-store\r\nRetry-After: 2\r\n";
+	http_reply(http, status, "application/problem+json", headers,
+			   evbuffer_pullup(out, -1), evbuffer_get_length(out));
+	evbuffer_free(out);
+}
+
+/* An error in the request itself: where the next one begins is not known any more. */
+static void
+refuse(Connection *c, int status, const char *detail)
+{
+	c->keep = false;
+	set_state(c, BUSY);
+	bufferevent_disable(c->bev, EV_READ);
+	http_problem(&c->http, status, NULL, detail, NULL);
+}
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+/* url_decode: a part of a path or a form; NULL if it is broken, or has a NUL. */
+char *
+url_decode(const char *from, size_t length, bool plus)
+{
+	char *result = must(malloc(length + 1));
+	size_t n = 0;
+
+	for (size_t i = 0; i < length; i++)
+	{
+		if (from[i] == '%')
+		{
+			int high = i + 2 < length ? hex_digit(from[i + 1]) : -1;
+			int low = i + 2 < length ? hex_digit(from[i + 2]) : -1;
+
+			if (high < 0 || low < 0 || (high == 0 && low == 0))
+			{
+				free(result);
+				return NULL;
+			}
+			result[n++] = (char) (high * 16 + low);
+			i += 2;
+		}
+		else
+			result[n++] = plus && from[i] == '+' ? ' ' : from[i];
+	}
+	result[n] = '\0';
+	return result;
+}
+
+/* form_value: the first value of a name in "a=b&c=d"; NULL if it isn't there, or broken. */
+char *
+form_value(const char *form, const char *name)
+{
+	size_t length = strlen(name);
+
+	while (form && *form)
+	{
+		size_t pair = strcspn(form, "&");
+
+		if (pair > length && form[length] == '=' && strncmp(form, name, length) == 0)
+			return url_decode(form + length + 1, pair - length - 1, true);
+		form += pair;
+		if (*form == '&')
+			form++;
+	}
+	return NULL;
+}
+
+/* Reads the request line.  Result: 0, or the status of the error. */
+static int
+parse_request_line(Connection *c, char *line)
+{
+	char *target = strchr(line, ' ');
+	char *version;
+
+	if (!target)
+		return 400;
+	*target++ = '\0';
+	version = strchr(target, ' ');
+	if (!version)
+		return 400;
+	*version++ = '\0';
+	if (strcmp(line, "GET") == 0)
+		c->http.method = METHOD_GET;
+	else if (strcmp(line, "HEAD") == 0)
+		c->http.method = METHOD_HEAD;
+	else if (strcmp(line, "POST") == 0)
+		c->http.method = METHOD_POST;
+	else
+		c->http.method = METHOD_OTHER;
+	if (strcmp(version, "HTTP/1.1") == 0)
+		c->keep = c->modern = true;
+	else if (strcmp(version, "HTTP/1.0") == 0)
+		c->keep = c->modern = false;
+	else
+		return strncmp(version, "HTTP/", 5) == 0 ? 505 : 400;
+	if (target[0] != '/')
+		return 400;
+	for (const unsigned char *p = (const unsigned char *) target; *p; p++)
+		if (*p <= 0x20 || *p >= 0x7f)
+			return 400;
+	c->http.path = target;
+	c->http.query = strchr(target, '?');
+	if (c->http.query)
+		*c->http.query++ = '\0';
+	return 0;
+}
+
+/*
+ * Is it a name of this machine itself?  A page whose own name its owner lets lead to
+ * 127.0.0.1 would else have a browser here ask as if it were someone of this machine.
+ */
+static bool
+names_loopback(const char *host)
+{
+	size_t length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+
+	return (length == 9 && strncasecmp(host, "localhost", 9) == 0) ||
+		   (length == 5 && strncmp(host, "[::1]", 5) == 0) ||
+		   (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == length);
+}
+
+/* The key of an address: of IPv6 the network, which is one client's. */
+static uint64_t
+address_key(const struct sockaddr *address)
+{
+	if (address->sa_family == AF_INET)
+		return limit_key("ipv4", &((const struct sockaddr_in *) address)->sin_addr,
+						 4);
+	if (address->sa_family == AF_INET6)
+	{
+		const struct in6_addr *in6 =
+			&((const struct sockaddr_in6 *) address)->sin6_addr;
+
+		return IN6_IS_ADDR_V4MAPPED(in6) ? limit_key("ipv4", in6->s6_addr + 12, 4)
+										 : limit_key("ipv6", in6->s6_addr, 8);
+	}
+	return limit_key("other", "", 0);
+}
+
+/*
+ * For whom a proxy of this machine asks: the last address, which is the one that it has
+ * added itself.  What is none is nobody's: it counts as the proxy's own.
+ */
+static void
+take_forwarded(Connection *c, const char *value)
+{
+	const char *last = strrchr(value, ',');
+	struct sockaddr_in in = {.sin_family = AF_INET};
+	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+
+	last = last ? last + 1 : value;
+	last += strspn(last, " \t");
+	if (inet_pton(AF_INET, last, &in.sin_addr) == 1)
+		c->http.from = address_key((struct sockaddr *) &in);
+	else if (inet_pton(AF_INET6, last, &in6.sin6_addr) == 1)
+		c->http.from = address_key((struct sockaddr *) &in6);
+	else
+		c->http.from = c->from;
+}
+
+/* Takes a header; one that must be there once only and isn't, is an error. */
+static int
+take_header(Connection *c, const char *name, char *value, bool *has_host,
+			bool *has_length)
+{
+	char **once = NULL;
+
+	if (strcasecmp(name, "Host") == 0)
+	{
+		if (*has_host)
+			return 400;
+		*has_host = true;
+		c->http.local = c->http.local && names_loopback(value);
+	}
+	else if (strcasecmp(name, "Content-Length") == 0)
+	{
+		size_t digits = strspn(value, "0123456789");
+
+		if (*has_length || digits == 0 || value[digits] != '\0')
+			return 400;
+		*has_length = true;
+		c->body_wanted = digits > 9 ? MAX_BODY + 1 : (size_t) atol(value);
+	}
+	else if (strcasecmp(name, "Transfer-Encoding") == 0)
+		return 411;
+	else if (strcasecmp(name, "Expect") == 0)
+		return strcasecmp(value, "100-continue") == 0 ? 0 : 400;
+	else if (strcasecmp(name, "Connection") == 0)
+	{
+		if (strcasestr(value, "close"))
+			c->keep = false;
+	}
+	else if (strcasecmp(name, "Forwarded") == 0 ||
+			 strcasecmp(name, "X-Forwarded-For") == 0 ||
+			 strcasecmp(name, "X-Real-IP") == 0 || strcasecmp(name, "Via") == 0)
+	{
+		c->http.local = false; /* a proxy on this machine asks for someone else */
+		if (c->proxy && strcasecmp(name, "X-Forwarded-For") == 0)
+			take_forwarded(c, value);
+	}
+	else if (strcasecmp(name, "Accept-Encoding") == 0)
+		c->http.gzip = strstr(value, "gzip") != NULL && !strstr(value, "gzip;q=0");
+	else if (strcasecmp(name, "Cookie") == 0)
+		once = &c->http.cookie;
+	else if (strcasecmp(name, "Authorization") == 0)
+		once = &c->http.authorization;
+	else if (strcasecmp(name, "X-CSRF-Token") == 0)
+		once = &c->http.csrf;
+	else if (strcasecmp(name, "Sec-Fetch-Site") == 0)
+		once = &c->http.fetch_site;
+	else if (strcasecmp(name, "Content-Type") == 0)
+		once = &c->http.content_type;
+	else if (strcasecmp(name, "If-None-Match") == 0)
+		once = &c->http.etag;
+	if (once)
+	{
+		if (*once)
+			return 400;
+		*once = value;
+	}
+	return 0;
+}
+
+/* Reads the head, which ends with an empty line.  Result: 0, or the status of the error. */
+static int
+parse_head(Connection *c, size_t length)
+{
+	char *line = c->head;
+	char *end = c->head + length;
+	bool has_host = false;
+	bool has_length = false;
+	int status;
+
+	if (memchr(c->head, '\0', length))
+		return 400;
+	for (int n = 0; line < end; n++)
+	{
+		char *stop = strstr(line, "\r\n");
+		char *colon;
+		char *value;
+
+		if (!stop)
+			return 400;
+		*stop = '\0';
+		if (strpbrk(line, "\r\n"))
+			return 400;
+		if (n == 0)
+		{
+			if ((status = parse_request_line(c, line)) != 0)
+				return status;
+		}
+		else if (line[0] == '\0')
+			break;
+		else
+		{
+			if (n > 100)
+				return 431;
+			colon = strchr(line, ':');
+			/* A name with a blank, or a line that goes on with the one before. */
+			if (!colon || colon == line ||
+				strcspn(line, " \t") < (size_t) (colon - line))
+				return 400;
+			*colon = '\0';
+			value = colon + 1;
+			value += strspn(value, " \t");
+			for (char *tail = value + strlen(value);
+				 tail > value && (tail[-1] == ' ' || tail[-1] == '\t'); tail--)
+				tail[-1] = '\0';
+			if ((status = take_header(c, line, value, &has_host, &has_length)) != 0)
+				return status;
+		}
+		line = stop + 2;
+	}
+	if (!has_host && c->modern)
+		return 400;
+	return 0;
+}
+
+/* May this body come?  Result: 0, or the status of the error. */
+static int
+admit_body(Connection *c)
+{
+	c->known = serve_knows(&c->http);
+	if (c->body_wanted > (c->known ? MAX_BODY : MAX_STRANGE_BODY))
+		return 413;
+	if (c->body_wanted <= MAX_STRANGE_BODY)
+		return 0;
+	if (bodies + c->body_wanted > MAX_BODIES)
+		return 503;
+	c->counted = c->body_wanted;
+	bodies += c->counted;
+	bufferevent_setwatermark(c->bev, EV_READ, 0, c->body_wanted + 1);
+	return 0;
+}
+
+static const char *
+why_refused(int status)
+{
+	switch (status)
+	{
+		case 413:
+			return "the body of the request is too large; before a sign-in it may have 4096 bytes";
+		case 503:
+			return "the bodies of all requests together are too large now";
+		default:
+			return "the request is not one that this server takes";
+	}
+}
+
+static void
+on_read(struct bufferevent *bev, void *arg)
+{
+	Connection *c = arg;
+	struct evbuffer *in = bufferevent_get_input(bev);
+
+	if (c->state == LINGERS)
+	{
+		evbuffer_drain(in, evbuffer_get_length(in));
+		return;
+	}
+	if (c->state == IDLE)
+	{
+		char first[2];
+
+		/* Empty lines between requests are passed over, as RFC 9112 says. */
+		while (evbuffer_copyout(in, first, 2) == 2 && memcmp(first, "\r\n", 2) == 0)
+			evbuffer_drain(in, 2);
+		if (evbuffer_get_length(in) == 0)
+			return;
+		set_state(c, HEAD);
+		set_deadline(c, DEADLINE);
+	}
+	if (c->state == HEAD)
+	{
+		struct evbuffer_ptr found = evbuffer_search(in, "\r\n\r\n", 4, NULL);
+		size_t length;
+		int status;
+
+		if (found.pos < 0 || found.pos + 4 > MAX_HEAD)
+		{
+			if (found.pos >= 0 || evbuffer_get_length(in) >= MAX_HEAD)
+				refuse(c, 431, "the head of the request is too large");
+			return;
+		}
+		length = (size_t) found.pos + 4;
+		c->head = must(malloc(length + 1));
+		c->head_length = length;
+		evbuffer_remove(in, c->head, length);
+		c->head[length] = '\0';
+		c->body_wanted = 0;
+		status = parse_head(c, length);
+		if (status == 0)
+			status = admit_body(c);
+		if (status != 0)
+		{
+			refuse(c, status, why_refused(status));
+			return;
+		}
+		set_state(c, BODY);
+	}
+	if (c->state == BODY)
+	{
+		if (evbuffer_get_length(in) < c->body_wanted)
+			return;
+		c->http.body = must(malloc(c->body_wanted + 1));
+		evbuffer_remove(in, c->http.body, c->body_wanted);
+		c->http.body[c->body_wanted] = '\0';
+		c->http.body_length = c->body_wanted;
+		set_state(c, BUSY);
+		evtimer_del(c->deadline);
+		bufferevent_disable(bev, EV_READ);
+		serve_request(&c->http);
+	}
+}
+
+static void
+on_event(struct bufferevent *bev, short what, void *arg)
+{
+	Connection *c = arg;
+
+	if (!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)))
+		return;
+	/* Whoever works on it answers yet. */
+	if (c->state == BUSY)
+		c->gone = true;
+	else if (c->state != SENDING || (what & BEV_EVENT_ERROR))
+		free_connection(c);
+}
+
+static void
+on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	Connection *c = arg;
+
+	if (c->state == HEAD || c->state == BODY)
+		refuse(c, 408, "the request did not come to its end in time");
+	else if (c->state != BUSY)
+		free_connection(c);
+}
+
+static bool
+is_loopback(const struct sockaddr *address)
+{
+	if (address->sa_family == AF_INET)
+		return (ntohl(((const struct sockaddr_in *) address)->sin_addr.s_addr) >>
+				24) == 127;
+	if (address->sa_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(
+			&((const struct sockaddr_in6 *) address)->sin6_addr);
+	return address->sa_family == AF_UNIX;
+}
+
+/*
+ * Makes room for a new connection; false: all are at work.  A stranger's goes first,
+ * the one for which nothing has happened for longest; then one of who is signed in that
+ * waits for a request: its client can come again.
+ */
+static bool
+make_room(void)
+{
+	int strangers_max = serve_options.max_http - serve_options.max_http / 4;
+	int strangers = 0;
+	bool full = connections_count >= serve_options.max_http;
+	Connection *oldest = NULL;
+
+	for (Connection *c = connections; c; c = c->next)
+		strangers += !c->known;
+	if (!full && strangers < strangers_max)
+		return true;
+	for (Connection *c = connections; c; c = c->next)
+		if (!c->known && c->state != BUSY && (!oldest || c->since < oldest->since))
+			oldest = c;
+	if (!oldest && full)
+		for (Connection *c = connections; c; c = c->next)
+			if (c->state == IDLE && (!oldest || c->since < oldest->since))
+				oldest = c;
+	if (oldest)
+		free_connection(oldest);
+	return oldest != NULL;
+}
+
+static void
+on_accept(struct evconnlistener *listener, evutil_socket_t fd,
+		  struct sockaddr *address, int length, void *arg)
+{
+	Connection *c;
+	struct bufferevent *bev;
+	int on = 1;
+
+	if (!make_room())
+	{
+		static const char full[] = "HTTP/1.1 503 Service Unavailable\r\n"
+								   "Content-Length: 0\r\nRetry-After: 2\r\n"
+								   "Connection: close\r\n\r\n";
+
+		/* One try: who doesn't get it sees a closed connection. */
+		if (send(fd, full, sizeof(full) - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+			errno = 0;
+		evutil_closesocket(fd);
+		return;
+	}
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	bev = bufferevent_socket_new(serve_base, fd, BEV_OPT_CLOSE_ON_FREE);
+	if (!bev)
+	{
+		evutil_closesocket(fd);
+		return;
+	}
+	c = must(calloc(1, sizeof(Connection)));
+	c->bev = bev;
+	/* The address of the listener, too, decides what is "local": a proxy is one. */
+	c->local = is_loopback(address) && arg != NULL;
+	c->http.local = c->local;
+	c->proxy = is_loopback(address);
+	c->from = address_key(address);
+	c->http.from = c->from;
+	c->deadline = must(evtimer_new(serve_base, on_deadline, c));
+	c->next = connections;
+	if (connections)
+		connections->prev = c;
+	connections = c;
+	connections_count++;
+	set_state(c, IDLE);
+	set_deadline(c, DEADLINE);
+	bufferevent_setcb(bev, on_read, on_written, on_event, c);
+	bufferevent_setwatermark(bev, EV_READ, 0, MAX_HEAD);
+	bufferevent_enable(bev, EV_READ | EV_WRITE);
+}
+
+/* No descriptors left, most likely: the listener would turn in circles. */
+static void
+listen_again(evutil_socket_t fd, short what, void *arg)
+{
+	evconnlistener_enable(arg);
+}
+
+static void
+on_accept_error(struct evconnlistener *listener, void *arg)
+{
+	struct timeval tv = {1, 0};
+
+	serve_log("cannot accept a connection: %s",
+			  evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR()));
+	evconnlistener_disable(listener);
+	event_base_once(serve_base, -1, EV_TIMEOUT, listen_again, listener, &tv);
+}
+
+/* http_listen: false if it can't; says why.  Loopback if all its addresses are. */
+bool
+http_listen(const char *address, const char *port)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+							 .ai_flags = AI_PASSIVE | AI_ADDRCONFIG};
+	struct addrinfo *all = NULL;
+	int status = getaddrinfo(address, port, &hints, &all);
+	bool done = false;
+
+	if (status != 0)
+	{
+		serve_log("cannot listen on %s port %s: %s", address ? address : "*", port,
+				  gai_strerror(status));
+		return false;
+	}
+	for (struct addrinfo *one = all; one && listeners_count < MAX_LISTENERS;
+		 one = one->ai_next)
+	{
+		bool local = is_loopback(one->ai_addr);
+		struct evconnlistener *listener = evconnlistener_new_bind(
+			serve_base, on_accept, local ? &listeners_count : NULL,
+			LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE |
+				(one->ai_family == AF_INET6 ? LEV_OPT_BIND_IPV6ONLY : 0),
+			128, one->ai_addr, (int) one->ai_addrlen);
+		struct sockaddr_storage bound;
+		socklen_t length = sizeof(bound);
+		char host[NI_MAXHOST] = "?";
+		char service[NI_MAXSERV] = "?";
+
+		if (!listener)
+		{
+			serve_log("cannot listen on %s port %s: %s", address ? address : "*",
+					  port, strerror(errno));
+			continue;
+		}
+		evconnlistener_set_error_cb(listener, on_accept_error);
+		listeners[listeners_count++] = listener;
+		done = true;
+		/* Port 0 lets the system choose: say which it has chosen. */
+		if (getsockname(evconnlistener_get_fd(listener), (struct sockaddr *) &bound,
+						&length) == 0)
+			getnameinfo((struct sockaddr *) &bound, length, host, sizeof(host),
+						service, sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV);
+		serve_log(bound.ss_family == AF_INET6 ? "listening on http://[%s]:%s/%s"
+											  : "listening on http://%s:%s/%s",
+				  host, service, "");
+		if (!local)
+			serve_log(
+				"whoever reaches this address gets the sign-in page; put a proxy with TLS before it");
+	}
+	freeaddrinfo(all);
+	return done;
+}
+
+/* http_stop: takes no more connections, and ends those that wait for a request. */
+void
+http_stop(void)
+{
+	Connection *next;
+
+	while (listeners_count > 0)
+		evconnlistener_free(listeners[--listeners_count]);
+	for (Connection *c = connections; c; c = next)
+	{
+		next = c->next;
+		c->keep = false;
+		if (c->state == IDLE)
+			free_connection(c);
+	}
+}

@@ -1,0 +1,457 @@
+/*
+ * work_child.c: the child that does a job: its environment, its pipes, its end.
+ *
+ * The payload goes to its stdin, stdout is the result, stderr goes to ours line by line
+ * and its tail is kept for the error.  Each child leads a process group, so that what
+ * it has started is stopped with it, and a Ctrl-C reaches us alone.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+#include "work.h"
+#include "work_job.h"
+
+/* Between SIGTERM and SIGKILL */
+#define KILL_AFTER 3.0
+
+extern char **environ;
+
+void
+eq_place_init(Place *place)
+{
+	memset(place, 0, sizeof(*place));
+	place->in = place->out = place->err = -1;
+	eq_buf_init(&place->payload);
+	eq_buf_init(&place->output);
+	eq_buf_init(&place->error);
+	eq_buf_init(&place->error_line);
+	eq_buf_init(&place->message);
+}
+
+static void
+close_pipe(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* Frees the place; what a large job needed goes back to the system. */
+void
+eq_place_clear(Place *place)
+{
+	close_pipe(&place->in);
+	close_pipe(&place->out);
+	close_pipe(&place->err);
+	free(place->name);
+	eq_buf_free(&place->payload);
+	eq_buf_free(&place->output);
+	eq_buf_free(&place->error);
+	eq_buf_free(&place->error_line);
+	eq_buf_free(&place->message);
+	eq_place_init(place);
+}
+
+/* The environment of the child: ours, and the job.  For the child only. */
+static char **
+child_environment(Work *work, const PGresult *job, int row)
+{
+	static const struct
+	{
+		const char *name;
+		int column;
+	} variables[] = {
+		{"EVENTQ_JOB_ID", JOB_ID},
+		{"EVENTQ_LEASE_TOKEN", JOB_TOKEN},
+		{"EVENTQ_NAME", JOB_NAME},
+		{"EVENTQ_TENANT", JOB_TENANT},
+		{"EVENTQ_METADATA", JOB_METADATA},
+		{"EVENTQ_ATTEMPT", JOB_ATTEMPT},
+		{"EVENTQ_MAX_ATTEMPTS", JOB_MAX_ATTEMPTS},
+		{"EVENTQ_STALLED", JOB_STALLED},
+		{"EVENTQ_PRIORITY", JOB_PRIORITY},
+		{"EVENTQ_CREATED_AT", JOB_CREATED_AT},
+		{"EVENTQ_RUN_AT", JOB_RUN_AT},
+		{"EVENTQ_GROUP_KEY", JOB_GROUP_KEY},
+	};
+	char **all;
+	int n = 0;
+
+	while (environ[n])
+		n++;
+	all = eq_alloc(sizeof(char *) * (n + lengthof(variables) + 2));
+	n = 0;
+	for (char **old = environ; *old; old++)
+	{
+		if (strncmp(*old, "EVENTQ_", 7) != 0)
+			all[n++] = *old;
+	}
+	for (int i = 0; i < lengthof(variables); i++)
+	{
+		const char *value = PQgetvalue(job, row, variables[i].column);
+		EqBuf buf;
+
+		/* The system takes no string above 128 kB. */
+		if (PQgetisnull(job, row, variables[i].column) || strlen(value) > 100000)
+			continue;
+		eq_buf_init(&buf);
+		eq_buf_printf(&buf, "%s=%s", variables[i].name, value);
+		all[n++] = buf.data;
+	}
+	all[n] = eq_alloc(strlen(work->queue) + 20);
+	sprintf(all[n], "EVENTQ_QUEUE=%s", work->queue);
+	return all;
+}
+
+static void
+run_child(Work *work, char **environment, int in, int out, int err, pid_t parent)
+{
+	sigset_t none;
+
+	setpgid(0, 0);
+#ifdef __linux__
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(EXIT_TRY_LATER);
+#endif
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
+	signal(SIGCHLD, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	dup2(in, 0);
+	dup2(out, 1);
+	dup2(err, 2);
+	environ = environment;
+	execvp(work->command[0], work->command);
+	fprintf(stderr, "could not run \"%s\": %s\n", work->command[0], strerror(errno));
+	_exit(127);
+}
+
+/* Ends above 2, so that dup2 in the child overwrites none; not for other children. */
+static bool
+make_pipe(int ends[2])
+{
+	if (pipe(ends) != 0)
+		return false;
+	for (int i = 0; i < 2; i++)
+	{
+		int fd = fcntl(ends[i], F_DUPFD_CLOEXEC, 3);
+
+		close(ends[i]);
+		ends[i] = fd;
+	}
+	return ends[0] >= 0 && ends[1] >= 0;
+}
+
+/* Starts the child for a claimed job; a job that can't be started now is released. */
+void
+eq_child_start(Work *work, Place *place, const PGresult *job, int row)
+{
+	int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
+	pid_t parent = getpid();
+	char **environment;
+	int n_old = 0;
+
+	eq_buf_string(&place->payload, PQgetvalue(job, row, JOB_PAYLOAD));
+	place->state = PLACE_RUNNING;
+	place->started = eq_now();
+	environment = child_environment(work, job, row);
+	if (make_pipe(in) && make_pipe(out) && make_pipe(err))
+		place->pid = fork();
+	else
+		place->pid = -1;
+	if (place->pid == 0)
+		run_child(work, environment, in[0], out[1], err[1], parent);
+	while (environ[n_old])
+		n_old++;
+	for (char **mine = environment; *mine; mine++)
+	{
+		bool inherited = false;
+
+		for (int i = 0; i < n_old && !inherited; i++)
+			inherited = environ[i] == *mine;
+		if (!inherited)
+			free(*mine);
+	}
+	free(environment);
+	close_pipe(&in[0]);
+	close_pipe(&out[1]);
+	close_pipe(&err[1]);
+	place->in = in[1];
+	place->out = out[0];
+	place->err = err[0];
+	if (place->pid < 0)
+	{
+		eq_work_log(work, "job %s can't be started: %s", place->job_id,
+					strerror(errno));
+		place->state = PLACE_ENDED;
+		place->settle = SETTLE_RELEASE;
+		close_pipe(&place->in);
+		close_pipe(&place->out);
+		close_pipe(&place->err);
+		return;
+	}
+	setpgid(place->pid, place->pid); /* who comes first */
+	fcntl(place->in, F_SETFL, O_NONBLOCK);
+	fcntl(place->out, F_SETFL, O_NONBLOCK);
+	fcntl(place->err, F_SETFL, O_NONBLOCK);
+}
+
+/* Has a child end.  One whose lease is lost gets no time for it. */
+void
+eq_child_stop(Work *work, Place *place, Stop why)
+{
+	if (place->state != PLACE_RUNNING)
+		return;
+	if (why == STOP_LOST)
+	{
+		if (place->stop == STOP_NOT)
+		{
+			eq_work_log(work, "job %s: the lease is lost, its child is killed",
+						place->job_id);
+			place->stop = why;
+		}
+		kill(-place->pid, SIGKILL);
+		place->kill_at = eq_now() + 1;
+		return;
+	}
+	if (place->stop != STOP_NOT)
+		return;
+	place->stop = why;
+	place->kill_at = eq_now() + KILL_AFTER;
+	kill(-place->pid, SIGTERM);
+}
+
+/* Which of its pipes are to be watched; how many. */
+int
+eq_child_poll(const Place *place, struct pollfd *fds)
+{
+	int n = 0;
+
+	if (place->state != PLACE_RUNNING)
+		return 0;
+	if (place->in >= 0)
+	{
+		fds[n].fd = place->in;
+		fds[n++].events = POLLOUT;
+	}
+	if (place->out >= 0)
+	{
+		fds[n].fd = place->out;
+		fds[n++].events = POLLIN;
+	}
+	if (place->err >= 0)
+	{
+		fds[n].fd = place->err;
+		fds[n++].events = POLLIN;
+	}
+	return n;
+}
+
+/* A child that does not read its stdin is none of our business. */
+static void
+write_payload(Place *place)
+{
+	ssize_t n = write(place->in, place->payload.data + place->written,
+					  place->payload.length - place->written);
+
+	if (n > 0)
+		place->written += n;
+	else if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n < 0 || place->written == place->payload.length)
+		close_pipe(&place->in);
+}
+
+/* Whole lines go to our stderr, with the job's number. */
+static void
+pass_lines(Work *work, Place *place, const char *bytes, size_t length, bool end)
+{
+	for (size_t i = 0; i < length; i++)
+	{
+		if (bytes[i] != '\n' && place->error_line.length < 8192)
+		{
+			eq_buf_char(&place->error_line, bytes[i]);
+			continue;
+		}
+		fprintf(stderr, "[%s] %s\n", place->job_id, place->error_line.data);
+		eq_buf_reset(&place->error_line);
+		if (bytes[i] != '\n')
+			eq_buf_char(&place->error_line, bytes[i]);
+	}
+	if (end && place->error_line.length > 0)
+	{
+		fprintf(stderr, "[%s] %s\n", place->job_id, place->error_line.data);
+		eq_buf_reset(&place->error_line);
+	}
+}
+
+static void
+keep_error(Work *work, Place *place, const char *bytes, size_t length)
+{
+	pass_lines(work, place, bytes, length, false);
+	eq_buf_bytes(&place->error, bytes, length);
+	if (place->error.length > KEPT_STDERR * 4)
+	{
+		memmove(place->error.data,
+				place->error.data + place->error.length - KEPT_STDERR,
+				KEPT_STDERR + 1);
+		place->error.length = KEPT_STDERR;
+	}
+}
+
+/* Reads what there is; false at the end of the file. */
+static bool
+read_some(Work *work, Place *place, int fd)
+{
+	char bytes[65536];
+	ssize_t n = read(fd, bytes, sizeof(bytes));
+
+	if (n < 0)
+		return errno == EINTR;
+	if (n == 0)
+		return false;
+	if (fd == place->err)
+		keep_error(work, place, bytes, n);
+	else if (place->output.length + n <= MAX_OUTPUT)
+		eq_buf_bytes(&place->output, bytes, n);
+	else
+		eq_child_stop(work, place, STOP_OUTPUT);
+	return true;
+}
+
+void
+eq_child_io(Work *work, Place *place, int fd)
+{
+	if (place->state != PLACE_RUNNING)
+		return;
+	if (fd == place->in)
+		write_payload(place);
+	else if (!read_some(work, place, fd) && errno != EAGAIN)
+	{
+		if (fd == place->out)
+			close_pipe(&place->out);
+		else
+			close_pipe(&place->err);
+	}
+}
+
+/* The last line that says something, else the exit status (code; -1: a signal). */
+static void
+take_message(Place *place, const char *status, int code)
+{
+	char *text = place->error.data;
+	size_t end = place->error.length, begin;
+
+	while (end > 0 && strchr(" \t\r\n", text[end - 1]))
+		end--;
+	begin = end;
+	while (begin > 0 && text[begin - 1] != '\n' && end - begin < 1000)
+		begin--;
+	eq_buf_reset(&place->message);
+	if (end == begin || code < 0)
+		eq_buf_string(&place->message, status);
+	if (end > begin && code < 0)
+		eq_buf_string(&place->message, ": ");
+	eq_buf_bytes(&place->message, text + begin, end - begin);
+	/* the context */
+	if (end > KEPT_STDERR)
+	{
+		memmove(text, text + end - KEPT_STDERR, KEPT_STDERR);
+		end = KEPT_STDERR;
+	}
+	place->error.length = end;
+	text[end] = '\0';
+	eq_buf_printf(&place->error, "%s(%s)", end > 0 ? "\n" : "", status);
+}
+
+/* What the server is to be told of a child that has ended. */
+static void
+judge(Work *work, Place *place, int wait_status)
+{
+	char status[100];
+	int code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
+
+	if (WIFEXITED(wait_status))
+		snprintf(status, sizeof(status), "exit status %d", code);
+	else
+		snprintf(status, sizeof(status), "killed by signal %d",
+				 WTERMSIG(wait_status));
+	take_message(place, status, code);
+	place->state = PLACE_ENDED;
+	place->settle_at = 0;
+	place->settle = SETTLE_FAIL;
+	/* Many programs end with 0 when they are told to stop, and have not finished then. */
+	if (code == 0 && place->stop == STOP_NOT)
+		place->settle = SETTLE_COMPLETE;
+	else if (place->stop == STOP_LOST)
+		place->settle = SETTLE_NOTHING;
+	else if (place->stop == STOP_GRACE)
+		place->settle = SETTLE_GIVE_BACK;
+	else if (place->stop == STOP_CANCELLED)
+	{
+		place->settle = SETTLE_FAIL_FINAL;
+		eq_buf_reset(&place->message);
+		eq_buf_string(&place->message, "cancelled");
+	}
+	else if (place->stop == STOP_TIME_LIMIT)
+	{
+		eq_buf_reset(&place->message);
+		eq_buf_string(&place->message, "stopped at its time limit");
+	}
+	else if (place->stop == STOP_OUTPUT)
+	{
+		eq_buf_reset(&place->message);
+		eq_buf_printf(&place->message, "wrote more than %d MB",
+					  MAX_OUTPUT / 1024 / 1024);
+	}
+	else if (code == EXIT_TRY_LATER)
+		place->settle = SETTLE_RELEASE;
+	else if (code == EXIT_DEAD)
+		place->settle = SETTLE_FAIL_FINAL;
+}
+
+/* Those that have ended.  Whom a child has left behind with its pipes is not waited for. */
+void
+eq_children_reap(Work *work)
+{
+	int wait_status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0)
+	{
+		for (int i = 0; i < work->n_places; i++)
+		{
+			Place *place = &work->places[i];
+
+			if (place->state != PLACE_RUNNING || place->pid != pid)
+				continue;
+			for (int n = 0;
+				 n < 64 && place->out >= 0 && read_some(work, place, place->out);
+				 n++)
+				;
+			for (int n = 0;
+				 n < 64 && place->err >= 0 && read_some(work, place, place->err);
+				 n++)
+				;
+			pass_lines(work, place, NULL, 0, true);
+			close_pipe(&place->in);
+			close_pipe(&place->out);
+			close_pipe(&place->err);
+			judge(work, place, wait_status);
+			break;
+		}
+	}
+}

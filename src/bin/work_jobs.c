@@ -1,0 +1,359 @@
+/*
+ * work_jobs.c: what "eventq work" tells the server about jobs, and what it learns: ends,
+ * renewals of leases, claims.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "work_server.h"
+#include "work_job.h"
+
+static void
+log_end(Work *work, Place *place, const char *what)
+{
+	eq_work_log(work, "job %s (%s) %s after %.3f s%s%s", place->job_id, place->name,
+				what, eq_now() - place->started,
+				place->settle == SETTLE_FAIL || place->settle == SETTLE_FAIL_FINAL
+					? ": "
+					: "",
+				place->settle == SETTLE_FAIL || place->settle == SETTLE_FAIL_FINAL
+					? place->message.data
+					: "");
+}
+
+/* Text that the server takes: valid UTF-8 without 0 bytes. */
+static void
+clean_text(EqBuf *text)
+{
+	unsigned char *p = (unsigned char *) text->data, *end = p + text->length;
+
+	while (p < end)
+	{
+		int more = *p == 0	   ? -1
+				   : *p < 0x80 ? 0
+				   : *p < 0xc2 ? -1
+				   : *p < 0xe0 ? 1
+				   : *p < 0xf0 ? 2
+				   : *p < 0xf5 ? 3
+							   : -1;
+		bool valid = more >= 0 && p + more < end;
+
+		for (int i = 1; valid && i <= more; i++)
+			valid = (p[i] & 0xc0) == 0x80;
+		/* overlong, surrogates, beyond Unicode */
+		if (valid && ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
+					  (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f)))
+			valid = false;
+		if (valid)
+			p += more + 1;
+		else
+			*p++ = '?';
+	}
+}
+
+/* Tells the server how a job has ended. */
+bool
+eq_send_settle(Work *work, Place *place)
+{
+	const char *params[5] = {place->job_id, place->token};
+	EqBuf *output = &place->output;
+	bool sent;
+
+	clean_text(&place->message);
+	clean_text(&place->error);
+	switch (place->settle)
+	{
+		case SETTLE_COMPLETE:
+			clean_text(output);
+			while (output->length > 0 &&
+				   strchr(" \t\r\n", output->data[output->length - 1]))
+				output->data[--output->length] = '\0';
+			params[2] = output->length > 0 ? output->data : NULL;
+			sent = eq_send_statement(
+				work, SENT_SETTLE,
+				place->as_text
+					? "SELECT event_queue.complete($1, $2, to_jsonb($3::text))"
+					: "SELECT event_queue.complete($1, $2, $3::jsonb)",
+				3, params);
+			break;
+		case SETTLE_RELEASE:
+		case SETTLE_GIVE_BACK:
+			params[2] = place->settle == SETTLE_RELEASE ? work->later_delay : "0";
+			sent = eq_send_statement(
+				work, SENT_SETTLE,
+				"SELECT event_queue.release($1, $2, $3::interval)", 3, params);
+			break;
+		default:
+			params[2] = place->message.data;
+			params[3] = place->error.data;
+			params[4] = place->settle == SETTLE_FAIL_FINAL ? "true" : "false";
+			sent = eq_send_statement(
+				work, SENT_SETTLE,
+				"SELECT event_queue.fail($1, $2, $3, context => $4, "
+				"final => $5)",
+				5, params);
+	}
+	eq_server.settled = place;
+	return sent;
+}
+
+/* The answer to send_settle. */
+void
+eq_settle_done(Work *work, Place *place, const PGresult *result)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	if (PQresultStatus(result) == PGRES_TUPLES_OK)
+	{
+		static const char *const what[] = {"completed",		  "failed",
+										   "failed for good", "is tried later",
+										   "is given back",	  ""};
+		bool dead = place->settle == SETTLE_FAIL && PQgetisnull(result, 0, 0);
+
+		log_end(work, place,
+				dead ? "failed for the last time" : what[place->settle]);
+		eq_place_clear(place);
+		eq_server.claim_at = 0;
+		return;
+	}
+	if (sqlstate && strcmp(sqlstate, "EQ016") == 0)
+	{
+		/* Also if an earlier connection broke after it was done. */
+		eq_work_log(
+			work,
+			"job %s (%s): the lease was lost or settled before; nothing was changed",
+			place->job_id, place->name);
+		eq_place_clear(place);
+		eq_server.claim_at = 0;
+		return;
+	}
+	if (place->settle == SETTLE_COMPLETE && !place->as_text && sqlstate &&
+		strncmp(sqlstate, "22", 2) == 0)
+	{
+		place->as_text = true;
+		return;
+	}
+	eq_work_log(work, "job %s (%s): %s", place->job_id, place->name,
+				PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
+	if (place->settle == SETTLE_COMPLETE && sqlstate &&
+		(strncmp(sqlstate, "22", 2) == 0 || strcmp(sqlstate, "EQ005") == 0 ||
+		 strncmp(sqlstate, "54", 2) == 0))
+	{
+		place->settle = SETTLE_FAIL;
+		eq_buf_reset(&place->message);
+		eq_buf_printf(&place->message, "result refused: %s",
+					  PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
+		return;
+	}
+	/* Once its lease has run out someone else does it. */
+	if (eq_now() > place->lease_end + 60)
+		eq_place_clear(place);
+	else
+		place->settle_at = eq_now() + 1;
+}
+
+/* All leases at hand, in one statement. */
+bool
+eq_send_renewal(Work *work)
+{
+	EqBuf ids, tokens;
+	const char *params[3];
+	bool sent;
+
+	eq_buf_init(&ids);
+	eq_buf_init(&tokens);
+	for (int i = 0; i < work->n_places; i++)
+	{
+		const Place *place = &work->places[i];
+
+		if (place->state == PLACE_FREE || place->stop == STOP_LOST)
+			continue;
+		eq_buf_printf(&ids, "%c%s", ids.length ? ',' : '{', place->job_id);
+		eq_buf_printf(&tokens, "%c%s", tokens.length ? ',' : '{', place->token);
+	}
+	eq_buf_char(&ids, '}');
+	eq_buf_char(&tokens, '}');
+	params[0] = ids.data;
+	params[1] = tokens.data;
+	params[2] = work->lease;
+	sent = eq_send_statement(
+		work, SENT_RENEWAL,
+		"SELECT job_id, state, extract(epoch FROM leased_until - clock_timestamp()) "
+		"FROM event_queue.extend_leases($1::bigint[], $2::uuid[], $3::interval)",
+		3, params);
+	eq_buf_free(&ids);
+	eq_buf_free(&tokens);
+	return sent;
+}
+
+static Place *
+find_place(Work *work, const char *job_id)
+{
+	for (int i = 0; i < work->n_places; i++)
+	{
+		if (work->places[i].state != PLACE_FREE &&
+			strcmp(work->places[i].job_id, job_id) == 0)
+			return &work->places[i];
+	}
+	return NULL;
+}
+
+/* When a third of the shortest lease is over. */
+void
+eq_plan_renewal(Work *work)
+{
+	double now = eq_now(), next = now + 3600;
+
+	for (int i = 0; i < work->n_places; i++)
+	{
+		const Place *place = &work->places[i];
+
+		if (place->state != PLACE_FREE && place->stop != STOP_LOST)
+			next = fmin(next, now + fmax((place->lease_end - now) / 3, 0.1));
+	}
+	eq_server.renew_at = next;
+}
+
+void
+eq_renewal_done(Work *work, const PGresult *result)
+{
+	if (PQresultStatus(result) != PGRES_TUPLES_OK)
+	{
+		eq_work_log(work, "could not renew leases: %s",
+					PQresultErrorMessage(result));
+		eq_server.renew_at = eq_now() + 1;
+		return;
+	}
+	for (int row = 0; row < PQntuples(result); row++)
+	{
+		Place *place = find_place(work, PQgetvalue(result, row, 0));
+		const char *state = PQgetvalue(result, row, 1);
+
+		if (place == NULL)
+			continue;
+		if (strcmp(state, "leased") == 0)
+			place->lease_end = eq_server.sent_at +
+							   strtod(PQgetvalue(result, row, 2), NULL);
+		else if (strcmp(state, "cancelled") == 0)
+			eq_child_stop(work, place, STOP_CANCELLED);
+		else
+			eq_child_stop(work, place, STOP_LOST);
+	}
+	eq_plan_renewal(work);
+}
+
+/* So many jobs can be begun. */
+int
+eq_jobs_wanted(const Work *work)
+{
+	int n = eq_work_free_places(work);
+
+	if (work->stopping != 0)
+		return 0;
+	if (work->max_jobs > 0 && n > work->max_jobs - work->n_claimed)
+		n = (int) (work->max_jobs - work->n_claimed);
+	return n;
+}
+
+bool
+eq_send_claim(Work *work, int n)
+{
+	char number[16];
+	const char *params[7] = {work->queue,
+							 number,
+							 work->worker,
+							 work->lease,
+							 work->job_names,
+							 work->tenant,
+							 work->session_bound ? "true" : "false"};
+
+	snprintf(number, sizeof(number), "%d", n);
+	eq_server.asked = n;
+	return eq_send_statement(
+		work, SENT_CLAIM,
+		"SELECT " JOB_COLUMNS " FROM event_queue.claim($1, $2::int, worker => $3, "
+		"lease => $4::interval, job_names => string_to_array($5, ','), "
+		"tenant_id => $6, session_bound => $7::boolean)",
+		7, params);
+}
+
+static void
+take_job(Work *work, const PGresult *result, int row)
+{
+	Place *place = work->places;
+
+	while (place->state != PLACE_FREE)
+		place++;
+	snprintf(place->job_id, sizeof(place->job_id), "%s",
+			 PQgetvalue(result, row, JOB_ID));
+	snprintf(place->token, sizeof(place->token), "%s",
+			 PQgetvalue(result, row, JOB_TOKEN));
+	place->name = eq_strdup(PQgetvalue(result, row, JOB_NAME));
+	place->lease_end = eq_server.sent_at +
+					   strtod(PQgetvalue(result, row, JOB_LEASE_SECONDS), NULL);
+	if (!PQgetisnull(result, row, JOB_TIME_LIMIT_MS))
+	{
+		double limit = strtod(PQgetvalue(result, row, JOB_TIME_LIMIT_MS), NULL) /
+					   1000;
+
+		/* So that it has ended, and the server knows, when the lease does */
+		place->time_limit = eq_server.sent_at + limit - fmin(limit / 10, 2);
+	}
+	work->n_claimed++;
+	if (work->stopping != 0)
+	{
+		place->state = PLACE_ENDED;
+		place->settle = SETTLE_GIVE_BACK;
+		place->started = eq_now();
+		return;
+	}
+	eq_child_start(work, place, result, row);
+}
+
+/* Errors of a claim that no second try mends. */
+static bool
+is_fatal(const char *sqlstate)
+{
+	static const char *const fatal[] = {
+		"EQ003", "EQ004", "EQ006", "EQ009", "EQ010", "EQ012", "EQ035", "EQ045",
+		"EQ047", "EQ048", "42501", "42883", "3F000", "22007", "22P02", "53400"};
+
+	for (int i = 0; sqlstate && i < lengthof(fatal); i++)
+	{
+		if (strcmp(sqlstate, fatal[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+void
+eq_claim_done(Work *work, const PGresult *result)
+{
+	int n = PQntuples(result);
+
+	if (PQresultStatus(result) != PGRES_TUPLES_OK)
+	{
+		if (is_fatal(PQresultErrorField(result, PG_DIAG_SQLSTATE)))
+		{
+			eq_report_result(work->cli, work->cli->conn, result);
+			eq_work_stop(work, EQ_EXIT_ERROR);
+			return;
+		}
+		eq_work_log(work, "could not claim: %s", PQresultErrorMessage(result));
+		eq_server.claim_at = eq_now() + eq_server.claim_pause;
+		eq_server.claim_pause = fmin(eq_server.claim_pause * 2, LONGEST_PAUSE);
+		return;
+	}
+	eq_server.claim_pause = FIRST_PAUSE;
+	for (int row = 0; row < n; row++)
+		take_job(work, result, row);
+	if (n > 0)
+		eq_plan_renewal(work);
+	/* A full answer: there may be more when a place is free. */
+	eq_server.claim_at = n == eq_server.asked ? 0 : eq_now() + work->look;
+	if (work->max_jobs > 0 && work->n_claimed >= work->max_jobs)
+		eq_work_stop(work, EQ_EXIT_OK);
+	if (n == 0 && work->until_empty && eq_work_free_places(work) == work->n_places)
+		eq_work_stop(work, EQ_EXIT_OK);
+}

@@ -1,0 +1,12 @@
+/*
+ * audit.h: who changed what.
+ */
+#ifndef EQ_AUDIT_H
+#define EQ_AUDIT_H
+
+#include "utils/jsonb.h"
+
+extern void eq_audit(const char *action, const char *object_type, const char *object,
+					 const char *tenant, Jsonb *before, Jsonb *after);
+
+#endif /* EQ_AUDIT_H */

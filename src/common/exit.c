@@ -1,0 +1,51 @@
+/*
+ * exit.c: the last transactions of a process that ends do not wait for ever.
+ *
+ * At exit PostgreSQL holds interrupts, and its own timeouts and signals cancel nothing
+ * any more; in a session that waits for its client only a timeout would.  So a wait for a
+ * lock could be ended by no one; with a prepared transaction that has the lock, a fast
+ * shutdown would not end either.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/timeout.h"
+
+#include "common/exit.h"
+
+#define EXIT_LIMIT_MS 5000
+
+static TimeoutId exit_timeout = MAX_TIMEOUTS;
+
+static void
+exit_takes_long(void)
+{
+	InterruptPending = true;
+	QueryCancelPending = true;
+}
+
+/*
+ * In a callback at exit: what follows fails if it takes longer than the limit, which
+ * ends this callback and begins the next one.  Each call begins the time anew.
+ */
+void
+eq_limit_exit(void)
+{
+	if (exit_timeout == MAX_TIMEOUTS)
+		exit_timeout = RegisterTimeout(USER_TIMEOUT, exit_takes_long);
+	QueryCancelPending = false;
+	InterruptHoldoffCount = 0;
+	QueryCancelHoldoffCount = 0; /* held while a client is read from */
+	enable_timeout_after(STATEMENT_TIMEOUT, EXIT_LIMIT_MS); /* what the error says */
+	enable_timeout_after(exit_timeout, EXIT_LIMIT_MS + 10);
+}
+
+/* The callback is at its end: interrupts are held again. */
+void
+eq_end_exit_limit(void)
+{
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	disable_timeout(exit_timeout, false);
+	QueryCancelPending = false;
+	InterruptHoldoffCount = 1;
+}

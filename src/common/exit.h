@@ -1,0 +1,10 @@
+/*
+ * exit.h: for callbacks at exit that begin a transaction.
+ */
+#ifndef EQ_EXIT_H
+#define EQ_EXIT_H
+
+extern void eq_limit_exit(void);
+extern void eq_end_exit_limit(void);
+
+#endif /* EQ_EXIT_H */

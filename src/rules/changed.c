@@ -1,0 +1,141 @@
+/*
+ * changed.c: when_changed, that is, has a field of an event another value than before?
+ *
+ * Before is the value in the last event of the aggregate that had the field.  An
+ * event without the field does not change it; a field that no event had before is
+ * changed by the first that has it, also if that is null.  The look goes down the
+ * aggregate's index from the event's own version, so that the answer is the same
+ * whenever it is asked; what was archived is not there.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "common/json.h"
+#include "event_queue.h"
+#include "rules/rule.h"
+#include "rules/rules.h"
+#include "store/store.h"
+#include "table/table.h"
+#include "tenant/tenant.h"
+
+#define MAX_FIELDS 32
+
+/* EQ009 unless it is a list of names. */
+void
+eq_check_when_changed(ArrayType *fields)
+{
+	Datum *names;
+	bool *nulls;
+	int n;
+
+	deconstruct_array(fields, TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
+	if (ARR_NDIM(fields) != 1 || n > MAX_FIELDS)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("when_changed must be a list of 1 to %d fields",
+							   MAX_FIELDS)));
+	for (int i = 0; i < n; i++)
+		eq_check_name("field of when_changed",
+					  nulls[i] ? NULL : TextDatumGetCString(names[i]), EQ_MAX_NAME);
+}
+
+/* Reads them from a rule's row, into the current memory context. */
+void
+eq_fill_when_changed(EqRule *rule, Datum fields)
+{
+	Datum *names;
+	bool *nulls;
+
+	deconstruct_array(DatumGetArrayTypePCopy(fields), TEXTOID, -1, false,
+					  TYPALIGN_INT, &names, &nulls, &rule->n_changing);
+	rule->changing = palloc(Max(rule->n_changing, 1) * sizeof(char *));
+	for (int i = 0; i < rule->n_changing; i++)
+		rule->changing[i] = nulls[i] ? pstrdup("") : TextDatumGetCString(names[i]);
+}
+
+/* The field's value in the event; NULL if it has none. */
+static Jsonb *
+value_now(Datum event, const char *field)
+{
+	bool isnull;
+	JsonbValue buffer;
+	JsonbValue *value = eq_json_member(
+		DatumGetJsonbP(
+			GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_DATA, &isnull)),
+		field, &buffer);
+
+	return value ? JsonbValueToJsonb(value) : NULL;
+}
+
+/* The field's value in the last event before that had one; NULL if there is none. */
+static Jsonb *
+value_before(Datum event, const char *field)
+{
+	static EqStatement look = {
+		.sql = "SELECT e.event_data -> $5 FROM event_queue.event_store e"
+			   " WHERE e.aggregate_id = $1 AND e.aggregate_type = $2"
+			   " AND e.tenant_id = $3 AND e.version < $4"
+			   " AND pg_catalog.jsonb_exists(e.event_data, $5)"
+			   " ORDER BY e.version DESC LIMIT 1",
+		.n_arguments = 5,
+		.types = {TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID}};
+	static const int columns[] = {EVENT_AGGREGATE_ID, EVENT_AGGREGATE_TYPE,
+								  EVENT_TENANT, EVENT_VERSION};
+	MemoryContext context = CurrentMemoryContext;
+	Datum values[5];
+	bool isnull;
+	Jsonb *before = NULL;
+	EqSpi spi;
+
+	for (int i = 0; i < lengthof(columns); i++)
+		values[i] = GetAttributeByNum(DatumGetHeapTupleHeader(event), columns[i],
+									  &isnull);
+	values[4] = CStringGetTextDatum(field);
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&look, values, NULL);
+	if (SPI_processed == 1)
+	{
+		Datum found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+									&isnull);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		if (!isnull)
+			before = DatumGetJsonbPCopy(found);
+		MemoryContextSwitchTo(old);
+	}
+	eq_spi_end(&spi);
+	return before;
+}
+
+/* Has the field changed, and from what to what?  NULL: there was, or is, none. */
+bool
+eq_field_changed(Datum event, const char *field, Jsonb **now, Jsonb **before)
+{
+	*before = NULL;
+	*now = value_now(event, field);
+	if (*now == NULL)
+		return false;
+	*before = value_before(event, field);
+	return *before == NULL ||
+		   compareJsonbContainers(&(*now)->root, &(*before)->root) != 0;
+}
+
+/* Lets when_changed the rule fire for the event? */
+bool
+eq_any_changed(const EqRule *rule, Datum event)
+{
+	Jsonb *now;
+	Jsonb *before;
+
+	for (int i = 0; i < rule->n_changing; i++)
+	{
+		if (eq_field_changed(event, rule->changing[i], &now, &before))
+			return true;
+	}
+	return rule->n_changing == 0;
+}

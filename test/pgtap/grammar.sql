@@ -1,0 +1,119 @@
+-- What is created and altered: one grammar, from the catalogs.
+BEGIN;
+SELECT no_plan();
+SET LOCAL client_min_messages = warning;
+CREATE TEMPORARY VIEW argument AS
+	SELECT p.oid, p.proname, a.name, a.type::regtype AS type, a.n, a.n > p.pronargs - p.pronargdefaults AS has_default
+	FROM pg_proc p, unnest(p.proargnames[1:p.pronargs], p.proargtypes::oid[]) WITH ORDINALITY AS a (name, type, n)
+	WHERE p.pronamespace = 'event_queue'::regnamespace;
+
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname ~ '^(create|notify_on|record_changes)'
+	  AND NOT EXISTS (SELECT FROM argument a WHERE a.oid = p.oid AND a.name IN ('or_replace', 'if_not_exists'))
+$$, 'what creates something can run twice');
+SELECT is_empty($$
+	SELECT a.oid::regprocedure, a.name FROM argument a
+	WHERE a.name IN ('or_replace', 'if_not_exists') AND NOT (a.type = 'boolean'::regtype AND a.has_default)
+$$, 'or_replace and if_not_exists are switches, off by default');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname ~ '^create_'
+	  AND NOT EXISTS (SELECT FROM pg_proc d WHERE d.pronamespace = p.pronamespace AND d.proname = replace(p.proname, 'create', 'drop'))
+	  AND p.proname <> 'create_event_partition'		-- seal, split and archive
+$$, 'what is created can be dropped');
+SELECT is_empty($$
+	SELECT c.name, c.type, a.name, a.type
+	FROM (SELECT name, type FROM argument WHERE proname = 'create_queue' AND name NOT IN ('or_replace', 'if_not_exists')) c
+	FULL JOIN (SELECT name, type FROM argument WHERE proname = 'alter_queue' AND name <> 'reset') a USING (name, type)
+	WHERE c.name IS NULL OR a.name IS NULL
+$$, 'alter_queue has the arguments of create_queue');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname ~ '^alter_' AND NOT EXISTS (
+		SELECT FROM pg_proc c WHERE c.pronamespace = p.pronamespace AND c.proname = replace(p.proname, 'alter', 'create'))
+$$, 'what can be altered was created');
+SELECT is_empty($$
+	SELECT a.oid::regprocedure, a.name FROM argument a
+	WHERE a.name ~ '_id$' AND a.type IN ('integer'::regtype, 'bigint'::regtype) AND a.name <> 'job_id'
+$$, 'functions take names, not numbers, but for jobs');
+-- An int is a number of a thing, a version, an attempt, a priority or a process: no count of rows.
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prorettype IN ('integer'::regtype, 'smallint'::regtype)
+	  AND p.proname !~ '^create_' AND p.proname NOT IN ('aggregate_version', 'take_snapshot', 'rollback_rule')
+$$, 'functions count in bigint');
+SELECT is_empty($$
+	SELECT what, column_name FROM (
+		SELECT p.oid::regprocedure::text, a.name, a.type FROM pg_proc p, unnest(p.proallargtypes, p.proargmodes, p.proargnames) AS a (type, mode, name)
+		WHERE p.pronamespace = 'event_queue'::regnamespace AND a.mode IN ('o', 'b', 't')
+		UNION ALL
+		SELECT c.oid::regclass::text, a.attname, a.atttypid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+		WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('v', 'c')) AS x (what, column_name, type)
+	WHERE type IN ('integer'::regtype, 'smallint'::regtype)
+	  AND column_name NOT IN ('version', 'priority', 'attempt', 'max_attempts', 'failures', 'stalled', 'nth', 'depth', 'pid', 'buckets',
+		'time_limit_ms', 'blocked_by', 'rule_id', 'handler_id', 'schedule_id')
+$$, 'so do views and results');
+
+-- Creating what is there.
+CREATE FUNCTION public.grammar_handler(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
+CREATE FUNCTION public.grammar_reducer(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE TEMPORARY TABLE creation (call text, code text, other text);
+INSERT INTO creation VALUES
+	($$create_queue('grammar'$$, 'EQ011', $$, lease => '1 minute'$$),
+	($$create_rule('grammar', 'x.y', queue => 'grammar', job_name => 'x'$$, 'EQ018', $$, delay => '1 s'$$),
+	($$create_handler('grammar', 'x', 'grammar_handler'$$, 'EQ018', $$, time_limit => '1 s'$$),
+	($$create_schedule('grammar', '@daily', 'grammar', 'x'$$, 'EQ018', $$, priority => 1$$),
+	($$create_subscription('grammar'$$, 'EQ018', $$, filter => '{"event_type": "x"}'$$),
+	($$create_reducer('grammar', 'grammar_reducer'$$, 'EQ018', $$, snapshot_every => 5$$),
+	($$create_event_index('event_data'$$, 'EQ018', NULL);
+SELECT lives_ok(format('SELECT event_queue.%s)', call), call || ')') FROM creation;
+SELECT throws_ok(format('SELECT event_queue.%s)', call), code::char(5), NULL, call || ') again') FROM creation;
+SELECT throws_ok(format('SELECT event_queue.%s, or_replace => true, if_not_exists => true)', call), 'EQ009', NULL, call || ') in two ways')
+	FROM creation WHERE other IS NOT NULL;
+CREATE TEMPORARY VIEW made AS
+	SELECT 'queue' AS what, to_jsonb(q) AS it FROM event_queue.queue q UNION ALL
+	SELECT 'rule', to_jsonb(r) FROM event_queue.rule r UNION ALL
+	SELECT 'handler', to_jsonb(h) FROM event_queue.handler h UNION ALL
+	SELECT 'schedule', to_jsonb(s) FROM event_queue.schedule s UNION ALL
+	SELECT 'subscription', to_jsonb(s) FROM event_queue.subscription s UNION ALL
+	SELECT 'reducer', to_jsonb(r) FROM event_queue.reducer r;
+CREATE TEMPORARY TABLE once AS SELECT * FROM made;
+SELECT lives_ok(format('SELECT event_queue.%s%s, if_not_exists => true)', call, other), call || ') if not exists') FROM creation;
+SELECT set_eq('SELECT * FROM made', 'SELECT * FROM once', 'nothing has changed');
+SELECT lives_ok(format('SELECT event_queue.%s%s, or_replace => true)', call, other), call || ') or replace') FROM creation WHERE other IS NOT NULL;
+SELECT results_eq('SELECT what, count(*) FROM made WHERE it NOT IN (SELECT it FROM once) GROUP BY what ORDER BY what',
+	$$VALUES ('handler', 1::bigint), ('queue', 1), ('reducer', 1), ('rule', 1), ('schedule', 1), ('subscription', 1)$$, 'each is as given now');
+
+-- alter_queue: what is given, what is reset, and nothing else; defaults are those of create_queue.
+SELECT event_queue.create_queue('grammar plain') > 0 AND event_queue.create_queue('grammar full', '1 minute', '1 second', 5, 7, 'linear', '3 seconds', '1 minute',
+	0.5, '1 hour', '2 hours', 10, '1 minute', 20, '5 minutes', '{1 s}', 30, 40, true, 3, 50, '2 minutes', 'pass', false, 0.5, 'us', 'https://docs.example') > 0 AS created \gset
+CREATE TEMPORARY VIEW setting AS SELECT q.name AS queue, s.key, translate(s.value, '[]', '{}') AS value FROM event_queue.queue q, jsonb_each_text(to_jsonb(q)) s
+	WHERE s.key IN (SELECT name FROM argument WHERE proname = 'create_queue' AND name NOT IN ('name', 'or_replace', 'if_not_exists'));
+CREATE TEMPORARY TABLE wanted AS SELECT p.key, p.value AS plain, f.value AS "full" FROM setting p JOIN setting f USING (key)
+	WHERE p.queue = 'grammar plain' AND f.queue = 'grammar full';
+SELECT is(count(*), 26::bigint, 'settings') FROM wanted;
+SELECT is_empty('SELECT * FROM wanted WHERE plain IS NOT DISTINCT FROM "full"', 'all are others in the full one');
+-- Written by hand, a row has the table's defaults.
+INSERT INTO event_queue.queue (name) VALUES ('grammar row');
+SELECT is_empty($$SELECT * FROM setting s JOIN wanted w USING (key) WHERE s.queue = 'grammar row' AND s.value IS DISTINCT FROM w.plain$$,
+	'create_queue has the defaults of the table');
+CREATE FUNCTION pg_temp.altered(given text, reset text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('SELECT event_queue.alter_queue(''grammar full''%s)', given);
+	RETURN QUERY SELECT w.key FROM setting s JOIN wanted w USING (key) WHERE s.queue = 'grammar full' AND s.value IS DISTINCT FROM w."full";
+	EXECUTE format('SELECT event_queue.alter_queue(''grammar full''%s)', reset);
+	RETURN QUERY SELECT 'not back: ' || w.key FROM setting s JOIN wanted w USING (key) WHERE s.queue = 'grammar full' AND s.value IS DISTINCT FROM w."full";
+END
+$$;
+SELECT is_empty($$SELECT pg_temp.altered('', '')$$, 'alter_queue of nothing');
+SELECT results_eq(format('SELECT pg_temp.altered(%L, %L)', format(', reset => %L', ARRAY[key]),
+		format(', %I => %L', key, "full")), ARRAY[key], 'reset and given: ' || key) FROM wanted;
+SELECT results_eq(format('SELECT pg_temp.altered(%L, %L)', format(', %I => %L', key, plain), format(', %I => %L', key, "full")),
+	ARRAY[key], 'given: ' || key) FROM wanted WHERE plain IS NOT NULL;
+SELECT lives_ok(format('SELECT event_queue.alter_queue(%L, reset => %L)', 'grammar full', (SELECT array_agg(key) FROM wanted)), 'all are reset at once');
+SELECT is_empty($$SELECT * FROM setting s JOIN wanted w USING (key) WHERE s.queue = 'grammar full' AND s.value IS DISTINCT FROM w.plain$$, 'to the defaults');
+SELECT throws_ok($$SELECT event_queue.alter_queue('grammar', reset => '{paused}')$$, 'EQ012', NULL, 'what is no setting');
+SELECT throws_ok($$SELECT event_queue.alter_queue('grammar', lease => '1 s', reset => '{lease}')$$, 'EQ012', NULL, 'given and reset');
+SELECT * FROM finish();
+ROLLBACK;
