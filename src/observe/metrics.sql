@@ -266,7 +266,9 @@ BEGIN
 			CASE WHEN f.sampled_at >= coalesce(s.counted_at, '-infinity') THEN f.wait END AS wait,
 			CASE WHEN f.sampled_at >= coalesce(s.counted_at, '-infinity') THEN f.attempt_wait END AS attempt_wait,
 			CASE WHEN f.sampled_at >= coalesce(s.counted_at, '-infinity') THEN f.run END AS run
-		FROM (SELECT r.*, r.at > now_at AS ahead, CASE WHEN r.at <= now_at THEN r.at END AS counted_at FROM event_queue_internal.metric_series r) s FULL JOIN fresh f USING (kind, queue_id, name)
+		FROM (SELECT r.*, CASE WHEN NOT r.ahead THEN r.at END AS counted_at FROM (
+			-- not now_at: a sample may have been taken since then
+			SELECT m.*, m.at > clock_timestamp() AS ahead FROM event_queue_internal.metric_series m OFFSET 0) r) s FULL JOIN fresh f USING (kind, queue_id, name)
 		WHERE kind IN (of_kind, others) AND (of_queue IS NULL OR queue_id = of_queue)
 	), timed AS MATERIALIZED (
 		-- A clock that was set back: what was counted later than now is in no window.
@@ -280,7 +282,7 @@ BEGIN
 			event_queue_internal.histogram_sum(array_agg(m.wait)) AS wait_1h, event_queue_internal.histogram_sum(array_agg(m.run)) AS run_1h,
 			event_queue_internal.histogram_sum(array_agg(m.attempt_wait)) AS attempt_wait_1h
 		FROM event_queue_internal.metric_sample m
-		WHERE m.at BETWEEN now_at - '1 hour'::interval AND now_at AND m.kind IN (of_kind, others) AND (of_queue IS NULL OR m.queue_id = of_queue)
+		WHERE m.at >= now_at - '1 hour'::interval AND m.at <= clock_timestamp() AND m.kind IN (of_kind, others) AND (of_queue IS NULL OR m.queue_id = of_queue)
 		GROUP BY 1, 2, 3
 	)
 	SELECT k.kind, k.queue_id, k.name, k.first_at, k.total,

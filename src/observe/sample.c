@@ -430,7 +430,8 @@ forget_reading(const Reading *reading, const EqCells *cells, TimestampTz at)
 static TimestampTz
 time_of_sample(const Reading *reading, TimestampTz round)
 {
-	return reading->sampled_at >= round && reading->sampled_at < GetCurrentTimestamp()
+	return reading->sampled_at >= round &&
+				   reading->sampled_at < GetCurrentTimestamp()
 			   ? reading->sampled_at + 1
 			   : round;
 }

@@ -9,6 +9,10 @@
  * with that its locks, and begins again: first it waits for what was remembered, rows
  * in the order of all others.
  *
+ * Where keys are in use all the time no attempt would come to its end: from the
+ * eleventh on it looks again a few times before it gives up.  It never sleeps in the lock
+ * manager with what it holds: so nobody else can be told of a deadlock with it.
+ *
  * No subtransaction may be committed within such an attempt: who waits for one goes on
  * to wait for the whole transaction, also when the attempt is rolled back.
  */
@@ -33,8 +37,8 @@ PG_FUNCTION_INFO_V1(eq_await_conflict_sql);
 
 #define MAX_TRIES 20
 
-/* Where keys are in use all the time, no attempt would come to its end: from here on it waits. */
-#define MAX_UNWAITING 10
+#define MAX_IMPATIENT 10 /* attempts that give up at the first conflict */
+#define MAX_LOOKS	  10 /* at one row or key, of those after them */
 
 typedef struct Row
 {
@@ -163,10 +167,37 @@ eq_await_conflict(void)
 	awaits = false;
 }
 
+static void
+sleep_a_while(int tries)
+{
+	(void) WaitLatch(
+		MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+		(long) (tries * (5 + 5 * pg_prng_double(&pg_global_prng_state))),
+		PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
 bool
 eq_enqueue_may_wait(void)
 {
-	return attempt == 0 || attempt > MAX_UNWAITING;
+	return attempt == 0;
+}
+
+/* Between two looks at what others hold: true if it is worth another one. */
+bool
+eq_look_again(bool is_patient, int *looks)
+{
+	if (!is_patient || ++*looks > MAX_LOOKS)
+		return false;
+	sleep_a_while(1);
+	return true;
+}
+
+bool
+eq_enqueue_looks_again(int *looks)
+{
+	return eq_look_again(attempt > MAX_IMPATIENT, looks);
 }
 
 bool
@@ -190,17 +221,6 @@ run_step(void *argument)
 	attempt = step->nth;
 	awaits = false;
 	step->step(step->argument);
-}
-
-static void
-sleep_a_while(int tries)
-{
-	(void) WaitLatch(
-		MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-		(long) (tries * (5 + 5 * pg_prng_double(&pg_global_prng_state))),
-		PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
 }
 
 /* Runs a step that enqueues, in a subtransaction, until it need wait for nobody. */

@@ -95,8 +95,8 @@ BEGIN
 		EXCEPTION
 			WHEN SQLSTATE 'EQ044' THEN
 				-- An open transaction has one of the keys; nothing is held while it is waited for.
-				-- Where keys are in use all the time that would never end: then it is waited for
-				-- within the attempt (bulk.c does the same).
+				-- Where keys are in use all the time that would never end: then an attempt looks
+				-- again a few times (bulk.c does the same).
 				conflicts := conflicts + 1;
 				PERFORM event_queue_internal.await_conflict();
 			WHEN unique_violation THEN

@@ -79,13 +79,18 @@ mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot;
 	bool found;
-	bool is_busy = false;
+	bool is_busy;
+	int looks = 0;
 
 	eq_table_open(&table, eq_relation_oid(place->table), place->n_columns);
 	slot = table_slot_create(table.rel, NULL);
-	found = is_of_tenant(&table, place, job_id, tenant, snapshot) &&
-			eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot, slot,
-						eq_enqueue_may_wait() ? NULL : &is_busy);
+	do
+	{
+		is_busy = false;
+		found = is_of_tenant(&table, place, job_id, tenant, snapshot) &&
+				eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot,
+							slot, eq_enqueue_may_wait() ? NULL : &is_busy);
+	} while (is_busy && eq_enqueue_looks_again(&looks));
 	if (is_busy)
 		eq_conflict_with_row(place->table == EQ_JOB, job_id);
 	if (found)

@@ -277,11 +277,17 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
 	Replaced result = KEY_IS_FREE;
-	bool is_busy = false;
+	bool is_locked;
+	bool is_busy;
+	int looks = 0;
 
-	if (eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot, slot,
-					eq_enqueue_may_wait() ? NULL : &is_busy) &&
-		!slot->tts_isnull[JOB_UNIQUE_KEY - 1])
+	do
+	{
+		is_busy = false;
+		is_locked = eq_lock_row(jobs, eq_relation_oid(EQ_JOB_PKEY), job_id, snapshot,
+								slot, eq_enqueue_may_wait() ? NULL : &is_busy);
+	} while (is_busy && eq_enqueue_looks_again(&looks));
+	if (is_locked && !slot->tts_isnull[JOB_UNIQUE_KEY - 1])
 	{
 		EqJobEdit edit;
 
@@ -338,6 +344,7 @@ enqueue(const EqQueue *queue, const EqNewJob *job)
 	TransactionId open = InvalidTransactionId;
 	uint32 hash = 0;
 	bool done = false;
+	int looks = 0;
 	bool has_key = job->unique_key && job->unique_mode != EQ_UNIQUE_THROTTLE;
 
 	eq_require_accepting(queue);
@@ -370,10 +377,13 @@ enqueue(const EqQueue *queue, const EqNewJob *job)
 			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
 		if (holder == 0)
 			done = true;
-		else if (TransactionIdIsValid(open) && !eq_enqueue_may_wait())
-			eq_conflict_with_xact(open);
-		else if (TransactionIdIsValid(open))
+		else if (TransactionIdIsValid(open) && eq_enqueue_may_wait())
 			XactLockTableWait(open, NULL, NULL, XLTW_None);
+		else if (TransactionIdIsValid(open))
+		{
+			if (!eq_enqueue_looks_again(&looks))
+				eq_conflict_with_xact(open);
+		}
 		else
 		{
 			Replaced replaced = job->unique_mode == EQ_UNIQUE_REJECT
@@ -434,7 +444,8 @@ eq_lock_free_key(PG_FUNCTION_ARGS)
 	char *tenant = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	char *unique_key = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	uint32 hash = hash_unique_key(queue_id, tenant, unique_key);
-	bool waits = PG_GETARG_BOOL(3);
+	bool is_patient = PG_GETARG_BOOL(3);
+	int looks = 0;
 	TransactionId open;
 	int64 holder;
 	EqTable jobs;
@@ -447,9 +458,9 @@ eq_lock_free_key(PG_FUNCTION_ARGS)
 		holder = find_unique_key(&jobs, queue_id, tenant, unique_key, NULL, &open);
 		if (holder != 0)
 			eq_unlock_key(EQ_LOCK_UNIQUE_KEY, hash);
-		if (holder == 0 || !TransactionIdIsValid(open) || !waits)
+		if (holder == 0 || !TransactionIdIsValid(open) ||
+			!eq_look_again(is_patient, &looks))
 			break;
-		XactLockTableWait(open, NULL, NULL, XLTW_None);
 	}
 	eq_table_close(&jobs);
 	if (holder != 0 && TransactionIdIsValid(open))

@@ -82,9 +82,9 @@ COMMENT ON FUNCTION enqueue_many(text, jsonb, text, jsonb) IS
 /*
  * Unique keys of jobs that are written by plain SQL.  lock_free_key: true if no job has
  * the key, and none gets it until unlock_key; EQ044 if an open transaction has it, for
- * which await_conflict waits, unless this waits for it.
+ * which await_conflict waits; is_patient: it looks a few times before that.
  */
-CREATE FUNCTION event_queue_internal.lock_free_key(queue_id int, tenant_id text, unique_key text, waits boolean) RETURNS boolean
+CREATE FUNCTION event_queue_internal.lock_free_key(queue_id int, tenant_id text, unique_key text, is_patient boolean) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_lock_free_key';
 COMMENT ON FUNCTION event_queue_internal.lock_free_key(int, text, text, boolean) IS
 'Internal. Is a unique key free?  If so, it stays that until unlock_key.';

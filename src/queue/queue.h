@@ -317,6 +317,8 @@ extern void eq_conflict_with_xact(TransactionId xid) pg_attribute_noreturn();
 extern void eq_conflict_with_row(bool is_job, int64 job_id) pg_attribute_noreturn();
 extern void eq_await_conflict(void);
 extern bool eq_enqueue_may_wait(void);
+extern bool eq_look_again(bool is_patient, int *looks);
+extern bool eq_enqueue_looks_again(int *looks);
 extern bool eq_is_enqueue_attempt(void);
 extern void eq_enqueue_by_attempts(void (*step)(void *), void *argument);
 

@@ -89,13 +89,14 @@ for my $set (q(SET default_transaction_read_only = on), q(SET default_transactio
 # find that a job is not his any more, never that there is a deadlock.
 sql(q(
 SELECT event_queue.create_queue('bulk', max_attempts => 1, max_stalled => 1000), event_queue.create_queue('other', max_attempts => 1);
-CREATE TABLE failed (code text, message text, call text);
+CREATE TABLE failed (code text, message text, detail text, call text);
 CREATE TABLE calls (n bigint);
 CREATE PROCEDURE storm(seconds float8) LANGUAGE plpgsql AS $$
 DECLARE
 	until timestamptz := clock_timestamp() + make_interval(secs => seconds);
 	cmd text;
 	n bigint := 0;
+	detail text;
 BEGIN
 	WHILE clock_timestamp() < until LOOP
 		cmd := (ARRAY[
@@ -126,7 +127,8 @@ BEGIN
 		BEGIN
 			EXECUTE cmd;
 		EXCEPTION WHEN OTHERS THEN
-			INSERT INTO failed VALUES (SQLSTATE, SQLERRM, cmd);
+			GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+			INSERT INTO failed VALUES (SQLSTATE, SQLERRM, detail, cmd);
 		END;
 		COMMIT;
 		n := n + 1;
@@ -138,7 +140,7 @@ my @outs = ('') x 5;
 my @storms = map { start('CALL storm(8)', \$outs[$_]) } 0 .. 4;
 $_->finish for @storms;
 is(join('', @outs), '', 'the sessions ended well');
-is(sql(q(SELECT DISTINCT code, left(message, 60), left(call, 200) FROM failed WHERE code NOT IN ('EQ016', 'EQ017', 'EQ032'))), '', 'nobody was told of a deadlock, or anything else');
+is(sql(q(SELECT DISTINCT code, left(message, 60), detail, left(call, 200) FROM failed WHERE code NOT IN ('EQ016', 'EQ017', 'EQ032'))), '', 'nobody was told of a deadlock, or anything else');
 cmp_ok(sql('SELECT sum(n) FROM calls'), '>', 100, 'they did something');
 # and the queue is whole: the counter is right, each group goes on, all can be worked off
 is(sql(q(SELECT d.depth - (SELECT count(*) FROM event_queue.job WHERE queue_id = q) || ' ' || d.dead - (SELECT count(*) FROM event_queue.dead_letter WHERE queue_id = q)
