@@ -32,6 +32,17 @@ eq_cmd_top(EqCli *cli, int argc, char **argv)
 const EqOption eq_top_options[] = {{NULL}};
 #endif
 
+#ifndef HAVE_LIBCURL
+static int
+eq_cmd_webhook(EqCli *cli, int argc, char **argv)
+{
+	eq_error(cli, "webhook is not in this build: libcurl was missing");
+	return EQ_EXIT_ERROR;
+}
+
+static const EqOption eq_webhook_options[] = {{NULL}};
+#endif
+
 static int
 cmd_metrics(EqCli *cli, int argc, char **argv)
 {
@@ -50,6 +61,8 @@ const EqCommand eq_other_commands[] = {
 	 0},
 	{"work", NULL, eq_cmd_work, 2, -1, "QUEUE -- COMMAND [ARGUMENT]...",
 	 "Runs a program for each job of a queue", eq_work_options, EQ_TAKES_COMMAND},
+	{"webhook", NULL, eq_cmd_webhook, 1, 1, "QUEUE",
+	 "Sends the jobs of a queue by HTTP, signed", eq_webhook_options, 0},
 	{"doctor", NULL, eq_cmd_doctor, 0, 0, "",
 	 "Compares what should be there with what is there, and prints the SQL that repairs",
 	 eq_doctor_options, 0},

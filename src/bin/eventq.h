@@ -172,6 +172,10 @@ extern int eq_cmd_doctor(EqCli *cli, int argc, char **argv);
 extern const EqOption eq_doctor_options[];
 extern int eq_cmd_work(EqCli *cli, int argc, char **argv);
 extern const EqOption eq_work_options[];
+#ifdef HAVE_LIBCURL
+extern int eq_cmd_webhook(EqCli *cli, int argc, char **argv);
+extern const EqOption eq_webhook_options[];
+#endif
 
 extern const EqCommand eq_queue_commands[];
 extern const EqCommand eq_job_commands[];
@@ -185,8 +189,8 @@ extern const EqCommand eq_other_commands[];
 
 /*
  * Parts that need another library.  src/bin/eventq.mk defines HAVE_LIBEVENT and adds
- * SERVE_SOURCES (src/bin/serve*.c), or HAVE_NCURSES and TOP_SOURCES (src/bin/top*.c), if
- * pkg-config finds it; without it eventq.c has a verb in their place that says so.
+ * SERVE_SOURCES (src/bin/serve*.c), HAVE_NCURSES and TOP_SOURCES (src/bin/top*.c), or
+ * HAVE_LIBCURL and WEBHOOK_SOURCES (src/bin/webhook*.c), if pkg-config finds it; without it eventq.c has a verb in their place that says so.
  */
 extern int eq_cmd_serve(EqCli *cli, int argc, char **argv);
 extern const EqOption eq_serve_options[];

@@ -25,29 +25,39 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "webhook.h"
 #include "work.h"
 
 static const char *concurrency, *lease, *job_names, *tenant, *worker, *grace, *later,
 	*look, *max_jobs;
 static bool session_bound, until_empty;
 
-const EqOption eq_work_options[] = {
-	{"concurrency", "N", &concurrency, NULL, "so many jobs at a time (default 1)"},
-	{"session", NULL, NULL, &session_bound, "leases end with the connection"},
-	{"lease", "INTERVAL", &lease, NULL,
-	 "instead of the queue's; renewed at a third of it"},
-	{"grace", "SECONDS", &grace, NULL, "for children after SIGTERM (default 30)"},
-	{"later", "INTERVAL", &later, NULL,
-	 "delay of jobs that end with status 75 (default 10 seconds)"},
-	{"job-names", "NAME,...", &job_names, NULL, "only jobs of these names"},
-	{"tenant", "TENANT", &tenant, NULL, "only jobs of this tenant"},
-	{"worker", "NAME", &worker, NULL,
-	 "who holds the lease (default eventq@HOST:PID)"},
-	{"max-jobs", "N", &max_jobs, NULL, "end after so many jobs"},
-	{"until-empty", NULL, NULL, &until_empty, "end when there is no job to claim"},
-	{"look", "SECONDS", &look, NULL,
-	 "between claims when nothing wakes us (default 10)"},
-	{NULL}};
+#define WORK_OPTIONS                                                                \
+	{"concurrency", "N", &concurrency, NULL, "so many jobs at a time (default 1)"}, \
+		{"session", NULL, NULL, &session_bound, "leases end with the connection"},  \
+		{"lease", "INTERVAL", &lease, NULL,                                         \
+		 "instead of the queue's; renewed at a third of it"},                       \
+		{"grace", "SECONDS", &grace, NULL,                                          \
+		 "for children after SIGTERM (default 30)"},                                \
+		{"later", "INTERVAL", &later, NULL,                                         \
+		 "delay of jobs that end with status 75 (default 10 seconds)"},             \
+		{"job-names", "NAME,...", &job_names, NULL, "only jobs of these names"},    \
+		{"tenant", "TENANT", &tenant, NULL, "only jobs of this tenant"},            \
+		{"worker", "NAME", &worker, NULL,                                           \
+		 "who holds the lease (default eventq@HOST:PID)"},                          \
+		{"max-jobs", "N", &max_jobs, NULL, "end after so many jobs"},               \
+		{"until-empty", NULL, NULL, &until_empty,                                   \
+		 "end when there is no job to claim"},                                      \
+	{                                                                               \
+		"look", "SECONDS", &look, NULL,                                             \
+			"between claims when nothing wakes us (default 10)"                     \
+	}
+
+const EqOption eq_work_options[] = {WORK_OPTIONS, {NULL}};
+
+#ifdef HAVE_LIBCURL
+const EqOption eq_webhook_options[] = {WORK_OPTIONS, EQ_WEBHOOK_OPTIONS, {NULL}};
+#endif
 
 /* Seconds for telling the server how jobs ended, after the grace */
 #define LAST_WORDS 10
@@ -350,15 +360,33 @@ loop(Work *work)
 	free(owners);
 }
 
+/* The caller has said what a child does. */
+static int
+run(Work *work)
+{
+	work->places = eq_alloc(sizeof(Place) * work->n_places);
+	for (int i = 0; i < work->n_places; i++)
+		eq_place_init(&work->places[i]);
+	if (!catch_signals())
+	{
+		eq_error(work->cli, "could not make a pipe: %s", strerror(errno));
+		return EQ_EXIT_ERROR;
+	}
+	if (!eq_server_open(work))
+		return EQ_EXIT_ERROR;
+	eq_work_log(work, "works on queue \"%s\", %d at a time, as %s", work->queue,
+				work->n_places, work->worker);
+	loop(work);
+	eq_server_close(work);
+	return work->exit_code;
+}
+
 int
 eq_cmd_work(EqCli *cli, int argc, char **argv)
 {
-	Work work;
+	Work work = {
+		.cli = cli, .queue = argv[0], .command = argv + 1, .payload_sql = "payload"};
 
-	memset(&work, 0, sizeof(work));
-	work.cli = cli;
-	work.queue = argv[0];
-	work.command = argv + 1;
 	if (!read_options(&work))
 		return EQ_EXIT_USAGE;
 	if (!is_executable(work.command[0]))
@@ -366,19 +394,20 @@ eq_cmd_work(EqCli *cli, int argc, char **argv)
 		eq_error(cli, "no program \"%s\"", work.command[0]);
 		return EQ_EXIT_ERROR;
 	}
-	work.places = eq_alloc(sizeof(Place) * work.n_places);
-	for (int i = 0; i < work.n_places; i++)
-		eq_place_init(&work.places[i]);
-	if (!catch_signals())
-	{
-		eq_error(cli, "could not make a pipe: %s", strerror(errno));
-		return EQ_EXIT_ERROR;
-	}
-	if (!eq_server_open(&work))
-		return EQ_EXIT_ERROR;
-	eq_work_log(&work, "works on queue \"%s\", %d at a time, as %s", work.queue,
-				work.n_places, work.worker);
-	loop(&work);
-	eq_server_close(&work);
-	return work.exit_code;
+	return run(&work);
 }
+
+#ifdef HAVE_LIBCURL
+int
+eq_cmd_webhook(EqCli *cli, int argc, char **argv)
+{
+	Work work = {.cli = cli,
+				 .queue = argv[0],
+				 .run = eq_webhook_deliver,
+				 .payload_sql = eq_webhook_payload_sql};
+
+	if (!read_options(&work))
+		return EQ_EXIT_USAGE;
+	return eq_webhook_check(cli) ? run(&work) : EQ_EXIT_ERROR;
+}
+#endif

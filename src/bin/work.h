@@ -69,15 +69,18 @@ typedef struct Place
 
 	Settle settle;
 	EqBuf message;
-	double settle_at; /* not before */
-	bool as_text;	  /* the output is no JSON */
+	double settle_at;	/* not before */
+	double retry_after; /* seconds, as the child said; 0: by the queue's settings */
+	bool as_text;		/* the output is no JSON */
 } Place;
 
 typedef struct Work
 {
 	EqCli *cli;
 	const char *queue;
-	char **command;
+	char **command;			 /* what a child is ... */
+	int (*run)(void);		 /* ... or does, and its exit status */
+	const char *payload_sql; /* what it reads, of a claimed job */
 	char worker[128];
 	const char *lease; /* NULL: the queue's */
 	const char *job_names;

@@ -2,7 +2,8 @@
  * work_child.c: the child that does a job: its environment, its pipes, its end.
  *
  * The payload goes to its stdin, stdout is the result, stderr goes to ours line by line
- * and its tail is kept for the error.  Each child leads a process group, so that what
+ * and its tail is kept for the error; where its last line is "retry-after: SECONDS", a
+ * job that failed is tried again then.  Each child leads a process group, so that what
  * it has started is stopped with it, and a Ctrl-C reaches us alone.
  */
 #include <errno.h>
@@ -134,6 +135,17 @@ run_child(Work *work, char **environment, int in, int out, int err, pid_t parent
 	dup2(out, 1);
 	dup2(err, 2);
 	environ = environment;
+	if (work->run)
+	{
+		int status;
+
+		/* No exec does it: ends of pipes, also of other children, and the connection */
+		for (int fd = 3; fd < 3 * 1000 + 100; fd++)
+			close(fd);
+		status = work->run();
+		fflush(stdout);
+		_exit(status);
+	}
 	execvp(work->command[0], work->command);
 	fprintf(stderr, "could not run \"%s\": %s\n", work->command[0], strerror(errno));
 	_exit(127);
@@ -348,6 +360,30 @@ eq_child_io(Work *work, Place *place, int fd)
 	}
 }
 
+/* Takes the line "retry-after: SECONDS" from the end of stderr. */
+static void
+take_retry_after(Place *place)
+{
+	static const char key[] = "retry-after:";
+	char *text = place->error.data;
+	size_t end = place->error.length, begin;
+	double seconds;
+
+	while (end > 0 && strchr(" \t\r\n", text[end - 1]))
+		end--;
+	text[end] = '\0';
+	for (begin = end; begin > 0 && text[begin - 1] != '\n';)
+		begin--;
+	if (strncasecmp(text + begin, key, strlen(key)) != 0 ||
+		!eq_parse_seconds(text + begin + strlen(key) +
+							  strspn(text + begin + strlen(key), " \t"),
+						  &seconds))
+		return;
+	place->retry_after = seconds;
+	place->error.length = begin;
+	text[begin] = '\0';
+}
+
 /* The last line that says something, else the exit status (code; -1: a signal). */
 static void
 take_message(Place *place, const char *status, int code)
@@ -389,6 +425,7 @@ judge(Work *work, Place *place, int wait_status)
 	else
 		snprintf(status, sizeof(status), "killed by signal %d",
 				 WTERMSIG(wait_status));
+	take_retry_after(place);
 	take_message(place, status, code);
 	place->state = PLACE_ENDED;
 	place->settle_at = 0;

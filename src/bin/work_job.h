@@ -1,5 +1,6 @@
 /*
- * work_job.h: the columns of the claim that work_server.c sends, in their order.
+ * work_job.h: the columns of the claim that work_jobs.c sends, in their order; %s: the
+ * payload, as the child reads it.
  */
 #ifndef EVENTQ_WORK_JOB_H
 #define EVENTQ_WORK_JOB_H
@@ -23,9 +24,9 @@ enum
 	JOB_LEASE_SECONDS
 };
 
-#define JOB_COLUMNS                                                                    \
-	"job_id, lease_token, name, tenant_id, payload, metadata, attempt, max_attempts, " \
-	"stalled, priority, created_at, run_at, group_key, time_limit_ms, "                \
+#define JOB_COLUMNS                                                                 \
+	"job_id, lease_token, name, tenant_id, %s, metadata, attempt, max_attempts, "   \
+	"stalled, priority, created_at, run_at, group_key, time_limit_ms, "             \
 	"extract(epoch FROM leased_until - clock_timestamp())"
 
 #endif /* EVENTQ_WORK_JOB_H */

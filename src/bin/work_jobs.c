@@ -56,7 +56,8 @@ clean_text(EqBuf *text)
 bool
 eq_send_settle(Work *work, Place *place)
 {
-	const char *params[5] = {place->job_id, place->token};
+	const char *params[6] = {place->job_id, place->token};
+	char seconds[40];
 	EqBuf *output = &place->output;
 	bool sent;
 
@@ -88,11 +89,15 @@ eq_send_settle(Work *work, Place *place)
 			params[2] = place->message.data;
 			params[3] = place->error.data;
 			params[4] = place->settle == SETTLE_FAIL_FINAL ? "true" : "false";
+			snprintf(seconds, sizeof(seconds), "%.3f seconds", place->retry_after);
+			params[5] = place->settle == SETTLE_FAIL && place->retry_after > 0
+							? seconds
+							: NULL;
 			sent = eq_send_statement(
 				work, SENT_SETTLE,
 				"SELECT event_queue.fail($1, $2, $3, context => $4, "
-				"final => $5)",
-				5, params);
+				"final => $5, retry_after => $6::interval)",
+				6, params);
 	}
 	eq_server.settled = place;
 	return sent;
@@ -260,6 +265,7 @@ bool
 eq_send_claim(Work *work, int n)
 {
 	char number[16];
+	char sql[2048];
 	const char *params[7] = {work->queue,
 							 number,
 							 work->worker,
@@ -270,12 +276,13 @@ eq_send_claim(Work *work, int n)
 
 	snprintf(number, sizeof(number), "%d", n);
 	eq_server.asked = n;
-	return eq_send_statement(
-		work, SENT_CLAIM,
-		"SELECT " JOB_COLUMNS " FROM event_queue.claim($1, $2::int, worker => $3, "
-		"lease => $4::interval, job_names => string_to_array($5, ','), "
-		"tenant_id => $6, session_bound => $7::boolean)",
-		7, params);
+	snprintf(sql, sizeof(sql),
+			 "SELECT " JOB_COLUMNS
+			 " FROM event_queue.claim($1, $2::int, worker => $3, "
+			 "lease => $4::interval, job_names => string_to_array($5, ','), "
+			 "tenant_id => $6, session_bound => $7::boolean)",
+			 work->payload_sql);
+	return eq_send_statement(work, SENT_CLAIM, sql, 7, params);
 }
 
 static void

@@ -48,6 +48,8 @@ for what in "$@"; do
 		need pkg-config command -v pkg-config
 		need libevent-dev pkg-config --exists libevent
 		need libncurses-dev pkg-config --exists ncursesw
+		need libcurl4-openssl-dev pkg-config --exists libcurl
+		need libssl-dev pkg-config --exists libcrypto
 		need libjs-chart.js test -f /usr/share/javascript/chart.js/chart.min.js
 		if ! have_server; then
 			missing+=(postgresql-NN postgresql-server-dev-NN)
@@ -81,6 +83,8 @@ for what in "$@"; do
 		need libpq-dev pkg-config --exists libpq
 		need libevent-dev pkg-config --exists libevent
 		need libncurses-dev pkg-config --exists ncursesw
+		need libcurl4-openssl-dev pkg-config --exists libcurl
+		need libssl-dev pkg-config --exists libcrypto
 		need libjs-chart.js test -f /usr/share/javascript/chart.js/chart.min.js
 		need postgresql-server-dev-all command -v pg_buildext
 		need debhelper command -v dh

@@ -1,0 +1,477 @@
+/*
+ * webhook.c: what a child of "eventq webhook" does: one job, one HTTP request.
+ *
+ * The job's payload is {"url": ..., "body": ..., "headers": {...}}; the body goes out as
+ * JSON by POST.  An answer of 2xx completes the job, whose result is the status and the
+ * beginning of the answer; 410, and what no second try can mend, makes it a dead letter;
+ * all else fails it, and Retry-After says when it is tried again.  No redirect is
+ * followed.
+ *
+ * Payloads come from tenants.  So no request goes to an address of this machine or of a
+ * private net, whatever name stands for it: that is judged of the address that is
+ * connected to.  No proxy is asked, since it would connect for us.
+ *
+ * Requests are signed as Standard Webhooks has it: webhook-id, webhook-timestamp, and in
+ * webhook-signature the HMAC-SHA256 of id.timestamp.body, once for each secret, so that a
+ * secret can be changed.  Which secrets is decided by the tenant and the host, never by
+ * the payload: else a tenant could have its requests signed with another one's.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <curl/curl.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "webhook.h"
+#include "work.h"
+
+const char *eq_webhook_secrets, *eq_webhook_timeout;
+bool eq_webhook_allow_private;
+
+/* Of the answer: so much is read, and so much of it is kept as the job's result. */
+#define MAX_ANSWER	(1024 * 1024)
+#define KEPT_ANSWER 4096
+
+#define MAX_RETRY_AFTER (24 * 3600)
+
+/*
+ * A request as text, since eventq reads no JSON: the URL, a line for each header, an empty
+ * line, the body.  A line feed in one of the first becomes a control character that is
+ * refused below.
+ */
+const char eq_webhook_payload_sql[] =
+	"translate(coalesce(payload ->> 'url', ''), E'\\n', E'\\r') || E'\\n' "
+	"|| coalesce((SELECT string_agg(translate(h.key || ': ' || coalesce(h.value, ''), E'\\n', E'\\r') || E'\\n', '') "
+	"FROM jsonb_each_text(CASE jsonb_typeof(payload -> 'headers') WHEN 'object' THEN payload -> 'headers' ELSE '{}' END) h), '') "
+	"|| E'\\n' || coalesce(payload -> 'body', '{}')::text";
+
+typedef struct Request
+{
+	char *url;
+	char *host;
+	struct curl_slist *headers;
+	const char *body;
+	size_t length;
+	EqBuf answer;
+	size_t n_answer; /* bytes of it that came */
+	bool is_refused; /* its address */
+} Request;
+
+/* Is the secrets' file there, and nobody else's to read?  Says what is wrong. */
+static bool
+check_secrets(FILE *to)
+{
+	struct stat st;
+
+	if (eq_webhook_secrets == NULL)
+		return true;
+	if (stat(eq_webhook_secrets, &st) != 0)
+		fprintf(to, "could not read \"%s\": %s\n", eq_webhook_secrets,
+				strerror(errno));
+	else if (st.st_mode & (S_IRWXG | S_IRWXO))
+		fprintf(
+			to,
+			"group or others have access to \"%s\": permissions should be u=rw (0600) or less\n",
+			eq_webhook_secrets);
+	else
+		return true;
+	return false;
+}
+
+/* Before the first job: are the options good? */
+bool
+eq_webhook_check(EqCli *cli)
+{
+	double seconds;
+
+	if (eq_webhook_timeout &&
+		(!eq_parse_seconds(eq_webhook_timeout, &seconds) || seconds > 3600))
+	{
+		eq_error(cli, "--timeout takes seconds, above 0 and at most 3600");
+		return false;
+	}
+	return check_secrets(stderr);
+}
+
+/* Networks to which no tenant may send. */
+static bool
+is_private_ipv4(uint32_t address)
+{
+	static const struct
+	{
+		uint32_t net;
+		int bits;
+	} nets[] = {
+		{0x00000000, 8},  /* this host */
+		{0x0a000000, 8},  /* private */
+		{0x64400000, 10}, /* carrier's */
+		{0x7f000000, 8},  /* loopback */
+		{0xa9fe0000, 16}, /* link-local, and metadata of clouds */
+		{0xac100000, 12}, /* private */
+		{0xc0000000, 24}, /* IETF protocols */
+		{0xc0000200, 24}, /* documentation, as the next but three */
+		{0xc0586300, 24}, /* 6to4 relays */
+		{0xc0a80000, 16}, /* private */
+		{0xc6120000, 15}, /* benchmarks */
+		{0xc6336400, 24}, {0xcb007100, 24},
+		{0xe0000000, 3}, /* multicast, reserved, broadcast */
+	};
+
+	for (int i = 0; i < lengthof(nets); i++)
+	{
+		if ((address ^ nets[i].net) >> (32 - nets[i].bits) == 0)
+			return true;
+	}
+	return false;
+}
+
+static uint32_t
+ipv4_at(const unsigned char *bytes)
+{
+	return (uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 |
+		   (uint32_t) bytes[2] << 8 | bytes[3];
+}
+
+/* Only global unicast, 2000::/3, without what leads to an IPv4 address in disguise. */
+static bool
+is_private_ipv6(const unsigned char *bytes)
+{
+	static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
+	static const unsigned char nat64[12] = {0x00, 0x64, 0xff, 0x9b};
+
+	if (memcmp(bytes, mapped, 12) == 0 || memcmp(bytes, nat64, 12) == 0)
+		return is_private_ipv4(ipv4_at(bytes + 12));
+	if (bytes[0] == 0x20 && bytes[1] == 0x02) /* 6to4 */
+		return is_private_ipv4(ipv4_at(bytes + 2));
+	if (bytes[0] == 0x20 && bytes[1] == 0x01 &&
+		(bytes[2] < 0x02 || (bytes[2] == 0x0d && bytes[3] == 0xb8)))
+		return true; /* Teredo, protocols; documentation */
+	return (bytes[0] & 0xe0) != 0x20;
+}
+
+static bool
+is_private(const struct sockaddr *address)
+{
+	if (address->sa_family == AF_INET)
+		return is_private_ipv4(
+			ntohl(((const struct sockaddr_in *) address)->sin_addr.s_addr));
+	if (address->sa_family == AF_INET6)
+		return is_private_ipv6(
+			((const struct sockaddr_in6 *) address)->sin6_addr.s6_addr);
+	return true;
+}
+
+static curl_socket_t
+open_socket(void *argument, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	Request *request = argument;
+
+	if (purpose != CURLSOCKTYPE_IPCXN ||
+		(!eq_webhook_allow_private && is_private(&address->addr)))
+	{
+		request->is_refused = true;
+		return CURL_SOCKET_BAD;
+	}
+	return socket(address->family, address->socktype, address->protocol);
+}
+
+static size_t
+take_answer(char *bytes, size_t size, size_t n, void *argument)
+{
+	Request *request = argument;
+	size_t kept = KEPT_ANSWER - request->answer.length;
+
+	request->n_answer += size * n;
+	eq_buf_bytes(&request->answer, bytes, size * n < kept ? size * n : kept);
+	return request->n_answer <= MAX_ANSWER ? size * n : 0;
+}
+
+static void
+read_all(EqBuf *text)
+{
+	char bytes[65536];
+	ssize_t n;
+
+	while ((n = read(0, bytes, sizeof(bytes))) > 0 || (n < 0 && errno == EINTR))
+	{
+		if (n > 0)
+			eq_buf_bytes(text, bytes, n);
+	}
+}
+
+static bool
+has_control(const char *text)
+{
+	for (; *text; text++)
+	{
+		if ((unsigned char) *text < 0x20 || *text == 0x7f)
+			return true;
+	}
+	return false;
+}
+
+/* May a payload set this header? */
+static bool
+is_free_header(const char *line)
+{
+	static const char *const ours[] = {
+		"host", "content-length", "transfer-encoding", "connection", "expect",
+		"te",	"trailer",		  "upgrade",		   "keep-alive"};
+	size_t length = strcspn(line, ":");
+
+	if (length == 0 || line[length] != ':' || line[length + 2] == '\0' ||
+		strspn(line, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+					 "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != length ||
+		strncasecmp(line, "webhook-", 8) == 0 || strncasecmp(line, "proxy-", 6) == 0)
+		return false;
+	for (int i = 0; i < lengthof(ours); i++)
+	{
+		if (strlen(ours[i]) == length && strncasecmp(line, ours[i], length) == 0)
+			return false;
+	}
+	return true;
+}
+
+/* Takes the request's text apart; says what no second try can mend. */
+static bool
+read_request(char *text, size_t length, Request *request)
+{
+	char *end = text + length, *line = text;
+	bool has_type = false;
+	CURLU *url = curl_url();
+	bool is_url;
+
+	eq_buf_init(&request->answer);
+	request->url = line;
+	line += strcspn(line, "\n");
+	*line++ = '\0';
+	is_url = !has_control(request->url) &&
+			 curl_url_set(url, CURLUPART_URL, request->url, 0) == CURLUE_OK &&
+			 curl_url_get(url, CURLUPART_HOST, &request->host, 0) == CURLUE_OK &&
+			 (strncasecmp(request->url, "http://", 7) == 0 ||
+			  strncasecmp(request->url, "https://", 8) == 0);
+	curl_url_cleanup(url);
+	if (!is_url)
+	{
+		fprintf(stderr, "the payload's \"url\" is not an http or https URL\n");
+		return false;
+	}
+	while (line < end && *line != '\n')
+	{
+		char *next = line + strcspn(line, "\n");
+
+		*next = '\0';
+		if (has_control(line) || !is_free_header(line))
+		{
+			fprintf(stderr, "a webhook can't have one of the payload's headers\n");
+			return false;
+		}
+		has_type = has_type || strncasecmp(line, "content-type:", 13) == 0;
+		request->headers = curl_slist_append(request->headers, line);
+		line = next + 1;
+	}
+	if (!has_type)
+		request->headers = curl_slist_append(request->headers,
+											 "Content-Type: application/json");
+	request->headers = curl_slist_append(request->headers, "Expect:");
+	request->body = line + 1;
+	request->length = end - request->body;
+	return true;
+}
+
+/* Adds a signature, "v1," and the HMAC by this secret, to the header. */
+static bool
+add_signature(EqBuf *header, const char *secret, const EqBuf *message)
+{
+	unsigned char key[512], hmac[EVP_MAX_MD_SIZE];
+	unsigned char text[2 * EVP_MAX_MD_SIZE];
+	unsigned int n_hmac;
+	int n_key = (int) strlen(secret);
+
+	if (n_key > (int) sizeof(key))
+		return false;
+	memcpy(key, secret, n_key);
+	/* As it is written elsewhere: the key itself in base64 */
+	if (strncmp(secret, "whsec_", 6) == 0)
+	{
+		n_key = EVP_DecodeBlock(key, (const unsigned char *) secret + 6, n_key - 6);
+		if (n_key <= 0)
+			return false;
+		/* padding is counted */
+		for (size_t i = strlen(secret); i > 0 && secret[i - 1] == '='; i--)
+			n_key--;
+	}
+	if (HMAC(EVP_sha256(), key, n_key, (const unsigned char *) message->data,
+			 message->length, hmac, &n_hmac) == NULL)
+		return false;
+	EVP_EncodeBlock(text, hmac, (int) n_hmac);
+	eq_buf_printf(header, "%sv1,%s", header->length > 0 ? " " : "", text);
+	return true;
+}
+
+/* Signs with the secrets of the first line for this tenant and host; false: there is none. */
+static bool
+sign(const Request *request, const char *tenant, const EqBuf *message, EqBuf *header)
+{
+	FILE *file = fopen(eq_webhook_secrets, "r");
+	char line[4096];
+	bool found = false, good = true;
+
+	while (file && !found && fgets(line, sizeof(line), file))
+	{
+		char *rest;
+		char *of_tenant = strtok_r(line, " \t\r\n", &rest);
+		char *of_host = strtok_r(NULL, " \t\r\n", &rest);
+		char *secret;
+
+		if (of_tenant == NULL || of_host == NULL || of_tenant[0] == '#' ||
+			(strcmp(of_tenant, "*") != 0 && strcmp(of_tenant, tenant) != 0) ||
+			(strcmp(of_host, "*") != 0 && strcasecmp(of_host, request->host) != 0))
+			continue;
+		while ((secret = strtok_r(NULL, " \t\r\n", &rest)) != NULL)
+		{
+			found = true;
+			good = good && add_signature(header, secret, message);
+		}
+	}
+	if (file)
+		fclose(file);
+	if (!found)
+		fprintf(stderr, "no line of \"%s\" is for tenant \"%s\" and host \"%s\"\n",
+				eq_webhook_secrets, tenant, request->host);
+	else if (!good)
+		fprintf(stderr, "a secret for tenant \"%s\" and host \"%s\" is not valid\n",
+				tenant, request->host);
+	return found && good;
+}
+
+/* The headers by which the receiver knows who sent it, and whether it came before. */
+static bool
+add_webhook_headers(Request *request)
+{
+	const char *job_id = getenv("EVENTQ_JOB_ID"), *tenant = getenv("EVENTQ_TENANT");
+	long now = (long) time(NULL);
+	EqBuf message, signature, header;
+
+	eq_buf_init(&message);
+	eq_buf_init(&signature);
+	eq_buf_init(&header);
+	eq_buf_printf(&message, "job_%s.%ld.", job_id, now);
+	eq_buf_bytes(&message, request->body, request->length);
+	if (eq_webhook_secrets &&
+		(!check_secrets(stderr) ||
+		 !sign(request, tenant ? tenant : "", &message, &signature)))
+		return false;
+	eq_buf_printf(&header, "webhook-id: job_%s", job_id);
+	request->headers = curl_slist_append(request->headers, header.data);
+	eq_buf_reset(&header);
+	eq_buf_printf(&header, "webhook-timestamp: %ld", now);
+	request->headers = curl_slist_append(request->headers, header.data);
+	if (signature.length == 0)
+		return true;
+	eq_buf_reset(&header);
+	eq_buf_printf(&header, "webhook-signature: %s", signature.data);
+	request->headers = curl_slist_append(request->headers, header.data);
+	return true;
+}
+
+/* What the answer means for the job: the child's exit status. */
+static int
+judge_answer(CURL *curl, Request *request, CURLcode code, const char *message)
+{
+	long status = 0;
+	curl_off_t retry_after = 0;
+	curl_off_t us = 0;
+	EqBuf result;
+
+	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+	if (code == CURLE_WRITE_ERROR && request->n_answer > MAX_ANSWER)
+		code = CURLE_OK; /* the status was before it */
+	if (code != CURLE_OK)
+	{
+		bool is_refused = request->is_refused && code == CURLE_COULDNT_CONNECT;
+
+		if (is_refused)
+			fprintf(
+				stderr,
+				"host \"%s\" is at a loopback or private address (eventq webhook --allow-private sends there)\n",
+				request->host);
+		else
+			fprintf(stderr, "no answer from host \"%s\": %s\n", request->host,
+					message[0] ? message : curl_easy_strerror(code));
+		return is_refused ? EXIT_DEAD : 1;
+	}
+	if (status >= 200 && status < 300)
+	{
+		curl_easy_getinfo(curl, CURLINFO_TOTAL_TIME_T, &us);
+		eq_buf_init(&result);
+		eq_buf_printf(&result, "{\"status\": %ld, \"ms\": %ld, \"answer\": ", status,
+					  (long) (us / 1000));
+		eq_buf_json_string(&result,
+						   request->answer.data ? request->answer.data : "");
+		eq_buf_char(&result, '}');
+		puts(result.data);
+		return 0;
+	}
+	fprintf(stderr, "host \"%s\" answered with status %ld\n", request->host, status);
+	if (status == 410)
+		return EXIT_DEAD;
+	curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &retry_after);
+	if (retry_after > 0)
+		fprintf(
+			stderr, "retry-after: %ld\n",
+			(long) (retry_after < MAX_RETRY_AFTER ? retry_after : MAX_RETRY_AFTER));
+	return 1;
+}
+
+/* In a child, with the job on stdin and in the environment. */
+int
+eq_webhook_deliver(void)
+{
+	static char message[CURL_ERROR_SIZE];
+	Request request = {0};
+	double seconds = 30;
+	EqBuf text;
+	CURL *curl;
+
+	eq_buf_init(&text);
+	read_all(&text);
+	if (text.length == 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != 0 ||
+		(curl = curl_easy_init()) == NULL)
+	{
+		fprintf(stderr, "could not read the job, or start libcurl\n");
+		return EXIT_TRY_LATER;
+	}
+	if (!read_request(text.data, text.length, &request))
+		return EXIT_DEAD;
+	if (!add_webhook_headers(&request))
+		return EXIT_TRY_LATER;
+	if (eq_webhook_timeout)
+		(void) eq_parse_seconds(eq_webhook_timeout, &seconds);
+	curl_easy_setopt(curl, CURLOPT_URL, request.url);
+	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(curl, CURLOPT_PROXY, "");
+	curl_easy_setopt(curl, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long) (seconds * 1000));
+	curl_easy_setopt(curl, CURLOPT_USERAGENT, "eventq/" EQ_VERSION);
+	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, request.headers);
+	curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request.length);
+	curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body);
+	curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+	curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, &request);
+	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_answer);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, &request);
+	curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, message);
+	return judge_answer(curl, &request, curl_easy_perform(curl), message);
+}
