@@ -106,29 +106,43 @@ END
 $$;
 ));
 my $load = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', 'CALL load(2000)' ], '>', \my $out, '2>', \my $err);
-foreach my $round (1 .. 20)
+sub deploy
 {
+	my ($round) = @_;
 	my ($version, $job) = $round % 2 ? ('green', 'call-v2') : ('blue', 'call');
 	one(qq(SELECT event_queue.create_handler('crm', 'call', '$version.call', or_replace => true)));
 	one(qq(SELECT event_queue.create_rule('new leads', 'lead.created', queue => 'crm', job_name => '$job', payload => '{"lead": "\$.aggregate_id"}', or_replace => true)));
+}
+foreach my $round (1 .. 20)
+{
+	deploy($round);
 	select(undef, undef, undef, 0.05);
 }
 ok($load->finish, 'jobs and events came meanwhile') or diag($err);
-ok($node->poll_query_until('postgres', q(SELECT count(*) >= 4000 FROM done)), 'all jobs are done');
-is(one(q(SELECT count(*) || ' ' || count(DISTINCT job_id) FROM done)), '4000 4000', 'each once');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 4000 FROM done)), 'and were done');
+# However late the workers were until now, each version is at work for some.
+foreach my $round (1, 2)
+{
+	deploy($round);
+	one(q(SELECT event_queue.enqueue('crm', 'call')));
+	one(q(SELECT event_queue.append('lead', 'L0', 'lead.created')));
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 4000 + 2 * $round FROM done"), "round $round");
+}
+ok($node->poll_query_until('postgres', q(SELECT count(*) >= 4004 FROM done)), 'all jobs are done');
+is(one(q(SELECT count(*) || ' ' || count(DISTINCT job_id) FROM done)), '4004 4004', 'each once');
 is(one(q(SELECT string_agg(DISTINCT version, ' ' ORDER BY version) FROM done)), 'blue green', 'by both versions');
-is(one(q(SELECT count(*) || ' ' || sum(failures) FROM event_queue.history)), '4000 0', 'without a failure');
-is(one(q(SELECT count(*) || ' ' || count(DISTINCT metadata ->> 'event_id') FROM event_queue.history WHERE metadata ->> 'rule' = 'new leads')), '2000 2000',
+is(one(q(SELECT count(*) || ' ' || sum(failures) FROM event_queue.history)), '4004 0', 'without a failure');
+is(one(q(SELECT count(*) || ' ' || count(DISTINCT metadata ->> 'event_id') FROM event_queue.history WHERE metadata ->> 'rule' = 'new leads')), '2002 2002',
 	'each event had one job');
 is(one(q(SELECT count(DISTINCT name) FROM event_queue.history WHERE metadata ->> 'rule' = 'new leads')), '2', 'by the rule as it was or as it is');
 
 # The old version goes when nothing is left of it; the new one works.
 one(q(SELECT event_queue.create_handler('crm', 'call', 'green.call', or_replace => true); DROP SCHEMA blue CASCADE; SELECT event_queue.enqueue('crm', 'call');));
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 4001 FROM done)), 'the old version is dropped');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 4005 FROM done)), 'the old version is dropped');
 # Jobs rest while tables change; enqueuing goes on.
 one(q(SELECT event_queue.pause_queue('crm'); SELECT event_queue.enqueue('crm', 'call');));
 is(one(q(SELECT state FROM event_queue.queue_jobs('crm', 1) WHERE state <> 'completed')), 'paused', 'a paused queue rests');
 one(q(ALTER TABLE done ADD at timestamptz DEFAULT now(); SELECT event_queue.resume_queue('crm');));
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 4002 FROM done)), 'and goes on');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 4006 FROM done)), 'and goes on');
 is(join("\n", grep { !/^22012/ } slurp_file($node->logfile) =~ /^(\S{5} (?:ERROR|FATAL|PANIC):.*)$/mg), '', 'no error but the one of the migration that fails');
 done_testing();
