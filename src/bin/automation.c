@@ -11,7 +11,8 @@ cmd_rule_ls(EqCli *cli, int argc, char **argv)
 	return eq_show(
 		cli,
 		"SELECT name, CASE WHEN enabled THEN 'on' ELSE 'off' END AS state, event_pattern, "
-		"condition, coalesce(queue || '/' || job_name, function || '()') AS action, "
+		"condition, coalesce(queue || '/' || job_name, function || '()', "
+		"(SELECT string_agg(k, ', ') FROM jsonb_array_elements(actions) a, jsonb_object_keys(a) k)) AS action, "
 		"tenant_id, owner FROM event_queue.rules ORDER BY name",
 		0, NULL);
 }

@@ -315,7 +315,8 @@ static const Endpoint endpoints[] = {
 
 	/* ---------------------------------------------------------- rules, schedules, flows */
 	{METHOD_GET, "/api/rules", "", LIST,
-	 "SELECT r.name, r.owner, r.tenant_id, r.event_pattern, r.queue, r.job_name, r.function, r.enabled, x.state, x.seen::text, "
+	 "SELECT r.name, r.owner, r.tenant_id, r.event_pattern, r.queue, r.job_name, coalesce(r.function, "
+	 "(SELECT string_agg(k, ', ') FROM jsonb_array_elements(r.actions) a, jsonb_object_keys(a) k)) AS function, r.enabled, x.state, x.seen::text, "
 	 "x.matched::text, x.failed::text, x.last_fired_at, x.last_error, x.last_error_at, r.name AS _cursor "
 	 "FROM (SELECT * FROM event_queue.rules y WHERE ($after IS NULL OR y.name > $after) AND ($search IS NULL "
 	 "OR y.name ILIKE '%' || $search || '%' OR y.event_pattern ILIKE '%' || $search || '%') ORDER BY y.name LIMIT $limit::int + 1) r "

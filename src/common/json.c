@@ -10,6 +10,7 @@
 #include "utils/numeric.h"
 
 #include "common/json.h"
+#include "errors.h"
 
 /*
  * A member of an object; NULL if there is none, or if it is no object.  The server's
@@ -144,4 +145,56 @@ eq_json_add_jsonb(JsonbParseState **state, const char *key, Jsonb *json)
 	value.val.binary.data = &json->root;
 	value.val.binary.len = VARSIZE(json) - VARHDRSZ;
 	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/* A member of a JSON object that must be a string, or absent. */
+char *
+eq_json_string_member(JsonbContainer *object, const char *key)
+{
+	JsonbValue buffer;
+	JsonbValue *value = getKeyJsonValueFromContainer(object, key, strlen(key),
+													 &buffer);
+
+	if (value == NULL || value->type == jbvNull)
+		return NULL;
+	if (value->type != jbvString)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("\"%s\" must be a string", key)));
+	return eq_json_string(value);
+}
+
+/* A member of a JSON object; NULL if it is absent or null. */
+Jsonb *
+eq_json_jsonb_member(JsonbContainer *object, const char *key)
+{
+	JsonbValue buffer;
+	JsonbValue *value = getKeyJsonValueFromContainer(object, key, strlen(key),
+													 &buffer);
+
+	return value && value->type != jbvNull ? JsonbValueToJsonb(value) : NULL;
+}
+
+/* EQ009 if the object has a member that is none of the names. */
+void
+eq_json_check_members(JsonbContainer *object, const char *what,
+					  const char *const *names)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue value;
+
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		bool known = false;
+
+		if (token != WJB_KEY)
+			continue;
+		for (const char *const *name = names; *name && !known; name++)
+			known = strlen(*name) == value.val.string.len &&
+					memcmp(*name, value.val.string.val, value.val.string.len) == 0;
+		if (!known)
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+							errmsg("%s has an unknown member \"%.*s\"", what,
+								   value.val.string.len, value.val.string.val)));
+	}
 }

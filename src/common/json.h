@@ -12,6 +12,10 @@ extern char *eq_json_string(const JsonbValue *value);
 extern bool eq_json_int64(const JsonbValue *value, int64 *number);
 extern bool eq_json_is_path(const JsonbValue *value);
 extern bool eq_json_fits_int64(const JsonbValue *value, int64 *number);
+extern char *eq_json_string_member(JsonbContainer *object, const char *key);
+extern Jsonb *eq_json_jsonb_member(JsonbContainer *object, const char *key);
+extern void eq_json_check_members(JsonbContainer *object, const char *what,
+								  const char *const *names);
 
 extern Jsonb *eq_empty_object(void);
 extern Jsonb *eq_json_from(const char *text);

@@ -21,7 +21,7 @@ COMMENT ON FUNCTION event_queue_internal.try_rule(int, bigint) IS 'Internal. Wha
  * Result: one line for each thing that is asked, in order, whether or not an earlier one
  * said no.  step: state, position, tenant, pattern, when_changed (one line for each field: seen is
  * its value, compared that before; one yes is enough), condition (one line for each part
- * that AND joins; part is its text), action (its template), chain (the rules that led to
+ * that AND joins; part is its text), action (one line for each: what its template gives), chain (the rules that led to
  * the event), followed (the jobs and events that came of it), verdict.  seen: the value
  * that was found, of a part of the condition the left side of its comparison;
  * compared: its right side, if that is no constant; both are NULL for who has not the
@@ -96,11 +96,22 @@ BEGIN
 	SELECT t.* INTO tried FROM event_queue_internal.try_rule(r.rule_id, e.position) t;
 	IF tried.outcome <> 'not matched' THEN
 		step := 'action';
-		part := coalesce(format('job %s of queue %s', r.job_name, (SELECT q.name FROM event_queue.queue q WHERE q.queue_id = r.queue_id)),
-			'function ' || r.function);
-		seen := nullif(concat_ws(', options ', tried.payload::text, tried.options::text), '');
 		outcome := CASE WHEN tried.outcome IN ('matched', 'suppressed', 'too deep') THEN 'yes' ELSE tried.outcome END;
-		RETURN NEXT;
+		FOR this IN
+			SELECT CASE k.kind WHEN 'enqueue' THEN format('job %s of queue %s', k.said ->> 'name', k.said ->> 'queue')
+				WHEN 'call' THEN 'function ' || (k.said ->> 'function')
+				WHEN 'append' THEN 'event ' || (k.said ->> 'event_type')
+				ELSE 'notify ' || (k.said ->> 'channel') END AS part, (tried.payload -> (a.n::int - 1) -> k.kind)::text AS seen
+			FROM jsonb_array_elements(r.actions) WITH ORDINALITY a (action, n), jsonb_each(a.action) k (kind, said)
+			WHERE r.actions IS NOT NULL
+			UNION ALL
+			SELECT coalesce(format('job %s of queue %s', r.job_name, (SELECT q.name FROM event_queue.queue q WHERE q.queue_id = r.queue_id)),
+				'function ' || r.function), nullif(concat_ws(', options ', tried.payload::text, tried.options::text), '')
+			WHERE r.actions IS NULL
+		LOOP
+			part := this.part; seen := this.seen;
+			RETURN NEXT;
+		END LOOP;
 	END IF;
 
 	-- what anyone may have written there
@@ -162,7 +173,8 @@ COMMENT ON FUNCTION explain_rule(text, uuid, text) IS
  * oldest first; max_rows: how many that pattern and tenant let through are tried.
  * Result: one row for each of these, in order: outcome is matched, not matched,
  * suppressed (the rule led to the event), too deep (event_queue.rule_depth), or the error;
- * payload and options of the job, if the rule enqueues one.
+ * payload and options of the job, if the rule enqueues one; of a rule with actions payload is
+ * their list, filled.
  * Errors: EQ009 max_rows or max_events, EQ025 no such rule.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:

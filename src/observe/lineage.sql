@@ -20,7 +20,7 @@ CREATE INDEX dead_letter_caused_by ON dead_letter ((metadata ->> 'event_id')) WH
  * "rule NAME", "job ID"); detail: of a job its state (waiting, leased, done,
  * dead, or not kept: finished, not in the history, and older than
  * event_queue.keep_trace) and last error; of a rule the
- * version that fired, while its job is known.
+ * version that fired, while its job or event is known.
  * Errors: EQ003 tenant, EQ025 no such event.
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
  * Example:
@@ -94,6 +94,7 @@ BEGIN
 	), line AS (
 		SELECT e.depth, 1 AS place, 'event' AS kind, e.id::text AS id, e.event_type AS name,
 			CASE WHEN e.metadata ? 'job_id' THEN 'job ' || (e.metadata ->> 'job_id')
+				 WHEN e.metadata ? 'causation_id' AND e.metadata ? 'rule' THEN 'rule ' || (e.metadata ->> 'rule')
 				 WHEN e.metadata ? 'causation_id' THEN 'event ' || (e.metadata ->> 'causation_id') END AS caused_by,
 			e.created_at AS at,
 			jsonb_build_object('position', e.position, 'aggregate_type', e.aggregate_type,
@@ -104,7 +105,11 @@ BEGIN
 			'event ' || (j.metadata ->> 'event_id'), min(j.created_at),
 			-- jobs of its jobs have none
 			(SELECT jsonb_build_object('version', v) FROM (SELECT (array_agg(j.metadata -> 'rule_version') FILTER (WHERE j.metadata ? 'rule_version'))[1]) x (v) WHERE v IS NOT NULL)
-		FROM job j WHERE j.metadata ? 'rule' GROUP BY j.depth, j.metadata ->> 'rule', j.metadata ->> 'event_id'
+		FROM (SELECT depth, metadata, created_at FROM job
+			UNION ALL -- an event that the rule itself appended
+			SELECT e.depth - 1, e.metadata || jsonb_build_object('event_id', e.metadata -> 'causation_id'), e.created_at
+			FROM event e WHERE e.metadata ? 'rule' AND e.metadata ? 'causation_id' AND NOT e.metadata ? 'job_id') j
+		WHERE j.metadata ? 'rule' GROUP BY j.depth, j.metadata ->> 'rule', j.metadata ->> 'event_id'
 		UNION ALL
 		SELECT j.depth, 3, 'job', j.job_id, j.name,
 			CASE WHEN j.metadata ? 'parent_job' THEN 'job ' || (j.metadata ->> 'parent_job')

@@ -148,8 +148,9 @@ take_filled(void *argument)
 }
 
 /*
- * A rule's payload and options for an event, from its templates.  NULL if nothing has
- * changed that must have, or the condition does not hold.
+ * A rule's payload and options for an event, from its templates; of one with a list of
+ * actions the list, filled, and the event as JSON.  NULL if nothing has changed that must
+ * have, or the condition does not hold.
  */
 Jsonb *
 eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
@@ -157,8 +158,9 @@ eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
 	Oid types[3] = {eq_event_type_oid(), JSONBOID, JSONBOID};
 	Datum values[3] = {event, JsonbPGetDatum(rule->payload),
 					   JsonbPGetDatum(rule->options)};
-	char nulls[3] = {' ', rule->payload ? ' ' : 'n', ' '};
+	char nulls[3] = {' ', rule->payload ? ' ' : 'n', rule->options ? ' ' : 'n'};
 	Filled filled = {.context = CurrentMemoryContext};
+	bool with_options;
 
 	*options = NULL;
 	if (rule->n_changing > 0)
@@ -171,9 +173,10 @@ eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
 		if (!changed)
 			return NULL;
 	}
-	eq_run_guarded(rule, eq_rule_query(rule->condition, rule->options != NULL),
-				   rule->options ? 3 : 2, types, values, nulls, take_filled,
-				   &filled);
+	/* With a list of actions, the options are the whole event, for who has no payload. */
+	with_options = rule->options != NULL || rule->n_actions > 0;
+	eq_run_guarded(rule, eq_rule_query(rule->condition, with_options),
+				   with_options ? 3 : 2, types, values, nulls, take_filled, &filled);
 	*options = filled.options;
 	return filled.payload;
 }

@@ -65,7 +65,7 @@ insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 /* What a rule with the columns that create_rule was called with is compared by. */
 #define RULE_DEFINITION                                                                  \
 	"tenant_id, event_pattern, condition, queue_id, job_name, payload, delay, priority," \
-	" function, options, on_loop, when_changed"
+	" function, options, on_loop, when_changed, actions, stop, rule_order"
 
 /*
  * if_not_exists met what is there already: its number, 0 if the query finds none
@@ -127,9 +127,10 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	EqNewJob job = {0};
 	bool priority_is_null;
 	const char *on_loop = PG_ARGISNULL(13) ? "skip" : text_argument(fcinfo, 13);
-	Oid types[16];
-	Datum values[16];
-	char nulls[16];
+	Jsonb *actions = PG_ARGISNULL(15) ? NULL : PG_GETARG_JSONB_P(15);
+	Oid types[19];
+	Datum values[19];
+	char nulls[19];
 	int n = 0;
 	int32 rule_id;
 
@@ -141,11 +142,21 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	if (strcmp(on_loop, "skip") != 0 && strcmp(on_loop, "allow") != 0)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("on_loop must be skip or allow")));
-	if ((queue_name == NULL) == (function == NULL))
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ACTION),
-						errmsg("a rule has exactly one action"),
-						errhint("Give either queue and job_name, or function.")));
-	if (queue_name)
+	if ((queue_name != NULL) + (function != NULL) + (actions != NULL) != 1)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_INVALID_ACTION),
+			 errmsg("a rule has exactly one action, or a list of them"),
+			 errhint("Give either queue and job_name, or function, or actions.")));
+	if (actions)
+	{
+		if (job_name || payload || options || !PG_ARGISNULL(6) || !PG_ARGISNULL(7))
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ACTION),
+							errmsg("job_name, payload, delay, priority and options "
+								   "are said in actions")));
+		actions = eq_check_actions(actions);
+	}
+	else if (queue_name)
 	{
 		queue = eq_get_queue(queue_name);
 		eq_check_name("job name", job_name, EQ_MAX_NAME);
@@ -169,7 +180,7 @@ eq_create_rule(PG_FUNCTION_ARGS)
 		eq_check_template("options template", options);
 	}
 	/* Without one of its own a rule has that of its options, or the default. */
-	priority_is_null = eq_is_given(&job, EQ_OPTION_PRIORITY);
+	priority_is_null = eq_is_given(&job, EQ_OPTION_PRIORITY) || actions;
 	if (!PG_ARGISNULL(6))
 		eq_set_job_option(&job, EQ_OPTION_DELAY, PG_GETARG_DATUM(6));
 	if (!PG_ARGISNULL(7))
@@ -197,6 +208,9 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	ADD(JSONBOID, JsonbPGetDatum(options), options == NULL);
 	ADD_TEXT(on_loop);
 	ADD(TEXTARRAYOID, PG_GETARG_DATUM(14), PG_ARGISNULL(14));
+	ADD(JSONBOID, JsonbPGetDatum(actions), actions == NULL);
+	ADD(BOOLOID, BoolGetDatum(!PG_ARGISNULL(16) && PG_GETARG_BOOL(16)), false);
+	ADD(INT4OID, PG_ARGISNULL(17) ? Int32GetDatum(0) : PG_GETARG_DATUM(17), false);
 	ADD(INT8OID, Int64GetDatum(eq_last_position()), false);
 	/* Whose rules this session may touch; NULL: all. */
 	ADD_TEXT(eq_confined_tenant());
@@ -208,24 +222,24 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	 */
 	rule_id = insert_row(
 		psprintf(
-			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($15)"
+			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($18)"
 			" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule AS r (name, owner, " RULE_DEFINITION
 			", start_position)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
 			" ON CONFLICT ON CONSTRAINT rule_name_key %s RETURNING rule_id",
 			or_replace
 				? "DO UPDATE SET (owner, " RULE_DEFINITION
-				  ") = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
-				  " WHERE $16 IS NULL OR r.tenant_id = $16"
+				  ") = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+				  " WHERE $19 IS NULL OR r.tenant_id = $19"
 				: "DO NOTHING"),
 		n, types, values, nulls);
 	if (rule_id == 0 && if_not_exists)
 		rule_id = existing_row(
 			psprintf("rule \"%s\"", name),
 			"SELECT rule_id, (" RULE_DEFINITION ")"
-			" IS NOT DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+			" IS NOT DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
 			" FROM event_queue.rule"
-			" WHERE name = $1 AND ($16 IS NULL OR tenant_id = $16)",
+			" WHERE name = $1 AND ($19 IS NULL OR tenant_id = $19)",
 			n, types, values, nulls);
 	if (rule_id == 0)
 		ereport(

@@ -98,9 +98,10 @@ read_rules(void)
 	n_rules = -1;
 	MemoryContextReset(rules_context);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute("SELECT " EQ_RULE_COLUMNS
-					" FROM event_queue.rule WHERE enabled ORDER BY rule_id",
-					true, 0) != SPI_OK_SELECT)
+	if (SPI_execute(
+			"SELECT " EQ_RULE_COLUMNS
+			" FROM event_queue.rule WHERE enabled ORDER BY rule_order, rule_id",
+			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table rule");
 	{
 		MemoryContext old = MemoryContextSwitchTo(rules_context);
@@ -186,9 +187,6 @@ judge(const EqRule *rule, Datum event)
 											   EVENT_METADATA, &isnull)));
 }
 
-static void enqueue_action(const EqRule *rule, Datum event, Jsonb *payload,
-						   Jsonb *options);
-
 /*
  * evaluate_rule and the job that follows from it, in a subtransaction; false and
  * the error if one of them failed (a queue that is drained or was dropped, say).
@@ -214,8 +212,8 @@ try_rule(EqRule *rule, Datum event, Jsonb **payload, EqChainVerdict *verdict,
 			LockTimeout = KEY_WAIT_MS;
 		if (*payload != NULL)
 			*verdict = judge(rule, event);
-		if (*payload != NULL && *verdict == EQ_CHAIN_FREE && rule->queue_id != 0)
-			enqueue_action(rule, event, *payload, options);
+		if (*payload != NULL && *verdict == EQ_CHAIN_FREE)
+			eq_act(rule, event, *payload, options);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -240,8 +238,8 @@ try_rule(EqRule *rule, Datum event, Jsonb **payload, EqChainVerdict *verdict,
 }
 
 /* A column of an event's row. */
-static char *
-event_text(Datum event, int column)
+char *
+eq_event_text(Datum event, int column)
 {
 	bool isnull;
 	HeapTupleHeader row = DatumGetHeapTupleHeader(event);
@@ -249,95 +247,13 @@ event_text(Datum event, int column)
 	return TextDatumGetCString(GetAttributeByNum(row, column, &isnull));
 }
 
-static int64
-event_position(Datum event)
+int64
+eq_event_position(Datum event)
 {
 	bool isnull;
 
 	return DatumGetInt64(
 		GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_POSITION, &isnull));
-}
-
-/* Which rule and event a job comes from. */
-static Jsonb *
-job_lineage(const EqRule *rule, Datum event)
-{
-	HeapTupleHeader row = DatumGetHeapTupleHeader(event);
-	StringInfoData json;
-	bool isnull;
-	char *id = DatumGetCString(
-		DirectFunctionCall1(uuid_out, GetAttributeByNum(row, EVENT_ID, &isnull)));
-	Jsonb *metadata = DatumGetJsonbP(
-		GetAttributeByNum(row, EVENT_METADATA, &isnull));
-	JsonbValue buffer;
-	JsonbValue *chain = eq_json_member(metadata, "correlation_id", &buffer);
-
-	initStringInfo(&json);
-	appendStringInfoString(&json, "{\"rule\": ");
-	escape_json(&json, rule->name);
-	appendStringInfo(
-		&json,
-		", \"rule_version\": %d, \"event_id\": \"%s\", \"event_position\": " INT64_FORMAT
-		", \"" EQ_RULE_CHAIN "\": ",
-		rule->version, id, event_position(event));
-	eq_append_chain(&json, metadata, rule->rule_id);
-	appendStringInfoString(&json, ", \"correlation_id\": ");
-	/* The first event of a chain gives it its name. */
-	escape_json(&json, chain && chain->type == jbvString
-						   ? pnstrdup(chain->val.string.val, chain->val.string.len)
-						   : id);
-	appendStringInfoChar(&json, '}');
-	return eq_json_from(json.data);
-}
-
-/* The rule's own job. */
-static void
-enqueue_action(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
-{
-	const EqQueue *queue = eq_get_queue_by_id(rule->queue_id);
-	EqNewJob job = {.name = rule->job_name,
-					.tenant = event_text(event, EVENT_TENANT),
-					.payload = payload};
-	Jsonb *lineage = job_lineage(rule, event);
-
-	if (queue == NULL)
-		elog(ERROR, "queue of rule \"%s\" does not exist", rule->name);
-	eq_check_payload("job payload", payload);
-	if (options)
-		eq_read_job_options(&job, &options->root, EQ_IN_OPTIONS, false);
-	if (rule->delay)
-		eq_set_job_option(&job, EQ_OPTION_DELAY, IntervalPGetDatum(rule->delay));
-	if (rule->priority >= 0)
-		eq_set_job_option(&job, EQ_OPTION_PRIORITY, Int32GetDatum(rule->priority));
-	eq_check_job_options(&job, queue, GetCurrentTimestamp());
-	job.metadata = job.metadata ? DatumGetJsonbP(DirectFunctionCall2(
-									  jsonb_concat, JsonbPGetDatum(job.metadata),
-									  JsonbPGetDatum(lineage)))
-								: lineage;
-	(void) eq_enqueue(queue, &job);
-}
-
-/* A job of queue "rule-calls": the rule's function, or all of the rule again. */
-static void
-enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate)
-{
-	EqNewJob job = {.name = "rule-call",
-					.tenant = event_text(event, EVENT_TENANT),
-					.metadata = job_lineage(rule, event),
-					.run_at = GetCurrentTimestamp(),
-					.priority = rule->priority >= 0 ? rule->priority
-													: EQ_PRIORITY_DEFAULT};
-	StringInfoData json;
-
-	initStringInfo(&json);
-	appendStringInfo(&json, "{\"rule_id\": %d, \"rule\": ", rule->rule_id);
-	escape_json(&json, rule->name);
-	appendStringInfo(&json, ", \"position\": " INT64_FORMAT ", \"evaluate\": %s}",
-					 event_position(event), evaluate ? "true" : "false");
-	job.payload = eq_json_from(json.data);
-	if (!evaluate && rule->delay)
-		job.run_at += eq_interval_us(rule->delay);
-	(void) eq_enqueue(eq_get_own_queue(EQ_RULE_CALLS), &job);
 }
 
 /* Logs that an event met a rule. */
@@ -362,10 +278,10 @@ log_meeting(const EqRule *rule, Datum event, const char *outcome, TimestampTz st
 		"correlation_id", &buffer);
 	eq_log_begin(&line, "listener");
 	eq_log_text(&line, "rule", rule->name);
-	eq_log_text(&line, "event", event_text(event, EVENT_TYPE));
+	eq_log_text(&line, "event", eq_event_text(event, EVENT_TYPE));
 	eq_log_text(&line, "id", id);
-	eq_log_int64(&line, "position", event_position(event));
-	eq_log_text(&line, "tenant", event_text(event, EVENT_TENANT));
+	eq_log_int64(&line, "position", eq_event_position(event));
+	eq_log_text(&line, "tenant", eq_event_text(event, EVENT_TENANT));
 	eq_log_text(&line, "outcome", outcome);
 	eq_log_ms(&line, "ms", Max(GetCurrentTimestamp() - start, 0));
 	eq_log_text(&line, "sqlstate",
@@ -379,8 +295,8 @@ log_meeting(const EqRule *rule, Datum event, const char *outcome, TimestampTz st
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* One event meets one rule whose pattern and tenant match. */
-static void
+/* One event meets one rule whose pattern and tenant match.  Did it fire? */
+static bool
 apply_rule(EqRule *rule, Datum event)
 {
 	const char *outcome = "not matched";
@@ -391,20 +307,22 @@ apply_rule(EqRule *rule, Datum event)
 	bool holds = false;
 
 	rule->seen++;
-	if (rule->queue_id == 0 && rule->condition == NULL && rule->n_changing == 0)
+	if (rule->function && rule->condition == NULL && rule->n_changing == 0)
 	{
 		verdict = judge(rule, event);
 		holds = true;
+		if (verdict == EQ_CHAIN_FREE)
+			eq_enqueue_rule_call(rule, event, false);
 	}
 	else if (rests(rule) > 0 || rule->slow_until > GetCurrentTimestamp())
 	{
-		enqueue_rule_call(rule, event, true);
+		eq_enqueue_rule_call(rule, event, true);
 		outcome = "deferred";
 	}
 	else if (!try_rule(rule, event, &payload, &verdict, &error))
 	{
 		outcome = "failed";
-		enqueue_rule_call(rule, event, true);
+		eq_enqueue_rule_call(rule, event, true);
 		rule->failed++;
 		rule->error = MemoryContextStrdup(CurTransactionContext, error->message);
 	}
@@ -413,8 +331,6 @@ apply_rule(EqRule *rule, Datum event)
 
 	if (holds && verdict == EQ_CHAIN_FREE)
 	{
-		if (rule->queue_id == 0)
-			enqueue_rule_call(rule, event, false);
 		rule->matched++;
 		outcome = "matched";
 	}
@@ -424,14 +340,16 @@ apply_rule(EqRule *rule, Datum event)
 		*(verdict == EQ_CHAIN_LOOP ? &rule->suppressed : &rule->too_deep) += 1;
 	}
 	log_meeting(rule, event, outcome, start, error);
+	return holds && verdict == EQ_CHAIN_FREE;
 }
 
 static void
 apply_rules(Datum event)
 {
-	char *type = event_text(event, EVENT_TYPE);
-	char *tenant = event_text(event, EVENT_TENANT);
-	int64 position = event_position(event);
+	char *type = eq_event_text(event, EVENT_TYPE);
+	char *tenant = eq_event_text(event, EVENT_TENANT);
+	int64 position = eq_event_position(event);
+	bool tenant_stopped = false; /* by a rule of the tenant, for these */
 
 	for (int i = 0; i < n_rules; i++)
 	{
@@ -439,10 +357,15 @@ apply_rules(Datum event)
 
 		CHECK_FOR_INTERRUPTS();
 		if (position <= rule->start_position ||
-			(rule->tenant && strcmp(rule->tenant, tenant) != 0) ||
+			(rule->tenant &&
+			 (tenant_stopped || strcmp(rule->tenant, tenant) != 0)) ||
 			!eq_pattern_matches(type, rule->pattern))
 			continue;
-		apply_rule(rule, event);
+		if (!apply_rule(rule, event) || !rule->stop)
+			continue;
+		if (rule->tenant == NULL)
+			break;
+		tenant_stopped = true;
 	}
 }
 
@@ -614,23 +537,31 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	EqRule *rule = eq_read_rule((int32) payload_number(payload, "rule_id"));
 	Datum event = eq_read_event(payload_number(payload, "position"));
 	JsonbValue buffer;
+	JsonbValue action_buffer;
 	JsonbValue *evaluate = eq_json_member(payload, "evaluate", &buffer);
+	int64 action = -1;
+	const char *function;
 	Jsonb *job_payload = NULL;
 	Jsonb *options = NULL;
 	Oid owner;
 	int sec_context;
 
 	if (rule == NULL || event == 0 ||
-		strcmp(event_text(event, EVENT_TENANT), tenant) != 0)
+		strcmp(eq_event_text(event, EVENT_TENANT), tenant) != 0)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 			 errmsg("the rule or the event of this job does not exist any more")));
 	/* The rule may have been replaced since: it acts as it is now. */
 	if ((rule->tenant && strcmp(rule->tenant, tenant) != 0) ||
-		!eq_pattern_matches(event_text(event, EVENT_TYPE), rule->pattern))
+		!eq_pattern_matches(eq_event_text(event, EVENT_TYPE), rule->pattern))
 		return InvalidOid;
-	if (rule->queue_id != 0 ||
+	(void) eq_json_int64(eq_json_member(payload, "action", &action_buffer), &action);
+	function = eq_function_of_call(rule, action);
+	/* What else was in the list is done. */
+	if (function == NULL && action >= 0)
+		return InvalidOid;
+	if (function == NULL ||
 		(evaluate && evaluate->type == jbvBool && evaluate->val.boolean))
 	{
 		if (rests(rule) >= EQ_MAX_LOST)
@@ -656,13 +587,13 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 				return InvalidOid;
 		}
 	}
-	if (rule->queue_id != 0)
+	if (function == NULL)
 	{
-		enqueue_action(rule, event, job_payload, options);
+		eq_act(rule, event, job_payload, options);
 		return InvalidOid;
 	}
 
-	eq_require_callable("rule function", rule->label, rule->owner, rule->function,
+	eq_require_callable("rule function", rule->label, rule->owner, function,
 						eq_event_type_oid());
 	(void) eq_clear_fault("rule function", rule->label);
 	GetUserIdAndSecContext(&owner, &sec_context);
@@ -670,8 +601,8 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	(void) set_config_option(
 		"search_path",
-		psprintf("pg_catalog, %s, pg_temp", eq_function_schema(rule->function)),
+		psprintf("pg_catalog, %s, pg_temp", eq_function_schema(function)),
 		PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) eq_call_function(rule->function, eq_event_type_oid(), event);
+	(void) eq_call_function(function, eq_event_type_oid(), event);
 	return owner;
 }

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "common/function.h"
+#include "common/json.h"
 #include "common/try.h"
 #include "event_queue.h"
 #include "rules/rule.h"
@@ -401,9 +402,11 @@ eq_try_rule(PG_FUNCTION_ARGS)
 	}
 	values[0] = CStringGetTextDatum(outcome);
 	/* The payload of a function is not its template's, but the event. */
-	nulls[1] = look.payload == NULL || look.rule->queue_id == 0;
+	nulls[1] = look.payload == NULL || look.rule->function != NULL;
+	if (look.payload && look.rule->n_actions > 0)
+		look.payload = eq_json_jsonb_member(&look.payload->root, "actions");
 	values[1] = JsonbPGetDatum(look.payload);
-	nulls[2] = look.options == NULL;
+	nulls[2] = look.options == NULL || look.rule->n_actions > 0;
 	values[2] = JsonbPGetDatum(look.options);
 	PG_RETURN_DATUM(
 		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));

@@ -55,6 +55,11 @@ eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc)
 	if (!isnull)
 		eq_fill_when_changed(rule, value);
 	rule->version = DatumGetInt32(SPI_getbinval(row, desc, 17, &isnull));
+	value = SPI_getbinval(row, desc, 18, &isnull);
+	rule->n_actions = 0;
+	if (!isnull)
+		eq_fill_actions(rule, DatumGetJsonbP(value));
+	rule->stop = DatumGetBool(SPI_getbinval(row, desc, 19, &isnull));
 }
 
 /* The rule of this number, in the current memory context; NULL if there is none. */

@@ -9,6 +9,22 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+typedef enum EqActionKind
+{
+	EQ_ACTION_ENQUEUE,
+	EQ_ACTION_CALL,
+	EQ_ACTION_APPEND,
+	EQ_ACTION_NOTIFY
+} EqActionKind;
+
+/* One of a rule's list of actions; its arguments are in the rule's payload template. */
+typedef struct EqAction
+{
+	EqActionKind kind;
+	char *target;	  /* queue, function or channel */
+	bool has_payload; /* else it is the whole event */
+} EqAction;
+
 typedef struct EqRule
 {
 	int32 rule_id;
@@ -19,7 +35,7 @@ typedef struct EqRule
 	char *tenant; /* NULL: all */
 	char *pattern;
 	char *condition; /* NULL: always */
-	int32 queue_id;	 /* 0: calls a function */
+	int32 queue_id;	 /* 0: calls a function, or has a list of actions */
 	char *job_name;
 	Jsonb *payload;
 	Interval *delay;
@@ -27,6 +43,9 @@ typedef struct EqRule
 	char *function;
 	int64 start_position;
 	Jsonb *options;			/* NULL: none */
+	EqAction *actions;		/* the list */
+	int n_actions;			/* 0: there is no list */
+	bool stop;				/* if it fires, later rules do not meet the event */
 	char **changing;		/* fields of when_changed */
 	int n_changing;			/* 0: it does not matter */
 	bool may_repeat;		/* also if it has led to the event */
@@ -44,13 +63,21 @@ typedef struct EqRule
 #define EQ_RULE_COLUMNS                                                              \
 	"rule_id, name, owner, tenant_id, event_pattern, condition, queue_id, job_name," \
 	" payload, delay, priority, function, start_position, options,"                  \
-	" on_loop = 'allow', when_changed, version"
+	" on_loop = 'allow', when_changed, version, actions, stop"
 
 extern void eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc);
 extern EqRule *eq_read_rule(int32 rule_id);
 
 /* engine.c */
 extern Datum eq_read_event(int64 position);
+extern char *eq_event_text(Datum event, int column);
+extern int64 eq_event_position(Datum event);
+
+/* action.c */
+extern void eq_fill_actions(EqRule *rule, Jsonb *actions);
+extern void eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options);
+extern void eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate);
+extern const char *eq_function_of_call(const EqRule *rule, int64 action);
 
 /* condition.c: what of a rule runs as its owner, without writing and within a time */
 extern void eq_run_guarded(const EqRule *rule, const char *query, int n_arguments,

@@ -22,6 +22,9 @@ extern void eq_note_condition_error(bool timed_out);
 /* counts.c: a job of queue "rule-calls" has failed */
 extern void eq_count_rule_call_failed(Jsonb *payload, const char *message);
 
+/* action.c */
+extern Jsonb *eq_check_actions(Jsonb *actions);
+
 /* condition.c */
 extern char *eq_rule_query(const char *condition, bool with_options);
 extern void eq_check_condition(const char *condition);

@@ -8,6 +8,11 @@
  * the queue "rule-calls", with its retries and dead letters.
  */
 
+/* are_actions: may this be the list of actions of a rule? */
+CREATE FUNCTION event_queue_internal.are_actions(actions jsonb) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_are_actions';
+COMMENT ON FUNCTION event_queue_internal.are_actions(jsonb) IS 'Internal. Constraint: a list of actions of a rule.';
+
 CREATE TABLE rule (
 	rule_id			int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name			text NOT NULL CONSTRAINT rule_name_key UNIQUE,
@@ -27,7 +32,10 @@ CREATE TABLE rule (
 	options			jsonb,
 	on_loop			text NOT NULL DEFAULT 'skip',
 	when_changed	text[],
-	version			int NOT NULL DEFAULT 1
+	version			int NOT NULL DEFAULT 1,
+	actions			jsonb,
+	stop			boolean NOT NULL DEFAULT false,
+	rule_order		int NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE rule IS 'Automation rules; written by create_rule and its kin.';
 COMMENT ON COLUMN rule.owner IS 'The role that created the rule; its condition and function run as this role.';
@@ -36,6 +44,9 @@ COMMENT ON COLUMN rule.options IS 'Options of its jobs, as enqueue takes them; s
 COMMENT ON COLUMN rule.on_loop IS 'For an event that this rule led to: skip, or allow to fire again.';
 COMMENT ON COLUMN rule.when_changed IS 'Fields of events'' data of which one must differ from before; NULL: it does not matter.';
 COMMENT ON COLUMN rule.version IS 'Goes up with each change of what the rule is; the view rule_versions has them all.';
+COMMENT ON COLUMN rule.actions IS 'What it does, one after the other; NULL: the one action of the other columns.';
+COMMENT ON COLUMN rule.stop IS 'If it fires for an event, rules that come later do not meet this event.';
+COMMENT ON COLUMN rule.rule_order IS 'Rules meet an event in this order, then in that of their numbers.';
 COMMENT ON COLUMN rule.start_position IS 'The rule applies to events above this position.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON rule
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
@@ -133,7 +144,8 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * job_name (with payload, a template of map_payload; delay; priority; options as in
  * enqueue, where unique_key, group_key, delay, run_at and priority may be JSON paths,
  * as in the template), or function, which takes one argument of type
- * event_queue.event_store and is run in a job of its own (with delay and priority).  tenant_id: only events of this tenant.  or_replace: a
+ * event_queue.event_store and is run in a job of its own (with delay and priority);
+ * or actions.  tenant_id: only events of this tenant.  or_replace: a
  * rule of this name gets the new definition and goes on where it stands: each
  * event meets it once, as it was or as it is, also while the scheduler runs;
  * switched off, it stays so; another definition is a new version (rule_versions, rollback_rule).  (drop_rule and create_rule instead lose the events
@@ -146,9 +158,25 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * before it that had the field (none had: it has changed, also if it is null now; the
  * event has none: it has not; values are compared as jsonb; what was archived is not
  * looked at).  It is asked before the condition.
+ * actions: a JSON array of up to 16, done in this order and in one transaction, all or none:
+ *   {"enqueue": {"queue": "mail", "name": "welcome", "payload": {...}, ...}}, with all that
+ *     enqueue_many takes for a job but tenant_id; no payload: the whole event;
+ *   {"call": {"function": "crm.score", "delay": ..., "priority": ...}};
+ *   {"append": {"event_type": "lead.scored", "aggregate_type": ..., "aggregate_id": ...,
+ *     "event_data": {...}, "metadata": {...}}}: an event of the same tenant, by default of the
+ *     same aggregate, with the event as its cause and the rule in its chain (on_loop);
+ *   {"notify": {"channel": "leads", "payload": ...}}: NOTIFY, with a text or a JSON object of
+ *     less than 8000 bytes; PostgreSQL sends equal ones of one transaction once.
+ * Strings in them are templates of map_payload, but for queues, functions and channels.
+ * Delays count from now, that is when the rule meets the event, or with "delay_from": "event"
+ * from the event's created_at.
+ * rule_order: rules meet an event in this order, those of the same in that of their
+ * numbers.  stop: if the rule fires, later ones do not meet this event; a rule of a tenant
+ * stops rules of tenants only, and one whose condition failed or rests, so that a job tries
+ * it again, stops none.
  * Result: the rule's number.
  * Errors: EQ003 tenant, EQ006 name, EQ009 options, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
- * priority, EQ018 the rule exists, EQ019 no action or two, EQ020 no such
+ * priority, EQ018 the rule exists, EQ019 no action or two, or actions, EQ020 no such
  * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024
  * template, EQ009 on_loop, EQ006 or EQ009 when_changed.
  * Example:
@@ -156,6 +184,10 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  *		queue => 'mail', job_name => 'welcome', payload => '{"lead": "$.aggregate_id"}', or_replace => true);
  *	SELECT event_queue.create_rule('new owner', 'lead.*', when_changed => '{owner,team}',
  *		queue => 'mail', job_name => 'greet', payload => '{"subject": "Lead {{data.name}} is yours"}', or_replace => true);
+ *	SELECT event_queue.create_rule('won', 'lead.won', actions => '[
+ *		{"enqueue": {"queue": "mail", "name": "congratulate", "payload": {"lead": "$.aggregate_id"}, "group_key": "$.aggregate_id"}},
+ *		{"append": {"event_type": "customer.created", "aggregate_type": "customer", "aggregate_id": "{{aggregate_id}}"}},
+ *		{"notify": {"channel": "sales", "payload": "{{data.name}} is won"}}]', or_replace => true);
  */
 CREATE FUNCTION create_rule(
 	name text, event_pattern text, condition text DEFAULT NULL,
@@ -163,11 +195,11 @@ CREATE FUNCTION create_rule(
 	delay interval DEFAULT NULL, priority int DEFAULT NULL,
 	function text DEFAULT NULL, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL,
 	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false, on_loop text DEFAULT 'skip',
-	when_changed text[] DEFAULT NULL)
+	when_changed text[] DEFAULT NULL, actions jsonb DEFAULT NULL, stop boolean DEFAULT false, rule_order int DEFAULT 0)
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
-COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean, text, text[]) IS
-'Creates an automation rule: events that match the pattern and the condition enqueue a job or call a function.';
+COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean, text, text[], jsonb, boolean, int) IS
+'Creates an automation rule: events that match the pattern and the condition enqueue jobs, call functions, append events or notify.';
 
 CREATE FUNCTION event_queue_internal.switch_rule(name text, enabled boolean) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -290,7 +322,7 @@ CREATE VIEW rules WITH (security_invoker = true) AS
 	SELECT r.rule_id, r.name, pg_catalog.pg_get_userbyid(r.owner)::text AS owner, r.tenant_id, r.event_pattern, r.condition,
 		q.name AS queue, r.job_name, r.payload, extract(epoch FROM r.delay)::double precision AS delay_seconds, r.priority,
 		r.function, r.enabled, r.start_position, r.created_at,
-		r.options, r.on_loop, r.when_changed, r.version
+		r.options, r.on_loop, r.when_changed, r.version, r.actions, r.stop, r.rule_order
 	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW rules IS 'Automation rules.';
 

@@ -27,7 +27,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET inter
 	SELECT jsonb_build_object('owner', pg_get_userbyid(r.owner), 'tenant_id', r.tenant_id, 'event_pattern', r.event_pattern,
 		'condition', r.condition, 'queue', (SELECT q.name FROM event_queue.queue q WHERE q.queue_id = r.queue_id), 'job_name', r.job_name,
 		'payload', r.payload, 'delay', r.delay, 'priority', r.priority, 'function', r.function, 'options', r.options,
-		'on_loop', r.on_loop, 'when_changed', r.when_changed)
+		'on_loop', r.on_loop, 'when_changed', r.when_changed, 'actions', r.actions, 'stop', r.stop, 'rule_order', r.rule_order)
 $$;
 COMMENT ON FUNCTION event_queue_internal.rule_definition(rule) IS 'Internal. A rule''s version as JSON.';
 
@@ -35,9 +35,9 @@ CREATE FUNCTION event_queue_internal.number_rule_version() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	NEW.version := OLD.version + ((NEW.owner, NEW.tenant_id, NEW.event_pattern, NEW.condition, NEW.queue_id, NEW.job_name, NEW.payload,
-		NEW.delay, NEW.priority, NEW.function, NEW.options, NEW.on_loop, NEW.when_changed)
+		NEW.delay, NEW.priority, NEW.function, NEW.options, NEW.on_loop, NEW.when_changed, NEW.actions, NEW.stop, NEW.rule_order)
 		IS DISTINCT FROM (OLD.owner, OLD.tenant_id, OLD.event_pattern, OLD.condition, OLD.queue_id, OLD.job_name, OLD.payload,
-		OLD.delay, OLD.priority, OLD.function, OLD.options, OLD.on_loop, OLD.when_changed))::int;
+		OLD.delay, OLD.priority, OLD.function, OLD.options, OLD.on_loop, OLD.when_changed, OLD.actions, OLD.stop, OLD.rule_order))::int;
 	RETURN NEW;
 END
 $$;
@@ -118,7 +118,8 @@ BEGIN
 	IF this_rule <> event_queue.create_rule($1, d ->> 'event_pattern', d ->> 'condition', d ->> 'queue', d ->> 'job_name', nullif(d -> 'payload', 'null'),
 		(d ->> 'delay')::interval, (d ->> 'priority')::int, d ->> 'function', d ->> 'tenant_id', nullif(d -> 'options', 'null'), or_replace => true,
 		on_loop => d ->> 'on_loop', when_changed => CASE jsonb_typeof(d -> 'when_changed')
-			WHEN 'array' THEN ARRAY(SELECT f.* FROM jsonb_array_elements_text(d -> 'when_changed') f) END) THEN
+			WHEN 'array' THEN ARRAY(SELECT f.* FROM jsonb_array_elements_text(d -> 'when_changed') f) END,
+		actions => nullif(d -> 'actions', 'null'), stop => (d ->> 'stop')::boolean, rule_order => (d ->> 'rule_order')::int) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" was dropped meanwhile', $1);
 	END IF;
 	RETURN (SELECT r.version FROM event_queue.rule r WHERE r.rule_id = this_rule);

@@ -91,8 +91,8 @@ refuse_reserved(const EqEvent *event)
 }
 
 /* Checks the content, and adds what the event has not got from its caller. */
-static void
-complete_event(EqEvent *event)
+void
+eq_complete_event(EqEvent *event)
 {
 	refuse_reserved(event);
 	if (event->data == NULL)
@@ -100,56 +100,6 @@ complete_event(EqEvent *event)
 	eq_check_payload("event data", event->data);
 	event->metadata = eq_event_metadata(event->metadata);
 	eq_check_payload("event metadata", event->metadata);
-}
-
-/* A member of a JSON object that must be a string, or absent. */
-static char *
-string_member(JsonbContainer *object, const char *key)
-{
-	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(object, key, strlen(key),
-													 &buffer);
-
-	if (value == NULL || value->type == jbvNull)
-		return NULL;
-	if (value->type != jbvString)
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("\"%s\" must be a string", key)));
-	return eq_json_string(value);
-}
-
-static Jsonb *
-json_member(JsonbContainer *object, const char *key)
-{
-	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(object, key, strlen(key),
-													 &buffer);
-
-	return value && value->type != jbvNull ? JsonbValueToJsonb(value) : NULL;
-}
-
-/* EQ009 if the object has a member that is none of the names. */
-static void
-check_members(JsonbContainer *object, const char *what, const char *const *names)
-{
-	JsonbIterator *it = JsonbIteratorInit(object);
-	JsonbIteratorToken token;
-	JsonbValue value;
-
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		bool known = false;
-
-		if (token != WJB_KEY)
-			continue;
-		for (const char *const *name = names; *name && !known; name++)
-			known = strlen(*name) == value.val.string.len &&
-					memcmp(*name, value.val.string.val, value.val.string.len) == 0;
-		if (!known)
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-							errmsg("%s has an unknown member \"%.*s\"", what,
-								   value.val.string.len, value.val.string.val)));
-	}
 }
 
 /* The container of an array's member that must be an object. */
@@ -170,21 +120,21 @@ parse_event(EqEvent *event, JsonbContainer *json, EqAggregate *aggregate)
 {
 	static const char *const members[] = {"event_type", "event_data", "id",
 										  "metadata", NULL};
-	char *id = string_member(json, "id");
+	char *id = eq_json_string_member(json, "id");
 
-	check_members(json, "event", members);
+	eq_json_check_members(json, "event", members);
 	event->aggregate = aggregate;
-	event->type = string_member(json, "event_type");
+	event->type = eq_json_string_member(json, "event_type");
 	eq_check_name("event type", event->type, EQ_MAX_NAME);
-	event->data = json_member(json, "event_data");
-	event->metadata = json_member(json, "metadata");
+	event->data = eq_json_jsonb_member(json, "event_data");
+	event->metadata = eq_json_jsonb_member(json, "metadata");
 	if (id)
 	{
 		event->id = *DatumGetUUIDP(
 			DirectFunctionCall1(uuid_in, CStringGetDatum(id)));
 		event->id_given = true;
 	}
-	complete_event(event);
+	eq_complete_event(event);
 }
 
 /* Adds the events of a JSON array; returns how many there are now. */
@@ -272,7 +222,7 @@ eq_append(PG_FUNCTION_ARGS)
 		event.id_given = true;
 	}
 	event.metadata = PG_ARGISNULL(6) ? NULL : PG_GETARG_JSONB_P(6);
-	complete_event(&event);
+	eq_complete_event(&event);
 
 	eq_append_events(eq_tenant_argument(fcinfo, 7), &aggregate, 1, &event, 1);
 
@@ -322,10 +272,10 @@ parse_aggregate(EqAggregate *aggregate, JsonbContainer *json)
 	JsonbValue buffer;
 	JsonbValue *expected;
 
-	check_members(json, "batch", members);
-	aggregate->type = string_member(json, "aggregate_type");
+	eq_json_check_members(json, "batch", members);
+	aggregate->type = eq_json_string_member(json, "aggregate_type");
 	eq_check_name("aggregate type", aggregate->type, EQ_MAX_NAME);
-	aggregate->id = string_member(json, "aggregate_id");
+	aggregate->id = eq_json_string_member(json, "aggregate_id");
 	eq_check_name("aggregate id", aggregate->id, EQ_MAX_NAME);
 	expected = getKeyJsonValueFromContainer(json, "expected_version",
 											strlen("expected_version"), &buffer);
@@ -336,7 +286,7 @@ parse_aggregate(EqAggregate *aggregate, JsonbContainer *json)
 			numeric_normalize(expected->val.numeric));
 	else
 		aggregate->expected = parse_expected_version(
-			string_member(json, "expected_version"));
+			eq_json_string_member(json, "expected_version"));
 }
 
 static void
@@ -378,7 +328,7 @@ eq_append_batch(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n_aggregates; i++)
 	{
 		JsonbContainer *object = array_object(batch, i, "aggregate");
-		Jsonb *list = json_member(object, "events");
+		Jsonb *list = eq_json_jsonb_member(object, "events");
 
 		parse_aggregate(&aggregates[i], object);
 		n_events = parse_events(events, n_events,

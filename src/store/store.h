@@ -84,6 +84,7 @@ typedef struct EqEvent
 
 extern void eq_append_events(const char *tenant, EqAggregate *aggregates,
 							 int n_aggregates, EqEvent *events, int n_events);
+extern void eq_complete_event(EqEvent *event); /* arguments.c */
 
 /* lineage.c: who did it, and why */
 extern Jsonb *eq_event_metadata(Jsonb *given);

@@ -7,8 +7,9 @@
  */
 
 ALTER TABLE rule
-	ADD CONSTRAINT rule_one_action CHECK ((queue_id IS NULL) = (function IS NOT NULL) AND (queue_id IS NULL) = (job_name IS NULL)),
+	ADD CONSTRAINT rule_one_action CHECK (num_nonnulls(queue_id, function, actions) = 1 AND (queue_id IS NULL) = (job_name IS NULL)),
 	ADD CONSTRAINT rule_own_queue CHECK (queue_id > 2),
+	ADD CONSTRAINT rule_actions CHECK (event_queue_internal.are_actions(actions)),
 	ADD CONSTRAINT rule_payload CHECK (jsonb_typeof(payload) = 'object'),
 	ADD CONSTRAINT rule_priority CHECK (priority BETWEEN 0 AND 9),
 	ADD CONSTRAINT rule_delay CHECK (delay >= '0'),

@@ -61,7 +61,8 @@ ALTER TABLE tenant_role ALTER COLUMN role TYPE regrole USING pg_catalog.to_regro
 ALTER TABLE queue ADD COLUMN sla_target float8 NOT NULL DEFAULT 0.99, ADD COLUMN owner text, ADD COLUMN docs_url text;
 ALTER TABLE rule ALTER COLUMN priority DROP NOT NULL, ALTER COLUMN priority DROP DEFAULT, ADD COLUMN options jsonb,
 	ADD COLUMN on_loop text NOT NULL DEFAULT 'skip', ADD COLUMN when_changed text[],
-	ADD COLUMN version int NOT NULL DEFAULT 1;
+	ADD COLUMN version int NOT NULL DEFAULT 1, ADD COLUMN actions jsonb, ADD COLUMN stop boolean NOT NULL DEFAULT false,
+	ADD COLUMN rule_order int NOT NULL DEFAULT 0;
 /* Braces were text.  Names of members still are. */
 UPDATE rule SET payload = (SELECT jsonb_object_agg(m.key, replace(m.value::text, '{{', '{{{{')::jsonb) FROM jsonb_each(payload) m)
 WHERE jsonb_typeof(payload) = 'object' AND payload::text LIKE '%{{%';
@@ -107,8 +108,9 @@ BEGIN
 		('event_queue.job', 'job_lane', 'lane >= 0'),
 		('event_queue.dead_letter', 'dead_letter_priority_check', 'priority BETWEEN 0 AND 9'),
 		('event_queue_internal.job_review', 'job_review_what', 'job_id IS NOT NULL OR num_nulls(queue_id, tenant_id, group_key) = 0'),
-		('event_queue.rule', 'rule_one_action', '(queue_id IS NULL) = (function IS NOT NULL) AND (queue_id IS NULL) = (job_name IS NULL)'),
+		('event_queue.rule', 'rule_one_action', 'num_nonnulls(queue_id, function, actions) = 1 AND (queue_id IS NULL) = (job_name IS NULL)'),
 		('event_queue.rule', 'rule_own_queue', 'queue_id > 2'),
+		('event_queue.rule', 'rule_actions', 'event_queue_internal.are_actions(actions)'),
 		('event_queue.rule', 'rule_payload', 'jsonb_typeof(payload) = ''object'''),
 		('event_queue.rule', 'rule_priority', 'priority BETWEEN 0 AND 9'),
 		('event_queue.rule', 'rule_delay', 'delay >= ''0'''),

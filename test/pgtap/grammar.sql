@@ -51,7 +51,7 @@ SELECT is_empty($$
 		SELECT c.oid::regclass::text, a.attname, a.atttypid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 		WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('v', 'c')) AS x (what, column_name, type)
 	WHERE type IN ('integer'::regtype, 'smallint'::regtype)
-	  AND column_name NOT IN ('version', 'priority', 'attempt', 'max_attempts', 'failures', 'stalled', 'nth', 'depth', 'pid', 'buckets',
+	  AND column_name NOT IN ('version', 'priority', 'attempt', 'max_attempts', 'failures', 'stalled', 'nth', 'depth', 'pid', 'buckets', 'rule_order',
 		'time_limit_ms', 'blocked_by', 'rule_id', 'handler_id', 'schedule_id')
 $$, 'so do views and results');
 
