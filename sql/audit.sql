@@ -115,6 +115,7 @@ INSERT INTO au_call (f, call) VALUES
 	('drain_queue', $$'auq'$$), ('resume_queue', $$'auq'$$),
 	('=', $$event_queue.enqueue('auq', 'a')$$), ('change_priority', $$(SELECT max(job_id) FROM event_queue.job), 3$$),
 	('cancel_job', $$(SELECT max(job_id) FROM event_queue.job)$$),
+	('=', $$event_queue.enqueue('auq', 'c')$$), ('cancel_jobs', $$'auq', job_name => 'c'$$),
 	('=', $$event_queue.enqueue('auq', 'a', delay => '1 hour')$$), ('retry_waiting', $$'auq', false$$), ('purge_queue', $$'auq'$$),
 	('=', $$count(event_queue.enqueue('auq', 'a')) FROM generate_series(1, 4)$$),
 	('=', $$count(event_queue.fail(job_id, lease_token, 'no', final => true)) FROM event_queue.claim('auq', 4)$$),

@@ -110,3 +110,43 @@ SELECT count(event_queue.drop_rule(name)) AS dropped FROM event_queue.rules WHER
 SELECT event_queue.alter_queue('rule-calls', backoff_delay => '1 s');
 SELECT event_queue.drop_queue('actions', true), event_queue.drop_queue('actions other', true);
 DROP SCHEMA actions CASCADE;
+
+-- Timers: a job with a delay and a key, which another rule's cancel stops.
+SELECT event_queue.create_queue('timers') IS NOT NULL AS created;
+SELECT event_queue.create_rule('tm start', 'tm.lead', actions => '[{"enqueue": {"queue": "timers", "name": "unanswered", "payload": {"lead": "{{aggregate_id}}"},
+	"delay": "{{data.delay}}", "delay_from": "event", "unique_key": "answer {{aggregate_id}}"}}]') > 0 AS created;
+SELECT event_queue.create_rule('tm stop', 'tm.answer', actions => '[{"cancel": {"queue": "timers", "unique_key": "answer {{aggregate_id}}"}}]') > 0 AS created;
+CREATE FUNCTION tm_unanswered(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+	$$ SELECT event_queue.append('tm lead', job.payload ->> 'lead', 'tm.unanswered') $$;
+SELECT event_queue.create_handler('timers', 'unanswered', 'public.tm_unanswered') IS NOT NULL AS created;
+SELECT version FROM event_queue.append('tm lead', 'T1', 'tm.lead', '{"delay": "48 hours"}');
+SELECT version FROM event_queue.append('tm lead', 'T1', 'tm.answer');
+SELECT version FROM event_queue.append('tm lead', 'T2', 'tm.lead', '{"delay": "1 ms"}');
+SELECT version FROM event_queue.append('tm lead', 'T3', 'tm.lead', '{"delay": "48 hours"}');
+SELECT version FROM event_queue.append('tm lead', 'T3', 'tm.answer', tenant_id => 'actions acme'); -- of another tenant
+SELECT version FROM event_queue.append('tm lead', 'T4', 'tm.answer'); -- nothing to stop
+CALL wait_until($$(SELECT matched = 3 FROM event_queue.rule_stats WHERE rule = 'tm stop')$$);
+CALL wait_until($$EXISTS (SELECT FROM event_queue.event_store WHERE event_type = 'tm.unanswered')$$);
+SELECT aggregate_id FROM event_queue.event_store WHERE event_type = 'tm.unanswered';
+SELECT unique_key, tenant_id, state FROM event_queue.jobs WHERE queue = 'timers';
+SELECT x.part, x.seen, x.outcome FROM event_queue.event_store e, event_queue.explain_rule('tm stop', e.id) x WHERE e.aggregate_id = 'T1' AND e.event_type = 'tm.answer' AND x.step = 'action';
+SELECT a, try(format($$SELECT event_queue.create_rule('tm bad', 'x.y', actions => %L)$$, a)) AS refused FROM unnest(ARRAY['[{"cancel": {}}]', '[{"cancel": {"queue": "timers"}}]', '[{"cancel": {"queue": "rule-calls", "unique_key": "x"}}]',
+	'[{"cancel": {"queue": "timers", "unique_key": "x", "name": "y"}}]']) a;
+SELECT try($$SELECT event_queue.drop_queue('timers', true)$$) AS in_use;
+-- The same by hand: by key, name, group or tenant.
+SELECT event_queue.cancel_jobs('timers', unique_key => 'answer T3') AS by_key, event_queue.cancel_jobs('timers', unique_key => 'answer T3') AS again;
+SELECT count(event_queue.enqueue('timers', 'n' || n % 2, delay => '1 hour', group_key => 'g' || n % 3, tenant_id => CASE WHEN n > 8 THEN 'actions acme' END)) FROM generate_series(1, 12) n;
+SELECT event_queue.enqueue('timers', 'waits', depends_on => ARRAY(SELECT job_id FROM event_queue.jobs WHERE queue = 'timers' AND name = 'n0' LIMIT 1)) IS NOT NULL AS dependent;
+SELECT event_queue.cancel_jobs('timers', job_name => 'n0', tenant_id => 'actions acme') AS two, event_queue.cancel_jobs('timers', group_key => 'g1') AS group, event_queue.cancel_jobs('timers', job_name => 'n0') AS name;
+SELECT name, count(*) FROM event_queue.jobs WHERE queue = 'timers' GROUP BY 1 ORDER BY 1;
+SELECT name, reason FROM event_queue.dead_letters WHERE queue = 'timers';
+SELECT job_id FROM event_queue.claim('timers', 1, job_names => '{x}');
+SELECT event_queue.enqueue('timers', 'leased') IS NOT NULL AS enqueued;
+SELECT name FROM event_queue.claim('timers');
+SELECT event_queue.cancel_jobs('timers', job_name => 'leased') AS asked_to_stop;
+SELECT name, state FROM event_queue.jobs WHERE queue = 'timers' AND name = 'leased';
+SELECT try($$SELECT event_queue.cancel_jobs('timers')$$), try($$SELECT event_queue.cancel_jobs('nope', 'x')$$), try($$SELECT event_queue.cancel_jobs('rule-calls', 'x')$$);
+SELECT count(event_queue.drop_rule(name)) AS dropped FROM event_queue.rules WHERE name LIKE 'tm %';
+SELECT event_queue.drop_handler('timers', 'unanswered');
+SELECT event_queue.drop_queue('timers', true);
+DROP FUNCTION tm_unanswered;

@@ -54,6 +54,20 @@ eq_json_is_path(const JsonbValue *value)
 		   strncmp(value->val.string.val, "$.", 2) == 0;
 }
 
+/* Or is it text with members of an event, in double braces? */
+bool
+eq_json_has_reference(const JsonbValue *value)
+{
+	if (value->type != jbvString)
+		return false;
+	for (int i = 0; i + 1 < value->val.string.len; i++)
+	{
+		if (strncmp(value->val.string.val + i, "{{", 2) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* For what anyone may have written: false, too, if int64 can't hold it. */
 bool
 eq_json_fits_int64(const JsonbValue *value, int64 *number)

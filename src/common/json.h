@@ -11,6 +11,7 @@ extern JsonbValue *eq_json_member(const Jsonb *json, const char *key,
 extern char *eq_json_string(const JsonbValue *value);
 extern bool eq_json_int64(const JsonbValue *value, int64 *number);
 extern bool eq_json_is_path(const JsonbValue *value);
+extern bool eq_json_has_reference(const JsonbValue *value);
 extern bool eq_json_fits_int64(const JsonbValue *value, int64 *number);
 extern char *eq_json_string_member(JsonbContainer *object, const char *key);
 extern Jsonb *eq_json_jsonb_member(JsonbContainer *object, const char *key);

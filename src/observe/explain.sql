@@ -101,6 +101,7 @@ BEGIN
 			SELECT CASE k.kind WHEN 'enqueue' THEN format('job %s of queue %s', k.said ->> 'name', k.said ->> 'queue')
 				WHEN 'call' THEN 'function ' || (k.said ->> 'function')
 				WHEN 'append' THEN 'event ' || (k.said ->> 'event_type')
+				WHEN 'cancel' THEN 'cancel in queue ' || (k.said ->> 'queue')
 				ELSE 'notify ' || (k.said ->> 'channel') END AS part, (tried.payload -> (a.n::int - 1) -> k.kind)::text AS seen
 			FROM jsonb_array_elements(r.actions) WITH ORDINALITY a (action, n), jsonb_each(a.action) k (kind, said)
 			WHERE r.actions IS NOT NULL

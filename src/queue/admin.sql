@@ -19,6 +19,70 @@ COMMENT ON FUNCTION cancel_job(bigint) IS
 'Removes a waiting job, or asks the worker of a leased one to stop; returns cancelled or requested.';
 
 /*
+ * cancel_jobs: cancel_job for all jobs of a queue to which all that is given applies.
+ * Arguments: unique_key is that of one job, of tenant_id as enqueue has it (so a job that was enqueued
+ * with a delay and a key is a timer, which this stops); tenant_id without unique_key: NULL
+ * means all tenants'.
+ * Result: how many were cancelled, or asked to stop.
+ * Errors: EQ003/EQ004 tenant, EQ009 nothing is given but the queue, EQ010 no such queue.
+ * Isolation: waits for a transaction that has the job with the key; else it skips jobs that
+ * another transaction is claiming or changing.
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'reminder', '{"to": "ana@example.org"}', delay => '48 hours', unique_key => 'reminder L1');
+ *	SELECT event_queue.cancel_jobs('mail', unique_key => 'reminder L1');
+ */
+CREATE FUNCTION cancel_jobs(queue text, unique_key text DEFAULT NULL, job_name text DEFAULT NULL,
+	group_key text DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	this_queue int := event_queue_internal.queue_id_of($1);
+	this_tenant text := CASE WHEN $2 IS NOT NULL OR $5 IS NOT NULL THEN event_queue.resolve_tenant($5) END;
+	this_job bigint;
+	locked bigint[];
+	n bigint := 0;
+BEGIN
+	IF num_nonnulls($2, $3, $4, $5) = 0 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'cancel_jobs needs to know which jobs',
+			HINT = 'purge_queue deletes all jobs of a queue that are not leased.';
+	END IF;
+	IF this_queue <= 2 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', $1);
+	END IF;
+	IF $2 IS NULL THEN
+		-- As purge_queue: waits for no one, and takes those that depend on a job with it.
+		locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id IN (
+			SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
+				LEFT JOIN event_queue.job_dependency d ON x.has_dependents AND d.depends_on = x.job_id AND d.completed_at IS NULL
+			WHERE x.queue_id = this_queue AND ($3 IS NULL OR x.name = $3) AND ($4 IS NULL OR x.group_key = $4)
+			  AND (this_tenant IS NULL OR x.tenant_id = this_tenant) AND event_queue.tenant_visible(x.tenant_id))
+			FOR UPDATE SKIP LOCKED);
+	END IF;
+	FOR this_job IN
+		SELECT j.job_id FROM event_queue.job j
+		WHERE j.queue_id = this_queue AND ($2 IS NULL OR j.unique_key = $2) AND ($3 IS NULL OR j.name = $3) AND ($4 IS NULL OR j.group_key = $4)
+		  AND (this_tenant IS NULL OR j.tenant_id = this_tenant) AND event_queue.tenant_visible(j.tenant_id)
+		  AND ($2 IS NOT NULL OR j.job_id = ANY (locked) AND NOT EXISTS (
+			SELECT FROM event_queue.job_dependency d JOIN event_queue.job x ON x.job_id = d.job_id
+			WHERE j.has_dependents AND d.depends_on = j.job_id AND d.completed_at IS NULL AND x.job_id <> ALL (locked)))
+		ORDER BY j.job_id
+	LOOP
+		BEGIN
+			PERFORM event_queue.cancel_job(this_job);
+			n := n + 1;
+		EXCEPTION WHEN SQLSTATE 'EQ032' THEN
+			NULL; -- it has ended meanwhile, or went with one that it depended on
+		END;
+	END LOOP;
+	PERFORM event_queue_internal.audit('cancel_jobs', 'queue', $1, this_tenant,
+		"after" => jsonb_strip_nulls(jsonb_build_object('unique_key', $2, 'job_name', $3, 'group_key', $4, 'jobs', n))) WHERE n > 0;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION cancel_jobs(text, text, text, text, text) IS
+'Cancels the jobs of a queue with a unique key, name, group or tenant; returns how many.';
+
+/*
  * change_priority: of a waiting job.  Errors: EQ015 priority, EQ032 no such
  * waiting job.
  * Example:

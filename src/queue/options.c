@@ -549,7 +549,8 @@ eq_read_job_options(EqNewJob *job, JsonbContainer *options, uint32 allowed,
 		if (token != WJB_VALUE ||
 			(value.type == jbvNull && job_options[option].type != OPTION_JSON))
 			continue;
-		if (template && job_options[option].template && eq_json_is_path(&value))
+		if (template && job_options[option].template &&
+			(eq_json_is_path(&value) || eq_json_has_reference(&value)))
 		{
 			if (job_options[option].type == OPTION_TEXT)
 				job_options[option].set(job,

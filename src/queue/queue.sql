@@ -529,6 +529,7 @@ BEGIN
 	SELECT what INTO used_by FROM (
 		SELECT format('rule "%s" enqueues into it', r.name) FROM event_queue.rule r WHERE r.queue_id = this_id
 			OR r.actions @> jsonb_build_array(jsonb_build_object('enqueue', jsonb_build_object('queue', $1)))
+			OR r.actions @> jsonb_build_array(jsonb_build_object('cancel', jsonb_build_object('queue', $1)))
 		UNION ALL
 		SELECT format('handler for job "%s" reads it', h.job_name) FROM event_queue.handler h WHERE h.queue_id = this_id
 		UNION ALL

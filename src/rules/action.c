@@ -8,6 +8,7 @@
  *	{"call": {"function": ..., "delay": ..., "priority": ...}}
  *	{"append": {"event_type": ..., "aggregate_type": ..., "aggregate_id": ..., ...}}
  *	{"notify": {"channel": ..., "payload": ...}}
+ *	{"cancel": {"queue": ..., "unique_key": ...}}
  *
  * The list is one template (condition.c fills it): what is filled in is all but queues,
  * functions and channels, which are as they were checked when the rule was made.  All
@@ -54,13 +55,15 @@ PG_FUNCTION_INFO_V1(eq_are_actions);
 static const char *const kinds[] = {[EQ_ACTION_ENQUEUE] = "enqueue",
 									[EQ_ACTION_CALL] = "call",
 									[EQ_ACTION_APPEND] = "append",
-									[EQ_ACTION_NOTIFY] = "notify"};
+									[EQ_ACTION_NOTIFY] = "notify",
+									[EQ_ACTION_CANCEL] = "cancel"};
 
 /* The member that is no template. */
 static const char *const targets[] = {[EQ_ACTION_ENQUEUE] = "queue",
 									  [EQ_ACTION_CALL] = "function",
 									  [EQ_ACTION_APPEND] = NULL,
-									  [EQ_ACTION_NOTIFY] = "channel"};
+									  [EQ_ACTION_NOTIFY] = "channel",
+									  [EQ_ACTION_CANCEL] = "queue"};
 
 static void
 pg_attribute_noreturn() refuse_action(const char *complaint)
@@ -69,7 +72,7 @@ pg_attribute_noreturn() refuse_action(const char *complaint)
 		ERROR,
 		(errcode(ERRCODE_EQ_INVALID_ACTION), errmsg_internal("%s", complaint),
 		 errhint(
-			 "Such as [{\"enqueue\": {\"queue\": \"mail\", \"name\": \"welcome\"}}, {\"append\": {\"event_type\": \"lead.welcomed\"}}]; kinds are enqueue, call, append and notify.")));
+			 "Such as [{\"enqueue\": {\"queue\": \"mail\", \"name\": \"welcome\"}}, {\"append\": {\"event_type\": \"lead.welcomed\"}}]; kinds are enqueue, call, append, notify and cancel.")));
 }
 
 /* Which action an error is of. */
@@ -220,6 +223,17 @@ check_notify(JsonbContainer *arguments)
 							   "JSON object")));
 }
 
+static void
+check_cancel(JsonbContainer *arguments)
+{
+	static const char *const members[] = {"queue", "unique_key", NULL};
+
+	eq_json_check_members(arguments, "action cancel", members);
+	(void) eq_get_queue(eq_json_string_member(arguments, "queue"));
+	eq_check_name("unique_key", eq_json_string_member(arguments, "unique_key"),
+				  EQ_MAX_NAME);
+}
+
 /* Sets actions[i].call.function. */
 static Jsonb *
 set_function(Jsonb *actions, int i, const char *function)
@@ -286,6 +300,9 @@ eq_check_actions(Jsonb *actions)
 				break;
 			case EQ_ACTION_NOTIFY:
 				check_notify(&arguments->root);
+				break;
+			case EQ_ACTION_CANCEL:
+				check_cancel(&arguments->root);
 				break;
 		}
 	}
@@ -526,6 +543,26 @@ notify(const EqAction *action, JsonbContainer *arguments)
 	Async_Notify(action->target, payload);
 }
 
+/* The job with this key, of the event's tenant, if there is one: a timer is stopped. */
+static void
+cancel_job(const EqAction *action, Datum event, JsonbContainer *arguments)
+{
+	static EqStatement cancel = {
+		.sql =
+			"SELECT event_queue.cancel_jobs($1, unique_key => $2, tenant_id => $3)",
+		.n_arguments = 3,
+		.types = {TEXTOID, TEXTOID, TEXTOID}};
+	Datum values[3] = {
+		CStringGetTextDatum(action->target),
+		CStringGetTextDatum(filled_name(arguments, "unique_key", NULL)),
+		CStringGetTextDatum(eq_event_text(event, EVENT_TENANT))};
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&cancel, values, NULL);
+	eq_spi_end(&spi);
+}
+
 /* A job of the list: of its queue, or for its function. */
 static void
 do_job(const EqRule *rule, int i, Datum event, Jsonb *arguments, Jsonb *whole)
@@ -590,6 +627,9 @@ eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
 				break;
 			case EQ_ACTION_NOTIFY:
 				notify(&rule->actions[i], &arguments->root);
+				break;
+			case EQ_ACTION_CANCEL:
+				cancel_job(&rule->actions[i], event, &arguments->root);
 				break;
 		}
 		/* Others act on it: a crash must not undo it. */

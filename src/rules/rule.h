@@ -14,7 +14,8 @@ typedef enum EqActionKind
 	EQ_ACTION_ENQUEUE,
 	EQ_ACTION_CALL,
 	EQ_ACTION_APPEND,
-	EQ_ACTION_NOTIFY
+	EQ_ACTION_NOTIFY,
+	EQ_ACTION_CANCEL
 } EqActionKind;
 
 /* One of a rule's list of actions; its arguments are in the rule's payload template. */

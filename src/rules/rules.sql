@@ -166,7 +166,9 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  *     "event_data": {...}, "metadata": {...}}}: an event of the same tenant, by default of the
  *     same aggregate, with the event as its cause and the rule in its chain (on_loop);
  *   {"notify": {"channel": "leads", "payload": ...}}: NOTIFY, with a text or a JSON object of
- *     less than 8000 bytes; PostgreSQL sends equal ones of one transaction once.
+ *     less than 8000 bytes; PostgreSQL sends equal ones of one transaction once;
+ *   {"cancel": {"queue": "crm", "unique_key": "answer {{aggregate_id}}"}}: cancel_jobs, which
+ *     stops the timer that another rule started by enqueue with delay and unique_key.
  * Strings in them are templates of map_payload, but for queues, functions and channels.
  * Delays count from now, that is when the rule meets the event, or with "delay_from": "event"
  * from the event's created_at.

@@ -121,9 +121,11 @@ BEGIN
 			$c$SELECT event_queue.retry_all_dead('bulk')$c$,
 			$c$SELECT event_queue.discard_all_dead('bulk', max_jobs => 3)$c$,
 			$c$SELECT event_queue.purge_queue('bulk')$c$,
+			$c$SELECT event_queue.cancel_jobs('bulk', job_name => 'd')$c$,
+			$c$SELECT event_queue.cancel_jobs('bulk', unique_key => (1 + floor(random() * 20))::text)$c$,
 			$c$SELECT event_queue.retry_waiting('bulk', false)$c$,
 			$c$SELECT cardinality(event_queue.enqueue_many('bulk', (SELECT jsonb_agg(jsonb_build_object('name', 'g', 'group_key', (random() * 3)::int)) FROM generate_series(1, 20))))$c$
-			])[1 + floor(random() * 22)];
+			])[1 + floor(random() * 24)];
 		BEGIN
 			EXECUTE cmd;
 		EXCEPTION WHEN OTHERS THEN
