@@ -22,11 +22,12 @@
 #               claimed; limits, groups, tenants
 #   latency.sh  enqueue to start                 LISTEN and the SKIP LOCKED table
 #   bloat.sh    bytes after many jobs            the SKIP LOCKED table
+#   rules.sh    events through rules             one INSERT ... SELECT
 #   lists.sh    the lists of lists.sql           a count of their table
 #   roundtrips.sh one call, five statements     the five statements
 set -euo pipefail
 bench_dir=$(cd "$(dirname "$0")" && pwd)
-for part in lib store enqueue drain handlers ring pgq held beside latency bloat lists roundtrips; do
+for part in lib store enqueue drain handlers ring pgq held beside latency bloat rules lists roundtrips; do
 	# shellcheck disable=SC1090
 	. "$bench_dir/$part.sh"
 done
