@@ -119,24 +119,24 @@ SELECT event_queue.create_rule('tm stop', 'tm.answer', actions => '[{"cancel": {
 CREATE FUNCTION tm_unanswered(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
 	$$ SELECT event_queue.append('tm lead', job.payload ->> 'lead', 'tm.unanswered') $$;
 SELECT event_queue.create_handler('timers', 'unanswered', 'public.tm_unanswered') IS NOT NULL AS created;
-SELECT version FROM event_queue.append('tm lead', 'T1', 'tm.lead', '{"delay": "48 hours"}');
-SELECT version FROM event_queue.append('tm lead', 'T1', 'tm.answer');
-SELECT version FROM event_queue.append('tm lead', 'T2', 'tm.lead', '{"delay": "1 ms"}');
-SELECT version FROM event_queue.append('tm lead', 'T3', 'tm.lead', '{"delay": "48 hours"}');
-SELECT version FROM event_queue.append('tm lead', 'T3', 'tm.answer', tenant_id => 'actions acme'); -- of another tenant
-SELECT version FROM event_queue.append('tm lead', 'T4', 'tm.answer'); -- nothing to stop
+SELECT version FROM event_queue.append('tm lead', 'W1', 'tm.lead', '{"delay": "48 hours"}');
+SELECT version FROM event_queue.append('tm lead', 'W1', 'tm.answer');
+SELECT version FROM event_queue.append('tm lead', 'W2', 'tm.lead', '{"delay": "1 ms"}');
+SELECT version FROM event_queue.append('tm lead', 'W3', 'tm.lead', '{"delay": "48 hours"}');
+SELECT version FROM event_queue.append('tm lead', 'W3', 'tm.answer', tenant_id => 'actions acme'); -- of another tenant
+SELECT version FROM event_queue.append('tm lead', 'W4', 'tm.answer'); -- nothing to stop
 CALL wait_until($$(SELECT matched = 3 FROM event_queue.rule_stats WHERE rule = 'tm stop')$$);
 CALL wait_until($$EXISTS (SELECT FROM event_queue.event_store WHERE event_type = 'tm.unanswered')$$);
 SELECT aggregate_id FROM event_queue.event_store WHERE event_type = 'tm.unanswered';
 SELECT unique_key, tenant_id, state FROM event_queue.jobs WHERE queue = 'timers';
-SELECT x.part, x.seen, x.outcome FROM event_queue.event_store e, event_queue.explain_rule('tm stop', e.id) x WHERE e.aggregate_id = 'T1' AND e.event_type = 'tm.answer' AND x.step = 'action';
+SELECT x.part, x.seen, x.outcome FROM event_queue.event_store e, event_queue.explain_rule('tm stop', e.id) x WHERE e.aggregate_id = 'W1' AND e.event_type = 'tm.answer' AND x.step = 'action';
 SELECT a, try(format($$SELECT event_queue.create_rule('tm bad', 'x.y', actions => %L)$$, a)) AS refused FROM unnest(ARRAY['[{"cancel": {}}]', '[{"cancel": {"queue": "timers"}}]', '[{"cancel": {"queue": "rule-calls", "unique_key": "x"}}]',
 	'[{"cancel": {"queue": "timers", "unique_key": "x", "name": "y"}}]']) a;
 SELECT try($$SELECT event_queue.drop_queue('timers', true)$$) AS in_use;
 -- The same by hand: by key, name, group or tenant.
-SELECT event_queue.cancel_jobs('timers', unique_key => 'answer T3') AS by_key, event_queue.cancel_jobs('timers', unique_key => 'answer T3') AS again;
+SELECT event_queue.cancel_jobs('timers', unique_key => 'answer W3') AS by_key, event_queue.cancel_jobs('timers', unique_key => 'answer W3') AS again;
 SELECT count(event_queue.enqueue('timers', 'n' || n % 2, delay => '1 hour', group_key => 'g' || n % 3, tenant_id => CASE WHEN n > 8 THEN 'actions acme' END)) FROM generate_series(1, 12) n;
-SELECT event_queue.enqueue('timers', 'waits', depends_on => ARRAY(SELECT job_id FROM event_queue.jobs WHERE queue = 'timers' AND name = 'n0' LIMIT 1)) IS NOT NULL AS dependent;
+SELECT event_queue.enqueue('timers', 'waits', depends_on => ARRAY(SELECT job_id FROM event_queue.jobs WHERE queue = 'timers' AND name = 'n0' AND tenant_id = 'default' ORDER BY job_id LIMIT 1)) IS NOT NULL AS dependent;
 SELECT event_queue.cancel_jobs('timers', job_name => 'n0', tenant_id => 'actions acme') AS two, event_queue.cancel_jobs('timers', group_key => 'g1') AS group, event_queue.cancel_jobs('timers', job_name => 'n0') AS name;
 SELECT name, count(*) FROM event_queue.jobs WHERE queue = 'timers' GROUP BY 1 ORDER BY 1;
 SELECT name, reason FROM event_queue.dead_letters WHERE queue = 'timers';

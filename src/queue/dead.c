@@ -71,6 +71,8 @@ void
 eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reason,
 		Jsonb *errors, int failures, int stalled)
 {
+	const EqQueue *queue = eq_get_queue_by_id(
+		DatumGetInt32(slot->tts_values[JOB_QUEUE - 1]));
 	EqTable dead;
 	Datum values[DEAD_COLUMNS];
 	bool nulls[DEAD_COLUMNS] = {false};
@@ -116,6 +118,8 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	eq_table_delete(jobs, slot, snapshot);
 	if (DatumGetBool(job[JOB_HAS_DEPENDENTS - 1]))
 		eq_release_followers(DatumGetInt64(job[JOB_ID - 1]));
+	if (queue && queue->job_events)
+		eq_tell_end(queue, job, isnull, failures, NULL, reason, errors);
 	eq_count(DatumGetInt32(job[JOB_QUEUE - 1]), EQ_COUNT_DEAD, 1);
 	eq_count_job_row(job, EQ_COUNT_DEAD, 0, false);
 	eq_count_lease_gone(slot);

@@ -115,7 +115,8 @@ read_queues(void)
 			" WHEN keep_completed IS NOT NULL OR keep_completed_count IS NOT NULL"
 			" THEN 9223372036854775807 ELSE 0 END, rate_limit, rate_interval, max_concurrency,"
 			" sla, paused, draining, fair, durable, group_retry = 'pass', group_concurrency,"
-			" group_rate_limit, group_rate_interval, backoff_intervals"
+			" group_rate_limit, group_rate_interval, backoff_intervals,"
+			" job_events"
 			" FROM event_queue.queue"};
 	static bool callback_registered = false;
 	uint64 seen;
@@ -174,6 +175,7 @@ read_queues(void)
 		queue->retry.n_intervals = 0;
 		if (!isnull)
 			eq_read_intervals(&queue->retry, intervals);
+		queue->job_events = DatumGetBool(SPI_getbinval(row, desc, 25, &isnull));
 		((QueueName *) hash_search(names, queue->name, HASH_ENTER, NULL))->queue =
 			queue;
 	}

@@ -65,6 +65,7 @@ typedef struct EqQueue
 	bool draining;
 	bool fair;
 	bool durable;
+	bool job_events; /* the end of a job is an event */
 	bool group_pass; /* others of a group go on while one waits to be retried */
 	int32 group_concurrency;
 	int32 group_rate_limit; /* 0: none */
@@ -316,6 +317,11 @@ extern TimestampTz eq_next_timed_review(void);
 extern void eq_conflict_with_xact(TransactionId xid) pg_attribute_noreturn();
 extern void eq_conflict_with_row(bool is_job, int64 job_id) pg_attribute_noreturn();
 extern void eq_await_conflict(void);
+/* job_event.c */
+extern void eq_tell_end(const EqQueue *queue, const Datum *job, const bool *isnull,
+						int failures, Jsonb *result, const char *reason,
+						Jsonb *errors);
+
 extern bool eq_enqueue_may_wait(void);
 extern bool eq_look_again(bool is_patient, int *looks);
 extern bool eq_enqueue_looks_again(int *looks);

@@ -33,7 +33,8 @@ CREATE TABLE queue (
 	created_at			timestamptz NOT NULL DEFAULT now(),
 	sla_target			float8 NOT NULL DEFAULT 0.99,
 	owner				text,
-	docs_url			text
+	docs_url			text,
+	job_events			boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE queue IS 'Queues and their settings; written by create_queue, alter_queue, pause_queue and resume_queue.';
 COMMENT ON COLUMN queue.lease IS 'How long a claimed job belongs to its worker (Bull: lockDuration).';
@@ -56,6 +57,7 @@ COMMENT ON COLUMN queue.rate_limit IS 'Claims in a rate_interval on average, and
 COMMENT ON COLUMN queue.max_concurrency IS 'At most this many jobs leased at a time; NULL: no limit.';
 COMMENT ON COLUMN queue.sla_target IS 'The share of jobs that should be finished within sla; see slo_status.';
 COMMENT ON COLUMN queue.owner IS 'Who looks after the queue: a person or team, for alerts and dashboards.';
+COMMENT ON COLUMN queue.job_events IS 'The end of each of its jobs is an event: job.completed or job.dead.';
 COMMENT ON COLUMN queue.docs_url IS 'Where it says what to do when something is wrong with the queue.';
 COMMENT ON COLUMN queue.sla IS 'A job should be finished this long after it became due; seen in queue_status.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON queue
@@ -294,6 +296,7 @@ CREATE FUNCTION create_queue(
 	sla_target float8 DEFAULT 0.99,
 	owner text DEFAULT NULL,
 	docs_url text DEFAULT NULL,
+	job_events boolean DEFAULT false,
 	or_replace boolean DEFAULT false,
 	if_not_exists boolean DEFAULT false)
 RETURNS int
@@ -308,11 +311,11 @@ BEGIN
 	INSERT INTO event_queue.queue AS q (name, lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url)
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url, job_events)
 	VALUES (name, lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url)
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url, job_events)
 	ON CONFLICT ON CONSTRAINT queue_name_key DO NOTHING
 	RETURNING q.queue_id INTO new_id;
 	IF new_id IS NOT NULL THEN
@@ -327,23 +330,23 @@ BEGIN
 		(q.lease, q.stalled_interval, q.max_stalled, q.max_attempts, q.backoff, q.backoff_delay, q.backoff_max,
 			q.backoff_jitter, q.keep_completed, q.keep_failed, q.rate_limit, q.rate_interval, q.max_concurrency, q.sla,
 			q.backoff_intervals, q.keep_completed_count, q.keep_failed_count, q.fair, q.group_concurrency,
-			q.group_rate_limit, q.group_rate_interval, q.group_retry, q.durable, q.sla_target, q.owner, q.docs_url)
+			q.group_rate_limit, q.group_rate_interval, q.group_retry, q.durable, q.sla_target, q.owner, q.docs_url, q.job_events)
 		IS NOT DISTINCT FROM
 		(lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url)
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url, job_events)
 	INTO new_id, same FROM event_queue.queue q WHERE q.name = create_queue.name;
 	IF NOT same AND or_replace THEN
 		UPDATE event_queue.queue q
 		SET (lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url) =
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url, job_events) =
 			(lease, stalled_interval, max_stalled, max_attempts,
 		backoff, backoff_delay, backoff_max, backoff_jitter, keep_completed, keep_failed,
 		rate_limit, rate_interval, max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count,
-		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url)
+		fair, group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url, job_events)
 		WHERE q.queue_id = new_id;
 	ELSIF NOT same THEN
 		PERFORM event_queue_internal.notice_other_definition('queue', name);
@@ -351,7 +354,7 @@ BEGIN
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean, float8, text, text, boolean, boolean) IS
+COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean, float8, text, text, boolean, boolean, boolean) IS
 'Creates a queue. Lease, stalled_interval, max_stalled, max_attempts and backoff mean what they mean in Bull.';
 
 /*
@@ -397,6 +400,7 @@ CREATE FUNCTION alter_queue(
 	sla_target float8 DEFAULT NULL,
 	owner text DEFAULT NULL,
 	docs_url text DEFAULT NULL,
+	job_events boolean DEFAULT NULL,
 	reset text[] DEFAULT NULL)
 RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -406,14 +410,14 @@ DECLARE
 	settings constant text[] := ARRAY['lease', 'stalled_interval', 'max_stalled', 'max_attempts', 'backoff', 'backoff_delay',
 		'backoff_max', 'backoff_jitter', 'keep_completed', 'keep_failed', 'rate_limit', 'rate_interval',
 		'max_concurrency', 'sla', 'backoff_intervals', 'keep_completed_count', 'keep_failed_count', 'fair',
-		'group_concurrency', 'group_rate_limit', 'group_rate_interval', 'group_retry', 'durable', 'sla_target', 'owner', 'docs_url'];
+		'group_concurrency', 'group_rate_limit', 'group_rate_interval', 'group_retry', 'durable', 'sla_target', 'owner', 'docs_url', 'job_events'];
 	given constant boolean[] := ARRAY[lease IS NOT NULL, stalled_interval IS NOT NULL, max_stalled IS NOT NULL,
 		max_attempts IS NOT NULL, backoff IS NOT NULL, backoff_delay IS NOT NULL, backoff_max IS NOT NULL,
 		backoff_jitter IS NOT NULL, keep_completed IS NOT NULL, keep_failed IS NOT NULL, rate_limit IS NOT NULL,
 		rate_interval IS NOT NULL, max_concurrency IS NOT NULL, sla IS NOT NULL, backoff_intervals IS NOT NULL,
 		keep_completed_count IS NOT NULL, keep_failed_count IS NOT NULL, fair IS NOT NULL,
 		group_concurrency IS NOT NULL, group_rate_limit IS NOT NULL, group_rate_interval IS NOT NULL,
-		group_retry IS NOT NULL, durable IS NOT NULL, sla_target IS NOT NULL, owner IS NOT NULL, docs_url IS NOT NULL];
+		group_retry IS NOT NULL, durable IS NOT NULL, sla_target IS NOT NULL, owner IS NOT NULL, docs_url IS NOT NULL, job_events IS NOT NULL];
 	bad text;
 	changes text;
 BEGIN
@@ -435,12 +439,12 @@ BEGIN
 		USING this_id, lease, stalled_interval, max_stalled, max_attempts, backoff, backoff_delay,
 			backoff_max, backoff_jitter, keep_completed, keep_failed, rate_limit, rate_interval,
 			max_concurrency, sla, backoff_intervals, keep_completed_count, keep_failed_count, fair,
-			group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url;
+			group_concurrency, group_rate_limit, group_rate_interval, group_retry, durable, sla_target, owner, docs_url, job_events;
 	END IF;
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION alter_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean, float8, text, text, text[]) IS
+COMMENT ON FUNCTION alter_queue(text, interval, interval, int, int, text, interval, interval, float8, interval, interval, int, interval, int, interval, interval[], int, int, boolean, int, int, interval, text, boolean, float8, text, text, boolean, text[]) IS
 'Changes settings of a queue, for example alter_queue(''mail'', lease => ''1 minute'', reset => ''{rate_limit}'').';
 
 /* set_queue_paused: what pause_queue and resume_queue share. */

@@ -77,6 +77,11 @@ finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 		eq_insert_trace(leased->queue, leased->slot, leased->now);
 	if (DatumGetBool(leased->slot->tts_values[JOB_HAS_DEPENDENTS - 1]))
 		eq_settle_dependents(job_id, result, false);
+	if (leased->queue->job_events)
+		eq_tell_end(leased->queue, leased->slot->tts_values,
+					leased->slot->tts_isnull,
+					DatumGetInt32(leased->slot->tts_values[JOB_FAILURES - 1]),
+					result, NULL, NULL);
 
 	if (eq_log_attempts == EQ_LOG_ALL)
 		log_settled(leased, job_id, "completed", NULL, NULL);

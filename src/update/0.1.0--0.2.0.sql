@@ -58,7 +58,8 @@ DELETE FROM tenant_role WHERE pg_catalog.to_regrole(pg_catalog.quote_ident(role_
 ALTER TABLE tenant_role RENAME COLUMN role_name TO role;
 ALTER TABLE tenant_role ALTER COLUMN role TYPE regrole USING pg_catalog.to_regrole(pg_catalog.quote_ident(role));
 
-ALTER TABLE queue ADD COLUMN sla_target float8 NOT NULL DEFAULT 0.99, ADD COLUMN owner text, ADD COLUMN docs_url text;
+ALTER TABLE queue ADD COLUMN sla_target float8 NOT NULL DEFAULT 0.99, ADD COLUMN owner text, ADD COLUMN docs_url text,
+	ADD COLUMN job_events boolean NOT NULL DEFAULT false;
 ALTER TABLE rule ALTER COLUMN priority DROP NOT NULL, ALTER COLUMN priority DROP DEFAULT, ADD COLUMN options jsonb,
 	ADD COLUMN on_loop text NOT NULL DEFAULT 'skip', ADD COLUMN when_changed text[],
 	ADD COLUMN version int NOT NULL DEFAULT 1, ADD COLUMN actions jsonb, ADD COLUMN stop boolean NOT NULL DEFAULT false,

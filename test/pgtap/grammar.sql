@@ -87,12 +87,12 @@ SELECT results_eq('SELECT what, count(*) FROM made WHERE it NOT IN (SELECT it FR
 
 -- alter_queue: what is given, what is reset, and nothing else; defaults are those of create_queue.
 SELECT event_queue.create_queue('grammar plain') > 0 AND event_queue.create_queue('grammar full', '1 minute', '1 second', 5, 7, 'linear', '3 seconds', '1 minute',
-	0.5, '1 hour', '2 hours', 10, '1 minute', 20, '5 minutes', '{1 s}', 30, 40, true, 3, 50, '2 minutes', 'pass', false, 0.5, 'us', 'https://docs.example') > 0 AS created \gset
+	0.5, '1 hour', '2 hours', 10, '1 minute', 20, '5 minutes', '{1 s}', 30, 40, true, 3, 50, '2 minutes', 'pass', false, 0.5, 'us', 'https://docs.example', true) > 0 AS created \gset
 CREATE TEMPORARY VIEW setting AS SELECT q.name AS queue, s.key, translate(s.value, '[]', '{}') AS value FROM event_queue.queue q, jsonb_each_text(to_jsonb(q)) s
 	WHERE s.key IN (SELECT name FROM argument WHERE proname = 'create_queue' AND name NOT IN ('name', 'or_replace', 'if_not_exists'));
 CREATE TEMPORARY TABLE wanted AS SELECT p.key, p.value AS plain, f.value AS "full" FROM setting p JOIN setting f USING (key)
 	WHERE p.queue = 'grammar plain' AND f.queue = 'grammar full';
-SELECT is(count(*), 26::bigint, 'settings') FROM wanted;
+SELECT is(count(*), 27::bigint, 'settings') FROM wanted;
 SELECT is_empty('SELECT * FROM wanted WHERE plain IS NOT DISTINCT FROM "full"', 'all are others in the full one');
 -- Written by hand, a row has the table's defaults.
 INSERT INTO event_queue.queue (name) VALUES ('grammar row');

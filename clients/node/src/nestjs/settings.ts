@@ -19,6 +19,7 @@ export interface ServerSettings {
 	durable?: boolean;
 	owner?: string;
 	docs_url?: string;
+	job_events?: boolean;
 	keep_completed?: string;
 	keep_failed?: string;
 	keep_completed_count?: number;
@@ -94,7 +95,7 @@ const TYPES: Record<string, string> = {
 	backoff: 'text', backoff_delay: 'interval', backoff_max: 'interval', backoff_jitter: 'float8', backoff_intervals: 'interval[]',
 	keep_completed: 'interval', keep_failed: 'interval', keep_completed_count: 'int', keep_failed_count: 'int',
 	rate_limit: 'int', rate_interval: 'interval', max_concurrency: 'int',
-	sla: 'interval', sla_target: 'float8', fair: 'boolean', durable: 'boolean', owner: 'text', docs_url: 'text',
+	sla: 'interval', sla_target: 'float8', fair: 'boolean', durable: 'boolean', owner: 'text', docs_url: 'text', job_events: 'boolean',
 	group_concurrency: 'int', group_rate_limit: 'int', group_rate_interval: 'interval', group_retry: 'text',
 };
 

@@ -340,6 +340,7 @@ export default {
 	'set.sla_target': 'SLA target',
 	'set.owner': 'Owner',
 	'set.docs_url': 'Runbook',
+	'set.job_events': 'Events of ended jobs',
 	'set.fair': 'Fair between tenants',
 	'set.durable': 'Durable',
 	'set.created_at': 'Created',

@@ -340,6 +340,7 @@ export default {
 	'set.sla_target': 'Meta do SLA',
 	'set.owner': 'Dono',
 	'set.docs_url': 'Runbook',
+	'set.job_events': 'Eventos do fim dos jobs',
 	'set.fair': 'Justa entre clientes',
 	'set.durable': 'Durável',
 	'set.created_at': 'Criada',
