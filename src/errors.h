@@ -60,5 +60,6 @@
 #define ERRCODE_EQ_ROLE_IS_BOUND		  MAKE_SQLSTATE('E', 'Q', '0', '4', '9')
 #define ERRCODE_EQ_INVALID_ALERT		  MAKE_SQLSTATE('E', 'Q', '0', '5', '2')
 #define ERRCODE_EQ_NO_FIGURES			  MAKE_SQLSTATE('E', 'Q', '0', '5', '3')
+#define ERRCODE_EQ_INVALID_START		  MAKE_SQLSTATE('E', 'Q', '0', '5', '4')
 
 #endif /* EQ_ERRORS_H */

@@ -63,6 +63,9 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('event %s does not exist', $2);
 	END IF;
 
+	-- one that catches up is not where the others are
+	checkpoint := least(checkpoint, (SELECT greatest(u.position, r.start_position) FROM event_queue_internal.rule_catch_up u
+		WHERE u.rule_id = r.rule_id AND r.enabled));
 	step := 'state'; part := 'enabled';
 	seen := CASE WHEN NOT r.enabled THEN 'paused'
 		WHEN NOT EXISTS (SELECT FROM pg_roles o WHERE o.oid = r.owner) THEN 'out of service: its owner was dropped' ELSE 'enabled' END;

@@ -24,6 +24,7 @@ CREATE VIEW rule_stats WITH (security_invoker = true) AS
 			WHEN c.position IS NULL THEN 'waiting'
 			WHEN EXISTS (SELECT FROM event_queue.faults() f
 				WHERE f.what = 'rule' AND f.item = pg_catalog.format('%s (rule %s)', r.name, r.rule_id)) THEN 'resting'
+			WHEN u.position IS NOT NULL THEN 'catching up'
 			ELSE 'active' END AS state,
 		CASE WHEN a.shown THEN coalesce(n.seen, 0) END AS seen,
 		CASE WHEN a.shown THEN coalesce(n.matched, 0) + coalesce(x.matched, 0) END AS matched,
@@ -32,7 +33,8 @@ CREATE VIEW rule_stats WITH (security_invoker = true) AS
 		CASE WHEN NOT a.shown THEN NULL WHEN x.last_error_at > n.last_error_at OR n.last_error_at IS NULL THEN x.last_error
 			ELSE n.last_error END AS last_error,
 		CASE WHEN a.shown THEN greatest(n.last_error_at, x.last_error_at) END AS last_error_at,
-		CASE WHEN r.enabled THEN greatest(c.position, r.start_position) ELSE r.start_position END AS position,
+		CASE WHEN u.position IS NOT NULL THEN greatest(u.position, r.start_position)
+			WHEN r.enabled THEN greatest(c.position, r.start_position) ELSE r.start_position END AS position,
 		CASE WHEN r.enabled AND r.start_position < event_queue.watermark() THEN l.events ELSE 0 END AS lag_events,
 		coalesce(CASE WHEN r.enabled AND r.start_position < event_queue.watermark()
 			THEN extract(epoch FROM pg_catalog.clock_timestamp() - l.oldest) END, 0)::double precision AS lag_seconds,
@@ -42,17 +44,18 @@ CREATE VIEW rule_stats WITH (security_invoker = true) AS
 		greatest(n.last_too_deep_at, x.last_too_deep_at) AS last_too_deep_at
 	FROM event_queue.rule r
 	LEFT JOIN event_queue_internal.rule_checkpoint c ON true
-	LEFT JOIN event_queue_internal.rule_count n USING (rule_id)
+	LEFT JOIN event_queue_internal.rule_catch_up u ON u.rule_id = r.rule_id
+	LEFT JOIN event_queue_internal.rule_count n ON n.rule_id = r.rule_id
 	LEFT JOIN (SELECT y.rule_id, sum(y.matched)::bigint AS matched, sum(y.failed)::bigint AS failed,
 			max(y.at) FILTER (WHERE y.matched > 0) AS last_fired_at, max(y.at) FILTER (WHERE y.failed > 0) AS last_error_at,
 			(pg_catalog.array_agg(y.error ORDER BY y.at DESC) FILTER (WHERE y.failed > 0))[1] AS last_error,
 			sum(y.suppressed)::bigint AS suppressed, sum(y.too_deep)::bigint AS too_deep,
 			max(y.at) FILTER (WHERE y.suppressed > 0) AS last_suppressed_at, max(y.at) FILTER (WHERE y.too_deep > 0) AS last_too_deep_at
-		FROM event_queue_internal.rule_count_change y GROUP BY 1) x USING (rule_id)
+		FROM event_queue_internal.rule_count_change y GROUP BY 1) x ON x.rule_id = r.rule_id
 	LEFT JOIN (SELECT g.events, g.oldest FROM event_queue_internal.rule_checkpoint k,
 		event_queue_internal.rule_lag(k.position) g) l ON true
-	CROSS JOIN (SELECT event_queue_internal.is_unbound()) u (unbound)
-	CROSS JOIN LATERAL (SELECT u.unbound OR r.tenant_id IS NOT NULL) a (shown);
+	CROSS JOIN (SELECT event_queue_internal.is_unbound()) b (unbound)
+	CROSS JOIN LATERAL (SELECT b.unbound OR r.tenant_id IS NOT NULL) a (shown);
 COMMENT ON VIEW rule_stats IS
 'Each rule: events that its pattern and tenant let through (seen), how often it acted (matched) and failed, its last firing and error, state, position and lag (events to 10000); firings that did not come about: suppressed, as the rule had led to the event, and too_deep, as event_queue.rule_depth rules had.';
 

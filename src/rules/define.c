@@ -109,6 +109,44 @@ check_create_mode(bool or_replace, bool if_not_exists)
 						errmsg("or_replace and if_not_exists exclude each other")));
 }
 
+/* After which position a new rule applies. */
+static int64
+start_argument(const char *start, int64 newest)
+{
+	char *end;
+	int64 position;
+
+	if (start == NULL || strcmp(start, "now") == 0)
+		return newest;
+	if (strcmp(start, "beginning") == 0)
+		return 0;
+	errno = 0;
+	position = strtoi64(start, &end, 10);
+	if (start[0] < '0' || start[0] > '9' || *end != '\0' || errno != 0 ||
+		position > newest)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_START),
+				 errmsg("start must be now, beginning, or a position that events "
+						"have reached"),
+				 errdetail("The newest one is " INT64_FORMAT ".", newest)));
+	return position;
+}
+
+/* A new rule that starts in the past catches up first. */
+static void
+start_behind(int32 rule_id, int64 start)
+{
+	Oid types[2] = {INT4OID, INT8OID};
+	Datum values[2] = {Int32GetDatum(rule_id), Int64GetDatum(start)};
+
+	(void) insert_row(
+		"INSERT INTO event_queue_internal.rule_catch_up (rule_id, position)"
+		" SELECT r.rule_id, $2 FROM event_queue.rule r WHERE r.rule_id = $1"
+		" AND r.created_at = pg_catalog.now() AND r.start_position = $2"
+		" ON CONFLICT DO NOTHING RETURNING rule_id",
+		2, types, values, NULL);
+}
+
 Datum
 eq_create_rule(PG_FUNCTION_ARGS)
 {
@@ -128,11 +166,13 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	bool priority_is_null;
 	const char *on_loop = PG_ARGISNULL(13) ? "skip" : text_argument(fcinfo, 13);
 	Jsonb *actions = PG_ARGISNULL(15) ? NULL : PG_GETARG_JSONB_P(15);
-	Oid types[19];
-	Datum values[19];
-	char nulls[19];
+	Oid types[20];
+	Datum values[20];
+	char nulls[20];
 	int n = 0;
 	int32 rule_id;
+	int64 newest = eq_last_position();
+	int64 start = start_argument(text_argument(fcinfo, 18), newest);
 
 	eq_check_name("rule name", name, EQ_MAX_NAME);
 	eq_check_pattern(pattern);
@@ -211,9 +251,10 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	ADD(JSONBOID, JsonbPGetDatum(actions), actions == NULL);
 	ADD(BOOLOID, BoolGetDatum(!PG_ARGISNULL(16) && PG_GETARG_BOOL(16)), false);
 	ADD(INT4OID, PG_ARGISNULL(17) ? Int32GetDatum(0) : PG_GETARG_DATUM(17), false);
-	ADD(INT8OID, Int64GetDatum(eq_last_position()), false);
+	ADD(INT8OID, Int64GetDatum(start), false);
 	/* Whose rules this session may touch; NULL: all. */
 	ADD_TEXT(eq_confined_tenant());
+	ADD(INT8OID, Int64GetDatum(newest), false);
 
 	/*
 	 * A rule that is replaced keeps its number and start_position, and the
@@ -222,7 +263,7 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	 */
 	rule_id = insert_row(
 		psprintf(
-			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($18)"
+			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($20)"
 			" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule AS r (name, owner, " RULE_DEFINITION
 			", start_position)"
 			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
@@ -248,6 +289,8 @@ eq_create_rule(PG_FUNCTION_ARGS)
 			 errmsg("rule \"%s\" already exists", name),
 			 errhint(
 				 "or_replace => true replaces it, and loses no event; if_not_exists => true leaves it.")));
+	if (start < newest)
+		start_behind(rule_id, start);
 	PG_RETURN_INT32(rule_id);
 }
 

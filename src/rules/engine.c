@@ -72,8 +72,13 @@
 /* The rule runner's rules; forgotten when the configuration changes. */
 static MemoryContext rules_context = NULL;
 static EqRule *rules;
-static int n_rules = -1;		/* -1: not read */
-static uint32 rules_generation; /* of the configuration they were read from */
+static int n_rules = -1;			/* -1: not read */
+static uint32 rules_generation;		/* of the configuration they were read from */
+static bool rules_are_read = false; /* by a transaction that has committed */
+static bool any_behind = false;		/* one of them catches up */
+
+/* Events that a rule that catches up meets at once: more than come meanwhile. */
+#define CATCH_UP_BATCH (4 * eq_rule_batch)
 
 /* For faults: is there a rule of this label? */
 static bool
@@ -85,6 +90,66 @@ is_label(const char *name)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Which rules catch up, and how far they are.  A rule whose row is there meets events by
+ * catch_up alone, until it stands where the others stand.
+ */
+static void
+read_catch_up(void)
+{
+	static EqStatement read = {
+		.sql = "SELECT rule_id, position FROM event_queue_internal.rule_catch_up"};
+	EqSpi spi;
+
+	any_behind = false;
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&read, NULL, NULL);
+	for (int i = 0; i < n_rules; i++)
+	{
+		EqRule *rule = &rules[i];
+
+		if (rule->behind)
+			rule->start_position = rule->own_start;
+		rule->behind = false;
+		for (uint64 row = 0; row < SPI_processed; row++)
+		{
+			HeapTuple tuple = SPI_tuptable->vals[row];
+			TupleDesc desc = SPI_tuptable->tupdesc;
+			bool isnull;
+
+			if (DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull)) !=
+				rule->rule_id)
+				continue;
+			rule->behind = any_behind = true;
+			rule->own_start = rule->start_position;
+			rule->start_position = PG_INT64_MAX;
+			rule->caught_up = Max(rule->own_start, DatumGetInt64(SPI_getbinval(
+													   tuple, desc, 2, &isnull)));
+		}
+	}
+	eq_spi_end(&spi);
+}
+
+/*
+ * Where rules that were switched off stopped: where the others stand when they are first
+ * left out.
+ */
+static void
+note_paused(void)
+{
+	static EqStatement note = {
+		.sql = "INSERT INTO event_queue_internal.rule_catch_up (rule_id, position)"
+			   " SELECT r.rule_id, c.position FROM event_queue.rule r,"
+			   " event_queue_internal.rule_checkpoint c WHERE NOT r.enabled"
+			   " ON CONFLICT DO NOTHING"};
+	static EqStatement forget = {
+		.sql = "DELETE FROM event_queue_internal.rule_catch_up c WHERE NOT EXISTS"
+			   " (SELECT FROM event_queue.rule r WHERE r.rule_id = c.rule_id)"};
+
+	eq_spi_run(&note, NULL, NULL);
+	eq_spi_run(&forget, NULL, NULL);
 }
 
 static void
@@ -113,6 +178,7 @@ read_rules(void)
 	}
 	n_rules = SPI_processed;
 	eq_forget_rule_counts();
+	note_paused();
 	eq_spi_end(&spi);
 	eq_clear_faults(MyDatabaseId, "rule", is_label);
 }
@@ -414,6 +480,71 @@ write_checkpoint(int64 position)
 	eq_spi_end(&spi);
 }
 
+/* Events that were read meet all rules, or this one; how many. */
+static int
+meet(Tuplestorestate *events, EqRule *only)
+{
+	Relation store = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(store),
+													&TTSOpsMinimalTuple);
+	MemoryContext context = AllocSetContextCreate(
+		CurrentMemoryContext, "event_queue event", ALLOCSET_DEFAULT_SIZES);
+	int n_events = 0;
+
+	while (tuplestore_gettupleslot(events, true, false, slot))
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		Datum event = ExecFetchSlotHeapTupleDatum(slot);
+
+		CHECK_FOR_INTERRUPTS();
+		if (only == NULL)
+			apply_rules(event);
+		else if ((only->tenant == NULL ||
+				  strcmp(only->tenant, eq_event_text(event, EVENT_TENANT)) == 0) &&
+				 eq_pattern_matches(eq_event_text(event, EVENT_TYPE), only->pattern))
+			(void) apply_rule(only, event);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+		n_events++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(store, AccessShareLock);
+	return n_events;
+}
+
+/* A rule that is behind meets events up to the checkpoint, some of them at once. */
+static void
+catch_up(EqRule *rule, int64 checkpoint)
+{
+	static EqStatement move = {
+		.sql = "UPDATE event_queue_internal.rule_catch_up SET position = $2"
+			   " WHERE rule_id = $1",
+		.n_arguments = 2,
+		.types = {INT4OID, INT8OID}};
+	static EqStatement join = {
+		.sql = "DELETE FROM event_queue_internal.rule_catch_up WHERE rule_id = $1",
+		.n_arguments = 1,
+		.types = {INT4OID}};
+	Datum values[2] = {Int32GetDatum(rule->rule_id)};
+	int n_events = 0;
+	EqSpi spi;
+
+	if (rule->caught_up < checkpoint)
+	{
+		Tuplestorestate *events = tuplestore_begin_heap(false, false, work_mem);
+		int64 last = eq_read_events(rule->caught_up, checkpoint, CATCH_UP_BATCH,
+									NULL, events);
+
+		values[1] = Int64GetDatum(last);
+		if (last != 0)
+			n_events = meet(events, rule);
+		tuplestore_end(events);
+	}
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(n_events == CATCH_UP_BATCH ? &move : &join, values, NULL);
+	eq_spi_end(&spi);
+}
+
 /*
  * One batch, in a transaction of its own.  Returns true if there may be more.
  */
@@ -423,11 +554,10 @@ eq_run_rules(void)
 	uint32 generation;
 	int64 after;
 	int64 up_to;
+	int64 checkpoint;
 	int64 last;
 	int n_events = 0;
 	Tuplestorestate *events;
-	TupleTableSlot *slot;
-	MemoryContext event_context;
 
 	StartTransactionCommand();
 
@@ -440,18 +570,23 @@ eq_run_rules(void)
 	generation = pg_atomic_read_u32(&eq_database()->config_generation);
 	pg_memory_barrier();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (n_rules < 0 || generation != rules_generation)
+	if (!rules_are_read || generation != rules_generation)
 	{
+		rules_are_read = false;
 		read_rules();
 		rules_generation = generation;
+		any_behind = true; /* perhaps */
 	}
 	if (n_rules == 0)
 	{
 		PopActiveSnapshot();
 		CommitTransactionCommand();
+		rules_are_read = true;
 		return false;
 	}
 
+	if (any_behind)
+		read_catch_up();
 	after = PG_INT64_MAX;
 	for (int i = 0; i < n_rules; i++)
 	{
@@ -460,38 +595,30 @@ eq_run_rules(void)
 		rules[i].suppressed = rules[i].too_deep = 0;
 		rules[i].error = NULL;
 	}
-	after = Max(after, read_checkpoint());
+	checkpoint = read_checkpoint();
+	after = Max(after, checkpoint);
 
 	events = tuplestore_begin_heap(false, false, work_mem);
 	last = eq_read_events(after, up_to, eq_rule_batch, NULL, events);
 	if (last != 0)
 	{
-		Relation store = table_open(eq_relation_oid(EQ_EVENT_STORE),
-									AccessShareLock);
-
-		slot = MakeSingleTupleTableSlot(RelationGetDescr(store),
-										&TTSOpsMinimalTuple);
-		event_context = AllocSetContextCreate(
-			CurrentMemoryContext, "event_queue event", ALLOCSET_DEFAULT_SIZES);
-		while (tuplestore_gettupleslot(events, true, false, slot))
-		{
-			MemoryContext old = MemoryContextSwitchTo(event_context);
-
-			apply_rules(ExecFetchSlotHeapTupleDatum(slot));
-			MemoryContextSwitchTo(old);
-			MemoryContextReset(event_context);
-			n_events++;
-		}
-		ExecDropSingleTupleTableSlot(slot);
-		table_close(store, AccessShareLock);
+		n_events = meet(events, NULL);
 		write_checkpoint(last);
-		eq_write_rule_counts(rules, n_rules);
+		checkpoint = last;
 	}
 	tuplestore_end(events);
+	for (int i = 0; i < n_rules; i++)
+	{
+		if (rules[i].behind)
+			catch_up(&rules[i], checkpoint);
+	}
+	if (last != 0 || any_behind)
+		eq_write_rule_counts(rules, n_rules);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	rules_are_read = true;
 	LockReleaseAll(USER_LOCKMETHOD, true); /* of conditions */
-	return n_events == eq_rule_batch;
+	return n_events == eq_rule_batch || any_behind;
 }
 
 /* The event at a position, as a row; 0 if there is none. */

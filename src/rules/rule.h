@@ -43,13 +43,16 @@ typedef struct EqRule
 	int priority; /* -1: that of the options */
 	char *function;
 	int64 start_position;
-	Jsonb *options;			/* NULL: none */
-	EqAction *actions;		/* the list */
-	int n_actions;			/* 0: there is no list */
-	bool stop;				/* if it fires, later rules do not meet the event */
-	char **changing;		/* fields of when_changed */
-	int n_changing;			/* 0: it does not matter */
-	bool may_repeat;		/* also if it has led to the event */
+	Jsonb *options;	   /* NULL: none */
+	EqAction *actions; /* the list */
+	int n_actions;	   /* 0: there is no list */
+	bool stop;		   /* if it fires, later rules do not meet the event */
+	char **changing;   /* fields of when_changed */
+	int n_changing;	   /* 0: it does not matter */
+	bool may_repeat;   /* also if it has led to the event */
+	bool behind;	   /* it catches up: the others' events are not for it yet */
+	int64 caught_up;   /* to this position */
+	int64 own_start;   /* start_position, which is out of reach meanwhile */
 	TimestampTz slow_until; /* its firings become jobs: it was slow */
 
 	/* Of the present batch (counts.c); the error lives as long as its transaction. */

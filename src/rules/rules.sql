@@ -63,6 +63,17 @@ CREATE TABLE event_queue_internal.rule_checkpoint (
 COMMENT ON TABLE event_queue_internal.rule_checkpoint IS 'Internal. The last event that the rules have seen.';
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.rule_checkpoint', '');
 
+/* No foreign key, as in counts.sql. */
+CREATE TABLE event_queue_internal.rule_catch_up (
+	rule_id		int PRIMARY KEY,
+	position	bigint NOT NULL
+);
+COMMENT ON TABLE event_queue_internal.rule_catch_up IS 'Internal. Rules that stand behind the checkpoint, as they started in the past or are or were off: the last event that each has seen.';
+ALTER TABLE event_queue_internal.rule_catch_up ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON event_queue_internal.rule_catch_up USING (EXISTS (
+	SELECT FROM rule r WHERE r.rule_id = rule_catch_up.rule_id));
+SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.rule_catch_up', '');
+
 CREATE TABLE handler (
 	handler_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	queue_id	int NOT NULL REFERENCES queue,
@@ -176,8 +187,11 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * numbers.  stop: if the rule fires, later ones do not meet this event; a rule of a tenant
  * stops rules of tenants only, and one whose condition failed or rests, so that a job tries
  * it again, stops none.
+ * start: of a new rule, from which event on: now (those that come), beginning (all that are
+ * there and not archived), or a position (those above it).  It meets the old ones in order,
+ * and others when it has caught up; stop of other rules does not count meanwhile.
  * Result: the rule's number.
- * Errors: EQ003 tenant, EQ006 name, EQ009 options, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
+ * Errors: EQ054 start, EQ003 tenant, EQ006 name, EQ009 options, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
  * priority, EQ018 the rule exists, EQ019 no action or two, or actions, EQ020 no such
  * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024
  * template, EQ009 on_loop, EQ006 or EQ009 when_changed.
@@ -197,13 +211,14 @@ CREATE FUNCTION create_rule(
 	delay interval DEFAULT NULL, priority int DEFAULT NULL,
 	function text DEFAULT NULL, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL,
 	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false, on_loop text DEFAULT 'skip',
-	when_changed text[] DEFAULT NULL, actions jsonb DEFAULT NULL, stop boolean DEFAULT false, rule_order int DEFAULT 0)
+	when_changed text[] DEFAULT NULL, actions jsonb DEFAULT NULL, stop boolean DEFAULT false, rule_order int DEFAULT 0,
+	start text DEFAULT 'now')
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
-COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean, text, text[], jsonb, boolean, int) IS
+COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean, text, text[], jsonb, boolean, int, text) IS
 'Creates an automation rule: events that match the pattern and the condition enqueue jobs, call functions, append events or notify.';
 
-CREATE FUNCTION event_queue_internal.switch_rule(name text, enabled boolean) RETURNS boolean
+CREATE FUNCTION event_queue_internal.switch_rule(name text, enabled boolean, catch_up boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -215,15 +230,15 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
 	UPDATE event_queue.rule r
-	SET enabled = $2, start_position = CASE WHEN $2 THEN event_queue_internal.last_position() ELSE r.start_position END
+	SET enabled = $2, start_position = CASE WHEN $2 AND NOT $3 THEN event_queue_internal.last_position() ELSE r.start_position END
 	WHERE r.name = $1 AND r.enabled <> $2;
 	RETURN was <> $2;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.switch_rule(text, boolean) IS 'Internal. What pause_rule and resume_rule share.';
+COMMENT ON FUNCTION event_queue_internal.switch_rule(text, boolean, boolean) IS 'Internal. What pause_rule and resume_rule share.';
 
 /*
- * pause_rule: switches a rule off; it misses the events that come meanwhile.
+ * pause_rule: switches a rule off; what it misses, resume_rule can catch up.
  * Result: false if it was off already.  Errors: EQ025 no such rule.
  * Example:
  *	SELECT event_queue.pause_rule('welcome');
@@ -233,19 +248,27 @@ LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.switch_rule($1, false)
 $$;
 COMMENT ON FUNCTION pause_rule(text) IS
-'Switches a rule off; events that come while it is off are not caught up.';
+'Switches a rule off; resume_rule says whether it catches up the events that come meanwhile.';
 
 /*
- * resume_rule: switches a rule on, for the events that come from now on.
- * Result: false if it was on already.  Errors: EQ025 no such rule.
+ * resume_rule: switches a rule on.
+ * Arguments: resume: now, for the events that come from now on; catch_up, also for those
+ * that it missed while it was off, each once and in order (what was archived is not there).
+ * Result: false if it was on already.  Errors: EQ025 no such rule, EQ054 resume.
  * Example:
- *	SELECT event_queue.resume_rule('welcome');
+ *	SELECT event_queue.pause_rule('welcome');
+ *	SELECT event_queue.resume_rule('welcome', resume => 'catch_up');
  */
-CREATE FUNCTION resume_rule(name text) RETURNS boolean
-LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue_internal.switch_rule($1, true)
+CREATE FUNCTION resume_rule(name text, resume text DEFAULT 'now') RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	IF ($2 IN ('now', 'catch_up')) IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ054', MESSAGE = 'resume must be now or catch_up';
+	END IF;
+	RETURN event_queue_internal.switch_rule($1, true, $2 = 'catch_up');
+END
 $$;
-COMMENT ON FUNCTION resume_rule(text) IS 'Switches a rule on again, for events that come from now on.';
+COMMENT ON FUNCTION resume_rule(text, text) IS 'Switches a rule on again, for events that come from now on, or also for those that it missed.';
 
 /*
  * drop_rule: removes a rule. Errors: EQ025 no such rule.

@@ -398,6 +398,10 @@ BEGIN
 			AND coalesce((SELECT c.position FROM event_queue_internal.rule_checkpoint c), 0) < (
 				SELECT max(e.position) FROM event_queue.event_store e WHERE e.position <= this.last_position)
 		UNION ALL
+		SELECT format('rule "%s"', r.name) FROM event_queue.rule r JOIN event_queue_internal.rule_catch_up u USING (rule_id)
+		WHERE r.enabled AND greatest(u.position, r.start_position) < (
+			SELECT max(e.position) FROM event_queue.event_store e WHERE e.position <= this.last_position)
+		UNION ALL
 		SELECT 'parked events of subscription "' || s.name || '"'
 		FROM event_queue.subscription s JOIN event_queue_internal.subscription_parked k USING (subscription_id)
 		WHERE k.position <= this.last_position

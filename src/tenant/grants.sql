@@ -244,7 +244,7 @@ BEGIN
 		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,
 		event_queue.subscription, event_queue_internal.subscription_bucket, event_queue_internal.subscription_parked,
 		event_queue.subscription_status, event_queue.parked_aggregates, event_queue.reducer, event_queue_internal.event_partition,
-		event_queue.job_trace, event_queue.rule_stats, event_queue_internal.rule_count, event_queue_internal.rule_count_change, event_queue_internal.rule_version, event_queue.rule_versions, event_queue.schedule_stats,
+		event_queue.job_trace, event_queue.rule_stats, event_queue_internal.rule_count, event_queue_internal.rule_catch_up, event_queue_internal.rule_count_change, event_queue_internal.rule_version, event_queue.rule_versions, event_queue.schedule_stats,
 		event_queue.worker_stats, event_queue.event_stats, event_queue.event_partitions,
 		event_queue_internal.partition_policy, event_queue.audit_log, event_queue_internal.alert_definition,
 		event_queue_internal.alert_record, event_queue_internal.alert_state, event_queue_internal.alert_snooze,
