@@ -41,7 +41,10 @@ CREATE VIEW rule_stats WITH (security_invoker = true) AS
 		coalesce(n.suppressed, 0) + coalesce(x.suppressed, 0) AS suppressed,
 		coalesce(n.too_deep, 0) + coalesce(x.too_deep, 0) AS too_deep,
 		greatest(n.last_suppressed_at, x.last_suppressed_at) AS last_suppressed_at,
-		greatest(n.last_too_deep_at, x.last_too_deep_at) AS last_too_deep_at
+		greatest(n.last_too_deep_at, x.last_too_deep_at) AS last_too_deep_at,
+		CASE WHEN r.actions IS NOT NULL THEN ARRAY(SELECT k.kind FROM pg_catalog.jsonb_array_elements(r.actions) WITH ORDINALITY a (action, n),
+				pg_catalog.jsonb_object_keys(a.action) k (kind) ORDER BY a.n)
+			ELSE ARRAY[CASE WHEN r.function IS NULL THEN 'enqueue' ELSE 'call' END] END AS actions
 	FROM event_queue.rule r
 	LEFT JOIN event_queue_internal.rule_checkpoint c ON true
 	LEFT JOIN event_queue_internal.rule_catch_up u ON u.rule_id = r.rule_id
@@ -57,7 +60,7 @@ CREATE VIEW rule_stats WITH (security_invoker = true) AS
 	CROSS JOIN (SELECT event_queue_internal.is_unbound()) b (unbound)
 	CROSS JOIN LATERAL (SELECT b.unbound OR r.tenant_id IS NOT NULL) a (shown);
 COMMENT ON VIEW rule_stats IS
-'Each rule: events that its pattern and tenant let through (seen), how often it acted (matched) and failed, its last firing and error, state, position and lag (events to 10000); firings that did not come about: suppressed, as the rule had led to the event, and too_deep, as event_queue.rule_depth rules had.';
+'Each rule: events that its pattern and tenant let through (seen), how often it acted (matched) and failed, its last firing and error, state, position and lag (events to 10000); firings that did not come about: suppressed, as the rule had led to the event, and too_deep, as event_queue.rule_depth rules had; the kinds of its actions, in order.';
 
 CREATE VIEW schedule_stats WITH (security_invoker = true) AS
 	SELECT s.name AS schedule, q.name AS queue, s.tenant_id,

@@ -6,6 +6,10 @@
  * evaluates conditions, enqueues what follows, and moves the checkpoint.  All
  * of it commits or none: each event meets each rule exactly once.
  *
+ * A rule that stands behind the others (it started in the past, or was off) meets the
+ * events up to the checkpoint by itself, some in each batch's transaction, and goes on
+ * with the others when it is there (table rule_catch_up).
+ *
  * A condition runs as the rule's owner, without the right to write, under a
  * time limit, in a subtransaction: an error in it becomes a job of the queue
  * "rule-calls" that tries again, and so do rules that call a function.  Such

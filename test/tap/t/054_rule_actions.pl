@@ -1,0 +1,79 @@
+# Actions of rules that reach beyond the rule runner: NOTIFY, and events that must be as
+# durable as the jobs, though the rule runner commits asynchronously.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', q(
+shared_preload_libraries = 'event_queue'
+max_worker_processes = 16
+wal_writer_delay = 10s
+event_queue.rule_batch = 2
+));
+$node->start;
+$node->safe_psql('postgres', q(
+CREATE EXTENSION event_queue;
+SELECT event_queue.create_rule('tell', 'lead.*', actions => '[
+	{"append": {"event_type": "told", "aggregate_type": "tale"}},
+	{"notify": {"channel": "Leads", "payload": "Lead {{data.name}}"}},
+	{"notify": {"channel": "Leads", "payload": {"id": "$.aggregate_id"}}}, {"notify": {"channel": "Leads"}}]');
+));
+
+# psql shows what it has heard after its next statement.
+my ($in, $out) = ('LISTEN "Leads"; SELECT \'listens\';', '');
+my $listener = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres') ],
+	'<', \$in, '>', \$out, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default * 3));
+$in .= "\n";
+$listener->pump until $out =~ /listens/;
+$node->safe_psql('postgres', q(SELECT event_queue.append('lead', 'L1', 'lead.new', '{"name": "Ann"}')));
+while ($out !~ /with payload "\{"id": "L1"\}"/ || $out !~ /with payload "Lead Ann"/ || $out !~ /notification "Leads" received/)
+{
+	$in .= "SELECT pg_sleep(0.1);\n";
+	$listener->pump;
+}
+$in .= "\\q\n";
+$listener->finish;
+like($out, qr/notification "Leads" with payload "Lead Ann" received/, 'a text');
+like($out, qr/notification "Leads" with payload "\{"id": "L1"\}" received/, 'an object');
+like($out, qr/notification "Leads" received/, 'nothing');
+
+# What others have seen is there after a crash.
+my $id = $node->safe_psql('postgres', q(SELECT id FROM event_queue.event_store WHERE event_type = 'told'));
+ok($id, 'the event is there');
+$node->stop('immediate');
+$node->start;
+is($node->safe_psql('postgres', q(SELECT id FROM event_queue.event_store WHERE event_type = 'told')), $id, 'and the same after a crash');
+$node->safe_psql('postgres', q(SELECT event_queue.append('lead', 'L2', 'lead.new', '{"name": "Bo"}')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM event_queue.event_store WHERE event_type = 'told')), 'it goes on');
+
+# Catching up takes several transactions, while others go on; each event is met once.
+$node->safe_psql('postgres', q(
+SELECT event_queue.create_queue('q');
+SELECT count(event_queue.append('old', 'O', 'old.x')) FROM generate_series(1, 60);
+SELECT event_queue.create_rule('late', 'old.*', queue => 'q', job_name => 'late', start => 'beginning');
+SELECT event_queue.create_rule('other', 'old.*', queue => 'q', job_name => 'other');
+SELECT count(event_queue.append('old', 'O', 'old.x')) FROM generate_series(1, 60)));
+my $met = sub
+{
+	my ($rule, $events) = @_;
+	return $node->poll_query_until('postgres', qq(SELECT (count(*), count(DISTINCT metadata ->> 'event_id')) = ($events, $events)
+		AND NOT EXISTS (SELECT FROM event_queue.rule_stats WHERE state = 'catching up')
+		FROM event_queue.job WHERE name = '$rule'));
+};
+ok($met->('late', 120), 'a rule that starts at the beginning meets each event once');
+ok($met->('other', 60), 'and one that starts now those that come');
+$node->safe_psql('postgres', q(SELECT event_queue.pause_rule('late')));
+$node->safe_psql('postgres', q(SELECT count(event_queue.append('old', 'O', 'old.x')) FROM generate_series(1, 60)));
+ok($met->('other', 120), 'others go on');
+$node->safe_psql('postgres', q(SELECT event_queue.resume_rule('late', 'catch_up')));
+$node->stop('immediate');
+$node->start;
+ok($met->('late', 180), 'what was missed is caught up once, also with a crash');
+is($node->safe_psql('postgres', q(SELECT bool_and(o) FROM (SELECT (metadata ->> 'event_position')::bigint > lag((metadata ->> 'event_position')::bigint, 1, 0::bigint) OVER (ORDER BY job_id) AS o
+	FROM event_queue.job WHERE name = 'late') x)), 't', 'in order');
+$node->stop;
+done_testing();
