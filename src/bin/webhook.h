@@ -10,6 +10,7 @@
 extern const char *eq_webhook_secrets, *eq_webhook_timeout;
 extern bool eq_webhook_allow_private;
 
+/* clang-format off: its versions do not agree on such a macro */
 #define EQ_WEBHOOK_OPTIONS                                                          \
 	{"secrets", "FILE", &eq_webhook_secrets, NULL,                                  \
 	 "signs requests; lines \"TENANT HOST SECRET...\", * for any"},                 \
@@ -19,6 +20,8 @@ extern bool eq_webhook_allow_private;
 		"allow-private", NULL, NULL, &eq_webhook_allow_private,                     \
 			"send to loopback and private addresses, too"                           \
 	}
+
+/* clang-format on */
 
 extern const char eq_webhook_payload_sql[];
 

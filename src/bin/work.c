@@ -32,6 +32,7 @@ static const char *concurrency, *lease, *job_names, *tenant, *worker, *grace, *l
 	*look, *max_jobs;
 static bool session_bound, until_empty;
 
+/* clang-format off: its versions do not agree on such a macro */
 #define WORK_OPTIONS                                                                \
 	{"concurrency", "N", &concurrency, NULL, "so many jobs at a time (default 1)"}, \
 		{"session", NULL, NULL, &session_bound, "leases end with the connection"},  \
@@ -53,6 +54,7 @@ static bool session_bound, until_empty;
 			"between claims when nothing wakes us (default 10)"                     \
 	}
 
+/* clang-format on */
 const EqOption eq_work_options[] = {WORK_OPTIONS, {NULL}};
 
 #ifdef HAVE_LIBCURL
