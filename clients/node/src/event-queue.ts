@@ -3,10 +3,10 @@
  * subscriptions over one pool of connections, and how all of it ends.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { EventEmitter } from 'node:events';
 import type { PoolClient } from 'pg';
 import { Database, textOrNull, type ConnectionOptions } from './database';
 import { AccessDeniedError, ConnectionError, ExtensionMissingError, ExtensionVersionError, JobFailedError, QueueNotFoundError } from './errors';
+import { SafeEmitter, warn } from './emitter';
 import { Heartbeat } from './heartbeat';
 import type { JobState } from './job';
 import { fromJson, toJson } from './json';
@@ -155,7 +155,10 @@ const olderThan = (version: string, minimum: string): boolean => {
 	return false;
 };
 
-export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
+/** How many of this process are being closed by a signal. */
+let endingBySignal = 0;
+
+export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	readonly options: EventQueueOptions;
 	/** @internal */ readonly database: Database;
 	/** @internal */ readonly coalescer: Coalescer;
@@ -167,9 +170,12 @@ export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
 	private readying?: Promise<void>;
 	private closing?: Promise<void>;
 	private readonly onSignal = (signal: NodeJS.Signals) => {
+		endingBySignal++;
 		this.close().catch(error => this.report(error)).then(() => {
-			// Where the application has its own handler it says when the process ends.
-			if (process.listenerCount(signal) === 0)
+			endingBySignal--;
+			// Another one of this process may have jobs to end, and where the application has
+			// its own handler it says when the process ends.
+			if (endingBySignal === 0 && process.listenerCount(signal) === 0)
 				process.kill(process.pid, signal);
 		});
 	};
@@ -188,7 +194,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
 		if (this.listenerCount('error') > 0)
 			this.emit('error', error);
 		else
-			process.emitWarning(error instanceof Error ? error : String(error), 'EventQueueWarning');
+			warn(error);
 	}
 
 	/** Checks once that the database has the extension, in a version that will do, and that the role may use it. */
@@ -421,7 +427,9 @@ export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
 	 */
 	close(options: { timeout?: number } = {}): Promise<void> {
 		this.closing ??= (async () => {
-			await Promise.all([...this.runners].map(runner => runner.close(options)));
+			for (const ended of await Promise.allSettled([...this.runners].map(runner => runner.close(options))))
+				if (ended.status === 'rejected')
+					this.report(ended.reason);
 			await this.coalescer.flush();
 			await this.heartbeat.close();
 			await this.database.close();
