@@ -10,9 +10,9 @@ import { SafeEmitter, warn } from './emitter';
 import { Heartbeat } from './heartbeat';
 import type { JobState } from './job';
 import { fromJson, toJson } from './json';
-import { encodeQueueSettings, type QueueSettings } from './options';
 import { Coalescer, Queue, type QueueOptions } from './queue';
 import { Subscription, type SubscriptionHandler, type SubscriptionOptions } from './subscription';
+import { readDeclaration, sync, type Declaration, type SyncReport } from './sync';
 import { withTrace } from './telemetry';
 import { toExecutor, type Executor, type Row, type TransactionLike, type TxOption } from './tx';
 import { Worker, type Processors, type WorkerOptions } from './worker';
@@ -308,49 +308,17 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	}
 
 	/**
-	 * Makes the queues that are missing and gives those that differ their settings, as an
-	 * admin; drops nothing.  Safe from several instances at once.  Without an argument: the
-	 * queues that queue() was given options for.  Settings that are not named stay as they are.
+	 * Makes the queues and rules that are missing and alters those that differ, as an admin;
+	 * drops only what is named in drop.  Safe from several instances at once.  A string is
+	 * the path of a JSON file; without an argument: the queues that queue() was given
+	 * options for.  With { tx } part of a migration.
 	 */
-	async sync(queues?: Record<string, QueueSettings>, context?: TxOption): Promise<{ created: string[]; altered: string[] }> {
-		const wanted = queues ?? Object.fromEntries([...this.declared].map(name => [name, this.queues.get(name)!.options]));
-		const done = { created: [] as string[], altered: [] as string[] };
-		const work = async (run: Executor) => {
-			// Two instances that start at once: the second finds what the first made.
-			await run(`SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_queue sync', 0))::text`, []);
-			for (const name of Object.keys(wanted).sort()) {
-				const settings = Object.entries(encodeQueueSettings(wanted[name]));
-				const [there] = await run('SELECT pg_catalog.to_jsonb(q)::text AS q FROM event_queue.queue q WHERE q.name = $1::text', [name]);
-				const literal = (value: unknown) => Array.isArray(value)
-					? `{${value.map(item => `"${item}"`).join(',')}}` : String(value);
-				const types: Record<string, string> = { lease: 'interval', stalled_interval: 'interval', backoff: 'text', backoff_delay: 'interval',
-					backoff_max: 'interval', backoff_jitter: 'float8', backoff_intervals: 'interval[]', keep_completed: 'interval', keep_failed: 'interval',
-					rate_interval: 'interval', group_rate_interval: 'interval', sla: 'interval', fair: 'boolean', durable: 'boolean', group_retry: 'text' };
-				const typeOf = (setting: string) => types[setting] ?? 'int';
-				const args = (list: Array<[string, unknown]>) => list.map(([setting], i) => `, ${setting} => $${i + 2}::text::${typeOf(setting)}`).join('');
-				const values = (list: Array<[string, unknown]>) => list.map(([, value]) => literal(value));
-				if (there === undefined) {
-					await run(`SELECT event_queue.create_queue($1::text${args(settings)})::text`, [name, ...values(settings)]);
-					done.created.push(name);
-					continue;
-				}
-				if (settings.length === 0)
-					continue;
-				const [differ] = await run(
-					`SELECT (${settings.map(([setting], i) => `q.${setting} IS DISTINCT FROM $${i + 2}::text::${typeOf(setting)}`).join(' OR ')})::text AS differ
-					FROM event_queue.queue q WHERE q.name = $1::text`, [name, ...values(settings)]);
-				if (differ.differ !== 'true')
-					continue;
-				await run(`SELECT event_queue.alter_queue($1::text${args(settings)})::text`, [name, ...values(settings)]);
-				done.altered.push(name);
-			}
-		};
+	async sync(declaration?: Declaration | string, context?: TxOption): Promise<SyncReport> {
+		const wanted = declaration === undefined
+			? { queues: Object.fromEntries([...this.declared].map(name => [name, this.queues.get(name)!.options])) }
+			: typeof declaration === 'string' ? await readDeclaration(declaration) : declaration;
 		const tx = context?.tx ?? this.currentTransaction();
-		if (tx !== undefined)
-			await work(toExecutor(tx));
-		else
-			await this.database.transaction(client => work(toExecutor(client)));
-		return done;
+		return tx !== undefined ? sync(toExecutor(tx), wanted) : this.database.transaction(client => sync(toExecutor(client), wanted));
 	}
 
 	/** @internal */
