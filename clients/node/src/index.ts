@@ -14,5 +14,7 @@ export type { SubscriptionContext, SubscriptionEvents, SubscriptionHandler, Subs
 export { priorityLevelOf } from './options';
 export type { AdvancedSettings, BackoffOptions, BackoffType, JobOptions, KeepJobs, LimiterOptions, QueueSettings } from './options';
 export type { Declaration, RuleDeclaration, SyncReport } from './sync';
+export { formatImport, importBull } from './import-bull';
+export type { ImportBullOptions, ImportedQueue, RedisLike } from './import-bull';
 export { toExecutor } from './tx';
 export type { DrizzleTransaction, Executor, KnexTransaction, KyselyTransaction, PrismaTransaction, QueryTransaction, TransactionLike, TxOption } from './tx';
