@@ -45,7 +45,7 @@ override with_llvm = no
 EXTRA_CLEAN = $(INSTALL_SQL) $(UPDATE_SQL) src/update/gone.inc $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
 
 # Targets that bring what they need themselves, and so must not need PGXS.
-STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb check-drivers check-node check-browser screenshots fuzz-http check-prometheus
+STANDALONE = help demo check check-one check-matrix fuzz bench coverage format format-check reference deps deb check-deb check-drivers check-node e2e bench-bull check-browser screenshots fuzz-http check-prometheus
 ifeq ($(filter $(STANDALONE),$(MAKECMDGOALS)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(PGXS),)
@@ -77,10 +77,10 @@ src/update/gone.inc: $(DATA) $(SOURCES) src/update/gone.pl Makefile
 
 else
 
-.PHONY: help deps demo check check-one check-matrix fuzz bench coverage format format-check reference deb check-deb check-drivers check-node check-browser screenshots fuzz-http check-prometheus
+.PHONY: help deps demo check check-one check-matrix fuzz bench coverage format format-check reference deb check-deb check-drivers check-node e2e bench-bull check-browser screenshots fuzz-http check-prometheus
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sort | column -t -s '|'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sort | column -t -s '|'
 	@echo '  make all            build the library and the install script (the default)'
 	@echo '  make install        install them where PG_CONFIG says'
 	@echo '  make clean          remove what was built'
@@ -144,6 +144,14 @@ check-drivers: ## drivers of node: views and results that they can read (npm ins
 check-node: ## the Node client of clients/node, with real ORMs and outages of the server (npm ci; skipped without node)
 	@$(MAKE) -s --no-print-directory install
 	@clients/node/test/run.sh
+
+e2e: ## examples/nestjs over HTTP for two minutes, with latencies, the server and the process killed; E2E=short: a quarter of a minute
+	@$(MAKE) -s --no-print-directory install
+	@clients/node/test/run.sh e2e
+
+bench-bull: ## the Node client side by side with Bull on Redis, BENCH lines (JOBS=5000; skipped without node or redis-server)
+	@$(MAKE) -s --no-print-directory install
+	@test/bench/bull/run.sh
 
 check-browser: ## the dashboard in headless Chromium, with axe-core (npm install; skipped without node or chromium)
 	@$(MAKE) -s --no-print-directory install

@@ -98,7 +98,9 @@ export class Database extends EventEmitter {
 			client.on('error', () => {});
 			try {
 				await client.connect();
-				return client;
+				if (!signal.aborted)
+					return client;
+				client.end().catch(() => {});
 			} catch (error) {
 				client.end().catch(() => {});
 				if (!isConnectionError(error))
@@ -165,17 +167,18 @@ export class Database extends EventEmitter {
 	async transaction<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
 		const client = await this.take(this.connectWait);
 		let broken = false;
+		let committing = false;
 		try {
 			await client.query('BEGIN');
 			const result = await work(client);
+			committing = true;
 			await client.query('COMMIT');
 			return result;
 		} catch (error) {
-			broken = isConnectionError(error);
-			if (!broken)
-				await client.query('ROLLBACK').catch(() => { broken = true; });
+			// The work may have failed to reach something else: what counts is whether this connection answers.
+			await client.query('ROLLBACK').catch(() => { broken = true; });
 			throw broken && isConnectionError(error)
-				? new ConnectionError(`the connection broke during the transaction: ${(error as Error).message}`, true, error)
+				? new ConnectionError(`the connection broke during the transaction: ${(error as Error).message}`, committing, error)
 				: toEventQueueError(error);
 		} finally {
 			client.release(broken);
@@ -203,6 +206,8 @@ class Listener {
 	private readonly ending = new AbortController();
 	private client?: pg.Client;
 	private ended: Promise<void>;
+	/** The last statement: pg wants one at a time. */
+	private last: Promise<unknown> = Promise.resolve();
 
 	constructor(private readonly database: Database, private readonly config: () => pg.ClientConfig) {
 		this.ended = this.keepUp();
@@ -213,23 +218,32 @@ class Listener {
 		looks.add(look);
 		this.looks.set(channel, looks);
 		if (looks.size === 1)
-			this.client?.query(`LISTEN ${pg.escapeIdentifier(channel)}`).then(look, () => {});
+			this.say('LISTEN', channel, look);
 		return () => {
 			looks.delete(look);
 			if (looks.size === 0 && this.looks.get(channel) === looks) {
 				this.looks.delete(channel);
-				this.client?.query(`UNLISTEN ${pg.escapeIdentifier(channel)}`).catch(() => {});
+				this.say('UNLISTEN', channel);
 			}
 		};
 	}
 
+	/* A connection that breaks meanwhile is made anew, with the channels of then. */
+	private say(command: string, channel: string, then: () => void = () => {}): void {
+		const { client } = this;
+		if (client !== undefined)
+			this.last = this.last.then(() => client.query(`${command} ${pg.escapeIdentifier(channel)}`)).then(then).catch(() => {});
+	}
+
 	private async keepUp(): Promise<void> {
 		while (!this.ending.signal.aborted) {
+			let client: pg.Client | undefined;
 			try {
-				const client = await this.database.connect('listens', this.ending.signal, this.config());
+				client = await this.database.connect('listens', this.ending.signal, this.config());
 				const broken = new Promise<void>(resolve => {
-					client.once('end', resolve);
-					client.once('error', () => resolve());
+					client!.once('end', resolve);
+					client!.once('error', () => resolve());
+					this.ending.signal.addEventListener('abort', () => resolve(), { once: true });
 				});
 				client.on('notification', message => {
 					for (const look of this.looks.get(message.channel) ?? [])
@@ -248,15 +262,14 @@ class Listener {
 				this.database.emit('connectionError', error);
 				await sleep(backoffAfter(3), this.ending.signal);
 			} finally {
-				this.client?.end().catch(() => {});
 				this.client = undefined;
+				await client?.end().catch(() => {});
 			}
 		}
 	}
 
 	async close(): Promise<void> {
 		this.ending.abort();
-		await this.client?.end().catch(() => {});
 		await this.ended;
 	}
 }

@@ -3,16 +3,16 @@
  * subscriptions over one pool of connections, and how all of it ends.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { EventEmitter } from 'node:events';
 import type { PoolClient } from 'pg';
 import { Database, textOrNull, type ConnectionOptions } from './database';
 import { AccessDeniedError, ConnectionError, ExtensionMissingError, ExtensionVersionError, JobFailedError, QueueNotFoundError } from './errors';
+import { SafeEmitter, warn } from './emitter';
 import { Heartbeat } from './heartbeat';
 import type { JobState } from './job';
 import { fromJson, toJson } from './json';
-import { encodeQueueSettings, type QueueSettings } from './options';
 import { Coalescer, Queue, type QueueOptions } from './queue';
 import { Subscription, type SubscriptionHandler, type SubscriptionOptions } from './subscription';
+import { readDeclaration, sync, type Declaration, type SyncReport } from './sync';
 import { withTrace } from './telemetry';
 import { toExecutor, type Executor, type Row, type TransactionLike, type TxOption } from './tx';
 import { Worker, type Processors, type WorkerOptions } from './worker';
@@ -155,7 +155,10 @@ const olderThan = (version: string, minimum: string): boolean => {
 	return false;
 };
 
-export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
+/** How many of this process are being closed by a signal. */
+let endingBySignal = 0;
+
+export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	readonly options: EventQueueOptions;
 	/** @internal */ readonly database: Database;
 	/** @internal */ readonly coalescer: Coalescer;
@@ -167,9 +170,12 @@ export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
 	private readying?: Promise<void>;
 	private closing?: Promise<void>;
 	private readonly onSignal = (signal: NodeJS.Signals) => {
+		endingBySignal++;
 		this.close().catch(error => this.report(error)).then(() => {
-			// Where the application has its own handler it says when the process ends.
-			if (process.listenerCount(signal) === 0)
+			endingBySignal--;
+			// Another one of this process may have jobs to end, and where the application has
+			// its own handler it says when the process ends.
+			if (endingBySignal === 0 && process.listenerCount(signal) === 0)
 				process.kill(process.pid, signal);
 		});
 	};
@@ -188,7 +194,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
 		if (this.listenerCount('error') > 0)
 			this.emit('error', error);
 		else
-			process.emitWarning(error instanceof Error ? error : String(error), 'EventQueueWarning');
+			warn(error);
 	}
 
 	/** Checks once that the database has the extension, in a version that will do, and that the role may use it. */
@@ -302,49 +308,17 @@ export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
 	}
 
 	/**
-	 * Makes the queues that are missing and gives those that differ their settings, as an
-	 * admin; drops nothing.  Safe from several instances at once.  Without an argument: the
-	 * queues that queue() was given options for.  Settings that are not named stay as they are.
+	 * Makes the queues and rules that are missing and alters those that differ, as an admin;
+	 * drops only what is named in drop.  Safe from several instances at once.  A string is
+	 * the path of a JSON file; without an argument: the queues that queue() was given
+	 * options for.  With { tx } part of a migration.
 	 */
-	async sync(queues?: Record<string, QueueSettings>, context?: TxOption): Promise<{ created: string[]; altered: string[] }> {
-		const wanted = queues ?? Object.fromEntries([...this.declared].map(name => [name, this.queues.get(name)!.options]));
-		const done = { created: [] as string[], altered: [] as string[] };
-		const work = async (run: Executor) => {
-			// Two instances that start at once: the second finds what the first made.
-			await run(`SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_queue sync', 0))::text`, []);
-			for (const name of Object.keys(wanted).sort()) {
-				const settings = Object.entries(encodeQueueSettings(wanted[name]));
-				const [there] = await run('SELECT pg_catalog.to_jsonb(q)::text AS q FROM event_queue.queue q WHERE q.name = $1::text', [name]);
-				const literal = (value: unknown) => Array.isArray(value)
-					? `{${value.map(item => `"${item}"`).join(',')}}` : String(value);
-				const types: Record<string, string> = { lease: 'interval', stalled_interval: 'interval', backoff: 'text', backoff_delay: 'interval',
-					backoff_max: 'interval', backoff_jitter: 'float8', backoff_intervals: 'interval[]', keep_completed: 'interval', keep_failed: 'interval',
-					rate_interval: 'interval', group_rate_interval: 'interval', sla: 'interval', fair: 'boolean', durable: 'boolean', group_retry: 'text' };
-				const typeOf = (setting: string) => types[setting] ?? 'int';
-				const args = (list: Array<[string, unknown]>) => list.map(([setting], i) => `, ${setting} => $${i + 2}::text::${typeOf(setting)}`).join('');
-				const values = (list: Array<[string, unknown]>) => list.map(([, value]) => literal(value));
-				if (there === undefined) {
-					await run(`SELECT event_queue.create_queue($1::text${args(settings)})::text`, [name, ...values(settings)]);
-					done.created.push(name);
-					continue;
-				}
-				if (settings.length === 0)
-					continue;
-				const [differ] = await run(
-					`SELECT (${settings.map(([setting], i) => `q.${setting} IS DISTINCT FROM $${i + 2}::text::${typeOf(setting)}`).join(' OR ')})::text AS differ
-					FROM event_queue.queue q WHERE q.name = $1::text`, [name, ...values(settings)]);
-				if (differ.differ !== 'true')
-					continue;
-				await run(`SELECT event_queue.alter_queue($1::text${args(settings)})::text`, [name, ...values(settings)]);
-				done.altered.push(name);
-			}
-		};
+	async sync(declaration?: Declaration | string, context?: TxOption): Promise<SyncReport> {
+		const wanted = declaration === undefined
+			? { queues: Object.fromEntries([...this.declared].map(name => [name, this.queues.get(name)!.options])) }
+			: typeof declaration === 'string' ? await readDeclaration(declaration) : declaration;
 		const tx = context?.tx ?? this.currentTransaction();
-		if (tx !== undefined)
-			await work(toExecutor(tx));
-		else
-			await this.database.transaction(client => work(toExecutor(client)));
-		return done;
+		return tx !== undefined ? sync(toExecutor(tx), wanted) : this.database.transaction(client => sync(toExecutor(client), wanted));
 	}
 
 	/** @internal */
@@ -421,7 +395,9 @@ export class EventQueue<Queues extends QueueTypes = any> extends EventEmitter {
 	 */
 	close(options: { timeout?: number } = {}): Promise<void> {
 		this.closing ??= (async () => {
-			await Promise.all([...this.runners].map(runner => runner.close(options)));
+			for (const ended of await Promise.allSettled([...this.runners].map(runner => runner.close(options))))
+				if (ended.status === 'rejected')
+					this.report(ended.reason);
 			await this.coalescer.flush();
 			await this.heartbeat.close();
 			await this.database.close();

@@ -57,7 +57,8 @@ async function connected(): Promise<Client> {
 			answerPassword = resolve;
 			port.postMessage({ type: 'password' });
 		});
-	const made = new Client({ ...config, connectionTimeoutMillis: 5000, application_name: `${config.application_name} heartbeat` });
+	// A call that gets no answer (the network is cut) is made again on another connection.
+	const made = new Client({ keepAlive: true, ...config, connectionTimeoutMillis: 5000, query_timeout: 10_000, application_name: `${config.application_name} heartbeat` });
 	const forget = () => {
 		if (client === made)
 			client = undefined;

@@ -13,6 +13,21 @@ interface Held {
 	news: (news: LeaseNews) => void;
 }
 
+/* Some settings (a function for the password, streams, checks of ssl) can't go to another thread. */
+export function cloneable(config: object): object {
+	const result: any = {};
+	for (const [name, value] of Object.entries(config)) {
+		if (value === undefined || typeof value === 'function')
+			continue;
+		try {
+			result[name] = structuredClone(value);
+		} catch {
+			result[name] = cloneable(value);
+		}
+	}
+	return result;
+}
+
 export class Heartbeat {
 	private thread?: Thread;
 	private closed = false;
@@ -23,11 +38,7 @@ export class Heartbeat {
 	private start(): Thread {
 		if (this.thread !== undefined)
 			return this.thread;
-		// Some settings (a function for the password, streams) can't go to another thread.
-		const config: any = {};
-		for (const [name, value] of Object.entries(this.database.clientConfig()))
-			if (typeof value !== 'function' && value !== undefined)
-				config[name] = value;
+		const config: any = cloneable(this.database.clientConfig());
 		const options = (this.database.pool as any).options ?? {};
 		if (typeof options.password === 'function')
 			config.askPassword = true;

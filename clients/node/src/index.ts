@@ -13,5 +13,8 @@ export { Subscription } from './subscription';
 export type { SubscriptionContext, SubscriptionEvents, SubscriptionHandler, SubscriptionOptions } from './subscription';
 export { priorityLevelOf } from './options';
 export type { AdvancedSettings, BackoffOptions, BackoffType, JobOptions, KeepJobs, LimiterOptions, QueueSettings } from './options';
+export type { Declaration, RuleDeclaration, SyncReport } from './sync';
+export { formatImport, importBull } from './import-bull';
+export type { ImportBullOptions, ImportedQueue, RedisLike } from './import-bull';
 export { toExecutor } from './tx';
 export type { DrizzleTransaction, Executor, KnexTransaction, KyselyTransaction, PrismaTransaction, QueryTransaction, TransactionLike, TxOption } from './tx';

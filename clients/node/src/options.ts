@@ -94,21 +94,21 @@ export interface AdvancedSettings {
 	isSharedChildPool?: boolean;
 }
 
-/** What a queue is made with, and held to by sync. */
+/** What a queue is made with, and held to by sync.  null: the extension's default, which for limits is none. */
 export interface QueueSettings {
 	defaultJobOptions?: JobOptions;
-	limiter?: LimiterOptions;
+	limiter?: LimiterOptions | null;
 	settings?: AdvancedSettings;
 	/** Most jobs at a time, of all workers. */
-	maxConcurrency?: number;
-	groupConcurrency?: number;
-	groupRetry?: 'block' | 'pass';
+	maxConcurrency?: number | null;
+	groupConcurrency?: number | null;
+	groupRetry?: 'block' | 'pass' | null;
 	/** Tenants take turns. */
-	fair?: boolean;
+	fair?: boolean | null;
 	/** False: settling does not wait for the disk. */
-	durable?: boolean;
+	durable?: boolean | null;
 	/** ms */
-	sla?: number;
+	sla?: number | null;
 }
 
 export const interval = (ms: number): string => `${ms} milliseconds`;
@@ -123,6 +123,8 @@ const unsupported: Record<string, string> = {
 	deduplication: 'use uniqueKey, uniqueMode and uniqueWindow',
 	group: 'use groupKey',
 };
+
+export const knownSettings = ['defaultJobOptions', 'limiter', 'settings', 'maxConcurrency', 'groupConcurrency', 'groupRetry', 'fair', 'durable', 'sla'];
 
 const known = new Set(['tx', 'attempts', 'backoff', 'delay', 'priority', 'jobId', 'removeOnComplete', 'removeOnFail', 'timeout',
 	'stackTraceLimit', 'priorityLevel', 'runAt', 'groupKey', 'uniqueKey', 'uniqueMode', 'uniqueUntil', 'uniqueWindow', 'dependsOn',
@@ -252,6 +254,7 @@ function encodeKeep(remove: KeepJobs | undefined, suffix: 'completed' | 'failed'
 	const count = `keep_${suffix}_count`;
 	if (remove === undefined)
 		return;
+	encoded[age] = encoded[count] = null;
 	if (typeof remove === 'object') {
 		if (remove.age !== undefined)
 			encoded[age] = interval(remove.age * 1000);
@@ -265,7 +268,7 @@ function encodeKeep(remove: KeepJobs | undefined, suffix: 'completed' | 'failed'
 		encoded[age] = interval(1);
 }
 
-/** The settings as arguments of create_queue. */
+/** The settings as arguments of create_queue and alter_queue; null: to be reset. */
 export function encodeQueueSettings(queue: QueueSettings): Record<string, unknown> {
 	const encoded: Record<string, unknown> = {};
 	const job = queue.defaultJobOptions ?? {};
@@ -278,7 +281,9 @@ export function encodeQueueSettings(queue: QueueSettings): Record<string, unknow
 		Object.assign(encoded, encodeBackoff(job.backoff).encoded);
 	encodeKeep(job.removeOnComplete, 'completed', encoded);
 	encodeKeep(job.removeOnFail, 'failed', encoded);
-	if (queue.limiter !== undefined) {
+	if (queue.limiter !== undefined)
+		encoded.rate_limit = encoded.rate_interval = encoded.group_rate_limit = encoded.group_rate_interval = null;
+	if (queue.limiter) {
 		const group = queue.limiter.groupKey === undefined ? '' : 'group_';
 		encoded[`${group}rate_limit`] = integer('limiter.max', queue.limiter.max, 1);
 		encoded[`${group}rate_interval`] = interval(integer('limiter.duration', queue.limiter.duration, 1));
@@ -303,6 +308,6 @@ export function encodeQueueSettings(queue: QueueSettings): Record<string, unknow
 	if (queue.durable !== undefined)
 		encoded.durable = queue.durable;
 	if (queue.sla !== undefined)
-		encoded.sla = interval(queue.sla);
+		encoded.sla = queue.sla === null ? null : interval(queue.sla);
 	return encoded;
 }

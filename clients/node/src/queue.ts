@@ -5,8 +5,9 @@
  * call, each with its own id or error.  Those with a unique key or with dependencies go
  * alone, since they may have to wait for another transaction.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { EventQueue } from './event-queue';
-import { isConnectionError } from './errors';
+import { isConnectionError, UnsupportedOptionError } from './errors';
 import { Job, type JobState } from './job';
 import { fromJson, toJson } from './json';
 import { encodeJobOptions, type JobOptions, type QueueSettings } from './options';
@@ -120,6 +121,7 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 	readonly client: EventQueue<any>;
 	readonly name: string;
 	readonly options: QueueOptions;
+	private warned = false;
 
 	/** @internal Use eventQueue.queue(name, options). */
 	constructor(client: EventQueue<any>, name: string, options: QueueOptions = {}) {
@@ -128,8 +130,21 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 		this.options = options;
 	}
 
+	/* Whether finished jobs are kept is a setting of the queue: who asks for another thing with one job is told, once. */
+	private checkKeep(opts: JobOptions): void {
+		const declared = this.options.defaultJobOptions;
+		const asked = ([['removeOnComplete', true], ['removeOnFail', false]] as const).find(([option, byDefault]) =>
+			opts[option] !== undefined && !isDeepStrictEqual(opts[option], declared?.[option] ?? byDefault));
+		if (asked === undefined || this.warned)
+			return;
+		this.warned = true;
+		process.emitWarning(`${asked[0]} of a single job has no effect: queue "${this.name}" keeps finished jobs, or not; ` +
+			`give it in the queue's defaultJobOptions and call sync()`, 'EventQueueWarning');
+	}
+
 	private encode(name: string, data: unknown, given: JobOptions): { wire: WireJob; opts: JobOptions } {
 		const { removeOnComplete: _c, removeOnFail: _f, ...defaults } = this.options.defaultJobOptions ?? {};
+		this.checkKeep(given);
 		const opts: JobOptions = { ...defaults, ...given };
 		const group = this.options.limiter?.groupKey;
 		if (group !== undefined && opts.groupKey === undefined) {
@@ -180,6 +195,8 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 		const tx = context?.tx ?? this.client.currentTransaction();
 		return inSpan(`${this.name} enqueue`, 'producer', { 'messaging.destination.name': this.name, 'messaging.batch.message_count': jobs.length },
 			undefined, async () => {
+				if (jobs.some(job => job.opts?.tx !== undefined && job.opts.tx !== tx))
+					throw new UnsupportedOptionError('addBulk adds all jobs in one transaction: give tx as addBulk(jobs, { tx })');
 				const encoded = jobs.map(job => this.encode(job.name ?? defaultJobName, job.data, job.opts ?? {}));
 				const ids = await enqueueMany(tx === undefined ? this.client.database.run : toExecutor(tx), encoded.map(job => job.wire));
 				return ids.map((id, i) => this.jobOf(id, jobs[i].name ?? defaultJobName, jobs[i].data, encoded[i].opts));

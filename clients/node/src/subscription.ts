@@ -10,9 +10,9 @@
  * that failed; that one is then tried by itself, and parked with its aggregate after
  * maxAttempts, while all others go on.
  */
-import { EventEmitter } from 'node:events';
 import type { Client } from 'pg';
 import { backoffAfter, sleep } from './database';
+import { SafeEmitter } from './emitter';
 import { ClosedError, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { eventColumns, eventOf, type EventFilter, type EventQueue, type StoredEvent } from './event-queue';
 import { inSpan } from './telemetry';
@@ -70,7 +70,11 @@ class HandlerError extends Error {
 
 const waitAtMost = 30_000;
 
-export class Subscription extends EventEmitter {
+/** True if the transaction's connection is there, whatever the state of the transaction. */
+const answers = (tx: TransactionLike): Promise<boolean> =>
+	toExecutor(tx)('SELECT 1::text AS one', []).then(() => true, error => !isConnectionError(error));
+
+export class Subscription extends SafeEmitter {
 	readonly client: EventQueue<any>;
 	readonly name: string;
 	readonly options: SubscriptionOptions;
@@ -104,7 +108,8 @@ export class Subscription extends EventEmitter {
 		return this.running;
 	}
 
-	private report(error: unknown): void {
+	/** @internal */
+	report(error: unknown): void {
 		if (this.listenerCount('error') > 0)
 			this.emit('error', error as Error);
 		else
@@ -125,8 +130,7 @@ export class Subscription extends EventEmitter {
 					await this.create(toExecutor(this.session), tenant);
 				created = true;
 				this.emit('ready');
-				failures = 0;
-				await this.consume(this.session);
+				await this.consume(this.session, () => { failures = 0; });
 			} catch (error) {
 				const known = toEventQueueError(error);
 				if (this.ending.signal.aborted || known instanceof ClosedError)
@@ -149,7 +153,7 @@ export class Subscription extends EventEmitter {
 				String(buckets ?? 1), tenant ?? null, String(filter !== undefined), String(filter === undefined)]);
 	}
 
-	private async consume(session: Client): Promise<void> {
+	private async consume(session: Client, succeeded: () => void): Promise<void> {
 		const run = toExecutor(session);
 		while (!this.ending.signal.aborted) {
 			// Read before the fetch: what it does not find is above.
@@ -161,6 +165,7 @@ export class Subscription extends EventEmitter {
 			} finally {
 				this.working = false;
 			}
+			succeeded();
 			if (events > 0 || this.ending.signal.aborted)
 				continue;
 			if (await this.workParked(session) > 0)
@@ -207,7 +212,8 @@ export class Subscription extends EventEmitter {
 				await inSpan(`${this.name} consume`, 'consumer', { 'messaging.destination.name': this.name, 'event_queue.event.type': event.eventType },
 					event.metadata, () => this.client.withTransaction(tx, async () => this.handler(given, context)));
 			} catch (error) {
-				if (isConnectionError(error))
+				// Unless it is this transaction's connection that broke, the handler failed to reach something else.
+				if (isConnectionError(error) && !await answers(tx))
 					throw error;
 				throw new HandlerError(event, index, error instanceof Error ? error : new Error(String(error)));
 			}

@@ -8,10 +8,10 @@
  * done stays on the lane's list until the server has confirmed it, however often the
  * connection breaks meanwhile; its lease is extended until then.
  */
-import { EventEmitter } from 'node:events';
 import { backoffAfter, sleep } from './database';
 import { ClosedError, DelayedError, isConnectionError, JobCancelledError, JobTimeoutError, LeaseLostError, ProcessorExistsError, RateLimitError,
 	RetryAfterError, UnrecoverableError, UnsupportedOptionError } from './errors';
+import { SafeEmitter } from './emitter';
 import type { EventQueue } from './event-queue';
 import { Job } from './job';
 import { fromJson, toJson } from './json';
@@ -130,10 +130,13 @@ const claimedColumns = `c.job_id::text AS id, c.lease_token::text AS token, c.na
 	(extract(epoch FROM c.created_at) * 1000)::text AS created, (extract(epoch FROM c.leased_until) * 1000)::text AS until,
 	c.time_limit_ms::text AS time_limit`;
 
+/* A text of the server has no NUL. */
+const withoutNul = (text: string): string => text.replaceAll('\0', '');
+
 /** If nothing says that there is work, a lane looks all the same so often. */
 const lookEvery = 30_000;
 
-export class Worker<Data = any, Result = any> extends EventEmitter {
+export class Worker<Data = any, Result = any> extends SafeEmitter {
 	readonly client: EventQueue<any>;
 	readonly queue: Queue<Data, Result>;
 	readonly name: string;
@@ -240,7 +243,8 @@ export class Worker<Data = any, Result = any> extends EventEmitter {
 		}
 	}
 
-	private report(error: unknown): void {
+	/** @internal */
+	report(error: unknown): void {
 		if (this.listenerCount('error') > 0)
 			this.emit('error', error as Error);
 		else
@@ -339,7 +343,11 @@ export class Worker<Data = any, Result = any> extends EventEmitter {
 			}
 		}
 		for (const running of claimed)
-			this.begin(running);
+			if (this.closing === undefined)
+				this.begin(running);
+			else
+				// The claim was on its way when the worker was closed.
+				void this.release(running, 0);
 		if (!lane.hungry && claimed.length === 0 && this.active.size === 0 && this.hadWork) {
 			this.hadWork = false;
 			this.emit('drained');
@@ -490,7 +498,11 @@ export class Worker<Data = any, Result = any> extends EventEmitter {
 		}
 		lane.running++;
 		const begun = performance.now();
-		this.perform(running).catch(error => this.report(error)).finally(() => {
+		this.perform(running).catch(error => {
+			// Not foreseen: without the heartbeat the job comes again when its lease ends.
+			this.lost(running);
+			this.report(error);
+		}).finally(() => {
 			const took = performance.now() - begun;
 			lane.runMs = Math.max(took, 0.9 * (lane.runMs ?? took) + 0.1 * took);
 			lane.running--;
@@ -591,7 +603,7 @@ export class Worker<Data = any, Result = any> extends EventEmitter {
 		const code = (error as any).sqlstate ?? (error as any).code;
 		const outcome = await this.insist(
 			'SELECT (extract(epoch FROM event_queue.fail($1::bigint, $2::uuid, $3, $4, $5, $6::interval, $7)) * 1000)::text AS again',
-			[job.id, running.token, error.message || error.name, typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : null, stack || null,
+			[job.id, running.token, withoutNul(error.message || error.name), typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : null, withoutNul(stack) || null,
 				retryAfter === undefined ? null : `${Math.max(0, Math.round(retryAfter))} milliseconds`, final]);
 		if ('error' in outcome) {
 			if (outcome.uncertain && outcome.error instanceof LeaseLostError)
@@ -628,7 +640,15 @@ export class Worker<Data = any, Result = any> extends EventEmitter {
 			this.report(new UnsupportedOptionError(`job ${job.id}: there is no backoff strategy "${backoff.type}"; the queue's backoff holds`));
 			return undefined;
 		}
-		return strategy(job.attemptsMade + 1, error, backoff.options);
+		try {
+			const wait = strategy(job.attemptsMade + 1, error, backoff.options);
+			if (Number.isFinite(wait))
+				return wait;
+			throw new UnsupportedOptionError(`backoff strategy "${backoff.type}" gives ${wait}, not a number of ms`);
+		} catch (thrown) {
+			this.report(thrown);
+			return undefined;
+		}
 	}
 
 	private async release(running: Running, delay: number): Promise<void> {
@@ -640,6 +660,7 @@ export class Worker<Data = any, Result = any> extends EventEmitter {
 			this.report(outcome.error);
 		else
 			this.emit('released', running.job);
+		this.checkIdle();
 	}
 
 	/* Pause and end */

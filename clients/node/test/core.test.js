@@ -8,6 +8,7 @@ let connection, eq;
 before(async () => {
 	connection = await freshDatabase('eq_node_core');
 	eq = open(connection);
+	await eq.sync({ queues: { news: {} } });
 });
 after(() => eq.close());
 
@@ -46,24 +47,6 @@ test('errors of the extension are classes with SQLSTATE and DETAIL', async () =>
 	});
 	await assert.rejects(eq.queue('none').add('x', {}), eqlib.QueueNotFoundError);
 	await assert.rejects(eq.cancelJob(999999), eqlib.JobNotFoundError);
-});
-
-test('sync makes what is missing, alters what differs, and nothing else', async () => {
-	const mail = eq.queue('mail', { defaultJobOptions: { attempts: 5, backoff: { type: 'exponential', delay: 1000 }, removeOnComplete: { age: 3600 } },
-		limiter: { max: 100, duration: 1000 }, settings: { lockDuration: 20000, maxStalledCount: 1 } });
-	assert.deepEqual(await eq.sync(), { created: ['mail'], altered: [] });
-	assert.deepEqual(await eq.sync(), { created: [], altered: [] });
-	const [row] = await query(connection, `SELECT max_attempts, backoff, backoff_delay::text, keep_completed::text, rate_limit, rate_interval::text, lease::text, max_stalled
-		FROM event_queue.queue WHERE name = 'mail'`);
-	assert.deepEqual(row, { max_attempts: 5, backoff: 'bull', backoff_delay: '00:00:01', keep_completed: '01:00:00', rate_limit: 100, rate_interval: '00:00:01',
-		lease: '00:00:20', max_stalled: 1 });
-	mail.options.limiter = { max: 50, duration: 1000 };
-	assert.deepEqual(await eq.sync(), { created: [], altered: ['mail'] });
-	// several instances at once
-	const others = [1, 2, 3].map(() => open(connection));
-	const done = await Promise.all(others.map(other => other.sync({ news: {}, letters: { sla: 1000 } })));
-	assert.deepEqual(done.map(d => d.created.length).sort(), [0, 0, 2]);
-	await Promise.all(others.map(other => other.close()));
 });
 
 test('options of Bull in their meaning', async () => {

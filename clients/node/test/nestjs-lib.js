@@ -58,15 +58,15 @@ function compile(folder, { as, imports, emit = true }) {
 	return { out: path.join(to, 'out'), changed };
 }
 
-/** Waits for what comes by itself: no test depends on how long it takes, but for a minute's limit. */
-async function until(what, condition) {
-	const end = Date.now() + 60000;
+/** Waits for what comes by itself: no test depends on how long it takes, but for a limit. */
+async function until(what, condition, limit = 60_000) {
+	const end = Date.now() + limit;
 	for (;;) {
 		const value = await condition();
 		if (value)
 			return value;
 		if (Date.now() > end)
-			throw new Error(`waited a minute for: ${what}`);
+			throw new Error(`waited ${limit / 1000} s for: ${what}`);
 		await new Promise(resolve => setTimeout(resolve, 20));
 	}
 }

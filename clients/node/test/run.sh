@@ -1,6 +1,7 @@
 #!/bin/bash
 # run.sh: the tests of the Node client against a private server; skipped without node or
-# its packages.  The variable FILES names test files; default: all.
+# its packages.  The variable FILES names test files; default: all.  "run.sh e2e" runs
+# test/e2e.js alone.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
@@ -17,6 +18,10 @@ if ! timeout 300 npm ci --ignore-scripts --silent; then
 	exit 0
 fi
 npm run --silent build
+
+if [ "${1:-}" = e2e ]; then
+	EQ_NODE_CLIENT=$here exec ../../test/lib/with-cluster.sh bash -c 'cd "$EQ_NODE_CLIENT" && node test/e2e.js'
+fi
 
 # Prisma is large, so it is kept beside.  Its client needs no engine; its generator asks for
 # the schema engine, a binary from elsewhere, but does not start it: any program will do.

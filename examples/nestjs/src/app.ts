@@ -18,6 +18,12 @@ import {
 
 @Injectable()
 export class Database extends Pool implements OnApplicationShutdown {
+	constructor() {
+		super({ connectionString: process.env.DATABASE_URL });
+		// An idle connection that breaks, as when the server restarts, must not end the process.
+		this.on('error', (error) => console.error(`database: ${error.message}`));
+	}
+
 	onApplicationShutdown(): Promise<void> {
 		return this.end();
 	}
@@ -61,13 +67,23 @@ export interface Message {
 	body: string;
 }
 
-/** Stands for the provider: fails, and answers 429, when it is told to. */
+/** The provider at PROVIDER_URL; without that, one that fails, and answers 429, when it is told to. */
 @Injectable()
 export class Provider {
 	readonly sent: string[] = [];
 	readonly answers = new Map<string, ('fail' | '429')[]>();
 
 	async send(message: Message): Promise<string> {
+		if (process.env.PROVIDER_URL !== undefined) {
+			const response = await fetch(process.env.PROVIDER_URL, { method: 'POST', body: JSON.stringify(message) });
+			if (response.status === 429) {
+				throw new RateLimitError(1000 * Number(response.headers.get('retry-after') ?? 1), 'job');
+			}
+			if (!response.ok) {
+				throw new Error(`the provider answers ${response.status}`);
+			}
+			return response.text();
+		}
 		const answer = this.answers.get(message.phone)?.shift();
 		if (answer === '429') {
 			throw new RateLimitError(200, 'job');
@@ -230,8 +246,7 @@ export class AdminController {
 	],
 	controllers: [CrmController, WhatsappController, AdminController],
 	providers: [
-		{ provide: Database, useFactory: () => new Database({ connectionString: process.env.DATABASE_URL }) },
-		Provider, WhatsappProcessor, Preferences, Notifications, NotifyProcessor,
+		Database, Provider, WhatsappProcessor, Preferences, Notifications, NotifyProcessor,
 	],
 })
 export class AppModule {}

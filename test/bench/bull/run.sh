@@ -1,0 +1,19 @@
+#!/bin/bash
+# run.sh: the Node client side by side with Bull 4 on Redis (Debian's redis-server), with
+# appendfsync everysec and always; "make bench-bull".  Skipped without node or redis-server.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+client=$(cd "$here/../../../clients/node" && pwd)
+for program in node npm redis-server; do
+	if ! command -v "$program" >/dev/null; then
+		echo "bench-bull: skipped, there is no $program"
+		exit 0
+	fi
+done
+cd "$client"
+if [ ! -d node_modules/bull ] && ! timeout 300 npm ci --ignore-scripts --silent; then
+	echo "bench-bull: skipped, npm could not install the packages"
+	exit 0
+fi
+npm run --silent build
+EQ_CLIENT=$client exec "$here/../../lib/with-cluster.sh" node "$here/bench.js"
