@@ -21,7 +21,7 @@ SELECT cron, zone, event_queue.cron_next(cron, zone, t::timestamptz) AS next FRO
 	('0 0 * * *', 'America/Sao_Paulo', '2018-11-03 12:00')	-- midnight skipped
 ) AS c (cron, zone, t);
 SELECT c, try(format('SELECT event_queue.cron_next(%L)', c))
-FROM unnest('{"", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * foo *", "5-1 * * * *", "*/0 * * * *", "1,,2 * * * *", "@never"}'::text[]) c;
+FROM unnest('{"", "* * * *", "* * * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * foo *", "5-1 * * * *", "*/0 * * * *", "1,,2 * * * *", "@never"}'::text[]) c;
 SELECT try($$SELECT event_queue.cron_next('* * * * *', 'Mars/Olympus')$$);
 
 SELECT event_queue.create_queue('cron') IS NOT NULL AS created;

@@ -2,9 +2,15 @@
  * cron.c: when a cron expression is due next.
  *
  * Five fields: minute, hour, day of month, month, day of week (0 or 7 is
- * Sunday); lists, ranges, steps, names of months and days; @hourly, @daily,
- * @weekly, @monthly and @yearly.  If both days are restricted, either one is
- * enough.  Times are local times of a time zone.
+ * Sunday), or six with the second first; lists, ranges, steps, names of months
+ * and days; @hourly, @daily, @weekly, @monthly and @yearly.  Days of the month may
+ * be L (the last), 15W (the working day, Monday to Friday, next to the 15th in its
+ * month) and LW; days of the week mon#1 (the first Monday) and friL (the last
+ * Friday).  If both days are restricted, either one is enough.  Times are local
+ * times of a time zone.
+ *
+ * @every 90s, 1h30m or 2d: an interval of moments that the clock of no zone
+ * touches; they are counted from 1970 in UTC, so that there is nothing to remember.
  *
  * Daylight saving, and other changes of a zone's offset:
  *
@@ -22,6 +28,7 @@
 #include <ctype.h>
 
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
@@ -34,18 +41,27 @@
 PG_FUNCTION_INFO_V1(eq_cron_next_sql);
 
 #define MAX_DAYS_AHEAD 146097 /* 400 years: then the calendar comes again */
+#define MAX_EXPRESSION 1000	  /* bytes; each value of each field takes 600 */
+#define MAX_EVERY	   ((int64) 366 * SECS_PER_DAY)
 
 /* One bit for each value that a field allows. */
 typedef struct Cron
 {
+	int64 every; /* seconds; 0: it has fields */
+	uint64 seconds;
 	uint64 minutes;
 	uint64 hours;
 	uint64 days;
 	uint64 months;
 	uint64 weekdays;
-	bool any_day;	  /* day of month is * */
-	bool any_weekday; /* day of week is * */
-	bool any_hour;	  /* hour is * or a step of it */
+	uint64 near_days;		/* 15W */
+	bool last_day;			/* L */
+	bool last_working_day;	/* LW */
+	uint64 nth_weekdays[6]; /* mon#1 is bit 1 of the second */
+	uint64 last_weekdays;	/* friL */
+	bool any_day;			/* day of month is * */
+	bool any_weekday;		/* day of week is * */
+	bool any_hour;			/* hour is * or a step of it */
 	bool any_minute;
 } Cron;
 
@@ -63,8 +79,8 @@ static const char *const month_names[] = {"jan", "feb", "mar", "apr", "may", "ju
 static const char *const day_names[] = {"sun", "mon", "tue", "wed",
 										"thu", "fri", "sat"};
 
-static void
-invalid_cron(const char *expression, const char *field)
+pg_attribute_noreturn() static void invalid_cron(const char *expression,
+												 const char *field)
 {
 	ereport(
 		ERROR,
@@ -72,7 +88,7 @@ invalid_cron(const char *expression, const char *field)
 		 errmsg("invalid cron expression \"%s\"", expression),
 		 errdetail("Field \"%s\" is not valid.", field),
 		 errhint(
-			 "Five fields: minute hour day-of-month month day-of-week, such as \"0 9 * * mon-fri\".")));
+			 "Five fields: minute hour day-of-month month day-of-week, such as \"0 9 * * mon-fri\"; or six, the second first.")));
 }
 
 /* A number or a name; *s moves behind it.  -1 if there is none. */
@@ -95,10 +111,57 @@ parse_value(const char **s, const char *const *names, int n_names, int first_nam
 	return digits > 0 ? value : -1;
 }
 
-/* The bits of one field. */
+/*
+ * Days that depend on the month: L, LW, 15W in the day of the month, mon#1, friL in
+ * the day of the week.  *s is behind the value, or at the L.  False: it is none.
+ */
+static bool
+parse_special_day(Cron *cron, const char **s, int value, bool weekday)
+{
+	int c = toupper((unsigned char) **s);
+
+	if (weekday && value >= 0 && value <= 7)
+	{
+		uint64 bit = UINT64CONST(1) << (value % 7);
+
+		if (c == 'L')
+		{
+			(*s)++;
+			cron->last_weekdays |= bit;
+			return true;
+		}
+		if (c == '#' && (*s)[1] >= '1' && (*s)[1] <= '5')
+		{
+			cron->nth_weekdays[(*s)[1] - '0'] |= bit;
+			*s += 2;
+			return true;
+		}
+	}
+	else if (!weekday && value < 0 && c == 'L')
+	{
+		(*s)++;
+		if (toupper((unsigned char) **s) == 'W')
+		{
+			(*s)++;
+			cron->last_working_day = true;
+		}
+		else
+			cron->last_day = true;
+		return true;
+	}
+	else if (!weekday && value >= 1 && value <= 31 && c == 'W')
+	{
+		(*s)++;
+		cron->near_days |= UINT64CONST(1) << value;
+		return true;
+	}
+	return false;
+}
+
+/* The bits of one field.  cron: days of it may be special. */
 static uint64
 parse_field(const char *expression, const char *field, int low, int high,
-			const char *const *names, int n_names, int first_name)
+			const char *const *names, int n_names, int first_name, Cron *cron)
 {
 	const char *s = field;
 	uint64 bits = 0;
@@ -108,13 +171,19 @@ parse_field(const char *expression, const char *field, int low, int high,
 		int from = low;
 		int to = high;
 		int every = 1;
+		bool special = false;
 
 		if (*s == '*')
 			s++;
 		else
 		{
 			from = to = parse_value(&s, names, n_names, first_name);
-			if (*s == '-')
+			if (cron != NULL && parse_special_day(cron, &s, from, names != NULL))
+			{
+				special = true;
+				from = to = low;
+			}
+			else if (*s == '-')
 			{
 				s++;
 				to = parse_value(&s, names, n_names, first_name);
@@ -122,7 +191,7 @@ parse_field(const char *expression, const char *field, int low, int high,
 			else if (*s == '/')
 				to = high; /* 5/15 is 5-59/15 */
 		}
-		if (*s == '/')
+		if (*s == '/' && !special)
 		{
 			s++;
 			every = parse_value(&s, NULL, 0, 0);
@@ -130,12 +199,40 @@ parse_field(const char *expression, const char *field, int low, int high,
 		if (from < low || to > high || from > to || every < 1 ||
 			(*s != ',' && *s != '\0'))
 			invalid_cron(expression, field);
-		for (int v = from; v <= to; v += every)
+		for (int v = from; v <= to && !special; v += every)
 			bits |= UINT64CONST(1) << v;
 		if (*s == '\0')
 			return bits;
 		s++;
 	}
+}
+
+/* What follows @every: 10s, 1h30m, 2d; 0 if it is none. */
+static int64
+parse_every(const char *s)
+{
+	int64 seconds = 0;
+
+	s += strspn(s, " \t");
+	while (isdigit((unsigned char) *s))
+	{
+		static const char units[] = "smhd";
+		static const int lengths[] = {1, SECS_PER_MINUTE, SECS_PER_HOUR,
+									  SECS_PER_DAY};
+		int64 n = 0;
+		const char *unit;
+
+		for (; isdigit((unsigned char) *s) && n <= MAX_EVERY; s++)
+			n = n * 10 + (*s - '0');
+		unit = *s == '\0' ? NULL : strchr(units, *s);
+		if (unit == NULL)
+			return 0;
+		s++;
+		seconds += n * lengths[unit - units];
+		if (seconds > MAX_EVERY)
+			return 0;
+	}
+	return s[strspn(s, " \t")] == '\0' ? seconds : 0;
 }
 
 static void
@@ -147,41 +244,118 @@ parse_cron(const char *expression, Cron *cron)
 		{"@yearly", "0 0 1 1 *"},
 	};
 	char *copy;
-	char *fields[6];
+	char *fields[7];
+	char **field = fields;
 	char *rest = NULL;
 	int n = 0;
 
+	memset(cron, 0, sizeof(Cron));
+	if (strlen(expression) > MAX_EXPRESSION)
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_CRON),
+						errmsg("cron expression is too long"),
+						errdetail("It has %zu bytes; at most %d are allowed.",
+								  strlen(expression), MAX_EXPRESSION)));
+	if (pg_strncasecmp(expression, "@every", 6) == 0)
+	{
+		cron->every = parse_every(expression + 6);
+		if (cron->every < 1)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_INVALID_CRON),
+				 errmsg("invalid cron expression \"%s\"", expression),
+				 errhint(
+					 "@every takes 1 second to 366 days in d, h, m and s, such as \"@every 90s\" or \"@every 1h30m\".")));
+		return;
+	}
 	copy = pstrdup(expression);
 	for (int i = 0; i < lengthof(nicknames); i++)
 	{
 		if (pg_strcasecmp(expression, nicknames[i][0]) == 0)
 			copy = pstrdup(nicknames[i][1]);
 	}
-	for (char *word = strtok_r(copy, " \t", &rest); word && n < 6;
+	for (char *word = strtok_r(copy, " \t", &rest); word && n < 7;
 		 word = strtok_r(NULL, " \t", &rest))
 		fields[n++] = word;
-	if (n != 5)
+	if (n != 5 && n != 6)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_CRON),
 						errmsg("invalid cron expression \"%s\"", expression),
-						errdetail("It must have five fields.")));
+						errdetail("It must have five or six fields.")));
 
-	cron->minutes = parse_field(expression, fields[0], 0, 59, NULL, 0, 0);
-	cron->hours = parse_field(expression, fields[1], 0, 23, NULL, 0, 0);
-	cron->days = parse_field(expression, fields[2], 1, 31, NULL, 0, 0);
-	cron->months = parse_field(expression, fields[3], 1, 12, month_names, 12, 1);
-	cron->weekdays = parse_field(expression, fields[4], 0, 7, day_names, 7, 0);
+	cron->seconds = 1;
+	if (n == 6)
+		cron->seconds = parse_field(expression, *field++, 0, 59, NULL, 0, 0, NULL);
+	cron->minutes = parse_field(expression, field[0], 0, 59, NULL, 0, 0, NULL);
+	cron->hours = parse_field(expression, field[1], 0, 23, NULL, 0, 0, NULL);
+	cron->days = parse_field(expression, field[2], 1, 31, NULL, 0, 0, cron);
+	cron->months = parse_field(expression, field[3], 1, 12, month_names, 12, 1,
+							   NULL);
+	cron->weekdays = parse_field(expression, field[4], 0, 7, day_names, 7, 0, cron);
 	if (cron->weekdays & (1 << 7))
 		cron->weekdays |= 1;
-	cron->any_day = fields[2][0] == '*';
-	cron->any_weekday = fields[4][0] == '*';
-	cron->any_minute = fields[0][0] == '*';
-	cron->any_hour = fields[1][0] == '*';
+	cron->any_day = field[2][0] == '*';
+	cron->any_weekday = field[4][0] == '*';
+	cron->any_minute = field[0][0] == '*';
+	cron->any_hour = field[1][0] == '*';
 }
 
 static bool
 has(uint64 bits, int value)
 {
 	return (bits >> value) & 1;
+}
+
+/* Is it the working day next to this day of its month? */
+static bool
+is_near_day(int julian, int day, int of_month, int last)
+{
+	int wanted = of_month;
+
+	if (of_month > last)
+		return false;
+	switch (j2day(julian + of_month - day))
+	{
+		case 6: /* Saturday */
+			wanted += of_month > 1 ? -1 : 2;
+			break;
+		case 0:
+			wanted += of_month < last ? 1 : -2;
+			break;
+	}
+	return wanted == day;
+}
+
+static bool
+special_day_matches(const Cron *cron, int julian, int year, int month, int day)
+{
+	int last = date2j(month == 12 ? year + 1 : year, month == 12 ? 1 : month + 1,
+					  1) -
+			   date2j(year, month, 1);
+
+	if (cron->last_day && day == last)
+		return true;
+	if (cron->last_working_day && is_near_day(julian, day, last, last))
+		return true;
+	for (int i = 1; cron->near_days != 0 && i <= 31; i++)
+	{
+		if (has(cron->near_days, i) && is_near_day(julian, day, i, last))
+			return true;
+	}
+	return false;
+}
+
+static bool
+special_weekday_matches(const Cron *cron, int julian, int month, int day)
+{
+	int weekday = j2day(julian);
+	int next_month;
+	int ignored;
+
+	if (has(cron->nth_weekdays[(day + 6) / 7], weekday))
+		return true;
+	if (!has(cron->last_weekdays, weekday))
+		return false;
+	j2date(julian + 7, &ignored, &next_month, &ignored);
+	return next_month != month;
 }
 
 static bool
@@ -196,8 +370,10 @@ day_matches(const Cron *cron, int julian)
 	j2date(julian, &year, &month, &day);
 	if (!has(cron->months, month))
 		return false;
-	day_ok = has(cron->days, day);
-	weekday_ok = has(cron->weekdays, j2day(julian));
+	day_ok = has(cron->days, day) ||
+			 special_day_matches(cron, julian, year, month, day);
+	weekday_ok = has(cron->weekdays, j2day(julian)) ||
+				 special_weekday_matches(cron, julian, month, day);
 	if (cron->any_day || cron->any_weekday)
 		return day_ok && weekday_ok;
 	return day_ok || weekday_ok;
@@ -217,10 +393,11 @@ moment_of(pg_time_t seconds)
  * it, as DetermineTimeZoneOffset does.
  */
 static void
-find_moments(Moments *moments, int julian, int hour, int minute, pg_tz *tz)
+find_moments(Moments *moments, int julian, int hour, int minute, int second,
+			 pg_tz *tz)
 {
 	pg_time_t local = ((pg_time_t) julian - UNIX_EPOCH_JDATE) * SECS_PER_DAY +
-					  hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE;
+					  hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second;
 	pg_time_t day_before = local - SECS_PER_DAY;
 	pg_time_t boundary;
 	pg_time_t before;
@@ -252,6 +429,24 @@ find_moments(Moments *moments, int julian, int hour, int minute, pg_tz *tz)
 }
 
 /*
+ * Is the whole of an hour or a minute (minute -1: the hour) not after "after"?  Only
+ * where the clocks are not changed in it; else its times are looked at one by one.
+ */
+static bool
+has_passed(int julian, int hour, int minute, TimestampTz after, pg_tz *tz)
+{
+	Moments from;
+	Moments to;
+	int length = minute < 0 ? SECS_PER_HOUR : SECS_PER_MINUTE;
+
+	find_moments(&to, julian, hour, minute < 0 ? 59 : minute, 59, tz);
+	if (to.first > after || to.doubled)
+		return false;
+	find_moments(&from, julian, hour, Max(minute, 0), 0, tz);
+	return !from.doubled && to.first - from.first == (length - 1) * USECS_PER_SEC;
+}
+
+/*
  * Looks for moments after "after" on a day; *best is the earliest so far, or
  * DT_NOEND.  True if what comes later by the calendar comes later.
  */
@@ -263,20 +458,26 @@ search_day(const Cron *cron, int julian, TimestampTz after, pg_tz *tz,
 
 	for (int hour = 0; hour < 24; hour++)
 	{
-		if (!has(cron->hours, hour))
+		if (!has(cron->hours, hour) || has_passed(julian, hour, -1, after, tz))
 			continue;
 		for (int minute = 0; minute < 60; minute++)
 		{
-			if (!has(cron->minutes, minute))
+			if (!has(cron->minutes, minute) ||
+				has_passed(julian, hour, minute, after, tz))
 				continue;
-			find_moments(&moments, julian, hour, minute, tz);
-			if (moments.first >= *best)
-				return true;
-			if (moments.first > after && !(moments.skipped && cron->any_hour))
-				*best = moments.first;
-			if (moments.doubled && (cron->any_hour || cron->any_minute) &&
-				moments.second > after)
-				*best = Min(*best, moments.second);
+			for (int second = 0; second < 60; second++)
+			{
+				if (!has(cron->seconds, second))
+					continue;
+				find_moments(&moments, julian, hour, minute, second, tz);
+				if (moments.first >= *best)
+					return true;
+				if (moments.first > after && !(moments.skipped && cron->any_hour))
+					*best = moments.first;
+				if (moments.doubled && (cron->any_hour || cron->any_minute) &&
+					moments.second > after)
+					*best = Min(*best, moments.second);
+			}
 		}
 	}
 	return false;
@@ -292,6 +493,17 @@ next_run(const Cron *cron, TimestampTz after, pg_tz *tz, TimestampTz *next)
 	int today;
 	int last;
 
+	if (cron->every > 0)
+	{
+		int64 every = cron->every * USECS_PER_SEC;
+		TimestampTz from = moment_of(0);
+		int64 past = (after - from) % every;
+
+		if (past < 0)
+			past += every;
+		*next = after - past + every;
+		return IS_VALID_TIMESTAMP(*next);
+	}
 	if (timestamp2tm(after, &zone, &tm, &fsec, NULL, tz) != 0)
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("timestamp out of range")));
@@ -328,7 +540,8 @@ eq_cron_next_sql(PG_FUNCTION_ARGS)
 	parse_cron(expression, &cron);
 	if (tz == NULL || !pg_tz_acceptable(tz))
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_TIME_ZONE),
-						errmsg("time zone \"%s\" does not exist", zone),
+						errmsg("time zone \"%.*s\" does not exist",
+							   pg_mbcliplen(zone, strlen(zone), 255), zone),
 						errhint("See the view pg_timezone_names.")));
 	if (TIMESTAMP_NOT_FINITE(after) || !next_run(&cron, after, tz, &next))
 		PG_RETURN_NULL();

@@ -7,7 +7,10 @@
 
 /*
  * cron_next: when an expression is due next; NULL if never (30 February).
- * Arguments: cron is an expression of five fields, or @hourly to @yearly; its times are
+ * Arguments: cron is an expression of five fields, or of six with the second first;
+ * days of the month may be L (the last), 15W (the working day next to the 15th), LW, and
+ * days of the week mon#1 (the first Monday), friL (the last Friday); or @hourly to
+ * @yearly, or @every 10s, 1h30m, 2d, which counts from 1970 in UTC.  Its times are
  * local times of time_zone.  One that daylight saving skips runs at the moment
  * the clocks go forward, once for all of a missing hour, or not at all if the hour
  * is * or a step of it, since the next is near; one that comes twice runs the
@@ -21,6 +24,36 @@ RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_cron_next_sql';
 COMMENT ON FUNCTION cron_next(text, text, timestamptz) IS
 'When a cron expression is due next, in a time zone; NULL if never.';
+
+/*
+ * preview_schedule: the next times that an expression names, to look at before
+ * create_schedule.
+ * Arguments: cron, time_zone and after_time as cron_next; n is how many times, at most
+ * 10000.
+ * Result: the times, in order; fewer if there are no more.
+ * Errors: EQ009 n, EQ030 bad expression, EQ031 no such time zone.
+ * Example:
+ *	SELECT t AT TIME ZONE 'America/Sao_Paulo' FROM event_queue.preview_schedule('0 9 1W * *', 'America/Sao_Paulo', 3) t;
+ */
+CREATE FUNCTION preview_schedule(cron text, time_zone text DEFAULT 'UTC', n int DEFAULT 5, after_time timestamptz DEFAULT now())
+RETURNS SETOF timestamptz
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+	t timestamptz := after_time;
+BEGIN
+	IF n NOT BETWEEN 1 AND 10000 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = format('n is %s', n), HINT = 'It may be 1 to 10000.';
+	END IF;
+	FOR i IN 1 .. n LOOP
+		t := event_queue.cron_next(cron, time_zone, t);
+		EXIT WHEN t IS NULL;
+		RETURN NEXT t;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION preview_schedule(text, text, int, timestamptz) IS
+'The next times that a cron expression names, in a time zone.';
 
 CREATE TABLE schedule (
 	schedule_id	int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

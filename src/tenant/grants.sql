@@ -263,7 +263,7 @@ BEGIN
 		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int),
 		event_queue.aggregate_activity(text, text, int, text),
 		event_queue.health(), event_queue.queue_health(), event_queue.queue_history(text, interval, interval), event_queue.test_alert(text, interval), event_queue.prometheus(), event_queue.activation_state(), event_queue.faults(),
-		event_queue.cron_next(text, text, timestamptz) TO %s', role);
+		event_queue.cron_next(text, text, timestamptz), event_queue.preview_schedule(text, text, int, timestamptz) TO %s', role);
 	PERFORM event_queue_internal.audit('grant_observer', 'role', role::text, tenant_id);
 	RETURN true;
 END
