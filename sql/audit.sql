@@ -125,7 +125,7 @@ INSERT INTO au_call (f, call) VALUES
 	('create_rule', $$'aur', 'x.y', queue => 'auq', job_name => 'a'$$), ('create_rule', $$'aur', 'x.z', queue => 'auq', job_name => 'a', or_replace => true$$),
 	('rollback_rule', $$'aur', 1$$), ('pause_rule', $$'aur'$$), ('resume_rule', $$'aur'$$), ('drop_rule', $$'aur'$$),
 	('create_handler', $$'auq', 'a', 'public.au_handle'$$), ('drop_handler', $$'auq', 'a'$$),
-	('create_schedule', $$'aus', '@daily', 'auq', 'a'$$), ('pause_schedule', $$'aus'$$), ('resume_schedule', $$'aus'$$), ('drop_schedule', $$'aus'$$),
+	('create_schedule', $$'aus', '@daily', 'auq', 'a'$$), ('pause_schedule', $$'aus'$$), ('resume_schedule', $$'aus'$$), ('trigger_schedule', $$'aus'$$), ('backfill_schedule', $$'aus', now() - interval '3 days', now()$$), ('drop_schedule', $$'aus'$$),
 	('create_reducer', $$'aut', 'public.au_fold'$$), ('refresh_reducer', $$'aut'$$), ('drop_reducer', $$'aut'$$),
 	('=', $$event_queue.append('aut', '1', 'aut.x')$$),
 	('create_subscription', $$'aux'$$), ('reset_subscription', $$'aux'$$),

@@ -17,8 +17,8 @@ DECLARE
 BEGIN
 	FOR s IN SELECT x.* FROM event_queue.schedule x WHERE x.enabled AND x.next_run > at FOR UPDATE SKIP LOCKED LOOP
 		BEGIN
-			UPDATE event_queue.schedule x SET next_run = event_queue.cron_next(s.cron, s.time_zone, at)
-			WHERE x.schedule_id = s.schedule_id AND x.next_run > event_queue.cron_next(s.cron, s.time_zone, at);
+			UPDATE event_queue.schedule x SET next_run = event_queue_internal.next_time(s, at)
+			WHERE x.schedule_id = s.schedule_id AND x.next_run > event_queue_internal.next_time(s, at);
 		EXCEPTION WHEN OTHERS THEN
 			-- Its cron or zone can't be read: run_due_schedules looks at it again within an hour.
 			UPDATE event_queue.schedule x SET next_run = least(x.next_run, at + '1 hour') WHERE x.schedule_id = s.schedule_id;

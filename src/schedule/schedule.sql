@@ -2,7 +2,8 @@
  * schedule.sql: jobs that come by the clock.
  *
  * The scheduler calls run_due_schedules whenever it wakes.  Runs that were
- * missed (the server was down) are made up for by one job, not by all of them.
+ * missed (the server was down) are made up for by one job, not by all of them, unless
+ * the schedule has a catch_up.  run.sql makes the jobs, and keeps the last runs.
  */
 
 /*
@@ -73,13 +74,22 @@ CREATE TABLE schedule (
 	runs		bigint NOT NULL DEFAULT 0,
 	missed		bigint NOT NULL DEFAULT 0,
 	last_error	text,
-	last_error_at	timestamptz
+	last_error_at	timestamptz,
+	overlap		text NOT NULL DEFAULT 'allow',
+	catch_up	interval,
+	jitter		interval,
+	starts_at	timestamptz,
+	ends_at		timestamptz,
+	exclude		date[],
+	skipped		bigint NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE schedule IS 'Jobs that come by the clock; written by create_schedule and its kin.';
 COMMENT ON COLUMN schedule.priority IS 'NULL: that of options.';
 COMMENT ON COLUMN schedule.options IS 'Options of its jobs, as enqueue takes them.';
 COMMENT ON COLUMN schedule.runs IS 'How many jobs it has made.';
 COMMENT ON COLUMN schedule.missed IS 'How many times that its expression names passed without a job of their own: the next job made up for them.';
+COMMENT ON COLUMN schedule.catch_up IS 'Each time that passed within it gets its job, also those of a pause; NULL: one job for all, and none for a pause.';
+COMMENT ON COLUMN schedule.skipped IS 'How many times made no job since an earlier one of the schedule was there (overlap).';
 CREATE TRIGGER config_changed AFTER INSERT OR DELETE OR UPDATE OF cron, time_zone, enabled, queue_id ON schedule
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 ALTER TABLE schedule ENABLE ROW LEVEL SECURITY;
@@ -87,14 +97,82 @@ CREATE POLICY tenant_isolation ON schedule USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('schedule_schedule_id_seq', '');
 
+/* next_time: when a schedule is due next after a time, by all that it says. */
+CREATE FUNCTION event_queue_internal.next_time(
+	cron text, time_zone text, after_time timestamptz, starts_at timestamptz, ends_at timestamptz, exclude date[])
+RETURNS timestamptz
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+	t timestamptz := greatest(after_time, starts_at - interval '1 microsecond');
+	day date;
+BEGIN
+	LOOP
+		t := event_queue.cron_next(cron, time_zone, t);
+		IF t IS NULL OR t > ends_at THEN
+			RETURN NULL;
+		END IF;
+		day := (t AT TIME ZONE time_zone)::date;
+		IF (day = ANY (exclude)) IS NOT TRUE THEN
+			RETURN t;
+		END IF;
+		-- on with the next day, if that is later: where midnight comes twice it is not
+		t := greatest(t, ((day + 1)::timestamp AT TIME ZONE time_zone) - interval '1 microsecond');
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.next_time(text, text, timestamptz, timestamptz, timestamptz, date[]) IS
+'Internal. When a schedule is due next: its expression, start, end and excluded dates.';
+
+CREATE FUNCTION event_queue_internal.next_time(s schedule, after_time timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT event_queue_internal.next_time(s.cron, s.time_zone, after_time, s.starts_at, s.ends_at, s.exclude)
+$$;
+COMMENT ON FUNCTION event_queue_internal.next_time(schedule, timestamptz) IS 'Internal. When a schedule is due next.';
+
+/* check_schedule_policy: what create_schedule takes beside expression and job. */
+CREATE FUNCTION event_queue_internal.check_schedule_policy(
+	overlap text, catch_up interval, jitter interval, starts_at timestamptz, ends_at timestamptz, exclude date[])
+RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	wrong text := CASE
+		WHEN overlap IS NULL OR overlap NOT IN ('allow', 'skip', 'queue_one', 'queue_all', 'cancel')
+			THEN 'overlap may be allow, skip, queue_one, queue_all or cancel'
+		WHEN catch_up < interval '10 seconds' OR catch_up > interval '10 years' THEN 'catch_up may be 10 seconds to 10 years'
+		WHEN jitter < interval '0' OR jitter > interval '1 year' THEN 'jitter may be 0 to 1 year'
+		WHEN ends_at < starts_at THEN 'ends_at may not be before starts_at'
+		WHEN NOT isfinite(starts_at) OR NOT isfinite(ends_at) THEN 'starts_at and ends_at may not be infinite'
+		WHEN cardinality(exclude) > 1000 THEN 'exclude may have 1000 dates'
+		WHEN array_position(exclude, NULL) IS NOT NULL OR array_ndims(exclude) > 1 THEN 'exclude may be a plain list of dates' END;
+BEGIN
+	IF wrong IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'invalid schedule', DETAIL = wrong || '.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, interval, timestamptz, timestamptz, date[]) IS
+'Internal. EQ009 unless overlap, catch_up, jitter, start, end and excluded dates are valid.';
+
 /*
  * create_schedule: enqueues a job each time that the expression is due.
  * Arguments: as cron_next and enqueue (options without run_at).  or_replace: a schedule of this name gets
- * the new definition; its next run changes only if cron or time_zone do, and
- * switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE if
+ * the new definition; its next run changes only if cron, time_zone, starts_at,
+ * ends_at or exclude do, and switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE if
  * its definition is another.
+ *
+ * overlap: what happens while an earlier job of the schedule waits or runs: allow (one
+ * more job), skip (none), queue_one (one may wait behind it), queue_all (all wait, one
+ * behind the other: they are a group, so the queue's group_concurrency must be 1), cancel
+ * (the earlier ones are cancelled, as by cancel_job).
+ * catch_up: the times that passed while the server was down or the schedule was paused
+ * get a job each, those that are longer ago do not; NULL: one job for all
+ * that passed while the server was down, none for a pause.
+ * jitter: each job runs up to so much later, at random.  starts_at, ends_at: no runs before
+ * and after them.  exclude: no runs on these dates of time_zone.
  * Result: the schedule's number.
- * Errors: EQ003/EQ004 tenant, EQ006 name, EQ009 options, or both or_replace and
+ * Errors: EQ003/EQ004 tenant, EQ006 name, EQ009 options, overlap, catch_up (less than 10
+ * seconds), jitter, ends_at, exclude (more than 1000), or both or_replace and
  * if_not_exists, EQ010 no such queue, EQ015 priority,
  * EQ018 the schedule exists, EQ030 expression, EQ031 time zone.
  * Example:
@@ -103,31 +181,38 @@ SELECT pg_catalog.pg_extension_config_dump('schedule_schedule_id_seq', '');
 CREATE FUNCTION create_schedule(
 	name text, cron text, queue text, job_name text, payload jsonb DEFAULT '{}',
 	time_zone text DEFAULT 'UTC', priority int DEFAULT NULL, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL,
-	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false,
+	overlap text DEFAULT 'allow', catch_up interval DEFAULT NULL, jitter interval DEFAULT NULL,
+	starts_at timestamptz DEFAULT NULL, ends_at timestamptz DEFAULT NULL, exclude date[] DEFAULT NULL)
 RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
 	new_id int;
-	next timestamptz := event_queue.cron_next(cron, time_zone, clock_timestamp());
+	next timestamptz;
 	tenant text := event_queue.resolve_tenant(tenant_id);
 	same boolean;
 BEGIN
 	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);
+	PERFORM event_queue_internal.check_schedule_policy(overlap, catch_up, jitter, starts_at, ends_at, exclude);
+	next := event_queue_internal.next_time(cron, time_zone, clock_timestamp(), starts_at, ends_at, exclude);
 	PERFORM event_queue_internal.check_name('schedule name', name);
 	PERFORM event_queue_internal.check_name('job name', job_name);
 	priority := event_queue_internal.check_job_options(queue, options, priority);
-	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run, options)
+	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run, options,
+		overlap, catch_up, jitter, starts_at, ends_at, exclude)
 	VALUES (name, cron, time_zone, event_queue_internal.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority,
-		tenant, next, options)
+		tenant, next, options, overlap, catch_up, jitter, starts_at, ends_at, exclude)
 	ON CONFLICT ON CONSTRAINT schedule_name_key DO NOTHING
 	RETURNING s.schedule_id INTO new_id;
 	IF new_id IS NOT NULL THEN
 		RETURN new_id;
 	END IF;
 	SELECT s.schedule_id,
-		(s.cron, s.time_zone, s.queue_id, s.job_name, s.payload, s.priority, s.tenant_id, s.options) IS NOT DISTINCT FROM
-		(cron, time_zone, event_queue_internal.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority, tenant, options)
+		(s.cron, s.time_zone, s.queue_id, s.job_name, s.payload, s.priority, s.tenant_id, s.options,
+			s.overlap, s.catch_up, s.jitter, s.starts_at, s.ends_at, s.exclude) IS NOT DISTINCT FROM
+		(cron, time_zone, event_queue_internal.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority, tenant, options,
+			overlap, catch_up, jitter, starts_at, ends_at, exclude)
 	INTO new_id, same
 	FROM event_queue.schedule s
 	WHERE s.name = create_schedule.name AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE;
@@ -137,12 +222,15 @@ BEGIN
 	END IF;
 	IF NOT same AND or_replace THEN
 		UPDATE event_queue.schedule s
-		SET next_run = CASE WHEN (s.cron, s.time_zone) = (create_schedule.cron, create_schedule.time_zone) THEN s.next_run
-				ELSE next END,
+		SET next_run = CASE WHEN (s.cron, s.time_zone, s.starts_at, s.ends_at, s.exclude) IS NOT DISTINCT FROM
+					(create_schedule.cron, create_schedule.time_zone, create_schedule.starts_at, create_schedule.ends_at, create_schedule.exclude)
+				THEN s.next_run ELSE next END,
 			cron = create_schedule.cron, time_zone = create_schedule.time_zone,
 			queue_id = event_queue_internal.queue_id_of(queue), job_name = create_schedule.job_name,
 			payload = coalesce(create_schedule.payload, '{}'), priority = create_schedule.priority, tenant_id = tenant,
-			options = create_schedule.options
+			options = create_schedule.options, overlap = create_schedule.overlap, catch_up = create_schedule.catch_up,
+			jitter = create_schedule.jitter, starts_at = create_schedule.starts_at, ends_at = create_schedule.ends_at,
+			exclude = create_schedule.exclude
 		WHERE s.schedule_id = new_id;
 	ELSIF NOT same THEN
 		PERFORM event_queue_internal.notice_other_definition('schedule', name);
@@ -150,7 +238,8 @@ BEGIN
 	RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text, jsonb, boolean, boolean) IS
+COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text, jsonb, boolean, boolean,
+	text, interval, interval, timestamptz, timestamptz, date[]) IS
 'Enqueues a job by the clock: a cron expression in a time zone.';
 
 CREATE FUNCTION event_queue_internal.switch_schedule(name text, enabled boolean) RETURNS boolean
@@ -165,7 +254,8 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('schedule "%s" does not exist', $1);
 	END IF;
 	UPDATE event_queue.schedule s
-	SET enabled = $2, next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp())
+	SET enabled = $2,	-- with a catch_up, what a pause begins with is what comes after it
+		next_run = CASE WHEN s.catch_up IS NULL THEN event_queue_internal.next_time(s, clock_timestamp()) ELSE s.next_run END
 	WHERE s.name = $1 AND s.enabled <> $2;
 	RETURN was <> $2;
 END
@@ -173,7 +263,8 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.switch_schedule(text, boolean) IS 'Internal. What pause_schedule and resume_schedule share.';
 
 /*
- * pause_schedule: switches a schedule off; what it misses is not made up for.
+ * pause_schedule: switches a schedule off; what it misses is made up for only if it has a
+ * catch_up.
  * Result: false if it was off already.  Errors: EQ025 no such schedule.
  * Example:
  *	SELECT event_queue.pause_schedule('digest');
@@ -182,11 +273,11 @@ CREATE FUNCTION pause_schedule(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.switch_schedule($1, false)
 $$;
-COMMENT ON FUNCTION pause_schedule(text) IS 'Switches a schedule off; what it misses is not made up for.';
+COMMENT ON FUNCTION pause_schedule(text) IS 'Switches a schedule off; what it misses is made up for only if it has a catch_up.';
 
 /*
  * resume_schedule: switches a schedule on; it runs next at the next time that its
- * cron expression names.
+ * cron expression names, after the times within catch_up if it has one.
  * Result: false if it was on already.  Errors: EQ025 no such schedule.
  * Example:
  *	SELECT event_queue.resume_schedule('digest');
@@ -215,79 +306,10 @@ END
 $$;
 COMMENT ON FUNCTION drop_schedule(text) IS 'Removes a schedule; jobs that it made stay. EQ025 if there is no such schedule.';
 
-/*
- * missed_runs: how many times that an expression names lie after a run that was due and
- * not in the future: these get no job of their own.  At most 1000.
- */
-CREATE FUNCTION event_queue_internal.missed_runs(cron text, time_zone text, due timestamptz) RETURNS int
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-DECLARE
-	now CONSTANT timestamptz := clock_timestamp();
-	n int := 0;
-BEGIN
-	LOOP
-		due := event_queue.cron_next(cron, time_zone, due);
-		EXIT WHEN due IS NULL OR due > now OR n >= 1000;
-		n := n + 1;
-	END LOOP;
-	RETURN n;
-END
-$$;
-COMMENT ON FUNCTION event_queue_internal.missed_runs(text, text, timestamptz) IS 'Internal. How many runs passed since the one that is due; at most 1000.';
-
-/*
- * run_due_schedules: for the scheduler.  One job for each schedule that is due;
- * an error in one hurts no other.  One that fails keeps its time: it is tried again
- * after a while, and then makes one job.  Result: when to come back.
- */
-CREATE FUNCTION event_queue_internal.run_due_schedules() RETURNS timestamptz
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-DECLARE
-	due event_queue.schedule;
-	this_queue text;
-BEGIN
-	FOR due IN
-		SELECT * FROM event_queue.schedule s
-		WHERE s.enabled AND s.next_run <= clock_timestamp()
-		  AND (event_queue_internal.fault_retry_at('schedule', s.name) <= clock_timestamp()) IS NOT FALSE
-		ORDER BY s.next_run FOR UPDATE SKIP LOCKED
-	LOOP
-		this_queue := (SELECT q.name FROM event_queue.queue q WHERE q.queue_id = due.queue_id);
-		BEGIN
-			PERFORM event_queue.enqueue(
-				this_queue, due.job_name, due.payload, priority => due.priority, tenant_id => due.tenant_id,
-				options => coalesce(due.options, '{}') || jsonb_build_object('metadata', coalesce(due.options -> 'metadata', '{}')
-					|| jsonb_build_object('schedule', due.name, 'scheduled_for', due.next_run)));
-			UPDATE event_queue.schedule s
-			SET last_run = clock_timestamp(), next_run = event_queue.cron_next(s.cron, s.time_zone, clock_timestamp()),
-				runs = s.runs + 1, missed = s.missed + event_queue_internal.missed_runs(s.cron, s.time_zone, s.next_run)
-			WHERE s.schedule_id = due.schedule_id;
-			PERFORM event_queue_internal.clear_fault('schedule', due.name);
-		EXCEPTION
-			WHEN OTHERS THEN
-				IF SQLSTATE = '55P03' AND (due.options ?| '{unique_key,depends_on}') IS NOT TRUE THEN
-					RAISE;	-- of a table: the others need it, too
-				END IF;
-				PERFORM event_queue_internal.note_fault('schedule', due.name, due.tenant_id, SQLSTATE, SQLERRM,
-					CASE WHEN SQLSTATE = 'EQ034' THEN format('SELECT event_queue.resume_queue(%L)', this_queue)
-						WHEN SQLSTATE IN ('EQ030', 'EQ031') THEN
-							format('SELECT event_queue.drop_schedule(%L), and create_schedule it anew', due.name) END);
-				UPDATE event_queue.schedule s SET last_error = SQLERRM, last_error_at = clock_timestamp()
-				WHERE s.schedule_id = due.schedule_id;
-		END;
-	END LOOP;
-	PERFORM event_queue_internal.clear_fault('schedule', f.item, gone => true) FROM event_queue.faults() f
-	WHERE f.what = 'schedule' AND NOT EXISTS (SELECT FROM event_queue.schedule s WHERE s.name = f.item AND s.enabled);
-	-- What is still due fails, or someone has locked it: not at once again.
-	RETURN (SELECT min(CASE WHEN s.next_run > clock_timestamp() THEN s.next_run
-			ELSE greatest(clock_timestamp() + '1 second', event_queue_internal.fault_retry_at('schedule', s.name)) END)
-		FROM event_queue.schedule s WHERE s.enabled AND s.next_run IS NOT NULL);
-END
-$$;
-COMMENT ON FUNCTION event_queue_internal.run_due_schedules() IS 'Internal. Enqueues the jobs of all schedules that are due; returns when the next one is.';
-
 CREATE VIEW schedules WITH (security_invoker = true) AS
 	SELECT s.schedule_id, s.name, s.cron, s.time_zone, q.name AS queue, s.job_name, s.payload, s.priority,
-		s.tenant_id, s.enabled, s.next_run, s.last_run, s.created_at, s.options
+		s.tenant_id, s.enabled, s.next_run, s.last_run, s.created_at, s.options,
+		s.overlap, (extract(epoch FROM s.catch_up) * 1000)::bigint AS catch_up_ms, (extract(epoch FROM s.jitter) * 1000)::bigint AS jitter_ms,
+		s.starts_at, s.ends_at, s.exclude, s.skipped
 	FROM event_queue.schedule s JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW schedules IS 'Jobs that come by the clock, with their next and last run.';

@@ -20,7 +20,8 @@ ALTER TABLE handler
 	ADD CONSTRAINT handler_time_limit CHECK (time_limit > '0');
 ALTER TABLE schedule
 	ADD CONSTRAINT schedule_own_queue CHECK (queue_id > 2),
-	ADD CONSTRAINT schedule_priority CHECK (priority BETWEEN 0 AND 9);
+	ADD CONSTRAINT schedule_priority CHECK (priority BETWEEN 0 AND 9),
+	ADD CONSTRAINT schedule_overlap CHECK (overlap IN ('allow', 'skip', 'queue_one', 'queue_all', 'cancel'));
 ALTER TABLE subscription
 	ADD CONSTRAINT subscription_filter CHECK (jsonb_typeof(filter) = 'object');
 ALTER TABLE event_queue_internal.subscription_bucket

@@ -28,7 +28,7 @@ DECLARE
 		-- admins
 		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'cancel_jobs', 'retry_waiting',
 		'retry_dead', 'retry_all_dead', 'retry_failed', 'discard_dead', 'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule',
-		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule',
+		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule', 'trigger_schedule', 'backfill_schedule',
 		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'set_event_partitioning',
 		'split_event_partition', 'seal_event_partition', 'archive_event_partition', 'set_event_retention',
 		'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert'];
@@ -244,7 +244,7 @@ BEGIN
 		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,
 		event_queue.subscription, event_queue_internal.subscription_bucket, event_queue_internal.subscription_parked,
 		event_queue.subscription_status, event_queue.parked_aggregates, event_queue.reducer, event_queue_internal.event_partition,
-		event_queue.job_trace, event_queue.rule_stats, event_queue_internal.rule_count, event_queue_internal.rule_catch_up, event_queue_internal.rule_count_change, event_queue_internal.rule_version, event_queue.rule_versions, event_queue.schedule_stats,
+		event_queue.job_trace, event_queue.rule_stats, event_queue_internal.rule_count, event_queue_internal.rule_catch_up, event_queue_internal.rule_count_change, event_queue_internal.rule_version, event_queue.rule_versions, event_queue.schedule_stats, event_queue.schedule_runs, event_queue_internal.schedule_run,
 		event_queue.worker_stats, event_queue.event_stats, event_queue.event_partitions,
 		event_queue_internal.partition_policy, event_queue.audit_log, event_queue_internal.alert_definition,
 		event_queue_internal.alert_record, event_queue_internal.alert_state, event_queue_internal.alert_snooze,

@@ -69,7 +69,10 @@ UPDATE rule SET payload = (SELECT jsonb_object_agg(m.key, replace(m.value::text,
 WHERE jsonb_typeof(payload) = 'object' AND payload::text LIKE '%{{%';
 ALTER TABLE schedule ALTER COLUMN priority DROP NOT NULL, ADD COLUMN options jsonb,
 	ADD COLUMN runs bigint NOT NULL DEFAULT 0, ADD COLUMN missed bigint NOT NULL DEFAULT 0,
-	ADD COLUMN last_error text, ADD COLUMN last_error_at timestamptz;
+	ADD COLUMN last_error text, ADD COLUMN last_error_at timestamptz,
+	ADD COLUMN overlap text NOT NULL DEFAULT 'allow', ADD COLUMN catch_up interval, ADD COLUMN jitter interval,
+	ADD COLUMN starts_at timestamptz, ADD COLUMN ends_at timestamptz, ADD COLUMN exclude date[],
+	ADD COLUMN skipped bigint NOT NULL DEFAULT 0;
 ALTER TABLE job_history ADD COLUMN claimed_at timestamptz;
 ALTER TABLE job_dependency ADD COLUMN any_end boolean NOT NULL DEFAULT false;
 ALTER TABLE subscription DROP CONSTRAINT subscription_name_key;
@@ -121,6 +124,7 @@ BEGIN
 		('event_queue.handler', 'handler_time_limit', 'time_limit > ''0'''),
 		('event_queue.schedule', 'schedule_own_queue', 'queue_id > 2'),
 		('event_queue.schedule', 'schedule_priority', 'priority BETWEEN 0 AND 9'),
+		('event_queue.schedule', 'schedule_overlap', 'overlap IN (''allow'', ''skip'', ''queue_one'', ''queue_all'', ''cancel'')'),
 		('event_queue.subscription', 'subscription_filter', 'jsonb_typeof(filter) = ''object'''),
 		('event_queue_internal.subscription_bucket', 'subscription_bucket_range', 'bucket BETWEEN 0 AND 63 AND position >= 0'),
 		('event_queue_internal.partition_policy', 'partition_policy_every', 'every >= ''1 hour'''),

@@ -64,7 +64,7 @@ $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'par
 	'ack_parked', 'discard_parked', 'subscription_members', 'log_job', 'queue_limits', 'health', 'metrics', 'queue_health', 'queue_history', 'test_alert', 'explain_job', 'create_queue', 'alter_queue', 'drop_queue',
 	'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'cancel_jobs', 'retry_waiting', 'retry_dead', 'retry_all_dead', 'discard_dead',
 	'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'drop_handler', 'drop_reducer', 'create_schedule',
-	'pause_schedule', 'resume_schedule', 'drop_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
+	'pause_schedule', 'resume_schedule', 'drop_schedule', 'trigger_schedule', 'backfill_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
 	'create_event_partition', 'set_event_partitioning', 'split_event_partition', 'seal_event_partition', 'archive_event_partition',
 	'set_event_retention', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
 	'aggregate_activity', 'explain_rule', 'test_rule', 'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert'],

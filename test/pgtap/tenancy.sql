@@ -52,6 +52,7 @@ SELECT event_queue.fetch_events('secret-sub');
 SELECT event_queue.park_event('secret-sub', min(position), 'secret error') FROM event_queue.event_store WHERE aggregate_type = 'secret-type';
 COMMIT;
 INSERT INTO event_queue_internal.group_rate VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-group', now());
+SELECT event_queue.trigger_schedule('secret-schedule');
 INSERT INTO event_queue.job_trace VALUES (7770001, 7770001, 'tenant secret', 'secret', 'secret', 'secret', NULL, 'done', now(), now());
 
 -- What B has.
