@@ -119,6 +119,7 @@ COMMENT ON FUNCTION event_queue_internal.lock_schedule(text, text) IS 'Internal.
  * Example:
  *	SELECT event_queue.create_schedule('report', '@daily', 'mail', 'report', or_replace => true);
  *	SELECT event_queue.trigger_schedule('report');
+ *	SELECT scheduled_for, job_id, state FROM event_queue.schedule_runs WHERE schedule = 'report';
  */
 CREATE FUNCTION trigger_schedule(name text, overlap text DEFAULT 'allow') RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$

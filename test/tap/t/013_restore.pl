@@ -146,7 +146,7 @@ for my $way (sort keys %ways)
 	my $new = sql($way, 'SELECT count(*) FROM event_queue.event_store WHERE position > 1::bigint << 40');
 	is(sql($way, "SELECT count(*) FROM event_queue.read_all($last, 100000)"), $new, "$way: who follows the hint skips none");
 	is(sql($way, q(SELECT (SELECT count(*) FROM event_queue_internal.subscription_bucket), (SELECT count(*) FROM pg_constraint
-		WHERE contype = 'f' AND connamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)))), '3|5', "$way: checkpoints, and foreign keys");
+		WHERE contype = 'f' AND connamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)))), '3|6', "$way: checkpoints, and foreign keys");
 	is(sql($way, q(SELECT max_attempts, keep_completed FROM event_queue.queue WHERE name = 'rule-calls')), '7|1 day', "$way: settings of built-in queues");
 	is(sql($way, q(SELECT to_regclass('event_queue.event_store_by_event_type') IS NOT NULL, to_regclass('event_queue.event_store_p1_by_event_type') IS NOT NULL,
 		EXISTS (SELECT FROM pg_constraint WHERE conname = 'event_store_last'))), 't|t|t', "$way: indexes and bounds");
