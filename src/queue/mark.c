@@ -190,7 +190,10 @@ is_below(const EqPlace *a, const EqPlace *b)
 		   (a->run_at == b->run_at && a->job_id < b->job_id);
 }
 
-/* Reads where the walk of a segment begins. */
+/*
+ * Reads where the walk of a segment begins: at the mark, or at what this transaction has
+ * made claimable below it, for which the mark is lowered at commit only.
+ */
 void
 eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place)
 {
@@ -202,6 +205,14 @@ eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place)
 		return;
 	*place = mark->place;
 	SpinLockRelease(&mark->mutex);
+	for (int i = 0; i < eq_noted_marks.n; i++)
+	{
+		Noted *noted = EQ_XACT_ENTRY(eq_noted_marks, Noted, i);
+
+		if (noted->queue_id == queue_id && noted->lane == lane &&
+			noted->priority == priority && is_below(&noted->lowest, place))
+			*place = noted->lowest;
+	}
 }
 
 /* Raises the mark by (1), or makes it; now: from before the snapshot. */
