@@ -306,6 +306,7 @@ log_run(const Job *job, const char *outcome, const char *sqlstate,
 /*
  * Records the failure of a job.  That its function is missing, or may not be called,
  * is a fault of the deployment: attempts are kept, and jobs of this handler wait.
+ * A handler that raises EQ060 or EQ061 says itself what is to become of the job.
  */
 static void
 record_failure(Job *job, const ErrorData *error)
@@ -316,6 +317,7 @@ record_failure(Job *job, const ErrorData *error)
 	bool cancelled = stopped || error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED;
 	const char *kind;
 	const char *refused = eq_refused_call(&kind);
+	EqVerdict verdict = eq_read_verdict(error);
 
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !stopped)
 		note_time_limit(job->handler, "its job was cancelled at its time limit");
@@ -330,21 +332,24 @@ record_failure(Job *job, const ErrorData *error)
 		eq_release(job->claimed.job_id, &job->claimed.token,
 				   Max(at - GetCurrentTimestamp(), 1));
 	}
+	else if (verdict.snoozed)
+		eq_release(job->claimed.job_id, &job->claimed.token, verdict.delay);
 	else
 		dead = eq_fail(job->claimed.job_id, &job->claimed.token,
 					   stopped ? "job was cancelled" : error->message,
 					   unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED
 												: error->sqlerrcode),
-					   error->context, -1, cancelled) == 0;
-	if (!refused && job->handler->queue_id == EQ_RULE_CALLS)
+					   error->context, verdict.delay,
+					   cancelled || verdict.final) == 0;
+	if (!refused && !verdict.snoozed && job->handler->queue_id == EQ_RULE_CALLS)
 		eq_count_rule_call_failed(job->claimed.payload, error->message);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	log_run(job,
-			refused		? "postponed"
-			: cancelled ? "cancelled"
-			: dead		? "dead"
-						: "failed",
+			refused || verdict.snoozed ? "postponed"
+			: cancelled				   ? "cancelled"
+			: dead					   ? "dead"
+									   : "failed",
 			unpack_sql_state(error->sqlerrcode), error->message);
 }
 
