@@ -50,6 +50,7 @@
 #include "worker/worker.h"
 
 #define IDLE_MS		60000
+#define JOBS_A_LOOK 100	  /* at the memory that is kept */
 #define STAND_IN_MS 30000 /* of idling, before an executor that stands in ends */
 
 /* The job in hand; lives in job_context. */
@@ -570,6 +571,18 @@ run_step(Job *job)
 	eq_worker_wait(timeout);
 }
 
+/*
+ * Between two jobs: caches grow with what handlers touch (tables, functions, plans), and
+ * nothing ever takes that back but the end of the process.
+ */
+static bool
+keeps_too_much(void)
+{
+	return eq_executor_memory_kb != 0 &&
+		   MemoryContextMemAllocated(TopMemoryContext, true) / 1024 >
+			   (Size) eq_executor_memory_kb;
+}
+
 void
 eq_executor_main(Datum arg)
 {
@@ -577,6 +590,7 @@ eq_executor_main(Datum arg)
 	int index;
 	MemoryContext step_context;
 	TimestampTz last_job = GetCurrentTimestamp();
+	int n_jobs = 0; /* modulo JOBS_A_LOOK */
 
 	memcpy(&index, MyBgworkerEntry->bgw_extra, sizeof(index));
 	me = eq_init_worker(EQ_WORKER_EXECUTOR, dboid, index);
@@ -605,7 +619,10 @@ eq_executor_main(Datum arg)
 			break;
 		stands_in = index >= eq_executors;
 		if (current.in_hand)
+		{
 			last_job = GetCurrentTimestamp();
+			n_jobs++;
+		}
 		else if (stands_in && TimestampDifferenceExceeds(
 								  last_job, GetCurrentTimestamp(), STAND_IN_MS))
 			break;
@@ -643,6 +660,12 @@ eq_executor_main(Datum arg)
 		PG_END_TRY();
 		if (failed)
 			eq_worker_back_off();
+		if (n_jobs == JOBS_A_LOOK)
+		{
+			if (keeps_too_much())
+				break;
+			n_jobs = 0;
+		}
 	}
 	if (current.in_hand)
 		give_back(&current);
