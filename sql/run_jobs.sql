@@ -22,6 +22,7 @@ BEGIN
 			INSERT INTO done VALUES (-1);
 			RAISE EXCEPTION USING ERRCODE = 'P0042', MESSAGE = 'why not';
 		WHEN 'cancelled' THEN RAISE EXCEPTION USING ERRCODE = 'EQ033', MESSAGE = 'stop';
+		WHEN 'decide' THEN RAISE EXCEPTION USING ERRCODE = job.payload ->> 'state', MESSAGE = 'decided', DETAIL = coalesce(job.payload ->> 'detail', '');
 		WHEN 'child' THEN INSERT INTO child VALUES ((job.payload ->> 'n')::int);
 		WHEN 'more' THEN PERFORM event_queue.enqueue('run', 'one', '{"n": 77}');
 		WHEN 'nested' THEN PERFORM event_queue.run_jobs('run');
@@ -62,6 +63,17 @@ SELECT name, attempt, outcome, result, error, sqlstate, next_run_at > now() AS l
 SELECT state, failures, last_error FROM event_queue.all_jobs WHERE job_id = :failing;
 SELECT n FROM run.done;
 SELECT name, reason, last_sqlstate FROM event_queue.dead_letters WHERE queue = 'run';
+ROLLBACK;
+-- By EQ060 and EQ061 the handler decides what becomes of its job; a DETAIL that is no number of seconds does not.
+BEGIN;
+CREATE TEMPORARY TABLE decided AS
+SELECT event_queue.enqueue('run', 'decide', jsonb_build_object('state', state, 'detail', detail), options => '{"backoff": "fixed", "backoff_delay": "2 days"}') AS job_id, state, detail
+FROM (VALUES ('EQ060', NULL), ('EQ060', '10800'), ('EQ060', '1 h'), ('EQ060', '-1'), ('EQ060', 'nan'),
+	('EQ061', NULL), ('EQ061', '14400'), ('EQ061', ' 7200.5 '), ('EQ061', '0'), ('EQ061', '1e300'), ('P0001', '10800')) v (state, detail);
+SELECT state, detail, outcome, sqlstate, error, round(extract(epoch FROM next_run_at - clock_timestamp()) / 3600) AS hours, next_run_at > now() AS later
+FROM event_queue.run_jobs('run') r JOIN decided USING (job_id) ORDER BY job_id;
+SELECT state, detail, j.failures, jsonb_array_length(j.errors) AS errors FROM decided d LEFT JOIN event_queue.job j USING (job_id) ORDER BY job_id;
+SELECT reason, last_sqlstate FROM event_queue.dead_letters WHERE queue = 'run';
 ROLLBACK;
 -- Without a backoff it is due again at once, until it has no attempt left.
 BEGIN;

@@ -106,6 +106,21 @@ ALTER FUNCTION eq_workers.reacts RENAME TO react;
 CALL wait_until($$EXISTS (SELECT FROM eq_workers.saw WHERE what = 'reacted')$$);
 CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.faults() WHERE what = 'rule function')$$);
 
+-- By EQ060 and EQ061 a handler decides what becomes of its job, as in run_jobs.
+CREATE FUNCTION eq_workers.decide(j event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO eq_workers.saw VALUES (3, 'undone', j.job_id);
+	RAISE EXCEPTION USING ERRCODE = j.payload ->> 'state', MESSAGE = 'decided', DETAIL = coalesce(j.payload ->> 'detail', '');
+END $$;
+SELECT event_queue.create_handler('workers', 'decide', 'eq_workers.decide') > 0 AS registered;
+CREATE TABLE eq_workers.decided AS
+SELECT event_queue.enqueue('workers', 'decide', jsonb_build_object('state', state, 'detail', detail)) AS job_id, state, detail
+FROM (VALUES ('EQ060', NULL), ('EQ060', '10800'), ('EQ061', '14400')) v (state, detail);
+CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.job JOIN eq_workers.decided USING (job_id) WHERE run_at < now() + interval '2 hours')$$);
+SELECT d.state, detail, j.failures, j.errors -> 0 ->> 'sqlstate' AS sqlstate, round(extract(epoch FROM j.run_at - now()) / 3600) AS hours, l.reason
+FROM eq_workers.decided d LEFT JOIN event_queue.job j USING (job_id) LEFT JOIN event_queue.dead_letters l USING (job_id) ORDER BY job_id;
+SELECT count(*) AS undone FROM eq_workers.saw WHERE what = 'undone';
+
 SELECT event_queue.drop_rule('eq_workers');
 SELECT event_queue.drop_handler(queue, job_name) FROM event_queue.handlers WHERE queue = 'workers';
 SELECT event_queue.drop_queue('workers', force => true);

@@ -61,5 +61,7 @@
 #define ERRCODE_EQ_INVALID_ALERT		  MAKE_SQLSTATE('E', 'Q', '0', '5', '2')
 #define ERRCODE_EQ_NO_FIGURES			  MAKE_SQLSTATE('E', 'Q', '0', '5', '3')
 #define ERRCODE_EQ_INVALID_START		  MAKE_SQLSTATE('E', 'Q', '0', '5', '4')
+#define ERRCODE_EQ_HANDLER_FAILED		  MAKE_SQLSTATE('E', 'Q', '0', '6', '0')
+#define ERRCODE_EQ_HANDLER_SNOOZED		  MAKE_SQLSTATE('E', 'Q', '0', '6', '1')
 
 #endif /* EQ_ERRORS_H */

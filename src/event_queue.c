@@ -46,6 +46,7 @@ bool eq_require_tenant = false;
 int eq_max_payload_kb = 1024;
 int eq_notify_mode = EQ_NOTIFY_WORKER;
 int eq_executors = 2;
+int eq_executor_memory_kb = 256 * 1024;
 char *eq_databases = NULL;
 bool eq_activate_copies = false;
 int eq_rule_batch = 500;
@@ -141,6 +142,11 @@ define_settings(void)
 		"event_queue.executors",
 		"Processes that run handlers in each database that has the extension.", NULL,
 		&eq_executors, 2, 0, EQ_MAX_EXECUTORS, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.executor_memory",
+		"Memory that an executor keeps between jobs before a new one takes its place.",
+		"Looked at after every 100 jobs; 0: no limit.", &eq_executor_memory_kb,
+		256 * 1024, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomStringVariable(
 		"event_queue.databases",
 		"Databases whose workers may run, separated by commas; empty: all that have the extension.",

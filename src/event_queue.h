@@ -45,6 +45,7 @@ extern bool eq_require_tenant;
 extern int eq_max_payload_kb;
 extern int eq_notify_mode;
 extern int eq_executors;
+extern int eq_executor_memory_kb;
 extern char *eq_databases;
 extern bool eq_activate_copies;
 extern int eq_rule_batch;

@@ -301,6 +301,11 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  * void or jsonb (the job's result); it is found by the caller's search_path and
  * runs as the caller, with search_path pg_catalog and its own schema.
  * time_limit defaults to nine tenths of the queue's lease.
+ * A handler that raises an error undoes its effects, and its job is tried again after the
+ * queue's backoff.  By SQLSTATE EQ060 it decides itself: without DETAIL it gives up
+ * (a dead letter at once), with DETAIL, a number of seconds, the next attempt comes after these.
+ * EQ061 is "not now": no attempt is counted, and the job is due again after the seconds in
+ * DETAIL (at least 1).  With any other DETAIL both are errors like all others.
  * or_replace: a handler for the same queue and job name gets the new function,
  * owner and time limit; jobs that run go on with the old one.  if_not_exists: it
  * stays as it is, with a NOTICE if its function or time limit is another.

@@ -50,6 +50,7 @@
 #include "worker/worker.h"
 
 #define IDLE_MS		60000
+#define JOBS_A_LOOK 100	  /* at the memory that is kept */
 #define STAND_IN_MS 30000 /* of idling, before an executor that stands in ends */
 
 /* The job in hand; lives in job_context. */
@@ -306,6 +307,7 @@ log_run(const Job *job, const char *outcome, const char *sqlstate,
 /*
  * Records the failure of a job.  That its function is missing, or may not be called,
  * is a fault of the deployment: attempts are kept, and jobs of this handler wait.
+ * A handler that raises EQ060 or EQ061 says itself what is to become of the job.
  */
 static void
 record_failure(Job *job, const ErrorData *error)
@@ -316,6 +318,7 @@ record_failure(Job *job, const ErrorData *error)
 	bool cancelled = stopped || error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED;
 	const char *kind;
 	const char *refused = eq_refused_call(&kind);
+	EqVerdict verdict = eq_read_verdict(error);
 
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !stopped)
 		note_time_limit(job->handler, "its job was cancelled at its time limit");
@@ -330,21 +333,24 @@ record_failure(Job *job, const ErrorData *error)
 		eq_release(job->claimed.job_id, &job->claimed.token,
 				   Max(at - GetCurrentTimestamp(), 1));
 	}
+	else if (verdict.snoozed)
+		eq_release(job->claimed.job_id, &job->claimed.token, verdict.delay);
 	else
 		dead = eq_fail(job->claimed.job_id, &job->claimed.token,
 					   stopped ? "job was cancelled" : error->message,
 					   unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED
 												: error->sqlerrcode),
-					   error->context, -1, cancelled) == 0;
-	if (!refused && job->handler->queue_id == EQ_RULE_CALLS)
+					   error->context, verdict.delay,
+					   cancelled || verdict.final) == 0;
+	if (!refused && !verdict.snoozed && job->handler->queue_id == EQ_RULE_CALLS)
 		eq_count_rule_call_failed(job->claimed.payload, error->message);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	log_run(job,
-			refused		? "postponed"
-			: cancelled ? "cancelled"
-			: dead		? "dead"
-						: "failed",
+			refused || verdict.snoozed ? "postponed"
+			: cancelled				   ? "cancelled"
+			: dead					   ? "dead"
+									   : "failed",
 			unpack_sql_state(error->sqlerrcode), error->message);
 }
 
@@ -565,6 +571,18 @@ run_step(Job *job)
 	eq_worker_wait(timeout);
 }
 
+/*
+ * Between two jobs: caches grow with what handlers touch (tables, functions, plans), and
+ * nothing ever takes that back but the end of the process.
+ */
+static bool
+keeps_too_much(void)
+{
+	return eq_executor_memory_kb != 0 &&
+		   MemoryContextMemAllocated(TopMemoryContext, true) / 1024 >
+			   (Size) eq_executor_memory_kb;
+}
+
 void
 eq_executor_main(Datum arg)
 {
@@ -572,6 +590,7 @@ eq_executor_main(Datum arg)
 	int index;
 	MemoryContext step_context;
 	TimestampTz last_job = GetCurrentTimestamp();
+	int n_jobs = 0; /* modulo JOBS_A_LOOK */
 
 	memcpy(&index, MyBgworkerEntry->bgw_extra, sizeof(index));
 	me = eq_init_worker(EQ_WORKER_EXECUTOR, dboid, index);
@@ -600,7 +619,10 @@ eq_executor_main(Datum arg)
 			break;
 		stands_in = index >= eq_executors;
 		if (current.in_hand)
+		{
 			last_job = GetCurrentTimestamp();
+			n_jobs++;
+		}
 		else if (stands_in && TimestampDifferenceExceeds(
 								  last_job, GetCurrentTimestamp(), STAND_IN_MS))
 			break;
@@ -638,6 +660,12 @@ eq_executor_main(Datum arg)
 		PG_END_TRY();
 		if (failed)
 			eq_worker_back_off();
+		if (n_jobs == JOBS_A_LOOK)
+		{
+			if (keeps_too_much())
+				break;
+			n_jobs = 0;
+		}
 	}
 	if (current.in_hand)
 		give_back(&current);

@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -45,9 +47,10 @@ PG_FUNCTION_INFO_V1(eq_run_jobs);
 #define BY_ONE 100
 #define BATCH  100
 
-#define POSTPONE_US	  USECS_PER_SEC /* a handler that can't be called */
-#define RUN_COLUMNS	  8
-#define RUN_AS_OTHERS (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION)
+#define POSTPONE_US		  USECS_PER_SEC /* a handler that can't be called */
+#define MAX_DELAY_SECONDS (100 * 365.25 * 86400)
+#define RUN_COLUMNS		  8
+#define RUN_AS_OTHERS	  (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION)
 
 /*
  * Calls a handler in the present transaction, as its owner, who is the present role
@@ -79,6 +82,56 @@ eq_fire_deferred(void)
 	static ConstraintsSetStmt all_immediate = {.type = T_ConstraintsSetStmt};
 
 	AfterTriggerSetState(&all_immediate);
+}
+
+/* DETAIL of EQ060 and EQ061: seconds, as in Retry-After.  Throws nothing. */
+static bool
+read_seconds(const char *text, int64 *us)
+{
+	char *end;
+	double seconds = strtod(text, &end);
+
+	while (isspace((unsigned char) *end))
+		end++;
+	if (end == text || *end != '\0' ||
+		!(seconds >= 0 && seconds <= MAX_DELAY_SECONDS))
+		return false;
+	*us = (int64) (seconds * USECS_PER_SEC);
+	return true;
+}
+
+/*
+ * The handler decides by its SQLSTATE.  A DETAIL that is no number of seconds decides
+ * nothing: such a job fails as by any other error, and its message and SQLSTATE are
+ * on record.
+ */
+EqVerdict
+eq_read_verdict(const ErrorData *error)
+{
+	EqVerdict verdict = {.delay = -1};
+	bool has_detail = error->detail != NULL && error->detail[0] != '\0';
+
+	if (error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED)
+		verdict.final = true;
+	else if (error->sqlerrcode == ERRCODE_EQ_HANDLER_FAILED)
+	{
+		if (!has_detail)
+			verdict.final = true;
+		else
+			(void) read_seconds(error->detail, &verdict.delay);
+	}
+	else if (error->sqlerrcode == ERRCODE_EQ_HANDLER_SNOOZED)
+	{
+		int64 us = POSTPONE_US;
+
+		if (!has_detail || read_seconds(error->detail, &us))
+		{
+			/* Not at once: nothing would ever end that. */
+			verdict.snoozed = true;
+			verdict.delay = Max(us, POSTPONE_US);
+		}
+	}
+	return verdict;
 }
 
 typedef struct RunHandler
@@ -226,6 +279,7 @@ record_run(const EqClaimedJob *job, const ErrorData *error, TimestampTz *next)
 {
 	const char *kind;
 	EqLeased leased;
+	EqVerdict verdict = eq_read_verdict(error);
 
 	if (eq_refused_call(&kind) != NULL)
 	{
@@ -238,9 +292,16 @@ record_run(const EqClaimedJob *job, const ErrorData *error, TimestampTz *next)
 		eq_close_jobs(&leased);
 		return "lost"; /* another job's handler has deleted it */
 	}
+	if (verdict.snoozed)
+	{
+		eq_close_jobs(&leased);
+		eq_release(job->job_id, &job->token, verdict.delay);
+		*next = GetCurrentTimestamp() + verdict.delay;
+		return "postponed";
+	}
 	*next = eq_fail_leased(&leased, job->job_id, error->message,
-						   unpack_sql_state(error->sqlerrcode), error->context, -1,
-						   error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED);
+						   unpack_sql_state(error->sqlerrcode), error->context,
+						   verdict.delay, verdict.final);
 	eq_close_jobs(&leased);
 	return *next != 0 ? "failed" : "dead";
 }

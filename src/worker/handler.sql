@@ -24,7 +24,7 @@
  *
  * Arguments: max_jobs: at most so many runs.
  * Result: a row for each run: outcome is completed, failed (tried again at next_run_at), dead,
- * postponed (the handler can't be called now, which counts as no attempt), or lost (another
+ * postponed (the handler can't be called now, or has raised EQ061, which counts as no attempt), or lost (another
  * job's handler has deleted it: nothing of its run is left, and nothing is recorded); result:
  * what the handler returned, if jsonb; error and sqlstate of a failure.
  * A session that is confined to a tenant runs that tenant's jobs only.

@@ -50,6 +50,15 @@ extern void eq_call_handler(const EqQueue *queue, const EqClaimedJob *job,
 							int sec_flags, Jsonb **result);
 extern void eq_fire_deferred(void);
 
+/* What a handler's error asks for; delay in us, -1: the queue's backoff. */
+typedef struct EqVerdict
+{
+	bool final;	  /* no further attempt */
+	bool snoozed; /* not now, and no attempt counted */
+	int64 delay;
+} EqVerdict;
+extern EqVerdict eq_read_verdict(const ErrorData *error);
+
 /* registry.c, for the workers */
 extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
 extern bool eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index);
