@@ -207,8 +207,9 @@ test('a cancelled job is told by its signal, and a lost lease too', async () => 
 			reject(signal.reason);
 		});
 	}));
-	const cancelled = await queue.add('a', {});
+	// Listened for before the add: the worker may be quicker than its answer.
 	const active = once(worker, 'active');
+	const cancelled = await queue.add('a', {});
 	await active;
 	const failed = once(worker, 'failed');
 	assert.equal(await eq.cancelJob(cancelled.id), 'requested');
