@@ -29,6 +29,7 @@ SELECT count(*) FROM event_queue.claim('pol', 1);
 SELECT run_it('pol', now());
 SELECT make('queue_one');
 SELECT run_it('pol', now()), run_it('pol', now());
+CALL wait_until($$EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'pol' AND state = 'ready')$$);
 TABLE pol;
 SELECT make('cancel');
 SELECT run_it('pol', now());
@@ -38,6 +39,7 @@ SELECT event_queue.purge_queue('pol');
 SELECT make('queue_all');
 SELECT run_it('pol', now()), run_it('pol', now()), run_it('pol', now());
 -- one behind the other
+CALL wait_until($$EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'pol' AND state = 'ready')$$);
 TABLE pol;
 SELECT skipped > 0 AS counted, overlap FROM event_queue.schedules WHERE name = 'pol';
 SELECT state, count(*) FROM event_queue.schedule_runs WHERE schedule = 'pol' GROUP BY 1 ORDER BY 1;
@@ -80,6 +82,7 @@ SELECT event_queue.pause_schedule('pol'), event_queue.purge_queue('pol') > 0 AS 
 SELECT event_queue.trigger_schedule('pol') IS NOT NULL AS made, event_queue.trigger_schedule('pol', 'skip') IS NULL AS skipped;
 SELECT event_queue.backfill_schedule('pol', '2025-01-01', '2025-06-01');
 SELECT event_queue.backfill_schedule('pol', '2025-01-02', '2025-06-01', 'skip');
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.jobs WHERE queue = 'pol' AND state = 'ready')$$);
 SELECT state, count(*), min(metadata ->> 'scheduled_for') > '2027' AS now FROM event_queue.jobs WHERE queue = 'pol' GROUP BY state, metadata ->> 'scheduled_for' < '2026-01-02' ORDER BY 1, 3;
 SELECT try(c) FROM unnest(ARRAY[
 	$$SELECT event_queue.trigger_schedule('none')$$, $$SELECT event_queue.trigger_schedule('pol', 'no')$$,
