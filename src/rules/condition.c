@@ -81,13 +81,15 @@ end_limit(TimeLimit limit)
 
 /*
  * Runs a query that gives one row as the rule's owner, without the right to write, for
- * no longer than event_queue.condition_timeout.  take reads what SPI has of it.
+ * no longer than event_queue.condition_timeout.  take reads what SPI has of it.  kept:
+ * where the query's plan is, or is put for the next time; NULL: it is not kept.
  */
 void
 eq_run_guarded(const EqRule *rule, const char *query, int n_arguments, Oid *types,
-			   Datum *values, const char *nulls, void (*take)(void *),
-			   void *argument)
+			   Datum *values, const char *nulls, SPIPlanPtr *kept,
+			   void (*take)(void *), void *argument)
 {
+	SPIPlanPtr plan;
 	bool read_only = XactReadOnly;
 	TimeLimit limit;
 	EqSpi spi;
@@ -100,8 +102,18 @@ eq_run_guarded(const EqRule *rule, const char *query, int n_arguments, Oid *type
 	 */
 	XactReadOnly = true;
 	limit = begin_limit();
-	if (SPI_execute_with_args(query, n_arguments, types, values, nulls, true, 1) !=
-			SPI_OK_SELECT ||
+	plan = kept ? *kept : NULL;
+	if (plan == NULL)
+	{
+		/* A generic plan: the event is another one each time. */
+		plan = SPI_prepare_cursor(query, n_arguments, types,
+								  kept ? CURSOR_OPT_GENERIC_PLAN : 0);
+		if (plan == NULL || (kept && SPI_keepplan(plan) != 0))
+			elog(ERROR, "could not prepare rule \"%s\"", rule->name);
+		if (kept)
+			*kept = plan;
+	}
+	if (SPI_execute_plan(plan, values, nulls, true, 1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "could not evaluate rule \"%s\"", rule->name);
 	end_limit(limit);
@@ -176,7 +188,8 @@ eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
 	/* With a list of actions, the options are the whole event, for who has no payload. */
 	with_options = rule->options != NULL || rule->n_actions > 0;
 	eq_run_guarded(rule, eq_rule_query(rule->condition, with_options),
-				   with_options ? 3 : 2, types, values, nulls, take_filled, &filled);
+				   with_options ? 3 : 2, types, values, nulls, rule->plan,
+				   take_filled, &filled);
 	*options = filled.options;
 	return filled.payload;
 }

@@ -73,10 +73,14 @@
 /* So often executors evaluate what does not end, before they refuse it. */
 #define EQ_MAX_LOST 3
 
+/* So many rules' plans are kept: each has some 10 kB. */
+#define MAX_PLANS 2000
+
 /* The rule runner's rules; forgotten when the configuration changes. */
 static MemoryContext rules_context = NULL;
 static EqRule *rules;
-static int n_rules = -1;			/* -1: not read */
+static SPIPlanPtr *plans; /* of their conditions and templates, once they have run */
+static int n_rules = -1;  /* -1: not read */
 static uint32 rules_generation;		/* of the configuration they were read from */
 static bool rules_are_read = false; /* by a transaction that has committed */
 static bool any_behind = false;		/* one of them catches up */
@@ -164,6 +168,11 @@ read_rules(void)
 	if (rules_context == NULL)
 		rules_context = AllocSetContextCreate(TopMemoryContext, "event_queue rules",
 											  ALLOCSET_DEFAULT_SIZES);
+	for (int i = 0; i < n_rules; i++)
+	{
+		if (plans[i])
+			(void) SPI_freeplan(plans[i]);
+	}
 	n_rules = -1;
 	MemoryContextReset(rules_context);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
@@ -176,8 +185,13 @@ read_rules(void)
 		MemoryContext old = MemoryContextSwitchTo(rules_context);
 
 		rules = palloc0(Max(SPI_processed, 1) * sizeof(EqRule));
+		plans = palloc0(Max(SPI_processed, 1) * sizeof(SPIPlanPtr));
 		for (uint64 i = 0; i < SPI_processed; i++)
+		{
 			eq_fill_rule(&rules[i], SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+			if (i < MAX_PLANS)
+				rules[i].plan = &plans[i];
+		}
 		MemoryContextSwitchTo(old);
 	}
 	n_rules = SPI_processed;

@@ -64,7 +64,7 @@ evaluate(void *argument)
 
 	eq_check_owner(look->rule->owner, "rule", look->rule->name);
 	if (look->query)
-		eq_run_guarded(look->rule, look->query, 1, &type, &look->event, NULL,
+		eq_run_guarded(look->rule, look->query, 1, &type, &look->event, NULL, NULL,
 					   take_text, look);
 	else
 		look->payload = eq_query_rule(look->rule, look->event, &look->options);

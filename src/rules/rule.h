@@ -6,6 +6,7 @@
 
 #include "access/htup_details.h"
 #include "lib/stringinfo.h"
+#include "executor/spi.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
@@ -49,6 +50,7 @@ typedef struct EqRule
 	bool stop;		   /* if it fires, later rules do not meet the event */
 	char **changing;   /* fields of when_changed */
 	int n_changing;	   /* 0: it does not matter */
+	SPIPlanPtr *plan;  /* where its query's plan is kept; NULL: nowhere */
 	bool may_repeat;   /* also if it has led to the event */
 	bool behind;	   /* it catches up: the others' events are not for it yet */
 	int64 caught_up;   /* to this position */
@@ -86,7 +88,7 @@ extern const char *eq_function_of_call(const EqRule *rule, int64 action);
 /* condition.c: what of a rule runs as its owner, without writing and within a time */
 extern void eq_run_guarded(const EqRule *rule, const char *query, int n_arguments,
 						   Oid *types, Datum *values, const char *nulls,
-						   void (*take)(void *), void *argument);
+						   SPIPlanPtr *kept, void (*take)(void *), void *argument);
 extern Jsonb *eq_query_rule(const EqRule *rule, Datum event, Jsonb **options);
 extern bool eq_is_one_expression(const char *condition);
 
