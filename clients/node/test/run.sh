@@ -37,5 +37,6 @@ else
 	echo "check-node: without Prisma, which could not be installed: $(tail -n 1 "$prisma/log")"
 fi
 
-EQ_NODE_CLIENT=$here ../../test/lib/with-cluster.sh bash -c \
+# Each file has a database of its own, and each of these three workers or more.
+EQ_CONF='max_worker_processes = 100' EQ_NODE_CLIENT=$here ../../test/lib/with-cluster.sh bash -c \
 	'cd "$EQ_NODE_CLIENT" && node --test --test-concurrency=1 --test-timeout=180000 ${FILES:-test/*.test.js}'
