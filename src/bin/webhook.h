@@ -10,7 +10,8 @@
 extern const char *eq_webhook_secrets, *eq_webhook_timeout;
 extern bool eq_webhook_allow_private;
 
-/* clang-format off: its versions do not agree on such a macro */
+/* clang-format's versions do not agree on such a macro. */
+/* clang-format off */
 #define EQ_WEBHOOK_OPTIONS                                                          \
 	{"secrets", "FILE", &eq_webhook_secrets, NULL,                                  \
 	 "signs requests; lines \"TENANT HOST SECRET...\", * for any"},                 \

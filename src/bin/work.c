@@ -32,7 +32,8 @@ static const char *concurrency, *lease, *job_names, *tenant, *worker, *grace, *l
 	*look, *max_jobs;
 static bool session_bound, until_empty;
 
-/* clang-format off: its versions do not agree on such a macro */
+/* clang-format's versions do not agree on such a macro. */
+/* clang-format off */
 #define WORK_OPTIONS                                                                \
 	{"concurrency", "N", &concurrency, NULL, "so many jobs at a time (default 1)"}, \
 		{"session", NULL, NULL, &session_bound, "leases end with the connection"},  \

@@ -201,7 +201,7 @@ sub lock_table
 }
 # What the jobs themselves need: append and enqueue in a new session, rules, schedules; the
 # log of audit, since start_flow changes the schedule.
-my %needed = map { $_ => 1 } qw(job queue event_store event_partition aggregate_snapshot tenant_role rule_checkpoint rule schedule job_review audit_log audit_log_default);
+my %needed = map { $_ => 1 } qw(job queue event_store event_partition aggregate_snapshot tenant_role rule_checkpoint rule_catch_up rule schedule schedule_run job_review audit_log audit_log_default);
 my ($slowest, $named, $tables) = (0, 0, 0);
 for my $table (split /\n/, sql(q(SELECT relname FROM pg_class WHERE relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
 	AND relkind IN ('r', 'p') AND relname !~ '^(job_history|event_store)_' ORDER BY 1)))
