@@ -39,10 +39,10 @@ SAVEPOINT s;
 SELECT version FROM event_queue.append('lead', 'L4', 'taken.back');
 ROLLBACK TO s;
 SELECT version FROM event_queue.append('lead', 'L4', 'two', '{}', 1);
-SELECT count(*) FROM event_queue.read_all() WHERE aggregate_id = 'L4'; -- not below the watermark yet
+SELECT count(*) FROM event_queue.read_all(:start) WHERE aggregate_id = 'L4'; -- not below the watermark yet
 SELECT count(*) FROM event_queue.watermark_blockers WHERE pid = pg_backend_pid();
 COMMIT;
-SELECT version, event_type FROM event_queue.read_all() WHERE aggregate_id = 'L4';
+SELECT version, event_type FROM event_queue.read_all(:start) WHERE aggregate_id = 'L4';
 
 -- read_all goes on where it ended.
 SELECT aggregate_id, version FROM event_queue.read_all(:start, 2);
