@@ -54,6 +54,8 @@ SELECT count(*) FROM job_told;
 SELECT event_queue.create_queue('told weak', job_events => true, durable => false) IS NOT NULL AS created, event_queue.enqueue('told weak', 'a') IS NOT NULL AS enqueued;
 SELECT count(event_queue.complete(job_id, lease_token)) AS completed FROM event_queue.claim('told weak');
 SELECT data -> 'queue' AS queue FROM job_told OFFSET 11;
+-- Not of internal queues; and nobody else holds its aggregates.
+SELECT try($$SELECT event_queue.alter_queue('rule-calls', job_events => true)$$) AS internal, try($$SELECT event_queue.append('event_queue.job', '1', 'x')$$) AS reserved;
 DROP VIEW job_told;
 DROP FUNCTION told_work;
 SELECT event_queue.drop_queue('told', true), event_queue.drop_queue('untold', true), event_queue.drop_queue('told weak', true);

@@ -83,6 +83,15 @@ CALL wait_until($$(SELECT seen = 3 FROM event_queue.rule_stats WHERE rule = 'act
 SELECT e.aggregate_id, string_agg(j.name, ', ' ORDER BY j.job_id) AS jobs FROM event_queue.event_store e LEFT JOIN event_queue.jobs j ON j.metadata ->> 'event_id' = e.id::text
 WHERE e.event_type = 'act.stop' GROUP BY 1 ORDER BY 1;
 
+-- Calls that wait while the list is replaced are those that they were.
+SELECT event_queue.create_rule('act calls', 'act.calls', actions => '[{"call": {"function": "actions.call", "delay": "1 hour"}}]') > 0 AS created;
+SELECT version FROM event_queue.append('act calls', 'C1', 'act.calls');
+CALL wait_until($$EXISTS (SELECT FROM event_queue.job WHERE name = 'rule-call' AND payload ->> 'rule' = 'act calls')$$);
+SELECT event_queue.create_rule('act calls', 'act.calls', actions => '[{"notify": {"channel": "actions"}}, {"call": {"function": "actions.call"}}]', or_replace => true) > 0 AS replaced;
+SELECT event_queue.retry_waiting('rule-calls', false) > 0 AS due;
+CALL wait_until($$EXISTS (SELECT FROM actions.called WHERE id = 'C1')$$);
+SELECT count(*) AS called FROM actions.called WHERE id = 'C1';
+
 -- Versions, and back.
 SELECT event_queue.create_rule('act all', 'act.lead', actions => '[{"notify": {"channel": "actions"}}]', or_replace => true, stop => true) > 0 AS replaced;
 SELECT event_queue.create_rule('act all', 'act.lead', actions => '[{"notify": {"channel": "actions"}}]', if_not_exists => true, stop => true) > 0 AS same;

@@ -44,6 +44,8 @@ bool eq_webhook_allow_private;
 
 #define MAX_RETRY_AFTER (24 * 3600)
 
+#define MIN_SECRET 16 /* bytes: shorter ones can be guessed, or are typing errors */
+
 /*
  * A request as text, since eventq reads no JSON: the URL, a line for each header, an empty
  * line, the body.  A line feed in one of the first becomes a control character that is
@@ -64,7 +66,8 @@ typedef struct Request
 	size_t length;
 	EqBuf answer;
 	size_t n_answer; /* bytes of it that came */
-	bool is_refused; /* its address */
+	bool is_refused; /* an address of its host */
+	bool is_tried;	 /* another one was not */
 } Request;
 
 /* Is the secrets' file there, and nobody else's to read?  Says what is wrong. */
@@ -94,10 +97,10 @@ eq_webhook_check(EqCli *cli)
 {
 	double seconds;
 
-	if (eq_webhook_timeout &&
-		(!eq_parse_seconds(eq_webhook_timeout, &seconds) || seconds > 3600))
+	if (eq_webhook_timeout && (!eq_parse_seconds(eq_webhook_timeout, &seconds) ||
+							   seconds < 0.001 || seconds > 3600))
 	{
-		eq_error(cli, "--timeout takes seconds, above 0 and at most 3600");
+		eq_error(cli, "--timeout takes seconds, from 0.001 to 3600");
 		return false;
 	}
 	return check_secrets(stderr);
@@ -182,6 +185,7 @@ open_socket(void *argument, curlsocktype purpose, struct curl_sockaddr *address)
 		request->is_refused = true;
 		return CURL_SOCKET_BAD;
 	}
+	request->is_tried = true;
 	return socket(address->family, address->socktype, address->protocol);
 }
 
@@ -229,7 +233,7 @@ is_free_header(const char *line)
 		"te",	"trailer",		  "upgrade",		   "keep-alive"};
 	size_t length = strcspn(line, ":");
 
-	if (length == 0 || line[length] != ':' || line[length + 2] == '\0' ||
+	if (length == 0 || line[length] != ':' ||
 		strspn(line, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 					 "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != length ||
 		strncasecmp(line, "webhook-", 8) == 0 || strncasecmp(line, "proxy-", 6) == 0)
@@ -277,6 +281,10 @@ read_request(char *text, size_t length, Request *request)
 			return false;
 		}
 		has_type = has_type || strncasecmp(line, "content-type:", 13) == 0;
+		/* To libcurl, "Name:" means none, and "Name;" one without a value. */
+		if (line[strcspn(line, ":") + 1 +
+				 strspn(line + strcspn(line, ":") + 1, " ")] == '\0')
+			line[strcspn(line, ":") + 1] = '\0', line[strcspn(line, ":")] = ';';
 		request->headers = curl_slist_append(request->headers, line);
 		line = next + 1;
 	}
@@ -305,12 +313,12 @@ add_signature(EqBuf *header, const char *secret, const EqBuf *message)
 	if (strncmp(secret, "whsec_", 6) == 0)
 	{
 		n_key = EVP_DecodeBlock(key, (const unsigned char *) secret + 6, n_key - 6);
-		if (n_key <= 0)
-			return false;
 		/* padding is counted */
 		for (size_t i = strlen(secret); i > 0 && secret[i - 1] == '='; i--)
 			n_key--;
 	}
+	if (n_key < MIN_SECRET)
+		return false;
 	if (HMAC(EVP_sha256(), key, n_key, (const unsigned char *) message->data,
 			 message->length, hmac, &n_hmac) == NULL)
 		return false;
@@ -324,10 +332,11 @@ static bool
 sign(const Request *request, const char *tenant, const EqBuf *message, EqBuf *header)
 {
 	FILE *file = fopen(eq_webhook_secrets, "r");
-	char line[4096];
+	char *line = NULL;
+	size_t size = 0;
 	bool found = false, good = true;
 
-	while (file && !found && fgets(line, sizeof(line), file))
+	while (file && !found && getline(&line, &size, file) > 0)
 	{
 		char *rest;
 		char *of_tenant = strtok_r(line, " \t\r\n", &rest);
@@ -344,6 +353,7 @@ sign(const Request *request, const char *tenant, const EqBuf *message, EqBuf *he
 			good = good && add_signature(header, secret, message);
 		}
 	}
+	free(line);
 	if (file)
 		fclose(file);
 	if (!found)
@@ -355,8 +365,12 @@ sign(const Request *request, const char *tenant, const EqBuf *message, EqBuf *he
 	return found && good;
 }
 
-/* The headers by which the receiver knows who sent it, and whether it came before. */
-static bool
+/*
+ * The headers by which the receiver knows who sent it, and whether it came before.
+ * Returns 0, or the child's exit status: a file that can't be read is the operator's fault,
+ * a host without a secret may be the tenant's, who chooses it.
+ */
+static int
 add_webhook_headers(Request *request)
 {
 	const char *job_id = getenv("EVENTQ_JOB_ID"), *tenant = getenv("EVENTQ_TENANT");
@@ -368,21 +382,22 @@ add_webhook_headers(Request *request)
 	eq_buf_init(&header);
 	eq_buf_printf(&message, "job_%s.%ld.", job_id, now);
 	eq_buf_bytes(&message, request->body, request->length);
+	if (!check_secrets(stderr))
+		return EXIT_TRY_LATER;
 	if (eq_webhook_secrets &&
-		(!check_secrets(stderr) ||
-		 !sign(request, tenant ? tenant : "", &message, &signature)))
-		return false;
+		!sign(request, tenant ? tenant : "", &message, &signature))
+		return 1;
 	eq_buf_printf(&header, "webhook-id: job_%s", job_id);
 	request->headers = curl_slist_append(request->headers, header.data);
 	eq_buf_reset(&header);
 	eq_buf_printf(&header, "webhook-timestamp: %ld", now);
 	request->headers = curl_slist_append(request->headers, header.data);
 	if (signature.length == 0)
-		return true;
+		return 0;
 	eq_buf_reset(&header);
 	eq_buf_printf(&header, "webhook-signature: %s", signature.data);
 	request->headers = curl_slist_append(request->headers, header.data);
-	return true;
+	return 0;
 }
 
 /* What the answer means for the job: the child's exit status. */
@@ -399,7 +414,8 @@ judge_answer(CURL *curl, Request *request, CURLcode code, const char *message)
 		code = CURLE_OK; /* the status was before it */
 	if (code != CURLE_OK)
 	{
-		bool is_refused = request->is_refused && code == CURLE_COULDNT_CONNECT;
+		bool is_refused = request->is_refused && !request->is_tried &&
+						  code == CURLE_COULDNT_CONNECT;
 
 		if (is_refused)
 			fprintf(
@@ -441,6 +457,7 @@ eq_webhook_deliver(void)
 	static char message[CURL_ERROR_SIZE];
 	Request request = {0};
 	double seconds = 30;
+	int status;
 	EqBuf text;
 	CURL *curl;
 
@@ -454,8 +471,9 @@ eq_webhook_deliver(void)
 	}
 	if (!read_request(text.data, text.length, &request))
 		return EXIT_DEAD;
-	if (!add_webhook_headers(&request))
-		return EXIT_TRY_LATER;
+	status = add_webhook_headers(&request);
+	if (status != 0)
+		return status;
 	if (eq_webhook_timeout)
 		(void) eq_parse_seconds(eq_webhook_timeout, &seconds);
 	curl_easy_setopt(curl, CURLOPT_URL, request.url);

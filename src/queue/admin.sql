@@ -49,6 +49,16 @@ BEGIN
 	IF this_queue <= 2 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', $1);
 	END IF;
+	-- Who is about to give a job this key is waited for.
+	WHILE $2 IS NOT NULL LOOP
+		BEGIN
+			PERFORM event_queue_internal.unlock_key(this_queue, this_tenant, $2)
+			WHERE event_queue_internal.lock_free_key(this_queue, this_tenant, $2, false);
+			EXIT;
+		EXCEPTION WHEN SQLSTATE 'EQ044' THEN
+			PERFORM event_queue_internal.await_conflict();
+		END;
+	END LOOP;
 	IF $2 IS NULL THEN
 		-- As purge_queue: waits for no one, and takes those that depend on a job with it.
 		locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id IN (

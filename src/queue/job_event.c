@@ -26,8 +26,6 @@
 #include "store/store.h"
 #include "table/table.h"
 
-#define JOB_AGGREGATE "event_queue.job"
-
 /* The aggregate of the event that a rule made the job of, if it is still there. */
 static void
 add_aggregate(JsonbParseState **state, Jsonb *metadata, const char *tenant)
@@ -128,7 +126,7 @@ eq_tell_end(const EqQueue *queue, const Datum *job, const bool *isnull, int fail
 	Jsonb *metadata = isnull[JOB_METADATA - 1]
 						  ? NULL
 						  : DatumGetJsonbP(job[JOB_METADATA - 1]);
-	EqAggregate aggregate = {.type = JOB_AGGREGATE,
+	EqAggregate aggregate = {.type = EQ_JOB_AGGREGATE,
 							 .id = psprintf(INT64_FORMAT, job_id),
 							 .expected = EQ_EXPECT_ANY};
 	EqEvent event = {.aggregate = &aggregate};

@@ -117,6 +117,8 @@ BEGIN
 		WHEN NEW.keep_failed_count < 1 THEN 'keep_failed_count must be at least 1'
 		WHEN NEW.fair IS NULL THEN 'fair must be true or false'
 		WHEN NEW.durable IS NULL THEN 'durable must be true or false'
+		WHEN NEW.job_events IS NULL THEN 'job_events must be true or false'
+		WHEN NEW.job_events AND NEW.queue_id <= 2 THEN 'job_events is not for internal queues'
 		WHEN NEW.group_concurrency IS NULL OR NEW.group_concurrency NOT BETWEEN 1 AND 1000 THEN 'group_concurrency must be between 1 and 1000'
 		WHEN NEW.group_rate_limit NOT BETWEEN 1 AND 1000000 THEN 'group_rate_limit must be between 1 and 1000000'
 		WHEN NEW.group_rate_interval IS NULL OR NEW.group_rate_interval < '1 millisecond' OR NEW.group_rate_interval > '1 day' THEN 'group_rate_interval must be between 1 millisecond and 1 day'

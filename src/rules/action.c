@@ -451,7 +451,10 @@ enqueue_call(const EqRule *rule, Datum event, bool evaluate, int action,
 	appendStringInfo(&json, ", \"position\": " INT64_FORMAT ", \"evaluate\": %s",
 					 eq_event_position(event), evaluate ? "true" : "false");
 	if (action >= 0)
-		appendStringInfo(&json, ", \"action\": %d", action);
+	{
+		appendStringInfo(&json, ", \"action\": %d, \"function\": ", action);
+		escape_json(&json, rule->actions[action].target);
+	}
 	appendStringInfoChar(&json, '}');
 	job->name = "rule-call";
 	job->payload = eq_json_from(json.data);
@@ -640,14 +643,23 @@ eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
 
 /*
  * The function that a job of queue "rule-calls" is to call, for the rule as it is now;
- * NULL if it has none in that place any more.
+ * NULL if it calls none.  One of a list is named by the job, since the list may have
+ * another order by now: EQ025 if the rule does not call it any more.
  */
 const char *
-eq_function_of_call(const EqRule *rule, int64 action)
+eq_function_of_call(const EqRule *rule, int64 action, const char *named)
 {
 	if (action < 0)
 		return rule->function;
-	if (action >= rule->n_actions || rule->actions[action].kind != EQ_ACTION_CALL)
-		return NULL;
-	return rule->actions[action].target;
+	for (int i = 0; i < rule->n_actions && named; i++)
+	{
+		if (rule->actions[i].kind == EQ_ACTION_CALL &&
+			strcmp(rule->actions[i].target, named) == 0)
+			return named;
+	}
+	ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+					errmsg("rule \"%s\" does not call function \"%s\" any more",
+						   rule->name, named ? named : ""),
+					errhint("If it is to be called, give the rule the action again, "
+							"then retry this job.")));
 }

@@ -70,6 +70,9 @@
 /* So long the runner waits for who holds a job's unique key; an executor waits longer. */
 #define KEY_WAIT_MS 50
 
+/* So long a batch goes on, but for one event at least. */
+#define BATCH_US (500 * INT64CONST(1000))
+
 /* So often executors evaluate what does not end, before they refuse it. */
 #define EQ_MAX_LOST 3
 
@@ -81,6 +84,7 @@ static MemoryContext rules_context = NULL;
 static EqRule *rules;
 static SPIPlanPtr *plans; /* of their conditions and templates, once they have run */
 static int n_rules = -1;  /* -1: not read */
+static int next_behind = 0;			/* which rule catches up next */
 static uint32 rules_generation;		/* of the configuration they were read from */
 static bool rules_are_read = false; /* by a transaction that has committed */
 static bool any_behind = false;		/* one of them catches up */
@@ -498,10 +502,15 @@ write_checkpoint(int64 position)
 	eq_spi_end(&spi);
 }
 
-/* Events that were read meet all rules, or this one; how many. */
+/*
+ * Events that were read meet all rules, or this one.  After a while it stops: what an
+ * action has locked, and the positions it took, are held until the commit.  Returns how
+ * many it were, and the position of the last.
+ */
 static int
-meet(Tuplestorestate *events, EqRule *only)
+meet(Tuplestorestate *events, EqRule *only, int64 *last)
 {
+	TimestampTz start = GetCurrentTimestamp();
 	Relation store = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(store),
 													&TTSOpsMinimalTuple);
@@ -521,18 +530,24 @@ meet(Tuplestorestate *events, EqRule *only)
 				  strcmp(only->tenant, eq_event_text(event, EVENT_TENANT)) == 0) &&
 				 eq_pattern_matches(eq_event_text(event, EVENT_TYPE), only->pattern))
 			(void) apply_rule(only, event);
+		*last = eq_event_position(event);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		n_events++;
+		if (GetCurrentTimestamp() - start > BATCH_US)
+			break;
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(store, AccessShareLock);
 	return n_events;
 }
 
-/* A rule that is behind meets events up to the checkpoint, some of them at once. */
-static void
-catch_up(EqRule *rule, int64 checkpoint)
+/*
+ * A rule that is behind meets events up to the checkpoint, some of them at once; not
+ * beyond the watermark, where some are still to come.  True: there are more.
+ */
+static bool
+catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 {
 	static EqStatement move = {
 		.sql = "UPDATE event_queue_internal.rule_catch_up SET position = $2"
@@ -544,23 +559,32 @@ catch_up(EqRule *rule, int64 checkpoint)
 		.n_arguments = 1,
 		.types = {INT4OID}};
 	Datum values[2] = {Int32GetDatum(rule->rule_id)};
-	int n_events = 0;
+	int64 until = Min(checkpoint, watermark);
+	int64 met = Max(rule->caught_up, until); /* if nothing is left to be read */
+	bool more = false;
 	EqSpi spi;
 
-	if (rule->caught_up < checkpoint)
+	if (rule->caught_up < until)
 	{
 		Tuplestorestate *events = tuplestore_begin_heap(false, false, work_mem);
-		int64 last = eq_read_events(rule->caught_up, checkpoint, CATCH_UP_BATCH,
-									NULL, events);
+		int64 last = eq_read_events(rule->caught_up, until, CATCH_UP_BATCH, NULL,
+									events);
 
-		values[1] = Int64GetDatum(last);
 		if (last != 0)
-			n_events = meet(events, rule);
+		{
+			int n_events = meet(events, rule, &met);
+
+			more = met != last || n_events == CATCH_UP_BATCH;
+			if (!more)
+				met = until;
+		}
 		tuplestore_end(events);
 	}
+	values[1] = Int64GetDatum(met);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(n_events == CATCH_UP_BATCH ? &move : &join, values, NULL);
+	eq_spi_run(met < checkpoint ? &move : &join, values, NULL);
 	eq_spi_end(&spi);
+	return more;
 }
 
 /*
@@ -574,7 +598,12 @@ eq_run_rules(void)
 	int64 up_to;
 	int64 checkpoint;
 	int64 last;
+	int64 met = 0;
 	int n_events = 0;
+	bool more = false;
+	bool has_behind;
+	int first = next_behind;
+	TimestampTz begun = GetCurrentTimestamp();
 	Tuplestorestate *events;
 
 	StartTransactionCommand();
@@ -620,23 +649,35 @@ eq_run_rules(void)
 	last = eq_read_events(after, up_to, eq_rule_batch, NULL, events);
 	if (last != 0)
 	{
-		n_events = meet(events, NULL);
-		write_checkpoint(last);
-		checkpoint = last;
+		n_events = meet(events, NULL, &met);
+		write_checkpoint(met);
+		checkpoint = met;
+		more = met != last || n_events == eq_rule_batch;
 	}
 	tuplestore_end(events);
-	for (int i = 0; i < n_rules; i++)
+	has_behind = any_behind;
+	for (int i = 0; i < n_rules && has_behind; i++)
 	{
-		if (rules[i].behind)
-			catch_up(&rules[i], checkpoint);
+		EqRule *rule = &rules[(first + i) % n_rules];
+
+		if (!rule->behind)
+			continue;
+		/* The others' turn comes, and new events do not wait for all of them. */
+		if (GetCurrentTimestamp() - begun > BATCH_US)
+		{
+			more = true;
+			break;
+		}
+		more = catch_up(rule, checkpoint, up_to) || more;
+		next_behind = (first + i + 1) % n_rules;
 	}
-	if (last != 0 || any_behind)
+	if (last != 0 || has_behind)
 		eq_write_rule_counts(rules, n_rules);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	rules_are_read = true;
 	LockReleaseAll(USER_LOCKMETHOD, true); /* of conditions */
-	return n_events == eq_rule_batch || any_behind;
+	return more;
 }
 
 /* The event at a position, as a row; 0 if there is none. */
@@ -656,6 +697,41 @@ eq_read_event(int64 position)
 	table_close(rel, AccessShareLock);
 	tuplestore_end(store);
 	return event;
+}
+
+/*
+ * What a job of queue "rule-calls" does of a rule's actions.  An executor waits for locks
+ * of others no longer than the rule runner: the job is tried again after a second, and
+ * that is no attempt.
+ */
+static void
+act_later(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int lock_timeout = LockTimeout;
+
+	PG_TRY();
+	{
+		LockTimeout = KEY_WAIT_MS;
+		eq_act(rule, event, payload, options);
+		LockTimeout = lock_timeout;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		LockTimeout = lock_timeout;
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		{
+			error->sqlerrcode = ERRCODE_EQ_HANDLER_SNOOZED;
+			error->detail = NULL;
+		}
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 }
 
 static int64
@@ -683,6 +759,7 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	Datum event = eq_read_event(payload_number(payload, "position"));
 	JsonbValue buffer;
 	JsonbValue action_buffer;
+	JsonbValue function_buffer;
 	JsonbValue *evaluate = eq_json_member(payload, "evaluate", &buffer);
 	int64 action = -1;
 	const char *function;
@@ -702,10 +779,9 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 		!eq_pattern_matches(eq_event_text(event, EVENT_TYPE), rule->pattern))
 		return InvalidOid;
 	(void) eq_json_int64(eq_json_member(payload, "action", &action_buffer), &action);
-	function = eq_function_of_call(rule, action);
-	/* What else was in the list is done. */
-	if (function == NULL && action >= 0)
-		return InvalidOid;
+	function = eq_function_of_call(
+		rule, action,
+		eq_json_string(eq_json_member(payload, "function", &function_buffer)));
 	if (function == NULL ||
 		(evaluate && evaluate->type == jbvBool && evaluate->val.boolean))
 	{
@@ -734,7 +810,7 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	}
 	if (function == NULL)
 	{
-		eq_act(rule, event, job_payload, options);
+		act_later(rule, event, job_payload, options);
 		return InvalidOid;
 	}
 

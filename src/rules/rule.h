@@ -83,7 +83,8 @@ extern int64 eq_event_position(Datum event);
 extern void eq_fill_actions(EqRule *rule, Jsonb *actions);
 extern void eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options);
 extern void eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate);
-extern const char *eq_function_of_call(const EqRule *rule, int64 action);
+extern const char *eq_function_of_call(const EqRule *rule, int64 action,
+									   const char *named);
 
 /* condition.c: what of a rule runs as its owner, without writing and within a time */
 extern void eq_run_guarded(const EqRule *rule, const char *query, int n_arguments,

@@ -13,12 +13,15 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	at timestamptz := clock_timestamp();
 	s event_queue.schedule;
+	next timestamptz;
 	j record;
 BEGIN
 	FOR s IN SELECT x.* FROM event_queue.schedule x WHERE x.enabled AND x.next_run > at FOR UPDATE SKIP LOCKED LOOP
 		BEGIN
-			UPDATE event_queue.schedule x SET next_run = event_queue_internal.next_time(s, at)
-			WHERE x.schedule_id = s.schedule_id AND x.next_run > event_queue_internal.next_time(s, at);
+			-- What has run already by a clock that was a little ahead does not run again.
+			next := event_queue_internal.next_time(s, greatest(at, (SELECT max(r.scheduled_for) FROM event_queue_internal.schedule_run r
+				WHERE r.schedule_id = s.schedule_id AND r.scheduled_for < at + '1 minute'::interval)));
+			UPDATE event_queue.schedule x SET next_run = next WHERE x.schedule_id = s.schedule_id AND x.next_run > next;
 		EXCEPTION WHEN OTHERS THEN
 			-- Its cron or zone can't be read: run_due_schedules looks at it again within an hour.
 			UPDATE event_queue.schedule x SET next_run = least(x.next_run, at + '1 hour') WHERE x.schedule_id = s.schedule_id;

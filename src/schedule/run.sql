@@ -42,7 +42,7 @@ DECLARE
 	new_id bigint;
 	skips boolean := false;
 BEGIN
-	IF $3 <> 'allow' THEN
+	IF $3 NOT IN ('allow', 'queue_all') THEN
 		FOR earlier IN
 			SELECT j.job_id, j.leased_until IS NOT NULL AS runs
 			FROM event_queue_internal.schedule_run r JOIN event_queue.job j USING (job_id)
@@ -75,7 +75,7 @@ BEGIN
 		new_id := event_queue.enqueue(
 			(SELECT q.name FROM event_queue.queue q WHERE q.queue_id = s.queue_id), s.job_name, s.payload,
 			priority => s.priority, tenant_id => s.tenant_id,
-			options => options || jsonb_build_object('metadata', coalesce(options -> 'metadata', '{}')
+			options => options || jsonb_build_object('metadata', coalesce(nullif(options -> 'metadata', 'null'), '{}')
 				|| jsonb_build_object('schedule', s.name, 'scheduled_for', $2)));
 	END IF;
 	INSERT INTO event_queue_internal.schedule_run (schedule_id, tenant_id, scheduled_for, job_id)

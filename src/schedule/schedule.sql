@@ -255,7 +255,9 @@ BEGIN
 	END IF;
 	UPDATE event_queue.schedule s
 	SET enabled = $2,	-- with a catch_up, what a pause begins with is what comes after it
-		next_run = CASE WHEN s.catch_up IS NULL THEN event_queue_internal.next_time(s, clock_timestamp()) ELSE s.next_run END
+		next_run = CASE WHEN NOT $2 THEN s.next_run	-- also where cron or zone can't be read any more
+			WHEN s.catch_up IS NULL THEN event_queue_internal.next_time(s, clock_timestamp())
+			ELSE least(s.next_run, event_queue_internal.next_time(s, clock_timestamp())) END
 	WHERE s.name = $1 AND s.enabled <> $2;
 	RETURN was <> $2;
 END

@@ -77,6 +77,13 @@ expected_version_argument(FunctionCallInfo fcinfo, int argno)
 static void
 refuse_reserved(const EqEvent *event)
 {
+	/* Who holds one of these would keep jobs from ending (queue/job_event.c). */
+	if (strcmp(event->aggregate->type, EQ_JOB_AGGREGATE) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_NAME),
+				 errmsg("aggregate type \"%s\" is reserved", EQ_JOB_AGGREGATE),
+				 errdetail("The extension tells by its events how jobs end."),
+				 errhint("Take another aggregate type.")));
 	if (strcmp(event->aggregate->type, "alert") != 0 ||
 		(strcmp(event->type, "alert.raised") != 0 &&
 		 strcmp(event->type, "alert.resolved") != 0))

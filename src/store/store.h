@@ -55,6 +55,8 @@ extern void eq_publish_watermark(void);
 extern int64 eq_published_watermark(void);
 extern void eq_wake_readers(void);
 
+#define EQ_JOB_AGGREGATE "event_queue.job" /* queue/job_event.c */
+
 /* append.c */
 #define EQ_EXPECT_ANY	 (-1)
 #define EQ_EXPECT_EXISTS (-2)

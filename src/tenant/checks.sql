@@ -12,7 +12,7 @@ ALTER TABLE rule
 	ADD CONSTRAINT rule_actions CHECK (event_queue_internal.are_actions(actions)),
 	ADD CONSTRAINT rule_payload CHECK (jsonb_typeof(payload) = 'object'),
 	ADD CONSTRAINT rule_priority CHECK (priority BETWEEN 0 AND 9),
-	ADD CONSTRAINT rule_delay CHECK (delay >= '0'),
+	ADD CONSTRAINT rule_delay CHECK (delay BETWEEN '0' AND '100 years'),
 	ADD CONSTRAINT rule_on_loop CHECK (on_loop IN ('skip', 'allow')),
 	ADD CONSTRAINT rule_when_changed CHECK (cardinality(when_changed) > 0 AND array_position(when_changed, NULL) IS NULL);
 ALTER TABLE handler

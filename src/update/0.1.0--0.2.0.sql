@@ -117,7 +117,7 @@ BEGIN
 		('event_queue.rule', 'rule_actions', 'event_queue_internal.are_actions(actions)'),
 		('event_queue.rule', 'rule_payload', 'jsonb_typeof(payload) = ''object'''),
 		('event_queue.rule', 'rule_priority', 'priority BETWEEN 0 AND 9'),
-		('event_queue.rule', 'rule_delay', 'delay >= ''0'''),
+		('event_queue.rule', 'rule_delay', 'delay BETWEEN ''0'' AND ''100 years'''),
 		('event_queue.rule', 'rule_on_loop', 'on_loop IN (''skip'', ''allow'')'),
 		('event_queue.rule', 'rule_when_changed', 'cardinality(when_changed) > 0 AND array_position(when_changed, NULL) IS NULL'),
 		('event_queue.handler', 'handler_own_queue', 'queue_id > 2'),

@@ -75,5 +75,24 @@ $node->start;
 ok($met->('late', 180), 'what was missed is caught up once, also with a crash');
 is($node->safe_psql('postgres', q(SELECT bool_and(o) FROM (SELECT (metadata ->> 'event_position')::bigint > lag((metadata ->> 'event_position')::bigint, 1, 0::bigint) OVER (ORDER BY job_id) AS o
 	FROM event_queue.job WHERE name = 'late') x)), 't', 'in order');
+# An aggregate that an open transaction has: the action is tried again, and executors
+# do other work meanwhile.
+$node->safe_psql('postgres', q(
+CREATE FUNCTION nothing(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
+SELECT event_queue.create_queue('plain'); SELECT event_queue.create_handler('plain', '*', 'public.nothing');
+SELECT event_queue.create_rule('echo', 'hot.*', actions => '[{"append": {"event_type": "echoed"}}]');
+SELECT event_queue.pause_rule('echo');
+SELECT count(event_queue.append('hot', 'H', 'hot.x')) FROM generate_series(1, 5)));
+my $holder = $node->background_psql('postgres');
+$holder->query_safe(q(BEGIN; SELECT event_queue.append('hot', 'H', 'held.x')));
+$node->safe_psql('postgres', q(SELECT event_queue.resume_rule('echo', resume => 'catch_up')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 5 FROM event_queue.job WHERE name = 'rule-call')), 'the actions have to wait');
+$node->safe_psql('postgres', q(SELECT event_queue.enqueue('plain', 'x')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.jobs WHERE queue = 'plain')), 'other jobs are done meanwhile');
+$holder->query_safe('COMMIT');
+$holder->quit;
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 5 FROM event_queue.event_store WHERE event_type = 'echoed')), 'and they are done afterwards');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.dead_letter)), '0', 'no attempt was counted too much');
+
 $node->stop;
 done_testing();

@@ -49,7 +49,7 @@ if (!$server)
 		my ($head, %headers) = ('');
 		while (defined(my $line = <$socket>)) { $head .= $line; last if $line eq "\r\n"; }
 		my ($method, $path) = $head =~ /^(\S+) (\S+)/;
-		$headers{lc $1} = $2 while $head =~ /^([\w-]+): (.*)\r$/mg;
+		$headers{lc $1} = $2 while $head =~ /^([\w-]+): ?(.*)\r$/mg;
 		read $socket, my $body, $headers{'content-length'} // 0;
 		open my $log, '>>', "$dir/requests";
 		syswrite $log, encode_json({ method => $method, path => $path, headers => \%headers, body => $body }) . "\n";
@@ -143,7 +143,7 @@ requests();
 # Signed by tenant and host, with each secret of the line
 my $key = 'abcdefghijklmnopqrstuvwxyz012345';
 open my $secrets, '>', "$dir/secrets";
-print $secrets "# tenant host secrets\nother * wrong\nacme example.org wrong\nacme 127.0.0.1 whsec_", encode_base64($key, ''), " old-secret\n";
+print $secrets "# tenant host secrets\nother * wrong\nacme example.org wrong\nacme 127.0.0.1 whsec_", encode_base64($key, ''), " old-secret-of-16-bytes\n* 127.0.0.2 whsec_A===\n";
 close $secrets;
 chmod 0644, "$dir/secrets";
 my ($status, $err) = webhook('--secrets', "$dir/secrets");
@@ -158,9 +158,12 @@ is(scalar @$requests, 1, 'nothing goes out unsigned where secrets are wanted');
 my $h = $requests->[0]{headers};
 my $signed = join '.', @{$h}{qw(webhook-id webhook-timestamp)}, $requests->[0]{body};
 sub padded { my $text = shift; $text .= '=' while length($text) % 4; return $text; }
-is($h->{'webhook-signature'}, join(' ', map { 'v1,' . padded(hmac_sha256_base64($signed, $_)) } $key, 'old-secret'), 'the signatures');
+is($h->{'webhook-signature'}, join(' ', map { 'v1,' . padded(hmac_sha256_base64($signed, $_)) } $key, 'old-secret-of-16-bytes'), 'the signatures');
 cmp_ok(abs($h->{'webhook-timestamp'} - time), '<', 300, 'its time');
-is(sql("SELECT failures || ' ' || (run_at > clock_timestamp()) FROM event_queue.job WHERE job_id = $unsigned"), '0 true', 'and costs no attempt');
+is(sql("SELECT failures FROM event_queue.job WHERE job_id = $unsigned"), 1, 'and the attempt has failed');
+$job = enqueue({ url => "http://127.0.0.2:$port/ok" }, 'nobody');
+webhook('--allow-private', '--secrets', "$dir/secrets");
+like(error_of($job), qr/not valid/, 'a secret without bytes signs nothing');
 sql("SELECT event_queue.cancel_job($unsigned)");
 
 # Addresses inside, by whatever name
@@ -176,11 +179,14 @@ is(scalar @{ requests() }, 0, 'and not asked');
 # Payloads that are none
 my @bad = map { enqueue($_) } {}, { url => 1 }, { url => "file:///etc/passwd" }, { url => "gopher://127.0.0.1:$port/" }, { url => "$base/ok\n\nX: y" }, { url => "ftp://$base" },
 	{ url => { a => 1 } }, map { +{ url => "$base/ok", headers => $_ } } { Host => 'x' }, { 'Content-Length' => '1' }, { 'webhook-id' => 'x' }, { 'X-A' => "b\r\nX-C: d" },
-	{ "X-A: b\nX-C" => 'd' }, { 'X A' => 'b' }, { '' => 'b' }, { 'X-A' => '' };
+	{ "X-A: b\nX-C" => 'd' }, { 'X A' => 'b' }, { '' => 'b' };
 enqueue($_) for { url => "$base/ok", headers => [ 1, 2 ] };
 webhook('--allow-private');
 is(sql('SELECT count(*) FROM event_queue.dead_letter WHERE job_id IN (' . join(',', @bad) . ')'), scalar @bad, 'a payload that is no request is a dead letter at once');
 is(scalar @{ requests() }, 1, 'without a request; headers that are no object are none');
+enqueue({ url => "$base/ok", headers => { 'X-Empty' => '', 'Content-Type' => ' ' } });
+webhook('--allow-private');
+is_deeply([ map { exists $_->{headers}{'x-empty'} } @{ requests() } ], [ 1 ], 'a header may be empty');
 
 # The same word of any program under eventq work
 $job = enqueue({});
