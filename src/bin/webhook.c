@@ -273,6 +273,7 @@ read_request(char *text, size_t length, Request *request)
 	while (line < end && *line != '\n')
 	{
 		char *next = line + strcspn(line, "\n");
+		char *value;
 
 		*next = '\0';
 		if (has_control(line) || !is_free_header(line))
@@ -282,9 +283,9 @@ read_request(char *text, size_t length, Request *request)
 		}
 		has_type = has_type || strncasecmp(line, "content-type:", 13) == 0;
 		/* To libcurl, "Name:" means none, and "Name;" one without a value. */
-		if (line[strcspn(line, ":") + 1 +
-				 strspn(line + strcspn(line, ":") + 1, " ")] == '\0')
-			line[strcspn(line, ":") + 1] = '\0', line[strcspn(line, ":")] = ';';
+		value = strchr(line, ':');
+		if (value[1 + strspn(value + 1, " ")] == '\0')
+			strcpy(value, ";");
 		request->headers = curl_slist_append(request->headers, line);
 		line = next + 1;
 	}

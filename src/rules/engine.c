@@ -67,7 +67,7 @@
 /* Other rules do not wait for one that takes so long. */
 #define SLOW_US (100 * INT64CONST(1000))
 
-/* So long the runner waits for who holds a job's unique key; an executor waits longer. */
+/* So long the runner, and an executor in its place, wait for a key or an aggregate. */
 #define KEY_WAIT_MS 50
 
 /* So long a batch goes on, but for one event at least. */
