@@ -20,8 +20,8 @@ my %title = (
 	'history.sql' => 'History', 'maintain.sql' => 'Clearing up', 'group.sql' => 'Groups',
 	'flow.sql' => 'Dependencies and flows', 'waiting.sql' => 'Waiting for jobs',
 	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
-	'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
-	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'metrics.sql' => 'Figures', 'lists.sql' => 'Lists', 'handler.sql' => 'Running jobs in your own session', 'health.sql' => 'Health', 'alerts.sql' => 'Alerts', 'grants.sql' => 'Roles');
+	'steps.sql' => 'Durable steps', 'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
+	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'metrics.sql' => 'Figures', 'queue_health.sql' => 'Health of queues', 'lists.sql' => 'Lists', 'handler.sql' => 'Running jobs in your own session', 'health.sql' => 'Health', 'alerts.sql' => 'Alerts', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)
 {

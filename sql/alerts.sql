@@ -37,6 +37,8 @@ SELECT event_queue.drop_alert('x');
 SELECT event_queue.drop_alert('health');
 SELECT event_queue.ack_alert('x');
 SELECT event_queue.snooze_alert('x');
+SELECT event_queue.snooze_alert('health', '178000000 years');
+SELECT event_queue.snooze_alert('health:' || repeat('x', 1000));
 -- Nobody else tells alerts.
 CREATE ROLE al_producer;
 SELECT event_queue.grant_producer('al_producer');
@@ -216,6 +218,19 @@ SELECT count(*) AS of_a_few_jobs FROM event_queue_internal.alert_conditions(true
 SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('al3', 2);
 SELECT key, round(value::numeric, 1) AS value, threshold, breached, detail, hint FROM event_queue_internal.alert_conditions(true, false) WHERE name LIKE 'burns%' ORDER BY key COLLATE "C";
 SELECT event_queue.drop_alert('burns'), event_queue.drop_alert('burns slowly'), event_queue.drop_queue('al3', force => true);
+
+-- The way to whoever is told is tried without a fault.
+SET ROLE al_admin;
+SELECT event_queue.try_alert('health') AS tried \gset
+SELECT event_queue.try_alert('dead') > :tried AS later;
+SELECT event_queue.try_alert('none');
+RESET ROLE;
+SELECT event_type, aggregate_id, event_data - '{raised_at,resolved_at,seconds}'::text[] AS data, event_data ? 'resolved_at' AS resolved
+FROM event_queue.event_store WHERE position >= :tried AND aggregate_type = 'alert' ORDER BY position;
+SELECT count(*) FROM event_queue.alert_history WHERE detail ~ 'test by';
+SET ROLE al_observer;
+SELECT event_queue.try_alert('health');
+RESET ROLE;
 
 -- Old ones go.
 SELECT count(*) > 0 AS there FROM event_queue.alert_history;

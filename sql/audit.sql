@@ -97,14 +97,14 @@ CREATE TABLE au_data (f text);
 INSERT INTO au_data SELECT unnest(ARRAY[
 	-- the data plane: events, jobs and what consumers and workers do with them
 	'append', 'append_many', 'append_batch', 'revert_aggregate', 'take_snapshot', 'enqueue', 'enqueue_many', 'enqueue_flow',
-	'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim', 'fail', 'fail_many', 'release',
-	'extend_lease', 'extend_leases', 'report_progress', 'log_job', 'run_jobs', 'await_job', 'wait_for_events',
+	'claim', 'claim_wait', 'complete', 'complete_many', 'complete_and_claim', 'complete_many_and_claim', 'fail', 'fail_many', 'release', 'give_up_job', 'retry_job_after', 'postpone_job', 'postpone_queue',
+	'extend_lease', 'extend_leases', 'report_progress', 'log_job', 'run_jobs', 'step', 'step_done', 'run_step', 'sleep_job', 'await_signal', 'await_event', 'send_signal', 'await_job', 'wait_for_events',
 	'fetch_events', 'ack', 'leave_subscription', 'park_event', 'fetch_parked', 'ack_parked', 'replay', 'uuid_v7',
 	-- triggers
-	'notify_change', 'record_change']);
+	'notify_change', 'record_change', 'table_change']);
 CREATE TABLE au_readers AS SELECT unnest(ARRAY['health', 'queue_health', 'prometheus', 'queue_limits', 'explain_job', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs',
 	'workers', 'faults', 'read_all', 'read_plan', 'watermark', 'generation', 'activation_state', 'job_outcome', 'dependency_results', 'trace',
-	'aggregate_activity', 'rule_activity', 'explain_rule', 'test_rule', 'queue_history', 'test_alert']) AS f;
+	'aggregate_activity', 'rule_activity', 'explain_rule', 'test_rule', 'compare_rule', 'rule_runs', 'rule_facts', 'queue_history', 'test_alert']) AS f;
 CREATE TABLE au_table (id text);
 CREATE SCHEMA au_archive;
 CREATE FUNCTION au_fold(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE sql IMMUTABLE AS 'SELECT $1';
@@ -116,22 +116,28 @@ INSERT INTO au_call (f, call) VALUES
 	('=', $$event_queue.enqueue('auq', 'a')$$), ('change_priority', $$(SELECT max(job_id) FROM event_queue.job), 3$$),
 	('cancel_job', $$(SELECT max(job_id) FROM event_queue.job)$$),
 	('=', $$event_queue.enqueue('auq', 'c')$$), ('cancel_jobs', $$'auq', job_name => 'c'$$),
+	('=', $$event_queue.enqueue('auq', 'f')$$), ('=', $$event_queue.step_done(c, 'a') FROM event_queue.claim('auq', job_names => '{f}') c$$), ('fork_job', $$(SELECT max(job_id) FROM event_queue.job_steps), 'a'$$),
+	('=', $$event_queue.complete(job_id, lease_token) FROM event_queue.job WHERE lease_token IS NOT NULL$$),
 	('=', $$event_queue.enqueue('auq', 'a', delay => '1 hour')$$), ('retry_waiting', $$'auq', false$$), ('purge_queue', $$'auq'$$),
 	('=', $$count(event_queue.enqueue('auq', 'a')) FROM generate_series(1, 4)$$),
 	('=', $$count(event_queue.fail(job_id, lease_token, 'no', final => true)) FROM event_queue.claim('auq', 4)$$),
 	('retry_dead', $$(SELECT max(job_id) FROM event_queue.dead_letter)$$), ('discard_dead', $$(SELECT max(job_id) FROM event_queue.dead_letter)$$),
 	('retry_all_dead', $$'auq', max_jobs => 1$$), ('retry_failed', $$queue => 'auq'$$),
 	('=', $$count(event_queue.fail(job_id, lease_token, 'no', final => true)) FROM event_queue.claim('auq', 4)$$), ('discard_all_dead', $$'auq'$$),
+	('import_dead', $$'auq', 'a', error => 'no'$$),
 	('create_rule', $$'aur', 'x.y', queue => 'auq', job_name => 'a'$$), ('create_rule', $$'aur', 'x.z', queue => 'auq', job_name => 'a', or_replace => true$$),
-	('rollback_rule', $$'aur', 1$$), ('pause_rule', $$'aur'$$), ('resume_rule', $$'aur'$$), ('drop_rule', $$'aur'$$),
+	('rollback_rule', $$'aur', 1$$), ('backfill_rule', $$'aur', rate => 1$$), ('cancel_backfill', $$'aur'$$),
+	('=', $$event_queue.create_rule('aur', 'x.d', queue => 'auq', job_name => 'a', draft => true)$$), ('discard_draft', $$'aur'$$),
+	('=', $$event_queue.create_rule('aur', 'x.e', queue => 'auq', job_name => 'a', draft => true)$$), ('activate_rule', $$'aur'$$), ('pause_rule', $$'aur'$$), ('resume_rule', $$'aur'$$), ('drop_rule', $$'aur'$$),
 	('create_handler', $$'auq', 'a', 'public.au_handle'$$), ('drop_handler', $$'auq', 'a'$$),
 	('create_schedule', $$'aus', '@daily', 'auq', 'a'$$), ('pause_schedule', $$'aus'$$), ('resume_schedule', $$'aus'$$), ('trigger_schedule', $$'aus'$$), ('backfill_schedule', $$'aus', now() - interval '3 days', now()$$), ('drop_schedule', $$'aus'$$),
+	('create_calendar', $$'auc', 'UTC'$$), ('add_holidays', $$'auc', '{2026-01-01}'$$), ('remove_holidays', $$'auc', '{2026-01-01}'$$), ('drop_calendar', $$'auc'$$),
 	('create_reducer', $$'aut', 'public.au_fold'$$), ('refresh_reducer', $$'aut'$$), ('drop_reducer', $$'aut'$$),
 	('=', $$event_queue.append('aut', '1', 'aut.x')$$),
 	('create_subscription', $$'aux'$$), ('reset_subscription', $$'aux'$$),
 	('=', $$1 FROM (INSERT_PARKED) x$$), ('retry_parked', $$'aux'$$), ('discard_parked', $$'aux', 'aut', '1', 'default'$$), ('drop_subscription', $$'aux'$$),
 	('create_alert', $$'aua', 'queue_depth', threshold => 9$$), ('alter_alert', $$'aua', threshold => 8$$), ('pause_alert', $$'aua'$$), ('resume_alert', $$'aua'$$),
-	('snooze_alert', $$'aua'$$), ('=', $$1 FROM (INSERT_ALERT) x$$), ('ack_alert', $$'aua'$$), ('drop_alert', $$'aua'$$),
+	('snooze_alert', $$'aua'$$), ('try_alert', $$'aua'$$), ('=', $$1 FROM (INSERT_ALERT) x$$), ('ack_alert', $$'aua'$$), ('drop_alert', $$'aua'$$),
 	('notify_on', $$'au_table', 'auc'$$), ('record_changes', $$'au_table', 'aut', 'id'$$),
 	('create_event_index', $$'event_type'$$), ('drop_event_index', $$'event_type'$$),
 	('create_event_partition', $$'tenant A'$$), ('seal_event_partition', $$(SELECT name FROM event_queue_internal.event_partition WHERE tenant_id = 'tenant A')$$),

@@ -75,6 +75,22 @@ SELECT event_queue.enqueue('borders', 'settled') AS job \gset
 SELECT job_id, lease_token FROM event_queue.claim('borders') \gset
 SELECT try(format('SELECT event_queue.complete(987654321, %L)', :'lease_token'));
 SELECT state FROM event_queue.complete_many(ARRAY[987654321], ARRAY[:'lease_token']::uuid[]);
+-- nor does any function that takes one, with the id of none or of another job
+SELECT event_queue.enqueue('borders', 'other') AS other \gset
+CREATE TEMP TABLE border_before AS SELECT j::text FROM event_queue.job j;
+CREATE FUNCTION border_call(function pg_proc, id bigint, token uuid) RETURNS text LANGUAGE sql AS $$
+	SELECT format('SELECT string_agg(r::text, '','') FROM event_queue.%I(%s) r', function.proname, string_agg(format('%I => %L', a.name, CASE a.name
+		WHEN 'job_id' THEN id::text WHEN 'job_ids' THEN format('{%s}', id) WHEN 'lease_token' THEN token::text WHEN 'lease_tokens' THEN format('{%s}', token)
+		WHEN 'queue' THEN 'borders' WHEN 'progress' THEN '{}' WHEN 'delay' THEN '1 s' ELSE 'x' END), ', '))
+	FROM unnest(function.proargnames[1 : function.pronargs - function.pronargdefaults] || CASE function.proname WHEN 'sleep_job' THEN '{delay}'::text[] END) a (name)
+$$;
+SELECT p.proname, left(try(border_call(p, 987654321, :'lease_token')), 19) AS of_none, left(try(border_call(p, :other, :'lease_token')), 19) AS of_another
+FROM pg_proc p WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prokind = 'f' AND p.proargnames[1 : p.pronargs] && '{lease_token,lease_tokens}'
+ORDER BY 1;
+SELECT count(*) AS changed FROM (TABLE border_before EXCEPT SELECT j::text FROM event_queue.job j) x;
+DROP FUNCTION border_call;
+DROP TABLE border_before;
+SELECT event_queue.cancel_job(:other);
 SELECT state FROM event_queue.jobs WHERE job_id = :job_id;
 SELECT event_queue.complete(:job_id, :'lease_token');
 SELECT event_queue.alter_queue('borders', reset => '{max_concurrency}');
@@ -132,7 +148,7 @@ SELECT version FROM event_queue.append('border', '1', 'border.once');
 CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.jobs WHERE name = 'nobody')$$);
 SELECT event_queue.drop_rule('once');
 
--- A step of the scheduler that fails stops no other: here that of the schedules.
+-- A chore of the scheduler that fails stops no other: here that of the schedules.
 ALTER FUNCTION event_queue_internal.run_due_schedules() RENAME TO run_due_schedules_broken;
 SELECT pg_sleep(0.2);
 SELECT event_queue.create_queue('border-group') > 0;
@@ -153,3 +169,71 @@ REVOKE eq_border_shared FROM eq_border_a;
 DROP ROLE eq_border_a, eq_border_b, eq_border_shared;
 DROP TABLE border_seen, border_deferred;
 SELECT event_queue.alter_queue('rule-calls', backoff_delay => '2 s');
+
+-- A rule's function looks for names in its own schema only, whatever its owner or the database has set.
+CREATE SCHEMA border_rule;
+CREATE TABLE border_rule.seen (path text);
+CREATE FUNCTION border_rule.see(e event_queue.event_store) RETURNS void LANGUAGE sql AS $$INSERT INTO border_rule.seen VALUES (current_setting('search_path'))$$;
+SELECT event_queue.create_rule('border path', 'border.path', function => 'border_rule.see') > 0 AS created;
+SELECT version FROM event_queue.append('border', 'P', 'border.path');
+CALL wait_until($$EXISTS (SELECT FROM border_rule.seen)$$);
+SELECT path FROM border_rule.seen;
+SELECT event_queue.drop_rule('border path');
+DROP SCHEMA border_rule CASCADE;
+
+-- A call of a rule that someone wrote by hand, for a tenant with another's event, or another's rule: no function is called.
+CREATE SCHEMA border_forged;
+CREATE TABLE border_forged.seen (tenant_id text);
+CREATE FUNCTION border_forged.see(e event_queue.event_store) RETURNS void LANGUAGE sql AS $$INSERT INTO border_forged.seen VALUES (e.tenant_id)$$;
+SELECT event_queue.create_rule('border forged', 'border.forged', function => 'border_forged.see') AS rule,
+	event_queue.create_rule('border of a', 'border.forged', function => 'border_forged.see', tenant_id => 'border a') AS rule_of_a \gset
+SELECT event_queue.pause_rule('border forged'), event_queue.pause_rule('border of a');
+SELECT position AS at FROM event_queue.append('border', 'F', 'border.forged', tenant_id => 'border a') \gset
+SELECT position AS at_b FROM event_queue.append('border', 'F', 'border.forged', tenant_id => 'border b') \gset
+INSERT INTO event_queue.job (job_id, queue_id, run_at, created_at, priority, tenant_id, name, max_attempts, payload)
+VALUES (900011, 1, now(), now(), 5, 'border b', 'rule-call', 1, jsonb_build_object('rule_id', :rule, 'position', :at, 'function', 'border_forged.see(event_queue.event_store)')),
+	(900012, 1, now(), now(), 5, 'border a', 'rule-call', 1, jsonb_build_object('rule_id', :rule, 'position', :at, 'function', 'border_forged.see(event_queue.event_store)')),
+	(900013, 1, now(), now(), 5, 'border b', 'rule-call', 1, jsonb_build_object('rule_id', :rule_of_a, 'position', :at_b, 'function', 'border_forged.see(event_queue.event_store)'));
+CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.job WHERE job_id BETWEEN 900011 AND 900013)$$);
+SELECT job_id, reason, last_error FROM event_queue.dead_letters WHERE job_id BETWEEN 900011 AND 900013 ORDER BY job_id;
+SELECT * FROM border_forged.seen;
+SELECT event_queue.discard_all_dead('rule-calls') > 0 AS discarded, event_queue.drop_rule('border forged'), event_queue.drop_rule('border of a');
+
+-- A condition that sets the tenant of the session changes neither its own rule's jobs nor those of the next.
+CREATE FUNCTION border_forged.other(tenant text) RETURNS boolean LANGUAGE sql VOLATILE AS $$SELECT set_config('event_queue.tenant', 'border b', false) IS NOT NULL$$;
+SELECT event_queue.create_queue('border-set') > 0 AS created;
+SELECT event_queue.create_rule('border set 1', 'border.set', $$border_forged.other(tenant_id)$$, 'border-set', 'first', '{"tenant": "$.tenant_id"}', rule_order => 1) > 0,
+	event_queue.create_rule('border set 2', 'border.set', 'true', 'border-set', 'second', '{}', rule_order => 2) > 0,
+	event_queue.create_rule('border set 4', 'border.set', $$current_setting('event_queue.tenant', true) = 'border b'$$, 'border-set', 'saw it', '{}', rule_order => 2) > 0,
+	event_queue.create_rule('border set 3', 'border.set', rule_order => 3, actions => '[{"append": {"aggregate_type": "border", "aggregate_id": "S2", "event_type": "border.was_set"}}]') > 0 AS created;
+SELECT (event_queue.append('border', 'S', 'border.set', tenant_id => t)).version FROM unnest('{border a,border c}'::text[]) t;
+CALL wait_until($$(SELECT count(*) FROM event_queue.job WHERE name IN ('first', 'second')) + (SELECT count(*) FROM event_queue.event_store WHERE event_type = 'border.was_set') >= 6$$);
+SELECT name, tenant_id, payload FROM event_queue.jobs WHERE queue = 'border-set' ORDER BY tenant_id, name;
+SELECT tenant_id FROM event_queue.event_store WHERE event_type = 'border.was_set' ORDER BY 1;
+SELECT event_queue.drop_rule('border set ' || n) FROM generate_series(1, 4) n;
+SELECT event_queue.drop_queue('border-set', true);
+DROP SCHEMA border_forged CASCADE;
+
+-- A tenant's own admin: an observer of the tenant who may also call what retries and discards dead letters.
+CREATE ROLE eq_border_admin;
+SELECT event_queue.grant_observer('eq_border_admin', 'border a');
+GRANT EXECUTE ON FUNCTION event_queue.retry_dead, event_queue.retry_all_dead, event_queue.retry_failed, event_queue.discard_dead, event_queue.discard_all_dead TO eq_border_admin;
+SELECT event_queue.create_queue('border-dead') > 0 AS created;
+SELECT count(event_queue.import_dead('border-dead', n::text, tenant_id => t)) FROM unnest('{border a,border b}'::text[]) t, generate_series(1, 6) n;
+SELECT job_id AS of_b FROM event_queue.dead_letter WHERE name = '1' AND tenant_id = 'border b' \gset
+SELECT job_id AS of_a FROM event_queue.dead_letter WHERE name = '1' AND tenant_id = 'border a' \gset
+SET ROLE eq_border_admin;
+SELECT DISTINCT tenant_id, count(*) FROM event_queue.dead_letters WHERE queue = 'border-dead' GROUP BY 1;
+SELECT event_queue.retry_dead(:of_a), replace(try(format('SELECT event_queue.retry_dead(%s)', :of_b)), :'of_b', 'N'), replace(try(format('SELECT event_queue.discard_dead(%s)', :of_b)), :'of_b', 'N');
+SELECT try($$SELECT event_queue.retry_all_dead('border-dead', tenant_id => 'border b')$$), try($$SELECT event_queue.discard_all_dead('border-dead', tenant_id => 'border b')$$);
+SELECT try($$SET event_queue.tenant = 'border b'; SELECT event_queue.retry_all_dead('border-dead')$$);
+SELECT event_queue.discard_dead(job_id) FROM event_queue.dead_letters WHERE name = '2';
+SELECT event_queue.discard_all_dead('border-dead', job_name => '3') AS discarded, event_queue.retry_all_dead('border-dead', max_jobs => 2) AS retried, event_queue.retry_failed(queue => 'border-dead') AS failed;
+SELECT try($$SELECT event_queue.pause_queue('border-dead')$$), try($$SELECT event_queue.import_dead('border-dead', 'x')$$), try($$SELECT event_queue.purge_queue('border-dead')$$);
+RESET ROLE;
+SELECT tenant_id, state, array_agg(name ORDER BY name) AS jobs FROM event_queue.all_jobs WHERE queue = 'border-dead' GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT action, tenant_id FROM event_queue.audit_log WHERE role = 'eq_border_admin' ORDER BY 1, 2;
+SELECT event_queue.revoke_access('eq_border_admin');
+SELECT has_function_privilege('eq_border_admin', 'event_queue.discard_dead(bigint)', 'EXECUTE') AS may;
+DROP ROLE eq_border_admin;
+SELECT event_queue.drop_queue('border-dead', true);

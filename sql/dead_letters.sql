@@ -132,6 +132,27 @@ SET ROLE letters_admin;
 DELETE FROM event_queue.job WHERE name = 'deleted by an admin';
 RESET ROLE;
 SELECT name FROM waiting WHERE name ~ 'admin';
+-- from elsewhere, by an admin, with what it is retried with
+SELECT event_queue.create_queue('imported') > 0 AS created;
+SET ROLE letters_admin;
+SELECT event_queue.enqueue('imported', 'lives', unique_key => 'k') > 0 AS enqueued;
+SELECT event_queue.import_dead('imported', 'mail', '{"n": 1}', 'no such address', 3,
+	'{"unique_key": "k", "priority": 2, "max_attempts": 4, "backoff": "fixed", "backoff_delay": "1 minute", "time_limit": "9 s", "group_key": "g", "metadata": {"from": "bull"}}',
+	'2020-01-02 00:00+00', '2020-01-01 00:00+00', 'at line 1', 'acme') > 0 AS imported;
+SELECT event_queue.import_dead('imported', 'plain') > 0 AS imported;
+RESET ROLE;
+SELECT name, tenant_id, reason, failures, priority, max_attempts, retry, time_limit, group_key, unique_key, payload, metadata, errors, died_at <= clock_timestamp() AS is_dead
+FROM event_queue.dead_letter WHERE queue_id = (SELECT queue_id FROM event_queue.queue WHERE name = 'imported') ORDER BY job_id;
+SELECT died_at, created_at FROM event_queue.dead_letters WHERE queue = 'imported' AND name = 'mail';
+SELECT event_queue.retry_all_dead('imported');
+CALL looked_at();
+SELECT name, state, failures, max_attempts, unique_key, payload FROM event_queue.jobs WHERE queue = 'imported' ORDER BY job_id;
+SELECT try(format('SELECT event_queue.import_dead(%s)', a)) FROM unnest(ARRAY[$$'no such queue', 'x'$$, $$'imported', ''$$, $$'imported', 'x', failures => 0$$,
+	$$'imported', 'x', died_at => now() + interval '1 day'$$, $$'imported', 'x', created_at => now() + interval '1 day'$$, $$'imported', 'x', died_at => '-infinity'$$,
+	$$'imported', 'x', options => '[]'$$, $$'imported', 'x', options => '{"delay": "1 s"}'$$, $$'imported', 'x', options => '{"unique_key": ""}'$$,
+	$$'imported', 'x', options => '{"unique_key": {}}'$$, $$'imported', 'x', options => '{"nothing": 1}'$$, $$'rule-calls', 'x'$$]) a;
+SELECT count(*) FROM event_queue.dead_letters WHERE queue = 'imported';
+SELECT event_queue.drop_queue('imported', force => true);
 SELECT event_queue.revoke_access('letters_admin');
 DROP ROLE letters_admin;
 -- the trigger looks at no other table

@@ -37,7 +37,7 @@ SELECT queue, name, result, failures FROM kept ORDER BY job_id;
 -- the next one is there too, each with the indexes and the row security of all
 SELECT count(*) >= 6 AS made, bool_and(c.relrowsecurity) AS guarded,
 	bool_and((SELECT count(*) = 1 FROM pg_policy p WHERE p.polrelid = c.oid)) AS by_one_policy,
-	bool_and((SELECT count(*) = 3 FROM pg_index x WHERE x.indrelid = c.oid)) AS indexed
+	bool_and((SELECT count(*) = 5 FROM pg_index x WHERE x.indrelid = c.oid)) AS indexed
 FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
 WHERE i.inhparent = 'event_queue.job_history'::regclass;
 -- what is forever in years

@@ -104,7 +104,7 @@ SELECT event_queue.create_queue('set back') IS NOT NULL AS created;
 BEGIN;
 SELECT event_queue_internal.write_sample('q', q.queue_id, '', clock_timestamp() + make_interval(mins => m), ARRAY[50, 0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0]::bigint[],
 	event_queue_internal.histogram_of(ARRAY[(m + 3) * 1000000]), '', '') FROM event_queue.queue q, unnest('{-2,30}'::int[]) m WHERE q.name = 'set back';
-SELECT enqueued_total, round(enqueued_per_s_1h * 3600) AS last_hour, round(wait_p99_1h) AS waited FROM event_queue.queue_stats WHERE queue = 'set back';
+SELECT enqueued_total, round((enqueued_per_s_1h * 3600)::numeric, -1) AS last_hour, round(wait_p99_1h) AS waited FROM event_queue.queue_stats WHERE queue = 'set back';
 -- the next one is written as ever
 SELECT event_queue_internal.write_sample('q', q.queue_id, '', clock_timestamp(), ARRAY[1]::bigint[], '', '', '') FROM event_queue.queue q WHERE q.name = 'set back';
 ROLLBACK;

@@ -126,3 +126,12 @@ SELECT event_queue.drop_queue('handled', force => true);
 
 DROP VIEW counted;
 DROP FUNCTION handle;
+
+-- One leased job is not "1 jobs".
+BEGIN;
+SELECT event_queue.create_queue('single', max_concurrency => 1) > 0 AS created;
+SELECT count(event_queue.enqueue('single', 'w')) FROM generate_series(1, 2);
+SELECT count(*) FROM event_queue.claim('single', worker => 'ann');
+SELECT e.detail ~ '^1 job of the queue is leased: ' AS singular FROM event_queue.job j, event_queue.explain_job(j.job_id) e
+WHERE j.lease_token IS NULL AND j.name = 'w' AND e.reason = 'max_concurrency reached';
+ROLLBACK;

@@ -38,7 +38,7 @@ SELECT tableoid::regclass, tenant_id, aggregate_id, version FROM event_queue.eve
 SELECT name, tenant_id, last_position IS NULL AS takes_new FROM event_queue_internal.event_partition ORDER BY partition_id;
 -- All functions see one store.
 SELECT version, event_data FROM event_queue.read_aggregate('p', '1');
-SELECT version FROM event_queue.read_aggregate('p', '1', max_events => 2, newest_first => true);
+SELECT version FROM event_queue.read_aggregate_backward('p', '1', max_events => 2);
 SELECT aggregate_id, version FROM event_queue.read_all(0, 100, NULL, '{"aggregate_type": "p"}');
 SELECT aggregate_id, version FROM event_queue.read_all(0, 100, NULL, '{"event_type": "p.moved"}');
 SELECT * FROM event_queue.read_plan('{"event_type": "p.moved"}') ORDER BY 1;
@@ -79,6 +79,8 @@ SELECT event_queue.aggregate_state('p', '1', tenant_id => 'big');
 -- The worker's share: nothing is due.
 SELECT event_queue.set_event_retention('1 day', 'archive');
 SELECT event_queue_internal.maintain_partitions();
+-- what no timestamp can be off by would be a fault of the worker for ever
+SELECT try($$SELECT event_queue.set_event_retention('178000000 years')$$), try($$SELECT event_queue.set_event_partitioning('7000 years')$$);
 SELECT try($$SELECT event_queue.set_event_retention('1 hour')$$), try($$SELECT event_queue.set_event_partitioning('1 minute')$$),
 	try($$SELECT event_queue.split_event_partition()$$), try($$SELECT event_queue.create_event_partition('')$$),
 	try($$SELECT event_queue.seal_event_partition('event_store_p4')$$), try($$SELECT event_queue.archive_event_partition('nope')$$);

@@ -39,7 +39,7 @@ SELECT try($$SELECT event_queue.create_event_index('id')$$);
 -- The functions are the SELECT that they stand for, by index.
 SET enable_seqscan = off;
 EXPLAIN (COSTS OFF) SELECT * FROM event_queue.read_aggregate('lead', 'r2', 2);
-EXPLAIN (COSTS OFF) SELECT * FROM event_queue.read_aggregate('lead', 'r2', max_events => 1, newest_first => true);
+EXPLAIN (COSTS OFF) SELECT * FROM event_queue.read_aggregate_backward('lead', 'r2', max_events => 1);
 RESET enable_seqscan;
 
 -- Waiting: something is there, nothing comes, not inside a transaction.

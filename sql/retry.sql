@@ -84,7 +84,7 @@ SELECT event_queue.discard_dead(:top);
 
 -- The worker knows better: retry_after is exact, whatever curve, cap and jitter say.
 SELECT event_queue.enqueue('retry', 'busy', options => '{"backoff_jitter": 1, "backoff_max": "1 s"}') AS busy \gset
-SELECT round(extract(epoch FROM event_queue.fail(job_id, lease_token, 'too many requests', sqlstate => '429',
+SELECT round(extract(epoch FROM event_queue.fail(job_id, lease_token, 'too many requests', sqlstate => 'HT429',
 	retry_after => '2 minutes') - clock_timestamp())) AS wait FROM event_queue.claim('retry');
 SELECT state, failures FROM event_queue.jobs WHERE job_id = :busy;
 SELECT event_queue.retry_waiting('retry');
@@ -93,7 +93,7 @@ SELECT abs(extract(epoch FROM event_queue.fail(job_id, lease_token, 'no', retry_
 FROM event_queue.claim('retry');
 SELECT event_queue.retry_waiting('retry');
 -- an error marked final is the last one, whatever attempts are left
-SELECT event_queue.fail(job_id, lease_token, 'no such number', sqlstate => '404', context => 'send', retry_after => '1 s', final => true)
+SELECT event_queue.fail(job_id, lease_token, 'no such number', sqlstate => 'HT404', context => 'send', retry_after => '1 s', final => true)
 	IS NULL AS dead FROM event_queue.claim('retry');
 SELECT reason, failures, last_error, e ->> 'attempt' AS attempt, e ->> 'sqlstate' AS sqlstate, e ->> 'message' AS message,
 	e ->> 'context' AS context, e ->> 'worker' <> '' AND (e ->> 'at')::timestamptz <= now() AS has_worker_and_time

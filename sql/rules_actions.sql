@@ -107,7 +107,7 @@ SELECT a, try(format($$SELECT event_queue.create_rule('act refused', 'x.y', acti
 	'[{"enqueue": {"queue": "actions", "name": "a", "priority": 77}}]', '[{"enqueue": {"queue": "actions", "name": "a", "tenant_id": "x"}}]', '[{"enqueue": {"queue": "actions", "name": "a", "payload": 1}}]',
 	'[{"enqueue": {"queue": "actions", "name": "a", "delay_from": "birth"}}]', '[{"enqueue": {"queue": "actions", "name": "a", "payload": {"a": "{{nothing}}"}}}]',
 	'[{"call": {}}]', '[{"call": {"function": "actions.none"}}]', '[{"call": {"function": "pg_catalog.now"}}]', '[{"call": {"function": "actions.call", "group_key": "x"}}]',
-	'[{"append": {}}]', '[{"append": {"event_type": "a", "id": "x"}}]', '[{"append": {"event_type": "a", "event_data": []}}]', '[{"append": {"event_type": 7}}]',
+	'[{"append": {}}]', '[{"append": {"event_type": "a", "id": "x"}}]', '[{"append": {"event_type": "a", "event_data": []}}]', '[{"append": {"event_type": 7}}]', '[{"append": {"event_type": "a", "aggregate_type": "event_queue.table"}}]',
 	'[{"notify": {}}]', '[{"notify": {"channel": "x", "payload": 1}}]']) a;
 SELECT try($$SELECT event_queue.create_rule('act refused', 'x.y', queue => 'actions', job_name => 'x', actions => '[{"notify": {"channel": "x"}}]')$$) AS two,
 	try($$SELECT event_queue.create_rule('act refused', 'x.y', priority => 1, actions => '[{"notify": {"channel": "x"}}]')$$) AS priority,

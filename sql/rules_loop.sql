@@ -78,6 +78,28 @@ SELECT * FROM loops.stats WHERE rule = 'loop self';
 SELECT count(*), max(jsonb_array_length(metadata -> 'rule_chain')) FROM event_queue.event_store WHERE aggregate_id = 'again';
 SELECT check_name, ok, regexp_replace(detail, 'last at .*: ', 'last at ...: ') AS detail FROM event_queue.health() WHERE check_name LIKE 'rule loop%';
 
+-- One that makes two of each is stopped by the number of actions, too.
+SELECT event_queue.create_rule('loop wide', 'wide', actions => '[{"append": {"event_type": "wide", "aggregate_type": "loop", "aggregate_id": "wide a"}}, {"append": {"event_type": "wide", "aggregate_type": "loop", "aggregate_id": "wide b"}}]', on_loop => 'allow') > 0 AS created;
+ALTER SYSTEM SET event_queue.rule_fan_out = 20;
+SELECT pg_reload_conf();
+SELECT pg_sleep(2);
+SELECT version FROM event_queue.append('loop', 'wide', 'wide');
+-- 2 for the event itself, 20 for what it led to; none of these lets it fire, but for the first ten
+CALL wait_until($$(SELECT (matched, too_deep) = (11, 12) FROM event_queue.rule_stats WHERE rule = 'loop wide')$$);
+SELECT matched, suppressed, too_deep FROM event_queue.rule_stats WHERE rule = 'loop wide';
+SELECT version FROM event_queue.append('loop', 'wide', 'wide');
+CALL wait_until($$(SELECT (matched, too_deep) = (22, 24) FROM event_queue.rule_stats WHERE rule = 'loop wide')$$);
+-- Nobody uses up what another tenant's event may lead to.
+SELECT id AS root FROM event_queue.append('loop', 'root', 'nothing', tenant_id => 'loop a') \gset
+SELECT count(event_queue.append('loop', 'forged', 'wide', metadata => jsonb_build_object('rule_chain', '[0]'::jsonb, 'rule_root', :'root'), tenant_id => 'loop b')) FROM generate_series(1, 15);
+CALL wait_until($$(SELECT (matched, too_deep) = (32, 49) FROM event_queue.rule_stats WHERE rule = 'loop wide')$$);
+SELECT matched, too_deep FROM event_queue.rule_stats WHERE rule = 'loop wide';
+SELECT version FROM event_queue.append('loop', 'mine', 'wide', metadata => jsonb_build_object('rule_chain', '[0]'::jsonb, 'rule_root', :'root'), tenant_id => 'loop a');
+CALL wait_until($$(SELECT matched > 32 FROM event_queue.rule_stats WHERE rule = 'loop wide')$$);
+ALTER SYSTEM RESET event_queue.rule_fan_out;
+SELECT pg_reload_conf();
+SELECT event_queue.drop_rule('loop wide');
+
 -- What is no chain stops nothing and breaks nothing.
 SELECT count(event_queue.append('loop', 'odd', 'odd', metadata => jsonb_build_object('rule_chain', c)))
 FROM jsonb_array_elements('[null, 1, "x", {"a": [1]}, [], [null, "1", {}, 1.5, 1e40, [1]]]') c;

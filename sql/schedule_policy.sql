@@ -71,6 +71,11 @@ SELECT count(event_queue.create_schedule('p' || n, '0 12 * * *', 'pol', 'x', tim
 	(3, '2100-12-25 12:00', '{2100-12-23,2100-12-24}')) v (n, e, x);
 SELECT name, next_run, exclude FROM event_queue.schedules WHERE name ~ '^p[1-3]' ORDER BY name;
 SELECT event_queue.drop_schedule('p' || n) FROM generate_series(1, 3) n;
+-- CET is a zone that has summer time, and an abbreviation that has not: the date is that of the zone.
+SELECT event_queue.create_schedule('cet', '30 * * * *', 'pol', 'x', time_zone => 'CET', starts_at => '2100-07-13 21:00+00', exclude => '{2100-07-14}') IS NOT NULL AS created;
+SELECT event_queue_internal.next_time(s, t) AT TIME ZONE 'Europe/Brussels' AS next FROM event_queue.schedule s, unnest('{2100-07-13 21:00+00,2100-07-13 21:45+00,2100-07-14 21:45+00}'::timestamptz[]) t
+WHERE s.name = 'cet';
+SELECT event_queue.drop_schedule('cet');
 -- Later, by at most so much.
 SELECT event_queue.create_schedule('late', '@every 30d', 'pol', 'late', jitter => '1 hour', options => '{"delay": "1 day"}') IS NOT NULL AS created;
 SELECT run_it('late', now());
@@ -92,12 +97,33 @@ SELECT try(c) FROM unnest(ARRAY[
 	$$SELECT event_queue.backfill_schedule('pol', '0001-01-01', '2026-01-01', 'skip')$$,
 	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', overlap => 'maybe')$$,
 	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', overlap => NULL)$$,
+	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', to_jsonb(repeat('x', 2000000)))$$,
+	$$SELECT event_queue.create_schedule('bad', NULL, 'pol', 'x')$$, $$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', time_zone => NULL)$$,
 	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', catch_up => '1 second')$$,
 	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', jitter => '-1 second')$$,
 	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', starts_at => '2026-01-02', ends_at => '2026-01-01')$$,
-	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', exclude => '{NULL}')$$]) c;
+	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', exclude => '{NULL}')$$,
+	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', exclude => '{{2100-01-01},{2100-01-02}}')$$,
+	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', exclude => '{{NULL},{2100-01-02}}')$$,
+	$$SELECT event_queue.create_schedule('bad', '@daily', 'pol', 'x', starts_at => '4714-11-24 00:00:00+00 BC')$$,
+	$$SELECT event_queue.backfill_schedule('pol', '4714-11-24 00:00:00+00 BC', '2026-01-01')$$]) c;
+-- An earlier job counts also when it waits in a queue that the schedule had before.
+SELECT event_queue.create_queue('pol2') IS NOT NULL AS created;
+SELECT event_queue.purge_queue('pol') > 0 AS purged;
+SELECT event_queue.create_schedule('pol', '0 0 1 1 *', 'pol', 'x', overlap => 'skip', or_replace => true) IS NOT NULL AS replaced;
+SELECT event_queue.trigger_schedule('pol', 'skip') IS NOT NULL AS made;
+SELECT event_queue.create_schedule('pol', '0 0 1 1 *', 'pol2', 'x', overlap => 'skip', or_replace => true) IS NOT NULL AS replaced;
+SELECT event_queue.trigger_schedule('pol', 'skip') IS NULL AS skipped;
+-- Runs whose jobs are gone go, the last 100 do not.
+SELECT count(event_queue.trigger_schedule('pol')) FROM generate_series(1, 150);
+SELECT event_queue.purge_queue('pol') + event_queue.purge_queue('pol2') AS purged;
+SELECT count(event_queue.trigger_schedule('pol')) FROM generate_series(1, 60);
+SELECT count(*) FROM event_queue.schedule_runs WHERE schedule = 'pol';
+-- Some of those whose jobs wait are looked at, and stay.
+SELECT count(event_queue.trigger_schedule('pol')) FROM generate_series(1, 200);
+SELECT count(*) FROM event_queue.schedule_runs WHERE schedule = 'pol' AND state = 'waiting';
 SELECT event_queue.drop_schedule('pol');
 SELECT count(*) FROM event_queue_internal.schedule_run;
 DROP VIEW pol;
 DROP FUNCTION run_it, make;
-SELECT event_queue.drop_queue('pol', force => true);
+SELECT event_queue.drop_queue('pol', force => true), event_queue.drop_queue('pol2', force => true);

@@ -21,7 +21,7 @@ SELECT * FROM event_queue.aggregate_diff('contract', 'S1', 2, 2);
 -- Reverting adds an event; nothing is taken away.
 SELECT version FROM event_queue.revert_aggregate('contract', 'S1', 1);
 SELECT event_queue.aggregate_state('contract', 'S1') = event_queue.aggregate_state('contract', 'S1', 1) AS back;
-SELECT version, event_type, metadata -> 'reverted_to' AS reverted_to FROM event_queue.read_aggregate('contract', 'S1', max_events => 2, newest_first => true);
+SELECT version, event_type, metadata -> 'reverted_to' AS reverted_to FROM event_queue.read_aggregate_backward('contract', 'S1', max_events => 2);
 SELECT version FROM event_queue.append('contract', 'S1', 'deal.moved', '{"step": "won"}');
 SELECT event_queue.aggregate_state('contract', 'S1');
 SELECT try($$SELECT event_queue.revert_aggregate('contract', 'S1', 5)$$), try($$SELECT event_queue.revert_aggregate('contract', 'S1', 0)$$),

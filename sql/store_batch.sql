@@ -5,8 +5,8 @@ SELECT version FROM event_queue.append_many('order', 'O1', '[{"event_type": "ord
 SELECT version, event_type, event_data, metadata FROM event_queue.read_aggregate('order', 'O1');
 SELECT version FROM event_queue.read_aggregate('order', 'O1', max_events => 2);
 SELECT version FROM event_queue.read_aggregate('order', 'O1', 2, 3);
-SELECT version FROM event_queue.read_aggregate('order', 'O1', max_events => 2, newest_first => true);
-SELECT version FROM event_queue.read_aggregate('order', 'O1', 1, 2, newest_first => true);
+SELECT version FROM event_queue.read_aggregate_backward('order', 'O1', max_events => 2);
+SELECT version FROM event_queue.read_aggregate_backward('order', 'O1', 1, 2);
 
 -- All or none: the last event is refused, so none is there.
 SELECT try($$SELECT event_queue.append_many('order', 'O2', '[{"event_type": "a"}, {"event_type": ""}]')$$);

@@ -64,7 +64,7 @@ DROP ROLE eq_renamed, eq_owner;
 SELECT event_queue.enqueue('owned', 'plain') > 0 AS enqueued;
 SELECT version FROM event_queue.append('owned', '1', 'owned.condition');
 SELECT version FROM event_queue.append('owned', '1', 'owned.call');
-CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.faults() WHERE what IN ('handler', 'rule function') AND message ~ 'dropped')$$);
+CALL wait_until($$(SELECT count(*) = 3 FROM event_queue.faults() WHERE what IN ('handler', 'rule function') AND message ~ 'dropped')$$);
 SELECT split_part(try($$SELECT event_queue.aggregate_state('owned', '1')$$), ' | ', 1);
 -- what it left is not in a dump: its OID may be another role's there
 SELECT extcondition[array_position(extconfig, 'event_queue.rule'::regclass)] AS dumped FROM pg_extension WHERE extname = 'event_queue' \gset
@@ -74,6 +74,8 @@ SELECT event_queue.create_handler('owned', '*', 'owned_handler', or_replace => t
 SELECT event_queue.create_reducer('owned', 'owned_reducer', or_replace => true);
 SELECT event_queue.aggregate_state('owned', '1');
 CALL wait_until('(SELECT count(*) = 4 FROM owned)');
+SELECT event_queue.create_rule('owned condition', 'owned.condition', condition => 'aggregate_id = ''1''', queue => 'owned', job_name => 'by rule', or_replace => true) > 0 AS taken;
+CALL wait_until('(SELECT count(*) = 5 FROM owned)');
 
 SELECT event_queue.purge_queue('rule-calls') > 0 AS purged, event_queue.drop_rule('owned call'), event_queue.drop_rule('owned condition'),
 	event_queue.drop_handler('owned', '*'), event_queue.drop_reducer('owned'), event_queue.drop_queue('owned', force => true),

@@ -121,6 +121,14 @@ SELECT d.state, detail, j.failures, j.errors -> 0 ->> 'sqlstate' AS sqlstate, ro
 FROM eq_workers.decided d LEFT JOIN event_queue.job j USING (job_id) LEFT JOIN event_queue.dead_letters l USING (job_id) ORDER BY job_id;
 SELECT count(*) AS undone FROM eq_workers.saw WHERE what = 'undone';
 
+-- now() is the time of the job's transaction, not that when the process began.
+CREATE FUNCTION eq_workers.clock(j event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+	$$ INSERT INTO eq_workers.saw VALUES (4, CASE WHEN now() >= (j.payload ->> 'at')::timestamptz THEN 'now' ELSE 'then' END, j.job_id) $$;
+SELECT event_queue.create_handler('workers', 'clock', 'eq_workers.clock') > 0 AS registered;
+SELECT event_queue.enqueue('workers', 'clock', jsonb_build_object('at', clock_timestamp())) > 0 AS enqueued;
+CALL wait_until($$EXISTS (SELECT FROM eq_workers.saw WHERE pid = 4)$$);
+SELECT what FROM eq_workers.saw WHERE pid = 4;
+
 SELECT event_queue.drop_rule('eq_workers');
 SELECT event_queue.drop_handler(queue, job_name) FROM event_queue.handlers WHERE queue = 'workers';
 SELECT event_queue.drop_queue('workers', force => true);

@@ -61,7 +61,14 @@
 #define ERRCODE_EQ_INVALID_ALERT		  MAKE_SQLSTATE('E', 'Q', '0', '5', '2')
 #define ERRCODE_EQ_NO_FIGURES			  MAKE_SQLSTATE('E', 'Q', '0', '5', '3')
 #define ERRCODE_EQ_INVALID_START		  MAKE_SQLSTATE('E', 'Q', '0', '5', '4')
+#define ERRCODE_EQ_INVALID_TABLE		  MAKE_SQLSTATE('E', 'Q', '0', '5', '5')
+#define ERRCODE_EQ_BACKFILL_RUNS		  MAKE_SQLSTATE('E', 'Q', '0', '5', '6')
+#define ERRCODE_EQ_INVALID_CALENDAR		  MAKE_SQLSTATE('E', 'Q', '0', '5', '8')
+#define ERRCODE_EQ_TOO_MANY_BUCKETS		  MAKE_SQLSTATE('E', 'Q', '0', '5', '9')
 #define ERRCODE_EQ_HANDLER_FAILED		  MAKE_SQLSTATE('E', 'Q', '0', '6', '0')
 #define ERRCODE_EQ_HANDLER_SNOOZED		  MAKE_SQLSTATE('E', 'Q', '0', '6', '1')
+#define ERRCODE_EQ_STEP_TWICE			  MAKE_SQLSTATE('E', 'Q', '0', '6', '2')
+#define ERRCODE_EQ_JOB_SUSPENDED		  MAKE_SQLSTATE('E', 'Q', '0', '6', '3')
+#define ERRCODE_EQ_QUEUE_SNOOZED		  MAKE_SQLSTATE('E', 'Q', '0', '6', '4')
 
 #endif /* EQ_ERRORS_H */

@@ -1,9 +1,8 @@
 /*
- * event_queue.c: the front door: settings, shared memory, hooks.
+ * event_queue.c: the front door: settings and hooks.
  *
- * Everything else lives in the room of its topic.  The transaction callbacks
- * below run after a commit or abort is visible to others; what they call only
- * writes shared memory and sets latches, so that nothing in them can throw.
+ * Everything else lives in the room of its topic: shared memory is listed in
+ * shared_memory.c, what is done at the end of a transaction in xact/order.c.
  */
 #include "postgres.h"
 
@@ -20,6 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "common/access.h"
 #include "common/log_line.h"
 #include "compat.h"
 #include "event_queue.h"
@@ -27,6 +27,7 @@
 #include "store/members.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 #include "wake/series.h"
 #include "wake/wake.h"
 #include "worker/worker.h"
@@ -47,6 +48,7 @@ int eq_max_payload_kb = 1024;
 int eq_notify_mode = EQ_NOTIFY_WORKER;
 int eq_executors = 2;
 int eq_executor_memory_kb = 256 * 1024;
+int eq_handler_batch_ms = 5;
 char *eq_databases = NULL;
 bool eq_activate_copies = false;
 int eq_rule_batch = 500;
@@ -58,8 +60,6 @@ int eq_alert_interval_ms = 5000;
 int eq_max_databases = 64;
 int eq_max_queues = 16384;
 int eq_max_limited_leases = 65536;
-
-EqShared *eq_shared = NULL;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -113,6 +113,10 @@ define_settings(void)
 		"event_queue.require_tenant",
 		"Refuses calls that neither name a tenant nor come from a session that has one.",
 		NULL, &eq_require_tenant, false, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+		"event_queue.log_tenant_access",
+		"Logs for which tenants sessions act that no role binds to one.", NULL,
+		&eq_log_tenant_access, false, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("event_queue.max_payload",
 							"Largest size of an event's data or a job's payload.",
 							NULL, &eq_max_payload_kb, 1024, 1, 256 * 1024, PGC_SUSET,
@@ -147,6 +151,11 @@ define_settings(void)
 		"Memory that an executor keeps between jobs before a new one takes its place.",
 		"Looked at after every 100 jobs; 0: no limit.", &eq_executor_memory_kb,
 		256 * 1024, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.handler_batch_time",
+		"How long an executor goes on with jobs that run quickly before it commits them together.",
+		"0: each job is a transaction of its own.", &eq_handler_batch_ms, 5, 0, 1000,
+		PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable(
 		"event_queue.databases",
 		"Databases whose workers may run, separated by commas; empty: all that have the extension.",
@@ -165,6 +174,11 @@ define_settings(void)
 		"An event that so many rules led to lets no further one fire.",
 		&eq_rule_depth, 16, 1, EQ_MAX_RULE_DEPTH, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
+		"event_queue.rule_fan_out",
+		"Most actions of rules that one event may lead to.",
+		"Those for the event itself do not count; past it no rule fires for what it led to.",
+		&eq_rule_fan_out, 10000, 1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
 		"event_queue.condition_timeout",
 		"Longest time that the condition of a rule may take for one event.", NULL,
 		&eq_condition_timeout, 1000, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
@@ -179,6 +193,16 @@ define_settings(void)
 		"How long rows of the audit log and resolved alerts are kept; 0: for ever.",
 		NULL, &eq_keep_audit_min, 365 * 24 * 60, 0, INT_MAX, PGC_SIGHUP,
 		GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.rule_notify_limit",
+		"Per cent of the NOTIFY queue above which actions of rules that notify wait.",
+		NULL, &eq_rule_notify_limit, 90, 0, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"event_queue.keep_rule_runs",
+		"How long it is kept for which events rules have fired.",
+		"What is older, backfill_rule does not do, and rule_runs does not show.",
+		&eq_keep_rule_runs_s, 7 * 24 * 3600, 3600, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
+		NULL, NULL, NULL);
 	DefineCustomIntVariable("event_queue.alert_interval",
 							"How often alerts are looked at; 0: not at all.", NULL,
 							&eq_alert_interval_ms, 5000, 0, 3600 * 1000, PGC_SIGHUP,
@@ -224,215 +248,20 @@ define_settings(void)
 	MarkGUCPrefixReserved("event_queue");
 }
 
-static Size
-shared_size(void)
-{
-	Size size = MAXALIGN(sizeof(EqShared));
-
-	size = add_size(size, MAXALIGN(mul_size(eq_max_databases, sizeof(EqDatabase))));
-	size = add_size(size, MAXALIGN(mul_size(MaxBackends, sizeof(EqAppender))));
-	size = add_size(size, MAXALIGN(mul_size(EQ_MAX_MARKS, sizeof(EqMark))));
-	size = add_size(size, MAXALIGN(EQ_MAX_RESERVED * sizeof(pg_atomic_uint64)));
-	size = add_size(size, eq_slots_size());
-	return size;
-}
-
 static void
 request_shared_memory(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(add_size(shared_size(), eq_leases_size()));
-	RequestAddinShmemSpace(eq_faults_size());
-	RequestAddinShmemSpace(eq_workers_shmem_size());
-	RequestAddinShmemSpace(eq_series_size());
-	RequestAddinShmemSpace(eq_members_shmem_size());
-	RequestNamedLWLockTranche("event_queue", 1);
-	RequestNamedLWLockTranche("event_queue_limits", EQ_LIMIT_LOCKS);
-	RequestNamedLWLockTranche("event_queue_faults", 1);
-	RequestNamedLWLockTranche("event_queue_metrics", 1);
+	eq_request_shared_memory();
 }
 
 static void
-init_shared_memory(void)
+attach_shared_memory(void)
 {
-	bool found;
-
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	eq_shared = ShmemInitStruct("event_queue", shared_size(), &found);
-	if (!found)
-	{
-		char *next = (char *) eq_shared + MAXALIGN(sizeof(EqShared));
-
-		/* Slots come last, and are not touched before they are needed. */
-		memset(eq_shared, 0, shared_size() - eq_slots_size());
-		eq_shared->lock = &GetNamedLWLockTranche("event_queue")->lock;
-		eq_shared->limit_locks = GetNamedLWLockTranche("event_queue_limits");
-		pg_atomic_init_u32(&eq_shared->leases_taken, 0);
-		pg_atomic_init_u64(&eq_shared->leases_swept, 0);
-		pg_atomic_init_u32(&eq_shared->launcher, 0);
-		pg_atomic_init_u32(&eq_shared->probe, 0);
-		eq_shared->max_appenders = MaxBackends;
-
-		eq_shared->databases = (EqDatabase *) next;
-		next += MAXALIGN(eq_max_databases * sizeof(EqDatabase));
-		for (int i = 0; i < eq_max_databases; i++)
-		{
-			EqDatabase *db = &eq_shared->databases[i];
-
-			SpinLockInit(&db->position_mutex);
-			pg_atomic_init_u32(&db->scheduler, 0);
-			pg_atomic_init_u64(&db->scheduler_due, 0);
-			pg_atomic_init_u64(&db->scheduler_tick, 0);
-			pg_atomic_init_u32(&db->rule_runner, 0);
-			pg_atomic_init_u32(&db->events_pending, 0);
-			pg_atomic_init_u32(&db->rules_pending, 0);
-			pg_atomic_init_u32(&db->events_wanted, 0);
-			pg_atomic_init_u32(&db->readers_waiting, 0);
-			pg_atomic_init_u32(&db->jobs_awaited, 0);
-			pg_atomic_init_u32(&db->reviews_pending, 0);
-			pg_atomic_init_u32(&db->cancels_pending, 0);
-			pg_atomic_init_u32(&db->look_everywhere, 0);
-			pg_atomic_init_u32(&db->recount, 0);
-			pg_atomic_init_u32(&db->config_generation, 0);
-			pg_atomic_init_u32(&db->active_at, 0);
-			pg_atomic_init_u64(&db->restored_at, 0);
-			pg_atomic_init_u64(&db->rings_voided, 0);
-			pg_atomic_init_u64(&db->sampled_at, 0);
-			pg_atomic_init_u32(&db->blocked, 0);
-			pg_atomic_init_u32(&db->absent, 0);
-			pg_atomic_init_u32(&db->drops, 0);
-			pg_atomic_init_u32(&db->leases, 0);
-			pg_atomic_init_u64(&db->leases_at, 0);
-		}
-
-		eq_shared->appenders = (EqAppender *) next;
-		next += MAXALIGN(MaxBackends * sizeof(EqAppender));
-		for (int i = 0; i < MaxBackends; i++)
-		{
-			pg_atomic_init_u64(&eq_shared->appenders[i].lowest_position, 0);
-			pg_atomic_init_u32(&eq_shared->appenders[i].reader_waits, 0);
-			pg_atomic_init_u32(&eq_shared->appenders[i].waits_for_queue, 0);
-			pg_atomic_init_u32(&eq_shared->appenders[i].awaits_job, 0);
-		}
-
-		eq_shared->marks = (EqMark *) next;
-		for (int i = 0; i < EQ_MAX_MARKS; i++)
-		{
-			SpinLockInit(&eq_shared->marks[i].mutex);
-		}
-		next += MAXALIGN(EQ_MAX_MARKS * sizeof(EqMark));
-		eq_shared->reserved = (pg_atomic_uint64 *) next;
-		for (int i = 0; i < EQ_MAX_RESERVED; i++)
-			pg_atomic_init_u64(&eq_shared->reserved[i], 0);
-		eq_init_slots((char *) eq_shared + shared_size() - eq_slots_size());
-	}
-	eq_init_leases();
-	eq_init_faults();
-	eq_workers_shmem_init();
-	eq_init_series();
-	eq_members_shmem_init();
-	LWLockRelease(AddinShmemInitLock);
-}
-
-/* The entry of a database, or NULL. */
-EqDatabase *
-eq_find_database(Oid dboid)
-{
-	EqDatabase *found = NULL;
-
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	for (int i = 0; i < eq_max_databases && found == NULL; i++)
-	{
-		if (eq_shared->databases[i].dboid == dboid)
-			found = &eq_shared->databases[i];
-	}
-	LWLockRelease(eq_shared->lock);
-	return found;
-}
-
-/*
- * With the lock held: an entry that is free, or that of a database whose extension
- * was dropped and where no session remembers the entry.
- */
-static EqDatabase *
-free_database(void)
-{
-	for (int i = 0; i < eq_max_databases; i++)
-	{
-		if (!OidIsValid(eq_shared->databases[i].dboid))
-			return &eq_shared->databases[i];
-	}
-	for (int i = 0; i < eq_max_databases; i++)
-	{
-		EqDatabase *db = &eq_shared->databases[i];
-
-		if (pg_atomic_read_u32(&db->absent) != 0 && db->n_slots == 0 &&
-			CountDBBackends(db->dboid) == 0)
-			return db;
-	}
-	return NULL;
-}
-
-/* The entry of this session's database, taken if it has none yet. */
-EqDatabase *
-eq_database(void)
-{
-	static EqDatabase *mine = NULL;
-
-	if (mine != NULL)
-		return mine;
-
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < eq_max_databases && mine == NULL; i++)
-	{
-		if (eq_shared->databases[i].dboid == MyDatabaseId)
-			mine = &eq_shared->databases[i];
-	}
-	if (mine == NULL)
-	{
-		EqDatabase *db = free_database();
-
-		if (db != NULL)
-		{
-			db->position_sequence = InvalidOid;
-			db->next_position = 0; /* what it is was another database's */
-			pg_atomic_write_u32(&db->scheduler, 0);
-			pg_atomic_write_u32(&db->rule_runner, 0);
-			pg_atomic_write_u32(&db->events_pending, 1);
-			pg_atomic_write_u32(&db->rules_pending, 1);
-			pg_atomic_write_u32(&db->events_wanted,
-								EQ_EVENTS_FOR_RULES | EQ_EVENTS_FOR_SNAPSHOTS);
-			pg_atomic_write_u32(&db->readers_waiting, 1);
-			pg_atomic_write_u32(&db->look_everywhere, 1);
-			pg_atomic_write_u32(&db->recount, 0);
-			pg_atomic_write_u32(&db->blocked, 0);
-			pg_atomic_write_u32(&db->absent, 0);
-			pg_atomic_write_u32(&db->active_at, 0);
-			pg_atomic_write_u64(&db->restored_at, 0);
-			pg_atomic_write_u64(&db->sampled_at, 0);
-			pg_atomic_write_u32(&db->leases, 0);
-			pg_atomic_write_u64(&db->leases_at, 0);
-			db->n_slots = 0;
-			db->without_slots = 0;
-			db->dboid = MyDatabaseId;
-			mine = db;
-		}
-	}
-	LWLockRelease(eq_shared->lock);
-
-	if (mine == NULL)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("too many databases use event_queue"),
-			 errhint(
-				 "Raise event_queue.max_databases (now %d) and restart the server.",
-				 eq_max_databases)));
-	return mine;
+	eq_attach_shared_memory();
 }
 
 static bool
@@ -496,6 +325,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		else
 			standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 									env, dest, qc);
+		if (IsA(stmt, ConstraintsSetStmt))
+			eq_note_constraints_set();
 		if (IsA(stmt, CreateSubscriptionStmt) || IsA(stmt, AlterSubscriptionStmt))
 			eq_note_subscription();
 		if (IsA(stmt, AlterExtensionStmt) &&
@@ -523,11 +354,12 @@ _PG_init(void)
 				 "Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'event_queue'")));
 
 	define_settings();
+	eq_tenant_access_hook = eq_note_tenant_access;
 
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shared_memory;
 	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = init_shared_memory;
+	shmem_startup_hook = attach_shared_memory;
 	prev_process_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	eq_register_xact_callbacks();

@@ -197,6 +197,13 @@ sub check_map
 	push @wrong, "doc/internals.md: $_ is not there" for grep { !-e "$dir/$_" } sort keys %listed;
 	my %functions = map { $_ => 1 } $map =~ /`(eq_\w+)`/g;
 	push @wrong, "doc/internals.md: $_ is not there" for grep { $code !~ /^\Q$_\E\(/m } sort keys %functions;
+	# `function` in `file`, in both texts
+	(my $both = $map . slurp("$dir/doc/architecture.md")) =~ s/\s+/ /g;
+	while ($both =~ /`(\w+)` in `((?:\w+\/)+\w+\.c)`/g)
+	{
+		my ($function, $path) = ($1, $2);
+		push @wrong, "$function is not in $path" unless -e "$dir/src/$path" && slurp("$dir/src/$path") =~ /^\Q$function\E\(/m;
+	}
 	my %paths = map { $_ => 1 } map { s{^src/}{}r } $map =~ /`(\w+(?:\/\w+)+\.(?:c|h|sql))`/g;
 	push @wrong, "doc/internals.md: $_ is not there" for grep { !-e "$dir/src/$_" } sort keys %paths;
 	return @wrong;
@@ -213,6 +220,7 @@ sub self_test
 		[ 'a room that is not in the table', 'src/attic/attic.c', sub { "int x;\n" }, 'room attic is not in the table' ],
 		[ 'a file that is not listed', 'src/queue/attic.c', sub { "int x;\n" }, 'src/queue/attic.c is not listed' ],
 		[ 'a function that is not there', 'doc/internals.md', sub { $_[0] . "\n`eq_no_such_thing`\n" }, 'eq_no_such_thing is not there' ],
+		[ 'a function that is elsewhere', 'doc/architecture.md', sub { $_[0] . "\n`eq_claim`\nin `queue/settle.c`\n" }, 'eq_claim is not in queue/settle.c' ],
 		[ 'a name in a comment', 'src/tenant/tenant.c', sub { $_[0] . "\n/* \"event_queue.job\" */\n" }, undef ],
 	);
 	my $failed = 0;

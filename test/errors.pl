@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 # errors.pl: the SQLSTATEs of class EQ in src/errors.h, in the code and in the table of
-# doc/reference.md are the same ones.  "make check" runs it.
+# doc/reference.md are the same ones; and README's table has each setting.  "make check"
+# runs it.
 #
 #   errors.pl                    check the tree
 #   errors.pl --self-test        see that what is wrong is found
@@ -63,6 +64,11 @@ sub complaints
 		push @bad, "src/errors.h: nothing raises $code ($code{$code})" if !$raised{$code};
 		push @bad, "doc/reference.md: $code ($code{$code}) is not in the table of error codes" if !$listed{$code};
 	}
+	while (($text{'src/event_queue.c'} // '') =~ /"(event_queue\.\w+)",/g)
+	{
+		my $setting = $1;
+		push @bad, "README.md: $setting is not in the table of settings" if $text{'README.md'} !~ /^\|[^|\n]*`\Q$setting\E`/m;
+	}
 	push @bad, map { "doc/reference.md: $_ is in the table, and not in src/errors.h" } grep { !$code{$_} } sort keys %listed;
 	return @bad;
 }
@@ -91,6 +97,7 @@ if (@ARGV && $ARGV[0] eq '--self-test')
 		[ 'one that nothing raises', qr/nothing raises EQ002/, 'src/b.sql' => '-- EQ002' ],
 		[ 'one that is not listed', qr/EQ002 \(\w+\) is not in the table/, 'doc/reference.md' => "## Error codes\n| EQ001 | one | |\n" ],
 		[ 'one that is only listed', qr/EQ003 is in the table/, 'doc/reference.md' => $good{'doc/reference.md'} . "| EQ003 | x | |\n" ],
+		[ 'a setting', qr/event_queue.b is not in the table/, 'src/event_queue.c' => '"event_queue.a", "event_queue.b",', 'README.md' => '| `event_queue.a` | 1 | one |' ],
 		[ 'no cause', qr/EQ002 says no cause/, 'doc/reference.md' => "## Error codes\n| EQ001 | one | |\n| EQ002 |  | |\n" ],
 		[ 'one listed twice', qr/EQ002 stands after EQ002/, 'doc/reference.md' => $good{'doc/reference.md'} . "| EQ002 | x | |\n" ]);
 	foreach my $case (@cases)

@@ -1,10 +1,12 @@
 #!/bin/bash
 # run.sh [--only PART] [KIND...]: the test run; kinds are regress, isolation,
-# pgtap and tap, all by default.  Called by "make check" and "make check-one".
+# pgtap, tap, node and browser, all by default.  Called by "make check" and "make check-one".
 #
 # Each kind runs against private clusters (lib/with-cluster.sh); the TAP tests
-# make their own.  EQ_LONG=1 runs the long forms of the crash and model tests.
-# The last line is "N passed, N failed"; the status is 1 if any failed.
+# make their own.  EQ_LONG=1 runs the long forms of the crash, chaos and model tests.
+# What failed is told where it happened and again at the end, as of a long output
+# often only the end is kept.  The last line is "N passed, N failed"; the status is
+# 1 if any failed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(dirname "$here")
@@ -14,7 +16,7 @@ if [ "${1:-}" = --only ]; then
 	shift 2
 fi
 kinds=("$@")
-[ ${#kinds[@]} = 0 ] && kinds=(regress isolation pgtap tap)
+[ ${#kinds[@]} = 0 ] && kinds=(regress isolation pgtap tap node browser)
 
 PG_CONFIG=${PG_CONFIG:-$("$here/lib/find-pg-config.sh")}
 export PG_CONFIG
@@ -38,6 +40,11 @@ count() {						# count PASSED FAILED
 	failed=$((failed + $2))
 }
 
+report() {						# report LINES: prints its input; so many lines of it are told again at the end
+	tee "$work/report"
+	head -n "$1" "$work/report" >>"$work/failures"
+}
+
 # names DIR SUFFIX: the tests in DIR, without suffix, that --only lets through
 names() {
 	local file name
@@ -58,8 +65,9 @@ crash_check='status=$?; grep -E "PANIC: |TRAP: |terminated by signal" "$EQ_SERVE
 count_regress() {				# count_regress LOG OUTPUT-DIR
 	count "$(grep -cE '^(test .*\.\.\. ok|ok [0-9])' "$1" || true)" \
 		"$(grep -cE '^(test .*\.\.\. FAILED|not ok [0-9])' "$1" || true)"
+	grep -E '^test .*\.\.\. FAILED|^not ok [0-9]' "$1" >>"$work/failures" || true
 	if [ -f "$2/regression.diffs" ]; then
-		cat "$2/regression.diffs"
+		report 200 <"$2/regression.diffs"
 	fi
 }
 
@@ -95,7 +103,7 @@ run_isolation() {
 # TAP's own closing lines do not count tests by pass and fail: the plan lines do.
 count_tap() {					# count_tap LOG
 	count "$(grep -cE '^ok ' "$1" || true)" "$(grep -cE '^not ok |^Dubious|Parse errors' "$1" || true)"
-	grep -E "^not ok |^#   (Failed|at |     )|Dubious|Parse errors" "$1" || true
+	{ grep -E "^not ok |^#   (Failed|at |     )|Dubious|Parse errors" "$1" || true; } | report 40
 }
 
 run_pgtap() {
@@ -122,6 +130,7 @@ run_tap() {
 		cp "$here/tap/t/$name.pl" "$here"/tap/lib/*.pm "$work/tap/$name/"
 		mkdir -p "$work/tap/$name/docs"
 		cp "$top/README.md" "$top"/doc/*.md "$work/tap/$name/docs/"
+		[[ $name != *chaos* && $name != *erp* ]] || cp -r "$top/examples/erp" "$work/tap/$name/"
 		[[ $name != *upgrade* ]] || cp "$here"/upgrade/*.sql "$work/tap/$name/"
 		[ "$(id -u)" = 0 ] && chown -R postgres "$work/tap"
 		status=0
@@ -133,18 +142,63 @@ run_tap() {
 				PG_REGRESS="$pgxs/src/test/regress/pg_regress" HOME="$work/tap" \
 				TESTDATADIR="$work/tap/$name/tmp_check" TESTLOGDIR="$work/tap/$name/log" \
 				TESTDIR="$work/tap/$name" LC_ALL=C.UTF-8 PG_TEST_TIMEOUT_DEFAULT=60 EQ_LONG="${EQ_LONG:-}" \
-				EQ_CRASH_ROUNDS="${EQ_CRASH_ROUNDS:-}" EQ_CRASH_LEADS="${EQ_CRASH_LEADS:-}" EQ_MODEL_APPENDS="${EQ_MODEL_APPENDS:-}" EQ_MODEL_JOBS="${EQ_MODEL_JOBS:-}" \
+				EQ_CRASH_ROUNDS="${EQ_CRASH_ROUNDS:-}" EQ_CRASH_LEADS="${EQ_CRASH_LEADS:-}" EQ_CHAOS_ROUNDS="${EQ_CHAOS_ROUNDS:-}" EQ_CHAOS_SEED="${EQ_CHAOS_SEED:-}" EQ_MODEL_APPENDS="${EQ_MODEL_APPENDS:-}" EQ_MODEL_JOBS="${EQ_MODEL_JOBS:-}" \
 				timeout -k 30 "${EQ_TAP_SECONDS:-420}" perl -Msigtrap=die,TERM "$name.pl"
 		) >"$log" 2>&1 || status=$?
 		echo "# tap $name: $([ $status = 0 ] && echo ok || echo "FAILED, status $status") ($((SECONDS - begun)) s)"
-		[ $status = 0 ] || { echo "not ok - $name: status $status" >>"$log"; tail -n 40 "$log"; }
+		if [ $status != 0 ]; then
+			echo "not ok - $name: status $status" >>"$log"
+			# why a test died is in its own log only, which 15 has below tmp_check
+			{ tail -n 40 "$log"; find "$work/tap/$name" -name 'regress_log_*' -exec tail -n 15 {} +; } | report 60
+		fi
 		count_tap "$log"
 	done
+}
+
+# The client of clients/node, and examples/nestjs over HTTP.  What can't be installed
+# fails, as it would for the other kinds; EQ_NODE=no leaves them out.
+run_node() {
+	local log=$work/node.log status=0
+	[ -z "$(names "$top/clients/node/test" .test.js)$(names "$top/clients/node/test" e2e.js)" ] && return 0
+	if [ "${EQ_NODE:-}" = no ]; then
+		echo "# node: left out, as EQ_NODE=no says"
+		return 0
+	fi
+	EQ_FSYNC=off EQ_NODE_ONLY=$only "$top/clients/node/test/run.sh" check >"$log" 2>&1 || status=$?
+	grep -E '^# node|^BENCH|^check-node: ' "$log" || true
+	[ $status = 0 ] || { echo "not ok - node: status $status" >>"$log"; tail -n 60 "$log" | report 60; }
+	# those of a test within a test are indented
+	count "$(grep -E '^ok ' "$log" | grep -cvE '# (SKIP|TODO)' || true)" "$(grep -cE '^not ok ' "$log" || true)"
+	grep -E '# SKIP' "$log" || true
+	{ grep -E '^not ok |^ +not ok ' "$log" || true; } | report 40
+}
+
+# The dashboard in headless Chromium.  EQ_BROWSER=no leaves it out.
+run_browser() {
+	local log=$work/browser.log status=0
+	[[ -z $only || browser == *"$only"* ]] || return 0
+	if [ "${EQ_BROWSER:-}" = no ]; then
+		echo "# browser: left out, as EQ_BROWSER=no says"
+		return 0
+	fi
+	"$here/lib/install-deps.sh" node browser && "$here/browser/run.sh" >"$log" 2>&1 || status=$?
+	# what is skipped for want of a program has not passed
+	if [ $status != 0 ] || grep '^browser: skipped' "$log"; then
+		echo "not ok - browser: status $status" >>"$log"
+		tail -n 40 "$log" | report 40
+	fi
+	count_tap "$log"
 }
 
 for kind in "${kinds[@]}"; do
 	echo "== $kind"
 	"run_$kind"
 done
+if [ "$failed" != 0 ] && [ -s "$work/failures" ]; then
+	echo "== what failed"
+	tail -n 400 "$work/failures"
+	echo "== in short"
+	grep -hE '^ *not ok |^test .*FAILED' "$work/failures" | tail -n 15 || true
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]

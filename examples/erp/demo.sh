@@ -154,6 +154,10 @@ show -c "SELECT h.key AS queue, x.status, x.\"pendingCount\", x.\"activeCount\",
 	WHERE h.key NOT IN ('rule-calls', 'snapshots') ORDER BY 1"
 step "of the queue whose handler was broken, all:"
 sql -c "SELECT jsonb_pretty(event_queue.queue_health() -> 'task-automation')"
+
+# shellcheck source=examples/erp/second-phase.sh
+. "$here/second-phase.sh"
+
 # The one error that is provoked: the second move to the same step.
 complaints=$(cat "$work/complaints" ${EQ_SERVER_LOG:+"$EQ_SERVER_LOG"} | grep -E '(ERROR|FATAL|PANIC): ' |
 	grep -vE 'is on step [0-9]+ already' || true)

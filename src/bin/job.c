@@ -10,7 +10,7 @@
 static const char *state, *name, *tenant, *limit;
 static const EqOption ls_options[] = {
 	{"state", "STATE", &state, NULL,
-	 "ready, scheduled, retrying, blocked, leased, stalled, paused, dead, completed"},
+	 "ready, scheduled, retrying, suspended, blocked, leased, stalled, paused, dead, completed"},
 	{"name", "NAME", &name, NULL, "only jobs of this name"},
 	{"tenant", "TENANT", &tenant, NULL, "only jobs of this tenant"},
 	{"limit", "N", &limit, NULL, "at most so many (default 50)"},

@@ -1,8 +1,10 @@
 /*
  * serve.h: what the parts of "eventq serve" know of each other.
  *
- * serve.c       options, sessions, and which path goes where
+ * serve.c       options, and which path goes where
+ * serve_session.c  who is signed in
  * serve_http.c  HTTP/1.1 over libevent's buffers, with all its limits
+ * serve_parse.c  the head of a request
  * serve_db.c    asynchronous libpq: connections of sessions, queries, time limits
  * serve_limits.c  how often one may try to sign in
  * serve_api.c   the table of the JSON API: method, path, SQL
@@ -25,6 +27,8 @@
 
 #define KEY_HEX	   64 /* 32 random bytes in hexadecimal digits */
 #define MAX_PARAMS 20
+
+#define SESSION_LIFE 43200 /* s, at most */
 
 typedef struct Http Http;
 typedef struct Query Query;
@@ -125,9 +129,11 @@ extern void http_reply(Http *http, int status, const char *type, const char *hea
 					   const void *body, size_t length);
 extern void http_problem(Http *http, int status, const char *sqlstate,
 						 const char *detail, const char *hint);
+extern void json_string(struct evbuffer *out, const char *text);
+
+/* serve_parse.c */
 extern char *url_decode(const char *from, size_t length, bool plus);
 extern char *form_value(const char *form, const char *name);
-extern void json_string(struct evbuffer *out, const char *text);
 
 /* serve_db.c */
 /* done is called exactly once; result NULL: no connection, error says why. */
@@ -182,13 +188,30 @@ extern void hold_end(uint64_t address);
 extern void api_init(void);
 extern bool api_request(Http *http, Session *session);
 
+/* serve_session.c */
+extern bool same_secret(const char *given, const char *secret);
+extern void end_session(Session *session);
+extern Session *session_of_cookie(Http *http);
+extern bool read_tokens(void);
+extern const char *user_of_token(const char *token);
+extern const char *bearer_of(Http *http);
+extern void reply_session(Http *http, Session *session, const char *cookie);
+extern bool same_site(Http *http);
+extern void sign_in(Http *http);
+extern bool session_of_bearer(Http *http, Session **session);
+extern void random_bytes(void *into, size_t length);
+extern bool same_identity(Session *one, Session *other);
+extern void wipe(char *secret);
+extern void session_unref(Session *session);
+extern void sessions_tick(time_t now);
+extern bool sessions_reload(void);
+extern int sessions_count(void);
+extern unsigned long sessions_refused(void);
+extern bool tokens_are_given(void);
+
 /* serve.c */
 extern void serve_request(Http *http);
 extern bool serve_knows(Http *http);
-extern bool same_identity(Session *one, Session *other);
-extern void random_bytes(void *into, size_t length);
-extern void wipe(char *secret);
-extern void session_unref(Session *session);
 extern void serve_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern void *must(void *allocated);
 

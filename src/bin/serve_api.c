@@ -53,6 +53,7 @@ typedef struct Prepared
 #define JOB_STATE                                                                      \
 	"CASE WHEN j.leased_until > clock_timestamp() THEN 'leased' "                      \
 	"WHEN j.leased_until IS NOT NULL THEN 'stalled' "                                  \
+	"WHEN j.suspended AND j.run_at > clock_timestamp() THEN 'suspended' "              \
 	"WHEN j.blocked > 0 THEN 'blocked' "                                               \
 	"WHEN j.run_at > clock_timestamp() THEN CASE WHEN j.failures > 0 THEN 'retrying' " \
 	"ELSE 'scheduled' END "                                                            \

@@ -7,8 +7,8 @@
  * all else fails it, and Retry-After says when it is tried again.  No redirect is
  * followed.
  *
- * Payloads come from tenants.  So no request goes to an address of this machine or of a
- * private net, whatever name stands for it: that is judged of the address that is
+ * Payloads come from tenants.  So no request goes to an address that is not public
+ * (webhook_net.c), whatever name stands for it: that is judged of the address that is
  * connected to.  No proxy is asked, since it would connect for us.
  *
  * Requests are signed as Standard Webhooks has it: webhook-id, webhook-timestamp, and in
@@ -16,10 +16,10 @@
  * secret can be changed.  Which secrets is decided by the tenant and the host, never by
  * the payload: else a tenant could have its requests signed with another one's.
  */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <stdint.h>
+#include <fcntl.h>
+#include <langinfo.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -70,25 +70,32 @@ typedef struct Request
 	bool is_tried;	 /* another one was not */
 } Request;
 
-/* Is the secrets' file there, and nobody else's to read?  Says what is wrong. */
-static bool
-check_secrets(FILE *to)
+/*
+ * The file of secrets; NULL, with a line that says why, if it is not there, is not a file
+ * (a FIFO would hold up every job), or is others' to read.
+ */
+static FILE *
+open_secrets(void)
 {
+	int fd = open(eq_webhook_secrets, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	struct stat st;
+	FILE *file;
 
-	if (eq_webhook_secrets == NULL)
-		return true;
-	if (stat(eq_webhook_secrets, &st) != 0)
-		fprintf(to, "could not read \"%s\": %s\n", eq_webhook_secrets,
+	if (fd < 0 || fstat(fd, &st) != 0)
+		fprintf(stderr, "could not read \"%s\": %s\n", eq_webhook_secrets,
 				strerror(errno));
+	else if (!S_ISREG(st.st_mode))
+		fprintf(stderr, "\"%s\" is not a regular file\n", eq_webhook_secrets);
 	else if (st.st_mode & (S_IRWXG | S_IRWXO))
 		fprintf(
-			to,
+			stderr,
 			"group or others have access to \"%s\": permissions should be u=rw (0600) or less\n",
 			eq_webhook_secrets);
-	else
-		return true;
-	return false;
+	else if ((file = fdopen(fd, "r")) != NULL)
+		return file;
+	if (fd >= 0)
+		close(fd);
+	return NULL;
 }
 
 /* Before the first job: are the options good? */
@@ -96,6 +103,7 @@ bool
 eq_webhook_check(EqCli *cli)
 {
 	double seconds;
+	FILE *secrets;
 
 	if (eq_webhook_timeout && (!eq_parse_seconds(eq_webhook_timeout, &seconds) ||
 							   seconds < 0.001 || seconds > 3600))
@@ -103,75 +111,12 @@ eq_webhook_check(EqCli *cli)
 		eq_error(cli, "--timeout takes seconds, from 0.001 to 3600");
 		return false;
 	}
-	return check_secrets(stderr);
-}
-
-/* Networks to which no tenant may send. */
-static bool
-is_private_ipv4(uint32_t address)
-{
-	static const struct
-	{
-		uint32_t net;
-		int bits;
-	} nets[] = {
-		{0x00000000, 8},  /* this host */
-		{0x0a000000, 8},  /* private */
-		{0x64400000, 10}, /* carrier's */
-		{0x7f000000, 8},  /* loopback */
-		{0xa9fe0000, 16}, /* link-local, and metadata of clouds */
-		{0xac100000, 12}, /* private */
-		{0xc0000000, 24}, /* IETF protocols */
-		{0xc0000200, 24}, /* documentation, as the next but three */
-		{0xc0586300, 24}, /* 6to4 relays */
-		{0xc0a80000, 16}, /* private */
-		{0xc6120000, 15}, /* benchmarks */
-		{0xc6336400, 24}, {0xcb007100, 24},
-		{0xe0000000, 3}, /* multicast, reserved, broadcast */
-	};
-
-	for (int i = 0; i < lengthof(nets); i++)
-	{
-		if ((address ^ nets[i].net) >> (32 - nets[i].bits) == 0)
-			return true;
-	}
-	return false;
-}
-
-static uint32_t
-ipv4_at(const unsigned char *bytes)
-{
-	return (uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 |
-		   (uint32_t) bytes[2] << 8 | bytes[3];
-}
-
-/* Only global unicast, 2000::/3, without what leads to an IPv4 address in disguise. */
-static bool
-is_private_ipv6(const unsigned char *bytes)
-{
-	static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
-	static const unsigned char nat64[12] = {0x00, 0x64, 0xff, 0x9b};
-
-	if (memcmp(bytes, mapped, 12) == 0 || memcmp(bytes, nat64, 12) == 0)
-		return is_private_ipv4(ipv4_at(bytes + 12));
-	if (bytes[0] == 0x20 && bytes[1] == 0x02) /* 6to4 */
-		return is_private_ipv4(ipv4_at(bytes + 2));
-	if (bytes[0] == 0x20 && bytes[1] == 0x01 &&
-		(bytes[2] < 0x02 || (bytes[2] == 0x0d && bytes[3] == 0xb8)))
-		return true; /* Teredo, protocols; documentation */
-	return (bytes[0] & 0xe0) != 0x20;
-}
-
-static bool
-is_private(const struct sockaddr *address)
-{
-	if (address->sa_family == AF_INET)
-		return is_private_ipv4(
-			ntohl(((const struct sockaddr_in *) address)->sin_addr.s_addr));
-	if (address->sa_family == AF_INET6)
-		return is_private_ipv6(
-			((const struct sockaddr_in6 *) address)->sin6_addr.s6_addr);
-	return true;
+	if (eq_webhook_secrets == NULL)
+		return true;
+	secrets = open_secrets();
+	if (secrets)
+		fclose(secrets);
+	return secrets != NULL;
 }
 
 static curl_socket_t
@@ -180,7 +125,7 @@ open_socket(void *argument, curlsocktype purpose, struct curl_sockaddr *address)
 	Request *request = argument;
 
 	if (purpose != CURLSOCKTYPE_IPCXN ||
-		(!eq_webhook_allow_private && is_private(&address->addr)))
+		(!eq_webhook_allow_private && !eq_webhook_is_public(&address->addr)))
 	{
 		request->is_refused = true;
 		return CURL_SOCKET_BAD;
@@ -246,6 +191,84 @@ is_free_header(const char *line)
 	return true;
 }
 
+/*
+ * Payloads and the file of secrets are UTF-8; libcurl takes names with letters beyond
+ * ASCII (IDN) to be in the locale's encoding, which of a service is often "C".
+ */
+static void
+use_utf8(void)
+{
+	static const char *const locales[] = {"C.UTF-8", "C.utf8", "en_US.UTF-8"};
+
+	if (strcmp(nl_langinfo(CODESET), "UTF-8") == 0)
+		return;
+	for (int i = 0; i < lengthof(locales); i++)
+	{
+		if (setlocale(LC_CTYPE, locales[i]))
+			return;
+	}
+}
+
+#ifdef CURLU_PUNYCODE
+static bool
+is_ascii(const char *text)
+{
+	while (*text && (unsigned char) *text < 0x80)
+		text++;
+	return *text == '\0';
+}
+#endif
+
+/*
+ * The host of a URL in the one form in which hosts are compared: what stands for the same
+ * name (case, %2e, a dot at the end, an IPv4 address as one number, letters beyond ASCII)
+ * gives the same text, and secrets are found by what is connected to.  NULL: there is none.
+ */
+static char *
+plain_host(CURLU *url)
+{
+	char *host = NULL;
+	size_t length;
+
+#ifdef CURLU_PUNYCODE
+	/* fails where this libcurl, or the locale, knows no such names: then as it is written */
+	if (curl_url_get(url, CURLUPART_HOST, &host, CURLU_PUNYCODE) != CURLUE_OK)
+		host = NULL;
+#endif
+	if (host == NULL &&
+		curl_url_get(url, CURLUPART_HOST, &host, CURLU_URLDECODE) != CURLUE_OK)
+		return NULL;
+	for (char *c = host; *c; c++)
+	{
+		if (*c >= 'A' && *c <= 'Z')
+			*c += 'a' - 'A';
+	}
+	length = strlen(host);
+	if (length > 1 && host[length - 1] == '.')
+		host[length - 1] = '\0';
+	return host;
+}
+
+/* Is this host, as the file of secrets writes it, the request's? */
+static bool
+is_host(const char *written, const char *host)
+{
+	CURLU *url = curl_url();
+	char *plain = NULL;
+	EqBuf whole;
+	bool same;
+
+	eq_buf_init(&whole);
+	eq_buf_printf(&whole, "http://%s/", written);
+	if (curl_url_set(url, CURLUPART_URL, whole.data, 0) == CURLUE_OK)
+		plain = plain_host(url);
+	eq_buf_free(&whole);
+	same = strcmp(plain ? plain : written, host) == 0;
+	curl_free(plain);
+	curl_url_cleanup(url);
+	return same;
+}
+
 /* Takes the request's text apart; says what no second try can mend. */
 static bool
 read_request(char *text, size_t length, Request *request)
@@ -261,7 +284,7 @@ read_request(char *text, size_t length, Request *request)
 	*line++ = '\0';
 	is_url = !has_control(request->url) &&
 			 curl_url_set(url, CURLUPART_URL, request->url, 0) == CURLUE_OK &&
-			 curl_url_get(url, CURLUPART_HOST, &request->host, 0) == CURLUE_OK &&
+			 (request->host = plain_host(url)) != NULL &&
 			 (strncasecmp(request->url, "http://", 7) == 0 ||
 			  strncasecmp(request->url, "https://", 8) == 0);
 	curl_url_cleanup(url);
@@ -270,6 +293,16 @@ read_request(char *text, size_t length, Request *request)
 		fprintf(stderr, "the payload's \"url\" is not an http or https URL\n");
 		return false;
 	}
+#ifdef CURLU_PUNYCODE
+	if (!is_ascii(request->host))
+	{
+		fprintf(
+			stderr,
+			"host \"%s\" has no form in ASCII that can be looked up: write it as \"xn--...\"\n",
+			request->host);
+		return false;
+	}
+#endif
 	while (line < end && *line != '\n')
 	{
 		char *next = line + strcspn(line, "\n");
@@ -330,14 +363,14 @@ add_signature(EqBuf *header, const char *secret, const EqBuf *message)
 
 /* Signs with the secrets of the first line for this tenant and host; false: there is none. */
 static bool
-sign(const Request *request, const char *tenant, const EqBuf *message, EqBuf *header)
+sign(FILE *secrets, const Request *request, const char *tenant, const EqBuf *message,
+	 EqBuf *header)
 {
-	FILE *file = fopen(eq_webhook_secrets, "r");
 	char *line = NULL;
 	size_t size = 0;
 	bool found = false, good = true;
 
-	while (file && !found && getline(&line, &size, file) > 0)
+	while (!found && getline(&line, &size, secrets) > 0)
 	{
 		char *rest;
 		char *of_tenant = strtok_r(line, " \t\r\n", &rest);
@@ -346,7 +379,7 @@ sign(const Request *request, const char *tenant, const EqBuf *message, EqBuf *he
 
 		if (of_tenant == NULL || of_host == NULL || of_tenant[0] == '#' ||
 			(strcmp(of_tenant, "*") != 0 && strcmp(of_tenant, tenant) != 0) ||
-			(strcmp(of_host, "*") != 0 && strcasecmp(of_host, request->host) != 0))
+			(strcmp(of_host, "*") != 0 && !is_host(of_host, request->host)))
 			continue;
 		while ((secret = strtok_r(NULL, " \t\r\n", &rest)) != NULL)
 		{
@@ -355,8 +388,6 @@ sign(const Request *request, const char *tenant, const EqBuf *message, EqBuf *he
 		}
 	}
 	free(line);
-	if (file)
-		fclose(file);
 	if (!found)
 		fprintf(stderr, "no line of \"%s\" is for tenant \"%s\" and host \"%s\"\n",
 				eq_webhook_secrets, tenant, request->host);
@@ -383,11 +414,19 @@ add_webhook_headers(Request *request)
 	eq_buf_init(&header);
 	eq_buf_printf(&message, "job_%s.%ld.", job_id, now);
 	eq_buf_bytes(&message, request->body, request->length);
-	if (!check_secrets(stderr))
-		return EXIT_TRY_LATER;
-	if (eq_webhook_secrets &&
-		!sign(request, tenant ? tenant : "", &message, &signature))
-		return 1;
+	if (eq_webhook_secrets)
+	{
+		FILE *secrets = open_secrets();
+		bool is_signed;
+
+		if (secrets == NULL)
+			return EXIT_TRY_LATER;
+		is_signed = sign(secrets, request, tenant ? tenant : "", &message,
+						 &signature);
+		fclose(secrets);
+		if (!is_signed)
+			return 1;
+	}
 	eq_buf_printf(&header, "webhook-id: job_%s", job_id);
 	request->headers = curl_slist_append(request->headers, header.data);
 	eq_buf_reset(&header);
@@ -462,6 +501,7 @@ eq_webhook_deliver(void)
 	EqBuf text;
 	CURL *curl;
 
+	use_utf8();
 	eq_buf_init(&text);
 	read_all(&text);
 	if (text.length == 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != 0 ||

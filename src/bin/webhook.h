@@ -4,6 +4,8 @@
 #ifndef EVENTQ_WEBHOOK_H
 #define EVENTQ_WEBHOOK_H
 
+#include <sys/socket.h>
+
 #include "eventq.h"
 
 #ifdef HAVE_LIBCURL
@@ -28,6 +30,9 @@ extern const char eq_webhook_payload_sql[];
 
 extern bool eq_webhook_check(EqCli *cli);
 extern int eq_webhook_deliver(void);
+
+/* webhook_net.c */
+extern bool eq_webhook_is_public(const struct sockaddr *address);
 #endif
 
 #endif /* EVENTQ_WEBHOOK_H */

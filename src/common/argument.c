@@ -46,6 +46,25 @@ eq_tenant_argument(FunctionCallInfo fcinfo, int argno)
 		PG_ARGISNULL(argno) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argno)));
 }
 
+/* Reads an SQLSTATE; NULL if there is none, EQ009 unless it has the form of one. */
+const char *
+eq_sqlstate_argument(FunctionCallInfo fcinfo, int argno)
+{
+	char *state;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	state = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	if (strlen(state) != 5 ||
+		strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+				 errmsg("sqlstate must be five digits or capital letters"),
+				 errhint("Leave it out for errors that have none, and say what else"
+						 " is known in message or context.")));
+	return state;
+}
+
 /* Compares a text of a row, which may be compressed, byte by byte. */
 bool
 eq_text_is(Datum value, const char *wanted)

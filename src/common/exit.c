@@ -1,5 +1,5 @@
 /*
- * exit.c: the last transactions of a process that ends do not wait for ever.
+ * exit.c: limits how long the last transactions of an ending process may wait.
  *
  * At exit PostgreSQL holds interrupts, and its own timeouts and signals cancel nothing
  * any more; in a session that waits for its client only a timeout would.  So a wait for a

@@ -16,6 +16,7 @@
 #include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -84,6 +85,7 @@ returns_well(Oid function, EqFunctionKind kind)
 	switch (kind)
 	{
 		case EQ_FUNCTION_HANDLER:
+		case EQ_FUNCTION_ARRAY_HANDLER:
 			return type == VOIDOID || type == JSONBOID;
 		case EQ_FUNCTION_REDUCER:
 			return type == JSONBOID &&
@@ -105,6 +107,8 @@ eq_find_function(const char *name, EqFunctionKind kind, char **qualified)
 			"It must take one argument of type event_queue.event_store.",
 		[EQ_FUNCTION_HANDLER] =
 			"A handler takes one argument of type event_queue.claimed_job and returns void or jsonb.",
+		[EQ_FUNCTION_ARRAY_HANDLER] =
+			"A handler with batch takes one argument of type event_queue.claimed_job[] and returns void or jsonb.",
 		[EQ_FUNCTION_REDUCER] =
 			"A reducer takes (state jsonb, event event_queue.event_store), returns jsonb, and is IMMUTABLE or STABLE.",
 	};
@@ -117,6 +121,8 @@ eq_find_function(const char *name, EqFunctionKind kind, char **qualified)
 		name = "";
 	if (kind == EQ_FUNCTION_HANDLER)
 		types[0] = eq_claimed_job_type_oid();
+	else if (kind == EQ_FUNCTION_ARRAY_HANDLER)
+		types[0] = get_array_type(eq_claimed_job_type_oid());
 	else
 	{
 		n_args = kind == EQ_FUNCTION_REDUCER ? 2 : 1;
@@ -148,7 +154,7 @@ eq_find_function(const char *name, EqFunctionKind kind, char **qualified)
  * NULL if it can.  That is a fault of the deployment and not of the job at hand.
  */
 static const char *
-why_not_callable(Oid owner, const char *function, Oid argument_type)
+why_not_callable(Oid owner, const char *function, Oid argument_type, Oid *found)
 {
 	const char *why = eq_why_owner_is_out(owner);
 	bool other_signature;
@@ -157,6 +163,7 @@ why_not_callable(Oid owner, const char *function, Oid argument_type)
 	if (why != NULL)
 		return why;
 	oid = look_up(function, 1, &argument_type, &other_signature);
+	*found = oid;
 	if (!OidIsValid(oid))
 		return psprintf("function %s(%s) does not exist", function,
 						format_type_be(argument_type));
@@ -172,16 +179,9 @@ why_not_callable(Oid owner, const char *function, Oid argument_type)
 static const char *refused_kind; /* of fault */
 static char refused[EQ_MAX_NAME + NAMEDATALEN + 32] = "";
 
-/*
- * EQ041 if the function can't be called, which is no fault of the job at hand:
- * eq_refused_call then says so (users' code may raise the same code).
- */
-void
-eq_require_callable(const char *kind, const char *label, Oid owner,
-					const char *function, Oid argument_type)
+static void
+refuse_call(const char *kind, const char *label, const char *why)
 {
-	const char *why = why_not_callable(owner, function, argument_type);
-
 	if (why == NULL)
 		return;
 	refused_kind = kind;
@@ -191,6 +191,28 @@ eq_require_callable(const char *kind, const char *label, Oid owner,
 		(errcode(ERRCODE_EQ_NOT_CALLABLE), errmsg_internal("%s", why),
 		 errhint(
 			 "It was there when it was named; create it again, or name another one. Jobs wait meanwhile.")));
+}
+
+/*
+ * EQ041 if the function can't be called, which is no fault of the job at hand:
+ * eq_refused_call then says so (users' code may raise the same code).  Returns it.
+ */
+Oid
+eq_require_callable(const char *kind, const char *label, Oid owner,
+					const char *function, Oid argument_type)
+{
+	Oid found = InvalidOid;
+
+	refuse_call(kind, label,
+				why_not_callable(owner, function, argument_type, &found));
+	return found;
+}
+
+/* Likewise if nothing of this owner's may run. */
+void
+eq_require_owner(const char *kind, const char *label, Oid owner)
+{
+	refuse_call(kind, label, eq_why_owner_is_out(owner));
 }
 
 const char *
@@ -215,6 +237,99 @@ eq_function_schema(const char *function)
 	return quote_identifier(linitial(parts));
 }
 
+#define MAX_PLANS  200
+#define MAX_STORED (2 * (2 * NAMEDATALEN + 2) + 2) /* a quoted, qualified name */
+
+/* How a function is called; planning that takes as long as a short function runs. */
+typedef struct KeptCall
+{
+	struct
+	{
+		char function[MAX_STORED];
+		Oid argument_type;
+	} key;
+	SPIPlanPtr plan;
+} KeptCall;
+
+static HTAB *kept_calls = NULL;
+static int calls_under_way = 0; /* their plans are in use: one may call another */
+
+static void
+forget_calls(void)
+{
+	HASH_SEQ_STATUS status;
+	KeptCall *call;
+
+	hash_seq_init(&status, kept_calls);
+	while ((call = hash_seq_search(&status)) != NULL)
+		(void) SPI_freeplan(call->plan);
+	hash_destroy(kept_calls);
+	kept_calls = NULL;
+}
+
+/* Between SPI_connect and SPI_finish: SELECT function($1). */
+static SPIPlanPtr
+plan_of_call(const char *function, Oid argument_type)
+{
+	bool fits = strlen(function) < MAX_STORED;
+	KeptCall wanted = {0};
+	KeptCall *call = NULL;
+	SPIPlanPtr plan;
+
+	strlcpy(wanted.key.function, function, sizeof(wanted.key.function));
+	wanted.key.argument_type = argument_type;
+	if (fits && kept_calls)
+		call = hash_search(kept_calls, &wanted.key, HASH_FIND, NULL);
+	if (call)
+		return call->plan;
+	if (kept_calls && hash_get_num_entries(kept_calls) >= MAX_PLANS)
+	{
+		if (calls_under_way == 0)
+			forget_calls();
+		else
+			fits = false;
+	}
+	if (kept_calls == NULL)
+	{
+		HASHCTL control = {.keysize = sizeof(wanted.key),
+						   .entrysize = sizeof(KeptCall)};
+
+		kept_calls = hash_create("event_queue calls", 32, &control,
+								 HASH_ELEM | HASH_BLOBS);
+	}
+	plan = SPI_prepare(psprintf("SELECT %s($1)", function), 1, &argument_type);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare a call of %s: %s", function,
+			 SPI_result_code_string(SPI_result));
+	if (fits && SPI_keepplan(plan) == 0)
+	{
+		call = hash_search(kept_calls, &wanted.key, HASH_ENTER, NULL);
+		call->plan = plan;
+	}
+	return plan;
+}
+
+/* What forget_calls must know: this plan is in use until the call has ended. */
+static void
+run_call(SPIPlanPtr plan, Datum argument)
+{
+	calls_under_way++;
+	PG_TRY();
+	{
+		int code = SPI_execute_plan(plan, &argument, NULL, false, 0);
+
+		if (code != SPI_OK_SELECT)
+			elog(ERROR, "could not make a call: %s", SPI_result_code_string(code));
+	}
+	PG_CATCH();
+	{
+		calls_under_way--;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	calls_under_way--;
+}
+
 /*
  * Calls a stored function by its qualified name, as the present role.  Its
  * result if that is jsonb, else NULL; in the caller's memory.
@@ -225,7 +340,6 @@ eq_call_function(const char *function, Oid argument_type, Datum argument)
 	MemoryContext context = CurrentMemoryContext;
 	bool other_signature;
 	Jsonb *result = NULL;
-	int code;
 
 	if (!OidIsValid(look_up(function, 1, &argument_type, &other_signature)))
 		ereport(
@@ -239,10 +353,7 @@ eq_call_function(const char *function, Oid argument_type, Datum argument)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	code = SPI_execute_with_args(psprintf("SELECT %s($1)", function), 1,
-								 &argument_type, &argument, NULL, false, 0);
-	if (code != SPI_OK_SELECT)
-		elog(ERROR, "could not call %s: %s", function, SPI_result_code_string(code));
+	run_call(plan_of_call(function, argument_type), argument);
 	if (SPI_processed == 1 && SPI_gettypeid(SPI_tuptable->tupdesc, 1) == JSONBOID)
 	{
 		bool isnull;

@@ -10,14 +10,16 @@ typedef enum EqFunctionKind
 {
 	EQ_FUNCTION_OF_EVENT, /* of a rule or a replay */
 	EQ_FUNCTION_HANDLER,
+	EQ_FUNCTION_ARRAY_HANDLER,
 	EQ_FUNCTION_REDUCER
 } EqFunctionKind;
 
 extern Oid eq_find_function(const char *name, EqFunctionKind kind, char **qualified);
 extern Jsonb *eq_call_function(const char *function, Oid argument_type,
 							   Datum argument);
-extern void eq_require_callable(const char *kind, const char *label, Oid owner,
-								const char *function, Oid argument_type);
+extern Oid eq_require_callable(const char *kind, const char *label, Oid owner,
+							   const char *function, Oid argument_type);
+extern void eq_require_owner(const char *kind, const char *label, Oid owner);
 extern const char *eq_refused_call(const char **kind);
 extern const char *eq_function_schema(const char *function);
 extern Oid eq_event_type_oid(void);

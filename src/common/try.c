@@ -1,5 +1,5 @@
 /*
- * try.c: steps whose errors are not the transaction's.
+ * try.c: calls whose errors are not the transaction's.
  */
 #include "postgres.h"
 
@@ -12,11 +12,11 @@
 #include "common/try.h"
 
 /*
- * Runs a step in a subtransaction.  Returns NULL, or the error for which the
+ * Calls a function in a subtransaction.  Returns NULL, or the error for which the
  * subtransaction was rolled back, in the caller's memory context.
  */
 ErrorData *
-eq_try(void (*step)(void *), void *argument)
+eq_try(void (*function)(void *), void *argument)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -26,7 +26,7 @@ eq_try(void (*step)(void *), void *argument)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		step(argument);
+		function(argument);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -40,6 +40,26 @@ eq_try(void (*step)(void *), void *argument)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return error;
+}
+
+/*
+ * Is the error the transaction's, and no fault of what the call was given: cancelled, a
+ * deadlock, a full disk?  Whoever goes on without the call's effect must not do so then.
+ */
+bool
+eq_is_of_transaction(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+			return error->sqlerrcode != ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			return true;
+		default:
+			return false;
+	}
 }
 
 /*

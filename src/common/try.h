@@ -1,10 +1,11 @@
 /*
- * try.h: steps whose errors are not the transaction's.
+ * try.h: calls whose errors are not the transaction's.
  */
 #ifndef EQ_TRY_H
 #define EQ_TRY_H
 
-extern ErrorData *eq_try(void (*step)(void *), void *argument);
+extern ErrorData *eq_try(void (*function)(void *), void *argument);
+extern bool eq_is_of_transaction(const ErrorData *error);
 extern ErrorData *eq_abort_transaction(void);
 
 #endif /* EQ_TRY_H */

@@ -141,3 +141,40 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION test_alert(text, interval) IS 'What an alert would have told in the last days, with its present definition.';
+
+/*
+ * try_alert: tells of an alert as if it were raised and resolved at once, so that whoever is
+ * to be told can be seen to be: the same events and NOTIFYs, with "test": true in the
+ * event.  No alert is raised: alerts and alert_history don't show it, a snooze does not
+ * count.
+ * Arguments: name: of an alert; "health": the built-in ones.
+ * Result: the position of the event alert.raised.
+ * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant.
+ * Example:
+ *	SELECT event_queue.try_alert('health');
+ */
+CREATE FUNCTION try_alert(name text) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
+#variable_conflict use_column
+DECLARE
+	this CONSTANT event_queue_internal.alert_definition := event_queue_internal.alert_definition_of($1);
+	told event_queue_internal.alert_record;
+	raised bigint;
+BEGIN
+	told.name := this.name;
+	told.kind := this.kind;
+	told.object := coalesce(this.queue, 'test');
+	told.key := told.name || ':' || told.object;
+	told.severity := this.severity;
+	told.threshold := this.threshold;
+	told.raised_at := clock_timestamp();
+	told.detail := format('test by %s', event_queue_internal.who());
+	raised := event_queue_internal.tell_alert(told, true);
+	told.resolved_at := clock_timestamp();
+	told.resolution := 'cleared';
+	PERFORM event_queue_internal.tell_alert(told, true);
+	PERFORM event_queue_internal.audit('try_alert', 'alert', $1);
+	RETURN raised;
+END
+$$;
+COMMENT ON FUNCTION try_alert(text) IS 'Tells of an alert as if it were raised and resolved, to see that whoever is to be told is; the event''s position.';

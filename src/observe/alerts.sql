@@ -177,21 +177,24 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.alert_conditions(boolean, boolean) IS 'Internal. What alerts are about and is not well now.';
 
-/* tell_alert: the event and the NOTIFY of an alert that was raised or resolved. */
-CREATE FUNCTION event_queue_internal.tell_alert(alert event_queue_internal.alert_record) RETURNS void
+/* tell_alert: the event and the NOTIFY of an alert that was raised or resolved; the event's position. */
+CREATE FUNCTION event_queue_internal.tell_alert(alert event_queue_internal.alert_record, test boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
 	what CONSTANT text := CASE WHEN alert.resolved_at IS NULL THEN 'raised' ELSE 'resolved' END;
+	told bigint;
 BEGIN
-	PERFORM event_queue.append('alert', alert.key, 'alert.' || what,
+	told := position FROM event_queue.append('alert', alert.key, 'alert.' || what,
 		to_jsonb(alert) - '{acked_at,acked_by,ack_note}'::text[]
-			|| CASE WHEN alert.resolved_at IS NULL THEN '{}' ELSE jsonb_build_object('seconds', extract(epoch FROM alert.resolved_at - alert.raised_at)) END,
+			|| CASE WHEN alert.resolved_at IS NULL THEN '{}' ELSE jsonb_build_object('seconds', extract(epoch FROM alert.resolved_at - alert.raised_at)) END
+			|| CASE WHEN test THEN '{"test": true}' ELSE '{}' END::jsonb,
 		tenant_id => 'event_queue');
 	-- Any role may listen, of whatever tenant: it says which, and alert_history what.
 	PERFORM pg_notify('event_queue_alerts', json_build_object('state', what, 'alert_id', alert.alert_id, 'severity', alert.severity)::text);
+	RETURN told;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.tell_alert(event_queue_internal.alert_record) IS 'Internal. Appends the event of an alert and notifies.';
+COMMENT ON FUNCTION event_queue_internal.tell_alert(event_queue_internal.alert_record, boolean) IS 'Internal. Appends the event of an alert and notifies.';
 
 /*
  * step_alert: brings one alert to the state that its condition asks for.
@@ -337,8 +340,8 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.alert_definition_of(text) IS 'Internal. An alert''s definition, locked; EQ025 if there is none.';
 
-/* store_alert: writes a definition whose settings it has checked (EQ052). */
-CREATE FUNCTION event_queue_internal.store_alert(this event_queue_internal.alert_definition) RETURNS void
+/* store_alert: writes a definition whose settings it has checked (EQ052); false: one is there, and replaces says no. */
+CREATE FUNCTION event_queue_internal.store_alert(this event_queue_internal.alert_definition, replaces boolean DEFAULT true) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	bad text := CASE
@@ -362,10 +365,12 @@ BEGIN
 	INSERT INTO event_queue_internal.alert_definition AS d VALUES (this.*)
 	ON CONFLICT ON CONSTRAINT alert_definition_pkey DO UPDATE
 	SET kind = excluded.kind, queue = excluded.queue, threshold = excluded.threshold, clear_threshold = excluded.clear_threshold,
-		pending = excluded.pending, cool_down = excluded.cool_down, severity = excluded.severity, enabled = excluded.enabled;
+		pending = excluded.pending, cool_down = excluded.cool_down, severity = excluded.severity, enabled = excluded.enabled
+	WHERE replaces;
+	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.store_alert(event_queue_internal.alert_definition) IS 'Internal. Writes the definition of an alert; EQ052.';
+COMMENT ON FUNCTION event_queue_internal.store_alert(event_queue_internal.alert_definition, boolean) IS 'Internal. Writes the definition of an alert; EQ052.';
 
 /*
  * create_alert: from now on, an alert is raised for each queue, or for one, whose figure
@@ -414,22 +419,23 @@ BEGIN
 	PERFORM event_queue_internal.queue_id_of($3) WHERE $3 IS NOT NULL;
 	this := ROW($1, $2, $3, coalesce($4, event_queue_internal.alert_default($2)),
 		coalesce($5, $4, event_queue_internal.alert_default($2)), $6, $7, $8, true, now());
-	-- two at once
-	PERFORM pg_advisory_xact_lock('event_queue_internal.alert_definition'::regclass::oid::int, hashtext($1));
-	SELECT d.* INTO old FROM event_queue_internal.alert_definition d WHERE d.name = $1 FOR UPDATE;
-	IF FOUND AND ($9 OR $10) IS NOT TRUE THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('alert "%s" already exists', $1),
-			HINT = 'or_replace => true replaces it; if_not_exists => true leaves it.';
-	ELSIF FOUND AND $10 THEN
-		IF (old.kind, old.queue, old.threshold, old.clear_threshold, old.pending, old.cool_down, old.severity) IS DISTINCT FROM
-			(this.kind, this.queue, this.threshold, this.clear_threshold, this.pending, this.cool_down, this.severity) THEN
-			PERFORM event_queue_internal.notice_other_definition('alert', $1);
+	LOOP
+		SELECT d.* INTO old FROM event_queue_internal.alert_definition d WHERE d.name = $1 FOR UPDATE;
+		IF FOUND AND ($9 OR $10) IS NOT TRUE THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('alert "%s" already exists', $1),
+				HINT = 'or_replace => true replaces it; if_not_exists => true leaves it.';
+		ELSIF FOUND AND $10 THEN
+			IF (old.kind, old.queue, old.threshold, old.clear_threshold, old.pending, old.cool_down, old.severity) IS DISTINCT FROM
+				(this.kind, this.queue, this.threshold, this.clear_threshold, this.pending, this.cool_down, this.severity) THEN
+				PERFORM event_queue_internal.notice_other_definition('alert', $1);
+			END IF;
+			RETURN false;
+		ELSIF FOUND THEN
+			this.enabled := old.enabled;
 		END IF;
-		RETURN false;
-	ELSIF FOUND THEN
-		this.enabled := old.enabled;
-	END IF;
-	PERFORM event_queue_internal.store_alert(this);
+		-- if another session has made it meanwhile, look again; no lock that any role could take
+		EXIT WHEN event_queue_internal.store_alert(this, old.name IS NOT NULL);
+	END LOOP;
 	RETURN true;
 END
 $$;
@@ -575,12 +581,16 @@ RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	ends CONSTANT timestamptz := coalesce($3, clock_timestamp() + $2);
+	ends timestamptz := $3;
 BEGIN
 	PERFORM event_queue_internal.alert_definition_of(split_part($1, ':', 1));
-	IF ends IS NULL OR $2 < '0' THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ052', MESSAGE = 'duration must not be negative';
+	IF octet_length($1) > 356 THEN	-- name, colon, queue
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = 'no alert has a key of more than 356 bytes';
 	END IF;
+	IF ends IS NULL AND ($2 BETWEEN '0' AND '100 years') IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ052', MESSAGE = 'duration must be between 0 and 100 years';
+	END IF;
+	ends := coalesce(ends, clock_timestamp() + $2);
 	DELETE FROM event_queue_internal.alert_snooze z WHERE z.name = $1;
 	INSERT INTO event_queue_internal.alert_snooze (name, until, snoozed_by, note)
 	SELECT $1, ends, event_queue_internal.who(), $4 WHERE ends > clock_timestamp()

@@ -78,7 +78,8 @@ BEGIN
 		('event_queue.handler', 'handler', ''),
 		('event_queue.reducer', 'reducer', ''),
 		-- not when its next run moves on
-		('event_queue.schedule', 'schedule', ' OF name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, enabled, options, overlap, catch_up, jitter, starts_at, ends_at, exclude'),
+		('event_queue.schedule', 'schedule', ' OF name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, enabled, options, overlap, catch_up, jitter, starts_at, ends_at, exclude, exclude_calendar'),
+		('event_queue.calendar', 'calendar', ''),
 		('event_queue.subscription', 'subscription', ''),
 		('event_queue_internal.alert_definition', 'alert', ''),
 		('event_queue_internal.tenant_role', 'tenant_role', ''),

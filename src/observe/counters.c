@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "event_queue.h"
+#include "observe/metrics.h"
 #include "queue/queue.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
@@ -36,9 +37,9 @@ eq_queue_counters(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < eq_shared->n_slots && !eq_is_bound(); i++)
+	for (int i = 0; i < eq_n_slots() && !eq_is_bound(); i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 		int32 id = eq_slot_id(slot);
 		Datum values[1 + EQ_COUNT_RETRIED];
 		bool nulls[1 + EQ_COUNT_RETRIED] = {false};
@@ -76,9 +77,9 @@ eq_workers(PG_FUNCTION_ARGS)
 		bool nulls[4] = {false};
 		uint64 job;
 
-		LWLockAcquire(eq_shared->lock, LW_SHARED);
+		LWLockAcquire(eq_workers_lock, LW_SHARED);
 		worker = eq_worker_list[i];
-		LWLockRelease(eq_shared->lock);
+		LWLockRelease(eq_workers_lock);
 		if (worker.kind == EQ_WORKER_NONE || worker.dboid != MyDatabaseId)
 			continue;
 		/* It may be of another tenant. */
@@ -222,10 +223,57 @@ eq_count_rows(void)
 	return again;
 }
 
-static EqSample
+/* What counters were at a time; rates are differences. */
+typedef struct Sample
+{
+	int64 at; /* 0: none */
+	uint64 enqueued;
+	uint64 completed;
+	uint64 failed;
+} Sample;
+
+#define SAMPLES 13 /* of the last minute; the scheduler takes one each EQ_RATES_US */
+
+/* Of one queue, by the number of its slot; under eq_slots_lock. */
+typedef struct Rates
+{
+	Sample samples[SAMPLES]; /* a ring */
+	int last;
+} Rates;
+
+static Rates *rates = NULL;
+
+static Size
+rates_size(void)
+{
+	return mul_size(eq_max_queues, sizeof(Rates));
+}
+
+/* They are not touched before they are needed. */
+static void
+attach_rates(void *memory, LWLockPadded *locks, bool is_new)
+{
+	rates = memory;
+}
+
+static void
+begin_rates(int slot_number)
+{
+	memset(&rates[slot_number], 0, sizeof(Rates));
+	rates[slot_number].samples[0].at = GetCurrentTimestamp();
+}
+
+const EqSharedPart eq_rates_part = {
+	.name = "event_queue rates",
+	.size = rates_size,
+	.attach = attach_rates,
+	.begin_slot = begin_rates,
+};
+
+static Sample
 read_sample(EqWakeSlot *slot, TimestampTz now)
 {
-	EqSample sample = {.at = now};
+	Sample sample = {.at = now};
 
 	sample.enqueued = pg_atomic_read_u64(&slot->counters[EQ_COUNT_ENQUEUED]);
 	sample.completed = pg_atomic_read_u64(&slot->counters[EQ_COUNT_COMPLETED]);
@@ -233,44 +281,46 @@ read_sample(EqWakeSlot *slot, TimestampTz now)
 	return sample;
 }
 
-/* For the scheduler, every EQ_SAMPLE_US: what rates are measured against. */
+/* For the scheduler, every EQ_RATES_US: what rates are measured against. */
 void
 eq_sample_counters(void)
 {
-	for (int i = 0; i < eq_shared->n_slots; i++)
+	for (int i = 0; i < eq_n_slots(); i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 
 		if (eq_slot_database(slot) != MyDatabaseId || eq_slot_id(slot) <= 0)
 			continue;
-		LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+		LWLockAcquire(eq_slots_lock, LW_EXCLUSIVE);
 		if (eq_slot_database(slot) == MyDatabaseId)
 		{
-			slot->last_sample = (slot->last_sample + 1) % EQ_SAMPLES;
-			slot->samples[slot->last_sample] = read_sample(slot,
-														   GetCurrentTimestamp());
+			Rates *r = &rates[i];
+
+			r->last = (r->last + 1) % SAMPLES;
+			r->samples[r->last] = read_sample(slot, GetCurrentTimestamp());
 		}
-		LWLockRelease(eq_shared->lock);
+		LWLockRelease(eq_slots_lock);
 	}
 }
 
 /* The oldest sample of the last minute; if there is none (no scheduler), the newest. */
-static EqSample
+static Sample
 sample_to_compare(EqWakeSlot *slot, TimestampTz now)
 {
-	EqSample oldest;
+	const Rates *r = &rates[eq_slot_number(slot)];
+	Sample oldest;
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	oldest = slot->samples[slot->last_sample];
-	for (int i = 0; i < EQ_SAMPLES; i++)
+	LWLockAcquire(eq_slots_lock, LW_SHARED);
+	oldest = r->samples[r->last];
+	for (int i = 0; i < SAMPLES; i++)
 	{
-		EqSample *sample = &slot->samples[i];
+		const Sample *sample = &r->samples[i];
 
 		if (sample->at != 0 && sample->at >= now - USECS_PER_MINUTE &&
 			sample->at < oldest.at)
 			oldest = *sample;
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_slots_lock);
 	return oldest;
 }
 
@@ -296,8 +346,8 @@ eq_queue_depth(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	if (slot)
 	{
-		EqSample now = read_sample(slot, GetCurrentTimestamp());
-		EqSample then = sample_to_compare(slot, now.at);
+		Sample now = read_sample(slot, GetCurrentTimestamp());
+		Sample then = sample_to_compare(slot, now.at);
 		double seconds = Max((now.at - then.at) / (double) USECS_PER_SEC, 1);
 
 		values[0] = Int64GetDatum(Max((int64) pg_atomic_read_u64(&slot->living), 0));
@@ -322,14 +372,14 @@ eq_queue_figures(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < eq_shared->n_slots; i++)
+	for (int i = 0; i < eq_n_slots(); i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 		int32 id = eq_slot_id(slot);
 		Datum values[5];
 		bool nulls[5] = {false};
-		EqSample now;
-		EqSample then;
+		Sample now;
+		Sample then;
 		double seconds;
 
 		if (eq_slot_database(slot) != MyDatabaseId || id <= 0)
@@ -356,19 +406,14 @@ eq_shared_memory_places(PG_FUNCTION_ARGS)
 	EqDatabase *db = eq_find_database(MyDatabaseId);
 	Datum values[5];
 	bool nulls[5] = {false};
-	int taken = 0;
 	TupleDesc desc;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	for (int i = 0; i < eq_max_databases; i++)
-		taken += eq_shared->databases[i].n_slots;
-	LWLockRelease(eq_shared->lock);
-	values[0] = Int32GetDatum(taken);
+	values[0] = Int32GetDatum(eq_slots_taken());
 	values[1] = Int32GetDatum(eq_max_queues);
 	values[2] = Int32GetDatum(db ? db->without_slots : 0);
-	values[3] = Int32GetDatum((int32) pg_atomic_read_u32(&eq_shared->leases_taken));
+	values[3] = Int32GetDatum(eq_leases_taken());
 	values[4] = Int32GetDatum(eq_max_limited_leases);
 	PG_RETURN_DATUM(
 		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));

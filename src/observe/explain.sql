@@ -5,14 +5,14 @@
  * leave nothing behind (rules/explain.c).
  */
 CREATE FUNCTION event_queue_internal.condition_parts(
-	rule_id int, "position" bigint, OUT step text, OUT part text, OUT outcome text, OUT seen text, OUT compared text)
+	rule rule, "position" bigint, OUT step text, OUT part text, OUT outcome text, OUT seen text, OUT compared text)
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_condition_parts';
-COMMENT ON FUNCTION event_queue_internal.condition_parts(int, bigint) IS 'Internal. The fields of a rule''s when_changed and the parts of its condition, and what they give for an event.';
+COMMENT ON FUNCTION event_queue_internal.condition_parts(rule, bigint) IS 'Internal. The fields of a rule''s when_changed and the parts of its condition, and what they give for an event.';
 
-CREATE FUNCTION event_queue_internal.try_rule(rule_id int, "position" bigint, OUT outcome text, OUT payload jsonb, OUT options jsonb)
+CREATE FUNCTION event_queue_internal.try_rule(rule rule, "position" bigint, OUT outcome text, OUT payload jsonb, OUT options jsonb)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_try_rule';
-COMMENT ON FUNCTION event_queue_internal.try_rule(int, bigint) IS 'Internal. What a rule would do with an event.';
+COMMENT ON FUNCTION event_queue_internal.try_rule(rule, bigint) IS 'Internal. What a rule would do with an event.';
 
 /*
  * explain_rule: why a rule fired for an event, or why not.
@@ -68,7 +68,9 @@ BEGIN
 		WHERE u.rule_id = r.rule_id AND r.enabled));
 	step := 'state'; part := 'enabled';
 	seen := CASE WHEN NOT r.enabled THEN 'paused'
-		WHEN NOT EXISTS (SELECT FROM pg_roles o WHERE o.oid = r.owner) THEN 'out of service: its owner was dropped' ELSE 'enabled' END;
+		WHEN NOT EXISTS (SELECT FROM pg_roles o WHERE o.oid = r.owner) THEN 'out of service: its owner was dropped'
+		WHEN r.on_table IS NOT NULL AND event_queue_internal.table_of_rule(r.rule_id) IS NULL THEN 'out of service: its table was dropped'
+		WHEN r.on_table IS NOT NULL AND NOT event_queue_internal.table_is_watched(r.rule_id, r.on_change) THEN 'out of service: a trigger of it was dropped or switched off' ELSE 'enabled' END;
 	outcome := CASE WHEN seen = 'enabled' THEN 'yes' ELSE 'no' END;
 	all_yes := seen = 'enabled';
 	compared := format('version %s', r.version);
@@ -85,18 +87,20 @@ BEGIN
 	all_yes := all_yes AND outcome = 'yes';
 	RETURN NEXT;
 	step := 'pattern'; part := r.event_pattern; seen := e.event_type;
-	outcome := CASE WHEN event_queue.event_matches(e.event_type, r.event_pattern) THEN 'yes' ELSE 'no' END;
+	-- what a changed row's trigger appends is for its rule alone
+	outcome := CASE WHEN event_queue.event_matches(e.event_type, r.event_pattern)
+		AND (r.on_table IS NOT NULL) = (e.aggregate_type = 'event_queue.table') THEN 'yes' ELSE 'no' END;
 	all_yes := all_yes AND outcome = 'yes';
 	RETURN NEXT;
 
-	FOR this IN SELECT p.* FROM event_queue_internal.condition_parts(r.rule_id, e.position) p LOOP
+	FOR this IN SELECT p.* FROM event_queue_internal.condition_parts(r, e.position) p LOOP
 		step := this.step; part := this.part; seen := this.seen; compared := this.compared;
 		outcome := CASE this.outcome WHEN 'true' THEN 'yes' WHEN 'false' THEN 'no' ELSE this.outcome END;
 		RETURN NEXT;
 	END LOOP;
 	compared := NULL;
 
-	SELECT t.* INTO tried FROM event_queue_internal.try_rule(r.rule_id, e.position) t;
+	SELECT t.* INTO tried FROM event_queue_internal.try_rule(r, e.position) t;
 	IF tried.outcome <> 'not matched' THEN
 		step := 'action';
 		outcome := CASE WHEN tried.outcome IN ('matched', 'suppressed', 'too deep') THEN 'yes' ELSE tried.outcome END;
@@ -167,19 +171,39 @@ $$;
 COMMENT ON FUNCTION explain_rule(text, uuid, text) IS
 'Why a rule fired for an event or did not: state, position, tenant, pattern, each part of the condition with the value that it saw, the rules that led to the event, and what followed.';
 
+/* rule_at: a rule as a version or draft of it says, with the rights of who made it: it is his code. */
+CREATE FUNCTION event_queue_internal.rule_at(r rule, version int) RETURNS rule
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	d jsonb;
+	maker regrole;
+BEGIN
+	SELECT v.definition, v.owner INTO d, maker FROM event_queue_internal.rule_version v
+	WHERE v.rule_id = ($1).rule_id AND v.version = $2 AND event_queue.tenant_visible(v.tenant_id);
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" has no version %s', ($1).name, $2),
+			HINT = 'The view event_queue.rule_versions shows those that are kept.';
+	END IF;
+	RETURN event_queue_internal.rule_of($1, d, maker);
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule''s row as a version of it says.';
+
 /*
- * test_rule: what a rule, as it is now, would do with events that are there.
+ * test_rule: what a rule would do with events that are there.
  *
  * Nothing is enqueued, and nothing counted.
  * Arguments: rule, its name, also of one that is paused; from_position and to_position:
  * events after the first and up to the second (NULL: from the first event, up to the
  * newest that may be read); max_events: how many events of that range are looked at, the
- * oldest first; max_rows: how many that pattern and tenant let through are tried.
+ * oldest first; max_rows: how many that pattern and tenant let through are tried; version:
+ * which version or draft of the rule (rule_versions; NULL: the present one), evaluated with the rights of who made it.
  * Result: one row for each of these, in order: outcome is matched, not matched,
  * suppressed (the rule led to the event), too deep (event_queue.rule_depth), or the error;
  * payload and options of the job, if the rule enqueues one; of a rule with actions payload is
  * their list, filled.
- * Errors: EQ009 max_rows or max_events, EQ025 no such rule.
+ * Errors: EQ009 max_rows or max_events, EQ025 no such rule or version.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT event_queue.create_rule('draft', 'lead.won', queue => 'mail', job_name => 'won');
@@ -188,6 +212,7 @@ COMMENT ON FUNCTION explain_rule(text, uuid, text) IS
  */
 CREATE FUNCTION test_rule(
 	rule text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 100, max_events int DEFAULT 100000,
+	version int DEFAULT NULL,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT outcome text, OUT payload jsonb, OUT options jsonb)
 RETURNS SETOF record
@@ -204,6 +229,9 @@ BEGIN
 	IF ($4 BETWEEN 1 AND 10000) IS NOT TRUE OR ($5 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
 	END IF;
+	IF $6 IS NOT NULL THEN
+		r := event_queue_internal.rule_at(r, $6);
+	END IF;
 	RETURN QUERY
 	SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at, t.outcome, t.payload, t.options
 	FROM (
@@ -213,9 +241,184 @@ BEGIN
 		WHERE (r.tenant_id IS NULL OR x.tenant_id = r.tenant_id) AND event_queue.tenant_visible(x.tenant_id)
 		  AND event_queue.event_matches(x.event_type, r.event_pattern)
 		ORDER BY x.position LIMIT $4) m,
-		event_queue_internal.try_rule(r.rule_id, m.position) t
+		event_queue_internal.try_rule(r, m.position) t
 	ORDER BY m.position;
 END
 $$;
-COMMENT ON FUNCTION test_rule(text, bigint, bigint, int, int) IS
+COMMENT ON FUNCTION test_rule(text, bigint, bigint, int, int, int) IS
 'What a rule would do with events that are there: one row for each that its pattern and tenant let through. Leaves no trace.';
+
+/*
+ * rule_facts: why a version of a rule fired for an event, for who has to tell a person (trace
+ * shows it, too).  The condition is evaluated again, of an event that has not changed and with
+ * the rights of the version's owner; what a condition looks up in tables may have changed.
+ * Result: owner, condition, and facts: each part of it with the value seen, what it was
+ * compared with, and the outcome, as explain_rule has them; NULL if the version is not kept
+ * (event_queue.keep_audit), or of another tenant.
+ * Errors: EQ003 tenant.
+ * Example:
+ *	SELECT event_queue.rule_facts('welcome', 1, e.id) FROM event_queue.event_store e WHERE e.aggregate_id = 'L1' AND e.version = 1;
+ */
+CREATE FUNCTION rule_facts(rule text, version int, event_id uuid, tenant_id text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	tenant text := event_queue.resolve_tenant($4);
+	d jsonb;
+	this_rule int;
+	maker regrole;
+	at_position bigint := (SELECT e.position FROM event_queue.event_store e WHERE e.id = $3 AND e.tenant_id = tenant);
+BEGIN
+	SELECT v.definition, v.rule_id, v.owner INTO d, this_rule, maker FROM event_queue_internal.rule_version v
+	WHERE v.rule = $1 AND v.version = $2 AND NOT v.draft AND event_queue.tenant_visible(v.tenant_id)
+	ORDER BY v.made_at DESC LIMIT 1;
+	IF d IS NULL OR at_position IS NULL THEN
+		RETURN NULL;
+	END IF;
+	RETURN jsonb_strip_nulls(jsonb_build_object('owner', d -> 'owner', 'condition', d -> 'condition', 'facts',
+		(SELECT jsonb_agg(jsonb_build_object('part', p.part, 'seen', p.seen, 'compared', p.compared, 'outcome', p.outcome))
+		 FROM event_queue_internal.condition_parts(event_queue_internal.rule_of(
+			jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', this_rule, 'name', $1, 'version', $2, 'enabled', true, 'start_position', 0)), d, maker), at_position) p)));
+END
+$$;
+COMMENT ON FUNCTION rule_facts(text, int, uuid, text) IS 'Why a version of a rule fired for an event: its owner, its condition, and what each part of it saw.';
+
+/*
+ * compare_rule: what a rule would do with events that are there and what another definition
+ * of it would, where the two differ.
+ *
+ * Nothing is enqueued, and nothing counted.  A definition is evaluated with the rights of the
+ * caller, who would be its owner; a version or draft with those of who made it.
+ * Arguments: rule, its name; definition: members of what rule_versions shows as a rule's
+ * definition, such as condition, event_pattern, payload or actions: those given take the place of
+ * the present ones; or version, that of an earlier definition or of a draft (NULL: the
+ * newest draft); from_position, to_position, max_rows and max_events as in test_rule.
+ * Result: one row for each event with another outcome, in order.  change: added (it would
+ * fire for it), lost (it would no longer), changed (another payload or other options), other (another
+ * reason why it does not fire); outcome and payload by the present definition, new_outcome and
+ * new_payload by the other one, as test_rule shows them.
+ * Errors: EQ009 max_rows, max_events, definition and version, or an unknown member, EQ010 no such queue,
+ * EQ019 no action or two, EQ022 condition, EQ025 no such rule, version or draft.
+ * Isolation: each part by a snapshot of its own; nothing is locked.
+ * Example:
+ *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');
+ */
+CREATE FUNCTION compare_rule(
+	rule text, definition jsonb DEFAULT NULL, version int DEFAULT NULL,
+	from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 1000, max_events int DEFAULT 100000,
+	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
+	OUT created_at timestamptz, OUT change text, OUT outcome text, OUT new_outcome text, OUT payload jsonb, OUT new_payload jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
+#variable_conflict use_column
+DECLARE
+	was event_queue.rule;
+	becomes event_queue.rule;
+	other int;
+BEGIN
+	SELECT x.* INTO was FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
+	END IF;
+	IF ($6 BETWEEN 1 AND 10000) IS NOT TRUE OR ($7 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
+	END IF;
+	IF num_nonnulls($2, $3) > 1 OR ($2 IS NOT NULL AND jsonb_typeof($2) <> 'object') THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a rule is compared with a definition, which is a JSON object, or with a version';
+	END IF;
+	IF $2 IS NOT NULL THEN
+		BEGIN
+			becomes := event_queue_internal.rule_of(was, $2, quote_ident(coalesce(nullif(current_setting('role'), 'none'), session_user))::regrole);
+		EXCEPTION WHEN data_exception THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition is not what a rule has there', DETAIL = SQLERRM || '.',
+				HINT = 'event_queue.rule_versions shows definitions.';
+		END;
+	ELSE
+		other := coalesce($3, (SELECT max(v.version) FROM event_queue_internal.rule_version v
+			WHERE v.rule_id = was.rule_id AND v.draft AND event_queue.tenant_visible(v.tenant_id)));
+		IF other IS NULL THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" has no draft', $1),
+				HINT = 'create_rule(..., draft => true) makes one; or give a definition, or a version.';
+		END IF;
+		becomes := event_queue_internal.rule_at(was, other);
+	END IF;
+	RETURN QUERY
+	SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at,
+		CASE WHEN t.outcome = 'matched' AND n.outcome = 'matched' THEN 'changed' WHEN n.outcome = 'matched' THEN 'added'
+			WHEN t.outcome = 'matched' THEN 'lost' ELSE 'other' END,
+		t.outcome, n.outcome, t.payload, n.payload
+	FROM (
+		SELECT x.*, event_queue.event_matches(x.event_type, was.event_pattern) AND (was.tenant_id IS NULL OR x.tenant_id = was.tenant_id) AS now,
+			event_queue.event_matches(x.event_type, becomes.event_pattern) AND (becomes.tenant_id IS NULL OR x.tenant_id = becomes.tenant_id) AS after
+		FROM (
+			SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
+			WHERE s.position > coalesce($4, 0) AND s.position <= least($5, event_queue.watermark()) ORDER BY s.position LIMIT $7) x
+		WHERE event_queue.tenant_visible(x.tenant_id)) m,
+		-- not even tried if pattern or tenant says no
+		LATERAL (SELECT 'not matched' AS outcome, NULL::jsonb AS payload, NULL::jsonb AS options WHERE NOT m.now
+			UNION ALL SELECT y.* FROM event_queue_internal.try_rule(was, m.position) y WHERE m.now) t,
+		LATERAL (SELECT 'not matched' AS outcome, NULL::jsonb AS payload, NULL::jsonb AS options WHERE NOT m.after
+			UNION ALL SELECT y.* FROM event_queue_internal.try_rule(becomes, m.position) y WHERE m.after) n
+	WHERE (m.now OR m.after) AND (t.outcome, t.payload, t.options) IS DISTINCT FROM (n.outcome, n.payload, n.options)
+	ORDER BY m.position LIMIT $6;
+END
+$$;
+COMMENT ON FUNCTION compare_rule(text, jsonb, int, bigint, bigint, int, int) IS
+'Events for which another definition of a rule, or a version or draft of it, would do something else: added, lost, changed. Leaves no trace.';
+
+/*
+ * rule_runs: the last firings of a rule, and what followed of each.
+ *
+ * Arguments: rule, its name; max_rows: how many firings, the newest event first.
+ * Result: one row for each job and event that followed, one with kind NULL if there is none
+ * (the rule only notifies or cancels, or what followed is not kept).  fired_at; version: the rule's,
+ * that fired; backfilled: by backfill_rule; fired: false while a job of queue "rule-calls" is to try it
+ * again, as the rule had failed, or was slow; kind (job, event), id, name (queue and
+ * name of a job, or the event's type), state (waiting, leased, dead, done ... of a job) and last_error.
+ * Firings are kept for event_queue.keep_rule_runs.
+ * Errors: EQ009 max_rows, EQ025 no such rule (or another tenant's).
+ * Example:
+ *	SELECT fired_at, version, event_type, aggregate_id, kind, name, state FROM event_queue.rule_runs('welcome', 10);
+ */
+CREATE FUNCTION rule_runs(
+	rule text, max_rows int DEFAULT 100,
+	OUT fired_at timestamptz, OUT version int, OUT "position" bigint, OUT event_id uuid, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
+	OUT tenant_id text, OUT fired boolean, OUT backfilled boolean, OUT kind text, OUT id text, OUT name text, OUT state text, OUT last_error text)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+	r event_queue.rule;
+BEGIN
+	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
+	END IF;
+	IF ($2 BETWEEN 1 AND 10000) IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000';
+	END IF;
+	RETURN QUERY
+	SELECT u.at, u.version, u.position, e.id, e.event_type, e.aggregate_type, e.aggregate_id, e.tenant_id, u.fired, u.backfilled,
+		f.kind, f.id, f.name, f.state, f.last_error
+	FROM (SELECT x.* FROM event_queue_internal.rule_run x WHERE x.rule_id = r.rule_id ORDER BY x.position DESC LIMIT $2) u
+	LEFT JOIN event_queue.event_store e ON e.position = u.position AND event_queue.tenant_visible(e.tenant_id)
+	LEFT JOIN LATERAL (
+		SELECT 'job'::text AS kind, j.job_id::text AS id, j.queue || '/' || j.name AS name, j.state, j.last_error
+		FROM event_queue.all_jobs j
+		WHERE j.metadata ? 'event_id' AND j.metadata ->> 'event_id' = e.id::text AND j.metadata ->> 'rule' = r.name AND j.tenant_id = e.tenant_id
+		UNION ALL
+		SELECT 'job', t.job_id::text, t.name, t.outcome, NULL FROM event_queue.job_trace t
+		WHERE t.event_id = e.id::text AND t.rule = r.name AND t.tenant_id = e.tenant_id
+		  AND NOT EXISTS (SELECT FROM event_queue.job_history k WHERE k.job_id = t.job_id AND k.expires_at > now())
+		UNION ALL
+		SELECT 'event', s.id::text, s.event_type, 'appended', NULL FROM event_queue.event_store s
+		WHERE s.metadata ? 'causation_id' AND s.metadata ->> 'causation_id' = e.id::text AND s.metadata ->> 'rule' = r.name
+		  AND s.tenant_id = e.tenant_id) f ON true
+	ORDER BY u.position DESC, f.kind DESC, f.id;
+END
+$$;
+COMMENT ON FUNCTION rule_runs(text, int) IS
+'The last firings of a rule, each with its version and what followed: jobs and events, their states and errors.';

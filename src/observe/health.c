@@ -1,6 +1,6 @@
 /*
  * health.c: what health() can't do in SQL: to lock without waiting, and to see
- * whether the scheduler is alive.
+ * whether the scheduler and the executors are alive.
  */
 #include "postgres.h"
 
@@ -22,9 +22,12 @@
 #include "event_queue.h"
 #include "queue/queue.h"
 #include "table/table.h"
+#include "wake/database.h"
+#include "watch/watch.h"
 
 PG_FUNCTION_INFO_V1(eq_lock_for_look);
 PG_FUNCTION_INFO_V1(eq_scheduler_overdue);
+PG_FUNCTION_INFO_V1(eq_executor_overdue);
 PG_FUNCTION_INFO_V1(eq_session_began);
 
 /* A table with its indexes and partitions; InvalidOid, or which one is locked. */
@@ -90,6 +93,25 @@ eq_scheduler_overdue(PG_FUNCTION_ARGS)
 	if (due == 0 || due >= now)
 		PG_RETURN_NULL();
 	PG_RETURN_INTERVAL_P(eq_make_interval(now - due + EQ_SCHEDULER_GRACE_US));
+}
+
+Datum
+eq_executor_overdue(PG_FUNCTION_ARGS)
+{
+	int64 asleep = 0;
+
+	LWLockAcquire(eq_workers_lock, LW_SHARED);
+	for (int i = 0; i < EQ_MAX_WORKERS; i++)
+	{
+		EqWorker *worker = &eq_worker_list[i];
+
+		if (worker->dboid == MyDatabaseId && worker->pid == PG_GETARG_INT32(0))
+			asleep = Max(asleep, eq_asleep_us(worker));
+	}
+	LWLockRelease(eq_workers_lock);
+	if (asleep <= EQ_SCHEDULER_GRACE_US)
+		PG_RETURN_NULL();
+	PG_RETURN_INTERVAL_P(eq_make_interval(asleep));
 }
 
 /* As the owner: pg_stat_activity shows little of others to plain observers. */

@@ -22,6 +22,12 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_scheduler_overdue';
 COMMENT ON FUNCTION event_queue_internal.scheduler_overdue() IS
 'For health(): For how long the scheduler gives no sign of life; NULL if it does, or there is none.';
 
+/* executor_overdue: for how long an executor has slept on since it was woken; NULL: it has not. */
+CREATE FUNCTION event_queue_internal.executor_overdue(pid int) RETURNS interval
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_executor_overdue';
+COMMENT ON FUNCTION event_queue_internal.executor_overdue(int) IS
+'For health(): For how long an executor gives no sign of life though it was woken; NULL if it does.';
+
 /* session_began: since when a session of this database has its transaction open, also for who may not see its statement. */
 CREATE FUNCTION event_queue_internal.session_began(pid int) RETURNS timestamptz
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_session_began';
@@ -109,11 +115,13 @@ BEGIN
 					WHEN count(*) = 0 THEN 'SELECT name, setting FROM pg_settings WHERE name IN (''event_queue.databases'', ''max_worker_processes''); see the server''s log' END
 			FROM event_queue.workers() w WHERE w.kind = 'scheduler' $q$),
 		('executors', '{}', $q$
-			SELECT 'executors', pg_is_in_recovery() OR count(*) >= current_setting('event_queue.executors')::int,
+			SELECT 'executors', pg_is_in_recovery() OR (count(*) >= current_setting('event_queue.executors')::int AND count(o.late) = 0),
 				CASE WHEN pg_is_in_recovery() THEN 'none on a standby'
-					ELSE format('%s of %s running, %s busy', count(*), current_setting('event_queue.executors'), count(w.current_job)) END,
-				'They start a second after CREATE EXTENSION or activate(): see line "store"; if they don''t, see the server''s log'
-			FROM event_queue.workers() w WHERE w.kind = 'executor' $q$),
+					ELSE concat(format('%s of %s running, %s busy', count(*), current_setting('event_queue.executors'), count(w.current_job)),
+						', no sign of life of ' || string_agg(format('%s for %s', w.pid, o.late), ', ' ORDER BY w.pid) FILTER (WHERE o.late IS NOT NULL)) END,
+				CASE WHEN count(o.late) > 0 THEN format('SELECT pg_terminate_backend(%s); another one comes by itself', min(w.pid) FILTER (WHERE o.late IS NOT NULL))
+					ELSE 'They start a second after CREATE EXTENSION or activate(): see line "store"; if they don''t, see the server''s log' END
+			FROM event_queue.workers() w, event_queue_internal.executor_overdue(w.pid) AS o (late) WHERE w.kind = 'executor' $q$),
 		('faults', '{tenant_role}', $q$
 			SELECT concat_ws(' ', f.what, f.item), false,
 				concat(coalesce(f.message, 'fails'), format(' (%s), %s times since %s', f.sqlstate, f.failures, f.since::timestamptz(0)),
@@ -218,7 +226,7 @@ BEGIN
 			LEFT JOIN event_queue_internal.rule_checkpoint c ON true
 			CROSS JOIN LATERAL (SELECT count(*), min(e.created_at) FROM (
 				SELECT x.created_at FROM event_queue.event_store x
-				WHERE x.position > greatest(c.position, r.first) AND x.position <= event_queue.watermark()
+				WHERE x.position > greatest(c.position, r.first) AND x.position <= (SELECT event_queue.watermark())
 				  AND r.first IS NOT NULL AND event_queue.tenant_visible(x.tenant_id) LIMIT 10000) e) AS b (n, oldest) $q$),
 		('loops of rules', '{tenant_role,rule,rule_count,rule_count_change}', $q$
 			WITH x AS (
@@ -245,11 +253,14 @@ BEGIN
 			SELECT format('rule %s', r.name), false,
 				CASE WHEN q.queue_id IS NULL AND r.queue_id IS NOT NULL THEN 'its queue does not exist'
 					WHEN q.draining THEN format('its queue "%s" takes no more jobs', q.name)
+					WHEN t.is_lost THEN format('table %s has not all of its triggers, or they are off', r.on_table)
 					ELSE format('its function %s does not exist', r.function) END,
 				CASE WHEN q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
+					WHEN t.is_lost THEN format('Create it again by create_rule(%L, ..., or_replace => true), or SELECT event_queue.drop_rule(%L)', r.name, r.name)
 					ELSE format('SELECT event_queue.drop_rule(%L), or create what it needs', r.name) END
-			FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id)
-			WHERE r.enabled AND event_queue.tenant_visible(r.tenant_id) AND (q.draining OR (q.queue_id IS NULL AND r.queue_id IS NOT NULL)
+			FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id),
+				LATERAL (SELECT r.on_table IS NOT NULL AND NOT event_queue_internal.table_is_watched(r.rule_id, r.on_change)) t (is_lost)
+			WHERE r.enabled AND event_queue.tenant_visible(r.tenant_id) AND (q.draining OR (q.queue_id IS NULL AND r.queue_id IS NOT NULL) OR t.is_lost
 				OR (r.function IS NOT NULL AND NOT event_queue_internal.function_is_here(r.function, 'event_queue.event_store'))) $q$),
 		('schedules', '{tenant_role,schedule,queue}', $q$
 			SELECT format('schedule %s', s.name), false,
@@ -293,7 +304,7 @@ BEGIN
 			CROSS JOIN LATERAL (SELECT min(x.position), max(x.moved_at) FROM event_queue_internal.subscription_bucket x
 				WHERE x.subscription_id = s.subscription_id) AS b (position, moved_at)
 			LEFT JOIN LATERAL (SELECT x.created_at FROM event_queue.event_store x
-				WHERE x.position > b.position AND x.position <= event_queue.watermark()
+				WHERE x.position > b.position AND x.position <= (SELECT event_queue.watermark())
 				  AND x.tenant_id = coalesce(s.tenant_id, x.tenant_id)
 				ORDER BY x.position LIMIT 1) e ON e.created_at < clock_timestamp() - interval '1 hour'
 				AND b.moved_at < clock_timestamp() - interval '1 hour'

@@ -48,7 +48,7 @@ get_number(const uint8 *at, const uint8 *end, uint64 *n)
 			return at;
 	}
 	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-					errmsg("histogram ends in the midst of a number")));
+					errmsg("invalid histogram: a number is cut off")));
 }
 
 bytea *
@@ -91,7 +91,7 @@ eq_add_encoded_cells(EqCells *cells, const bytea *encoded, int sign)
 		at = get_number(at, end, &n);
 		if (gap >= EQ_CELLS || (cell += gap) >= EQ_CELLS)
 			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-							errmsg("histogram has more cells than there are")));
+							errmsg("invalid histogram: too many cells")));
 		cells->n[cell] += sign < 0 ? -n : n;
 	}
 }

@@ -19,8 +19,10 @@ CREATE INDEX dead_letter_caused_by ON dead_letter ((metadata ->> 'event_id')) WH
  * kind is event, rule or job; caused_by names the row above it ("event ID",
  * "rule NAME", "job ID"); detail: of a job its state (waiting, leased, done,
  * dead, or not kept: finished, not in the history, and older than
- * event_queue.keep_trace) and last error; of a rule the
- * version that fired, while its job or event is known.
+ * event_queue.keep_trace), last error, steps (results: view job_steps) and handler: function, its version and code
+ * (create_handler) as they did it, unless a worker outside did; of a rule the
+ * version that fired, while its job or event is known, and of that version owner,
+ * condition and the facts that each part of it saw (rule_facts; not in a parallel plan).
  * Errors: EQ003 tenant, EQ025 no such event.
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
  * Example:
@@ -58,23 +60,26 @@ BEGIN
 	), event AS (
 		SELECT * FROM up UNION ALL SELECT * FROM down WHERE down.depth > 0 AND down.id NOT IN (SELECT up.id FROM up)
 	), of_event AS (	-- jobs of the chain's events; of earlier events only those that led here
-		SELECT j.job_id::text AS job_id, j.name, j.metadata, j.created_at, e.depth, j.state, j.errors
+		SELECT j.job_id::text AS job_id, j.name, j.metadata, j.created_at, e.depth, j.state, j.errors, j.handler, j.steps
 		FROM event e, LATERAL (
 			SELECT w.job_id, w.name, w.metadata, w.created_at, w.errors,
-				CASE WHEN w.leased_until > clock_timestamp() THEN 'leased' ELSE 'waiting' END AS state
+				CASE WHEN w.leased_until > clock_timestamp() THEN 'leased' ELSE 'waiting' END AS state, NULL::jsonb AS handler,
+				CASE WHEN w.has_steps THEN (SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_no) FROM event_queue.job_steps s
+					WHERE s.job_id = w.job_id AND s.completed_at IS NULL) END AS steps
 			FROM event_queue.job w WHERE w.metadata ? 'event_id' AND w.metadata ->> 'event_id' = e.id::text
 				AND w.tenant_id = tenant
 			UNION ALL
-			SELECT h.job_id, h.name, h.metadata, h.created_at, h.errors, 'done'
+			SELECT h.job_id, h.name, h.metadata, h.created_at, h.errors, 'done', h.handler, h.steps
 			FROM event_queue.job_history h WHERE h.metadata ? 'event_id' AND h.metadata ->> 'event_id' = e.id::text
 				AND h.tenant_id = tenant AND h.expires_at > now()
 			UNION ALL
 			SELECT t.job_id, t.name, jsonb_strip_nulls(jsonb_build_object('event_id', t.event_id, 'rule', t.rule, 'rule_version', t.rule_version, 'parent_job', t.parent_job)),
-				t.created_at, NULL, t.outcome
+				t.created_at, NULL, t.outcome, t.handler, NULL
 			FROM event_queue.job_trace t WHERE t.event_id = e.id::text AND t.tenant_id = tenant
 				AND NOT EXISTS (SELECT FROM event_queue.job_history k WHERE k.job_id = t.job_id AND k.expires_at > now())
 			UNION ALL
-			SELECT d.job_id, d.name, d.metadata, d.created_at, d.errors, 'dead'
+			SELECT d.job_id, d.name, d.metadata, d.created_at, d.errors, 'dead', d.errors -> -1 -> 'handler', CASE WHEN d.has_steps THEN (SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_no) FROM event_queue.job_steps s
+					WHERE s.job_id = d.job_id AND s.completed_at IS NULL) END
 			FROM event_queue.dead_letter d WHERE d.metadata ? 'event_id' AND d.metadata ->> 'event_id' = e.id::text
 				AND d.tenant_id = tenant) j
 		WHERE e.depth >= 0
@@ -88,7 +93,7 @@ BEGIN
 				|| CASE WHEN e.metadata ? 'rule' THEN jsonb_build_object('rule', e.metadata -> 'rule') ELSE '{}' END
 				|| CASE WHEN e.metadata ? 'parent_job' THEN jsonb_build_object('parent_job', e.metadata -> 'parent_job')
 					ELSE '{}' END,
-			e.created_at, e.depth - 1, 'not kept', NULL
+			e.created_at, e.depth - 1, 'not kept', NULL, NULL, NULL
 		FROM event e
 		WHERE e.metadata ? 'job_id' AND e.metadata ->> 'job_id' NOT IN (SELECT o.job_id FROM of_event o)
 	), line AS (
@@ -101,15 +106,19 @@ BEGIN
 				'aggregate_id', e.aggregate_id, 'version', e.version, 'actor', e.metadata -> 'actor') AS detail
 		FROM event e
 		UNION ALL
-		SELECT j.depth, 2, 'rule', j.metadata ->> 'rule', j.metadata ->> 'rule',
-			'event ' || (j.metadata ->> 'event_id'), min(j.created_at),
+		SELECT r.depth, 2, 'rule', r.rule, r.rule, 'event ' || r.event_id, r.at,
 			-- jobs of its jobs have none
-			(SELECT jsonb_build_object('version', v) FROM (SELECT (array_agg(j.metadata -> 'rule_version') FILTER (WHERE j.metadata ? 'rule_version'))[1]) x (v) WHERE v IS NOT NULL)
-		FROM (SELECT depth, metadata, created_at FROM job
-			UNION ALL -- an event that the rule itself appended
-			SELECT e.depth - 1, e.metadata || jsonb_build_object('event_id', e.metadata -> 'causation_id'), e.created_at
-			FROM event e WHERE e.metadata ? 'rule' AND e.metadata ? 'causation_id' AND NOT e.metadata ? 'job_id') j
-		WHERE j.metadata ? 'rule' GROUP BY j.depth, j.metadata ->> 'rule', j.metadata ->> 'event_id'
+			CASE WHEN jsonb_typeof(r.version) = 'number' AND r.version BETWEEN '0' AND '2147483647' THEN
+				jsonb_build_object('version', r.version) || coalesce(event_queue.rule_facts(r.rule, r.version::int,
+					CASE WHEN r.event_id ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN r.event_id::uuid END, tenant), '{}') END
+		FROM (
+			SELECT j.depth, j.metadata ->> 'rule' AS rule, j.metadata ->> 'event_id' AS event_id, min(j.created_at) AS at,
+				(array_agg(j.metadata -> 'rule_version') FILTER (WHERE j.metadata ? 'rule_version'))[1] AS version
+			FROM (SELECT depth, metadata, created_at FROM job
+				UNION ALL -- an event that the rule itself appended
+				SELECT e.depth - 1, e.metadata || jsonb_build_object('event_id', e.metadata -> 'causation_id'), e.created_at
+				FROM event e WHERE e.metadata ? 'rule' AND e.metadata ? 'causation_id' AND NOT e.metadata ? 'job_id') j
+			WHERE j.metadata ? 'rule' GROUP BY 1, 2, 3) r
 		UNION ALL
 		SELECT j.depth, 3, 'job', j.job_id, j.name,
 			CASE WHEN j.metadata ? 'parent_job' THEN 'job ' || (j.metadata ->> 'parent_job')
@@ -117,6 +126,11 @@ BEGIN
 				 ELSE 'event ' || (j.metadata ->> 'event_id') END,
 			j.created_at, jsonb_build_object('state', j.state) ||
 				CASE WHEN jsonb_array_length(j.errors) > 0 THEN jsonb_build_object('last_error', j.errors -> -1) ELSE '{}' END
+				|| CASE WHEN j.handler IS NOT NULL THEN jsonb_build_object('handler', j.handler) ELSE '{}' END
+				|| CASE WHEN j.steps IS NOT NULL THEN jsonb_build_object('steps', (
+					SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('name', s -> 'name', 'kind', s -> 'kind', 'state', s -> 'state',
+						'at', s -> 'at', 'handler', s -> 'handler')) ORDER BY n)
+					FROM jsonb_array_elements(CASE WHEN jsonb_typeof(j.steps) = 'array' THEN j.steps END) WITH ORDINALITY AS x (s, n))) ELSE '{}' END
 		FROM job j
 	)
 	SELECT l.depth, l.kind, l.id, l.name, l.caused_by, l.at, l.detail

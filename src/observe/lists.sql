@@ -203,7 +203,8 @@ CREATE VIEW all_jobs WITH (security_invoker = true) AS
 	-- Not from the view jobs: metadata must stand as it is in the table for the index on
 	-- its event_id.
 	SELECT j.job_id, q.name AS queue, j.tenant_id, j.name,
-		event_queue_internal.job_state(j.leased_until, j.blocked, j.run_at, j.failures, q.paused) AS state,
+		CASE WHEN j.suspended AND j.leased_until IS NULL AND j.run_at > clock_timestamp() THEN 'suspended'
+			ELSE event_queue_internal.job_state(j.leased_until, j.blocked, j.run_at, j.failures, q.paused) END AS state,
 		CASE WHEN j.leased_until > clock_timestamp() THEN j.claimed_at ELSE coalesce(j.leased_until, j.run_at) END AS at,
 		j.created_at, j.leased_by AS worker, j.failures, j.stalled, j.errors -> -1 ->> 'message' AS last_error,
 		NULL::jsonb AS result, j.progress, j.payload, j.metadata
@@ -252,7 +253,7 @@ BEGIN
 	SELECT x.job_id, x.name, x.tenant_id, x.state, x.run_at, NULL, x.failures, x.errors -> -1 ->> 'message', x.payload
 	FROM (
 		SELECT j.*, row_number() OVER (PARTITION BY j.state
-			ORDER BY CASE WHEN j.state IN ('scheduled', 'retrying') THEN 0 ELSE w.turn END, w.lane, j.run_at, j.job_id) AS nth
+			ORDER BY CASE WHEN j.state IN ('scheduled', 'retrying', 'suspended') THEN 0 ELSE w.turn END, w.lane, j.run_at, j.job_id) AS nth
 		FROM event_queue_internal.list_queues($1, $2, 1) q,
 			event_queue_internal.walk_queue(q, false, $2, look_at) w,
 			LATERAL (SELECT x.* FROM event_queue.jobs x WHERE x.job_id = w.job_id LIMIT 1) j

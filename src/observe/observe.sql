@@ -45,30 +45,35 @@ LANGUAGE C STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'eq_count_sch
 COMMENT ON FUNCTION event_queue_internal.count_scheduled(int, int) IS
 'For views. How many jobs of a queue are not due yet, at most so many.';
 
-CREATE FUNCTION event_queue_internal.all_queue_limits(queue_id int, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
+CREATE FUNCTION event_queue_internal.all_queue_limits(queue_id int, OUT tokens float8, OUT active bigint, OUT jobs bigint[], OUT held_until timestamptz)
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_queue_limits';
 COMMENT ON FUNCTION event_queue_internal.all_queue_limits(int) IS 'Internal. queue_limits with the jobs of all tenants.';
+
+CREATE FUNCTION event_queue_internal.held_until(queue_id int) RETURNS timestamptz
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_held_until';
+COMMENT ON FUNCTION event_queue_internal.held_until(int) IS 'Internal. Until when nobody claims from a queue (postpone_queue).';
 
 /*
  * queue_limits: how a queue stands to its limits.
  * Result: tokens that rate_limit leaves now, NULL without one; how many jobs count
  * for max_concurrency, and up to 100 of them, NULL without it; a session that is
  * confined to a tenant is told which are its tenant's, and, bound to it by its role,
- * neither tokens nor the number.
- * Errors: EQ010 no such queue.
+ * neither tokens nor the number; held_until: no job is claimed before, as a handler has called postpone_queue, NULL otherwise.
+ * Errors: EQ006 no name, EQ010 no such queue.
  * Example:
  *	SELECT tokens, active FROM event_queue.queue_limits('mail');
  */
-CREATE FUNCTION queue_limits(queue text, OUT tokens float8, OUT active bigint, OUT jobs bigint[])
-LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, event_queue, pg_temp AS $$
+CREATE FUNCTION queue_limits(queue text, OUT tokens float8, OUT active bigint, OUT jobs bigint[], OUT held_until timestamptz)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT CASE WHEN event_queue_internal.is_unbound() THEN l.tokens END, CASE WHEN event_queue_internal.is_unbound() THEN l.active END, CASE
 		WHEN l.jobs IS NULL OR event_queue.current_tenant() IS NULL THEN l.jobs
 		ELSE ARRAY(SELECT j.job_id FROM event_queue.job j
-			WHERE j.job_id = ANY (l.jobs) AND event_queue.tenant_visible(j.tenant_id) ORDER BY j.job_id) END
+			WHERE j.job_id = ANY (l.jobs) AND event_queue.tenant_visible(j.tenant_id) ORDER BY j.job_id) END,
+		l.held_until
 	FROM event_queue_internal.all_queue_limits(event_queue_internal.queue_id_of($1)) l
 $$;
 COMMENT ON FUNCTION queue_limits(text) IS
-'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, and up to 100 of them.';
+'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, up to 100 of them, and until when a handler has had it wait.';
 
 CREATE VIEW queue_status WITH (security_invoker = true) AS
 	SELECT q.name AS queue, q.paused, q.draining, d.depth, d.dead,
@@ -178,13 +183,17 @@ BEGIN
 		n := n + 1;
 	END IF;
 	SELECT l.* INTO other FROM event_queue.queue_limits(q.name) l;
+	IF other.held_until IS NOT NULL THEN
+		RETURN QUERY SELECT 'queue held', other.held_until, format('a handler of the queue has called postpone_queue; event_queue.resume_queue(%L) ends it', q.name);
+		n := n + 1;
+	END IF;
 	IF other.tokens < 1 THEN
 		RETURN QUERY SELECT 'rate limited', clock_timestamp() + (1 - other.tokens) * q.rate_interval / q.rate_limit,
 			format('%s in %s', q.rate_limit, q.rate_interval);
 		n := n + 1;
 	END IF;
 	IF other.active >= q.max_concurrency THEN
-		RETURN QUERY SELECT 'max_concurrency reached', NULL::timestamptz, concat(other.active, ' jobs of the queue are leased',
+		RETURN QUERY SELECT 'max_concurrency reached', NULL::timestamptz, concat(other.active, CASE other.active WHEN 1 THEN ' job of the queue is leased' ELSE ' jobs of the queue are leased' END,
 			(SELECT ': ' || string_agg(format('job %s (%s) by %s', r.job_id, r.name, r.leased_by), ', ' ORDER BY r.claimed_at, r.job_id)
 			 FROM (SELECT x.* FROM event_queue.job x
 				WHERE x.job_id = ANY (other.jobs) AND x.leased_by IS NOT NULL AND event_queue.tenant_visible(x.tenant_id)

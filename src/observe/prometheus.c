@@ -431,7 +431,7 @@ append_workers(StringInfo out, const char *database)
 	static const char *const kinds[] = {"scheduler", "rules", "executor", "keeper"};
 	int n[lengthof(kinds)] = {0};
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_workers_lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
 		const EqWorker *worker = &eq_worker_list[i];
@@ -443,7 +443,7 @@ append_workers(StringInfo out, const char *database)
 		  : worker->kind == EQ_WORKER_KEEPER  ? 3
 											  : 2]++;
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 	begin_family(out, "event_queue_workers", "gauge",
 				 "Background workers of this database.");
 	for (int i = 0; i < lengthof(kinds); i++)
@@ -558,7 +558,7 @@ static void
 append_own(StringInfo out, const char *database, int n_left_out)
 {
 	EqDatabase *db = eq_find_database(MyDatabaseId);
-	TimestampTz at = db ? (TimestampTz) pg_atomic_read_u64(&db->sampled_at) : 0;
+	TimestampTz at = eq_last_sampled_at();
 	int n_jobs;
 	int n_tenants;
 

@@ -38,6 +38,67 @@ PG_FUNCTION_INFO_V1(eq_queue_now);
 #define ROWS_OF_PORTION	 100
 #define SLOTS_OF_PORTION 2000
 
+/* What the last sample had of a queue, by the number of its slot; under the lock of series. */
+typedef struct Sampled
+{
+	TimestampTz at;
+	uint64 counters[EQ_SERIES_COUNTERS];
+} Sampled;
+
+static Sampled *sampled = NULL;
+static pg_atomic_uint64 *rounds =
+	NULL; /* when a database's last one was, by its number */
+
+static Size
+samples_size(void)
+{
+	return add_size(mul_size(eq_max_databases, sizeof(pg_atomic_uint64)),
+					mul_size(eq_max_queues, sizeof(Sampled)));
+}
+
+/* What it has of slots is not touched before it is needed. */
+static void
+attach_samples(void *memory, LWLockPadded *locks, bool is_new)
+{
+	rounds = memory;
+	sampled = (Sampled *) (rounds + eq_max_databases);
+	for (int i = 0; i < eq_max_databases && is_new; i++)
+		pg_atomic_init_u64(&rounds[i], 0);
+}
+
+static void
+begin_database(int number)
+{
+	pg_atomic_write_u64(&rounds[number], 0);
+}
+
+static void
+begin_slot(int number)
+{
+	memset(&sampled[number], 0, sizeof(Sampled));
+	sampled[number].at = GetCurrentTimestamp();
+}
+
+const EqSharedPart eq_samples_part = {
+	.name = "event_queue samples",
+	.size = samples_size,
+	.attach = attach_samples,
+	.begin_database = begin_database,
+	.begin_slot = begin_slot,
+};
+
+static Sampled *
+sampled_of(const EqWakeSlot *slot)
+{
+	return &sampled[eq_slot_number(slot)];
+}
+
+static pg_atomic_uint64 *
+round_of(const EqDatabase *db)
+{
+	return &rounds[eq_database_number(db)];
+}
+
 /* What was read of a queue or series. */
 typedef struct Reading
 {
@@ -176,10 +237,10 @@ read_slot(EqWakeSlot *slot, int32 queue_id, Reading *reading, bool *changed)
 	reading->kind = EQ_SERIES_QUEUE;
 	reading->queue_id = queue_id;
 	reading->slot = slot;
-	reading->sampled_at = slot->sampled_at;
+	reading->sampled_at = sampled_of(slot)->at;
 	for (int c = 0; c < EQ_SERIES_COUNTERS; c++)
 		reading->counters[c] = pg_atomic_read_u64(&slot->counters[c]);
-	*changed = set_delta(reading, slot->sampled);
+	*changed = set_delta(reading, sampled_of(slot)->counters);
 	return eq_slot_database(slot) == MyDatabaseId && eq_slot_id(slot) == queue_id;
 }
 
@@ -301,9 +362,9 @@ eq_live_metrics(PG_FUNCTION_ARGS)
 	Known *known = find_series(&n_known);
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < eq_shared->n_slots; i++)
+	for (int i = 0; i < eq_n_slots(); i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 		int32 id = eq_slot_id(slot);
 
 		if (eq_slot_database(slot) != MyDatabaseId || id <= 0 ||
@@ -378,19 +439,20 @@ eq_bucket_of(int cell)
 }
 
 /*
- * Takes out of memory what stands in rows now.  EqShared->lock is held, so that the slot
+ * Takes out of memory what stands in rows now.  eq_slots_lock is held, so that the slot
  * is not another queue's before this is done.
  */
 static void
 forget_reading(const Reading *reading, const EqCells *cells, TimestampTz at)
 {
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_slots_lock, LW_SHARED);
 	LWLockAcquire(eq_series_pool->lock, LW_EXCLUSIVE);
 	if (reading->slot && eq_slot_database(reading->slot) == MyDatabaseId &&
 		eq_slot_id(reading->slot) == reading->queue_id)
 	{
-		memcpy(reading->slot->sampled, reading->counters, sizeof(reading->counters));
-		reading->slot->sampled_at = at;
+		memcpy(sampled_of(reading->slot)->counters, reading->counters,
+			   sizeof(reading->counters));
+		sampled_of(reading->slot)->at = at;
 	}
 	if (reading->series &&
 		pg_atomic_read_u32(&reading->series->generation) == reading->generation)
@@ -419,7 +481,7 @@ forget_reading(const Reading *reading, const EqCells *cells, TimestampTz at)
 		}
 	}
 	LWLockRelease(eq_series_pool->lock);
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_slots_lock);
 }
 
 /*
@@ -492,17 +554,17 @@ eq_sample_metrics(TimestampTz *round)
 		next_slot = 0;
 	}
 	for (slot_number = next_slot;
-		 slot_number < eq_shared->n_slots &&
-		 slot_number < next_slot + SLOTS_OF_PORTION && readings.n < ROWS_OF_PORTION;
+		 slot_number < eq_n_slots() && slot_number < next_slot + SLOTS_OF_PORTION &&
+		 readings.n < ROWS_OF_PORTION;
 		 slot_number++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[slot_number];
+		EqWakeSlot *slot = &eq_wake_slots[slot_number];
 		int32 id = eq_slot_id(slot);
 
 		if (eq_slot_database(slot) == MyDatabaseId && id > 0)
 			read_queue(slot, id, known, n_known, false, &readings);
 	}
-	is_last = slot_number >= eq_shared->n_slots;
+	is_last = slot_number >= eq_n_slots();
 	if (is_last)
 		read_queue(NULL, 0, known, n_known, false, &readings);
 	keep_readings(&readings, *round);
@@ -513,17 +575,24 @@ eq_sample_metrics(TimestampTz *round)
 		return true;
 
 	eq_give_back_quiet_series(*round);
-	pg_atomic_write_u64(&eq_database()->sampled_at, *round);
+	pg_atomic_write_u64(round_of(eq_database()), *round);
 	*round = 0;
 	return false;
 }
 
-/* When the last round of samples began; NULL: none since the start. */
+/* When the last round of samples of this database began; 0: none since the start. */
+TimestampTz
+eq_last_sampled_at(void)
+{
+	EqDatabase *db = eq_find_database(MyDatabaseId);
+
+	return db ? (TimestampTz) pg_atomic_read_u64(round_of(db)) : 0;
+}
+
 Datum
 eq_sampled_at(PG_FUNCTION_ARGS)
 {
-	EqDatabase *db = eq_find_database(MyDatabaseId);
-	TimestampTz at = db ? (TimestampTz) pg_atomic_read_u64(&db->sampled_at) : 0;
+	TimestampTz at = eq_last_sampled_at();
 
 	if (at == 0)
 		PG_RETURN_NULL();

@@ -12,7 +12,7 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queu
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 	SELECT count(*), min(e.created_at) FROM (
 		SELECT x.created_at FROM event_queue.event_store x
-		WHERE x.position > $1 AND x.position <= event_queue.watermark()
+		WHERE x.position > $1 AND x.position <= (SELECT event_queue.watermark())
 		ORDER BY x.position LIMIT 10000) e
 $$;
 COMMENT ON FUNCTION event_queue_internal.rule_lag(bigint) IS 'For views. How many events come after a position, to 10000, and when the first one came.';
@@ -21,6 +21,7 @@ CREATE VIEW rule_stats WITH (security_invoker = true) AS
 	SELECT r.name AS rule, r.tenant_id,
 		CASE WHEN NOT r.enabled THEN 'paused'
 			WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = r.owner) THEN 'out of service'
+			WHEN r.on_table IS NOT NULL AND NOT event_queue_internal.table_is_watched(r.rule_id, r.on_change) THEN 'out of service'
 			WHEN c.position IS NULL THEN 'waiting'
 			WHEN EXISTS (SELECT FROM event_queue.faults() f
 				WHERE f.what = 'rule' AND f.item = pg_catalog.format('%s (rule %s)', r.name, r.rule_id)) THEN 'resting'

@@ -10,6 +10,7 @@
 #include "common/audit.h"
 #include "common/json.h"
 #include "queue/lease.h"
+#include "steps/steps.h"
 #include "tenant/tenant.h"
 #include "wake/wake.h"
 
@@ -32,7 +33,7 @@ lock_job_by_id(EqLeased *leased, int64 job_id)
 	if (!eq_find_job(leased, job_id, NULL))
 		return false;
 	slot_getallattrs(leased->slot);
-	if (!eq_load_job_queue(leased, job_id) || !eq_lock_job(leased))
+	if (!eq_load_queue_if_visible(leased, job_id) || !eq_lock_job(leased))
 		return false; /* another tenant's is not waited for */
 	slot_getallattrs(leased->slot);
 	return true;
@@ -85,10 +86,17 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 	}
 	else
 	{
+		Jsonb *metadata = leased.slot->tts_isnull[JOB_METADATA - 1]
+							  ? NULL
+							  : DatumGetJsonbPCopy(
+									leased.slot->tts_values[JOB_METADATA - 1]);
+
 		eq_forbid_mark_raise();
 		eq_table_delete(&leased.jobs, leased.slot, leased.snapshot);
 		if (DatumGetBool(leased.slot->tts_values[JOB_HAS_DEPENDENTS - 1]))
 			eq_settle_dependents(job_id, NULL, true);
+		if (DatumGetBool(leased.slot->tts_values[JOB_HAS_STEPS - 1]))
+			eq_undo_steps(job_id, metadata, false);
 		eq_count(leased.queue->queue_id, EQ_COUNT_CANCELLED, 1);
 		eq_count_job_row(leased.slot->tts_values, EQ_COUNT_CANCELLED, 0, false);
 		eq_count_lease_gone(leased.slot);
@@ -110,7 +118,7 @@ eq_change_priority(PG_FUNCTION_ARGS)
 	eq_open_jobs(&leased);
 	if (!lock_job_by_id(&leased, job_id) || is_leased_now(&leased))
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
-						errmsg("job " INT64_FORMAT " does not wait", job_id)));
+						errmsg("job " INT64_FORMAT " is not waiting", job_id)));
 	eq_edit_job(&edit, leased.slot);
 	eq_edit_set(&edit, JOB_PRIORITY, Int16GetDatum(priority));
 	eq_write_job(&leased.jobs, leased.snapshot, &edit);

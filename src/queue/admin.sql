@@ -18,22 +18,11 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_cancel_job';
 COMMENT ON FUNCTION cancel_job(bigint) IS
 'Removes a waiting job, or asks the worker of a leased one to stop; returns cancelled or requested.';
 
-/*
- * cancel_jobs: cancel_job for all jobs of a queue to which all that is given applies.
- * Arguments: unique_key is that of one job, of tenant_id as enqueue has it (so a job that was enqueued
- * with a delay and a key is a timer, which this stops); tenant_id without unique_key: NULL
- * means all tenants'.
- * Result: how many were cancelled, or asked to stop.
- * Errors: EQ003/EQ004 tenant, EQ009 nothing is given but the queue, EQ010 no such queue.
- * Isolation: waits for a transaction that has the job with the key; else it skips jobs that
- * another transaction is claiming or changing.
- * Example:
- *	SELECT event_queue.enqueue('mail', 'reminder', '{"to": "ana@example.org"}', delay => '48 hours', unique_key => 'reminder L1');
- *	SELECT event_queue.cancel_jobs('mail', unique_key => 'reminder L1');
- */
-CREATE FUNCTION cancel_jobs(queue text, unique_key text DEFAULT NULL, job_name text DEFAULT NULL,
-	group_key text DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+/* cancel_jobs, and with up_to only what no rule has made by an event after this position (rules/timer.c). */
+CREATE FUNCTION event_queue_internal.cancel_jobs(queue text, unique_key text DEFAULT NULL, job_name text DEFAULT NULL,
+	group_key text DEFAULT NULL, tenant_id text DEFAULT NULL, up_to bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$	-- as in purge_queue
 #variable_conflict use_column
 DECLARE
 	this_queue int := event_queue_internal.queue_id_of($1);
@@ -61,17 +50,25 @@ BEGIN
 	END LOOP;
 	IF $2 IS NULL THEN
 		-- As purge_queue: waits for no one, and takes those that depend on a job with it.
-		locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id IN (
+		locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id = ANY (ARRAY(
 			SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
 				LEFT JOIN event_queue.job_dependency d ON x.has_dependents AND d.depends_on = x.job_id AND d.completed_at IS NULL
 			WHERE x.queue_id = this_queue AND ($3 IS NULL OR x.name = $3) AND ($4 IS NULL OR x.group_key = $4)
-			  AND (this_tenant IS NULL OR x.tenant_id = this_tenant) AND event_queue.tenant_visible(x.tenant_id))
+			  AND (this_tenant IS NULL OR x.tenant_id = this_tenant) AND event_queue.tenant_visible(x.tenant_id)))
 			FOR UPDATE SKIP LOCKED);
+	END IF;
+	IF $6 IS NOT NULL THEN
+		-- Rows as they are when this has locked them: what a later event has started, or replaced, stays.
+		locked := ARRAY(SELECT j.job_id FROM event_queue.job j
+			WHERE j.queue_id = this_queue AND j.unique_key = $2 AND j.tenant_id = this_tenant
+			  AND (j.metadata ? 'rule' AND jsonb_typeof(j.metadata -> 'event_position') = 'number' AND j.metadata -> 'event_position' > to_jsonb($6)) IS NOT TRUE
+			FOR UPDATE);
 	END IF;
 	FOR this_job IN
 		SELECT j.job_id FROM event_queue.job j
 		WHERE j.queue_id = this_queue AND ($2 IS NULL OR j.unique_key = $2) AND ($3 IS NULL OR j.name = $3) AND ($4 IS NULL OR j.group_key = $4)
 		  AND (this_tenant IS NULL OR j.tenant_id = this_tenant) AND event_queue.tenant_visible(j.tenant_id)
+		  AND ($6 IS NULL OR j.job_id = ANY (locked))
 		  AND ($2 IS NOT NULL OR j.job_id = ANY (locked) AND NOT EXISTS (
 			SELECT FROM event_queue.job_dependency d JOIN event_queue.job x ON x.job_id = d.job_id
 			WHERE j.has_dependents AND d.depends_on = j.job_id AND d.completed_at IS NULL AND x.job_id <> ALL (locked)))
@@ -88,6 +85,26 @@ BEGIN
 		"after" => jsonb_strip_nulls(jsonb_build_object('unique_key', $2, 'job_name', $3, 'group_key', $4, 'jobs', n))) WHERE n > 0;
 	RETURN n;
 END
+$$;
+COMMENT ON FUNCTION event_queue_internal.cancel_jobs(text, text, text, text, text, bigint) IS 'Internal. cancel_jobs, also for rules.';
+
+/*
+ * cancel_jobs: cancel_job for all jobs of a queue to which all that is given applies.
+ * Arguments: unique_key is that of one job, of tenant_id as enqueue has it (so a job that was enqueued
+ * with a delay and a key is a timer, which this stops); tenant_id without unique_key: NULL
+ * means all tenants'.
+ * Result: how many were cancelled, or asked to stop.
+ * Errors: EQ003/EQ004 tenant, EQ009 nothing is given but the queue, EQ010 no such queue.
+ * Isolation: waits for a transaction that has the job with the key; else it skips jobs that
+ * another transaction is claiming or changing.
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'reminder', '{"to": "ana@example.org"}', delay => '48 hours', unique_key => 'reminder L1');
+ *	SELECT event_queue.cancel_jobs('mail', unique_key => 'reminder L1');
+ */
+CREATE FUNCTION cancel_jobs(queue text, unique_key text DEFAULT NULL, job_name text DEFAULT NULL,
+	group_key text DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS bigint
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT event_queue_internal.cancel_jobs($1, $2, $3, $4, $5)
 $$;
 COMMENT ON FUNCTION cancel_jobs(text, text, text, text, text) IS
 'Cancels the jobs of a queue with a unique key, name, group or tenant; returns how many.';
@@ -114,7 +131,8 @@ COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a w
  *	SELECT event_queue.purge_queue('scratch');
  */
 CREATE FUNCTION purge_queue(name text) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$	-- only then are arrays looked up by hash
 #variable_conflict use_column
 DECLARE
 	deleted bigint;
@@ -122,12 +140,12 @@ DECLARE
 BEGIN
 	-- Waits for no one: who holds one, a claim for example, may be about to take another.  A
 	-- job that others depend on goes if they can be locked, too: the trigger deletes them.
-	locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id IN (
+	locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id = ANY (ARRAY(
 		SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
 			LEFT JOIN event_queue.job_dependency d ON d.depends_on = x.job_id AND d.completed_at IS NULL
-		WHERE x.queue_id = event_queue_internal.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id))
+		WHERE x.queue_id = event_queue_internal.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id)))
 		FOR UPDATE SKIP LOCKED);
-	DELETE FROM event_queue.job WHERE job_id IN (
+	DELETE FROM event_queue.job WHERE job_id = ANY (ARRAY(
 		SELECT j.job_id FROM event_queue.job j
 		WHERE j.queue_id = event_queue_internal.queue_id_of($1)
 		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
@@ -135,7 +153,7 @@ BEGIN
 		  AND (NOT j.has_dependents OR j.job_id = ANY (locked) AND NOT EXISTS (
 			SELECT FROM event_queue.job_dependency d JOIN event_queue.job x ON x.job_id = d.job_id
 			WHERE d.depends_on = j.job_id AND d.completed_at IS NULL AND x.job_id <> ALL (locked)))
-		FOR UPDATE SKIP LOCKED);
+		FOR UPDATE SKIP LOCKED));
 	GET DIAGNOSTICS deleted = ROW_COUNT;
 	PERFORM event_queue_internal.audit('purge_queue', 'queue', $1, "after" => jsonb_build_object('jobs', deleted)) WHERE deleted > 0;
 	RETURN deleted;
@@ -157,11 +175,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	n bigint;
 BEGIN
-	UPDATE event_queue.job j SET run_at = clock_timestamp() WHERE j.job_id IN (
+	UPDATE event_queue.job j SET run_at = clock_timestamp() WHERE j.job_id = ANY (ARRAY(
 		SELECT x.job_id FROM event_queue.job x
 		WHERE x.queue_id = event_queue_internal.queue_id_of($1) AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
 		  AND (x.failures > 0 OR NOT $2) AND event_queue.tenant_visible(x.tenant_id)
-		ORDER BY x.job_id FOR UPDATE);
+		ORDER BY x.job_id FOR UPDATE));
 	GET DIAGNOSTICS n = ROW_COUNT;
 	PERFORM event_queue_internal.audit('retry_waiting', 'queue', $1,
 		"after" => jsonb_build_object('failed_only', $2, 'jobs', n)) WHERE n > 0;

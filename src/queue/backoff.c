@@ -167,13 +167,12 @@ eq_retry_complaint(EqRetryOptions *own, int n_intervals)
 	return NULL;
 }
 
-/* As the value of a column of this type. */
+/* Options of a job as the value of a column of this composite type. */
 Datum
-eq_retry_datum(Oid type, const EqRetryOptions *own)
+eq_row_datum(Oid type, const Datum *values, const bool *nulls)
 {
 	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
-	HeapTuple row = heap_form_tuple(desc, (Datum *) own->values,
-									(bool *) own->nulls);
+	HeapTuple row = heap_form_tuple(desc, (Datum *) values, (bool *) nulls);
 
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(row);

@@ -73,7 +73,8 @@ read_items(FunctionCallInfo fcinfo, int *n)
 	{
 		if (id_nulls[i] || token_nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-							errmsg("job_id and lease_token must not be null")));
+							errmsg("job_id and lease_token must not be null"),
+							errdetail("Element %d of the list has none.", i + 1)));
 		items[i].job_id = DatumGetInt64(ids[i]);
 		items[i].token = DatumGetUUIDP(tokens[i]);
 		items[i].place = i;
@@ -179,7 +180,7 @@ eq_fail_many(PG_FUNCTION_ARGS)
 	int n;
 	LeaseItem *items = read_items(fcinfo, &n);
 	const char *message = text_argument(fcinfo, 2);
-	const char *sqlstate = text_argument(fcinfo, 3);
+	const char *sqlstate = eq_sqlstate_argument(fcinfo, 3);
 	const char *context = text_argument(fcinfo, 4);
 	int64 retry_after = -1;
 	bool final = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);

@@ -206,28 +206,28 @@ eq_is_enqueue_attempt(void)
 	return attempt > 0;
 }
 
-typedef struct Step
+typedef struct Call
 {
-	void (*step)(void *);
+	void (*enqueue)(void *);
 	void *argument;
 	int nth;
-} Step;
+} Call;
 
 static void
-run_step(void *argument)
+run_attempt(void *argument)
 {
-	Step *step = argument;
+	Call *call = argument;
 
-	attempt = step->nth;
+	attempt = call->nth;
 	awaits = false;
-	step->step(step->argument);
+	call->enqueue(call->argument);
 }
 
-/* Runs a step that enqueues, in a subtransaction, until it need wait for nobody. */
+/* Calls a function that enqueues, in a subtransaction, until it need wait for nobody. */
 void
-eq_enqueue_by_attempts(void (*step)(void *), void *argument)
+eq_enqueue_by_attempts(void (*enqueue)(void *), void *argument)
 {
-	Step this = {step, argument, 0};
+	Call this = {enqueue, argument, 0};
 	int tries = 0;
 
 	for (;;)
@@ -235,7 +235,7 @@ eq_enqueue_by_attempts(void (*step)(void *), void *argument)
 		ErrorData *error;
 
 		this.nth++;
-		error = eq_try(run_step, &this);
+		error = eq_try(run_attempt, &this);
 		attempt = 0;
 		if (error == NULL)
 			return;

@@ -36,6 +36,7 @@
 #include "common/interval.h"
 #include "common/json.h"
 #include "queue/job_row.h"
+#include "queue/queue_slot.h"
 #include "queue/walk.h"
 #include "store/store.h"
 #include "table/table.h"
@@ -60,9 +61,9 @@ is_wanted(const EqClaim *claim, TupleTableSlot *slot)
 		for (int i = 0; i < claim->n_names; i++)
 		{
 			if (strcmp(claim->names[i], name) == 0)
-				return true;
+				return !claim->all_but;
 		}
-		return false;
+		return claim->all_but;
 	}
 	return true;
 }
@@ -108,6 +109,7 @@ fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 							? queue->max_attempts
 							: DatumGetInt32(values[JOB_MAX_ATTEMPTS - 1]);
 	job->priority = DatumGetInt16(values[JOB_PRIORITY - 1]);
+	job->cancelled = DatumGetBool(values[JOB_CANCEL - 1]);
 	job->created_at = DatumGetTimestampTz(values[JOB_CREATED_AT - 1]);
 	job->run_at = DatumGetTimestampTz(values[JOB_RUN_AT - 1]);
 	job->time_limit = isnull[JOB_TIME_LIMIT - 1] ? 0
@@ -116,17 +118,18 @@ fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 }
 
 /* What all leases of one call share. */
-typedef struct Lease
+typedef struct LeaseTerms
 {
 	uint8 random[EQ_TOKEN_RANDOM];
 	Datum worker;
 	int64 length;
-} Lease;
+} LeaseTerms;
 
 /* Sets the columns that a lease writes. */
 static void
 fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
-		   const Lease *lease, bool was_stalled, EqClaimedJob *job, EqJobEdit *edit)
+		   const LeaseTerms *lease, bool was_stalled, EqClaimedJob *job,
+		   EqJobEdit *edit)
 {
 	int64 length = lease->length;
 
@@ -161,9 +164,11 @@ count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *
 						job->tenant, strlen(job->tenant)};
 
 	if (walk->slot && !claim->queue->fair)
-		pg_atomic_write_u64(&walk->slot->last_segment,
+		pg_atomic_write_u64(&eq_queue_slot(walk->slot)->last_segment,
 							eq_segment(walk->lane, walk->priority));
 	claim->n_jobs++;
+	if (claim->goes_on && !claim->goes_on(claim, job))
+		claim->limit = claim->n_jobs;
 	eq_count(claim->queue->queue_id, EQ_COUNT_CLAIMED, 1);
 	eq_count(claim->queue->queue_id, EQ_COUNT_WAIT_US, wait);
 	eq_count_job(&names, EQ_COUNT_CLAIMED, 1, wait,
@@ -206,14 +211,14 @@ postpone(EqTable *jobs, const EqQueue *queue, TupleTableSlot *slot,
 
 /* Leases a row that is reserved and not locked; false if it has changed. */
 static bool
-lease_reserved(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
+lease_reserved(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *lease)
 {
 	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
 	EqJobEdit edit;
 
 	Assert(walk->kept); /* the mark stays below it, if this is rolled back */
 	fill_lease(walk->row, walk, claim, lease, false, job, &edit);
-	if (!eq_write_job_unchanged(jobs, walk->snapshot, &edit, true))
+	if (!eq_write_job_if_unchanged(jobs, walk->snapshot, &edit, true))
 		return false;
 	count_lease(walk, claim, false, job);
 	return true;
@@ -224,7 +229,7 @@ lease_reserved(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
  * whose key has a rate, one that could not be reserved.
  */
 static bool
-lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
+lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *lease,
 			 bool stalled)
 {
 	EqClaimedJob *job = &claim->jobs[claim->n_jobs];
@@ -279,7 +284,7 @@ lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
 
 /* Tries to lease the job that the walk is at; true if it did. */
 static bool
-lease_job(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
+lease_job(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *lease)
 {
 	EqReservation reservation;
 	bool stalled;
@@ -319,7 +324,7 @@ is_of_segment(EqWalk *walk, uint64 segment)
  * is none, says what to do instead, and from where to go on.
  */
 static EqRingAnswer
-lease_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease,
+lease_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *lease,
 				uint64 *segment, EqPlace *end)
 {
 	TupleTableSlot *slot = table_slot_create(jobs->rel, NULL);
@@ -361,7 +366,7 @@ fill_ring(EqWalk *walk, bool goes_on)
 
 /* Claims one job, by the ring if possible; else walks, and fills the ring. */
 static void
-lease_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
+lease_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *lease)
 {
 	uint64 segment;
 	EqPlace end;
@@ -406,19 +411,19 @@ lease_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const Lease *lease)
  * is one job, or of a large claim a tenth.
  */
 static void
-lease_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
-			 const Lease *lease)
+lease_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *lease)
 {
 	int32 start = 0;
-	int turn = Max(1, limit / 10);
+	int turn = Max(1, claim->limit / 10);
 	int taken;
 
 	if (walk->slot)
-		start = (pg_atomic_read_u32(&walk->slot->last_lane) + 1) & PG_INT32_MAX;
+		start = (pg_atomic_read_u32(&eq_queue_slot(walk->slot)->last_lane) + 1) &
+				PG_INT32_MAX;
 	do
 	{
 		taken = 0;
-		for (int half = 0; half < 2 && claim->n_jobs < limit; half++)
+		for (int half = 0; half < 2 && claim->n_jobs < claim->limit; half++)
 		{
 			int32 lane = -1;
 			int in_turn = 0;
@@ -427,7 +432,7 @@ lease_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
 				break;
 			eq_walk_lanes(walk, half == 0 ? start : 0,
 						  half == 0 ? PG_INT32_MAX : start - 1);
-			while (claim->n_jobs < limit && eq_walk_next(walk))
+			while (claim->n_jobs < claim->limit && eq_walk_next(walk))
 			{
 				if (walk->lane != lane)
 					in_turn = 0;
@@ -436,7 +441,7 @@ lease_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
 					continue;
 				taken++;
 				if (walk->slot)
-					pg_atomic_write_u32(&walk->slot->last_lane, lane);
+					pg_atomic_write_u32(&eq_queue_slot(walk->slot)->last_lane, lane);
 				if (++in_turn < turn)
 					continue;
 				if (lane == PG_INT32_MAX)
@@ -444,7 +449,7 @@ lease_fairly(EqTable *jobs, EqWalk *walk, EqClaim *claim, int limit,
 				eq_walk_lanes(walk, lane + 1, walk->end_lane);
 			}
 		}
-	} while (taken > 0 && claim->n_jobs < limit);
+	} while (taken > 0 && claim->n_jobs < claim->limit);
 }
 
 /*
@@ -466,8 +471,8 @@ eq_claim(EqClaim *claim)
 {
 	EqTable jobs;
 	EqWalk walk;
-	Lease lease;
-	int limit = claim->limit;
+	LeaseTerms lease;
+	int wanted = claim->limit; /* which goes down meanwhile */
 
 	claim->n_jobs = 0;
 	claim->jobs = NULL;
@@ -475,34 +480,41 @@ eq_claim(EqClaim *claim)
 	eq_require_active();
 	if (claim->queue->paused)
 		return;
+	claim->retry_at = eq_queue_held_until(claim->queue);
+	if (claim->retry_at != 0)
+		return;
 	eq_weak_writes_begin();
 	if (eq_queue_is_limited(claim->queue))
-		limit = eq_reserve_claims(claim->queue, limit, &claim->retry_at);
-	if (limit == 0)
+		claim->limit = eq_reserve_claims(claim->queue, claim->limit,
+										 &claim->retry_at);
+	if (claim->limit == 0)
 	{
+		claim->limit = wanted;
 		eq_weak_writes_end();
 		return;
 	}
-	claim->jobs = palloc(limit * sizeof(EqClaimedJob));
+	claim->jobs = palloc(claim->limit * sizeof(EqClaimedJob));
 	eq_draw_token_random(lease.random);
 	lease.worker = CStringGetTextDatum(claim->worker);
 	lease.length = claim->lease ? claim->lease : claim->queue->lease;
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
 	eq_walk_prepare(&walk, claim->queue, true);
-	if (limit == 1 && walk.slot && can_use_ring(claim))
+	if (claim->limit == 1 && walk.slot && can_use_ring(claim))
 		lease_single(&jobs, &walk, claim, &lease);
 	else
 	{
 		eq_walk_open(&walk, jobs.rel);
 		if (claim->queue->fair)
-			lease_fairly(&jobs, &walk, claim, limit, &lease);
-		while (!claim->queue->fair && claim->n_jobs < limit && eq_walk_next(&walk))
+			lease_fairly(&jobs, &walk, claim, &lease);
+		while (!claim->queue->fair && claim->n_jobs < claim->limit &&
+			   eq_walk_next(&walk))
 			(void) lease_job(&jobs, &walk, claim, &lease);
 	}
 	eq_walk_end(&walk);
 	eq_table_close(&jobs);
 	CommandCounterIncrement();
+	claim->limit = wanted;
 
 	if (eq_queue_is_limited(claim->queue))
 		eq_use_claims(claim->queue, claim->jobs, claim->n_jobs);

@@ -197,7 +197,7 @@ eq_complete_and_claim(PG_FUNCTION_ARGS)
 		if (PG_ARGISNULL(1))
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 							errmsg("job_id and lease_token must not be null")));
-		eq_complete(PG_GETARG_INT64(0), PG_GETARG_UUID_P(1), result);
+		eq_complete(PG_GETARG_INT64(0), PG_GETARG_UUID_P(1), result, false);
 	}
 	return claim_and_return(fcinfo, &claim);
 }

@@ -15,6 +15,7 @@
 #include "common/json.h"
 #include "queue/job_row.h"
 #include "queue/queue.h"
+#include "steps/steps.h"
 #include "table/table.h"
 #include "wake/wake.h"
 
@@ -62,6 +63,8 @@ eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 	eq_json_add_string(&state, "sqlstate", sqlstate, MAX_ERROR_TEXT);
 	eq_json_add_string(&state, "message", message, MAX_ERROR_TEXT);
 	eq_json_add_string(&state, "context", context, MAX_ERROR_TEXT);
+	if (eq_present_handler())
+		eq_json_add_jsonb(&state, "handler", eq_present_handler());
 	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }
@@ -103,6 +106,9 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	if (!isnull[JOB_RETRY - 1])
 		values[DEAD_RETRY - 1] = PointerGetDatum(
 			PG_DETOAST_DATUM(job[JOB_RETRY - 1]));
+	nulls[DEAD_KEEP - 1] = isnull[JOB_KEEP - 1];
+	if (!isnull[JOB_KEEP - 1])
+		values[DEAD_KEEP - 1] = PointerGetDatum(PG_DETOAST_DATUM(job[JOB_KEEP - 1]));
 	values[DEAD_PAYLOAD - 1] = PointerGetDatum(
 		PG_DETOAST_DATUM(job[JOB_PAYLOAD - 1]));
 	values[DEAD_METADATA - 1] = isnull[JOB_METADATA - 1]
@@ -110,6 +116,7 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 									: PointerGetDatum(
 										  PG_DETOAST_DATUM(job[JOB_METADATA - 1]));
 	values[DEAD_ERRORS - 1] = JsonbPGetDatum(errors);
+	values[DEAD_HAS_STEPS - 1] = job[JOB_HAS_STEPS - 1];
 
 	eq_table_open(&dead, eq_relation_oid(EQ_DEAD_LETTER), DEAD_COLUMNS);
 	eq_table_insert(&dead, values, nulls);
@@ -118,6 +125,9 @@ eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reas
 	eq_table_delete(jobs, slot, snapshot);
 	if (DatumGetBool(job[JOB_HAS_DEPENDENTS - 1]))
 		eq_release_followers(DatumGetInt64(job[JOB_ID - 1]));
+	if (DatumGetBool(job[JOB_HAS_STEPS - 1]))
+		eq_undo_steps(DatumGetInt64(job[JOB_ID - 1]),
+					  DatumGetJsonbP(values[DEAD_METADATA - 1]), true);
 	if (queue && queue->job_events)
 		eq_tell_end(queue, job, isnull, failures, NULL, reason, errors);
 	eq_count(DatumGetInt32(job[JOB_QUEUE - 1]), EQ_COUNT_DEAD, 1);

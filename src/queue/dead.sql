@@ -21,10 +21,13 @@ CREATE TABLE dead_letter (
 	has_dependents	boolean NOT NULL,
 	payload			jsonb NOT NULL,
 	metadata		jsonb NOT NULL,
-	errors			jsonb NOT NULL
+	errors			jsonb NOT NULL,
+	has_steps		boolean NOT NULL DEFAULT false,
+	keep			keep_options
 );
 COMMENT ON TABLE dead_letter IS 'Jobs that failed for good: reason is attempts, stalled, final or dependency.';
 CREATE INDEX dead_letter_queue ON dead_letter (queue_id, died_at, job_id);
+CREATE INDEX dead_letter_keep ON dead_letter (queue_id) WHERE NOT (keep IS NULL);
 CREATE TRIGGER count_row AFTER INSERT OR DELETE ON dead_letter
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.count_row();
 CREATE TRIGGER jobs_loaded AFTER TRUNCATE ON dead_letter
@@ -65,10 +68,10 @@ BEGIN
 				WHERE x.job_id = ANY (locked) AND x.unique_key IS NULL RETURNING x.*
 			)
 			INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
-				max_attempts, retry, time_limit, group_key, has_dependents, payload, metadata, errors)
+				max_attempts, retry, time_limit, group_key, has_dependents, payload, metadata, errors, keep, has_steps)
 			SELECT x.job_id, x.queue_id, event_queue_internal.job_lane(q.fair, x.tenant_id), x.tenant_id, x.name, x.priority,
 				clock_timestamp(), x.created_at, x.max_attempts, x.retry, x.time_limit, x.group_key,
-				x.has_dependents, coalesce($2, x.payload), x.metadata, x.errors
+				x.has_dependents, coalesce($2, x.payload), x.metadata, x.errors, x.keep, x.has_steps
 			FROM dead x JOIN event_queue.queue q USING (queue_id)
 			ORDER BY x.job_id;
 			GET DIAGNOSTICS n = ROW_COUNT;
@@ -82,10 +85,10 @@ BEGIN
 			LOOP
 				is_free := event_queue_internal.lock_free_key(d.queue_id, d.tenant_id, d.unique_key, conflicts >= 10);
 				INSERT INTO event_queue.job (job_id, queue_id, lane, tenant_id, name, priority, run_at, created_at,
-					max_attempts, retry, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors)
+					max_attempts, retry, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors, keep, has_steps)
 				VALUES (d.job_id, d.queue_id, d.lane, d.tenant_id, d.name, d.priority, clock_timestamp(), d.created_at,
 					d.max_attempts, d.retry, d.time_limit, d.group_key, CASE WHEN is_free THEN d.unique_key END,
-					d.has_dependents, coalesce($2, d.payload), d.metadata, d.errors);
+					d.has_dependents, coalesce($2, d.payload), d.metadata, d.errors, d.keep, d.has_steps);
 				IF is_free THEN
 					PERFORM event_queue_internal.unlock_key(d.queue_id, d.tenant_id, d.unique_key);
 				END IF;
@@ -170,8 +173,8 @@ BEGIN
 			SELECT array_agg(x.job_id) INTO ids FROM (
 				SELECT y.job_id FROM event_queue.dead_letter y WHERE y.job_id = ANY (ids) ORDER BY y.job_id FOR UPDATE) x;
 			PERFORM event_queue_internal.lock_dependencies(ids);
-			PERFORM FROM event_queue.job j WHERE j.job_id IN (
-				SELECT x.job_id FROM event_queue.job_dependency x WHERE x.depends_on = ANY (ids) AND x.completed_at IS NULL)
+			PERFORM FROM event_queue.job j WHERE j.job_id = ANY (ARRAY(
+				SELECT x.job_id FROM event_queue.job_dependency x WHERE x.depends_on = ANY (ids) AND x.completed_at IS NULL))
 			ORDER BY j.job_id FOR UPDATE;
 			DELETE FROM event_queue.dead_letter d WHERE d.job_id = ANY (ids);
 			GET DIAGNOSTICS total = ROW_COUNT;
@@ -303,9 +306,71 @@ $$;
 COMMENT ON FUNCTION discard_all_dead(text, text, text, text, timestamptz, int) IS
 'Deletes dead letters of a queue for good, all or those that the arguments name; returns how many.';
 
+/*
+ * import_dead: a dead letter that failed elsewhere, in another queue system; it is
+ * retried and discarded as any other.
+ * Arguments: error: its last one, NULL: none is known; context: where that was (a stack); 2,000 characters of each are kept;
+ * failures: how often it failed there; options: as of enqueue, without those of time and
+ * depends_on (a unique_key counts when it is retried); died_at and created_at: NULL: now.
+ * Result: its id.
+ * Errors: as enqueue; EQ009 failures below 1, times that are in the future or not in order,
+ * an option of time or depends_on.
+ * Example:
+ *	SELECT event_queue.import_dead('mail', 'welcome', '{"to": "ana@example.org"}', 'no such address', failures => 3);
+ */
+CREATE FUNCTION import_dead(
+	queue text, name text, payload jsonb DEFAULT '{}', error text DEFAULT NULL, failures int DEFAULT 1,
+	options jsonb DEFAULT NULL, died_at timestamptz DEFAULT NULL, created_at timestamptz DEFAULT NULL,
+	context text DEFAULT NULL, tenant_id text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+	died CONSTANT timestamptz := coalesce(died_at, clock_timestamp());
+	made CONSTANT timestamptz := coalesce(created_at, died);
+	is_object CONSTANT boolean := coalesce(jsonb_typeof(options) = 'object', false);
+	-- left out below, since a living job may have it; NULL: none, or one that enqueue refuses
+	key CONSTANT text := CASE WHEN is_object AND jsonb_typeof(options -> 'unique_key') IN ('string', 'number') THEN options ->> 'unique_key' END;
+	id bigint;
+BEGIN
+	IF failures IS NULL OR failures < 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'failures must be at least 1';
+	END IF;
+	IF NOT isfinite(died) OR NOT isfinite(made) OR made > died OR died > clock_timestamp() THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'died_at must not be in the future, nor before created_at';
+	END IF;
+	IF is_object AND options ?| ARRAY['delay', 'run_at', 'depends_on', 'unique_mode', 'unique_until', 'unique_window'] THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'options of a dead letter are those that its job is retried with',
+			HINT = 'Leave out delay, run_at, depends_on, unique_mode, unique_until and unique_window.';
+	END IF;
+	IF key IS NOT NULL THEN
+		PERFORM event_queue_internal.check_name('unique key', key);
+	END IF;
+	-- As a job first, so that all is checked as for one.
+	id := event_queue.enqueue(queue, name, payload, tenant_id => tenant_id,
+		options => CASE WHEN key IS NULL THEN options ELSE options - 'unique_key' END);
+	WITH gone AS (
+		DELETE FROM event_queue.job j WHERE j.job_id = id RETURNING j.*
+	)
+	INSERT INTO event_queue.dead_letter (job_id, queue_id, tenant_id, name, priority, created_at, died_at, reason, failures, stalled,
+		max_attempts, retry, time_limit, group_key, unique_key, has_dependents, payload, metadata, errors, keep)
+	SELECT g.job_id, g.queue_id, g.tenant_id, g.name, g.priority, made, died, 'attempts', failures, 0,
+		g.max_attempts, g.retry, g.time_limit, g.group_key, key, false, g.payload, coalesce(g.metadata, '{}'),
+		CASE WHEN error IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('attempt', failures, 'at', died,
+			'worker', 'import', 'message', left(error, 2000), 'context', left(context, 2000)))) END, g.keep
+	FROM gone g;
+	PERFORM event_queue_internal.audit('import_dead', 'job', id::text, event_queue.resolve_tenant(tenant_id),
+		"after" => jsonb_build_object('queue', queue, 'name', name));
+	RETURN id;
+END
+$$;
+COMMENT ON FUNCTION import_dead(text, text, jsonb, text, int, jsonb, timestamptz, timestamptz, text, text) IS
+'Adds a dead letter that failed elsewhere, to be retried or discarded here; returns its id.';
+
 CREATE VIEW dead_letters WITH (security_invoker = true) AS
 	SELECT d.job_id, q.name AS queue, d.tenant_id, d.name, d.reason, d.died_at, d.created_at,
 		d.failures, d.stalled, d.errors -> -1 ->> 'message' AS last_error,
-		d.errors -> -1 ->> 'sqlstate' AS last_sqlstate, d.priority, d.group_key, d.payload, d.metadata, d.errors
+		d.errors -> -1 ->> 'sqlstate' AS last_sqlstate, d.priority, d.group_key, d.payload, d.metadata, d.errors,
+		d.errors -> -1 -> 'handler' AS handler
 	FROM event_queue.dead_letter d JOIN event_queue.queue q USING (queue_id);
-COMMENT ON VIEW dead_letters IS 'Jobs that failed for good, with their last error and their whole history.';
+COMMENT ON VIEW dead_letters IS 'Jobs that failed for good, with their last error, which code of which handler had it, and their whole history.';

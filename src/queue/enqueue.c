@@ -135,9 +135,9 @@ eq_fill_job_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 	values[JOB_MAX_ATTEMPTS - 1] = Int32GetDatum(job->max_attempts);
 	nulls[JOB_MAX_ATTEMPTS - 1] = job->max_attempts == 0;
 	if (job->retry)
-		values[JOB_RETRY - 1] = eq_retry_datum(
+		values[JOB_RETRY - 1] = eq_row_datum(
 			TupleDescAttr(RelationGetDescr(jobs->rel), JOB_RETRY - 1)->atttypid,
-			job->retry);
+			job->retry->values, job->retry->nulls);
 	nulls[JOB_RETRY - 1] = job->retry == NULL;
 	values[JOB_TIME_LIMIT - 1] = IntervalPGetDatum(job->time_limit);
 	nulls[JOB_TIME_LIMIT - 1] = job->time_limit == NULL;
@@ -161,6 +161,13 @@ eq_fill_job_row(EqTable *jobs, const EqQueue *queue, const EqNewJob *job,
 							   JB_ROOT_COUNT(job->metadata) == 0);
 	nulls[JOB_ERRORS - 1] = true;
 	nulls[JOB_PROGRESS - 1] = true;
+	if (job->keep)
+		values[JOB_KEEP - 1] = eq_row_datum(
+			TupleDescAttr(RelationGetDescr(jobs->rel), JOB_KEEP - 1)->atttypid,
+			job->keep->values, job->keep->nulls);
+	nulls[JOB_KEEP - 1] = job->keep == NULL;
+	values[JOB_HAS_STEPS - 1] = BoolGetDatum(false);
+	values[JOB_SUSPENDED - 1] = BoolGetDatum(false);
 }
 
 /*
@@ -299,6 +306,8 @@ replace_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_
 			eq_edit_set(
 				&edit, JOB_PAYLOAD,
 				JsonbPGetDatum(job->payload ? job->payload : eq_empty_object()));
+			if (job->metadata)
+				eq_edit_set(&edit, JOB_METADATA, JsonbPGetDatum(job->metadata));
 			eq_edit_set(&edit, JOB_PRIORITY, Int16GetDatum(job->priority));
 			eq_edit_set_run_at(
 				&edit, queue,
@@ -412,7 +421,7 @@ typedef struct Attempt
 } Attempt;
 
 static void
-attempt_step(void *argument)
+attempt_enqueue(void *argument)
 {
 	Attempt *attempt = argument;
 
@@ -427,9 +436,9 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 
 	/* A key and the jobs to be depended on are several. */
 	if (job->unique_key && job->depends_on && !eq_is_enqueue_attempt())
-		eq_enqueue_by_attempts(attempt_step, &attempt);
+		eq_enqueue_by_attempts(attempt_enqueue, &attempt);
 	else
-		attempt_step(&attempt);
+		attempt_enqueue(&attempt);
 	return attempt.job_id;
 }
 

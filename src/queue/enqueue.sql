@@ -33,16 +33,23 @@ SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.job_throttle', 
  *  - time_limit: how long an attempt may take: no lease is longer;
  *  - unique_mode: what happens while the key is taken: reject (nothing; a NOTICE if
  *    the job that has the key is running with another payload), replace (the waiting
- *    job gets the new payload, priority and time; one that is running gives the key
+ *    job gets the new payload, metadata, priority and time; one that is running gives the key
  *    to the new job, which runs when that has ended, however), debounce (replace, and
  *    the time begins anew), throttle (reject, for unique_window from the first one on,
  *    also when it is finished); unique_until is finished or claimed;
+ *  - keep_completed and keep_completed_count, keep_failed and keep_failed_count say how
+ *    long, or among how many of its queue, the job is kept when it is finished or dead;
+ *    one of a pair overrides both of the queue's; keep_completed 0: not at all,
+ *    keep_failed 0: within a minute it is gone;
+ *  - calendar: the delay is working time of this calendar (create_calendar): days are working days, hours and less are
+ *    working hours, as add_business_time has it;
  *  - metadata: a JSON object that workers see beside the payload.
  * Result: the job's id; with a unique_key that is taken, the id of the job that
  * has it.
  * Errors: EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009 unknown
  * option, option of another type, unique mode, EQ010 no such queue, EQ012 attempts,
- * backoff or time_limit, EQ014 delay, EQ015 priority, EQ032 depends_on names no job.
+ * backoff, time_limit or keep, EQ014 delay, or calendar without one, EQ015 priority, EQ025 no such calendar,
+ * EQ032 depends_on names no job, EQ058 a delay that is no working time.
  * Isolation: with unique_key, sees the latest committed job at every level and
  * waits for an open transaction that uses the key.
  * Example:

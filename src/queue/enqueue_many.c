@@ -172,6 +172,12 @@ next_object(JsonbIterator **it, JsonbContainer **object, const char *what)
 	return false;
 }
 
+static void
+tell_which_child(void *arg)
+{
+	errcontext("child %d of a job of the flow", *(int *) arg + 1);
+}
+
 /* Adds a flow's job after its children, which it is to wait for; its index. */
 static int
 add_tree(Batch *batch, JsonbContainer *json, int level)
@@ -182,6 +188,8 @@ add_tree(Batch *batch, JsonbContainer *json, int level)
 	Datum *before = NULL;
 	int n = 0;
 	int added;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack, .callback = tell_which_child, .arg = &n};
 
 	if (level > MAX_LEVEL)
 		ereport(ERROR,
@@ -195,8 +203,13 @@ add_tree(Batch *batch, JsonbContainer *json, int level)
 		JsonbContainer *child;
 
 		before = palloc(Max(JsonContainerSize(array), 1) * sizeof(Datum));
+		error_context_stack = &callback;
 		while (next_object(&it, &child, "children of a flow"))
-			before[n++] = Int32GetDatum(add_tree(batch, child, level + 1));
+		{
+			before[n] = Int32GetDatum(add_tree(batch, child, level + 1));
+			n++;
+		}
+		error_context_stack = callback.previous;
 	}
 	added = add_job(batch, json);
 	batch->items[added].children = before;
@@ -380,7 +393,7 @@ typedef struct Writing
 } Writing;
 
 static void
-write_step(void *argument)
+attempt_write(void *argument)
 {
 	Writing *writing = argument;
 
@@ -398,9 +411,9 @@ write_batch(Batch *batch)
 	for (int i = 0; i < batch->n; i++)
 		batch->items[i].job.job_id = nextval_internal(sequence, false);
 	if (batch->may_deadlock)
-		eq_enqueue_by_attempts(write_step, &writing);
+		eq_enqueue_by_attempts(attempt_write, &writing);
 	else
-		write_step(&writing);
+		attempt_write(&writing);
 	return ids;
 }
 

@@ -16,6 +16,7 @@
 
 #include "datatype/timestamp.h"
 #include "queue/queue.h"
+#include "steps/steps.h"
 #include "table/table.h"
 
 /* How long the time is that a partition stands for; job_history.span. */
@@ -150,7 +151,8 @@ detoasted(TupleTableSlot *job, int column, const char *if_null)
 }
 
 void
-eq_insert_history(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *result)
+eq_insert_history(TupleTableSlot *slot, TimestampTz now, int64 keep, int keep_count,
+				  Jsonb *result)
 {
 	Span span = span_of(keep);
 	TimestampTz expires_at = span == SPAN_FOREVER ? DT_NOEND : now + keep;
@@ -159,6 +161,7 @@ eq_insert_history(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *resu
 	Datum values[HISTORY_COLUMNS];
 	bool nulls[HISTORY_COLUMNS] = {false};
 	Datum *job = slot->tts_values;
+	Jsonb *steps;
 
 	values[HISTORY_ID - 1] = job[JOB_ID - 1];
 	values[HISTORY_QUEUE - 1] = job[JOB_QUEUE - 1];
@@ -182,6 +185,15 @@ eq_insert_history(TupleTableSlot *slot, TimestampTz now, int64 keep, Jsonb *resu
 	nulls[HISTORY_RESULT - 1] = result == NULL;
 	values[HISTORY_CLAIMED_AT - 1] = job[JOB_CLAIMED_AT - 1];
 	nulls[HISTORY_CLAIMED_AT - 1] = slot->tts_isnull[JOB_CLAIMED_AT - 1];
+	values[HISTORY_KEEP_COUNT - 1] = Int32GetDatum(keep_count);
+	nulls[HISTORY_KEEP_COUNT - 1] = keep_count < 0;
+	values[HISTORY_HANDLER - 1] = JsonbPGetDatum(eq_present_handler());
+	nulls[HISTORY_HANDLER - 1] = eq_present_handler() == NULL;
+	steps = DatumGetBool(job[JOB_HAS_STEPS - 1])
+				? eq_steps_to_keep(DatumGetInt64(job[JOB_ID - 1]))
+				: NULL;
+	values[HISTORY_STEPS - 1] = JsonbPGetDatum(steps);
+	nulls[HISTORY_STEPS - 1] = steps == NULL;
 	eq_table_open(&history, relid, HISTORY_COLUMNS);
 	eq_table_insert(&history, values, nulls);
 	eq_table_close(&history);

@@ -38,7 +38,10 @@ CREATE TABLE job_history (
 	metadata		jsonb NOT NULL,
 	errors			jsonb NOT NULL,
 	result			jsonb,
-	claimed_at		timestamptz
+	claimed_at		timestamptz,
+	keep_count		int,
+	handler			jsonb,
+	steps			jsonb
 ) PARTITION BY RANGE (span, expires_at);
 COMMENT ON TABLE job_history IS
 'Finished jobs of queues with keep_completed, also those that have expired but are not removed yet: read the view history.';
@@ -46,6 +49,9 @@ COMMENT ON COLUMN job_history.expires_at IS 'completed_at and the queue''s keep_
 COMMENT ON COLUMN job_history.span IS 'Its partition holds what expires within 0: an hour, 1: a day, 2: a month; 3: never; 4: its partition was not there yet.';
 COMMENT ON COLUMN job_history.run_at IS 'When its last attempt was due.';
 COMMENT ON COLUMN job_history.claimed_at IS 'When its last attempt began; NULL: finished before version 0.2.0.';
+COMMENT ON COLUMN job_history.keep_count IS 'It stays while so few of its queue have finished after it; 0: by expires_at alone; NULL: as the queue''s keep_completed_count says.';
+COMMENT ON COLUMN job_history.handler IS 'Which code did it: function, version by create_handler, hash of its source; NULL: a worker outside.';
+COMMENT ON COLUMN job_history.steps IS 'Its steps, for the view job_steps.';
 ALTER TABLE job_history ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_history USING (tenant_visible(tenant_id));
 
@@ -55,6 +61,8 @@ COMMENT ON TABLE job_history_early IS
 ALTER TABLE job_history_early ADD PRIMARY KEY (job_id, completed_at);
 CREATE INDEX job_history_early_queue ON job_history_early (queue_id, completed_at, job_id);
 CREATE INDEX job_history_early_caused_by ON job_history_early ((metadata ->> 'event_id')) WHERE metadata ? 'event_id';
+CREATE INDEX job_history_early_steps ON job_history_early (job_id) WHERE steps IS NOT NULL;
+CREATE INDEX job_history_early_keep_count ON job_history_early (queue_id, keep_count, completed_at, job_id) WHERE keep_count > 0;
 ALTER TABLE job_history_early ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_history_early USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('job_history_early', '');
@@ -71,11 +79,11 @@ CREATE VIEW history WITH (security_invoker = true) AS
 	SELECT h.job_id, q.name AS queue, h.tenant_id, h.name, h.completed_at, h.result, h.leased_by, h.failures, h.stalled,
 		h.priority, h.created_at, h.run_at, h.expires_at, h.payload, h.metadata, h.errors,
 		h.claimed_at, (extract(epoch FROM h.claimed_at - h.run_at) * 1000)::bigint AS wait_ms,
-		(extract(epoch FROM h.completed_at - h.claimed_at) * 1000)::bigint AS run_ms
+		(extract(epoch FROM h.completed_at - h.claimed_at) * 1000)::bigint AS run_ms, h.handler
 	FROM event_queue.job_history h JOIN event_queue.queue q USING (queue_id)
 	WHERE h.expires_at > now();
 COMMENT ON VIEW history IS
-'Finished jobs of queues with keep_completed or keep_completed_count, with their results, the errors of failed attempts, and the milliseconds that the last attempt waited and ran.';
+'Finished jobs of queues with keep_completed or keep_completed_count, with their results, the errors of failed attempts, and the milliseconds that the last attempt waited and ran, and which code of which handler did them.';
 
 /* history_span: job_history.span of what is kept so long; NULL if it is not kept by time. */
 CREATE FUNCTION event_queue_internal.history_span(keep interval) RETURNS smallint

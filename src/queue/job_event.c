@@ -104,6 +104,7 @@ end_metadata(Jsonb *metadata, int64 job_id)
 		add_member(&state, metadata, "event_id", "causation_id");
 		add_member(&state, metadata, "correlation_id", "correlation_id");
 		add_member(&state, metadata, "rule", "rule");
+		add_member(&state, metadata, "rule_root", "rule_root");
 		chain = eq_json_member(metadata, "rule_chain", &buffer);
 		if (chain && chain->type == jbvBinary &&
 			chain->val.binary.len < EQ_MAX_NAME * 16)

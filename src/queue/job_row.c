@@ -42,7 +42,7 @@ void
 eq_edit_set_run_at(EqJobEdit *edit, const EqQueue *queue, TimestampTz run_at)
 {
 	eq_edit_set(edit, JOB_RUN_AT, TimestampTzGetDatum(run_at));
-	/* Of a queue that is fair no more, lanes may be left. */
+	/* Rows of a queue that is no longer fair may still have lanes. */
 	if (queue && (queue->fair || DatumGetInt32(edit->values[JOB_LANE - 1]) != 0))
 		eq_edit_set(
 			edit, JOB_LANE,
@@ -58,6 +58,7 @@ eq_edit_clear_lease(EqJobEdit *edit)
 	eq_edit_set_null(edit, JOB_LEASED_BY);
 	eq_edit_set_null(edit, JOB_CLAIMED_AT);
 	eq_edit_set_null(edit, JOB_LEASE_PID);
+	eq_edit_set(edit, JOB_SUSPENDED, BoolGetDatum(false));
 }
 
 /*
@@ -173,12 +174,12 @@ eq_count_job_row(const Datum *job, EqCounter counter, int64 us, bool first)
  * someone has changed it since.  What was noted for it then only costs a look.
  */
 bool
-eq_write_job_unchanged(EqTable *jobs, Snapshot snapshot, const EqJobEdit *edit,
-					   bool wake)
+eq_write_job_if_unchanged(EqTable *jobs, Snapshot snapshot, const EqJobEdit *edit,
+						  bool wake)
 {
 	note_change(edit, wake);
-	if (!eq_table_update_unchanged(jobs, edit->old, snapshot, edit->values,
-								   edit->nulls))
+	if (!eq_table_update_if_unchanged(jobs, edit->old, snapshot, edit->values,
+									  edit->nulls))
 		return false;
 	count_lease_change(edit);
 	return true;

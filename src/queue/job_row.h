@@ -36,8 +36,8 @@ extern void eq_edit_set_run_at(EqJobEdit *edit, const EqQueue *queue,
 extern void eq_edit_clear_lease(EqJobEdit *edit);
 extern void eq_write_job(EqTable *jobs, Snapshot snapshot, const EqJobEdit *edit);
 extern void eq_count_lease_gone(const TupleTableSlot *job);
-extern bool eq_write_job_unchanged(EqTable *jobs, Snapshot snapshot,
-								   const EqJobEdit *edit, bool wake);
+extern bool eq_write_job_if_unchanged(EqTable *jobs, Snapshot snapshot,
+									  const EqJobEdit *edit, bool wake);
 #ifdef EQ_NO_METRICS
 #define eq_count_job_row(job, counter, us, first) ((void) 0)
 #else

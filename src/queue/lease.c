@@ -126,7 +126,7 @@ eq_has_token(TupleTableSlot *slot, const pg_uuid_t *token)
 
 /* The job in the slot: is it the caller's to see, and of which queue? */
 bool
-eq_load_job_queue(EqLeased *leased, int64 job_id)
+eq_load_queue_if_visible(EqLeased *leased, int64 job_id)
 {
 	Datum *values = leased->slot->tts_values;
 	int32 queue_id = DatumGetInt32(values[JOB_QUEUE - 1]);
@@ -159,7 +159,7 @@ eq_try_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token, bool weak)
 	if (!eq_find_job(leased, job_id, token))
 		return false;
 	slot_getallattrs(leased->slot);
-	if (!eq_load_job_queue(leased, job_id))
+	if (!eq_load_queue_if_visible(leased, job_id))
 		return false; /* whose it is, is not said */
 	if (weak || !leased->queue->durable)
 		eq_begin_weak(leased);
@@ -221,8 +221,8 @@ eq_job_id_argument(FunctionCallInfo fcinfo)
 }
 
 /* The worker is told here that the job was cancelled. */
-static void
-check_not_cancelled(EqLeased *leased, int64 job_id)
+void
+eq_check_not_cancelled(EqLeased *leased, int64 job_id)
 {
 	if (DatumGetBool(leased->slot->tts_values[JOB_CANCEL - 1]))
 		ereport(
@@ -255,6 +255,37 @@ eq_extend_leased(EqLeased *leased, int64 job_id, int64 lease)
 	return until;
 }
 
+/* The same for who has not opened it: EQ016 if the lease is lost. */
+TimestampTz
+eq_renew_lease(int64 job_id, const pg_uuid_t *token)
+{
+	EqLeased leased;
+	TimestampTz until;
+
+	eq_open_leased(&leased, job_id, token, true);
+	until = eq_extend_leased(&leased, job_id, 0);
+	if (until == 0)
+		eq_lease_lost(job_id);
+	eq_close_jobs(&leased);
+	return until;
+}
+
+/* What a lease is worth that was taken some time ago, without waiting for anyone. */
+EqHeldLease
+eq_look_at_lease(int64 job_id, const pg_uuid_t *token)
+{
+	EqLeased leased;
+	EqHeldLease state = EQ_NOT_HELD;
+
+	eq_open_jobs(&leased);
+	if (eq_find_job(&leased, job_id, token) && eq_has_token(leased.slot, token))
+		state = DatumGetBool(leased.slot->tts_values[JOB_CANCEL - 1])
+					? EQ_HELD_CANCELLED
+					: EQ_HELD;
+	eq_close_jobs(&leased);
+	return state;
+}
+
 Datum
 eq_extend_lease_sql(PG_FUNCTION_ARGS)
 {
@@ -265,7 +296,7 @@ eq_extend_lease_sql(PG_FUNCTION_ARGS)
 
 	/* Lost in a crash, the lease ends as it would have without this call. */
 	eq_open_leased(&leased, job_id, PG_GETARG_UUID_P(1), true);
-	check_not_cancelled(&leased, job_id);
+	eq_check_not_cancelled(&leased, job_id);
 	until = eq_extend_leased(&leased, job_id, lease);
 	if (until == 0)
 		eq_lease_lost(job_id);
@@ -283,7 +314,7 @@ eq_report_progress(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		eq_check_payload("job progress", PG_GETARG_JSONB_P(2));
 	eq_open_leased(&leased, job_id, PG_GETARG_UUID_P(1), true);
-	check_not_cancelled(&leased, job_id);
+	eq_check_not_cancelled(&leased, job_id);
 	eq_edit_job(&edit, leased.slot);
 	if (PG_ARGISNULL(2))
 		eq_edit_set_null(&edit, JOB_PROGRESS);

@@ -1,5 +1,6 @@
 /*
- * lease.h: a job in hand, found by its lease or its id; for the files of this room only.
+ * lease.h: a job in hand, found by its lease or its id; for the files of this room,
+ * and of src/steps.
  */
 #ifndef EQ_LEASE_H
 #define EQ_LEASE_H
@@ -20,7 +21,8 @@ typedef struct EqLeased
 	const EqQueue *queue; /* of the job */
 	const char *tenant;	  /* the caller is confined to; NULL: none */
 	TimestampTz now;
-	bool weak; /* the writes need not be durable */
+	bool unless_cancelled; /* eq_try_complete: EQ033 then */
+	bool weak;			   /* the writes need not be durable */
 } EqLeased;
 
 extern void eq_lease_lost(int64 job_id) pg_attribute_noreturn();
@@ -29,7 +31,7 @@ extern void eq_close_jobs(EqLeased *leased);
 extern bool eq_find_job(EqLeased *leased, int64 job_id, const pg_uuid_t *token);
 extern bool eq_lock_job(EqLeased *leased);
 extern bool eq_has_token(TupleTableSlot *slot, const pg_uuid_t *token);
-extern bool eq_load_job_queue(EqLeased *leased, int64 job_id);
+extern bool eq_load_queue_if_visible(EqLeased *leased, int64 job_id);
 extern void eq_begin_weak(EqLeased *leased);
 extern bool eq_try_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 						  bool weak);
@@ -42,6 +44,7 @@ extern TimestampTz eq_fail_leased(EqLeased *leased, int64 job_id,
 								  bool final);
 extern void eq_open_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 						   bool weak);
+extern void eq_check_not_cancelled(EqLeased *leased, int64 job_id);
 extern void eq_after_lease(EqLeased *leased, int64 job_id, bool leaves_group);
 extern int64 eq_job_id_argument(FunctionCallInfo fcinfo);
 

@@ -196,7 +196,7 @@ static void
 await_loader(EqWakeSlot *slot)
 {
 	TimestampTz until = GetCurrentTimestamp() + MAX_WAIT_MS * INT64CONST(1000);
-	EqLimits *limits = &slot->limits;
+	EqLimits *limits = eq_limits_of(slot);
 	bool wait = true;
 
 	ConditionVariablePrepareToSleep(&limits->loaded);
@@ -218,7 +218,7 @@ await_loader(EqWakeSlot *slot)
 static bool
 read_leases(EqWakeSlot *slot, const EqQueue *queue)
 {
-	EqLimits *limits = &slot->limits;
+	EqLimits *limits = eq_limits_of(slot);
 	LeaseRows rows_read = {0};
 	bool known = false;
 	bool full = false;
@@ -284,7 +284,7 @@ read_leases(EqWakeSlot *slot, const EqQueue *queue)
 bool
 eq_load_leases(EqWakeSlot *slot, const EqQueue *queue)
 {
-	EqLimits *limits = &slot->limits;
+	EqLimits *limits = eq_limits_of(slot);
 	EqLeaseLoadState load_state;
 
 	eq_prepare_limit_changes(0);
@@ -315,9 +315,9 @@ eq_stop_loading_leases(void)
 	if (loading == NULL)
 		return;
 	eq_lock_limits(loading);
-	if (loading->limits.epoch == loading_epoch)
-		loading->limits.load_state = EQ_LEASES_NOT_LOADED;
+	if (eq_limits_of(loading)->epoch == loading_epoch)
+		eq_limits_of(loading)->load_state = EQ_LEASES_NOT_LOADED;
 	eq_unlock_limits(loading);
-	ConditionVariableBroadcast(&loading->limits.loaded);
+	ConditionVariableBroadcast(&eq_limits_of(loading)->loaded);
 	loading = NULL;
 }

@@ -2,7 +2,7 @@
  * lease_table.c: the leases of queues with max_concurrency, in shared memory.
  *
  * One hash table has room for event_queue.max_limited_leases; entries are reserved by
- * a counter (leases_taken) before they are added, so that adding one can't fail.
+ * a counter (taken) before they are added, so that adding one can't fail.
  * Each queue has its leases in a list, too.  No queue and no database takes all of
  * the room.
  */
@@ -21,6 +21,22 @@
 #define FEW_LEASES	   8	  /* that a queue has without asking for its share */
 #define SHARE_OF_QUEUE 1	  /* as EQ_SHARE_OF_DATABASE */
 
+/* How many a database has, as counted lately. */
+typedef struct LeaseCount
+{
+	pg_atomic_uint32 leases;
+	pg_atomic_uint64 at; /* when */
+} LeaseCount;
+
+typedef struct LeaseTable
+{
+	pg_atomic_uint32 taken;					  /* of eq_max_limited_leases */
+	pg_atomic_uint64 swept_at;				  /* when, for room */
+	LeaseCount counts[FLEXIBLE_ARRAY_MEMBER]; /* by the number of the database */
+} LeaseTable;
+
+LWLockPadded *eq_limit_locks = NULL;
+static LeaseTable *table = NULL;
 static HTAB *leases = NULL;
 
 /* Hashes so that the last bits give the lock: one for each bucket of the table. */
@@ -35,23 +51,65 @@ lease_hash(const void *key, Size size)
 	return (hash & ~(uint32) (EQ_LIMIT_LOCKS - 1)) | (lease->slot % EQ_LIMIT_LOCKS);
 }
 
-Size
-eq_leases_size(void)
+static Size
+lease_table_size(void)
+{
+	return add_size(offsetof(LeaseTable, counts),
+					mul_size(eq_max_databases, sizeof(LeaseCount)));
+}
+
+static Size
+leases_size(void)
 {
 	return hash_estimate_size(eq_max_limited_leases, sizeof(EqLease));
 }
 
-void
-eq_init_leases(void)
+static void
+attach_leases(void *memory, LWLockPadded *locks, bool is_new)
 {
 	HASHCTL ctl = {.keysize = sizeof(EqLeaseKey),
 				   .entrysize = sizeof(EqLease),
 				   .hash = lease_hash,
 				   .num_partitions = EQ_LIMIT_LOCKS};
 
+	table = memory;
+	eq_limit_locks = locks;
+	if (is_new)
+	{
+		pg_atomic_init_u32(&table->taken, 0);
+		pg_atomic_init_u64(&table->swept_at, 0);
+		for (int i = 0; i < eq_max_databases; i++)
+		{
+			pg_atomic_init_u32(&table->counts[i].leases, 0);
+			pg_atomic_init_u64(&table->counts[i].at, 0);
+		}
+	}
 	leases = ShmemInitHash(
 		"event_queue leases", eq_max_limited_leases, eq_max_limited_leases, &ctl,
 		HASH_ELEM | HASH_FUNCTION | HASH_PARTITION | HASH_FIXED_SIZE);
+}
+
+static void
+begin_database(int number)
+{
+	pg_atomic_write_u32(&table->counts[number].leases, 0);
+	pg_atomic_write_u64(&table->counts[number].at, 0);
+}
+
+const EqSharedPart eq_leases_part = {
+	.name = "event_queue limits",
+	.n_locks = EQ_LIMIT_LOCKS,
+	.size = lease_table_size,
+	.size_beside = leases_size,
+	.attach = attach_leases,
+	.begin_database = begin_database,
+};
+
+/* How many leases of all queues with max_concurrency there are. */
+int
+eq_leases_taken(void)
+{
+	return (int) pg_atomic_read_u32(&table->taken);
 }
 
 /*
@@ -60,20 +118,21 @@ eq_init_leases(void)
 static int64
 leases_of_database(EqDatabase *db, TimestampTz now)
 {
-	TimestampTz at = pg_atomic_read_u64(&db->leases_at);
+	LeaseCount *count = &table->counts[eq_database_number(db)];
+	TimestampTz at = pg_atomic_read_u64(&count->at);
 	uint32 n = 0;
 
 	if (now >= at && now < at + SWEEP_US)
-		return pg_atomic_read_u32(&db->leases);
-	for (int i = 0; i < eq_shared->n_slots; i++)
+		return pg_atomic_read_u32(&count->leases);
+	for (int i = 0; i < eq_n_slots(); i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 
 		if (eq_slot_database(slot) == MyDatabaseId)
-			n += slot->limits.active + slot->limits.reserved_leases;
+			n += eq_limits_of(slot)->active + eq_limits_of(slot)->reserved_leases;
 	}
-	pg_atomic_write_u32(&db->leases, n);
-	pg_atomic_write_u64(&db->leases_at, now);
+	pg_atomic_write_u32(&count->leases, n);
+	pg_atomic_write_u64(&count->at, now);
 	return n;
 }
 
@@ -85,13 +144,15 @@ leases_of_database(EqDatabase *db, TimestampTz now)
 static bool
 is_fair(EqWakeSlot *slot, EqDatabase *db, int n, int64 free)
 {
-	bool few = slot->limits.active + slot->limits.reserved_leases + n <= FEW_LEASES;
+	bool few = eq_limits_of(slot)->active + eq_limits_of(slot)->reserved_leases +
+				   n <=
+			   FEW_LEASES;
 
 	if (free - n >= eq_max_limited_leases / 2)
 		return true; /* more than anyone is refused for */
-	return (few ||
-			eq_is_fair_share(slot->limits.active + slot->limits.reserved_leases, n,
-							 free, SHARE_OF_QUEUE)) &&
+	return (few || eq_is_fair_share(eq_limits_of(slot)->active +
+										eq_limits_of(slot)->reserved_leases,
+									n, free, SHARE_OF_QUEUE)) &&
 		   eq_is_fair_share(leases_of_database(db, GetCurrentTimestamp()), n, free,
 							few ? 7 : EQ_SHARE_OF_DATABASE);
 }
@@ -104,7 +165,7 @@ is_fair(EqWakeSlot *slot, EqDatabase *db, int n, int64 free)
 int
 eq_reserve_lease_entries(EqWakeSlot *slot, EqDatabase *db, int n)
 {
-	uint32 had = pg_atomic_fetch_add_u32(&eq_shared->leases_taken, n);
+	uint32 had = pg_atomic_fetch_add_u32(&table->taken, n);
 	int64 free = (int64) eq_max_limited_leases - had;
 	int room = Max(Min(free, n), 0);
 
@@ -123,7 +184,7 @@ eq_reserve_lease_entries(EqWakeSlot *slot, EqDatabase *db, int n)
 				too_many = middle;
 		}
 	}
-	pg_atomic_fetch_sub_u32(&eq_shared->leases_taken, n - room);
+	pg_atomic_fetch_sub_u32(&table->taken, n - room);
 	return room;
 }
 
@@ -131,10 +192,9 @@ eq_reserve_lease_entries(EqWakeSlot *slot, EqDatabase *db, int n)
 bool
 eq_reserve_lease_entry(void)
 {
-	if (pg_atomic_fetch_add_u32(&eq_shared->leases_taken, 1) <
-		(uint32) eq_max_limited_leases)
+	if (pg_atomic_fetch_add_u32(&table->taken, 1) < (uint32) eq_max_limited_leases)
 		return true;
-	pg_atomic_fetch_sub_u32(&eq_shared->leases_taken, 1);
+	pg_atomic_fetch_sub_u32(&table->taken, 1);
 	return false;
 }
 
@@ -143,7 +203,7 @@ void
 eq_release_lease_entries(int n)
 {
 	if (n > 0)
-		pg_atomic_fetch_sub_u32(&eq_shared->leases_taken, n);
+		pg_atomic_fetch_sub_u32(&table->taken, n);
 }
 
 /* Finds a lease.  This and the following functions: with the lock held. */
@@ -167,9 +227,9 @@ eq_add_lease(EqWakeSlot *slot, int64 job_id, TimestampTz until)
 	lease->until = until;
 	lease->owner = 0;
 	lease->state = EQ_LEASE_CLAIMED;
-	dlist_push_tail(&slot->limits.leases, &lease->node);
-	slot->limits.active++;
-	slot->limits.next_expiry = Min(slot->limits.next_expiry, until);
+	dlist_push_tail(&eq_limits_of(slot)->leases, &lease->node);
+	eq_limits_of(slot)->active++;
+	eq_limits_of(slot)->next_expiry = Min(eq_limits_of(slot)->next_expiry, until);
 	return lease;
 }
 
@@ -181,7 +241,7 @@ eq_remove_lease(EqWakeSlot *slot, EqLease *lease)
 
 	dlist_delete(&lease->node);
 	(void) hash_search(leases, &key, HASH_REMOVE, NULL);
-	slot->limits.active--;
+	eq_limits_of(slot)->active--;
 	eq_release_lease_entries(1);
 }
 
@@ -190,14 +250,15 @@ void
 eq_release_lease_owner(EqWakeSlot *slot, EqLease *lease)
 {
 	lease->owner = 0;
-	slot->limits.next_expiry = Min(slot->limits.next_expiry, lease->until);
+	eq_limits_of(slot)->next_expiry = Min(eq_limits_of(slot)->next_expiry,
+										  lease->until);
 }
 
 /* Removes leases that have no owner and ran out by then. */
 void
 eq_expire_leases(EqWakeSlot *slot, TimestampTz ran_out)
 {
-	EqLimits *limits = &slot->limits;
+	EqLimits *limits = eq_limits_of(slot);
 	dlist_mutable_iter i;
 
 	limits->next_expiry = EQ_NEVER;
@@ -219,18 +280,18 @@ void
 eq_expire_leases_for_room(int wanted)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	uint64 last = pg_atomic_read_u64(&eq_shared->leases_swept);
+	uint64 last = pg_atomic_read_u64(&table->swept_at);
 
-	if (pg_atomic_read_u32(&eq_shared->leases_taken) + (int64) wanted <=
+	if (pg_atomic_read_u32(&table->taken) + (int64) wanted <=
 			eq_max_limited_leases ||
 		(now >= (TimestampTz) last && now < (TimestampTz) last + SWEEP_US) ||
-		!pg_atomic_compare_exchange_u64(&eq_shared->leases_swept, &last, now))
+		!pg_atomic_compare_exchange_u64(&table->swept_at, &last, now))
 		return;
-	for (int i = 0; i < eq_shared->n_slots; i++)
+	for (int i = 0; i < eq_n_slots(); i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 
-		if (slot->limits.active == 0)
+		if (eq_limits_of(slot)->active == 0)
 			continue;
 		if (now >= eq_lock_limits(slot)->next_expiry)
 			eq_expire_leases(slot, now);
@@ -255,8 +316,8 @@ eq_warn_lease_table_full(EqWakeSlot *slot)
 			 "event_queue: no room for more leases of queues with max_concurrency"),
 		 errdetail("%u of %d are taken, %d of them by this queue; no queue and no"
 				   " database may have the room of all.",
-				   pg_atomic_read_u32(&eq_shared->leases_taken),
-				   eq_max_limited_leases, slot->limits.active),
+				   pg_atomic_read_u32(&table->taken), eq_max_limited_leases,
+				   eq_limits_of(slot)->active),
 		 errhint(
 			 "Raise event_queue.max_limited_leases (now %d) and restart the server.",
 			 eq_max_limited_leases)));
@@ -273,7 +334,7 @@ eq_forget_leases(EqWakeSlot *slot)
 	dlist_mutable_iter i;
 
 	eq_lock_limits(slot);
-	dlist_foreach_modify(i, &slot->limits.leases)
+	dlist_foreach_modify(i, &eq_limits_of(slot)->leases)
 		eq_remove_lease(slot, dlist_container(EqLease, node, i.cur));
 	eq_unlock_limits(slot);
 }
@@ -285,15 +346,15 @@ eq_forget_leases(EqWakeSlot *slot)
 void
 eq_reload_leases(bool forget)
 {
-	for (int i = 0; i < eq_shared->n_slots; i++)
+	for (int i = 0; i < eq_n_slots(); i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 
 		if (eq_slot_database(slot) != MyDatabaseId)
 			continue;
 		eq_lock_limits(slot);
-		slot->limits.load_state = EQ_LEASES_NOT_LOADED;
-		slot->limits.epoch++;
+		eq_limits_of(slot)->load_state = EQ_LEASES_NOT_LOADED;
+		eq_limits_of(slot)->epoch++;
 		if (forget)
 			eq_expire_leases(slot, EQ_NEVER);
 		eq_unlock_limits(slot);

@@ -192,7 +192,7 @@ commit_lease(const EqLimitChange *change)
 	EqLease *lease = eq_find_lease(change->slot, change->job_id);
 
 	if (change->kind == EQ_LIMIT_SETTLED)
-		change->slot->limits.settled++;
+		eq_limits_of(change->slot)->settled++;
 	if (lease == NULL)
 		return;
 	if (lease->owner == eq_lease_owner)
@@ -212,7 +212,7 @@ commit_lease(const EqLimitChange *change)
 static void
 commit_settings(const EqLimitChange *change)
 {
-	EqLimits *limits = &change->slot->limits;
+	EqLimits *limits = eq_limits_of(change->slot);
 
 	if (change->rate_limit == 0)
 		limits->rate_limit = 0;
@@ -264,7 +264,7 @@ undo_lease(const EqLimitChange *change)
 static bool
 undo_change(const EqLimitChange *change)
 {
-	EqLimits *limits = &change->slot->limits;
+	EqLimits *limits = eq_limits_of(change->slot);
 
 	switch (change->kind)
 	{

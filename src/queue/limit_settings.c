@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -166,7 +167,7 @@ visible_jobs(Datum *ids, int n)
 	return kept;
 }
 
-/* For explain_job: the tokens, and the jobs that are leased. */
+/* For explain_job: the tokens, the jobs that are leased, and until when the queue is held. */
 Datum
 eq_queue_limits(PG_FUNCTION_ARGS)
 {
@@ -174,26 +175,30 @@ eq_queue_limits(PG_FUNCTION_ARGS)
 	EqWakeSlot *slot = queue && eq_queue_is_limited(queue)
 						   ? eq_wake_slot(queue->queue_id)
 						   : NULL;
+	TimestampTz held_until = queue ? eq_queue_held_until(queue) : 0;
 	Datum jobs[SHOWN_LEASES];
-	Datum values[3] = {0};
-	bool nulls[3] = {true, true, true};
+	Datum values[4] = {0};
+	bool nulls[4] = {true, true, true, held_until == 0};
 	TupleDesc desc;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	values[3] = TimestampTzGetDatum(held_until);
 	if (slot && queue->rate_limit > 0)
 	{
 		bool changes = eq_changes_limits(slot);
 		double tokens;
 
 		eq_lock_limits(slot);
-		eq_update_bucket(&slot->limits, queue, changes, GetCurrentTimestamp());
-		tokens = slot->limits.tokens;
+		eq_update_bucket(eq_limits_of(slot), queue, changes, GetCurrentTimestamp());
+		tokens = eq_limits_of(slot)->tokens;
 		eq_unlock_limits(slot);
 		values[0] = Float8GetDatum(tokens);
 		nulls[0] = false;
 	}
-	if (slot && queue->max_concurrency > 0 && eq_load_leases(slot, queue))
+	/* A standby does not follow leases: loaded there, they would be wrong after a promotion. */
+	if (slot && queue->max_concurrency > 0 && !RecoveryInProgress() &&
+		eq_load_leases(slot, queue))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 		int64 active = 0;
@@ -201,7 +206,7 @@ eq_queue_limits(PG_FUNCTION_ARGS)
 		dlist_iter i;
 
 		eq_lock_limits(slot);
-		dlist_foreach(i, &slot->limits.leases)
+		dlist_foreach(i, &eq_limits_of(slot)->leases)
 		{
 			EqLease *lease = dlist_container(EqLease, node, i.cur);
 

@@ -52,20 +52,11 @@
 #define WHOLE	   1e-6	 /* a token may lack so much, of rounding */
 #define LOADING_US 10000 /* when to come again while leases are loaded */
 
-/* Initializes the limits of a slot that is used for the first time. */
-void
-eq_init_limits(EqWakeSlot *slot)
-{
-	memset(&slot->limits, 0, sizeof(EqLimits));
-	dlist_init(&slot->limits.leases);
-	ConditionVariableInit(&slot->limits.loaded);
-}
-
 /* Clears the limits of a slot that is taken for another queue.  Can't throw. */
 void
 eq_forget_limits(EqWakeSlot *slot)
 {
-	EqLimits *limits = &slot->limits;
+	EqLimits *limits = eq_limits_of(slot);
 
 	eq_forget_leases(slot);
 	eq_lock_limits(slot);
@@ -104,7 +95,7 @@ require_slot(const EqQueue *queue)
 static int
 free_leases(EqWakeSlot *slot, int32 max_concurrency, int wanted, TimestampTz now)
 {
-	EqLimits *limits = &slot->limits;
+	EqLimits *limits = eq_limits_of(slot);
 	int64 own = *eq_freed_leases(slot);
 	int64 left = (int64) max_concurrency + own - limits->active -
 				 limits->reserved_leases;
@@ -127,7 +118,7 @@ int
 eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz *retry_at)
 {
 	EqWakeSlot *slot = require_slot(queue);
-	EqLimits *limits = &slot->limits;
+	EqLimits *limits = eq_limits_of(slot);
 	EqDatabase *db = eq_database();
 	bool changes = eq_changes_limits(slot);
 	bool no_room = false;
@@ -154,7 +145,7 @@ eq_reserve_claims(const EqQueue *queue, int wanted, TimestampTz *retry_at)
 	now = GetCurrentTimestamp();
 	if (queue->rate_limit > 0)
 	{
-		eq_update_bucket(&slot->limits, queue, changes, now);
+		eq_update_bucket(eq_limits_of(slot), queue, changes, now);
 		if (limits->tokens + WHOLE < 1)
 		{
 			allowed = 0;
@@ -203,7 +194,7 @@ void
 eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 {
 	EqWakeSlot *slot = require_slot(queue);
-	EqLimits *limits = &slot->limits;
+	EqLimits *limits = eq_limits_of(slot);
 	int unused_entries = 0;
 	bool failed = false;
 	bool refused;
@@ -314,7 +305,7 @@ eq_extend_lease(const EqQueue *queue, int64 job_id, TimestampTz was_until,
 
 	if (slot == NULL)
 		return true;
-	limits = &slot->limits;
+	limits = eq_limits_of(slot);
 	eq_prepare_limit_changes(1);
 	eq_expire_leases_for_room(1);
 	if (was_until <= now)

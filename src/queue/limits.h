@@ -14,7 +14,8 @@
 #ifndef EQ_LIMITS_H
 #define EQ_LIMITS_H
 
-#include "queue/queue.h"
+#include "queue/queue_slot.h"
+#include "storage/lwlock.h"
 
 #define EQ_NEVER PG_INT64_MAX
 
@@ -83,23 +84,27 @@ typedef struct EqLimitChange
 	bool counts;		 /* it is set */
 } EqLimitChange;
 
-static inline int32
-eq_slot_number(EqWakeSlot *slot)
+#define EQ_LIMIT_LOCKS 16
+
+extern LWLockPadded *eq_limit_locks; /* for queues by their slots' numbers */
+
+static inline EqLimits *
+eq_limits_of(const EqWakeSlot *slot)
 {
-	return slot - eq_shared->wake_slots;
+	return &eq_queue_slot(slot)->limits;
 }
 
 static inline LWLock *
-eq_limits_lock(EqWakeSlot *slot)
+eq_limits_lock(const EqWakeSlot *slot)
 {
-	return &eq_shared->limit_locks[eq_slot_number(slot) % EQ_LIMIT_LOCKS].lock;
+	return &eq_limit_locks[eq_slot_number(slot) % EQ_LIMIT_LOCKS].lock;
 }
 
 static inline EqLimits *
 eq_lock_limits(EqWakeSlot *slot)
 {
 	LWLockAcquire(eq_limits_lock(slot), LW_EXCLUSIVE);
-	return &slot->limits;
+	return eq_limits_of(slot);
 }
 
 static inline void
@@ -107,6 +112,10 @@ eq_unlock_limits(EqWakeSlot *slot)
 {
 	LWLockRelease(eq_limits_lock(slot));
 }
+
+/* limits.c: for a slot that is taken for another queue, or given back; never throw */
+extern void eq_forget_limits(EqWakeSlot *slot);
+extern void eq_forget_leases(EqWakeSlot *slot);
 
 /* bucket.c; all with the lock held */
 extern void eq_begin_bucket(EqLimits *limits, int32 rate_limit, int64 rate_interval,

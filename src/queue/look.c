@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "queue/job_row.h"
+#include "queue/queue_slot.h"
 #include "queue/walk.h"
 #include "wake/wake.h"
 
@@ -68,7 +69,7 @@ eq_peek(const EqQueue *queue, TimestampTz *next_due)
 	}
 	eq_walk_end(&walk);
 	table_close(jobs, AccessShareLock);
-	return found && !queue->paused;
+	return found && !queue->paused && eq_queue_held_until(queue) == 0;
 }
 
 /*
@@ -123,7 +124,7 @@ eq_move_due_jobs(const EqQueue *queue, int limit)
 		eq_edit_job(&edit, walk.row);
 		eq_edit_set_run_at(&edit, queue, walk.place.run_at);
 		/* The scheduler looks at the queue after this, and wakes claimers then. */
-		if (eq_write_job_unchanged(&jobs, walk.snapshot, &edit, false))
+		if (eq_write_job_if_unchanged(&jobs, walk.snapshot, &edit, false))
 			n++;
 	}
 	eq_walk_end(&walk);
@@ -260,7 +261,7 @@ eq_sweep_marks(const EqQueue *queue)
 	bool stalled;
 
 	if (slot)
-		pg_atomic_fetch_add_u64(&slot->mark_generation, 1);
+		pg_atomic_fetch_add_u64(&eq_queue_slot(slot)->mark_generation, 1);
 	eq_walk_begin(&walk, jobs, queue);
 	walk.from_start = true;
 	while (eq_walk_next(&walk))

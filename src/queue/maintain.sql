@@ -10,27 +10,52 @@
 CREATE FUNCTION event_queue_internal.trim_queue(q queue) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
+DECLARE
+	n int;
 BEGIN
 	IF q.keep_completed_count IS NOT NULL THEN
 		DELETE FROM event_queue.job_history h
-		WHERE h.queue_id = q.queue_id AND (h.completed_at, h.job_id) < (
+		WHERE h.queue_id = q.queue_id AND h.keep_count IS NULL AND (h.completed_at, h.job_id) < (
 			SELECT k.completed_at, k.job_id FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
 			ORDER BY k.completed_at DESC, k.job_id DESC OFFSET q.keep_completed_count - 1 LIMIT 1);
 	END IF;
+	-- Those that say it themselves
+	FOR n IN SELECT DISTINCT h.keep_count FROM event_queue.job_history h WHERE h.queue_id = q.queue_id AND h.keep_count > 0 LOOP
+		DELETE FROM event_queue.job_history h
+		WHERE h.queue_id = q.queue_id AND h.keep_count = n AND h.keep_count > 0 AND (h.completed_at, h.job_id) < (
+			SELECT k.completed_at, k.job_id FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
+			ORDER BY k.completed_at DESC, k.job_id DESC OFFSET n - 1 LIMIT 1);
+	END LOOP;
 	IF q.keep_failed IS NOT NULL THEN
-		DELETE FROM event_queue.dead_letter WHERE job_id IN (
+		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
 			SELECT d.job_id FROM event_queue.dead_letter d
 			WHERE d.queue_id = q.queue_id AND d.died_at < clock_timestamp() - q.keep_failed
-			FOR UPDATE SKIP LOCKED);
+			  AND (d.keep).keep_failed IS NULL AND (d.keep).keep_failed_count IS NULL
+			FOR UPDATE SKIP LOCKED));
 	END IF;
 	IF q.keep_failed_count IS NOT NULL THEN
-		DELETE FROM event_queue.dead_letter WHERE job_id IN (
+		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
 			SELECT d.job_id FROM event_queue.dead_letter d
 			WHERE d.queue_id = q.queue_id AND (d.died_at, d.job_id) < (
 				SELECT k.died_at, k.job_id FROM event_queue.dead_letter k WHERE k.queue_id = q.queue_id
 				ORDER BY k.died_at DESC, k.job_id DESC OFFSET q.keep_failed_count - 1 LIMIT 1)
-			FOR UPDATE SKIP LOCKED);
+			  AND (d.keep).keep_failed IS NULL AND (d.keep).keep_failed_count IS NULL
+			FOR UPDATE SKIP LOCKED));
 	END IF;
+	DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
+		SELECT d.job_id FROM event_queue.dead_letter d
+		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL)
+		  AND (d.keep).keep_failed < '1000 years' AND d.died_at <= clock_timestamp() - (d.keep).keep_failed
+		FOR UPDATE SKIP LOCKED));
+	FOR n IN SELECT DISTINCT (d.keep).keep_failed_count FROM event_queue.dead_letter d
+		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL) AND (d.keep).keep_failed_count IS NOT NULL LOOP
+		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
+			SELECT d.job_id FROM event_queue.dead_letter d
+			WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL) AND (d.keep).keep_failed_count = n AND (d.died_at, d.job_id) < (
+				SELECT k.died_at, k.job_id FROM event_queue.dead_letter k WHERE k.queue_id = q.queue_id
+				ORDER BY k.died_at DESC, k.job_id DESC OFFSET n - 1 LIMIT 1)
+			FOR UPDATE SKIP LOCKED));
+	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.trim_queue(queue) IS 'Internal. Removes finished jobs and dead letters that a queue keeps no longer.';
@@ -43,10 +68,10 @@ DECLARE
 	q record;
 BEGIN
 	FOR q IN SELECT *, seen_at <= pg_snapshot_xmin(pg_current_snapshot()) AS is_over FROM event_queue_internal.dropped_queue LOOP
-		DELETE FROM event_queue.dead_letter WHERE job_id IN (
-			SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = q.queue_id ORDER BY d.job_id FOR UPDATE);
-		DELETE FROM event_queue.job WHERE job_id IN (
-			SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = q.queue_id ORDER BY j.job_id FOR UPDATE);
+		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
+			SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = q.queue_id ORDER BY d.job_id FOR UPDATE));
+		DELETE FROM event_queue.job WHERE job_id = ANY (ARRAY(
+			SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = q.queue_id ORDER BY j.job_id FOR UPDATE));
 		IF q.seen_at IS NULL THEN
 			UPDATE event_queue_internal.dropped_queue SET seen_at = pg_snapshot_xmax(pg_current_snapshot()) WHERE queue_id = q.queue_id;
 		ELSIF q.is_over THEN
@@ -75,7 +100,7 @@ COMMENT ON FUNCTION event_queue_internal.run_alone(text, text, text, anyelement)
 
 /*
  * maintain_history: what is not a matter of partitions: what queues keep by count,
- * dead letters, and what is left of jobs that are no more.  Called by the
+ * dead letters, and orphaned rows of deleted jobs.  Called by the
  * scheduler once a minute; what fails, or meets a lock, is left for the next time.
  */
 CREATE FUNCTION event_queue_internal.maintain_history() RETURNS void
@@ -87,7 +112,10 @@ BEGIN
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_history_early',
 		'DELETE FROM event_queue.job_history_early h WHERE h.expires_at <= $1', clock_timestamp());
 	FOR q IN SELECT * FROM event_queue.queue x
-		WHERE x.keep_completed_count IS NOT NULL OR x.keep_failed IS NOT NULL OR x.keep_failed_count IS NOT NULL LOOP
+		WHERE x.keep_completed_count IS NOT NULL OR x.keep_failed IS NOT NULL OR x.keep_failed_count IS NOT NULL
+			-- jobs of theirs say it themselves
+			OR x.queue_id IN (SELECT h.queue_id FROM event_queue.job_history h WHERE h.keep_count > 0
+				UNION SELECT d.queue_id FROM event_queue.dead_letter d WHERE NOT (d.keep IS NULL)) LOOP
 		PERFORM event_queue_internal.run_alone('history of queue', q.name, 'SELECT event_queue_internal.trim_queue($1)', q);
 	END LOOP;
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_log',
@@ -97,6 +125,10 @@ BEGIN
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_throttle',
 		'DELETE FROM event_queue_internal.job_throttle t WHERE t.until < $1', clock_timestamp());
 	PERFORM event_queue_internal.run_alone('old rows of', 'job_trace', 'SELECT event_queue_internal.trim_trace()', NULL::int);
+	PERFORM event_queue_internal.run_alone('old rows of', 'signal', 'SELECT event_queue_internal.trim_signals()', NULL::int);
+	PERFORM event_queue_internal.run_alone('old rows of', 'rule_run', 'SELECT event_queue_internal.trim_rule_runs()', NULL::int);
+	PERFORM event_queue_internal.run_alone('old rows of', 'rule_root', 'SELECT event_queue_internal.trim_rule_roots()', NULL::int);
+	PERFORM event_queue_internal.run_alone('old rows of', 'rule_backfill', 'SELECT event_queue_internal.trim_backfills()', NULL::int);
 	PERFORM event_queue_internal.run_alone('old rows of', 'rule_version', 'SELECT event_queue_internal.trim_rule_versions()', NULL::int);
 	PERFORM event_queue_internal.run_alone('partitions of', 'audit_log', 'SELECT event_queue_internal.maintain_audit()', NULL::int);
 	PERFORM event_queue_internal.run_alone('old rows of', 'alerts', 'SELECT event_queue_internal.maintain_alerts()', NULL::int);
@@ -108,4 +140,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.maintain_history() IS
-'Internal. Removes what queues keep no longer by count, old dead letters, and what is left of jobs that are no more.';
+'Internal. Removes what queues keep no longer by count, old dead letters, and orphaned rows of deleted jobs.';

@@ -37,7 +37,7 @@
  *     transactions, a clock that is set back - is found by the scheduler: each
  *     stalled_interval, and after plain SQL at once, it raises the generation,
  *     walks from the start up to each mark and lowers it to the first job that can
- *     be claimed (claim.c).
+ *     be claimed (look.c).
  */
 #include "postgres.h"
 
@@ -50,7 +50,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-#include "queue/queue.h"
+#include "queue/queue_slot.h"
 #include "table/table.h"
 #include "wake/wake.h"
 
@@ -60,6 +60,23 @@ PG_FUNCTION_INFO_V1(eq_note_written);
 #define RAISE_LIMIT_US 10000 /* (1) of a claimer */
 
 #define LOOK_BACK 16 /* among the notes, for one of the same segment */
+
+/* Nothing below the place can be claimed. */
+typedef struct Mark
+{
+	slock_t mutex; /* of all of it */
+	Oid dboid;	   /* InvalidOid: free */
+	int32 queue_id;
+	int32 lane;
+	int32 priority;
+	EqPlace place;
+} Mark;
+
+#define MAX_MARKS 65536
+#define MARK_WAYS 8 /* places where a key may be */
+
+static Mark *marks = NULL;
+static LWLock *marks_lock = NULL; /* held to make and to free a mark */
 
 /* What this transaction makes claimable. */
 typedef struct Noted
@@ -75,29 +92,29 @@ typedef struct Noted
 static bool raise_forbidden = false;
 
 static bool
-is_mark_of(EqMark *mark, int32 queue_id, int32 lane, int32 priority)
+is_mark_of(Mark *mark, int32 queue_id, int32 lane, int32 priority)
 {
 	return mark->queue_id == queue_id && mark->lane == lane &&
 		   mark->priority == priority && mark->dboid == MyDatabaseId;
 }
 
 /* Finds the entries where a mark may be. */
-static EqMark *
+static Mark *
 entries_of(int32 queue_id, int32 lane, int32 priority)
 {
 	uint32 hash = hash_combine(
 		hash_combine(murmurhash32(queue_id), murmurhash32(lane)),
 		hash_combine(murmurhash32(priority), murmurhash32(MyDatabaseId)));
 
-	return &eq_shared->marks[hash % (EQ_MAX_MARKS / EQ_MARK_WAYS) * EQ_MARK_WAYS];
+	return &marks[hash % (MAX_MARKS / MARK_WAYS) * MARK_WAYS];
 }
 
 /* Finds the mark and locks it; NULL if there is none. */
-static EqMark *
+static Mark *
 lock_mark(int32 queue_id, int32 lane, int32 priority)
 {
-	static EqMark *last = NULL;
-	EqMark *entries;
+	static Mark *last = NULL;
+	Mark *entries;
 
 	if (last && is_mark_of(last, queue_id, lane, priority))
 	{
@@ -107,7 +124,7 @@ lock_mark(int32 queue_id, int32 lane, int32 priority)
 		SpinLockRelease(&last->mutex);
 	}
 	entries = entries_of(queue_id, lane, priority);
-	for (int i = 0; i < EQ_MARK_WAYS; i++)
+	for (int i = 0; i < MARK_WAYS; i++)
 	{
 		/* Keys change rarely: a look without the lock first. */
 		if (!is_mark_of(&entries[i], queue_id, lane, priority))
@@ -122,7 +139,7 @@ lock_mark(int32 queue_id, int32 lane, int32 priority)
 
 /* Ranks entries for replacement: the highest goes first. */
 static int
-uselessness(const EqMark *mark)
+uselessness(const Mark *mark)
 {
 	if (!OidIsValid(mark->dboid))
 		return 3;
@@ -136,19 +153,19 @@ static void
 make_mark(int32 queue_id, int32 lane, int32 priority)
 {
 	static uint32 turn = 0;
-	EqMark *entries = entries_of(queue_id, lane, priority);
-	EqMark *room = NULL;
+	Mark *entries = entries_of(queue_id, lane, priority);
+	Mark *room = NULL;
 
 	/* So that a key has one entry only; others come and go without it. */
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(marks_lock, LW_EXCLUSIVE);
 	turn++;
-	for (int i = 0; i < EQ_MARK_WAYS; i++)
+	for (int i = 0; i < MARK_WAYS; i++)
 	{
-		EqMark *mark = &entries[(turn + i) % EQ_MARK_WAYS];
+		Mark *mark = &entries[(turn + i) % MARK_WAYS];
 
 		if (is_mark_of(mark, queue_id, lane, priority))
 		{
-			LWLockRelease(eq_shared->lock);
+			LWLockRelease(marks_lock);
 			return;
 		}
 		if (room == NULL || uselessness(mark) > uselessness(room))
@@ -162,17 +179,35 @@ make_mark(int32 queue_id, int32 lane, int32 priority)
 	room->place.run_at = PG_INT64_MIN;
 	room->place.job_id = 0;
 	SpinLockRelease(&room->mutex);
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(marks_lock);
+}
+
+static Size
+marks_size(void)
+{
+	return MAX_MARKS * sizeof(Mark);
+}
+
+static void
+attach_marks(void *memory, LWLockPadded *locks, bool is_new)
+{
+	marks = memory;
+	marks_lock = &locks->lock;
+	if (!is_new)
+		return;
+	memset(marks, 0, marks_size());
+	for (int i = 0; i < MAX_MARKS; i++)
+		SpinLockInit(&marks[i].mutex);
 }
 
 /* Frees the marks of a database that dropped the extension.  Can't throw. */
-void
-eq_give_back_marks(Oid dboid)
+static void
+free_marks(Oid dboid)
 {
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < EQ_MAX_MARKS; i++)
+	LWLockAcquire(marks_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MAX_MARKS; i++)
 	{
-		EqMark *mark = &eq_shared->marks[i];
+		Mark *mark = &marks[i];
 
 		if (mark->dboid != dboid)
 			continue;
@@ -180,8 +215,16 @@ eq_give_back_marks(Oid dboid)
 		mark->dboid = InvalidOid;
 		SpinLockRelease(&mark->mutex);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(marks_lock);
 }
+
+const EqSharedPart eq_marks_part = {
+	.name = "event_queue marks",
+	.n_locks = 1,
+	.size = marks_size,
+	.attach = attach_marks,
+	.end_database = free_marks,
+};
 
 static bool
 is_below(const EqPlace *a, const EqPlace *b)
@@ -197,7 +240,7 @@ is_below(const EqPlace *a, const EqPlace *b)
 void
 eq_mark_read(int32 queue_id, int32 lane, int32 priority, EqPlace *place)
 {
-	EqMark *mark = lock_mark(queue_id, lane, priority);
+	Mark *mark = lock_mark(queue_id, lane, priority);
 
 	place->run_at = PG_INT64_MIN;
 	place->job_id = 0;
@@ -220,9 +263,9 @@ void
 eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
 			  uint64 generation, EqPlace place, TimestampTz now)
 {
-	EqMark *mark;
+	Mark *mark;
 
-	if (pg_atomic_read_u64(&queue->mark_generation) != generation)
+	if (pg_atomic_read_u64(&eq_queue_slot(queue)->mark_generation) != generation)
 		return;
 	mark = lock_mark(queue_id, lane, priority);
 	if (mark == NULL)
@@ -238,7 +281,7 @@ eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
 		place.job_id = 0;
 	}
 	if (is_below(&mark->place, &place) &&
-		pg_atomic_read_u64(&queue->mark_generation) == generation)
+		pg_atomic_read_u64(&eq_queue_slot(queue)->mark_generation) == generation)
 		mark->place = place;
 	SpinLockRelease(&mark->mutex);
 }
@@ -246,7 +289,7 @@ eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
 static void
 lower(int32 queue_id, int32 lane, int32 priority, const EqPlace *place)
 {
-	EqMark *mark = lock_mark(queue_id, lane, priority);
+	Mark *mark = lock_mark(queue_id, lane, priority);
 
 	if (mark == NULL)
 		return;
@@ -261,7 +304,7 @@ eq_mark_lower(EqWakeSlot *queue, int32 queue_id, int32 lane, int32 priority,
 			  EqPlace place)
 {
 	if (queue)
-		pg_atomic_fetch_add_u64(&queue->mark_generation, 1);
+		pg_atomic_fetch_add_u64(&eq_queue_slot(queue)->mark_generation, 1);
 	lower(queue_id, lane, priority, &place);
 }
 
@@ -367,7 +410,8 @@ lower_marks(void)
 		Noted *noted = EQ_XACT_ENTRY(eq_noted_marks, Noted, i);
 
 		if (noted->lowest.run_at < now - FRESH_US)
-			pg_atomic_fetch_add_u64(&noted->queue->mark_generation, 1);
+			pg_atomic_fetch_add_u64(&eq_queue_slot(noted->queue)->mark_generation,
+									1);
 		else
 			pg_memory_barrier();
 		lower(noted->queue_id, noted->lane, noted->priority, &noted->lowest);

@@ -144,7 +144,14 @@ set_children(EqNewJob *job, Datum value)
 static void
 set_delay(EqNewJob *job, Datum value)
 {
-	job->delay = eq_check_delay(DatumGetIntervalP(value), "delay");
+	job->given_delay = DatumGetIntervalP(value);
+	job->delay = eq_check_delay(job->given_delay, "delay");
+}
+
+static void
+set_calendar(EqNewJob *job, Datum value)
+{
+	job->calendar = checked_name("calendar name", value);
 }
 
 static void
@@ -312,7 +319,15 @@ static const Option job_options[] = {
 	[EQ_OPTION_UNIQUE_UNTIL] = {"unique_until", OPTION_TEXT, set_unique_until},
 	[EQ_OPTION_UNIQUE_WINDOW] = {"unique_window", OPTION_INTERVAL,
 								 set_unique_window},
-	[EQ_OPTION_METADATA] = {"metadata", OPTION_OBJECT, set_metadata}};
+	[EQ_OPTION_METADATA] = {"metadata", OPTION_OBJECT, set_metadata},
+	[EQ_OPTION_KEEP_COMPLETED] = {"keep_completed", OPTION_INTERVAL,
+								  eq_set_keep_completed},
+	[EQ_OPTION_KEEP_COMPLETED_COUNT] = {"keep_completed_count", OPTION_INTEGER,
+										eq_set_keep_completed_count},
+	[EQ_OPTION_KEEP_FAILED] = {"keep_failed", OPTION_INTERVAL, eq_set_keep_failed},
+	[EQ_OPTION_KEEP_FAILED_COUNT] = {"keep_failed_count", OPTION_INTEGER,
+									 eq_set_keep_failed_count},
+	[EQ_OPTION_CALENDAR] = {"calendar", OPTION_TEXT, set_calendar}};
 
 StaticAssertDecl(lengthof(job_options) == EQ_N_OPTIONS, "an option is missing");
 
@@ -480,8 +495,8 @@ hint_options(const JsonbValue *name, const char *known)
 		{"timeout", "the option time_limit"},
 		{"lifo", "the option priority"},
 		{"repeat", "a schedule (create_schedule)"},
-		{"removeOnComplete", "the queue's setting keep_completed"},
-		{"removeOnFail", "the queue's setting keep_failed"},
+		{"removeOnComplete", "the option keep_completed or keep_completed_count"},
+		{"removeOnFail", "the option keep_failed or keep_failed_count"},
 	};
 
 	for (int i = 0; i < lengthof(names); i++)
@@ -552,6 +567,8 @@ eq_read_job_options(EqNewJob *job, JsonbContainer *options, uint32 allowed,
 		if (template && job_options[option].template &&
 			(eq_json_is_path(&value) || eq_json_has_reference(&value)))
 		{
+			if (option == EQ_OPTION_DELAY)
+				job->given_delay = NULL;
 			if (job_options[option].type == OPTION_TEXT)
 				job_options[option].set(job,
 										option_value(&job_options[option], &value));
@@ -562,6 +579,9 @@ eq_read_job_options(EqNewJob *job, JsonbContainer *options, uint32 allowed,
 	}
 	if ((read & times) != 0)
 		job->given &= ~times;
+	/* A time in the place of a default that is a delay. */
+	if ((read & EQ_OPTION_BIT(EQ_OPTION_RUN_AT)) != 0)
+		job->given &= ~EQ_OPTION_BIT(EQ_OPTION_CALENDAR);
 	job->given |= read;
 }
 
@@ -593,7 +613,17 @@ eq_check_job_options(EqNewJob *job, const EqQueue *queue, TimestampTz now)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
 						errmsg("delay and run_at exclude each other")));
 	job->has_time = has_delay || has_run_at;
-	if (!has_run_at)
+	if (eq_is_given(job, EQ_OPTION_CALENDAR))
+	{
+		if (!has_delay)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_INVALID_DELAY), errmsg("calendar needs a delay"),
+				 errhint("Such as {\"delay\": \"48 hours\", \"calendar\": \"br\"}: "
+						 "working hours of that calendar.")));
+		job->run_at = eq_business_time(job->calendar, now, job->given_delay);
+	}
+	else if (!has_run_at)
 		job->run_at = now + (has_delay ? job->delay : 0);
 	if (!eq_is_given(job, EQ_OPTION_PRIORITY))
 		job->priority = EQ_PRIORITY_DEFAULT;

@@ -197,7 +197,7 @@ copy_queue(const EqQueue *queue)
 }
 
 /*
- * For callers from outside: EQ010 if there is none, EQ035 if it is one of the
+ * For callers from outside: EQ006 without a name, EQ010 if there is none, EQ035 if it is one of the
  * extension's own, whose jobs nobody else makes, claims or chooses.
  */
 const EqQueue *
@@ -205,8 +205,10 @@ eq_get_queue(const char *name)
 {
 	const QueueName *found = NULL;
 
-	if (name == NULL)
-		name = "";
+	if (name == NULL || name[0] == '\0')
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_NAME),
+						errmsg("queue name must not be empty"),
+						errhint("Name a queue of event_queue.queue.")));
 	/* A setting that is committed holds also in the midst of a transaction. */
 	AcceptInvalidationMessages();
 	for (int i = 0; i < 2 && found == NULL; i++)

@@ -16,13 +16,28 @@
 #include "compat.h"
 #include "event_queue.h"
 #include "queue/tables.h"
+#include "wake/slot.h"
 #include "xact/xact.h"
+
+/* Its parts of shared memory: mark.c, reserve.c, queue_slot.c, lease_table.c. */
+extern const EqSharedPart eq_marks_part;
+extern const EqSharedPart eq_reservations_part;
+extern const EqSharedPart eq_queue_slots_part;
+extern const EqSharedPart eq_leases_part;
+
+/* A place in the order of one priority of one lane of one queue. */
+typedef struct EqPlace
+{
+	int64 run_at;
+	int64 job_id;
+} EqPlace;
 
 #define EQ_PRIORITY_FIRST	0
 #define EQ_PRIORITY_LAST	9
 #define EQ_PRIORITY_DEFAULT 5
-#define EQ_RULE_CALLS		1 /* queue_id of "rule-calls" */
-#define EQ_SNAPSHOTS		2 /* queue_id of "snapshots" */
+#define EQ_MAX_BATCH		1000 /* jobs of one call of a handler */
+#define EQ_RULE_CALLS		1	 /* queue_id of "rule-calls" */
+#define EQ_SNAPSHOTS		2	 /* queue_id of "snapshots" */
 
 #define EQ_MAX_INTERVALS 100
 #define EQ_FOREVER		 PG_INT64_MAX
@@ -107,6 +122,11 @@ typedef enum EqJobOption
 	EQ_OPTION_UNIQUE_UNTIL,
 	EQ_OPTION_UNIQUE_WINDOW,
 	EQ_OPTION_METADATA,
+	EQ_OPTION_KEEP_COMPLETED,
+	EQ_OPTION_KEEP_COMPLETED_COUNT,
+	EQ_OPTION_KEEP_FAILED,
+	EQ_OPTION_KEEP_FAILED_COUNT,
+	EQ_OPTION_CALENDAR,
 	EQ_N_OPTIONS
 } EqJobOption;
 
@@ -130,6 +150,13 @@ typedef struct EqRetryOptions
 	bool nulls[5];
 } EqRetryOptions;
 
+/* What a job overrides of how long its queue keeps it: columns of keep_options. */
+typedef struct EqKeepOptions
+{
+	Datum values[4];
+	bool nulls[4];
+} EqKeepOptions;
+
 typedef struct EqNewJob
 {
 	uint32 given;			/* EQ_OPTION_BITs of what was set by options.c */
@@ -140,10 +167,13 @@ typedef struct EqNewJob
 	Jsonb *payload;	 /* NULL: {} */
 	Jsonb *metadata; /* NULL: {} */
 	TimestampTz run_at;
-	int64 delay; /* eq_check_job_options adds it to the time */
+	int64 delay;				 /* eq_check_job_options adds it to the time */
+	const Interval *given_delay; /* the same, with its days; NULL: not known yet */
+	const char *calendar;		 /* whose working time the delay is; NULL: none */
 	int priority;
 	int max_attempts;		/* 0: the queue's */
 	EqRetryOptions *retry;	/* NULL: the queue's */
+	EqKeepOptions *keep;	/* NULL: the queue's */
 	const char *unique_key; /* NULL: none */
 	EqUniqueMode unique_mode;
 	bool unique_until_claim;
@@ -167,6 +197,8 @@ extern void eq_read_job_options(EqNewJob *job, JsonbContainer *options,
 extern void eq_check_job_options(EqNewJob *job, const EqQueue *queue,
 								 TimestampTz now);
 extern void eq_check_new_job(EqNewJob *job, const EqQueue *queue, TimestampTz now);
+extern TimestampTz eq_business_time(const char *calendar, TimestampTz from,
+									const Interval *delay);
 extern int64 eq_check_delay(const Interval *delay, const char *what);
 extern int eq_check_priority(int priority);
 
@@ -196,6 +228,7 @@ typedef struct EqClaimedJob
 	int32 stalled;
 	int32 max_attempts;
 	int32 priority;
+	bool cancelled; /* in an earlier lease, which it outlived */
 	TimestampTz created_at;
 	TimestampTz run_at;
 	TimestampTz leased_until;
@@ -214,15 +247,22 @@ typedef struct EqClaim
 	const char *tenant; /* NULL: any */
 	char **names;		/* job names wanted; NULL: any */
 	int n_names;
+	bool all_but;		/* these */
 	bool session_bound; /* the leases end with this session */
+
+	/* NULL, or false: this job, just leased, is the last one. */
+	bool (*goes_on)(struct EqClaim *claim, const EqClaimedJob *job);
+	int64 expected_us; /* for goes_on */
 
 	int n_jobs; /* out */
 	EqClaimedJob *jobs;
-	TimestampTz retry_at; /* rate limited until then; 0: not */
+	TimestampTz retry_at; /* no claim before, as limited or held; 0: not known */
 } EqClaim;
 
 extern void eq_claim(EqClaim *claim);
 
+extern TimestampTz eq_queue_held_until(const EqQueue *queue); /* queue_slot.c */
+extern void eq_hold_queue(const EqQueue *queue, int64 delay);
 extern bool eq_peek(const EqQueue *queue, TimestampTz *next_due);
 extern int eq_move_due_jobs(const EqQueue *queue, int limit);
 extern TimestampTz eq_oldest_ready(const EqQueue *queue);
@@ -253,7 +293,6 @@ extern void eq_mark_raise(EqWakeSlot *queue, int32 queue_id, int32 lane,
 						  TimestampTz now);
 extern void eq_mark_lower(EqWakeSlot *queue, int32 queue_id, int32 lane,
 						  int32 priority, EqPlace place);
-extern void eq_give_back_marks(Oid dboid);
 extern void eq_lower_mark_at_commit(int32 queue_id, int32 lane, int32 priority,
 									TimestampTz run_at, int64 job_id);
 extern bool eq_lowers_marks_at_commit(void);
@@ -326,7 +365,7 @@ extern bool eq_enqueue_may_wait(void);
 extern bool eq_look_again(bool is_patient, int *looks);
 extern bool eq_enqueue_looks_again(int *looks);
 extern bool eq_is_enqueue_attempt(void);
-extern void eq_enqueue_by_attempts(void (*step)(void *), void *argument);
+extern void eq_enqueue_by_attempts(void (*enqueue)(void *), void *argument);
 
 /* depend.c: jobs that depend on others */
 extern bool eq_add_dependencies(int64 job_id, const char *tenant,
@@ -337,21 +376,51 @@ extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
 
 /* history.c */
 extern int eq_keep_trace_s;
-extern void eq_insert_trace(const EqQueue *queue, TupleTableSlot *slot,
-							TimestampTz now);
+extern void eq_insert_trace(int64 keep, TupleTableSlot *slot, TimestampTz now);
 extern void eq_insert_history(TupleTableSlot *job, TimestampTz now, int64 keep,
-							  Jsonb *result);
+							  int keep_count, Jsonb *result);
+
+/* keep.c */
+extern void eq_set_keep_completed(EqNewJob *job, Datum value);
+extern void eq_set_keep_completed_count(EqNewJob *job, Datum value);
+extern void eq_set_keep_failed(EqNewJob *job, Datum value);
+extern void eq_set_keep_failed_count(EqNewJob *job, Datum value);
+extern int64 eq_job_keep(const EqQueue *queue, TupleTableSlot *job, int *count);
 
 /* lease.c */
+typedef enum EqHeldLease
+{
+	EQ_HELD,
+	EQ_HELD_CANCELLED, /* held, but the job is to end */
+	EQ_NOT_HELD
+} EqHeldLease;
+
+extern EqHeldLease eq_look_at_lease(int64 job_id, const pg_uuid_t *token);
+extern TimestampTz eq_renew_lease(int64 job_id, const pg_uuid_t *token);
 extern void eq_job_deleted(int32 queue_id, HeapTuple row, TupleDesc desc);
 
 /* settle.c */
-extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result);
+extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result,
+						bool unless_cancelled);
 extern void eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
 extern TimestampTz eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 						   const char *sqlstate, const char *context,
 						   int64 retry_after, bool final);
 extern void eq_release(int64 job_id, const pg_uuid_t *token, int64 delay);
+
+/* suspend.c */
+struct EqLeased;
+extern void eq_suspend_leased(struct EqLeased *leased, int64 job_id,
+							  const pg_uuid_t *token, TimestampTz until);
+extern bool eq_is_suspended(int64 job_id, const pg_uuid_t *token);
+extern bool eq_complete_unless_suspended(int64 job_id, const pg_uuid_t *token,
+										 Jsonb *result);
+extern EqXactKind eq_suspended_jobs;
+
+/* handled.c: which code does the present job */
+extern void eq_note_handler(const char *name, Oid function, int32 version);
+extern void eq_forget_handler(void);
+extern Jsonb *eq_present_handler(void);
 
 /* dead.c: the row in slot (a locked job) becomes a dead letter */
 struct EqTable;
@@ -365,7 +434,7 @@ extern EqBackoff eq_parse_backoff(const char *name);
 extern void eq_read_intervals(EqRetry *retry, Datum array);
 extern const char *eq_retry_complaint(EqRetryOptions *own, int n_intervals);
 extern const char *eq_max_attempts_complaint(int max_attempts);
-extern Datum eq_retry_datum(Oid type, const EqRetryOptions *own);
+extern Datum eq_row_datum(Oid type, const Datum *values, const bool *nulls);
 extern int64 eq_backoff(const EqQueue *queue, const Datum *own, int failures);
 
 /* group_rate.c */
@@ -382,12 +451,8 @@ extern void eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs,
 extern void eq_free_lease(const EqQueue *queue, int64 job_id, TimestampTz until);
 extern bool eq_extend_lease(const EqQueue *queue, int64 job_id,
 							TimestampTz was_until, TimestampTz until);
-extern Size eq_leases_size(void);
-extern void eq_init_leases(void);
+extern int eq_leases_taken(void);
 extern void eq_reload_leases(bool forget);
-extern void eq_init_limits(EqWakeSlot *slot);
-extern void eq_forget_limits(EqWakeSlot *slot);
-extern void eq_forget_leases(EqWakeSlot *slot);
 extern EqXactKind eq_limit_changes;
 extern EqXactKind eq_freed_seats;
 

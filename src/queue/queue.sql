@@ -170,14 +170,14 @@ DECLARE
 BEGIN
 	IF NEW.fair <> OLD.fair THEN
 		UPDATE event_queue.job j SET lane = CASE WHEN j.run_at <= at THEN event_queue_internal.job_lane(NEW.fair, j.tenant_id) ELSE 0 END
-		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = NEW.queue_id FOR UPDATE SKIP LOCKED);
+		WHERE j.job_id = ANY (ARRAY(SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = NEW.queue_id FOR UPDATE SKIP LOCKED));
 	END IF;
 	IF NEW.group_retry = 'pass' AND OLD.group_retry = 'block' THEN
 		-- As fail would have left them.
 		UPDATE event_queue.job j SET blocked = 1
-		WHERE j.job_id IN (SELECT x.job_id FROM event_queue.job x
+		WHERE j.job_id = ANY (ARRAY(SELECT x.job_id FROM event_queue.job x
 			WHERE x.queue_id = NEW.queue_id AND x.group_key IS NOT NULL AND x.blocked = 0 AND x.failures > 0
-			  AND x.run_at > at AND x.leased_until IS NULL FOR UPDATE SKIP LOCKED);
+			  AND x.run_at > at AND x.leased_until IS NULL FOR UPDATE SKIP LOCKED));
 	END IF;
 	IF NEW.group_concurrency > OLD.group_concurrency OR NEW.group_retry <> OLD.group_retry THEN
 		INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)
@@ -215,9 +215,9 @@ BEGIN
 		BEGIN
 			-- By the setting of this statement's own snapshot: it may have changed since.
 			UPDATE event_queue.job j SET lane = 0
-			WHERE j.job_id IN (SELECT x.job_id FROM event_queue.queue s JOIN event_queue.job x USING (queue_id)
+			WHERE j.job_id = ANY (ARRAY(SELECT x.job_id FROM event_queue.queue s JOIN event_queue.job x USING (queue_id)
 				WHERE s.queue_id = q.queue_id AND NOT s.fair AND x.blocked = 0 AND x.lane > 0
-				FOR UPDATE OF x SKIP LOCKED);
+				FOR UPDATE OF x SKIP LOCKED));
 			PERFORM event_queue_internal.clear_fault('lanes of queue', q.name);
 		EXCEPTION
 			WHEN lock_not_available THEN
@@ -240,12 +240,16 @@ CREATE FUNCTION event_queue_internal.check_payload(payload jsonb) RETURNS void
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'eq_check_payload_sql';
 COMMENT ON FUNCTION event_queue_internal.check_payload(jsonb) IS 'Internal. EQ005 if a payload is larger than event_queue.max_payload.';
 
-/* queue_id_of: a queue's id. Errors: EQ010 if there is no such queue. */
+/* queue_id_of: a queue's id. Errors: EQ006 without a name, EQ010 if there is no such queue. */
 CREATE FUNCTION event_queue_internal.queue_id_of(queue text) RETURNS int
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	found_id int := (SELECT q.queue_id FROM event_queue.queue q WHERE q.name = $1);
 BEGIN
+	IF coalesce($1, '') = '' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ006', MESSAGE = 'queue name must not be empty',
+			HINT = 'Name a queue of event_queue.queue.';
+	END IF;
 	IF found_id IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ010',
 			MESSAGE = format('queue "%s" does not exist', $1),
@@ -254,7 +258,7 @@ BEGIN
 	RETURN found_id;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.queue_id_of(text) IS 'Internal. A queue''s number; EQ010 if there is no such queue.';
+COMMENT ON FUNCTION event_queue_internal.queue_id_of(text) IS 'Internal. A queue''s number; EQ006 without a name, EQ010 if there is no such queue.';
 
 /*
  * create_queue: a new queue.
@@ -471,15 +475,19 @@ LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION pause_queue(text) IS 'Stops claims from the queue; enqueue goes on, leased jobs are finished.';
 
+CREATE FUNCTION event_queue_internal.end_hold(queue_id int) RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_end_hold';
+COMMENT ON FUNCTION event_queue_internal.end_hold(int) IS 'Internal. Ends what postpone_queue has begun; was there such a thing?';
+
 /*
- * resume_queue: undoes pause_queue and drain_queue.
- * Result: false if it was neither paused nor draining.  Errors: EQ010.
+ * resume_queue: undoes pause_queue and drain_queue, and what a handler has said by postpone_queue.
+ * Result: false if it was neither paused nor draining nor held.  Errors: EQ010.
  * Example:
  *	SELECT event_queue.resume_queue('mail');
  */
 CREATE FUNCTION resume_queue(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue_internal.set_queue_paused($1, false)
+	SELECT event_queue_internal.set_queue_paused($1, false)::int + event_queue_internal.end_hold(event_queue_internal.queue_id_of($1))::int > 0
 $$;
 COMMENT ON FUNCTION resume_queue(text) IS 'Lets a paused queue be claimed from, and a draining one take jobs, again.';
 
@@ -533,20 +541,20 @@ DECLARE
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
 	SELECT what INTO used_by FROM (
-		SELECT format('rule "%s" enqueues into it', r.name) FROM event_queue.rule r WHERE r.queue_id = this_id
+		SELECT 1, format('rule "%s" enqueues into it', r.name) FROM event_queue.rule r WHERE r.queue_id = this_id
 			OR r.actions @> jsonb_build_array(jsonb_build_object('enqueue', jsonb_build_object('queue', $1)))
 			OR r.actions @> jsonb_build_array(jsonb_build_object('cancel', jsonb_build_object('queue', $1)))
 		UNION ALL
-		SELECT format('handler for job "%s" reads it', h.job_name) FROM event_queue.handler h WHERE h.queue_id = this_id
+		SELECT 2, format('handler for job "%s" reads it', h.job_name) FROM event_queue.handler h WHERE h.queue_id = this_id
 		UNION ALL
-		SELECT format('schedule "%s" enqueues into it', s.name) FROM event_queue.schedule s WHERE s.queue_id = this_id
+		SELECT 3, format('schedule "%s" enqueues into it', s.name) FROM event_queue.schedule s WHERE s.queue_id = this_id
 		UNION ALL
-		SELECT 'the extension needs it' WHERE this_id <= 2
+		SELECT 4, 'the extension needs it' WHERE this_id <= 2
 		UNION ALL
-		SELECT 'it has jobs' WHERE NOT force AND EXISTS (SELECT FROM event_queue.job j WHERE j.queue_id = this_id)
+		SELECT 5, 'it has jobs' WHERE NOT force AND EXISTS (SELECT FROM event_queue.job j WHERE j.queue_id = this_id)
 		UNION ALL
-		SELECT 'it has dead letters' WHERE NOT force AND EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.queue_id = this_id)
-	) AS uses(what) LIMIT 1;
+		SELECT 6, 'it has dead letters' WHERE NOT force AND EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.queue_id = this_id)
+	) AS uses(kind, what) ORDER BY kind, what COLLATE "C" LIMIT 1;
 	IF used_by IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ013',
 			MESSAGE = format('queue "%s" is in use', $1), DETAIL = format('Cause: %s.', used_by),
@@ -554,21 +562,23 @@ BEGIN
 	END IF;
 	-- In the order in which all take many: dead letters, then jobs.
 	PERFORM FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.job_id FOR UPDATE;
-	PERFORM FROM event_queue.job j WHERE j.job_id IN (
+	PERFORM FROM event_queue.job j WHERE j.job_id = ANY (ARRAY(
 		SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = this_id
 		UNION ALL
 		SELECT y.job_id FROM event_queue.job_dependency y WHERE y.completed_at IS NULL AND (
 			y.depends_on IN (SELECT x.job_id FROM event_queue.job x WHERE x.queue_id = this_id)
-			OR y.depends_on IN (SELECT x.job_id FROM event_queue.dead_letter x WHERE x.queue_id = this_id)))
+			OR y.depends_on IN (SELECT x.job_id FROM event_queue.dead_letter x WHERE x.queue_id = this_id))))
 	ORDER BY j.job_id FOR UPDATE;
-	DELETE FROM event_queue.job WHERE job_id IN (
-		SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = this_id ORDER BY j.job_id FOR UPDATE);
-	DELETE FROM event_queue.dead_letter WHERE job_id IN (
-		SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.job_id FOR UPDATE);
+	DELETE FROM event_queue.job WHERE job_id = ANY (ARRAY(
+		SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = this_id ORDER BY j.job_id FOR UPDATE));
+	DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
+		SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = this_id ORDER BY d.job_id FOR UPDATE));
 	DELETE FROM event_queue.job_history WHERE queue_id = this_id;
 	DELETE FROM event_queue_internal.group_rate WHERE queue_id = this_id;
 	DELETE FROM event_queue_internal.group_review_at WHERE queue_id = this_id;
 	DELETE FROM event_queue_internal.job_review WHERE queue_id = this_id;
+	DELETE FROM event_queue_internal.timer_end WHERE queue_id = this_id;
+	DELETE FROM event_queue_internal.timer_start WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
 	IF NOT FOUND THEN -- another session was faster
 		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);

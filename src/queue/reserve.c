@@ -25,17 +25,42 @@
 #include "storage/procarray.h"
 
 #include "queue/queue.h"
+#include "wake/database.h"
+
+#define MAX_RESERVED 65536
+
+static pg_atomic_uint64 *reserved = NULL;
+
+static Size
+reservations_size(void)
+{
+	return MAX_RESERVED * sizeof(pg_atomic_uint64);
+}
+
+static void
+attach_reservations(void *memory, LWLockPadded *locks, bool is_new)
+{
+	reserved = memory;
+	for (int i = 0; i < MAX_RESERVED && is_new; i++)
+		pg_atomic_init_u64(&reserved[i], 0);
+}
+
+const EqSharedPart eq_reservations_part = {
+	.name = "event_queue reservations",
+	.size = reservations_size,
+	.attach = attach_reservations,
+};
 
 static EqReservation
 reserve(uint64 key)
 {
 	uint32 slot = hash_combine(murmurhash32((uint32) key),
 							   murmurhash32((uint32) (key >> 32))) %
-				  EQ_MAX_RESERVED;
+				  MAX_RESERVED;
 	uint64 holder = 0;
 
 	eq_xact_prepare(&eq_reserved_rows, 1);
-	if (pg_atomic_compare_exchange_u64(&eq_shared->reserved[slot], &holder, key))
+	if (pg_atomic_compare_exchange_u64(&reserved[slot], &holder, key))
 	{
 		*(uint32 *) eq_xact_add(&eq_reserved_rows) = slot;
 		return EQ_RESERVED;
@@ -72,8 +97,8 @@ static void
 release_rows(void)
 {
 	for (int i = 0; i < eq_reserved_rows.n; i++)
-		pg_atomic_write_u64(
-			&eq_shared->reserved[*EQ_XACT_ENTRY(eq_reserved_rows, uint32, i)], 0);
+		pg_atomic_write_u64(&reserved[*EQ_XACT_ENTRY(eq_reserved_rows, uint32, i)],
+							0);
 }
 
 /*
@@ -84,7 +109,7 @@ static void
 void_rings(void)
 {
 	if (eq_reserved_rows.n > 0) /* so the database's entry is known */
-		pg_atomic_fetch_add_u64(&eq_database()->rings_voided, 1);
+		pg_atomic_fetch_add_u64(&eq_database()->unseen_jobs, 1);
 }
 
 static void

@@ -328,20 +328,20 @@ do_review(EqTable *jobs, Snapshot snapshot, const Review *review)
 					 review->group_key, review->pass, review->concurrency);
 }
 
-typedef struct ReviewStep
+typedef struct ReviewCall
 {
 	Snapshot snapshot;
 	const Review *review;
-} ReviewStep;
+} ReviewCall;
 
 static void
-review_step(void *argument)
+call_review(void *argument)
 {
-	ReviewStep *step = argument;
+	ReviewCall *call = argument;
 	EqTable jobs;
 
 	eq_table_open(&jobs, eq_relation_oid(EQ_JOB), JOB_COLUMNS);
-	do_review(&jobs, step->snapshot, step->review);
+	do_review(&jobs, call->snapshot, call->review);
 	eq_table_close(&jobs);
 }
 
@@ -352,11 +352,11 @@ review_step(void *argument)
 static bool
 try_review(Snapshot snapshot, const Review *review)
 {
-	ReviewStep step = {snapshot, review};
+	ReviewCall call = {snapshot, review};
 	const char *what = review->is_group ? "group" : "job that depends on others";
 	char *item = review->is_group ? TextDatumGetCString(review->group_key)
 								  : psprintf(INT64_FORMAT, review->job_id);
-	ErrorData *error = eq_try(review_step, &step);
+	ErrorData *error = eq_try(call_review, &call);
 
 	if (error == NULL)
 	{

@@ -19,7 +19,7 @@
 
 #include "miscadmin.h"
 
-#include "queue/queue.h"
+#include "queue/queue_slot.h"
 
 #define RING_US	   10000
 #define FIRST_FILL 4
@@ -28,9 +28,9 @@
 uint64
 eq_ring_generation(EqWakeSlot *slot)
 {
-	return pg_atomic_read_u64(&slot->mark_generation) +
-		   pg_atomic_read_u64(&slot->ring.voided) +
-		   pg_atomic_read_u64(&eq_database()->rings_voided);
+	return pg_atomic_read_u64(&eq_queue_slot(slot)->mark_generation) +
+		   pg_atomic_read_u64(&eq_queue_slot(slot)->ring.voided) +
+		   pg_atomic_read_u64(&eq_database()->unseen_jobs);
 }
 
 /*
@@ -41,7 +41,7 @@ EqRingAnswer
 eq_ring_take(EqWakeSlot *slot, uint64 generation, TimestampTz now,
 			 ItemPointer candidate, uint64 *segment, EqPlace *end)
 {
-	EqRing *ring = &slot->ring;
+	EqRing *ring = &eq_queue_slot(slot)->ring;
 	EqRingAnswer answer = EQ_RING_EMPTY;
 	bool valid;
 
@@ -68,7 +68,7 @@ eq_ring_take(EqWakeSlot *slot, uint64 generation, TimestampTz now,
 int
 eq_ring_wanted(EqWakeSlot *slot, TimestampTz now)
 {
-	EqRing *ring = &slot->ring;
+	EqRing *ring = &eq_queue_slot(slot)->ring;
 
 	/* Only the claimer that fills changes these. */
 	if (now > ring->begun_at + 2 * RING_US || ring->next < ring->n)
@@ -81,7 +81,7 @@ void
 eq_ring_fill(EqWakeSlot *slot, uint64 generation, TimestampTz now, bool goes_on,
 			 uint64 segment, EqPlace end, const ItemPointerData *candidates, int n)
 {
-	EqRing *ring = &slot->ring;
+	EqRing *ring = &eq_queue_slot(slot)->ring;
 
 	SpinLockAcquire(&ring->mutex);
 	ring->generation = generation;
@@ -101,10 +101,10 @@ eq_ring_fill(EqWakeSlot *slot, uint64 generation, TimestampTz now, bool goes_on,
 void
 eq_ring_void_if_before(EqWakeSlot *slot, uint64 segment, TimestampTz run_at)
 {
-	uint64 present = pg_atomic_read_u64(&slot->ring.segment);
+	uint64 present = pg_atomic_read_u64(&eq_queue_slot(slot)->ring.segment);
 
 	if (segment < present ||
-		(segment == present &&
-		 run_at < (TimestampTz) pg_atomic_read_u64(&slot->ring.end_run_at)))
-		pg_atomic_fetch_add_u64(&slot->ring.voided, 1);
+		(segment == present && run_at < (TimestampTz) pg_atomic_read_u64(
+											&eq_queue_slot(slot)->ring.end_run_at)))
+		pg_atomic_fetch_add_u64(&eq_queue_slot(slot)->ring.voided, 1);
 }

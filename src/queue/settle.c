@@ -15,6 +15,7 @@
 #include "common/argument.h"
 #include "common/log_line.h"
 #include "queue/lease.h"
+#include "steps/steps.h"
 #include "wake/series.h"
 #include "wake/wake.h"
 
@@ -63,20 +64,27 @@ finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 	TimestampTz run_at = DatumGetTimestampTz(job[JOB_RUN_AT - 1]);
 	TimestampTz claimed_at = DatumGetTimestampTz(job[JOB_CLAIMED_AT - 1]);
 	int64 run_us;
+	int keep_count;
+	int64 keep = eq_job_keep(leased->queue, leased->slot, &keep_count);
 
-	if (!eq_table_delete_unchanged(&leased->jobs, leased->slot, leased->snapshot))
+	if (leased->unless_cancelled)
+		eq_check_not_cancelled(leased, job_id);
+	if (!eq_table_delete_if_unchanged(&leased->jobs, leased->slot, leased->snapshot))
 	{
 		if (!eq_lock_job(leased) || !eq_has_token(leased->slot, token))
 			return false;
+		if (leased->unless_cancelled)
+			eq_check_not_cancelled(leased, job_id);
 		eq_table_delete(&leased->jobs, leased->slot, leased->snapshot);
 	}
-	if (leased->queue->keep_completed > 0)
-		eq_insert_history(leased->slot, leased->now, leased->queue->keep_completed,
-						  result);
+	if (keep > 0)
+		eq_insert_history(leased->slot, leased->now, keep, keep_count, result);
 	if (eq_keep_trace_s > 0)
-		eq_insert_trace(leased->queue, leased->slot, leased->now);
+		eq_insert_trace(keep, leased->slot, leased->now);
 	if (DatumGetBool(leased->slot->tts_values[JOB_HAS_DEPENDENTS - 1]))
 		eq_settle_dependents(job_id, result, false);
+	if (DatumGetBool(leased->slot->tts_values[JOB_HAS_STEPS - 1]))
+		eq_forget_steps(job_id);
 	if (leased->queue->job_events)
 		eq_tell_end(leased->queue, leased->slot->tts_values,
 					leased->slot->tts_isnull,
@@ -115,7 +123,7 @@ eq_try_complete(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 	if (is_here)
 		slot_getallattrs(leased->slot);
 	/* Another tenant's is not waited for; perhaps a version that the snapshot can't see. */
-	if (!is_here || !eq_load_job_queue(leased, job_id) ||
+	if (!is_here || !eq_load_queue_if_visible(leased, job_id) ||
 		(!eq_has_token(leased->slot, token) &&
 		 (!eq_lock_job(leased) || !eq_has_token(leased->slot, token))))
 	{
@@ -134,12 +142,18 @@ eq_try_complete(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 	return completed;
 }
 
+/*
+ * A worker outside may have done what can't be undone, whatever was asked of it meanwhile;
+ * unless_cancelled is for handlers, whose effects are rolled back by EQ033.
+ */
 void
-eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result)
+eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result,
+			bool unless_cancelled)
 {
 	EqLeased leased;
 
 	eq_open_jobs(&leased);
+	leased.unless_cancelled = unless_cancelled;
 	if (!eq_try_complete(&leased, job_id, token, result))
 		eq_lease_lost(job_id);
 	eq_close_jobs(&leased);
@@ -242,7 +256,7 @@ eq_complete_sql(PG_FUNCTION_ARGS)
 
 	if (result)
 		eq_check_payload("job result", result);
-	eq_complete(job_id, PG_GETARG_UUID_P(1), result);
+	eq_complete(job_id, PG_GETARG_UUID_P(1), result, false);
 	PG_RETURN_BOOL(true);
 }
 
@@ -257,7 +271,7 @@ eq_fail_sql(PG_FUNCTION_ARGS)
 		retry_after = eq_check_delay(PG_GETARG_INTERVAL_P(5), "retry_after");
 	next = eq_fail(job_id, PG_GETARG_UUID_P(1),
 				   PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2)),
-				   PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3)),
+				   eq_sqlstate_argument(fcinfo, 3),
 				   PG_ARGISNULL(4) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(4)),
 				   retry_after, !PG_ARGISNULL(6) && PG_GETARG_BOOL(6));
 	if (next == 0)

@@ -72,7 +72,8 @@ COMMENT ON FUNCTION complete_many_and_claim(bigint[], uuid[], text, int, text, i
  * or becomes a dead letter if it has none left or the error is final.
  * Arguments: retry_after replaces the backoff this time; final: never retry.
  * Result: when the job is tried again; NULL if it is a dead letter now.
- * Errors: EQ014 negative retry_after, EQ016 lease lost.
+ * Errors: EQ009 sqlstate is not five digits or capital letters, EQ014 negative retry_after,
+ * EQ016 lease lost.
  * Example:
  *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
  *	SELECT event_queue.fail(:job_id, :'lease_token', 'no such address', final => true);
@@ -91,7 +92,7 @@ COMMENT ON FUNCTION fail(bigint, uuid, text, text, text, interval, boolean) IS
  * Arguments: lease_tokens, one for each job; the others as fail, for all of them.
  * Result: a row for each, in their order; state is retrying (from run_at on), dead (it
  * is a dead letter now) or lost (nothing was changed).
- * Errors: EQ009 lengths differ, EQ014 negative retry_after.
+ * Errors: EQ009 lengths differ, sqlstate is not one, EQ014 negative retry_after.
  * Example:
  *	SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens FROM event_queue.claim('mail', 2) \gset
  *	SELECT job_id, state, run_at FROM event_queue.fail_many(:'ids', :'tokens', 'server is busy', retry_after => '1 hour');

@@ -13,11 +13,11 @@
 int eq_keep_trace_s = 0; /* event_queue.keep_trace */
 
 /*
- * The job in the slot is completed.  One that the history keeps for as long needs no
- * line, nor has one that no event caused a place in a trace.
+ * The job in the slot is completed, and kept in the history for so long.  One that is kept
+ * as long as lines are needs none, nor has one that no event caused a place in a trace.
  */
 void
-eq_insert_trace(const EqQueue *queue, TupleTableSlot *slot, TimestampTz now)
+eq_insert_trace(int64 keep, TupleTableSlot *slot, TimestampTz now)
 {
 	Datum values[TRACE_COLUMNS];
 	bool nulls[TRACE_COLUMNS] = {false};
@@ -30,7 +30,7 @@ eq_insert_trace(const EqQueue *queue, TupleTableSlot *slot, TimestampTz now)
 	int64 rule_version;
 	EqTable trace;
 
-	if (queue->keep_completed >= eq_keep_trace_s * USECS_PER_SEC ||
+	if (keep >= eq_keep_trace_s * USECS_PER_SEC ||
 		slot->tts_isnull[JOB_METADATA - 1])
 		return;
 	metadata = DatumGetJsonbP(job[JOB_METADATA - 1]);
@@ -54,6 +54,8 @@ eq_insert_trace(const EqQueue *queue, TupleTableSlot *slot, TimestampTz now)
 	values[TRACE_RULE_VERSION - 1] = nulls[TRACE_RULE_VERSION - 1]
 										 ? 0
 										 : Int64GetDatum(rule_version);
+	nulls[TRACE_HANDLER - 1] = eq_present_handler() == NULL;
+	values[TRACE_HANDLER - 1] = JsonbPGetDatum(eq_present_handler());
 	values[TRACE_OUTCOME - 1] = CStringGetTextDatum("done");
 	values[TRACE_CREATED_AT - 1] = job[JOB_CREATED_AT - 1];
 	values[TRACE_FINISHED_AT - 1] = TimestampTzGetDatum(now);

@@ -15,7 +15,8 @@ CREATE TABLE job_trace (
 	outcome		text NOT NULL,
 	created_at	timestamptz NOT NULL,
 	finished_at	timestamptz NOT NULL,
-	rule_version	bigint
+	rule_version	bigint,
+	handler		jsonb
 );
 COMMENT ON TABLE event_queue.job_trace IS 'Jobs that an event caused and that are finished, for trace(); kept for event_queue.keep_trace.';
 CREATE INDEX job_trace_event ON event_queue.job_trace (event_id);
@@ -24,10 +25,20 @@ ALTER TABLE event_queue.job_trace ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue.job_trace USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('event_queue.job_trace', '');
 
-/* trim_trace: removes what is older than event_queue.keep_trace. */
+/* trim_trace: removes what is older than event_queue.keep_trace; for two seconds at most, more the next time. */
 CREATE FUNCTION event_queue_internal.trim_trace() RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	DELETE FROM event_queue.job_trace
-	WHERE finished_at < clock_timestamp() - current_setting('event_queue.keep_trace')::interval
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	began CONSTANT timestamptz := clock_timestamp();
+	n bigint;
+BEGIN
+	LOOP
+		DELETE FROM event_queue.job_trace x WHERE x.ctid = ANY (ARRAY(
+			SELECT y.ctid FROM event_queue.job_trace y
+			WHERE y.finished_at < began - current_setting('event_queue.keep_trace')::interval LIMIT 10000));
+		GET DIAGNOSTICS n = ROW_COUNT;
+		EXIT WHEN n < 10000 OR clock_timestamp() > began + interval '2 seconds';
+	END LOOP;
+END
 $$;
 COMMENT ON FUNCTION event_queue_internal.trim_trace() IS 'Internal. Removes lines of finished jobs that are older than event_queue.keep_trace.';

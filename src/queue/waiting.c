@@ -115,16 +115,14 @@ return_value(FunctionCallInfo fcinfo, Datum value)
 static void
 wait_for_queue(EqWakeSlot *slot)
 {
-	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
-
+	EqSleeper *me = eq_sleeper();
 	EqWakeSlot *before = counted_in;
 
 	/* A slot stays that of its queue while someone is counted in. */
 	if (slot && before != slot)
 		pg_atomic_fetch_add_u32(&slot->waiters, 1);
 	counted_in = slot;
-	pg_atomic_exchange_u32(&me->waits_for_queue,
-						   slot ? slot - eq_shared->wake_slots + 1 : 0);
+	pg_atomic_exchange_u32(&me->queue, slot ? eq_slot_number(slot) + 1 : 0);
 	if (before && before != slot)
 		pg_atomic_fetch_sub_u32(&before->waiters, 1);
 }
@@ -133,7 +131,7 @@ static void
 stop_waiting(int code, Datum arg)
 {
 	wait_for_queue(NULL);
-	pg_atomic_write_u32(&eq_shared->appenders[EQ_MY_PROC_NUMBER].awaits_job, 0);
+	pg_atomic_write_u32(&eq_sleeper()->job, 0);
 }
 
 /* The jobs as a JSON array of claimed_job. */
@@ -217,7 +215,7 @@ Datum
 eq_await_job(PG_FUNCTION_ARGS)
 {
 	MemoryContext context = CurrentMemoryContext;
-	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
+	EqSleeper *me = eq_sleeper();
 	volatile int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
 	volatile TimestampTz until = begin_waiting(fcinfo, 1, "a job");
 	volatile Datum outcome = (Datum) 0;
@@ -233,7 +231,7 @@ eq_await_job(PG_FUNCTION_ARGS)
 			Datum found;
 			JsonbValue state;
 
-			pg_atomic_write_u32(&me->awaits_job, 1);
+			pg_atomic_write_u32(&me->job, 1);
 			pg_atomic_exchange_u32(&db->jobs_awaited, 1);
 			PushActiveSnapshot(GetTransactionSnapshot());
 			if (SPI_execute_with_args("SELECT event_queue.job_outcome($1)", 1, &type,
@@ -257,7 +255,7 @@ eq_await_job(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
-		pg_atomic_write_u32(&me->awaits_job, 0);
+		pg_atomic_write_u32(&me->job, 0);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);

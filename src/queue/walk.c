@@ -18,6 +18,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "queue/queue_slot.h"
 #include "queue/walk.h"
 #include "wake/wake.h"
 
@@ -31,7 +32,8 @@ eq_walk_prepare(EqWalk *walk, const EqQueue *queue, bool raises)
 	walk->raises = raises && walk->slot != NULL && !eq_mark_raise_is_forbidden();
 	if (walk->slot)
 	{
-		walk->generation = pg_atomic_read_u64(&walk->slot->mark_generation);
+		walk->generation = pg_atomic_read_u64(
+			&eq_queue_slot(walk->slot)->mark_generation);
 		walk->ring_generation = eq_ring_generation(walk->slot);
 	}
 	walk->now = GetCurrentTimestamp();
@@ -77,7 +79,7 @@ find_segment(EqWalk *walk)
 	ScanKeyData keys[4];
 	IndexTuple entry = NULL;
 	uint64 hint = walk->slot && !walk->from_start
-					  ? pg_atomic_read_u64(&walk->slot->last_segment)
+					  ? pg_atomic_read_u64(&eq_queue_slot(walk->slot)->last_segment)
 					  : 0;
 	bool hinted = (int32) (hint >> 8) == walk->next_lane &&
 				  (int32) (hint & 0xff) >= walk->next_priority;

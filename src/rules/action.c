@@ -5,7 +5,7 @@
  * of them in its column actions:
  *
  *	{"enqueue": {"queue": ..., "name": ..., "payload": ..., options of enqueue}}
- *	{"call": {"function": ..., "delay": ..., "priority": ...}}
+ *	{"call": {"function": ..., "delay": ..., "calendar": ..., "priority": ...}}
  *	{"append": {"event_type": ..., "aggregate_type": ..., "aggregate_id": ..., ...}}
  *	{"notify": {"channel": ..., "payload": ...}}
  *	{"cancel": {"queue": ..., "unique_key": ...}}
@@ -20,8 +20,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/sequence.h"
 #include "catalog/pg_type.h"
-#include "commands/async.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -39,6 +39,7 @@
 #include "rules/rule.h"
 #include "rules/rules.h"
 #include "store/store.h"
+#include "table/table.h"
 #include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_are_actions);
@@ -50,7 +51,8 @@ PG_FUNCTION_INFO_V1(eq_are_actions);
 	(EQ_IN_OPTIONS | EQ_OPTION_BIT(EQ_OPTION_QUEUE) |                               \
 	 EQ_OPTION_BIT(EQ_OPTION_NAME) | EQ_OPTION_BIT(EQ_OPTION_PAYLOAD))
 #define EQ_IN_CALL                                                                  \
-	(EQ_OPTION_BIT(EQ_OPTION_DELAY) | EQ_OPTION_BIT(EQ_OPTION_PRIORITY))
+	(EQ_OPTION_BIT(EQ_OPTION_DELAY) | EQ_OPTION_BIT(EQ_OPTION_PRIORITY) |           \
+	 EQ_OPTION_BIT(EQ_OPTION_CALENDAR))
 
 static const char *const kinds[] = {[EQ_ACTION_ENQUEUE] = "enqueue",
 									[EQ_ACTION_CALL] = "call",
@@ -173,6 +175,7 @@ check_call(Jsonb *arguments)
 	(void) take_delay_from(&arguments);
 	arguments = without(arguments, "function");
 	eq_read_job_options(&job, &arguments->root, EQ_IN_CALL, true);
+	eq_check_job_options(&job, eq_get_own_queue(EQ_RULE_CALLS), 0);
 	return function;
 }
 
@@ -192,6 +195,8 @@ check_append(JsonbContainer *arguments)
 
 		if (name)
 			eq_check_name(members[i], name, EQ_MAX_NAME);
+		if (name && i == 1)
+			eq_refuse_reserved(name, eq_json_string_member(arguments, "event_type"));
 	}
 	for (int i = 3; i < 5; i++)
 	{
@@ -374,6 +379,9 @@ lineage(const EqRule *rule, Datum event, const char *cause)
 		GetAttributeByNum(row, EVENT_METADATA, &isnull));
 	JsonbValue buffer;
 	JsonbValue *chain = eq_json_member(metadata, "correlation_id", &buffer);
+	JsonbValue root_buffer;
+	char *root = eq_json_string(
+		eq_json_member(metadata, EQ_RULE_ROOT, &root_buffer));
 
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"rule\": ");
@@ -384,6 +392,8 @@ lineage(const EqRule *rule, Datum event, const char *cause)
 		", \"" EQ_RULE_CHAIN "\": ",
 		rule->version, cause, id, eq_event_position(event));
 	eq_append_chain(&json, metadata, rule->rule_id);
+	appendStringInfoString(&json, ", \"" EQ_RULE_ROOT "\": ");
+	escape_json(&json, root ? root : id);
 	appendStringInfoString(&json, ", \"correlation_id\": ");
 	/* The first event of a chain gives it its name. */
 	escape_json(&json, chain && chain->type == jbvString
@@ -402,10 +412,14 @@ with_lineage(Jsonb *given, Jsonb *known)
 				 : known;
 }
 
-/* Completes a rule's job and enqueues it; delays count from then on. */
+/*
+ * Completes a rule's job, of an action of its list or of its own (-1), and enqueues it;
+ * delays count from then on.  late: later events may have met rules, and so have ended a
+ * timer that this one was to start.
+ */
 static void
 enqueue_job(const EqRule *rule, Datum event, const EqQueue *queue, EqNewJob *job,
-			TimestampTz from)
+			int action, TimestampTz from, bool late)
 {
 	eq_check_payload("job payload", job->payload);
 	eq_check_new_job(job, queue, from);
@@ -414,12 +428,29 @@ enqueue_job(const EqRule *rule, Datum event, const EqQueue *queue, EqNewJob *job
 		job->run_at = Max(job->run_at, GetCurrentTimestamp());
 	job->tenant = eq_event_text(event, EVENT_TENANT);
 	job->metadata = with_lineage(job->metadata, lineage(rule, event, "event_id"));
-	(void) eq_enqueue(queue, job);
+	if (late && job->unique_key &&
+		eq_timer_has_ended(queue, job->tenant, job->unique_key,
+						   eq_event_position(event)))
+		return;
+	if (!job->unique_key || job->unique_mode != EQ_UNIQUE_REJECT || !job->has_time ||
+		queue->queue_id <= EQ_SNAPSHOTS)
+	{
+		(void) eq_enqueue(queue, job);
+		return;
+	}
+	/* Again under the lock of its end: one that was under way may have removed the timer. */
+	job->job_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
+	if (eq_enqueue(queue, job) != job->job_id &&
+		!eq_timer_has_ended(queue, job->tenant, job->unique_key,
+							eq_event_position(event)) &&
+		eq_enqueue(queue, job) != job->job_id)
+		eq_note_refused_start(rule, queue, job, eq_event_position(event), action);
 }
 
 /* The job of a rule that has no list of actions. */
 static void
-enqueue_own_job(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
+enqueue_own_job(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
+				bool late)
 {
 	const EqQueue *queue = eq_get_queue_by_id(rule->queue_id);
 	EqNewJob job = {.name = rule->job_name, .payload = payload};
@@ -432,15 +463,15 @@ enqueue_own_job(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
 		eq_set_job_option(&job, EQ_OPTION_DELAY, IntervalPGetDatum(rule->delay));
 	if (rule->priority >= 0)
 		eq_set_job_option(&job, EQ_OPTION_PRIORITY, Int32GetDatum(rule->priority));
-	enqueue_job(rule, event, queue, &job, GetCurrentTimestamp());
+	enqueue_job(rule, event, queue, &job, -1, GetCurrentTimestamp(), late);
 }
 
 /*
- * A job of queue "rule-calls": all of the rule again (evaluate), or its function; with
- * a list of actions that of action, from 0 (else -1).
+ * A job of queue "rule-calls": all of the rule again (evaluate), or its function, or (timer)
+ * the job of a timer; with a list of actions that of action, from 0 (else -1).
  */
 static void
-enqueue_call(const EqRule *rule, Datum event, bool evaluate, int action,
+enqueue_call(const EqRule *rule, Datum event, bool evaluate, bool timer, int action,
 			 EqNewJob *job, TimestampTz from)
 {
 	StringInfoData json;
@@ -455,10 +486,13 @@ enqueue_call(const EqRule *rule, Datum event, bool evaluate, int action,
 		appendStringInfo(&json, ", \"action\": %d, \"function\": ", action);
 		escape_json(&json, rule->actions[action].target);
 	}
+	if (timer)
+		appendStringInfo(&json, ", \"timer_of_version\": %d", rule->version);
 	appendStringInfoChar(&json, '}');
 	job->name = "rule-call";
 	job->payload = eq_json_from(json.data);
-	enqueue_job(rule, event, eq_get_own_queue(EQ_RULE_CALLS), job, from);
+	enqueue_job(rule, event, eq_get_own_queue(EQ_RULE_CALLS), job, action, from,
+				false);
 }
 
 /* The same for a rule that has no list, or for one that is to be evaluated again. */
@@ -469,9 +503,19 @@ eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate)
 
 	if (!evaluate && rule->delay)
 		eq_set_job_option(&job, EQ_OPTION_DELAY, IntervalPGetDatum(rule->delay));
-	if (rule->priority >= 0)
+	/* One that was written by hand must not keep others from their events. */
+	if (rule->priority >= 0 && (!evaluate || rule->priority <= EQ_PRIORITY_LAST))
 		eq_set_job_option(&job, EQ_OPTION_PRIORITY, Int32GetDatum(rule->priority));
-	enqueue_call(rule, event, evaluate, -1, &job, GetCurrentTimestamp());
+	enqueue_call(rule, event, evaluate, false, -1, &job, GetCurrentTimestamp());
+}
+
+/* A start that was refused, as the timer was open, is to be done after all (timer.c). */
+void
+eq_enqueue_start(const EqRule *rule, Datum event, int action)
+{
+	EqNewJob job = {0};
+
+	enqueue_call(rule, event, false, true, action, &job, GetCurrentTimestamp());
 }
 
 /* A filled member that is to be a name; the default if it is not in the template. */
@@ -527,48 +571,19 @@ append_event(const EqRule *rule, Datum event, JsonbContainer *arguments)
 	eq_append_events(eq_event_text(event, EVENT_TENANT), &aggregate, 1, &new, 1);
 }
 
-static void
-notify(const EqAction *action, JsonbContainer *arguments)
-{
-	JsonbValue buffer;
-	JsonbValue *value = getKeyJsonValueFromContainer(arguments, "payload",
-													 strlen("payload"), &buffer);
-	char *payload = "";
-
-	if (value && value->type == jbvString)
-		payload = eq_json_string(value);
-	else if (value && value->type != jbvNull)
-	{
-		Jsonb *json = JsonbValueToJsonb(value);
-
-		payload = JsonbToCString(NULL, &json->root, VARSIZE(json));
-	}
-	Async_Notify(action->target, payload);
-}
-
 /* The job with this key, of the event's tenant, if there is one: a timer is stopped. */
 static void
 cancel_job(const EqAction *action, Datum event, JsonbContainer *arguments)
 {
-	static EqStatement cancel = {
-		.sql =
-			"SELECT event_queue.cancel_jobs($1, unique_key => $2, tenant_id => $3)",
-		.n_arguments = 3,
-		.types = {TEXTOID, TEXTOID, TEXTOID}};
-	Datum values[3] = {
-		CStringGetTextDatum(action->target),
-		CStringGetTextDatum(filled_name(arguments, "unique_key", NULL)),
-		CStringGetTextDatum(eq_event_text(event, EVENT_TENANT))};
-	EqSpi spi;
-
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&cancel, values, NULL);
-	eq_spi_end(&spi);
+	eq_end_timer(eq_get_queue(action->target), eq_event_text(event, EVENT_TENANT),
+				 filled_name(arguments, "unique_key", NULL),
+				 eq_event_position(event));
 }
 
 /* A job of the list: of its queue, or for its function. */
 static void
-do_job(const EqRule *rule, int i, Datum event, Jsonb *arguments, Jsonb *whole)
+do_job(const EqRule *rule, int i, Datum event, Jsonb *arguments, Jsonb *whole,
+	   bool late)
 {
 	const EqAction *action = &rule->actions[i];
 	EqNewJob job = {0};
@@ -582,18 +597,39 @@ do_job(const EqRule *rule, int i, Datum event, Jsonb *arguments, Jsonb *whole)
 	{
 		arguments = without(arguments, "function");
 		eq_read_job_options(&job, &arguments->root, EQ_IN_CALL, false);
-		enqueue_call(rule, event, false, i, &job, from);
+		enqueue_call(rule, event, false, false, i, &job, from);
 		return;
 	}
 	eq_read_job_options(&job, &arguments->root, EQ_IN_ACTION, false);
 	if (!action->has_payload)
 		job.payload = whole;
-	enqueue_job(rule, event, eq_get_queue(action->target), &job, from);
+	enqueue_job(rule, event, eq_get_queue(action->target), &job, i, from, late);
 }
 
-/* The rule fires: payload and options are what eq_query_rule gave. */
+/* Of what eq_act does, the job of one timer alone. */
 void
-eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
+eq_start_timer(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
+			   int action)
+{
+	JsonbValue buffer;
+	Jsonb *arguments;
+
+	if (rule->n_actions == 0)
+	{
+		enqueue_own_job(rule, event, payload, options, true);
+		return;
+	}
+	(void) split_action(eq_json_member(payload, "actions", &buffer)->val.binary.data,
+						action, &arguments);
+	do_job(rule, action, event, arguments, options, true);
+}
+
+/*
+ * The rule fires: payload and options are what eq_query_rule gave.  late: other rules may
+ * have met later events by now.
+ */
+void
+eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options, bool late)
 {
 	ErrorContextCallback callback = {.callback = tell_action,
 									 .previous = error_context_stack};
@@ -604,7 +640,7 @@ eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
 	if (rule->n_actions == 0)
 	{
 		if (rule->queue_id != 0)
-			enqueue_own_job(rule, event, payload, options);
+			enqueue_own_job(rule, event, payload, options, late);
 		else
 			eq_enqueue_rule_call(rule, event, false);
 		return;
@@ -623,13 +659,13 @@ eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
 		{
 			case EQ_ACTION_ENQUEUE:
 			case EQ_ACTION_CALL:
-				do_job(rule, i, event, arguments, options);
+				do_job(rule, i, event, arguments, options, late);
 				continue;
 			case EQ_ACTION_APPEND:
 				append_event(rule, event, &arguments->root);
 				break;
 			case EQ_ACTION_NOTIFY:
-				notify(&rule->actions[i], &arguments->root);
+				eq_notify_action(&rule->actions[i], &arguments->root);
 				break;
 			case EQ_ACTION_CANCEL:
 				cancel_job(&rule->actions[i], event, &arguments->root);

@@ -125,6 +125,34 @@ eq_field_changed(Datum event, const char *field, Jsonb **now, Jsonb **before)
 		   compareJsonbContainers(&(*now)->root, &(*before)->root) != 0;
 }
 
+/* A member of old or new of a changed row; NULL: none. */
+static Jsonb *
+member_of_row(Datum event, const char *row, const char *column)
+{
+	bool isnull;
+	JsonbValue row_buffer;
+	JsonbValue buffer;
+	JsonbValue *value = eq_json_member(
+		DatumGetJsonbP(
+			GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_DATA, &isnull)),
+		row, &row_buffer);
+
+	if (value == NULL || value->type != jbvBinary)
+		return NULL;
+	value = eq_json_member(JsonbValueToJsonb(value), column, &buffer);
+	return value ? JsonbValueToJsonb(value) : NULL;
+}
+
+/* The same for the event of a changed row; one that came or went is another one. */
+bool
+eq_column_changed(Datum event, const char *column, Jsonb **now, Jsonb **before)
+{
+	*now = member_of_row(event, "new", column);
+	*before = member_of_row(event, "old", column);
+	return *now == NULL || *before == NULL ||
+		   compareJsonbContainers(&(*now)->root, &(*before)->root) != 0;
+}
+
 /* Lets when_changed the rule fire for the event? */
 bool
 eq_any_changed(const EqRule *rule, Datum event)

@@ -25,17 +25,32 @@
 #include "rules/rule.h"
 #include "rules/rules.h"
 #include "table/table.h"
+#include "tenant/tenant.h"
 #include "watch/watch.h"
 
+#define LAST_REST_MS                                                                \
+	(3600 * 1000) /* at most, for a rule whose condition did not end */
+
 #define MAX_CONDITION 10000
+
+/* What a condition sees of the event $1: its columns; of a changed row also old and new. */
+const char *
+eq_event_source(bool on_table)
+{
+	return on_table ? "(SELECT ($1).*, ($1).event_data -> 'old' AS old,"
+					  " ($1).event_data -> 'new' AS new) AS event"
+					: "(SELECT ($1).*) AS event";
+}
 
 /*
  * The query of a rule with this condition (NULL: always true): the payload from the
  * template $2, NULL if the condition does not hold; and the options from $3.
  */
 char *
-eq_rule_query(const char *condition, bool with_options)
+eq_rule_query(const char *condition, bool with_options, bool on_table)
 {
+	const char *source = eq_event_source(on_table);
+
 	/* OFFSET 0: the condition is evaluated once. */
 	if (with_options)
 		return psprintf(
@@ -43,12 +58,12 @@ eq_rule_query(const char *condition, bool with_options)
 			" event_queue.map_payload($3, event_queue.event_as_json($1)) END"
 			" FROM (SELECT CASE WHEN (%s\n) THEN"
 			" event_queue.map_payload($2, event_queue.event_as_json($1)) END AS payload"
-			" FROM (SELECT ($1).*) AS event OFFSET 0) AS m",
-			condition ? condition : "true");
+			" FROM %s OFFSET 0) AS m",
+			condition ? condition : "true", source);
 	return psprintf("SELECT CASE WHEN (%s\n) THEN"
 					" event_queue.map_payload($2, event_queue.event_as_json($1)) END"
-					" FROM (SELECT ($1).*) AS event",
-					condition ? condition : "true");
+					" FROM %s",
+					condition ? condition : "true", source);
 }
 
 /* For no longer than event_queue.condition_timeout. */
@@ -175,7 +190,8 @@ eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
 	bool with_options;
 
 	*options = NULL;
-	if (rule->n_changing > 0)
+	/* Of a table, the triggers have seen to it. */
+	if (rule->n_changing > 0 && !rule->on_table)
 	{
 		/* The look may be long: of a field that is rare in an aggregate of many events. */
 		TimeLimit limit = begin_limit();
@@ -187,7 +203,8 @@ eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
 	}
 	/* With a list of actions, the options are the whole event, for who has no payload. */
 	with_options = rule->options != NULL || rule->n_actions > 0;
-	eq_run_guarded(rule, eq_rule_query(rule->condition, with_options),
+	eq_run_guarded(rule,
+				   eq_rule_query(rule->condition, with_options, rule->on_table),
 				   with_options ? 3 : 2, types, values, nulls, rule->plan,
 				   take_filled, &filled);
 	*options = filled.options;
@@ -228,7 +245,7 @@ eq_is_one_expression(const char *condition)
 
 /* EQ022 unless the condition compiles, with the caller's rights. */
 void
-eq_check_condition(const char *condition)
+eq_check_condition(const char *condition, bool on_table)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool ok = false;
@@ -244,7 +261,8 @@ eq_check_condition(const char *condition)
 		if (ok)
 		{
 			eq_spi_begin(&spi, GetUserId(), SECURITY_RESTRICTED_OPERATION);
-			if (SPI_prepare(eq_rule_query(condition, false), 2, types) == NULL)
+			if (SPI_prepare(eq_rule_query(condition, false, on_table), 2, types) ==
+				NULL)
 				elog(ERROR, "SPI_prepare failed: %s",
 					 SPI_result_code_string(SPI_result));
 			eq_spi_end(&spi);
@@ -266,4 +284,63 @@ eq_check_condition(const char *condition)
 	PG_END_TRY();
 	if (!ok)
 		invalid_condition("It is more than one expression.");
+}
+
+/* The rule whose condition runs, for eq_note_condition_lost; cut if it is long. */
+static char evaluated[EQ_MAX_NAME + 32] = "";
+
+static void
+note_not_ended(const char *rule, const char *message)
+{
+	(void) eq_note_fault("rule", rule, "57014", message, EQ_FIRST_REST_MS,
+						 LAST_REST_MS);
+}
+
+/*
+ * For an executor: an error came out of the job.  Was it the condition's, and the
+ * time that it took?
+ */
+void
+eq_note_condition_error(bool timed_out)
+{
+	if (timed_out && evaluated[0] != '\0')
+		note_not_ended(evaluated, "its condition reached condition_timeout");
+	evaluated[0] = '\0';
+}
+
+/* For a worker that was terminated, on its way out. */
+void
+eq_note_condition_lost(void)
+{
+	if (evaluated[0] != '\0')
+		note_not_ended(
+			evaluated,
+			"its condition did not end and was terminated with its process");
+}
+
+/* Is the rule not to be evaluated for now?  How often it has not ended. */
+int
+eq_rule_rests(const EqRule *rule)
+{
+	TimestampTz retry_at;
+	int failures = eq_failures_of("rule", rule->label, &retry_at);
+
+	return retry_at > GetCurrentTimestamp() ? failures : 0;
+}
+
+/*
+ * Evaluates a rule's when_changed, condition and templates for an event, the latter as
+ * the rule's owner and without writing.  NULL if it does not fire.
+ */
+Jsonb *
+eq_evaluate_rule(const EqRule *rule, Datum event, Jsonb **options)
+{
+	Jsonb *payload;
+
+	eq_check_owner(rule->owner, "rule", rule->name);
+	strlcpy(evaluated, rule->label, sizeof(evaluated));
+	payload = eq_query_rule(rule, event, options);
+	evaluated[0] = '\0';
+	(void) eq_clear_fault("rule", rule->label);
+	return payload;
 }

@@ -65,7 +65,10 @@ insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 /* What a rule with the columns that create_rule was called with is compared by. */
 #define RULE_DEFINITION                                                                  \
 	"tenant_id, event_pattern, condition, queue_id, job_name, payload, delay, priority," \
-	" function, options, on_loop, when_changed, actions, stop, rule_order"
+	" function, options, on_loop, when_changed, actions, stop, rule_order,"              \
+	" on_table, on_change, tenant_column"
+#define RULE_VALUES                                                                 \
+	"$3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $21, $22, $23"
 
 /*
  * if_not_exists met what is there already: its number, 0 if the query finds none
@@ -147,6 +150,57 @@ start_behind(int32 rule_id, int64 start)
 		2, types, values, NULL);
 }
 
+/*
+ * The same as a draft of a rule that is there: a version that is not in force.  Its
+ * number; 0: there is no such rule.
+ */
+static int32
+keep_draft(int n, Oid *types, Datum *values, const char *nulls)
+{
+	return insert_row(
+		"INSERT INTO event_queue_internal.rule_version"
+		" (rule_id, version, rule, tenant_id, made_by, made_at, definition, draft, owner)"
+		" SELECT r.rule_id, 1 + (SELECT max(v.version) FROM"
+		" event_queue_internal.rule_version v WHERE v.rule_id = r.rule_id), r.name, $3,"
+		" coalesce(nullif(current_setting('role'), 'none'), session_user),"
+		" pg_catalog.clock_timestamp(), event_queue_internal.rule_definition("
+		"jsonb_populate_record(r, jsonb_build_object('owner', $2, 'tenant_id', $3,"
+		" 'event_pattern', $4, 'condition', $5, 'queue_id', $6, 'job_name', $7, 'payload', $8,"
+		" 'delay', $9, 'priority', $10, 'function', $11, 'options', $12, 'on_loop', $13,"
+		" 'when_changed', $14, 'actions', $15, 'stop', $16, 'rule_order', $17,"
+		" 'on_table', $21, 'on_change', $22, 'tenant_column', $23))), true, $2"
+		" FROM event_queue.rule r WHERE r.name = $1 AND ($19 IS NULL OR r.tenant_id = $19)"
+		" AND $18 IS NOT NULL AND $20 IS NOT NULL FOR UPDATE RETURNING rule_id",
+		n, types, values, nulls);
+}
+
+/* The arguments of a rule on a table; its name, NULL for a rule on events. */
+static char *
+table_argument(FunctionCallInfo fcinfo, const char *pattern, Datum *on_change)
+{
+	const char *tenant_column = PG_ARGISNULL(21) ? NULL
+												 : NameStr(*PG_GETARG_NAME(21));
+	Oid relid = PG_ARGISNULL(19) ? InvalidOid : PG_GETARG_OID(19);
+
+	if ((pattern != NULL) == OidIsValid(relid))
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_PATTERN),
+						errmsg("a rule is either on events, with event_pattern, or "
+							   "on the rows of a table, with on_table")));
+	if (!OidIsValid(relid))
+	{
+		if (!PG_ARGISNULL(20) || tenant_column)
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+							errmsg("on_change and tenant_column belong to a rule "
+								   "with on_table")));
+		eq_check_pattern(pattern);
+		return NULL;
+	}
+	*on_change = eq_check_on_change(PG_ARGISNULL(20) ? NULL
+													 : PG_GETARG_ARRAYTYPE_P(20));
+	eq_check_on_table(relid, tenant_column);
+	return eq_qualified_table(relid);
+}
+
 Datum
 eq_create_rule(PG_FUNCTION_ARGS)
 {
@@ -166,19 +220,25 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	bool priority_is_null;
 	const char *on_loop = PG_ARGISNULL(13) ? "skip" : text_argument(fcinfo, 13);
 	Jsonb *actions = PG_ARGISNULL(15) ? NULL : PG_GETARG_JSONB_P(15);
-	Oid types[20];
-	Datum values[20];
-	char nulls[20];
+	const char *tenant_column = PG_ARGISNULL(21) ? NULL
+												 : NameStr(*PG_GETARG_NAME(21));
+	char *table;
+	Datum on_change = 0;
+	bool draft = !PG_ARGISNULL(22) && PG_GETARG_BOOL(22);
+	Oid types[23];
+	Datum values[23];
+	char nulls[23];
 	int n = 0;
 	int32 rule_id;
+	bool exists = false;
 	int64 newest = eq_last_position();
 	int64 start = start_argument(text_argument(fcinfo, 18), newest);
 
 	eq_check_name("rule name", name, EQ_MAX_NAME);
-	eq_check_pattern(pattern);
+	table = table_argument(fcinfo, pattern, &on_change);
 	if (tenant || eq_confined_tenant())
 		tenant = eq_resolve_tenant(tenant);
-	check_create_mode(or_replace, if_not_exists);
+	check_create_mode(or_replace || draft, if_not_exists);
 	if (strcmp(on_loop, "skip") != 0 && strcmp(on_loop, "allow") != 0)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("on_loop must be skip or allow")));
@@ -228,14 +288,15 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	if (queue)
 		eq_check_job_options(&job, queue, 0);
 	if (condition)
-		eq_check_condition(condition);
+		eq_check_condition(condition, table != NULL);
 	if (!PG_ARGISNULL(14))
 		eq_check_when_changed(PG_GETARG_ARRAYTYPE_P(14));
 
 	ADD_TEXT(name);
 	ADD(REGROLEOID, ObjectIdGetDatum(GetUserId()), false);
 	ADD_TEXT(tenant);
-	ADD_TEXT(pattern);
+	/* Of a rule on a table it has the rule's number in it: a trigger puts it there. */
+	ADD_TEXT(table ? "table" : pattern);
 	ADD_TEXT(condition);
 	ADD(INT4OID, Int32GetDatum(queue->queue_id), queue == NULL);
 	ADD_TEXT(job_name);
@@ -255,6 +316,22 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	/* Whose rules this session may touch; NULL: all. */
 	ADD_TEXT(eq_confined_tenant());
 	ADD(INT8OID, Int64GetDatum(newest), false);
+	ADD_TEXT(table);
+	ADD(TEXTARRAYOID, on_change, table == NULL);
+	ADD_TEXT(tenant_column);
+
+	if (draft)
+	{
+		eq_require_unbound();
+		rule_id = keep_draft(n, types, values, nulls);
+		if (rule_id == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+					 errmsg("rule \"%s\" does not exist", name),
+					 errhint("A draft is of a rule that is there: create it without "
+							 "draft, and pause it.")));
+		PG_RETURN_INT32(rule_id);
+	}
 
 	/*
 	 * A rule that is replaced keeps its number and start_position, and the
@@ -265,23 +342,25 @@ eq_create_rule(PG_FUNCTION_ARGS)
 		psprintf(
 			"WITH checkpoint AS (INSERT INTO event_queue_internal.rule_checkpoint (position) VALUES ($20)"
 			" ON CONFLICT DO NOTHING) INSERT INTO event_queue.rule AS r (name, owner, " RULE_DEFINITION
-			", start_position)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
+			", start_position) VALUES ($1, $2, " RULE_VALUES ", $18)"
 			" ON CONFLICT ON CONSTRAINT rule_name_key %s RETURNING rule_id",
-			or_replace
-				? "DO UPDATE SET (owner, " RULE_DEFINITION
-				  ") = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
-				  " WHERE $19 IS NULL OR r.tenant_id = $19"
-				: "DO NOTHING"),
+			or_replace ? "DO UPDATE SET (owner, " RULE_DEFINITION
+						 ") = ($2, " RULE_VALUES ")"
+						 " WHERE $19 IS NULL OR r.tenant_id = $19"
+					   : "DO NOTHING"),
 		n, types, values, nulls);
 	if (rule_id == 0 && if_not_exists)
+	{
+		exists = true;
 		rule_id = existing_row(
 			psprintf("rule \"%s\"", name),
 			"SELECT rule_id, (" RULE_DEFINITION ")"
-			" IS NOT DISTINCT FROM ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+			" IS NOT DISTINCT FROM ($3, CASE WHEN $21 IS NULL THEN $4 ELSE event_pattern END,"
+			" $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $21, $22, $23)"
 			" FROM event_queue.rule"
 			" WHERE name = $1 AND ($19 IS NULL OR tenant_id = $19)",
 			n, types, values, nulls);
+	}
 	if (rule_id == 0)
 		ereport(
 			ERROR,
@@ -291,6 +370,10 @@ eq_create_rule(PG_FUNCTION_ARGS)
 				 "or_replace => true replaces it, and loses no event; if_not_exists => true leaves it.")));
 	if (start < newest)
 		start_behind(rule_id, start);
+	if (!exists && (table || or_replace))
+		eq_make_table_triggers(
+			rule_id, table ? PG_GETARG_OID(19) : InvalidOid, on_change,
+			PG_ARGISNULL(14) ? NULL : PG_GETARG_ARRAYTYPE_P(14), tenant_column);
 	PG_RETURN_INT32(rule_id);
 }
 
@@ -305,15 +388,28 @@ eq_create_handler(PG_FUNCTION_ARGS)
 	int32 handler_id;
 	char *what;
 	Interval time_limit = {.time = queue->lease / 10 * 9};
-	Oid types[5];
-	Datum values[5];
-	char nulls[5];
+	bool as_array = !PG_ARGISNULL(6);
+	int batch = as_array ? PG_GETARG_INT32(6) : 0;
+	int most = PG_ARGISNULL(7) ? 0 : PG_GETARG_INT32(7);
+	Oid types[7];
+	Datum values[7];
+	char nulls[7];
 	int n = 0;
 
 	check_create_mode(or_replace, if_not_exists);
 	eq_check_name("job name", job_name, EQ_MAX_NAME);
-	(void) eq_find_function(text_argument(fcinfo, 2), EQ_FUNCTION_HANDLER,
-							&function);
+	if (as_array && (batch < 1 || batch > EQ_MAX_BATCH))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+				 errmsg("batch must be between 1 and %d", EQ_MAX_BATCH),
+				 errhint("Without batch the handler takes one job at a time.")));
+	if (!PG_ARGISNULL(7) && (most < 1 || most > 2 * EQ_MAX_EXECUTORS))
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("max_executors must be between 1 and %d",
+							   2 * EQ_MAX_EXECUTORS)));
+	(void) eq_find_function(
+		text_argument(fcinfo, 2),
+		as_array ? EQ_FUNCTION_ARRAY_HANDLER : EQ_FUNCTION_HANDLER, &function);
 	if (!PG_ARGISNULL(3))
 	{
 		time_limit = *PG_GETARG_INTERVAL_P(3);
@@ -333,19 +429,24 @@ eq_create_handler(PG_FUNCTION_ARGS)
 	ADD(REGROLEOID, ObjectIdGetDatum(GetUserId()), false);
 	ADD_TEXT(function);
 	ADD(INTERVALOID, IntervalPGetDatum(&time_limit), false);
+	ADD(INT4OID, Int32GetDatum(batch), !as_array);
+	ADD(INT4OID, Int32GetDatum(most), most == 0);
 	handler_id = insert_row(
 		psprintf(
-			"INSERT INTO event_queue.handler (queue_id, job_name, owner, function, time_limit)"
-			" VALUES ($1, $2, $3, $4, $5) ON CONFLICT ON CONSTRAINT handler_job_key %s"
+			"INSERT INTO event_queue.handler AS h (queue_id, job_name, owner, function, time_limit, batch, max_executors)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT ON CONSTRAINT handler_job_key %s"
 			" RETURNING handler_id",
-			or_replace ? "DO UPDATE SET (owner, function, time_limit) = ($3, $4, $5)"
-					   : "DO NOTHING"),
+			or_replace
+				? "DO UPDATE SET (owner, function, time_limit, batch, max_executors) = ($3, $4, $5, $6, $7),"
+				  " version = h.version + ((h.owner, h.function, h.time_limit, h.batch, h.max_executors)"
+				  " IS DISTINCT FROM ($3, $4, $5, $6, $7))::int"
+				: "DO NOTHING"),
 		n, types, values, nulls);
 	what = psprintf("handler for job \"%s\" of queue \"%s\"", job_name, queue->name);
 	if (handler_id == 0 && if_not_exists)
 		handler_id = existing_row(
 			what,
-			"SELECT handler_id, (function, time_limit) IS NOT DISTINCT FROM ($4, $5)"
+			"SELECT handler_id, (function, time_limit, batch, max_executors) IS NOT DISTINCT FROM ($4, $5, $6, $7)"
 			" FROM event_queue.handler WHERE queue_id = $1 AND job_name = $2",
 			n, types, values, nulls);
 	if (handler_id == 0)

@@ -58,23 +58,14 @@
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
+#include "wake/database.h"
 #include "watch/watch.h"
-
-/* How long a rule rests whose condition did not end: at first, and at most. */
-#define FIRST_REST_MS (10 * 1000)
-#define LAST_REST_MS  (3600 * 1000)
 
 /* Other rules do not wait for one that takes so long. */
 #define SLOW_US (100 * INT64CONST(1000))
 
-/* So long the runner, and an executor in its place, wait for a key or an aggregate. */
-#define KEY_WAIT_MS 50
-
 /* So long a batch goes on, but for one event at least. */
 #define BATCH_US (500 * INT64CONST(1000))
-
-/* So often executors evaluate what does not end, before they refuse it. */
-#define EQ_MAX_LOST 3
 
 /* So many rules' plans are kept: each has some 10 kB. */
 #define MAX_PLANS 2000
@@ -88,9 +79,6 @@ static int next_behind = 0;			/* which rule catches up next */
 static uint32 rules_generation;		/* of the configuration they were read from */
 static bool rules_are_read = false; /* by a transaction that has committed */
 static bool any_behind = false;		/* one of them catches up */
-
-/* Events that a rule that catches up meets at once: more than come meanwhile. */
-#define CATCH_UP_BATCH (4 * eq_rule_batch)
 
 /* For faults: is there a rule of this label? */
 static bool
@@ -205,83 +193,41 @@ read_rules(void)
 	eq_clear_faults(MyDatabaseId, "rule", is_label);
 }
 
-/* The rule whose condition runs, for eq_note_condition_lost; cut if it is long. */
-static char evaluated[EQ_MAX_NAME + 32] = "";
-
-static void
-note_not_ended(const char *rule, const char *message)
-{
-	(void) eq_note_fault("rule", rule, "57014", message, FIRST_REST_MS,
-						 LAST_REST_MS);
-}
-
-/*
- * For an executor: an error came out of the job.  Was it the condition's, and the
- * time that it took?
- */
-void
-eq_note_condition_error(bool timed_out)
-{
-	if (timed_out && evaluated[0] != '\0')
-		note_not_ended(evaluated, "its condition reached condition_timeout");
-	evaluated[0] = '\0';
-}
-
-/* For a worker that was terminated, on its way out. */
-void
-eq_note_condition_lost(void)
-{
-	if (evaluated[0] != '\0')
-		note_not_ended(
-			evaluated,
-			"its condition did not end and was terminated with its process");
-}
-
-/* Is the rule not to be evaluated for now?  How often it has not ended. */
-static int
-rests(const EqRule *rule)
-{
-	TimestampTz retry_at;
-	int failures = eq_failures_of("rule", rule->label, &retry_at);
-
-	return retry_at > GetCurrentTimestamp() ? failures : 0;
-}
-
-/*
- * Evaluates a rule's when_changed, condition and templates for an event, the latter as
- * the rule's owner and without writing.  NULL if it does not fire.
- */
-static Jsonb *
-evaluate_rule(const EqRule *rule, Datum event, Jsonb **options)
-{
-	Jsonb *payload;
-
-	eq_check_owner(rule->owner, "rule", rule->name);
-	strlcpy(evaluated, rule->label, sizeof(evaluated));
-	payload = eq_query_rule(rule, event, options);
-	evaluated[0] = '\0';
-	(void) eq_clear_fault("rule", rule->label);
-	return payload;
-}
-
-/* May the rule fire, by the rules that led to the event? */
-static EqChainVerdict
-judge(const EqRule *rule, Datum event)
+Jsonb *
+eq_event_metadata_of(Datum event)
 {
 	bool isnull;
 
-	return eq_judge_chain(
-		rule, DatumGetJsonbP(GetAttributeByNum(DatumGetHeapTupleHeader(event),
-											   EVENT_METADATA, &isnull)));
+	return DatumGetJsonbP(
+		GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_METADATA, &isnull));
+}
+
+/* May the rule fire, by the rules that led to the event, and by what its first led to? */
+EqChainVerdict
+eq_judge_rule(const EqRule *rule, Datum event)
+{
+	EqChainVerdict verdict = eq_judge_chain(rule, eq_event_metadata_of(event));
+
+	if (verdict == EQ_CHAIN_FREE && eq_fan_out_is_over(event))
+		verdict = EQ_CHAIN_TOO_DEEP;
+	return verdict;
+}
+
+/* A function for each event of the pattern: there is nothing to evaluate. */
+static bool
+needs_nothing_asked(const EqRule *rule)
+{
+	return rule->function && rule->condition == NULL &&
+		   (rule->n_changing == 0 || rule->on_table);
 }
 
 /*
- * evaluate_rule and the job that follows from it, in a subtransaction; false and
+ * eq_evaluate_rule and the job that follows from it, in a subtransaction; false and
  * the error if one of them failed (a queue that is drained or was dropped, say).
  */
 static bool
-try_rule(EqRule *rule, Datum event, Jsonb **payload, EqChainVerdict *verdict,
-		 ErrorData **error)
+try_rule(EqRule *rule, Datum event, bool backfilled, Jsonb **payload,
+		 EqChainVerdict *verdict, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -293,15 +239,17 @@ try_rule(EqRule *rule, Datum event, Jsonb **payload, EqChainVerdict *verdict,
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		Jsonb *options;
+		Jsonb *options = NULL;
 
-		*payload = evaluate_rule(rule, event, &options);
+		*payload = needs_nothing_asked(rule)
+					   ? eq_empty_object()
+					   : eq_evaluate_rule(rule, event, &options);
 		if (options)
-			LockTimeout = KEY_WAIT_MS;
+			LockTimeout = EQ_KEY_WAIT_MS;
 		if (*payload != NULL)
-			*verdict = judge(rule, event);
+			*verdict = eq_judge_rule(rule, event);
 		if (*payload != NULL && *verdict == EQ_CHAIN_FREE)
-			eq_act(rule, event, *payload, options);
+			eq_act(rule, event, *payload, options, backfilled || rule->behind);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -321,7 +269,8 @@ try_rule(EqRule *rule, Datum event, Jsonb **payload, EqChainVerdict *verdict,
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	if (GetCurrentTimestamp() - start > SLOW_US)
-		rule->slow_until = GetCurrentTimestamp() + FIRST_REST_MS * INT64CONST(1000);
+		rule->slow_until = GetCurrentTimestamp() +
+						   EQ_FIRST_REST_MS * INT64CONST(1000);
 	return ok;
 }
 
@@ -383,52 +332,53 @@ log_meeting(const EqRule *rule, Datum event, const char *outcome, TimestampTz st
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* One event meets one rule whose pattern and tenant match.  Did it fire? */
+/*
+ * One event meets one rule whose pattern and tenant match, live or by a backfill.  Did it
+ * fire?
+ */
 static bool
-apply_rule(EqRule *rule, Datum event)
+apply_rule(EqRule *rule, Datum event, bool backfilled)
 {
 	const char *outcome = "not matched";
 	TimestampTz start = eq_log_attempts == EQ_LOG_OFF ? 0 : GetCurrentTimestamp();
 	Jsonb *payload = NULL;
 	ErrorData *error = NULL;
 	EqChainVerdict verdict = EQ_CHAIN_FREE;
-	bool holds = false;
+	bool fired = false;
+	bool deferred = false;
 
 	rule->seen++;
-	if (rule->function && rule->condition == NULL && rule->n_changing == 0)
+	if (!needs_nothing_asked(rule) &&
+		(eq_rule_rests(rule) > 0 || rule->slow_until > GetCurrentTimestamp()))
 	{
-		verdict = judge(rule, event);
-		holds = true;
-		if (verdict == EQ_CHAIN_FREE)
-			eq_enqueue_rule_call(rule, event, false);
-	}
-	else if (rests(rule) > 0 || rule->slow_until > GetCurrentTimestamp())
-	{
-		eq_enqueue_rule_call(rule, event, true);
+		deferred = true;
 		outcome = "deferred";
 	}
-	else if (!try_rule(rule, event, &payload, &verdict, &error))
+	else if (!try_rule(rule, event, backfilled, &payload, &verdict, &error))
 	{
+		deferred = true;
 		outcome = "failed";
-		eq_enqueue_rule_call(rule, event, true);
 		rule->failed++;
 		rule->error = MemoryContextStrdup(CurTransactionContext, error->message);
 	}
-	else
-		holds = payload != NULL;
-
-	if (holds && verdict == EQ_CHAIN_FREE)
+	else if (payload != NULL && verdict == EQ_CHAIN_FREE)
 	{
+		fired = true;
 		rule->matched++;
+		eq_count_fan_out(rule, event);
 		outcome = "matched";
 	}
-	else if (holds)
+	else if (payload != NULL)
 	{
 		outcome = verdict == EQ_CHAIN_LOOP ? "suppressed" : "too deep";
 		*(verdict == EQ_CHAIN_LOOP ? &rule->suppressed : &rule->too_deep) += 1;
 	}
+	if (deferred)
+		eq_enqueue_rule_call(rule, event, true);
+	if (fired || deferred)
+		eq_note_run(rule, eq_event_position(event), fired, backfilled);
 	log_meeting(rule, event, outcome, start, error);
-	return holds && verdict == EQ_CHAIN_FREE;
+	return fired;
 }
 
 static void
@@ -437,6 +387,8 @@ apply_rules(Datum event)
 	char *type = eq_event_text(event, EVENT_TYPE);
 	char *tenant = eq_event_text(event, EVENT_TENANT);
 	int64 position = eq_event_position(event);
+	bool of_table = strcmp(eq_event_text(event, EVENT_AGGREGATE_TYPE),
+						   EQ_TABLE_AGGREGATE) == 0;
 	bool tenant_stopped = false; /* by a rule of the tenant, for these */
 
 	for (int i = 0; i < n_rules; i++)
@@ -447,9 +399,9 @@ apply_rules(Datum event)
 		if (position <= rule->start_position ||
 			(rule->tenant &&
 			 (tenant_stopped || strcmp(rule->tenant, tenant) != 0)) ||
-			!eq_pattern_matches(type, rule->pattern))
+			rule->on_table != of_table || !eq_pattern_matches(type, rule->pattern))
 			continue;
-		if (!apply_rule(rule, event) || !rule->stop)
+		if (!apply_rule(rule, event, false) || !rule->stop)
 			continue;
 		if (rule->tenant == NULL)
 			break;
@@ -502,13 +454,24 @@ write_checkpoint(int64 position)
 	eq_spi_end(&spi);
 }
 
+/* One event meets the rule of a backfill, unless it has fired for it.  False: that is enough. */
+static bool
+backfill_event(EqBackfill *backfill, EqRule *rule, Datum event)
+{
+	if (eq_backfill_wants(backfill, eq_event_position(event)) &&
+		apply_rule(rule, event, true))
+		backfill->counts[EQ_BACKFILL_FIRED]++;
+	return backfill->counts[EQ_BACKFILL_FIRED] < backfill->limit;
+}
+
 /*
- * Events that were read meet all rules, or this one.  After a while it stops: what an
- * action has locked, and the positions it took, are held until the commit.  Returns how
- * many it were, and the position of the last.
+ * Events that were read meet all rules, or this one, or this one by a backfill.  After a
+ * while it stops: what an action has locked, and the positions it took, are held until the
+ * commit.  Returns how many it were, and the position of the last.
  */
-static int
-meet(Tuplestorestate *events, EqRule *only, int64 *last)
+int
+eq_meet_events(Tuplestorestate *events, EqRule *only, EqBackfill *backfill,
+			   int64 *last)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	Relation store = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
@@ -517,8 +480,9 @@ meet(Tuplestorestate *events, EqRule *only, int64 *last)
 	MemoryContext context = AllocSetContextCreate(
 		CurrentMemoryContext, "event_queue event", ALLOCSET_DEFAULT_SIZES);
 	int n_events = 0;
+	bool enough = false;
 
-	while (tuplestore_gettupleslot(events, true, false, slot))
+	while (!enough && tuplestore_gettupleslot(events, true, false, slot))
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 		Datum event = ExecFetchSlotHeapTupleDatum(slot);
@@ -526,10 +490,13 @@ meet(Tuplestorestate *events, EqRule *only, int64 *last)
 		CHECK_FOR_INTERRUPTS();
 		if (only == NULL)
 			apply_rules(event);
-		else if ((only->tenant == NULL ||
-				  strcmp(only->tenant, eq_event_text(event, EVENT_TENANT)) == 0) &&
-				 eq_pattern_matches(eq_event_text(event, EVENT_TYPE), only->pattern))
-			(void) apply_rule(only, event);
+		else if (eq_rule_meets(only, event))
+		{
+			if (backfill)
+				enough = !backfill_event(backfill, only, event);
+			else
+				(void) apply_rule(only, event, false);
+		}
 		*last = eq_event_position(event);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
@@ -567,14 +534,14 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 	if (rule->caught_up < until)
 	{
 		Tuplestorestate *events = tuplestore_begin_heap(false, false, work_mem);
-		int64 last = eq_read_events(rule->caught_up, until, CATCH_UP_BATCH, NULL,
+		int64 last = eq_read_events(rule->caught_up, until, EQ_CATCH_UP_BATCH, NULL,
 									events);
 
 		if (last != 0)
 		{
-			int n_events = meet(events, rule, &met);
+			int n_events = eq_meet_events(events, rule, NULL, &met);
 
-			more = met != last || n_events == CATCH_UP_BATCH;
+			more = met != last || n_events == EQ_CATCH_UP_BATCH;
 			if (!more)
 				met = until;
 		}
@@ -584,7 +551,8 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	eq_spi_run(met < checkpoint ? &move : &join, values, NULL);
 	eq_spi_end(&spi);
-	return more;
+	/* Who has joined the others meets what came meanwhile, which nobody has read if it was alone. */
+	return more || met >= checkpoint;
 }
 
 /*
@@ -602,10 +570,13 @@ eq_run_rules(void)
 	int n_events = 0;
 	bool more = false;
 	bool has_behind;
+	bool backfills;
 	int first = next_behind;
+	int turns = 0;
 	TimestampTz begun = GetCurrentTimestamp();
 	Tuplestorestate *events;
 
+	SetCurrentStatementStartTimestamp(); /* now() of conditions and actions */
 	StartTransactionCommand();
 
 	/*
@@ -623,6 +594,7 @@ eq_run_rules(void)
 		read_rules();
 		rules_generation = generation;
 		any_behind = true; /* perhaps */
+		eq_look_for_backfills();
 	}
 	if (n_rules == 0)
 	{
@@ -632,6 +604,8 @@ eq_run_rules(void)
 		return false;
 	}
 
+	eq_forget_noted_runs();
+	eq_forget_roots();
 	if (any_behind)
 		read_catch_up();
 	after = PG_INT64_MAX;
@@ -649,7 +623,7 @@ eq_run_rules(void)
 	last = eq_read_events(after, up_to, eq_rule_batch, NULL, events);
 	if (last != 0)
 	{
-		n_events = meet(events, NULL, &met);
+		n_events = eq_meet_events(events, NULL, NULL, &met);
 		write_checkpoint(met);
 		checkpoint = met;
 		more = met != last || n_events == eq_rule_batch;
@@ -662,8 +636,11 @@ eq_run_rules(void)
 
 		if (!rule->behind)
 			continue;
-		/* The others' turn comes, and new events do not wait for all of them. */
-		if (GetCurrentTimestamp() - begun > BATCH_US)
+		/*
+		 * The others' turn comes, and new events do not wait for all of them; but one
+		 * goes on in each batch, also when events that come fill all the time.
+		 */
+		if (turns++ > 0 && GetCurrentTimestamp() - begun > BATCH_US)
 		{
 			more = true;
 			break;
@@ -671,159 +648,21 @@ eq_run_rules(void)
 		more = catch_up(rule, checkpoint, up_to) || more;
 		next_behind = (first + i + 1) % n_rules;
 	}
-	if (last != 0 || has_behind)
+	/* A backfill asks what has fired, also just now. */
+	eq_write_runs();
+	/* If no event is left to be read, all up to the watermark have met the rules. */
+	backfills = eq_run_backfills(rules, n_rules,
+								 last == 0 ? Max(checkpoint, up_to) : checkpoint,
+								 up_to, begun + BATCH_US, &more);
+	if (last != 0 || has_behind || backfills)
+	{
+		eq_write_runs();
+		eq_write_roots();
 		eq_write_rule_counts(rules, n_rules);
+	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	rules_are_read = true;
 	LockReleaseAll(USER_LOCKMETHOD, true); /* of conditions */
 	return more;
-}
-
-/* The event at a position, as a row; 0 if there is none. */
-Datum
-eq_read_event(int64 position)
-{
-	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
-	Relation rel = table_open(eq_relation_oid(EQ_EVENT_STORE), AccessShareLock);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
-													&TTSOpsMinimalTuple);
-	Datum event = 0;
-
-	(void) eq_read_events(position - 1, position, 1, NULL, store);
-	if (tuplestore_gettupleslot(store, true, false, slot))
-		event = ExecFetchSlotHeapTupleDatum(slot);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	tuplestore_end(store);
-	return event;
-}
-
-/*
- * What a job of queue "rule-calls" does of a rule's actions.  An executor waits for locks
- * of others no longer than the rule runner: the job is tried again after a second, and
- * that is no attempt.
- */
-static void
-act_later(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
-{
-	MemoryContext context = CurrentMemoryContext;
-	int lock_timeout = LockTimeout;
-
-	PG_TRY();
-	{
-		LockTimeout = KEY_WAIT_MS;
-		eq_act(rule, event, payload, options);
-		LockTimeout = lock_timeout;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		LockTimeout = lock_timeout;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		{
-			error->sqlerrcode = ERRCODE_EQ_HANDLER_SNOOZED;
-			error->detail = NULL;
-		}
-		ReThrowError(error);
-	}
-	PG_END_TRY();
-}
-
-static int64
-payload_number(Jsonb *payload, const char *key)
-{
-	JsonbValue buffer;
-	int64 number;
-
-	if (!eq_json_int64(eq_json_member(payload, key, &buffer), &number))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("job of queue \"rule-calls\" has no number \"%s\"", key)));
-	return number;
-}
-
-/*
- * Runs a job of queue "rule-calls" in the executor's transaction.  The present
- * role is left as the rule's owner if its function ran, so that deferred
- * triggers fire with the owner's rights; that role is returned.
- */
-Oid
-eq_run_rule_call(const char *tenant, Jsonb *payload)
-{
-	EqRule *rule = eq_read_rule((int32) payload_number(payload, "rule_id"));
-	Datum event = eq_read_event(payload_number(payload, "position"));
-	JsonbValue buffer;
-	JsonbValue action_buffer;
-	JsonbValue function_buffer;
-	JsonbValue *evaluate = eq_json_member(payload, "evaluate", &buffer);
-	int64 action = -1;
-	const char *function;
-	Jsonb *job_payload = NULL;
-	Jsonb *options = NULL;
-	Oid owner;
-	int sec_context;
-
-	if (rule == NULL || event == 0 ||
-		strcmp(eq_event_text(event, EVENT_TENANT), tenant) != 0)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
-			 errmsg("the rule or the event of this job does not exist any more")));
-	/* The rule may have been replaced since: it acts as it is now. */
-	if ((rule->tenant && strcmp(rule->tenant, tenant) != 0) ||
-		!eq_pattern_matches(eq_event_text(event, EVENT_TYPE), rule->pattern))
-		return InvalidOid;
-	(void) eq_json_int64(eq_json_member(payload, "action", &action_buffer), &action);
-	function = eq_function_of_call(
-		rule, action,
-		eq_json_string(eq_json_member(payload, "function", &function_buffer)));
-	if (function == NULL ||
-		(evaluate && evaluate->type == jbvBool && evaluate->val.boolean))
-	{
-		if (rests(rule) >= EQ_MAX_LOST)
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_EQ_NOT_ENDED),
-				 errmsg("rule \"%s\" rests: its condition did not end", rule->name),
-				 errhint(
-					 "Create the rule anew with another condition, then call event_queue.retry_dead.")));
-		job_payload = evaluate_rule(rule, event, &options);
-		if (job_payload == NULL)
-			return InvalidOid;
-		switch (judge(rule, event))
-		{
-			case EQ_CHAIN_FREE:
-				eq_count_rule_call(rule->rule_id, EQ_RULE_MATCHED, NULL);
-				break;
-			case EQ_CHAIN_LOOP:
-				eq_count_rule_call(rule->rule_id, EQ_RULE_SUPPRESSED, NULL);
-				return InvalidOid;
-			case EQ_CHAIN_TOO_DEEP:
-				eq_count_rule_call(rule->rule_id, EQ_RULE_TOO_DEEP, NULL);
-				return InvalidOid;
-		}
-	}
-	if (function == NULL)
-	{
-		act_later(rule, event, job_payload, options);
-		return InvalidOid;
-	}
-
-	eq_require_callable("rule function", rule->label, rule->owner, function,
-						eq_event_type_oid());
-	(void) eq_clear_fault("rule function", rule->label);
-	GetUserIdAndSecContext(&owner, &sec_context);
-	owner = rule->owner;
-	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	(void) set_config_option(
-		"search_path",
-		psprintf("pg_catalog, %s, pg_temp", eq_function_schema(function)),
-		PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) eq_call_function(function, eq_event_type_oid(), event);
-	return owner;
 }

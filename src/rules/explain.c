@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/keywords.h"
 #include "common/kwlookup.h"
@@ -94,38 +95,6 @@ error_of(Look *look)
 	return psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
 }
 
-/*
- * The rule and the event of these numbers, if the session may see them: EQ025 else.
- * Its values are for who could look for himself, as a member of the rule's owner.
- */
-static const EqRule *
-open_rule(FunctionCallInfo fcinfo, Datum *event, bool *may_see)
-{
-	EqRule *rule = eq_read_rule(PG_GETARG_INT32(0));
-	const char *tenant = eq_confined_tenant();
-	bool isnull;
-
-	*event = eq_read_event(PG_GETARG_INT64(1));
-	if (rule == NULL || *event == 0 ||
-		(tenant != NULL &&
-		 (rule->tenant == NULL || strcmp(rule->tenant, tenant) != 0 ||
-		  strcmp(TextDatumGetCString(GetAttributeByNum(
-					 DatumGetHeapTupleHeader(*event), EVENT_TENANT, &isnull)),
-				 tenant) != 0)))
-		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
-						errmsg("the rule or the event does not exist")));
-	/* Not the present user: explain_rule acts as the extension's owner. */
-	*may_see = has_privs_of_role(GetOuterUserId(), rule->owner);
-	return rule;
-}
-
-/* Scanner's number of a keyword. */
-static int
-token_of(const char *keyword)
-{
-	return ScanKeywordTokens[ScanKeywordLookup(keyword, &ScanKeywords)];
-}
-
 /* eq_is_one_expression of a text that may be cut at the wrong place: no error. */
 static bool
 is_expression(const char *text)
@@ -146,6 +115,40 @@ is_expression(const char *text)
 	}
 	PG_END_TRY();
 	return yes;
+}
+
+/*
+ * A rule, as a row that may be in no table, and the event at a position, if the session
+ * may see them: EQ025 else.
+ * Its values are for who could look for himself, as a member of the rule's owner.
+ */
+static const EqRule *
+open_rule(FunctionCallInfo fcinfo, Datum *event, bool *may_see)
+{
+	EqRule *rule = PG_ARGISNULL(0) ? NULL
+								   : eq_rule_of_row(PG_GETARG_HEAPTUPLEHEADER(0));
+	const char *tenant = eq_confined_tenant();
+	bool isnull;
+
+	*event = PG_ARGISNULL(1) ? 0 : eq_read_event(PG_GETARG_INT64(1));
+	if (rule == NULL || *event == 0 ||
+		(tenant != NULL &&
+		 (rule->tenant == NULL || strcmp(rule->tenant, tenant) != 0 ||
+		  strcmp(TextDatumGetCString(GetAttributeByNum(
+					 DatumGetHeapTupleHeader(*event), EVENT_TENANT, &isnull)),
+				 tenant) != 0)))
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+						errmsg("the rule or the event does not exist")));
+	/* Not the present user: explain_rule acts as the extension's owner. */
+	*may_see = has_privs_of_role(GetOuterUserId(), rule->owner);
+	return rule;
+}
+
+/* Scanner's number of a keyword. */
+static int
+token_of(const char *keyword)
+{
+	return ScanKeywordTokens[ScanKeywordLookup(keyword, &ScanKeywords)];
 }
 
 /*
@@ -283,9 +286,8 @@ value_of(const EqRule *rule, Datum event, const char *expression, char **error)
 {
 	Look look = {.rule = rule, .event = event};
 
-	look.query = psprintf("SELECT (%s\n)::pg_catalog.text"
-						  " FROM (SELECT ($1).*) AS event",
-						  expression);
+	look.query = psprintf("SELECT (%s\n)::pg_catalog.text FROM %s", expression,
+						  eq_event_source(rule->on_table));
 	*error = error_of(&look);
 	return look.text;
 }
@@ -305,7 +307,10 @@ put_changes(ReturnSetInfo *result, const EqRule *rule, Datum event, bool may_see
 	{
 		Jsonb *now;
 		Jsonb *before;
-		bool changed = eq_field_changed(event, rule->changing[i], &now, &before);
+		bool changed = rule->on_table ? eq_column_changed(event, rule->changing[i],
+														  &now, &before)
+									  : eq_field_changed(event, rule->changing[i],
+														 &now, &before);
 		Datum values[5] = {CStringGetTextDatum("when_changed"),
 						   CStringGetTextDatum(rule->changing[i]),
 						   CStringGetTextDatum(changed ? "true" : "false"),
@@ -331,6 +336,9 @@ eq_condition_parts(PG_FUNCTION_ARGS)
 	ListCell *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
+	/* trace() may be called there; each part is evaluated in a subtransaction. */
+	if (IsInParallelMode())
+		return (Datum) 0;
 	put_changes(result, rule, event, may_see);
 	if (rule->condition == NULL)
 		return (Datum) 0;
@@ -380,7 +388,12 @@ eq_try_rule(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	look.rule = open_rule(fcinfo, &look.event, &may_see);
-	outcome = error_of(&look);
+	/* It may be one that no create_rule has seen. */
+	if (look.rule->condition && !is_expression(look.rule->condition))
+		outcome = psprintf("%s: condition of the rule is not one expression",
+						   unpack_sql_state(ERRCODE_EQ_INVALID_CONDITION));
+	else
+		outcome = eq_rule_meets(look.rule, look.event) ? error_of(&look) : NULL;
 	if (outcome == NULL && look.payload == NULL)
 		outcome = "not matched";
 	if (outcome == NULL)

@@ -8,7 +8,9 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "common/pattern.h"
 #include "rules/rule.h"
+#include "store/store.h"
 #include "table/table.h"
 
 static char *
@@ -60,6 +62,7 @@ eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc)
 	if (!isnull)
 		eq_fill_actions(rule, DatumGetJsonbP(value));
 	rule->stop = DatumGetBool(SPI_getbinval(row, desc, 19, &isnull));
+	rule->on_table = DatumGetBool(SPI_getbinval(row, desc, 20, &isnull));
 }
 
 /* The rule of this number, in the current memory context; NULL if there is none. */
@@ -87,4 +90,42 @@ eq_read_rule(int32 rule_id)
 	}
 	eq_spi_end(&spi);
 	return rule;
+}
+
+/* A rule of a row that may be in no table, in the current memory context. */
+EqRule *
+eq_rule_of_row(HeapTupleHeader row)
+{
+	MemoryContext context = CurrentMemoryContext;
+	EqSpi spi;
+	Oid type = HeapTupleHeaderGetTypeId(row);
+	Datum value = PointerGetDatum(row);
+	EqRule *rule;
+	MemoryContext old;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args("SELECT " EQ_RULE_COLUMNS " FROM (SELECT ($1).*) AS r",
+							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not read the row of a rule");
+	old = MemoryContextSwitchTo(context);
+	rule = palloc0(sizeof(EqRule));
+	eq_fill_rule(rule, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+	MemoryContextSwitchTo(old);
+	eq_spi_end(&spi);
+	return rule;
+}
+
+/*
+ * Is the event one of the rule's, by tenant and type?  What triggers of rules on tables
+ * append is for the rule that the trigger is of, and for no other.
+ */
+bool
+eq_rule_meets(const EqRule *rule, Datum event)
+{
+	return (rule->tenant == NULL ||
+			strcmp(rule->tenant, eq_event_text(event, EVENT_TENANT)) == 0) &&
+		   eq_pattern_matches(eq_event_text(event, EVENT_TYPE), rule->pattern) &&
+		   rule->on_table == (strcmp(eq_event_text(event, EVENT_AGGREGATE_TYPE),
+									 EQ_TABLE_AGGREGATE) == 0);
 }

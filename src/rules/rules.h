@@ -12,7 +12,11 @@
 /* engine.c: one batch of events; true if there may be more */
 extern bool eq_run_rules(void);
 
-/* engine.c: a job of queue "rule-calls"; the role it ran as, for the commit */
+/* backfill.c */
+extern long eq_until_backfill(long limit);
+extern bool eq_backfill_is_due(void);
+
+/* call.c: a job of queue "rule-calls"; the role it ran as, for the commit */
 extern Oid eq_run_rule_call(const char *tenant, Jsonb *payload);
 
 /* engine.c: a condition took its process with it */
@@ -26,11 +30,18 @@ extern void eq_count_rule_call_failed(Jsonb *payload, const char *message);
 extern Jsonb *eq_check_actions(Jsonb *actions);
 
 /* condition.c */
-extern char *eq_rule_query(const char *condition, bool with_options);
-extern void eq_check_condition(const char *condition);
+extern char *eq_rule_query(const char *condition, bool with_options, bool on_table);
+extern void eq_check_condition(const char *condition, bool on_table);
 
 /* changed.c */
 extern void eq_check_when_changed(ArrayType *fields);
+
+/* on_table.c: rules on plain tables */
+extern Datum eq_check_on_change(ArrayType *given);
+extern void eq_check_on_table(Oid relid, const char *tenant_column);
+extern char *eq_qualified_table(Oid relid);
+extern void eq_make_table_triggers(int32 rule_id, Oid relid, Datum on_change,
+								   ArrayType *columns, const char *tenant_column);
 
 /* template.c */
 extern void eq_check_template(const char *what, Jsonb *template);

@@ -35,7 +35,10 @@ CREATE TABLE rule (
 	version			int NOT NULL DEFAULT 1,
 	actions			jsonb,
 	stop			boolean NOT NULL DEFAULT false,
-	rule_order		int NOT NULL DEFAULT 0
+	rule_order		int NOT NULL DEFAULT 0,
+	on_table		text,
+	on_change		text[],
+	tenant_column	text
 );
 COMMENT ON TABLE rule IS 'Automation rules; written by create_rule and its kin.';
 COMMENT ON COLUMN rule.owner IS 'The role that created the rule; its condition and function run as this role.';
@@ -46,6 +49,9 @@ COMMENT ON COLUMN rule.when_changed IS 'Fields of events'' data of which one mus
 COMMENT ON COLUMN rule.version IS 'Goes up with each change of what the rule is; the view rule_versions has them all.';
 COMMENT ON COLUMN rule.actions IS 'What it does, one after the other; NULL: the one action of the other columns.';
 COMMENT ON COLUMN rule.stop IS 'If it fires for an event, rules that come later do not meet this event.';
+COMMENT ON COLUMN rule.on_table IS 'The table whose rows it is on, as it was named; its triggers say which it is. NULL: it is on events.';
+COMMENT ON COLUMN rule.on_change IS 'Of a rule on a table: insert, update, delete.';
+COMMENT ON COLUMN rule.tenant_column IS 'Of a rule on a table: the column that names the tenant.';
 COMMENT ON COLUMN rule.rule_order IS 'Rules meet an event in this order, then in that of their numbers.';
 COMMENT ON COLUMN rule.start_position IS 'The rule applies to events above this position.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON rule
@@ -82,11 +88,17 @@ CREATE TABLE handler (
 	function	text NOT NULL,
 	time_limit	interval NOT NULL,
 	created_at	timestamptz NOT NULL DEFAULT now(),
+	batch		int,
+	max_executors int,
+	version		int NOT NULL DEFAULT 1,
 	CONSTRAINT handler_job_key UNIQUE (queue_id, job_name)
 );
 COMMENT ON TABLE handler IS 'Functions that run jobs inside the database; written by create_handler.';
 COMMENT ON COLUMN handler.owner IS 'The role that created the handler; the function runs as this role.';
 COMMENT ON COLUMN handler.time_limit IS 'A run that takes longer is cancelled and counts as failed.';
+COMMENT ON COLUMN handler.batch IS 'The function takes an array of up to so many jobs of one tenant; NULL: one job.';
+COMMENT ON COLUMN handler.version IS 'Goes up when create_handler changes it.';
+COMMENT ON COLUMN handler.max_executors IS 'At most so many executors run it at the same time; NULL: all.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 SELECT pg_catalog.pg_extension_config_dump('handler', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner)');
@@ -172,7 +184,7 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * actions: a JSON array of up to 16, done in this order and in one transaction, all or none:
  *   {"enqueue": {"queue": "mail", "name": "welcome", "payload": {...}, ...}}, with all that
  *     enqueue_many takes for a job but tenant_id; no payload: the whole event;
- *   {"call": {"function": "crm.score", "delay": ..., "priority": ...}};
+ *   {"call": {"function": "crm.score", "delay": ..., "calendar": ..., "priority": ...}};
  *   {"append": {"event_type": "lead.scored", "aggregate_type": ..., "aggregate_id": ...,
  *     "event_data": {...}, "metadata": {...}}}: an event of the same tenant, by default of the
  *     same aggregate, with the event as its cause and the rule in its chain (on_loop);
@@ -182,7 +194,8 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  *     stops the timer that another rule started by enqueue with delay and unique_key.
  * Strings in them are templates of map_payload, but for queues, functions and channels.
  * Delays count from now, that is when the rule meets the event, or with "delay_from": "event"
- * from the event's created_at.
+ * from the event's created_at.  With "calendar": "br" they are working time of that calendar: "48 hours" are 48 working
+ * hours, "2 days" two working days (options has it, too).
  * rule_order: rules meet an event in this order, those of the same in that of their
  * numbers.  stop: if the rule fires, later ones do not meet this event; a rule of a tenant
  * stops rules of tenants only, and one whose condition failed or rests, so that a job tries
@@ -190,8 +203,24 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * start: of a new rule, from which event on: now (those that come), beginning (all that are
  * there and not archived), or a position (those above it).  It meets the old ones in order,
  * and others when it has caught up; stop of other rules does not count meanwhile.
+ * on_table, in the place of event_pattern: the rule is on the rows of this table.  Triggers
+ * that it makes append an event for each changed row, in the transaction of the change, with
+ * data {"table", "operation", "key", "old", "new", "changed"}, which only this rule meets (one
+ * that leaves a row as it was appends none; rows too large for event_queue.max_payload and columns
+ * that jsonb can't have are left out, "left_out" names one, and the write goes on; of a row that goes to
+ * another tenant old is left out).  on_change: operations, of insert,
+ * update and delete (all of them); when_changed: columns of which an update must change one.
+ * The condition also sees old and new, the rows as jsonb: old ->> 'status'.  tenant_column
+ * names the tenant; else it is the session's.  Who writes to the table needs no rights of the
+ * extension.  The caller needs the privileges TRIGGER and SELECT on the table; writers are
+ * waited for once, and from the commit on no change is missed.  TRUNCATE lets no rule fire.
+ * Renaming table and columns changes nothing for the triggers, but event data has the new names;
+ * a rule whose table was dropped is out of service.  A write with such a rule cannot be prepared
+ * (PREPARE TRANSACTION), as append cannot.
+ * draft: the definition is kept as a version of the rule of this name, which goes on as it
+ * is; compare_rule and test_rule show what it would do, activate_rule puts it in force.
  * Result: the rule's number.
- * Errors: EQ054 start, EQ003 tenant, EQ006 name, EQ009 options, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
+ * Errors: EQ025 no such calendar, EQ058 a delay that is no working time, EQ055 no rule can be made on the table, 42501 no right to, 42703 no such column, EQ025 draft of no rule, EQ054 start, EQ003 tenant, EQ006 name, EQ009 options, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
  * priority, EQ018 the rule exists, EQ019 no action or two, or actions, EQ020 no such
  * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024
  * template, EQ009 on_loop, EQ006 or EQ009 when_changed.
@@ -204,19 +233,23 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  *		{"enqueue": {"queue": "mail", "name": "congratulate", "payload": {"lead": "$.aggregate_id"}, "group_key": "$.aggregate_id"}},
  *		{"append": {"event_type": "customer.created", "aggregate_type": "customer", "aggregate_id": "{{aggregate_id}}"}},
  *		{"notify": {"channel": "sales", "payload": "{{data.name}} is won"}}]', or_replace => true);
+ *	CREATE TABLE IF NOT EXISTS deal (deal_id int PRIMARY KEY, stage text);
+ *	SELECT event_queue.create_rule('deal won', on_table => 'deal', on_change => '{update}', when_changed => '{stage}',
+ *		condition => $$new ->> 'stage' = 'won'$$, queue => 'mail', job_name => 'won', payload => '{"deal": "$.data.new.deal_id"}', or_replace => true);
  */
 CREATE FUNCTION create_rule(
-	name text, event_pattern text, condition text DEFAULT NULL,
+	name text, event_pattern text DEFAULT NULL, condition text DEFAULT NULL,
 	queue text DEFAULT NULL, job_name text DEFAULT NULL, payload jsonb DEFAULT NULL,
 	delay interval DEFAULT NULL, priority int DEFAULT NULL,
 	function text DEFAULT NULL, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL,
 	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false, on_loop text DEFAULT 'skip',
 	when_changed text[] DEFAULT NULL, actions jsonb DEFAULT NULL, stop boolean DEFAULT false, rule_order int DEFAULT 0,
-	start text DEFAULT 'now')
+	start text DEFAULT 'now', on_table regclass DEFAULT NULL, on_change text[] DEFAULT NULL, tenant_column name DEFAULT NULL,
+	draft boolean DEFAULT false)
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
-COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean, text, text[], jsonb, boolean, int, text) IS
-'Creates an automation rule: events that match the pattern and the condition enqueue jobs, call functions, append events or notify.';
+COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean, text, text[], jsonb, boolean, int, text, regclass, text[], name, boolean) IS
+'Creates an automation rule: events that match the pattern and the condition, or changes of a table''s rows, enqueue jobs, call functions, append events or notify.';
 
 CREATE FUNCTION event_queue_internal.switch_rule(name text, enabled boolean, catch_up boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -296,21 +329,42 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
 /*
  * create_handler: has the executors run a queue's jobs inside the database.
  *
+ * Jobs that run quickly are several in one transaction, so that they share its flush:
+ * each is a subtransaction of its own, fails and completes for itself, and now() is the
+ * same for all. Nobody waits for longer than twice event_queue.handler_batch_time; a
+ * job that takes longer is undone and runs again, alone. So what a handler does outside
+ * the database may be done twice, as after a crash. Equal NOTIFYs of one transaction
+ * are sent once, as ever, also of several jobs. What an extension keeps in a session (a
+ * connection of dblink) is there for the next job.  Where default_transaction_isolation
+ * is repeatable read or serializable each job, or array, has a transaction of its own.
+ *
+ * What a handler that takes an array appends and enqueues is of none of its jobs: it has
+ * the chain of rules, which is the same for all, and no correlation or cause but those it gives.
+ *
  * Arguments: job_name '*' is every job of the queue that has no handler of its
  * own; function takes one argument of type event_queue.claimed_job and returns
  * void or jsonb (the job's result); it is found by the caller's search_path and
  * runs as the caller, with search_path pg_catalog and its own schema.
  * time_limit defaults to nine tenths of the queue's lease.
+ * batch: the function takes one argument of type event_queue.claimed_job[] instead, and is
+ * called for up to so many jobs (1 to 1000) of one tenant at once; it returns void, or a jsonb array with
+ * a result for each job in its order. If it fails, it is called for each half of them, and so on: a bad job fails alone.
+ * Jobs that failed or stalled before come alone. What it appends and enqueues names no job as its cause.
+ * max_executors: at most so many executors run jobs of this handler at the same time (1 to 128). Those that stand in while all are
+ * busy may be among them then; without it they leave the jobs of a handler that takes long alone.
+ * (How many jobs of a queue run at all, also outside, is its max_concurrency.)
  * A handler that raises an error undoes its effects, and its job is tried again after the
  * queue's backoff.  By SQLSTATE EQ060 it decides itself: without DETAIL it gives up
  * (a dead letter at once), with DETAIL, a number of seconds, the next attempt comes after these.
  * EQ061 is "not now": no attempt is counted, and the job is due again after the seconds in
  * DETAIL (at least 1).  With any other DETAIL both are errors like all others.
  * or_replace: a handler for the same queue and job name gets the new function,
- * owner and time limit; jobs that run go on with the old one.  if_not_exists: it
- * stays as it is, with a NOTICE if its function or time limit is another.
+ * owner, time limit, batch and max_executors; jobs that run go on with the old one.  If one of them is another, the handler's
+ * version goes up by one.  The version, and a hash of the source of the function and of what it calls as it was then, stay with the
+ * finished job and with each failed attempt (history, dead_letters, job_steps, trace).  if_not_exists: it
+ * stays as it is, with a NOTICE if its function, time limit, batch or max_executors is another.
  * Result: the handler's number.
- * Errors: EQ006 name, EQ009 both or_replace and if_not_exists, EQ010 no such queue,
+ * Errors: EQ006 name, EQ009 batch or max_executors out of range, or both or_replace and if_not_exists, EQ010 no such queue,
  * EQ018 the handler exists, EQ020 no such function, EQ021 wrong
  * signature, EQ026 time_limit not positive, 42501 no right to call it.
  * Example:
@@ -321,10 +375,11 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  */
 CREATE FUNCTION create_handler(
 	queue text, job_name text, function text, time_limit interval DEFAULT NULL,
-	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false)
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false, batch int DEFAULT NULL,
+	max_executors int DEFAULT NULL)
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_handler';
-COMMENT ON FUNCTION create_handler(text, text, text, interval, boolean, boolean) IS
+COMMENT ON FUNCTION create_handler(text, text, text, interval, boolean, boolean, int, int) IS
 'Has the background workers run jobs of a queue by a SQL function that takes an event_queue.claimed_job.';
 
 /*
@@ -348,16 +403,22 @@ $$;
 COMMENT ON FUNCTION drop_handler(text, text) IS
 'Removes a handler; its jobs wait for another one or for outside workers.';
 
+/* handler_code: a hash of a stored function's source and of what it calls; NULL: it is not there. */
+CREATE FUNCTION event_queue_internal.handler_code(function text, as_array boolean) RETURNS text
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'eq_handler_code';
+COMMENT ON FUNCTION event_queue_internal.handler_code(text, boolean) IS 'For views. Which code a handler''s function is, as a hash.';
+
 CREATE VIEW rules WITH (security_invoker = true) AS
 	SELECT r.rule_id, r.name, pg_catalog.pg_get_userbyid(r.owner)::text AS owner, r.tenant_id, r.event_pattern, r.condition,
 		q.name AS queue, r.job_name, r.payload, extract(epoch FROM r.delay)::double precision AS delay_seconds, r.priority,
 		r.function, r.enabled, r.start_position, r.created_at,
-		r.options, r.on_loop, r.when_changed, r.version, r.actions, r.stop, r.rule_order
+		r.options, r.on_loop, r.when_changed, r.version, r.actions, r.stop, r.rule_order, r.on_table, r.on_change, r.tenant_column
 	FROM event_queue.rule r LEFT JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW rules IS 'Automation rules.';
 
 CREATE VIEW handlers WITH (security_invoker = true) AS
 	SELECT h.handler_id, q.name AS queue, h.job_name, pg_catalog.pg_get_userbyid(h.owner)::text AS owner, h.function,
-		extract(epoch FROM h.time_limit)::double precision AS time_limit_seconds, h.created_at
+		extract(epoch FROM h.time_limit)::double precision AS time_limit_seconds, h.created_at, h.batch, h.max_executors,
+		h.version, event_queue_internal.handler_code(h.function, h.batch IS NOT NULL) AS code
 	FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id);
-COMMENT ON VIEW handlers IS 'Functions that run jobs inside the database.';
+COMMENT ON VIEW handlers IS 'Functions that run jobs inside the database; code is a hash of the function''s source and of what it calls, as it is now.';

@@ -32,6 +32,7 @@
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
@@ -40,6 +41,8 @@
 #include "update/version.h"
 
 PG_FUNCTION_INFO_V1(eq_cron_next_sql);
+PG_FUNCTION_INFO_V1(eq_zone_day);
+PG_FUNCTION_INFO_V1(eq_zone_day_begins);
 
 #define MAX_DAYS_AHEAD 146097 /* 400 years: then the calendar comes again */
 #define MAX_EXPRESSION 1000	  /* bytes; each value of each field takes 600 */
@@ -528,22 +531,69 @@ next_run(const Cron *cron, TimestampTz after, pg_tz *tz, TimestampTz *next)
 	return *next != DT_NOEND && IS_VALID_TIMESTAMP(*next);
 }
 
-Datum
-eq_cron_next_sql(PG_FUNCTION_ARGS)
+/* EQ031 if there is no such time zone. */
+static pg_tz *
+zone_of(text *name)
 {
-	char *expression = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char *zone = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	TimestampTz after = PG_GETARG_TIMESTAMPTZ(2);
+	char *zone = text_to_cstring(name);
 	pg_tz *tz = pg_tzset(zone);
-	Cron cron;
-	TimestampTz next;
 
-	parse_cron(expression, &cron);
 	if (tz == NULL || !pg_tz_acceptable(tz))
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_TIME_ZONE),
 						errmsg("time zone \"%.*s\" does not exist",
 							   pg_mbcliplen(zone, strlen(zone), 255), zone),
 						errhint("See the view pg_timezone_names.")));
+	return tz;
+}
+
+/*
+ * The date in a zone.  AT TIME ZONE is not for this: it takes CET and its like for an
+ * abbreviation, which has one offset all year, and cron_next for the zone of that name.
+ */
+Datum
+eq_zone_day(PG_FUNCTION_ARGS)
+{
+	struct pg_tm tm;
+	fsec_t fsec;
+	int offset;
+
+	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(0)) ||
+		timestamp2tm(PG_GETARG_TIMESTAMPTZ(0), &offset, &tm, &fsec, NULL,
+					 zone_of(PG_GETARG_TEXT_PP(1))) != 0)
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("timestamp out of range")));
+	PG_RETURN_DATEADT(date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) -
+					  POSTGRES_EPOCH_JDATE);
+}
+
+/* When a date begins in a zone. */
+Datum
+eq_zone_day_begins(PG_FUNCTION_ARGS)
+{
+	DateADT day = PG_GETARG_DATEADT(0);
+	struct pg_tm tm = {0};
+	TimestampTz begins;
+	int offset;
+
+	j2date(day + POSTGRES_EPOCH_JDATE, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
+	offset = DetermineTimeZoneOffset(&tm, zone_of(PG_GETARG_TEXT_PP(1)));
+	if (DATE_NOT_FINITE(day) || tm2timestamp(&tm, 0, &offset, &begins) != 0)
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("timestamp out of range")));
+	PG_RETURN_TIMESTAMPTZ(begins);
+}
+
+Datum
+eq_cron_next_sql(PG_FUNCTION_ARGS)
+{
+	char *expression = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	TimestampTz after = PG_GETARG_TIMESTAMPTZ(2);
+	pg_tz *tz;
+	Cron cron;
+	TimestampTz next;
+
+	parse_cron(expression, &cron);
+	tz = zone_of(PG_GETARG_TEXT_PP(1));
 	if (TIMESTAMP_NOT_FINITE(after) || !next_run(&cron, after, tz, &next))
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMPTZ(next);

@@ -11,7 +11,7 @@ CREATE TABLE event_queue_internal.schedule_run (
 	job_id			bigint
 );
 COMMENT ON TABLE event_queue_internal.schedule_run IS
-'Internal. The last 100 runs of each schedule, and older ones whose jobs are there; job_id NULL: skipped.';
+'Internal. The last 100 runs of each schedule, older ones whose jobs are there, and some that are not removed yet; job_id NULL: skipped.';
 CREATE INDEX schedule_run_order ON event_queue_internal.schedule_run (schedule_id, run_id);
 ALTER TABLE event_queue_internal.schedule_run ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.schedule_run USING (tenant_visible(tenant_id));
@@ -28,7 +28,7 @@ CREATE VIEW schedule_runs WITH (security_invoker = true) AS
 	FROM event_queue_internal.schedule_run r JOIN event_queue.schedule s USING (schedule_id)
 	LEFT JOIN event_queue.job j ON j.job_id = r.job_id;
 COMMENT ON VIEW schedule_runs IS
-'The last 100 runs of each schedule: the time it was due, when the job was made, and whether that was skipped (overlap), waits, runs, is dead or has ended.';
+'The last runs of each schedule, at least 100: the time it was due, when the job was made, and whether that was skipped (overlap), waits, runs, is dead or has ended.';
 
 /*
  * run_schedule: one run of a schedule, whose row the caller has locked.
@@ -46,7 +46,7 @@ BEGIN
 		FOR earlier IN
 			SELECT j.job_id, j.leased_until IS NOT NULL AS runs
 			FROM event_queue_internal.schedule_run r JOIN event_queue.job j USING (job_id)
-			WHERE r.schedule_id = s.schedule_id AND j.queue_id = s.queue_id ORDER BY j.job_id
+			WHERE r.schedule_id = s.schedule_id ORDER BY j.job_id	-- also in a queue that it had before
 		LOOP
 			CASE $3
 				WHEN 'skip' THEN
@@ -80,10 +80,32 @@ BEGIN
 	END IF;
 	INSERT INTO event_queue_internal.schedule_run (schedule_id, tenant_id, scheduled_for, job_id)
 	VALUES (s.schedule_id, s.tenant_id, $2, new_id);
-	DELETE FROM event_queue_internal.schedule_run r
-	WHERE r.schedule_id = s.schedule_id AND r.run_id < (SELECT x.run_id FROM event_queue_internal.schedule_run x
-			WHERE x.schedule_id = s.schedule_id ORDER BY x.run_id DESC OFFSET 99 LIMIT 1)
-	  AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = r.job_id);
+	/*
+	 * Old runs whose jobs are gone.  Of tens of thousands whose jobs wait only some are
+	 * looked at: the oldest, since these mostly end first, and some from anywhere, so
+	 * that none stays for long behind an old one that does not end.
+	 */
+	DELETE FROM event_queue_internal.schedule_run d
+	WHERE d.run_id IN (
+		WITH kept AS MATERIALIZED (
+			SELECT x.run_id FROM event_queue_internal.schedule_run x
+			WHERE x.schedule_id = s.schedule_id ORDER BY x.run_id DESC OFFSET 99 LIMIT 1),
+		oldest AS MATERIALIZED (
+			SELECT x.run_id FROM event_queue_internal.schedule_run x
+			WHERE x.schedule_id = s.schedule_id ORDER BY x.run_id LIMIT 1),
+		anywhere AS MATERIALIZED (
+			SELECT o.run_id + ((k.run_id - o.run_id) * random())::bigint AS run_id FROM kept k, oldest o)
+		SELECT r.run_id FROM (
+			(SELECT x.run_id, x.job_id FROM event_queue_internal.schedule_run x
+			 WHERE x.schedule_id = s.schedule_id AND x.run_id < (SELECT k.run_id FROM kept k)
+			 ORDER BY x.run_id LIMIT 50)
+			UNION
+			(SELECT x.run_id, x.job_id FROM event_queue_internal.schedule_run x
+			 WHERE x.schedule_id = s.schedule_id AND x.run_id < (SELECT k.run_id FROM kept k)
+			   AND x.run_id >= (SELECT a.run_id FROM anywhere a)
+			 ORDER BY x.run_id LIMIT 50)) r
+		-- not NOT EXISTS: that is planned as a walk over all jobs
+		WHERE (SELECT j.job_id FROM event_queue.job j WHERE j.job_id = r.job_id) IS NULL);
 	UPDATE event_queue.schedule x
 	SET last_run = clock_timestamp(), runs = x.runs + (NOT skips)::int, skipped = x.skipped + skips::int
 	WHERE x.schedule_id = s.schedule_id;
@@ -150,14 +172,15 @@ CREATE FUNCTION backfill_schedule(name text, from_time timestamptz, to_time time
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	s event_queue.schedule := event_queue_internal.lock_schedule($1, $4);
-	t timestamptz := $2 - interval '1 microsecond';
+	t timestamptz;
 	made bigint := 0;
 	times timestamptz[] := '{}';
 BEGIN
-	IF ($2 < $3 AND isfinite($2) AND $3 <= clock_timestamp()) IS NOT TRUE THEN
+	IF ($2 < $3 AND $2 >= '0001-01-01 00:00:00+00' AND $3 <= clock_timestamp()) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'invalid range of times',
-			DETAIL = 'from_time must be before to_time, and to_time not in the future.';
+			DETAIL = 'from_time must be before to_time and not before Christ, and to_time not in the future.';
 	END IF;
+	t := $2 - interval '1 microsecond';
 	LOOP
 		t := event_queue_internal.next_time(s, t);
 		EXIT WHEN t IS NULL OR t >= $3;

@@ -81,7 +81,8 @@ CREATE TABLE schedule (
 	starts_at	timestamptz,
 	ends_at		timestamptz,
 	exclude		date[],
-	skipped		bigint NOT NULL DEFAULT 0
+	skipped		bigint NOT NULL DEFAULT 0,
+	exclude_calendar text
 );
 COMMENT ON TABLE schedule IS 'Jobs that come by the clock; written by create_schedule and its kin.';
 COMMENT ON COLUMN schedule.priority IS 'NULL: that of options.';
@@ -89,6 +90,7 @@ COMMENT ON COLUMN schedule.options IS 'Options of its jobs, as enqueue takes the
 COMMENT ON COLUMN schedule.runs IS 'How many jobs it has made.';
 COMMENT ON COLUMN schedule.missed IS 'How many times that its expression names passed without a job of their own: the next job made up for them.';
 COMMENT ON COLUMN schedule.catch_up IS 'Each time that passed within it gets its job, also those of a pause; NULL: one job for all, and none for a pause.';
+COMMENT ON COLUMN schedule.exclude_calendar IS 'The calendar on whose holidays it does not run.';
 COMMENT ON COLUMN schedule.skipped IS 'How many times made no job since an earlier one of the schedule was there (overlap).';
 CREATE TRIGGER config_changed AFTER INSERT OR DELETE OR UPDATE OF cron, time_zone, enabled, queue_id ON schedule
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
@@ -96,6 +98,14 @@ ALTER TABLE schedule ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON schedule USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('schedule_schedule_id_seq', '');
+
+CREATE FUNCTION event_queue_internal.zone_day(at timestamptz, time_zone text) RETURNS date
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_zone_day';
+COMMENT ON FUNCTION event_queue_internal.zone_day(timestamptz, text) IS 'Internal. The date in a time zone, as cron_next knows it.';
+
+CREATE FUNCTION event_queue_internal.zone_day_begins(day date, time_zone text) RETURNS timestamptz
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_zone_day_begins';
+COMMENT ON FUNCTION event_queue_internal.zone_day_begins(date, text) IS 'Internal. When a date begins in a time zone, as cron_next knows it.';
 
 /* next_time: when a schedule is due next after a time, by all that it says. */
 CREATE FUNCTION event_queue_internal.next_time(
@@ -112,21 +122,32 @@ BEGIN
 		IF t IS NULL OR t > ends_at THEN
 			RETURN NULL;
 		END IF;
-		day := (t AT TIME ZONE time_zone)::date;
+		day := event_queue_internal.zone_day(t, time_zone);
 		IF (day = ANY (exclude)) IS NOT TRUE THEN
 			RETURN t;
 		END IF;
 		-- on with the next day, if that is later: where midnight comes twice it is not
-		t := greatest(t, ((day + 1)::timestamp AT TIME ZONE time_zone) - interval '1 microsecond');
+		t := greatest(t, event_queue_internal.zone_day_begins(day + 1, time_zone) - interval '1 microsecond');
 	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.next_time(text, text, timestamptz, timestamptz, timestamptz, date[]) IS
 'Internal. When a schedule is due next: its expression, start, end and excluded dates.';
 
+/* excluded_days: the dates on which a schedule does not run: its own, and the holidays of a calendar. */
+CREATE FUNCTION event_queue_internal.excluded_days(exclude date[], calendar text) RETURNS date[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	RETURN CASE WHEN $2 IS NULL THEN $1 ELSE coalesce($1, '{}') || (event_queue_internal.calendar_for($2, VARIADIC '{}')).holidays END;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.excluded_days(date[], text) IS
+'Internal. Dates on which a schedule does not run: its own, and the holidays of a calendar; EQ025 if there is no such one.';
+
 CREATE FUNCTION event_queue_internal.next_time(s schedule, after_time timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT event_queue_internal.next_time(s.cron, s.time_zone, after_time, s.starts_at, s.ends_at, s.exclude)
+	SELECT event_queue_internal.next_time(s.cron, s.time_zone, after_time, s.starts_at, s.ends_at,
+		event_queue_internal.excluded_days(s.exclude, s.exclude_calendar))
 $$;
 COMMENT ON FUNCTION event_queue_internal.next_time(schedule, timestamptz) IS 'Internal. When a schedule is due next.';
 
@@ -143,8 +164,10 @@ DECLARE
 		WHEN jitter < interval '0' OR jitter > interval '1 year' THEN 'jitter may be 0 to 1 year'
 		WHEN ends_at < starts_at THEN 'ends_at may not be before starts_at'
 		WHEN NOT isfinite(starts_at) OR NOT isfinite(ends_at) THEN 'starts_at and ends_at may not be infinite'
+		WHEN least(starts_at, ends_at) < '0001-01-01 00:00:00+00' THEN 'starts_at and ends_at may not be before Christ'
 		WHEN cardinality(exclude) > 1000 THEN 'exclude may have 1000 dates'
-		WHEN array_position(exclude, NULL) IS NOT NULL OR array_ndims(exclude) > 1 THEN 'exclude may be a plain list of dates' END;
+		WHEN array_ndims(exclude) > 1 THEN 'exclude may be a plain list of dates'	-- before array_position, which takes no other
+		WHEN array_position(exclude, NULL) IS NOT NULL THEN 'exclude may be a plain list of dates' END;
 BEGIN
 	IF wrong IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'invalid schedule', DETAIL = wrong || '.';
@@ -156,9 +179,10 @@ COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, i
 
 /*
  * create_schedule: enqueues a job each time that the expression is due.
- * Arguments: as cron_next and enqueue (options without run_at).  or_replace: a schedule of this name gets
+ * Arguments: as cron_next and enqueue (options without run_at). tenant_id: of the jobs; its handler acts for this tenant,
+ * or, if it has SET event_queue.tenant = '', for all.  or_replace: a schedule of this name gets
  * the new definition; its next run changes only if cron, time_zone, starts_at,
- * ends_at or exclude do, and switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE if
+ * ends_at, exclude or exclude_calendar do, and switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE if
  * its definition is another.
  *
  * overlap: what happens while an earlier job of the schedule waits or runs: allow (one
@@ -169,12 +193,13 @@ COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, i
  * get a job each, those that are longer ago do not; NULL: one job for all
  * that passed while the server was down, none for a pause.
  * jitter: each job runs up to so much later, at random.  starts_at, ends_at: no runs before
- * and after them.  exclude: no runs on these dates of time_zone.
+ * and after them.  exclude: no runs on these dates of time_zone.  exclude_calendar: nor on the holidays of this calendar, also
+ * those that it gets later.
  * Result: the schedule's number.
- * Errors: EQ003/EQ004 tenant, EQ006 name, EQ009 options, overlap, catch_up (less than 10
+ * Errors: EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009 options, overlap, catch_up (less than 10
  * seconds), jitter, ends_at, exclude (more than 1000), or both or_replace and
  * if_not_exists, EQ010 no such queue, EQ015 priority,
- * EQ018 the schedule exists, EQ030 expression, EQ031 time zone.
+ * EQ018 the schedule exists, EQ025 no such calendar, EQ030 expression, EQ031 time zone.
  * Example:
  *	SELECT event_queue.create_schedule('digest', '0 7 * * 1-5', 'mail', 'digest', time_zone => 'America/Sao_Paulo', or_replace => true);
  */
@@ -183,7 +208,8 @@ CREATE FUNCTION create_schedule(
 	time_zone text DEFAULT 'UTC', priority int DEFAULT NULL, tenant_id text DEFAULT NULL, options jsonb DEFAULT NULL,
 	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false,
 	overlap text DEFAULT 'allow', catch_up interval DEFAULT NULL, jitter interval DEFAULT NULL,
-	starts_at timestamptz DEFAULT NULL, ends_at timestamptz DEFAULT NULL, exclude date[] DEFAULT NULL)
+	starts_at timestamptz DEFAULT NULL, ends_at timestamptz DEFAULT NULL, exclude date[] DEFAULT NULL,
+	exclude_calendar text DEFAULT NULL)
 RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_variable
@@ -195,14 +221,18 @@ DECLARE
 BEGIN
 	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);
 	PERFORM event_queue_internal.check_schedule_policy(overlap, catch_up, jitter, starts_at, ends_at, exclude);
-	next := event_queue_internal.next_time(cron, time_zone, clock_timestamp(), starts_at, ends_at, exclude);
+	-- it stays until the commit
+	PERFORM FROM event_queue.calendar c WHERE c.name = exclude_calendar FOR KEY SHARE;
+	next := event_queue_internal.next_time(coalesce(cron, ''), coalesce(time_zone, ''), clock_timestamp(), starts_at, ends_at,
+		event_queue_internal.excluded_days(exclude, exclude_calendar));
 	PERFORM event_queue_internal.check_name('schedule name', name);
 	PERFORM event_queue_internal.check_name('job name', job_name);
+	PERFORM event_queue_internal.check_payload(payload);
 	priority := event_queue_internal.check_job_options(queue, options, priority);
 	INSERT INTO event_queue.schedule AS s (name, cron, time_zone, queue_id, job_name, payload, priority, tenant_id, next_run, options,
-		overlap, catch_up, jitter, starts_at, ends_at, exclude)
+		overlap, catch_up, jitter, starts_at, ends_at, exclude, exclude_calendar)
 	VALUES (name, cron, time_zone, event_queue_internal.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority,
-		tenant, next, options, overlap, catch_up, jitter, starts_at, ends_at, exclude)
+		tenant, next, options, overlap, catch_up, jitter, starts_at, ends_at, exclude, exclude_calendar)
 	ON CONFLICT ON CONSTRAINT schedule_name_key DO NOTHING
 	RETURNING s.schedule_id INTO new_id;
 	IF new_id IS NOT NULL THEN
@@ -210,9 +240,9 @@ BEGIN
 	END IF;
 	SELECT s.schedule_id,
 		(s.cron, s.time_zone, s.queue_id, s.job_name, s.payload, s.priority, s.tenant_id, s.options,
-			s.overlap, s.catch_up, s.jitter, s.starts_at, s.ends_at, s.exclude) IS NOT DISTINCT FROM
+			s.overlap, s.catch_up, s.jitter, s.starts_at, s.ends_at, s.exclude, s.exclude_calendar) IS NOT DISTINCT FROM
 		(cron, time_zone, event_queue_internal.queue_id_of(queue), job_name, coalesce(payload, '{}'), priority, tenant, options,
-			overlap, catch_up, jitter, starts_at, ends_at, exclude)
+			overlap, catch_up, jitter, starts_at, ends_at, exclude, exclude_calendar)
 	INTO new_id, same
 	FROM event_queue.schedule s
 	WHERE s.name = create_schedule.name AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE;
@@ -222,15 +252,16 @@ BEGIN
 	END IF;
 	IF NOT same AND or_replace THEN
 		UPDATE event_queue.schedule s
-		SET next_run = CASE WHEN (s.cron, s.time_zone, s.starts_at, s.ends_at, s.exclude) IS NOT DISTINCT FROM
-					(create_schedule.cron, create_schedule.time_zone, create_schedule.starts_at, create_schedule.ends_at, create_schedule.exclude)
+		SET next_run = CASE WHEN (s.cron, s.time_zone, s.starts_at, s.ends_at, s.exclude, s.exclude_calendar) IS NOT DISTINCT FROM
+					(create_schedule.cron, create_schedule.time_zone, create_schedule.starts_at, create_schedule.ends_at, create_schedule.exclude,
+						create_schedule.exclude_calendar)
 				THEN s.next_run ELSE next END,
 			cron = create_schedule.cron, time_zone = create_schedule.time_zone,
 			queue_id = event_queue_internal.queue_id_of(queue), job_name = create_schedule.job_name,
 			payload = coalesce(create_schedule.payload, '{}'), priority = create_schedule.priority, tenant_id = tenant,
 			options = create_schedule.options, overlap = create_schedule.overlap, catch_up = create_schedule.catch_up,
 			jitter = create_schedule.jitter, starts_at = create_schedule.starts_at, ends_at = create_schedule.ends_at,
-			exclude = create_schedule.exclude
+			exclude = create_schedule.exclude, exclude_calendar = create_schedule.exclude_calendar
 		WHERE s.schedule_id = new_id;
 	ELSIF NOT same THEN
 		PERFORM event_queue_internal.notice_other_definition('schedule', name);
@@ -239,7 +270,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION create_schedule(text, text, text, text, jsonb, text, int, text, jsonb, boolean, boolean,
-	text, interval, interval, timestamptz, timestamptz, date[]) IS
+	text, interval, interval, timestamptz, timestamptz, date[], text) IS
 'Enqueues a job by the clock: a cron expression in a time zone.';
 
 CREATE FUNCTION event_queue_internal.switch_schedule(name text, enabled boolean) RETURNS boolean
@@ -312,6 +343,6 @@ CREATE VIEW schedules WITH (security_invoker = true) AS
 	SELECT s.schedule_id, s.name, s.cron, s.time_zone, q.name AS queue, s.job_name, s.payload, s.priority,
 		s.tenant_id, s.enabled, s.next_run, s.last_run, s.created_at, s.options,
 		s.overlap, (extract(epoch FROM s.catch_up) * 1000)::bigint AS catch_up_ms, (extract(epoch FROM s.jitter) * 1000)::bigint AS jitter_ms,
-		s.starts_at, s.ends_at, s.exclude, s.skipped
+		s.starts_at, s.ends_at, s.exclude, s.skipped, s.exclude_calendar
 	FROM event_queue.schedule s JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW schedules IS 'Jobs that come by the clock, with their next and last run.';

@@ -19,8 +19,8 @@
  * check_function_bodies, which each script of pg_dump and each connection of
  * pg_restore switches off first, together with row_security or (pg_dump
  * --enable-row-security) an empty search_path.  So a restore that is not complete has no row
- * or, later, the one of the original; activation is the first of the extension's
- * tables in the order in which they are loaded.
+ * or, later, the one of the original.  Data that such a session brings into a store that
+ * is in service take its row away before the first of them is there.
  *
  * That the store is active is remembered in shared memory for as long as no
  * configuration changes (a trigger on the table is among what says so), and
@@ -42,8 +42,11 @@
 #include "nodes/parsenodes.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
@@ -53,12 +56,54 @@
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
+#include "wake/database.h"
+
+/* What is remembered of a database, by its number. */
+typedef struct Activation
+{
+	pg_atomic_uint32 active_at;	  /* config_generation + 1 */
+	pg_atomic_uint64 restored_at; /* when a restore was last at work */
+} Activation;
+
+static Activation *activations = NULL;
 
 PG_FUNCTION_INFO_V1(eq_created);
 PG_FUNCTION_INFO_V1(eq_activate);
 PG_FUNCTION_INFO_V1(eq_activation_state);
 PG_FUNCTION_INFO_V1(eq_keep_builtin_settings);
 PG_FUNCTION_INFO_V1(eq_session_restores);
+PG_FUNCTION_INFO_V1(eq_hold_while_loaded);
+
+static Size
+activations_size(void)
+{
+	return mul_size(eq_max_databases, sizeof(Activation));
+}
+
+static void
+attach_activations(void *memory, LWLockPadded *locks, bool is_new)
+{
+	activations = memory;
+	for (int i = 0; i < eq_max_databases && is_new; i++)
+	{
+		pg_atomic_init_u32(&activations[i].active_at, 0);
+		pg_atomic_init_u64(&activations[i].restored_at, 0);
+	}
+}
+
+static void
+begin_database(int number)
+{
+	pg_atomic_write_u32(&activations[number].active_at, 0);
+	pg_atomic_write_u64(&activations[number].restored_at, 0);
+}
+
+const EqSharedPart eq_activations_part = {
+	.name = "event_queue activations",
+	.size = activations_size,
+	.attach = attach_activations,
+	.begin_database = begin_database,
+};
 
 #define QUIET_US                                                                    \
 	(30 * USECS_PER_SEC) /* without a restore, before activate_copies acts */
@@ -82,6 +127,13 @@ Datum
 eq_session_restores(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(session_restores() && GetUserId() == GetOuterUserId());
+}
+
+/* The same for rows of a user's table, which anyone may bring: the store must be new. */
+bool
+eq_in_restore(void)
+{
+	return session_restores() && eq_activation(false) != EQ_ACTIVE;
 }
 
 static int64
@@ -117,11 +169,17 @@ look_up(void)
 	return found;
 }
 
+static Activation *
+activation_of(EqDatabase *db)
+{
+	return &activations[eq_database_number(db)];
+}
+
 /* Has someone seen that it is, since the configuration changed? */
 static bool
 is_known_active(EqDatabase *db)
 {
-	return pg_atomic_read_u32(&db->active_at) ==
+	return pg_atomic_read_u32(&activation_of(db)->active_at) ==
 		   pg_atomic_read_u32(&db->config_generation) + 1;
 }
 
@@ -144,16 +202,16 @@ eq_activation(bool anew)
 	/* Nothing waits for who has the table locked: it is as it was when last seen. */
 	if (!ConditionalLockRelationOid(eq_relation_oid(EQ_ACTIVATION),
 									AccessShareLock) &&
-		pg_atomic_read_u32(&db->active_at) != 0)
+		pg_atomic_read_u32(&activation_of(db)->active_at) != 0)
 		return EQ_ACTIVE;
 	found = look_up();
 	if (found != EQ_ACTIVE)
-		pg_atomic_write_u32(&db->active_at, 0);
+		pg_atomic_write_u32(&activation_of(db)->active_at, 0);
 	else if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		/* It may be this transaction that wrote the row, and it may yet abort. */
 		seen_in = EQ_MY_LXID;
 	else
-		pg_atomic_write_u32(&db->active_at, generation + 1);
+		pg_atomic_write_u32(&activation_of(db)->active_at, generation + 1);
 	return found;
 }
 
@@ -191,6 +249,54 @@ finds(const char *sql)
 	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not execute: %s", sql);
 	return SPI_processed > 0;
+}
+
+/* A dump is loaded into a store that is in service: from here on it holds. */
+static void
+hold_store(void)
+{
+	EqSpi spi;
+
+	if (creating_extension || eq_activation(true) != EQ_ACTIVE)
+		return;
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	run("DELETE FROM event_queue_internal.activation");
+	eq_spi_end(&spi);
+}
+
+/* Trigger of tables that such a session writes: not of what a function does in it. */
+Datum
+eq_hold_while_loaded(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("hold_while_loaded: not called by trigger manager")));
+	if (ActivePortal && (ActivePortal->commandTag == CMDTAG_INSERT ||
+						 ActivePortal->commandTag == CMDTAG_COPY))
+		hold_store();
+	PG_RETURN_POINTER(NULL);
+}
+
+/* pg_restore --disable-triggers: DISABLE TRIGGER ALL of a table of ours comes first. */
+static bool
+disables_our_triggers(Node *stmt)
+{
+	AlterTableStmt *alter = (AlterTableStmt *) stmt;
+	ListCell *cell;
+	Oid schema;
+
+	if (!IsA(stmt, AlterTableStmt))
+		return false;
+	schema = get_rel_namespace(RangeVarGetRelid(alter->relation, NoLock, true));
+	if (!OidIsValid(schema) || (schema != get_namespace_oid(EQ_SCHEMA, true) &&
+								schema != get_namespace_oid(EQ_INTERNAL, true)))
+		return false;
+	foreach (cell, alter->cmds)
+	{
+		if (lfirst_node(AlterTableCmd, cell)->subtype == AT_DisableTrigAll)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -358,6 +464,12 @@ eq_before_statement(Node *stmt)
 	if (IsA(stmt, CreateExtensionStmt) &&
 		strcmp(((CreateExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0)
 		created_by_restore = session_restores();
+	if (restores && disables_our_triggers(stmt) && eq_sql_is_current(NULL))
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		hold_store();
+		PopActiveSnapshot();
+	}
 	return restores;
 }
 
@@ -367,7 +479,7 @@ eq_after_statement(bool restores)
 	EqDatabase *db = restores ? eq_find_database(MyDatabaseId) : NULL;
 
 	if (db != NULL)
-		pg_atomic_write_u64(&db->restored_at, GetCurrentTimestamp());
+		pg_atomic_write_u64(&activation_of(db)->restored_at, GetCurrentTimestamp());
 }
 
 /*
@@ -384,7 +496,8 @@ eq_hold_copy(void)
 	StartTransactionCommand();
 	state = eq_activation(true);
 	if (state == EQ_COPY && eq_activate_copies &&
-		GetCurrentTimestamp() - (int64) pg_atomic_read_u64(&db->restored_at) >=
+		GetCurrentTimestamp() -
+				(int64) pg_atomic_read_u64(&activation_of(db)->restored_at) >=
 			QUIET_US &&
 		eq_query_int64(
 			"SELECT count(*) FROM pg_catalog.pg_stat_activity a"

@@ -3,7 +3,6 @@
  * until activate() (activation.c says how).
  */
 
-/* The first of our tables by name, so that a restore loads it before jobs and handlers. */
 CREATE TABLE event_queue_internal.activation (
 	identity			bigint NOT NULL,
 	system_identifier	text NOT NULL,
@@ -16,6 +15,25 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON ev
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 ALTER TABLE event_queue_internal.activation ENABLE ALWAYS TRIGGER config_changed;
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.activation', '');
+
+/*
+ * hold_while_loaded: data of a dump that come into a store that is in service put it out
+ * of service, before there is a job, a handler or a rule of them.
+ */
+CREATE FUNCTION event_queue_internal.hold_while_loaded() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_hold_while_loaded';
+COMMENT ON FUNCTION event_queue_internal.hold_while_loaded() IS
+'Internal. Trigger: rows that a dump brings put the store out of service until activate().';
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON event_store
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON queue
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON job
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON handler
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON rule
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
 
 CREATE FUNCTION event_queue_internal.created() RETURNS boolean
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_created';
@@ -84,9 +102,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT 'event_queue.' || t, t || '_queue_id_fkey', 'FOREIGN KEY (queue_id) REFERENCES event_queue.queue'
 	FROM unnest(ARRAY['rule', 'handler', 'schedule']) t
 	UNION ALL
-	SELECT 'event_queue_internal.' || t, t || '_subscription_id_fkey',
-		'FOREIGN KEY (subscription_id) REFERENCES event_queue.subscription ON DELETE CASCADE'
-	FROM unnest(ARRAY['subscription_bucket', 'subscription_parked']) t
+	SELECT 'event_queue_internal.' || t, t || '_' || p || '_id_fkey', format('FOREIGN KEY (%1$s_id) REFERENCES event_queue.%1$s ON DELETE CASCADE', p)
+	FROM (VALUES ('subscription_bucket', 'subscription'), ('subscription_parked', 'subscription'), ('schedule_run', 'schedule')) x (t, p)
 $$;
 COMMENT ON FUNCTION event_queue_internal.own_references() IS
 'Internal. Foreign keys between tables of the extension: a restore does without, since pg_restore -j loads tables in any order.';

@@ -393,10 +393,11 @@ choose_leaf(AppendCall *append)
 		if (!append->leaves[i].is_sealed && !append->leaves[i].tenant)
 			return &append->leaves[i];
 	}
-	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					errmsg("no table takes new events"),
-					errhint("Look at table event_partition; call "
-							"event_queue.create_event_partition().")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("no event partition of tenant \"%s\" is open", append->tenant),
+			 errhint("Look at table event_partition; call "
+					 "event_queue.create_event_partition().")));
 }
 
 static void

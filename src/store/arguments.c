@@ -7,10 +7,13 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -74,25 +77,33 @@ expected_version_argument(FunctionCallInfo fcinfo, int argno)
 }
 
 /* What alerts are told by is believed, so nobody else appends it (observe/alerts.sql). */
-static void
-refuse_reserved(const EqEvent *event)
+void
+eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 {
 	/* Who holds one of these would keep jobs from ending (queue/job_event.c). */
-	if (strcmp(event->aggregate->type, EQ_JOB_AGGREGATE) == 0)
+	if (strcmp(aggregate_type, EQ_JOB_AGGREGATE) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_NAME),
 				 errmsg("aggregate type \"%s\" is reserved", EQ_JOB_AGGREGATE),
 				 errdetail("The extension tells by its events how jobs end."),
 				 errhint("Take another aggregate type.")));
-	if (strcmp(event->aggregate->type, "alert") != 0 ||
-		(strcmp(event->type, "alert.raised") != 0 &&
-		 strcmp(event->type, "alert.resolved") != 0))
+	/* Who could append these would let rules on tables fire (rules/on_table.c). */
+	if (strcmp(aggregate_type, EQ_TABLE_AGGREGATE) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_NAME),
+				 errmsg("aggregate type \"%s\" is reserved", EQ_TABLE_AGGREGATE),
+				 errdetail(
+					 "The extension tells rules by its events what tables changed."),
+				 errhint("Take another aggregate type.")));
+	if (strcmp(aggregate_type, "alert") != 0 ||
+		(strcmp(event_type, "alert.raised") != 0 &&
+		 strcmp(event_type, "alert.resolved") != 0))
 		return;
 	if (GetUserId() != eq_extension_owner() && !superuser())
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_NAME),
 				 errmsg("event type \"%s\" of aggregate type \"alert\" is reserved",
-						event->type),
+						event_type),
 				 errdetail("The extension tells its alerts by such events."),
 				 errhint("Take another event type or aggregate type.")));
 }
@@ -101,7 +112,7 @@ refuse_reserved(const EqEvent *event)
 void
 eq_complete_event(EqEvent *event)
 {
-	refuse_reserved(event);
+	eq_refuse_reserved(event->aggregate->type, event->type);
 	if (event->data == NULL)
 		event->data = eq_empty_object();
 	eq_check_payload("event data", event->data);
@@ -122,6 +133,24 @@ array_object(JsonbContainer *array, int i, const char *what)
 	return value->val.binary.data;
 }
 
+/* Has the form that uuid_in takes, which raises 22P02 without a word of the member. */
+static bool
+is_uuid(const char *text)
+{
+	bool braces = *text == '{';
+
+	text += braces;
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		if (!isxdigit((unsigned char) text[0]) || !isxdigit((unsigned char) text[1]))
+			return false;
+		text += 2;
+		if (*text == '-' && i % 2 == 1 && i < UUID_LEN - 1)
+			text++;
+	}
+	return strcmp(text, braces ? "}" : "") == 0;
+}
+
 static void
 parse_event(EqEvent *event, JsonbContainer *json, EqAggregate *aggregate)
 {
@@ -137,11 +166,29 @@ parse_event(EqEvent *event, JsonbContainer *json, EqAggregate *aggregate)
 	event->metadata = eq_json_jsonb_member(json, "metadata");
 	if (id)
 	{
+		if (!is_uuid(id))
+			ereport(ERROR,
+					(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+					 errmsg("\"id\" must be a UUID"),
+					 errdetail("It is \"%s\".",
+							   pnstrdup(id, pg_mbcliplen(id, strlen(id), 100)))));
 		event->id = *DatumGetUUIDP(
 			DirectFunctionCall1(uuid_in, CStringGetDatum(id)));
 		event->id_given = true;
 	}
 	eq_complete_event(event);
+}
+
+static void
+tell_which_event(void *arg)
+{
+	errcontext("event %d of the list", *(int *) arg + 1);
+}
+
+static void
+tell_which_aggregate(void *arg)
+{
+	errcontext("aggregate %d of the batch", *(int *) arg + 1);
 }
 
 /* Adds the events of a JSON array; returns how many there are now. */
@@ -150,6 +197,8 @@ parse_events(EqEvent *events, int n_events, JsonbContainer *array,
 			 EqAggregate *aggregate)
 {
 	int n = JsonContainerIsArray(array) ? JsonContainerSize(array) : 0;
+	int i;
+	ErrorContextCallback context = {.callback = tell_which_event, .arg = &i};
 
 	if (n == 0 || JsonContainerIsScalar(array))
 		ereport(ERROR,
@@ -160,12 +209,15 @@ parse_events(EqEvent *events, int n_events, JsonbContainer *array,
 						errmsg("too many events in one call"),
 						errdetail("There may be %d.", MAX_BATCH_EVENTS),
 						errhint("Make several calls in one transaction.")));
-	for (int i = 0; i < n; i++)
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	for (i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		parse_event(&events[n_events + i], array_object(array, i, "event"),
 					aggregate);
 	}
+	error_context_stack = context.previous;
 	return n_events + n;
 }
 
@@ -325,6 +377,8 @@ eq_append_batch(PG_FUNCTION_ARGS)
 	EqAggregate *aggregates;
 	EqEvent *events = palloc0(MAX_BATCH_EVENTS * sizeof(EqEvent));
 	int n_events = 0;
+	int place;
+	ErrorContextCallback context = {.callback = tell_which_aggregate, .arg = &place};
 
 	if (n_aggregates < 1 || n_aggregates > MAX_BATCH_AGGREGATES)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
@@ -332,16 +386,19 @@ eq_append_batch(PG_FUNCTION_ARGS)
 							   MAX_BATCH_AGGREGATES),
 						errhint("Make several calls in one transaction.")));
 	aggregates = palloc0(n_aggregates * sizeof(EqAggregate));
-	for (int i = 0; i < n_aggregates; i++)
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	for (place = 0; place < n_aggregates; place++)
 	{
-		JsonbContainer *object = array_object(batch, i, "aggregate");
+		JsonbContainer *object = array_object(batch, place, "aggregate");
 		Jsonb *list = eq_json_jsonb_member(object, "events");
 
-		parse_aggregate(&aggregates[i], object);
+		parse_aggregate(&aggregates[place], object);
 		n_events = parse_events(events, n_events,
 								list ? &list->root : &eq_empty_object()->root,
-								&aggregates[i]);
+								&aggregates[place]);
 	}
+	error_context_stack = context.previous;
 	check_aggregates_differ(aggregates, n_aggregates);
 	check_ids(events, n_events);
 

@@ -27,6 +27,7 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	const char *what;
 	bool is_event;
+	const char *table;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
@@ -37,19 +38,17 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)	? "UPDATE"
 		   : TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "DELETE"
 														: "TRUNCATE";
+	table = is_event ? "event_store" : trigger->tg_trigger->tgargs[0];
 	ereport(LOG, (errmsg("refused %s of event_queue.%s by role \"%s\"", what,
 						 RelationGetRelationName(trigger->tg_relation),
 						 GetUserNameFromId(GetUserId(), true))));
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_EQ_APPEND_ONLY),
-		 is_event
-			 ? errmsg("cannot %s events", what)
-			 : errmsg("cannot %s rows of %s", what, trigger->tg_trigger->tgargs[0]),
-		 is_event ? errdetail("The event store is append-only.")
-				  : errdetail("It is append-only."),
-		 is_event ? errhint("Append an event that corrects the earlier one.")
-				  : errhint("Old rows go by the setting event_queue.keep_audit.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_EQ_APPEND_ONLY),
+			 errmsg("cannot execute %s on table \"%s\"", what, table),
+			 errdetail("Table \"%s\" is append-only.", table),
+			 is_event
+				 ? errhint("Append an event that corrects the earlier one.")
+				 : errhint("Old rows go by the setting event_queue.keep_audit.")));
 	PG_RETURN_POINTER(NULL);
 }
 

@@ -8,17 +8,25 @@
  * A job says the event and the job that it comes from.  So trace() can follow a
  * chain both ways.  Both say the rules that led to them, so that no rule runs in a loop.
  * What the caller gives stands; not in the place of the job, its rule and those rules:
- * a handler may copy the metadata of an earlier event.
+ * a handler may copy the metadata of an earlier event.  The rules that a session says led
+ * to its jobs and to its changes of tables count only if it may claim jobs: else whoever
+ * can write to a table could keep the rules on it from firing.
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "utils/syscache.h"
 
+#include "compat.h"
 #include "event_queue.h"
 #include "common/json.h"
 #include "store/store.h"
@@ -33,6 +41,7 @@ static struct
 	char *correlation_id;
 	char *rule;
 	Jsonb *rule_chain; /* rules that led to it (rules/chain.c); NULL: none */
+	char *rule_root;   /* the event at the head of these (rules/fan_out.c) */
 } job;
 static MemoryContext job_context = NULL;
 
@@ -82,6 +91,69 @@ eq_enter_job(int64 job_id, Jsonb *metadata)
 	job.correlation_id = member(metadata, "correlation_id");
 	job.rule = member(metadata, "rule");
 	job.rule_chain = chain_member(metadata);
+	job.rule_root = member(metadata, "rule_root");
+}
+
+/* How many rules led to what has this metadata. */
+static int
+chain_length(Jsonb *metadata)
+{
+	JsonbValue buffer;
+	JsonbValue *chain = eq_json_member(metadata, "rule_chain", &buffer);
+
+	return chain && chain->type == jbvBinary
+			   ? JsonContainerSize(chain->val.binary.data)
+			   : 0;
+}
+
+/*
+ * Several at once: what the handler does is of none of them, but of the rules that led to
+ * all of them.  It counts for the event at the head of these (rules/fan_out.c) if that is
+ * the same for all: eq_may_share_call.
+ */
+void
+eq_enter_jobs(Jsonb *metadata)
+{
+	eq_enter_job(0, metadata);
+	job.event_id = job.correlation_id = job.rule = NULL;
+	job.parent_job = 0;
+	if (chain_length(metadata) < 2)
+		job.rule_root = NULL;
+}
+
+static bool
+is_same_chain(Jsonb *a, Jsonb *b)
+{
+	JsonbValue buffers[2];
+	JsonbValue *chain_a = eq_json_member(a, "rule_chain", &buffers[0]);
+	JsonbValue *chain_b = eq_json_member(b, "rule_chain", &buffers[1]);
+
+	if (chain_a == NULL || chain_b == NULL)
+		return chain_a == chain_b;
+	return chain_a->type == jbvBinary && chain_b->type == jbvBinary &&
+		   compareJsonbContainers(chain_a->val.binary.data,
+								  chain_b->val.binary.data) == 0;
+}
+
+static bool
+is_same_root(Jsonb *a, Jsonb *b)
+{
+	JsonbValue buffers[2];
+	char *root_a = eq_json_string(eq_json_member(a, "rule_root", &buffers[0]));
+	char *root_b = eq_json_string(eq_json_member(b, "rule_root", &buffers[1]));
+
+	return root_a != NULL && root_b != NULL && strcmp(root_a, root_b) == 0;
+}
+
+/*
+ * May one call of a handler have both jobs?  If the same rules led to them; and the same
+ * event, unless it is that of the first rule: else jobs that a rule makes of many events
+ * would never come together.  What is made of those begins a count of its own, once.
+ */
+bool
+eq_may_share_call(Jsonb *a, Jsonb *b)
+{
+	return is_same_chain(a, b) && (chain_length(a) < 2 || is_same_root(a, b));
 }
 
 void
@@ -154,6 +226,55 @@ rule_chain(void)
 	if (job.running)
 		return job.rule_chain;
 	return eq_rule_chain[0] != '\0' ? eq_json_from(eq_rule_chain) : NULL;
+}
+
+/*
+ * May the role that the session has set claim jobs?  Then it is a worker outside, which
+ * tells what rules led to its job.  Whoever else says that could keep rules from firing.
+ */
+static bool
+is_believed(void)
+{
+	Oid types[] = {TEXTOID,		 INT4OID, TEXTOID, INTERVALOID,
+				   TEXTARRAYOID, TEXTOID, BOOLOID};
+	Oid claim;
+
+	if (job.running)
+		return true;
+	/* Not by its name, for which the present role would need USAGE of the schema. */
+	claim = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+							CStringGetDatum("claim"),
+							PointerGetDatum(buildoidvector(types, lengthof(types))),
+							ObjectIdGetDatum(get_namespace_oid(EQ_SCHEMA, true)));
+	return OidIsValid(claim) &&
+		   eq_function_aclcheck(claim, GetOuterUserId(), ACL_EXECUTE) == ACLCHECK_OK;
+}
+
+/* rule_chain, of who is believed. */
+static Jsonb *
+believed_chain(void)
+{
+	return job.running || (eq_rule_chain[0] != '\0' && is_believed()) ? rule_chain()
+																	  : NULL;
+}
+
+/* What someone who is not believed gave of rules, as by copying metadata, is left out. */
+static Jsonb *
+without_chain(Jsonb *given)
+{
+	static const char *const members[] = {"rule_chain", "rule_root"};
+
+	for (int i = 0; i < lengthof(members); i++)
+	{
+		JsonbValue buffer;
+
+		if (given && JB_ROOT_IS_OBJECT(given) &&
+			eq_json_member(given, members[i], &buffer) != NULL && !is_believed())
+			given = DatumGetJsonbP(
+				DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(given),
+									CStringGetTextDatum(members[i])));
+	}
+	return given;
 }
 
 /* For the setting: is it empty, or an array of numbers of rules? */
@@ -238,14 +359,12 @@ check_given(Jsonb *given, const char *what, const char *key, const char *setting
 						key, what, EQ_MAX_NAME)));
 }
 
-/* An event's metadata: what the caller gave, and what is known besides. */
-Jsonb *
-eq_event_metadata(Jsonb *given)
+static Jsonb *
+event_metadata(Jsonb *given, Jsonb *chain)
 {
 	JsonbParseState *state = NULL;
 	const char *causation = first_of(eq_causation_id, job.event_id);
 	const char *correlation = first_of(eq_correlation_id, job.correlation_id);
-	Jsonb *chain = rule_chain();
 	JsonbValue buffer;
 
 	if ((given == NULL || (JB_ROOT_IS_OBJECT(given) && JB_ROOT_COUNT(given) == 0)) &&
@@ -263,7 +382,7 @@ eq_event_metadata(Jsonb *given)
 	add_string(&state, given, "causation_id", causation);
 	add_string(&state, given, "correlation_id",
 			   correlation ? correlation : causation);
-	if (job.running)
+	if (job.running && job.job_id != 0)
 	{
 		eq_json_add_int64(&state, "job_id", job.job_id);
 		add_string(&state, NULL, "rule", job.rule);
@@ -272,7 +391,23 @@ eq_event_metadata(Jsonb *given)
 	}
 	if (chain)
 		eq_json_add_jsonb(&state, "rule_chain", chain);
+	if (chain && job.running)
+		add_string(&state, NULL, "rule_root", job.rule_root);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* An event's metadata: what the caller gave, and what is known besides. */
+Jsonb *
+eq_event_metadata(Jsonb *given)
+{
+	return event_metadata(given, rule_chain());
+}
+
+/* That of an event which the session only brings about, by writing to a table. */
+Jsonb *
+eq_change_metadata(void)
+{
+	return event_metadata(NULL, believed_chain());
 }
 
 /* The same for a job; NULL if there is nothing to say. */
@@ -282,8 +417,9 @@ eq_job_metadata(Jsonb *given)
 	JsonbParseState *state = NULL;
 	const char *event_id = first_of(eq_causation_id, job.event_id);
 	const char *correlation = first_of(eq_correlation_id, job.correlation_id);
-	Jsonb *chain = rule_chain();
+	Jsonb *chain = believed_chain();
 
+	given = without_chain(given);
 	check_given(given, "job", "event_id", event_id);
 	if (!job.running && event_id == NULL && correlation == NULL && chain == NULL)
 		return given;
@@ -291,9 +427,11 @@ eq_job_metadata(Jsonb *given)
 	add_string(&state, given, "event_id", event_id);
 	add_string(&state, given, "correlation_id",
 			   correlation ? correlation : event_id);
-	if (job.running)
+	if (job.running && job.job_id != 0)
 		eq_json_add_int64(&state, "parent_job", job.job_id);
 	if (chain)
 		eq_json_add_jsonb(&state, "rule_chain", chain);
+	if (chain && job.running)
+		add_string(&state, NULL, "rule_root", job.rule_root);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }

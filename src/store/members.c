@@ -13,7 +13,7 @@
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "storage/ipc.h"
-#include "storage/shmem.h"
+#include "storage/lwlock.h"
 
 #include "common/compare.h"
 #include "event_queue.h"
@@ -41,27 +41,33 @@ typedef struct Member
 	uint64 tenant;	/* hash of whose events it reads; 0: of all */
 } Member;
 
-/* Both under EqShared->lock. */
+/* Both under the lock. */
 static int *n_members; /* where those end that are in use */
 static Member *members;
+static LWLock *members_lock;
 
-Size
-eq_members_shmem_size(void)
+static Size
+members_size(void)
 {
 	return add_size(sizeof(uint64), mul_size(eq_max_members, sizeof(Member)));
 }
 
-void
-eq_members_shmem_init(void)
+static void
+attach_members(void *memory, LWLockPadded *locks, bool is_new)
 {
-	bool found;
-
-	n_members = ShmemInitStruct("event_queue members", eq_members_shmem_size(),
-								&found);
-	members = (Member *) ((char *) n_members + sizeof(uint64));
-	if (!found)
-		memset(n_members, 0, eq_members_shmem_size());
+	n_members = memory;
+	members = (Member *) ((char *) memory + sizeof(uint64));
+	members_lock = &locks->lock;
+	if (is_new)
+		memset(memory, 0, members_size());
 }
+
+const EqSharedPart eq_members_part = {
+	.name = "event_queue members",
+	.n_locks = 1,
+	.size = members_size,
+	.attach = attach_members,
+};
 
 static void
 free_member(Member *member)
@@ -75,13 +81,13 @@ free_member(Member *member)
 static void
 leave_all(int code, Datum arg)
 {
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(members_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < *n_members; i++)
 	{
 		if (members[i].pid == MyProcPid)
 			free_member(&members[i]);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(members_lock);
 }
 
 static bool
@@ -169,7 +175,7 @@ eq_forget_members(void)
 		ids[i] = DatumGetInt32(
 			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 	}
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(members_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < *n_members; i++)
 	{
 		Member *member = &members[i];
@@ -179,7 +185,7 @@ eq_forget_members(void)
 							   eq_compare_int32) == NULL))
 			free_member(member);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(members_lock);
 	eq_spi_end(&spi);
 }
 
@@ -211,7 +217,7 @@ eq_share_buckets(int32 subscription_id, const char *tenant, int n_buckets)
 		leaves_at_exit = true;
 	}
 
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(members_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < *n_members && me == NULL; i++)
 	{
 		Member *member = &members[i];
@@ -246,7 +252,7 @@ eq_share_buckets(int32 subscription_id, const char *tenant, int n_buckets)
 		mine |= lowest_bits(all & ~taken & ~mine, share - pg_popcount64(mine));
 		me->buckets = mine;
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(members_lock);
 
 	if (me == NULL)
 		ereport(
@@ -267,7 +273,7 @@ eq_share_buckets(int32 subscription_id, const char *tenant, int n_buckets)
 void
 eq_leave_group(int32 subscription_id)
 {
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(members_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < *n_members; i++)
 	{
 		Member *member = &members[i];
@@ -275,7 +281,7 @@ eq_leave_group(int32 subscription_id)
 		if (member->pid == MyProcPid && is_member_of(member, subscription_id))
 			free_member(member);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(members_lock);
 }
 
 Datum
@@ -285,10 +291,10 @@ eq_subscription_members(PG_FUNCTION_ARGS)
 	Member *copy = palloc(eq_max_members * sizeof(Member));
 	int n;
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(members_lock, LW_SHARED);
 	n = *n_members;
 	memcpy(copy, members, n * sizeof(Member));
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(members_lock);
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < n; i++)
@@ -317,10 +323,10 @@ eq_member_places(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(members_lock, LW_SHARED);
 	for (int i = 0; i < *n_members; i++)
 		used += members[i].pid != 0;
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(members_lock);
 	values[0] = Int32GetDatum(used);
 	values[1] = Int32GetDatum(eq_max_members);
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));

@@ -4,12 +4,13 @@
 #ifndef EQ_MEMBERS_H
 #define EQ_MEMBERS_H
 
+#include "event_queue.h"
+
 #define EQ_MAX_BUCKETS 64 /* bits of a member's buckets */
 
 extern int eq_max_members; /* setting event_queue.max_subscription_members */
 
-extern Size eq_members_shmem_size(void);
-extern void eq_members_shmem_init(void);
+extern const EqSharedPart eq_members_part;
 extern uint64 eq_share_buckets(int32 subscription_id, const char *tenant,
 							   int n_buckets);
 extern void eq_leave_group(int32 subscription_id);

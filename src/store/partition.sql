@@ -237,7 +237,7 @@ COMMENT ON FUNCTION create_event_partition(text, boolean) IS
 /*
  * set_event_partitioning: has the worker begin a partition by time each so often, the
  * first one now; NULL: no more.  At creation of the store or at any later time.
- * Errors: EQ009 below one hour; as create_event_partition.
+ * Errors: EQ009 below one hour or above 100 years; as create_event_partition.
  * Example:
  *	SELECT event_queue.set_event_partitioning('1 month');
  */
@@ -246,8 +246,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
-	IF $1 < interval '1 hour' THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'partitions must be at least one hour apart';
+	IF $1 NOT BETWEEN interval '1 hour' AND interval '100 years' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'partitions must be at least one hour and at most 100 years apart';
 	END IF;
 	INSERT INTO event_queue_internal.partition_policy (every) VALUES ($1)
 	ON CONFLICT (one_row) DO UPDATE SET every = excluded.every;
@@ -402,6 +402,10 @@ BEGIN
 		WHERE r.enabled AND greatest(u.position, r.start_position) < (
 			SELECT max(e.position) FROM event_queue.event_store e WHERE e.position <= this.last_position)
 		UNION ALL
+		SELECT format('the backfill of rule "%s"', b.rule) FROM event_queue_internal.rule_backfill b
+		WHERE b.state = 'running' AND b.position < least(b.to_position, (
+			SELECT max(e.position) FROM event_queue.event_store e WHERE e.position <= this.last_position))
+		UNION ALL
 		SELECT 'parked events of subscription "' || s.name || '"'
 		FROM event_queue.subscription s JOIN event_queue_internal.subscription_parked k USING (subscription_id)
 		WHERE k.position <= this.last_position
@@ -445,7 +449,7 @@ COMMENT ON FUNCTION archive_event_partition(text, text) IS
 
 /*
  * set_event_retention: has the worker archive partitions whose last event is
- * older than this; NULL: none.  Errors: EQ009 below one day, 3F000 no such schema,
+ * older than this; NULL: none.  Errors: EQ009 below one day or above 100 years, 3F000 no such schema,
  * 42501 no CREATE on it.
  * Example:
  *	SELECT event_queue.set_event_retention('5 years');
@@ -455,8 +459,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
-	IF $1 < interval '1 day' THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day';
+	IF $1 NOT BETWEEN interval '1 day' AND interval '100 years' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day and at most 100 years';
 	END IF;
 	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
 	INSERT INTO event_queue_internal.partition_policy (keep, archive_schema) VALUES ($1, $2)

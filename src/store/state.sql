@@ -199,7 +199,8 @@ COMMENT ON FUNCTION take_snapshot(text, text, text) IS
 
 /*
  * json_diff: the members in which two JSON values differ.  Objects are gone
- * into, arrays are compared as wholes.
+ * into, 100 deep; deeper ones and arrays are compared as wholes, since each level
+ * copies all that is below it.
  * Result: a row for each difference: its path, old value, new value; a value
  * that is not there is SQL NULL.
  */
@@ -213,10 +214,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, 
 		FROM pair p,
 			LATERAL (SELECT jsonb_object_keys(p.old_value) AS key UNION SELECT jsonb_object_keys(p.new_value)) k
 		WHERE jsonb_typeof(p.old_value) = 'object' AND jsonb_typeof(p.new_value) = 'object'
+		  AND p.old_value <> p.new_value AND cardinality(p.path) < 100
 	)
 	SELECT p.path, p.old_value, p.new_value FROM pair p
 	WHERE p.old_value IS DISTINCT FROM p.new_value
-	  AND NOT (coalesce(jsonb_typeof(p.old_value), '') = 'object' AND coalesce(jsonb_typeof(p.new_value), '') = 'object')
+	  AND NOT (coalesce(jsonb_typeof(p.old_value), '') = 'object' AND coalesce(jsonb_typeof(p.new_value), '') = 'object'
+		AND cardinality(p.path) < 100)
 	ORDER BY p.path
 $$;
 COMMENT ON FUNCTION event_queue_internal.json_diff(jsonb, jsonb) IS
@@ -226,7 +229,8 @@ COMMENT ON FUNCTION event_queue_internal.json_diff(jsonb, jsonb) IS
  * aggregate_diff: what changed in an aggregate's state between two versions.
  * Arguments: version 0 is before the first event.
  * Result: a row for each difference: its path, old value, new value; a value that
- * is not there is SQL NULL.  Errors and isolation: as aggregate_state.
+ * is not there is SQL NULL.  Arrays, and what is more than 100 objects deep, are compared
+ * as wholes.  Errors and isolation: as aggregate_state.
  * Example:
  *	SELECT path, old_value, new_value FROM event_queue.aggregate_diff('lead', 'L1', 1, 3);
  */

@@ -17,6 +17,10 @@
 #include "store/tables.h"
 #include "xact/xact.h"
 
+/* Their parts of shared memory: watermark.c, activation.c. */
+extern const EqSharedPart eq_positions_part;
+extern const EqSharedPart eq_activations_part;
+
 /* watermark.c: positions */
 extern int64 eq_take_position(void);
 extern EqXactKind eq_taken_positions;
@@ -43,6 +47,7 @@ typedef enum EqActivation
 
 extern EqActivation eq_activation(bool anew);
 extern void eq_require_active(void);
+extern bool eq_in_restore(void);
 extern int64 eq_watermark_of_copy(void);
 extern bool eq_hold_copy(void);
 extern bool eq_is_active_here(void);
@@ -53,9 +58,10 @@ extern void eq_note_subscription(void);
 /* publish.c: the watermark as standbys see it; wait_for_events.c: sleeping readers */
 extern void eq_publish_watermark(void);
 extern int64 eq_published_watermark(void);
-extern void eq_wake_readers(void);
 
-#define EQ_JOB_AGGREGATE "event_queue.job" /* queue/job_event.c */
+/* Aggregate types that only the extension appends to. */
+#define EQ_JOB_AGGREGATE   "event_queue.job"   /* queue/job_event.c */
+#define EQ_TABLE_AGGREGATE "event_queue.table" /* rules/on_table.c */
 
 /* append.c */
 #define EQ_EXPECT_ANY	 (-1)
@@ -86,12 +92,17 @@ typedef struct EqEvent
 
 extern void eq_append_events(const char *tenant, EqAggregate *aggregates,
 							 int n_aggregates, EqEvent *events, int n_events);
-extern void eq_complete_event(EqEvent *event); /* arguments.c */
+/* arguments.c */
+extern void eq_complete_event(EqEvent *event);
+extern void eq_refuse_reserved(const char *aggregate_type, const char *event_type);
 
 /* lineage.c: who did it, and why */
 extern Jsonb *eq_event_metadata(Jsonb *given);
+extern Jsonb *eq_change_metadata(void);
 extern Jsonb *eq_job_metadata(Jsonb *given);
 extern void eq_enter_job(int64 job_id, Jsonb *metadata);
+extern void eq_enter_jobs(Jsonb *metadata);
+extern bool eq_may_share_call(Jsonb *a, Jsonb *b);
 extern void eq_leave_job(void);
 extern bool eq_is_in_job(void);
 extern bool eq_check_rule_chain(char **value, void **extra, GucSource source);
@@ -119,5 +130,8 @@ extern int64 eq_event_slot_position(TupleTableSlot *slot);
 
 /* uuid7.c */
 extern void eq_make_uuid_v7(pg_uuid_t *uuid, int64 now);
+
+/* fingerprint.c */
+extern uint64 eq_code_of(Oid function);
 
 #endif /* EQ_STORE_H */

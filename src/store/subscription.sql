@@ -194,7 +194,8 @@ COMMENT ON FUNCTION reset_subscription(text, bigint) IS
  * may ack in a later transaction.  Members need sessions of their own: not
  * through a pooler in transaction mode.
  * Arguments: max_events is 1 to 100000.
- * Errors: EQ009 max_events, EQ025 no such subscription.
+ * Errors: EQ009 max_events, EQ025 no such subscription, EQ059 the transaction holds too many
+ * buckets: a 16th of the locks that the server has room for.
  * Isolation: as read_all.
  * Example:
  *	BEGIN;

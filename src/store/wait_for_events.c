@@ -37,29 +37,13 @@ PG_FUNCTION_INFO_V1(eq_wait_for_events);
 #define MAX_WAIT_US		(INT64CONST(24) * 3600 * USECS_PER_SEC)
 #define STANDBY_POLL_MS 100 /* no one sets a latch there */
 
-/* Wakes all readers of this database that sleep.  Can't throw. */
-void
-eq_wake_readers(void)
-{
-	EqDatabase *db = eq_database(); /* taken before: can't throw */
-
-	if (pg_atomic_read_u32(&db->readers_waiting) == 0)
-		return;
-	pg_atomic_exchange_u32(&db->readers_waiting, 0);
-	for (int i = 0; i < eq_shared->max_appenders; i++)
-	{
-		if (pg_atomic_read_u32(&eq_shared->appenders[i].reader_waits) != 0)
-			SetLatch(&ProcGlobal->allProcs[i].procLatch);
-	}
-}
-
 /* Sleeps until the watermark is above "after" or the wait, in microseconds, is over. */
 static int64
 wait_above(int64 after, int64 wait)
 {
 	volatile TimestampTz until = GetCurrentTimestamp() + wait;
 	EqDatabase *db = eq_database();
-	EqAppender *me = &eq_shared->appenders[EQ_MY_PROC_NUMBER];
+	EqSleeper *me = eq_sleeper();
 	volatile int64 watermark = 0;
 
 	PG_TRY();
@@ -67,8 +51,8 @@ wait_above(int64 after, int64 wait)
 	{
 		long left;
 
-		pg_atomic_write_u32(&me->reader_waits, 1);
-		pg_atomic_exchange_u32(&db->readers_waiting, 1);
+		pg_atomic_write_u32(&me->events, 1);
+		pg_atomic_exchange_u32(&db->events_awaited, 1);
 		watermark = eq_watermark();
 		until = Min(until,
 					GetCurrentTimestamp() + wait); /* the clock may be set back */
@@ -84,7 +68,7 @@ wait_above(int64 after, int64 wait)
 	PG_FINALLY();
 	{
 		/* Also when it was cancelled: the next session here is not to be woken. */
-		pg_atomic_write_u32(&me->reader_waits, 0);
+		pg_atomic_write_u32(&me->events, 0);
 	}
 	PG_END_TRY();
 	return watermark;

@@ -11,7 +11,7 @@
  *					or the last position taken, if all slots are empty.
  *
  * Why that is right: taking a position and filling the slot is one critical
- * section (position_mutex), and the watermark reads the last position taken
+ * section (the mutex of the positions), and the watermark reads the last position taken
  * under the same mutex before it looks at the slots.  So each position up to
  * that one has its slot filled, or its transaction has ended; and slots are
  * cleared by callbacks that run after a commit or abort is visible.  A reader
@@ -43,6 +43,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/proc.h"
+#include "storage/spin.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -58,10 +59,74 @@ PG_FUNCTION_INFO_V1(eq_skip_positions);
 
 #define POSITION_BLOCK 8192 /* event_position's INCREMENT */
 
-static EqAppender *
+/* One per process: the lowest position its open transaction took; 0: none. */
+typedef struct Appender
+{
+	pg_atomic_uint64 lowest_position;
+	Oid dboid; /* this and what follows is written before it */
+	int pid;
+	bool is_bound;	   /* to a tenant, so that append_timeout holds */
+	TimestampTz since; /* of lowest_position */
+} Appender;
+
+/* The position counter of a database. */
+typedef struct Positions
+{
+	slock_t mutex;
+	Oid sequence;	 /* of which they come; InvalidOid: not begun */
+	int64 next;		 /* the next one to give */
+	int64 block_end; /* last one that may be given, -> a new block */
+} Positions;
+
+static Appender *appenders = NULL;
+static Positions *positions = NULL; /* by the number of the database */
+
+static Size
+positions_size(void)
+{
+	return add_size(MAXALIGN(mul_size(eq_max_databases, sizeof(Positions))),
+					mul_size(MaxBackends, sizeof(Appender)));
+}
+
+static void
+attach_positions(void *memory, LWLockPadded *locks, bool is_new)
+{
+	positions = memory;
+	appenders = (Appender *) ((char *) memory +
+							  MAXALIGN(eq_max_databases * sizeof(Positions)));
+	if (!is_new)
+		return;
+	memset(memory, 0, positions_size());
+	for (int i = 0; i < eq_max_databases; i++)
+		SpinLockInit(&positions[i].mutex);
+	for (int i = 0; i < MaxBackends; i++)
+		pg_atomic_init_u64(&appenders[i].lowest_position, 0);
+}
+
+static void
+begin_database(int number)
+{
+	positions[number].sequence = InvalidOid;
+	positions[number].next = 0;
+}
+
+const EqSharedPart eq_positions_part = {
+	.name = "event_queue positions",
+	.size = positions_size,
+	.attach = attach_positions,
+	.begin_database = begin_database,
+};
+
+static Appender *
 my_appender(void)
 {
-	return &eq_shared->appenders[EQ_MY_PROC_NUMBER];
+	return &appenders[EQ_MY_PROC_NUMBER];
+}
+
+static Positions *
+my_positions(void)
+{
+	return &positions[eq_database_number(eq_database())];
 }
 
 /* Has this transaction taken a position? */
@@ -87,15 +152,15 @@ first_position_left(void)
  * sequence.
  */
 static void
-prepare_positions(EqDatabase *db)
+prepare_positions(Positions *of)
 {
 	Oid sequence = eq_relation_oid(EQ_EVENT_POSITION);
 	bool ready;
 	int64 first;
 
-	SpinLockAcquire(&db->position_mutex);
-	ready = db->position_sequence == sequence;
-	SpinLockRelease(&db->position_mutex);
+	SpinLockAcquire(&of->mutex);
+	ready = of->sequence == sequence;
+	SpinLockRelease(&of->mutex);
 	if (ready)
 		return;
 
@@ -107,14 +172,14 @@ prepare_positions(EqDatabase *db)
 
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
 	first = eq_enter_generation(first_position_left());
-	SpinLockAcquire(&db->position_mutex);
-	if (db->position_sequence != sequence)
+	SpinLockAcquire(&of->mutex);
+	if (of->sequence != sequence)
 	{
-		db->next_position = first;
-		db->block_end = first - 1;
-		db->position_sequence = sequence;
+		of->next = first;
+		of->block_end = first - 1;
+		of->sequence = sequence;
 	}
-	SpinLockRelease(&db->position_mutex);
+	SpinLockRelease(&of->mutex);
 	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
 }
 
@@ -126,7 +191,7 @@ prepare_positions(EqDatabase *db)
 void
 eq_begin_generation(void)
 {
-	EqDatabase *db = eq_database();
+	Positions *of = my_positions();
 	Oid sequence = eq_relation_oid(EQ_EVENT_POSITION);
 	int64 next;
 
@@ -135,39 +200,39 @@ eq_begin_generation(void)
 		"SELECT coalesce(max(position), 0) + 1 FROM event_queue.event_store", 0);
 	next = Max(next, first_position_left());
 	/* Also what was given before the same dump was put back a second time. */
-	SpinLockAcquire(&db->position_mutex);
-	next = Max(next, db->next_position);
-	SpinLockRelease(&db->position_mutex);
+	SpinLockAcquire(&of->mutex);
+	next = Max(next, of->next);
+	SpinLockRelease(&of->mutex);
 	next = eq_new_generation(next);
-	SpinLockAcquire(&db->position_mutex);
-	db->next_position = next;
-	db->block_end = next - 1;
-	db->position_sequence = sequence;
-	SpinLockRelease(&db->position_mutex);
+	SpinLockAcquire(&of->mutex);
+	of->next = next;
+	of->block_end = next - 1;
+	of->sequence = sequence;
+	SpinLockRelease(&of->mutex);
 	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
 }
 
 /* Gets the next block, unless someone else just did. */
 static void
-extend_positions(EqDatabase *db)
+extend_positions(Positions *of)
 {
 	int64 first;
 	bool exhausted;
 
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
-	SpinLockAcquire(&db->position_mutex);
-	exhausted = db->next_position > db->block_end;
-	SpinLockRelease(&db->position_mutex);
+	SpinLockAcquire(&of->mutex);
+	exhausted = of->next > of->block_end;
+	SpinLockRelease(&of->mutex);
 	if (exhausted)
 	{
 		/* By its OID and without a check: the caller has no rights on it. */
 		first = nextval_internal(eq_relation_oid(EQ_EVENT_POSITION), false);
 		XLogFlush(XactLastRecEnd);
 
-		SpinLockAcquire(&db->position_mutex);
-		db->next_position = Max(first, db->next_position);
-		db->block_end = first + POSITION_BLOCK - 1;
-		SpinLockRelease(&db->position_mutex);
+		SpinLockAcquire(&of->mutex);
+		of->next = Max(first, of->next);
+		of->block_end = first + POSITION_BLOCK - 1;
+		SpinLockRelease(&of->mutex);
 	}
 	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
 }
@@ -179,12 +244,12 @@ extend_positions(EqDatabase *db)
 int64
 eq_take_position(void)
 {
-	EqDatabase *db = eq_database();
-	EqAppender *me = my_appender();
+	Positions *of = my_positions();
+	Appender *me = my_appender();
 	int64 position = 0;
 
 	eq_require_active();
-	prepare_positions(db);
+	prepare_positions(of);
 	if (!has_open_append())
 	{
 		me->dboid = MyDatabaseId;
@@ -196,17 +261,17 @@ eq_take_position(void)
 
 	while (position == 0)
 	{
-		SpinLockAcquire(&db->position_mutex);
-		if (db->next_position <= db->block_end)
+		SpinLockAcquire(&of->mutex);
+		if (of->next <= of->block_end)
 		{
-			position = db->next_position++;
+			position = of->next++;
 			if (pg_atomic_read_u64(&me->lowest_position) == 0)
 				pg_atomic_write_u64(&me->lowest_position, position);
 		}
-		SpinLockRelease(&db->position_mutex);
+		SpinLockRelease(&of->mutex);
 
 		if (position == 0)
-			extend_positions(db);
+			extend_positions(of);
 	}
 	return position;
 }
@@ -226,13 +291,12 @@ refuse_prepare(void)
 static void
 release_positions(void)
 {
-	if (MyProc == NULL || EQ_MY_PROC_NUMBER >= eq_shared->max_appenders ||
-		!has_open_append())
+	if (MyProc == NULL || EQ_MY_PROC_NUMBER >= MaxBackends || !has_open_append())
 		return;
 	/* A full barrier: who sees the empty slot sees the commit, too. */
 	pg_atomic_exchange_u64(&my_appender()->lowest_position, 0);
 	eq_wake_rules();
-	eq_wake_readers();
+	eq_wake_readers(eq_database()); /* taken before: can't throw */
 }
 
 EqXactKind eq_taken_positions = {
@@ -245,15 +309,15 @@ EqXactKind eq_taken_positions = {
 int64
 eq_last_position(void)
 {
-	EqDatabase *db = eq_database();
+	Positions *of = my_positions();
 	int64 last;
 
 	if (!RecoveryInProgress() && eq_activation(false) != EQ_ACTIVE)
 		return eq_watermark_of_copy();
-	prepare_positions(db);
-	SpinLockAcquire(&db->position_mutex);
-	last = db->next_position - 1;
-	SpinLockRelease(&db->position_mutex);
+	prepare_positions(of);
+	SpinLockAcquire(&of->mutex);
+	last = of->next - 1;
+	SpinLockRelease(&of->mutex);
 	return last;
 }
 
@@ -267,9 +331,9 @@ eq_watermark(void)
 		return eq_published_watermark();
 	watermark = eq_last_position();
 	pg_memory_barrier();
-	for (int i = 0; i < eq_shared->max_appenders; i++)
+	for (int i = 0; i < MaxBackends; i++)
 	{
-		EqAppender *appender = &eq_shared->appenders[i];
+		Appender *appender = &appenders[i];
 		int64 lowest = pg_atomic_read_u64(&appender->lowest_position);
 
 		if (lowest != 0 && lowest <= watermark && appender->dboid == MyDatabaseId)
@@ -288,16 +352,16 @@ eq_end_old_appends(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	for (int i = 0; i < eq_shared->max_appenders && eq_append_timeout > 0; i++)
+	for (int i = 0; i < MaxBackends && eq_append_timeout > 0; i++)
 	{
-		EqAppender appender = eq_shared->appenders[i];
+		Appender appender = appenders[i];
 		uint64 lowest = pg_atomic_read_u64(&appender.lowest_position);
 
 		if (lowest == 0 || appender.dboid != MyDatabaseId || !appender.is_bound ||
 			appender.since + eq_append_timeout * INT64CONST(1000) > now)
 			continue;
 		pg_read_barrier();
-		if (pg_atomic_read_u64(&eq_shared->appenders[i].lowest_position) != lowest)
+		if (pg_atomic_read_u64(&appenders[i].lowest_position) != lowest)
 			continue; /* it has ended, and the copy may be of two transactions */
 		ereport(
 			LOG,
@@ -328,9 +392,9 @@ eq_open_appends(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < eq_shared->max_appenders; i++)
+	for (int i = 0; i < MaxBackends; i++)
 	{
-		EqAppender *appender = &eq_shared->appenders[i];
+		Appender *appender = &appenders[i];
 		int64 lowest = pg_atomic_read_u64(&appender->lowest_position);
 		Datum values[2];
 		bool nulls[2] = {false, false};
@@ -349,21 +413,21 @@ Datum
 eq_skip_positions(PG_FUNCTION_ARGS)
 {
 	int64 up_to = PG_GETARG_INT64(0);
-	EqDatabase *db = eq_database();
+	Positions *of = my_positions();
 
 	/* A restore takes no position: activate() goes above all of them. */
 	if (eq_activation(false) != EQ_ACTIVE)
 		PG_RETURN_VOID();
-	prepare_positions(db);
+	prepare_positions(of);
 	eq_lock_key(EQ_LOCK_POSITIONS, 0);
-	if (db->block_end < up_to)
+	if (of->block_end < up_to)
 	{
 		if (first_position_left() <= up_to)
 			eq_set_sequence(EQ_EVENT_POSITION, up_to, true);
 	}
-	SpinLockAcquire(&db->position_mutex);
-	db->next_position = Max(db->next_position, up_to + 1);
-	SpinLockRelease(&db->position_mutex);
+	SpinLockAcquire(&of->mutex);
+	of->next = Max(of->next, up_to + 1);
+	SpinLockRelease(&of->mutex);
 	eq_unlock_key(EQ_LOCK_POSITIONS, 0);
 	PG_RETURN_VOID();
 }

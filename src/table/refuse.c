@@ -2,30 +2,51 @@
  * refuse.c: what would not be honoured is refused when it is made.
  *
  * Events, jobs, dead letters, history and snapshots are written beneath the
- * executor: triggers and rules of users would not fire there, CHECKs, NOT NULL
- * and defaults would not hold, and a row that a foreign key refers to could go.
+ * executor: triggers, rules and policies of users would not be heeded there, CHECKs,
+ * NOT NULL, defaults and what is checked at commit would not hold, columns that were
+ * given another type would be written as what they were, rows of children
+ * would never be found, and a row that a foreign key refers to could go.
  * Nobody would be told; so EQ037 says it at CREATE TRIGGER and its kin.  Indexes
  * are kept, also unique ones, and columns that may be NULL.
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "parser/parse_type.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/typcache.h"
 
 #include "event_queue.h"
 #include "table/table.h"
 
-/* Is it a table of ours that is written beneath the executor? */
+/* The name of an event table or of one of history, or what is to be one? */
 static bool
-is_written_beneath(RangeVar *name)
+is_of_partitions(const char *relname)
 {
-	static const char *const names[] = {"job", "dead_letter", "job_review",
-										"aggregate_snapshot"};
-	Oid relid = name ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+	return strncmp(relname, "event_store", strlen("event_store")) == 0 ||
+		   strncmp(relname, "job_history", strlen("job_history")) == 0;
+}
+
+/* Is it a table of ours that is written beneath the executor? */
+bool
+eq_is_written_beneath(Oid relid)
+{
+	static const char *const names[] = {"job",		  "dead_letter",
+										"job_review", "job_step",
+										"job_trace",  "aggregate_snapshot"};
 	Oid schema = OidIsValid(relid) ? get_rel_namespace(relid) : InvalidOid;
 	const char *relname;
 
@@ -40,9 +61,64 @@ is_written_beneath(RangeVar *name)
 		if (strcmp(relname, names[i]) == 0)
 			return true;
 	}
-	/* With their partitions. */
-	return strncmp(relname, "event_store", strlen("event_store")) == 0 ||
-		   strncmp(relname, "job_history", strlen("job_history")) == 0;
+	return is_of_partitions(relname);
+}
+
+static bool
+is_written_beneath(RangeVar *name)
+{
+	return name && eq_is_written_beneath(RangeVarGetRelid(name, NoLock, true));
+}
+
+/* A table of ours that has a column of this domain, or of one on top of it. */
+static Oid
+find_user_of_domain(Oid domain)
+{
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	Oid found = InvalidOid;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(TypeRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(domain));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
+	while (!OidIsValid(found) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend row = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (row->classid == RelationRelationId && eq_is_written_beneath(row->objid))
+			found = row->objid;
+		else if (row->classid == TypeRelationId &&
+				 get_typtype(row->objid) == TYPTYPE_DOMAIN)
+			found = find_user_of_domain(row->objid);
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return found;
+}
+
+/*
+ * partition.sql bounds the tables of events by CHECKs that append keeps: TABLE_first,
+ * TABLE_last and TABLE_tenant.
+ */
+static bool
+is_own_bound(Constraint *constraint, RangeVar *table)
+{
+	static const char *const bounds[] = {"first", "last", "tenant"};
+
+	if (constraint->conname == NULL ||
+		strncmp(table->relname, "event_store", 11) != 0)
+		return false;
+	for (int i = 0; i < lengthof(bounds); i++)
+	{
+		if (strcmp(constraint->conname,
+				   psprintf("%s_%s", table->relname, bounds[i])) == 0)
+			return true;
+	}
+	return false;
 }
 
 /* Triggers that the extension's own functions make on new partitions. */
@@ -58,19 +134,25 @@ is_own_function(List *name)
 }
 
 static void
-refuse(const char *what, RangeVar *table, const char *hint)
+refuse_on(const char *what, Oid relid, const char *hint)
 {
 	/* The guards of an older version's dump stand in another schema. */
 	if (!eq_sql_is_current(NULL))
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_NOT_HONOURED),
-			 errmsg("%s would not hold for %s.%s", what,
-					get_namespace_name(
-						get_rel_namespace(RangeVarGetRelid(table, NoLock, true))),
-					table->relname),
-			 errdetail("The extension writes this table beneath the executor."),
-			 errhint("%s", hint)));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_NOT_HONOURED),
+		 errmsg("cannot have %s on table \"%s.%s\"", what,
+				get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)),
+		 errdetail(
+			 "The extension writes this table beneath the executor, which would not honor it."),
+		 errhint("%s", hint)));
+}
+
+static void
+refuse(const char *what, RangeVar *table, const char *hint)
+{
+	refuse_on(what, RangeVarGetRelid(table, NoLock, true), hint);
 }
 
 #define ON_TABLE                                                                    \
@@ -92,14 +174,23 @@ check_constraint(Constraint *constraint, RangeVar *table)
 				refuse("a foreign key", table, ON_TABLE);
 			break;
 		case CONSTR_CHECK:
-			/* partition.sql bounds the tables of events. */
-			if (ours && !(constraint->conname &&
-						  strncmp(constraint->conname, "event_store", 11) == 0))
-				refuse("a check", table, ON_TABLE);
+			if (ours && !is_own_bound(constraint, table))
+				refuse("a check constraint", table, ON_TABLE);
 			break;
 		case CONSTR_NOTNULL:
 			if (ours)
 				refuse("NOT NULL", table, ON_TABLE);
+			break;
+		case CONSTR_PRIMARY:
+		case CONSTR_UNIQUE:
+		case CONSTR_EXCLUSION:
+			if (ours && constraint->deferrable)
+				refuse("a deferrable constraint", table, ON_TABLE);
+			break;
+		case CONSTR_ATTR_DEFERRABLE:
+		case CONSTR_ATTR_DEFERRED:
+			if (ours)
+				refuse("a deferrable constraint", table, ON_TABLE);
 			break;
 		case CONSTR_DEFAULT:
 		case CONSTR_IDENTITY:
@@ -112,13 +203,63 @@ check_constraint(Constraint *constraint, RangeVar *table)
 	}
 }
 
+/* Types that bring a default or a constraint with them. */
+static void
+check_type(TypeName *name, RangeVar *table)
+{
+	static const char *const serials[] = {"smallserial", "serial2",	  "serial",
+										  "serial4",	 "bigserial", "serial8"};
+	Oid type;
+
+	if (name == NULL || !is_written_beneath(table))
+		return;
+	for (int i = 0; i < lengthof(serials) && list_length(name->names) == 1; i++)
+	{
+		if (strcmp(strVal(linitial(name->names)), serials[i]) == 0)
+			refuse("a default", table, ON_TABLE);
+	}
+	type = LookupTypeNameOid(NULL, name, true);
+	if (OidIsValid(type) &&
+		((get_typtype(type) == TYPTYPE_DOMAIN && DomainHasConstraints(type)) ||
+		 get_typdefault(type) != NULL))
+		refuse("a domain with constraints or a default", table, ON_TABLE);
+}
+
 static void
 check_column(ColumnDef *column, RangeVar *table)
 {
 	ListCell *cell;
 
+	check_type(column->typeName, table);
 	foreach (cell, column->constraints)
 		check_constraint(lfirst_node(Constraint, cell), table);
+}
+
+/* A domain that columns of our tables have is to get a constraint or a default. */
+static void
+check_domain(AlterDomainStmt *alter)
+{
+	TypeName *name = makeTypeNameFromNameList(alter->typeName);
+	Oid domain = LookupTypeNameOid(NULL, name, true);
+	Oid user;
+
+	/* O: NOT NULL, C: a constraint, T: a default, which DROP DEFAULT leaves out. */
+	if (!OidIsValid(domain) || !(alter->subtype == 'O' || alter->subtype == 'C' ||
+								 (alter->subtype == 'T' && alter->def != NULL)))
+		return;
+	user = find_user_of_domain(domain);
+	if (OidIsValid(user))
+		refuse_on("a domain with constraints or a default", user, ON_TABLE);
+}
+
+/* A child of a table of ours, unless the extension itself makes it. */
+static void
+check_child(RangeVar *child, RangeVar *parent)
+{
+	if (is_written_beneath(parent) &&
+		!(child->schemaname && strcmp(child->schemaname, EQ_SCHEMA) == 0 &&
+		  is_of_partitions(child->relname)))
+		refuse("a child or partition", parent, ON_TABLE);
 }
 
 /* Raises EQ037 if a utility statement makes what our writes would pass by. */
@@ -144,10 +285,31 @@ eq_refuse_unheeded(Node *stmt)
 		if (rule->event != CMD_SELECT && is_written_beneath(rule->relation))
 			refuse("a rule", rule->relation, ON_TABLE);
 	}
-	else if (IsA(stmt, CreateStmt))
+	else if (IsA(stmt, CreatePolicyStmt))
 	{
+		CreatePolicyStmt *policy = (CreatePolicyStmt *) stmt;
+
+		/* Partitions have the policy of their parents. */
+		if (is_written_beneath(policy->table) &&
+			strcmp(policy->policy_name, "tenant_isolation") != 0)
+			refuse("a policy", policy->table, ON_TABLE);
+	}
+	else if (IsA(stmt, AlterPolicyStmt))
+	{
+		AlterPolicyStmt *policy = (AlterPolicyStmt *) stmt;
+
+		if (is_written_beneath(policy->table))
+			refuse("a policy", policy->table, ON_TABLE);
+	}
+	else if (IsA(stmt, AlterDomainStmt))
+		check_domain((AlterDomainStmt *) stmt);
+	else if (IsA(stmt, CreateStmt) || IsA(stmt, CreateForeignTableStmt))
+	{
+		/* The latter begins with the former. */
 		CreateStmt *create = (CreateStmt *) stmt;
 
+		foreach (cell, create->inhRelations)
+			check_child(create->relation, lfirst_node(RangeVar, cell));
 		/* Partitions of our tables have what those have. */
 		foreach (cell, create->tableElts)
 		{
@@ -169,10 +331,22 @@ eq_refuse_unheeded(Node *stmt)
 				check_constraint((Constraint *) cmd->def, alter->relation);
 			else if (cmd->subtype == AT_AddColumn)
 				check_column((ColumnDef *) cmd->def, alter->relation);
+			else if (cmd->subtype == AT_AlterColumnType)
+			{
+				check_type(((ColumnDef *) cmd->def)->typeName, alter->relation);
+				/* Ours are written as what they were made. */
+				if (is_written_beneath(alter->relation))
+					refuse("a column of another type", alter->relation, ON_TABLE);
+			}
+			else if (cmd->subtype == AT_AddInherit)
+				check_child(alter->relation, (RangeVar *) cmd->def);
+			else if (cmd->subtype == AT_AttachPartition)
+				check_child(((PartitionCmd *) cmd->def)->name, alter->relation);
 			else if (cmd->subtype == AT_SetNotNull &&
 					 is_written_beneath(alter->relation))
 				refuse("NOT NULL", alter->relation, ON_TABLE);
-			else if (cmd->subtype == AT_ColumnDefault && cmd->def &&
+			else if (((cmd->subtype == AT_ColumnDefault && cmd->def) ||
+					  cmd->subtype == AT_AddIdentity) &&
 					 is_written_beneath(alter->relation))
 				refuse("a default", alter->relation, ON_TABLE);
 		}

@@ -267,6 +267,7 @@ eq_table_open(EqTable *table, Oid relid, int n_columns)
 	PreventCommandIfParallelMode("this event_queue function");
 
 	table->rel = table_open(relid, RowExclusiveLock);
+	Assert(eq_is_written_beneath(relid)); /* else nothing is refused on it */
 	plan = get_plan(table->rel);
 	result = plan->result;
 	result->ri_RelationDesc = table->rel;
@@ -355,8 +356,8 @@ eq_table_update(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
  * has changed it since.  Waits for an open transaction that does.
  */
 bool
-eq_table_update_unchanged(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
-						  const Datum *values, const bool *nulls)
+eq_table_update_if_unchanged(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
+							 const Datum *values, const bool *nulls)
 {
 	EqUpdateIndexes needed;
 	TM_FailureData failure;
@@ -384,7 +385,7 @@ eq_table_delete(EqTable *table, TupleTableSlot *old, Snapshot snapshot)
  * changed it since.  Waits for an open transaction that does.
  */
 bool
-eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old, Snapshot snapshot)
+eq_table_delete_if_unchanged(EqTable *table, TupleTableSlot *old, Snapshot snapshot)
 {
 	TM_FailureData failure;
 
@@ -628,51 +629,6 @@ eq_scan_end(EqScan *scan)
 	ExecDropSingleTupleTableSlot(scan->slot);
 	index_endscan(scan->desc);
 	index_close(scan->index, NoLock);
-}
-
-/*
- * Key locks make sessions that use the same key take turns for the span of
- * look-up and insert, so that no one runs into a unique violation.  They are
- * given back before the call ends (the row itself holds others off until
- * commit), so that a transaction of 100,000 calls needs one at a time.  An
- * error gives them back with the (sub)transaction.  Order: EQ_LOCK_EVENT_ID
- * before EQ_LOCK_AGGREGATE before EQ_LOCK_POSITIONS.
- */
-static void
-make_lock_tag(LOCKTAG *tag, EqKeySpace space, uint32 hash)
-{
-	Oid rel = eq_relation_oid(&queue_table);
-
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, rel, hash, space);
-}
-
-void
-eq_lock_key(EqKeySpace space, uint32 hash)
-{
-	LOCKTAG tag;
-
-	make_lock_tag(&tag, space, hash);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
-
-/* For the rest of the transaction; false if someone holds it and wait is false. */
-bool
-eq_lock_key_until_end(EqKeySpace space, uint32 hash, bool wait)
-{
-	LOCKTAG tag;
-
-	make_lock_tag(&tag, space, hash);
-	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-void
-eq_unlock_key(EqKeySpace space, uint32 hash)
-{
-	LOCKTAG tag;
-
-	make_lock_tag(&tag, space, hash);
-	if (eq_lock_is_held(&tag, ExclusiveLock))
-		(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 /*

@@ -59,11 +59,11 @@ extern void eq_table_insert(EqTable *table, const Datum *values, const bool *nul
 extern void eq_table_update(EqTable *table, TupleTableSlot *old, Snapshot snapshot,
 							const Datum *values, const bool *nulls);
 extern void eq_table_delete(EqTable *table, TupleTableSlot *old, Snapshot snapshot);
-extern bool eq_table_update_unchanged(EqTable *table, TupleTableSlot *old,
-									  Snapshot snapshot, const Datum *values,
-									  const bool *nulls);
-extern bool eq_table_delete_unchanged(EqTable *table, TupleTableSlot *old,
-									  Snapshot snapshot);
+extern bool eq_table_update_if_unchanged(EqTable *table, TupleTableSlot *old,
+										 Snapshot snapshot, const Datum *values,
+										 const bool *nulls);
+extern bool eq_table_delete_if_unchanged(EqTable *table, TupleTableSlot *old,
+										 Snapshot snapshot);
 extern bool eq_lock_row(EqTable *table, Oid pkey, int64 key, Snapshot snapshot,
 						TupleTableSlot *slot, bool *is_busy);
 extern bool eq_table_fetch(EqTable *table, ItemPointer root, Snapshot snapshot,
@@ -107,7 +107,10 @@ extern IndexTuple eq_scan_next_entry(EqScan *scan);
 extern bool eq_scan_fetch(EqScan *scan);
 extern void eq_scan_end(EqScan *scan);
 
-/* Locks on a hash of a key, held for the span of one call. */
+/*
+ * key_lock.c: locks on a hash of a key, held for the span of one call; by
+ * eq_lock_key_until_end, until the transaction or a savepoint around it is at its end.
+ */
 typedef enum EqKeySpace
 {
 	EQ_LOCK_AGGREGATE = 1,
@@ -122,6 +125,7 @@ extern void eq_unlock_key(EqKeySpace space, uint32 hash);
 extern bool eq_lock_key_until_end(EqKeySpace space, uint32 hash, bool wait);
 
 /* refuse.c: EQ037 for triggers, constraints and defaults of users on our tables */
+extern bool eq_is_written_beneath(Oid relid);
 extern void eq_refuse_unheeded(Node *stmt);
 
 /* spi.c: SPI with the extension owner's rights and a pinned search_path. */

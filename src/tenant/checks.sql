@@ -14,10 +14,13 @@ ALTER TABLE rule
 	ADD CONSTRAINT rule_priority CHECK (priority BETWEEN 0 AND 9),
 	ADD CONSTRAINT rule_delay CHECK (delay BETWEEN '0' AND '100 years'),
 	ADD CONSTRAINT rule_on_loop CHECK (on_loop IN ('skip', 'allow')),
+	ADD CONSTRAINT rule_on_table CHECK ((on_table IS NULL) = (on_change IS NULL) AND (tenant_column IS NULL OR on_table IS NOT NULL)),
 	ADD CONSTRAINT rule_when_changed CHECK (cardinality(when_changed) > 0 AND array_position(when_changed, NULL) IS NULL);
 ALTER TABLE handler
 	ADD CONSTRAINT handler_own_queue CHECK (queue_id > 2),
-	ADD CONSTRAINT handler_time_limit CHECK (time_limit > '0');
+	ADD CONSTRAINT handler_time_limit CHECK (time_limit > '0'),
+	ADD CONSTRAINT handler_batch CHECK (batch BETWEEN 1 AND 1000),
+	ADD CONSTRAINT handler_max_executors CHECK (max_executors BETWEEN 1 AND 128);
 ALTER TABLE schedule
 	ADD CONSTRAINT schedule_own_queue CHECK (queue_id > 2),
 	ADD CONSTRAINT schedule_priority CHECK (priority BETWEEN 0 AND 9),
@@ -27,5 +30,5 @@ ALTER TABLE subscription
 ALTER TABLE event_queue_internal.subscription_bucket
 	ADD CONSTRAINT subscription_bucket_range CHECK (bucket BETWEEN 0 AND 63 AND position >= 0);
 ALTER TABLE event_queue_internal.partition_policy
-	ADD CONSTRAINT partition_policy_every CHECK (every >= '1 hour'),
-	ADD CONSTRAINT partition_policy_keep CHECK (keep >= '1 day');
+	ADD CONSTRAINT partition_policy_every CHECK (every BETWEEN '1 hour' AND '100 years'),
+	ADD CONSTRAINT partition_policy_keep CHECK (keep BETWEEN '1 day' AND '100 years');

@@ -24,15 +24,19 @@ DECLARE
 		-- workers and observers
 		'log_job', 'queue_limits', 'health', 'metrics', 'queue_health', 'queue_history', 'test_alert', 'explain_job',
 		'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'rule_activity', 'aggregate_activity',
-		'explain_rule', 'test_rule',
+		'explain_rule', 'test_rule', 'compare_rule', 'rule_runs', 'rule_facts',
+		-- whoever reckons with a calendar
+		'add_business_time', 'business_seconds',
 		-- admins
+		'create_calendar', 'drop_calendar', 'add_holidays', 'remove_holidays',
 		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'cancel_jobs', 'retry_waiting',
-		'retry_dead', 'retry_all_dead', 'retry_failed', 'discard_dead', 'discard_all_dead', 'pause_rule', 'resume_rule', 'drop_rule',
+		'retry_dead', 'retry_all_dead', 'retry_failed', 'fork_job', 'discard_dead', 'discard_all_dead', 'import_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'kept_definition', 'discard_draft',
+		'backfill_rule', 'cancel_backfill',
 		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule', 'trigger_schedule', 'backfill_schedule',
 		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'set_event_partitioning',
 		'split_event_partition', 'seal_event_partition', 'archive_event_partition', 'set_event_retention',
-		'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert'];
-	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule',
+		'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert', 'try_alert'];
+	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule', 'calendar',
 		'event_queue_internal.channel', 'event_queue_internal.event_partition', 'event_queue_internal.partition_policy',
 		'event_queue_internal.alert_definition'];
 	this text;
@@ -59,7 +63,9 @@ GRANT EXECUTE ON FUNCTION event_queue.version(), event_queue_internal.check_name
 	event_as_json(event_store), event_queue_internal.check_filter(jsonb), event_queue_internal.matches_filter(event_store, jsonb), event_queue_internal.merge_patch(jsonb, jsonb),
 	event_queue_internal.json_diff(jsonb, jsonb), event_queue_internal.event_bucket(text, text, text, int),
 	event_queue_internal.job_lane(boolean, text),
-	event_queue_internal.job_state(timestamptz, smallint, timestamptz, int, boolean), event_queue_internal.check_payload(jsonb), event_queue_internal.session_restores(), event_queue_internal.is_unbound(), activation_state() TO PUBLIC;
+	event_queue_internal.job_state(timestamptz, smallint, timestamptz, int, boolean), event_queue_internal.check_payload(jsonb),
+	give_up_job(text), retry_job_after(interval, text), postpone_job(interval, text), postpone_queue(interval, text),
+	event_queue_internal.session_restores(), event_queue_internal.is_unbound(), activation_state() TO PUBLIC;
 
 /*
  * grant_access: what the four grant functions share: use of the schema, and
@@ -81,7 +87,7 @@ BEGIN
 	SELECT t.tenant_id INTO bound_to FROM event_queue_internal.tenant_role t WHERE t.role = $1;
 	IF $2 IS NOT NULL THEN
 		PERFORM event_queue_internal.check_name('tenant', $2);
-		IF has_function_privilege($1, 'event_queue.create_handler(text, text, text, interval, boolean, boolean)', 'EXECUTE') THEN
+		IF has_function_privilege($1, 'event_queue.create_handler(text, text, text, interval, boolean, boolean, int, int)', 'EXECUTE') THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ049',
 				MESSAGE = format('role "%s" is an admin, and so of all tenants', this_role),
 				HINT = 'Take its rights away with event_queue.revoke_access first.';
@@ -106,7 +112,8 @@ BEGIN
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.aggregate_snapshot TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.aggregate_version(text, text, text),
-		event_queue.read_aggregate(text, text, int, int, text, bigint, boolean),
+		event_queue.read_aggregate(text, text, int, int, text, bigint),
+		event_queue.read_aggregate_backward(text, text, int, int, text, bigint),
 		event_queue.read_all(bigint, int, text, jsonb), event_queue.read_plan(jsonb),
 		event_queue.watermark(), event_queue.generation(),
 		event_queue.aggregate_state(text, text, int, timestamptz, text),
@@ -135,6 +142,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.append(text, text, text, jsonb, text, uuid, jsonb, text),
 		event_queue.append(text, text, text, jsonb, int, uuid, jsonb, text),
+		event_queue.add_business_time(text, timestamptz, interval), event_queue.business_seconds(text, timestamptz, timestamptz),
 		event_queue.append_many(text, text, jsonb, text, text),
 		event_queue.append_many(text, text, jsonb, int, text),
 		event_queue.append_batch(jsonb, text),
@@ -143,6 +151,7 @@ BEGIN
 		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, text, text, bigint[], text, jsonb),
 		event_queue.enqueue_many(text, jsonb, text, jsonb), event_queue.enqueue_flow(text, jsonb, text, jsonb),
 		event_queue.cancel_job(bigint), event_queue.cancel_jobs(text, text, text, text, text),
+		event_queue.send_signal(text, text, jsonb, interval, text),
 		event_queue.aggregate_activity(text, text, int, text)
 		TO %s', role);
 	PERFORM event_queue_internal.grant_outcomes(role);
@@ -160,7 +169,8 @@ BEGIN
 	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('GRANT SELECT ON event_queue.queue, event_queue.job, event_queue.jobs, event_queue.dead_letter,
-		event_queue.job_history, event_queue.history, event_queue.all_jobs, event_queue.job_dependency, event_queue.job_log TO %s', role);
+		event_queue.job_history, event_queue.history, event_queue.all_jobs, event_queue.job_dependency, event_queue.job_log,
+		event_queue.job_step, event_queue.job_steps, event_queue.signal TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION event_queue.queue_jobs(text, int), event_queue.job_outcome(bigint), event_queue.dependency_results(bigint) TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE event_queue.await_job(bigint, interval, jsonb) TO %s', role);
 END
@@ -209,6 +219,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE
 		event_queue.claim_wait(text, int, interval, text, interval, text, jsonb) TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		event_queue.add_business_time(text, timestamptz, interval), event_queue.business_seconds(text, timestamptz, timestamptz),
 		event_queue.claim(text, int, text, interval, text[], text, boolean),
 		event_queue.complete(bigint, uuid, jsonb), event_queue.complete_many(bigint[], uuid[], jsonb[]),
 		event_queue.fail_many(bigint[], uuid[], text, text, text, interval, boolean), event_queue.extend_leases(bigint[], uuid[], interval),
@@ -217,7 +228,15 @@ BEGIN
 		event_queue.report_progress(bigint, uuid, jsonb), event_queue.log_job(bigint, uuid, text, text),
 		event_queue.fail(bigint, uuid, text, text, text, interval, boolean),
 		event_queue.release(bigint, uuid, interval),
-		event_queue.extend_lease(bigint, uuid, interval), event_queue.run_jobs(text, int)
+		event_queue.extend_lease(bigint, uuid, interval), event_queue.run_jobs(text, int),
+		event_queue.step(bigint, uuid, text), event_queue.step(event_queue.claimed_job, text),
+		event_queue.step_done(bigint, uuid, text, jsonb, jsonb), event_queue.step_done(event_queue.claimed_job, text, jsonb, jsonb),
+		event_queue.run_step(event_queue.claimed_job, text, text, jsonb),
+		event_queue.sleep_job(bigint, uuid, text, interval, timestamptz), event_queue.sleep_job(event_queue.claimed_job, text, interval, timestamptz),
+		event_queue.await_signal(bigint, uuid, text, text, interval), event_queue.await_signal(event_queue.claimed_job, text, text, interval),
+		event_queue.await_event(bigint, uuid, text, text, text, text, interval, bigint),
+		event_queue.await_event(event_queue.claimed_job, text, text, text, text, interval, bigint),
+		event_queue.send_signal(text, text, jsonb, interval, text)
 		TO %s', role);
 	PERFORM event_queue_internal.audit('grant_worker', 'role', role::text, tenant_id);
 	RETURN true;
@@ -238,13 +257,14 @@ BEGIN
 	PERFORM event_queue_internal.grant_access(role, tenant_id);
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.queue, event_queue.job,
 		event_queue.dead_letter, event_queue.job_history, event_queue.history, event_queue.all_jobs, event_queue.job_log, event_queue.job_dependency,
+		event_queue.job_step, event_queue.job_steps, event_queue.signal,
 		event_queue_internal.group_rate, event_queue.queue_depths, event_queue.rule, event_queue.handler,
-		event_queue.schedule, event_queue_internal.channel, event_queue_internal.rule_checkpoint,
+		event_queue.schedule, event_queue.calendar, event_queue_internal.channel, event_queue_internal.rule_checkpoint,
 		event_queue.jobs, event_queue.dead_letters, event_queue.queue_status, event_queue.queue_stats, event_queue.job_stats, event_queue.tenant_stats, event_queue.slo_status,
 		event_queue.rules, event_queue.handlers, event_queue.schedules, event_queue.watermark_blockers,
 		event_queue.subscription, event_queue_internal.subscription_bucket, event_queue_internal.subscription_parked,
 		event_queue.subscription_status, event_queue.parked_aggregates, event_queue.reducer, event_queue_internal.event_partition,
-		event_queue.job_trace, event_queue.rule_stats, event_queue_internal.rule_count, event_queue_internal.rule_catch_up, event_queue_internal.rule_count_change, event_queue_internal.rule_version, event_queue.rule_versions, event_queue.schedule_stats, event_queue.schedule_runs, event_queue_internal.schedule_run,
+		event_queue.job_trace, event_queue.rule_stats, event_queue_internal.rule_count, event_queue_internal.rule_catch_up, event_queue_internal.rule_count_change, event_queue_internal.rule_version, event_queue.rule_versions, event_queue_internal.rule_backfill, event_queue.rule_backfills, event_queue.schedule_stats, event_queue.schedule_runs, event_queue_internal.schedule_run,
 		event_queue.worker_stats, event_queue.event_stats, event_queue.event_partitions,
 		event_queue_internal.partition_policy, event_queue.audit_log, event_queue_internal.alert_definition,
 		event_queue_internal.alert_record, event_queue_internal.alert_state, event_queue_internal.alert_snooze,
@@ -257,12 +277,13 @@ BEGIN
 		event_queue_internal.queue_depth(int), event_queue_internal.count_due(int, int), event_queue_internal.count_scheduled(int, int),
 		event_queue_internal.metrics("char", int), event_queue_internal.queue_now(int),
 		event_queue_internal.per_second(bigint[], int, float8), event_queue_internal.compliance(bigint[]),
-		event_queue_internal.histogram_quantile(bytea, float8), event_queue_internal.sampled_at(), event_queue_internal.series_places(),
+		event_queue_internal.histogram_quantile(bytea, float8), event_queue_internal.sampled_at(), event_queue_internal.series_places(), event_queue_internal.handler_code(text, boolean),
 		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
 		event_queue.running_jobs(text, int), event_queue.next_jobs(text, int), event_queue.queue_jobs(text, int),
-		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int),
+		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int), event_queue.rule_runs(text, int), event_queue.rule_facts(text, int, uuid, text), event_queue_internal.table_of_rule(int), event_queue_internal.table_triggers(int), event_queue_internal.table_is_watched(int, text[]),
 		event_queue.aggregate_activity(text, text, int, text),
 		event_queue.health(), event_queue.queue_health(), event_queue.queue_history(text, interval, interval), event_queue.test_alert(text, interval), event_queue.prometheus(), event_queue.activation_state(), event_queue.faults(),
+		event_queue.add_business_time(text, timestamptz, interval), event_queue.business_seconds(text, timestamptz, timestamptz),
 		event_queue.cron_next(text, text, timestamptz), event_queue.preview_schedule(text, text, int, timestamptz) TO %s', role);
 	PERFORM event_queue_internal.audit('grant_observer', 'role', role::text, tenant_id);
 	RETURN true;
@@ -299,7 +320,7 @@ BEGIN
 	EXECUTE format('GRANT SELECT ON event_queue_internal.job_throttle, event_queue_internal.group_rate, event_queue_internal.group_review_at,
 		event_queue_internal.job_review TO %s', role);
 	-- All that is offered.  Not what is internal, what only the owner may do with his tables
-	-- (new_generation, erasure), and who may do what.
+	-- (new_generation), and who may do what.
 	FOR this IN SELECT p.oid::regprocedure FROM pg_proc p
 		WHERE p.pronamespace = 'event_queue'::regnamespace
 		  AND coalesce(obj_description(p.oid, 'pg_proc'), 'Internal.') NOT LIKE 'Internal.%'
@@ -310,6 +331,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue_internal.make_recording(regclass, text, name, name, text, boolean),
 		event_queue_internal.make_notifying(regclass, int, boolean), event_queue_internal.channel_id_of(text),
+		event_queue_internal.kept_definition(text, int, boolean), event_queue_internal.define_rule(text, jsonb), event_queue_internal.check_adopts(text),
 		event_queue_internal.audit(text, text, text, text, jsonb, jsonb) TO %s', role);
 	PERFORM event_queue_internal.audit('grant_admin', 'role', role::text);
 	RETURN true;

@@ -60,6 +60,8 @@ typedef struct Binding
 
 #define BINDINGS 4
 
+void (*eq_tenant_access_hook)(const char *tenant, int length) = NULL;
+
 static Binding bindings[BINDINGS];
 static int next_binding = 0;
 
@@ -259,12 +261,14 @@ eq_is_unbound(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(!eq_may_be_bound());
 }
 
-const char *
-eq_confined_tenant(void)
+/* The tenant that the session is confined to, NULL if to none; by_role: by a binding. */
+static const char *
+confined_tenant(bool *by_role)
 {
 	const char *tenant = bound_tenant();
 
-	if (tenant[0] == '\0')
+	*by_role = tenant[0] != '\0';
+	if (!*by_role)
 		return eq_tenant[0] == '\0' ? NULL : eq_tenant;
 	if (eq_tenant[0] != '\0' && strcmp(eq_tenant, tenant) != 0)
 		ereport(
@@ -277,9 +281,21 @@ eq_confined_tenant(void)
 }
 
 const char *
+eq_confined_tenant(void)
+{
+	bool by_role;
+	const char *tenant = confined_tenant(&by_role);
+
+	if (!by_role)
+		eq_tenant_access_hook(tenant, tenant ? strlen(tenant) : 0);
+	return tenant;
+}
+
+const char *
 eq_resolve_tenant(const char *argument)
 {
-	const char *confined = eq_confined_tenant();
+	bool by_role;
+	const char *confined = confined_tenant(&by_role);
 
 	if (argument == NULL)
 	{
@@ -298,6 +314,8 @@ eq_resolve_tenant(const char *argument)
 			 errhint(
 				 "Leave tenant_id out: the role's binding, or event_queue.tenant, says for which tenant it acts.")));
 	eq_check_name("tenant", argument, EQ_MAX_NAME);
+	if (!by_role)
+		eq_tenant_access_hook(argument, strlen(argument));
 	return argument;
 }
 
@@ -328,7 +346,8 @@ eq_check_name(const char *what, const char *value, int max_bytes)
 Datum
 eq_current_tenant(PG_FUNCTION_ARGS)
 {
-	const char *tenant = eq_confined_tenant();
+	bool by_role;
+	const char *tenant = confined_tenant(&by_role);
 
 	if (tenant == NULL)
 		PG_RETURN_NULL();
@@ -346,14 +365,20 @@ eq_resolve_tenant_sql(PG_FUNCTION_ARGS)
 Datum
 eq_tenant_visible(PG_FUNCTION_ARGS)
 {
-	const char *confined = eq_confined_tenant();
+	bool by_role;
+	const char *confined = confined_tenant(&by_role);
 	text *tenant;
 
-	if (confined == NULL)
-		PG_RETURN_BOOL(true);
 	if (PG_ARGISNULL(0))
-		PG_RETURN_BOOL(false);
+		PG_RETURN_BOOL(confined == NULL);
 	tenant = PG_GETARG_TEXT_PP(0);
+	if (confined == NULL)
+	{
+		eq_tenant_access_hook(VARDATA_ANY(tenant), VARSIZE_ANY_EXHDR(tenant));
+		PG_RETURN_BOOL(true);
+	}
+	if (!by_role)
+		eq_tenant_access_hook(confined, strlen(confined));
 	PG_RETURN_BOOL(VARSIZE_ANY_EXHDR(tenant) == strlen(confined) &&
 				   memcmp(VARDATA_ANY(tenant), confined, strlen(confined)) == 0);
 }

@@ -11,6 +11,12 @@ extern bool eq_is_bound(void);
 extern bool eq_may_be_bound(void);
 extern const char *eq_confined_tenant(void);
 
+/*
+ * Told for which tenant a session acts that is bound to none; NULL: for all.  Common's
+ * access.c, which is a room above.
+ */
+extern void (*eq_tenant_access_hook)(const char *tenant, int length);
+
 /* The tenant that a call acts for; argument may be NULL. */
 extern const char *eq_resolve_tenant(const char *argument);
 

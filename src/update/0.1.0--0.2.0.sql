@@ -51,6 +51,10 @@ $$;
 
 /* Roles are kept by OID.  A role that is gone is that of OID 0, whose things are out of service. */
 ALTER TABLE rule ALTER COLUMN owner TYPE regrole USING coalesce(pg_catalog.to_regrole(pg_catalog.quote_ident(owner)), '-');
+ALTER TABLE handler ADD COLUMN batch int, ADD COLUMN max_executors int, ADD COLUMN version int NOT NULL DEFAULT 1;
+COMMENT ON COLUMN handler.version IS 'Goes up when create_handler changes it.';
+COMMENT ON COLUMN handler.batch IS 'The function takes an array of up to so many jobs of one tenant; NULL: one job.';
+COMMENT ON COLUMN handler.max_executors IS 'At most so many executors run it at the same time; NULL: all.';
 ALTER TABLE handler ALTER COLUMN owner TYPE regrole USING coalesce(pg_catalog.to_regrole(pg_catalog.quote_ident(owner)), '-');
 ALTER TABLE reducer ALTER COLUMN owner TYPE regrole USING coalesce(pg_catalog.to_regrole(pg_catalog.quote_ident(owner)), '-');
 ALTER TABLE reducer ADD COLUMN revision int NOT NULL DEFAULT 0;
@@ -63,7 +67,7 @@ ALTER TABLE queue ADD COLUMN sla_target float8 NOT NULL DEFAULT 0.99, ADD COLUMN
 ALTER TABLE rule ALTER COLUMN priority DROP NOT NULL, ALTER COLUMN priority DROP DEFAULT, ADD COLUMN options jsonb,
 	ADD COLUMN on_loop text NOT NULL DEFAULT 'skip', ADD COLUMN when_changed text[],
 	ADD COLUMN version int NOT NULL DEFAULT 1, ADD COLUMN actions jsonb, ADD COLUMN stop boolean NOT NULL DEFAULT false,
-	ADD COLUMN rule_order int NOT NULL DEFAULT 0;
+	ADD COLUMN rule_order int NOT NULL DEFAULT 0, ADD COLUMN on_table text, ADD COLUMN on_change text[], ADD COLUMN tenant_column text;
 /* Braces were text.  Names of members still are. */
 UPDATE rule SET payload = (SELECT jsonb_object_agg(m.key, replace(m.value::text, '{{', '{{{{')::jsonb) FROM jsonb_each(payload) m)
 WHERE jsonb_typeof(payload) = 'object' AND payload::text LIKE '%{{%';
@@ -72,8 +76,10 @@ ALTER TABLE schedule ALTER COLUMN priority DROP NOT NULL, ADD COLUMN options jso
 	ADD COLUMN last_error text, ADD COLUMN last_error_at timestamptz,
 	ADD COLUMN overlap text NOT NULL DEFAULT 'allow', ADD COLUMN catch_up interval, ADD COLUMN jitter interval,
 	ADD COLUMN starts_at timestamptz, ADD COLUMN ends_at timestamptz, ADD COLUMN exclude date[],
-	ADD COLUMN skipped bigint NOT NULL DEFAULT 0;
-ALTER TABLE job_history ADD COLUMN claimed_at timestamptz;
+	ADD COLUMN skipped bigint NOT NULL DEFAULT 0, ADD COLUMN exclude_calendar text;
+ALTER TABLE job_history ADD COLUMN claimed_at timestamptz, ADD COLUMN keep_count int, ADD COLUMN handler jsonb, ADD COLUMN steps jsonb;
+ALTER TABLE job ADD COLUMN has_steps boolean NOT NULL DEFAULT false, ADD COLUMN suspended boolean NOT NULL DEFAULT false;
+ALTER TABLE dead_letter ADD COLUMN has_steps boolean NOT NULL DEFAULT false;
 ALTER TABLE job_dependency ADD COLUMN any_end boolean NOT NULL DEFAULT false;
 ALTER TABLE subscription DROP CONSTRAINT subscription_name_key;
 ALTER TABLE subscription ADD CONSTRAINT subscription_name_key UNIQUE NULLS NOT DISTINCT (name, tenant_id);
@@ -99,6 +105,25 @@ ALTER SEQUENCE event_generation SET SCHEMA event_queue_internal;
 
 -- after: the functions are those of 0.2.0
 
+/* The type keep_options is there now. */
+ALTER TABLE job ADD COLUMN keep keep_options;
+ALTER TABLE dead_letter ADD COLUMN keep keep_options;
+CREATE INDEX dead_letter_keep ON dead_letter (queue_id) WHERE NOT (keep IS NULL);
+CREATE INDEX job_history_early_keep_count ON job_history_early (queue_id, keep_count, completed_at, job_id) WHERE keep_count > 0;
+CREATE INDEX job_history_early_steps ON job_history_early (job_id) WHERE steps IS NOT NULL;
+/* Each partition has what new ones get from job_history_early. */
+DO $$
+DECLARE
+	part pg_catalog.regclass;
+BEGIN
+	FOR part IN SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+		WHERE i.inhparent = 'event_queue.job_history'::pg_catalog.regclass AND i.inhrelid <> 'event_queue.job_history_early'::pg_catalog.regclass LOOP
+		EXECUTE pg_catalog.format('CREATE INDEX ON %s (queue_id, keep_count, completed_at, job_id) WHERE keep_count > 0', part);
+		EXECUTE pg_catalog.format('CREATE INDEX ON %s (job_id) WHERE steps IS NOT NULL', part);
+	END LOOP;
+END
+$$;
+
 /*
  * What 0.1.0 let in and no function would have made stays, and is told: such a
  * constraint holds for what comes.
@@ -119,16 +144,19 @@ BEGIN
 		('event_queue.rule', 'rule_priority', 'priority BETWEEN 0 AND 9'),
 		('event_queue.rule', 'rule_delay', 'delay BETWEEN ''0'' AND ''100 years'''),
 		('event_queue.rule', 'rule_on_loop', 'on_loop IN (''skip'', ''allow'')'),
+		('event_queue.rule', 'rule_on_table', '(on_table IS NULL) = (on_change IS NULL) AND (tenant_column IS NULL OR on_table IS NOT NULL)'),
 		('event_queue.rule', 'rule_when_changed', 'cardinality(when_changed) > 0 AND array_position(when_changed, NULL) IS NULL'),
 		('event_queue.handler', 'handler_own_queue', 'queue_id > 2'),
 		('event_queue.handler', 'handler_time_limit', 'time_limit > ''0'''),
+		('event_queue.handler', 'handler_batch', 'batch BETWEEN 1 AND 1000'),
+		('event_queue.handler', 'handler_max_executors', 'max_executors BETWEEN 1 AND 128'),
 		('event_queue.schedule', 'schedule_own_queue', 'queue_id > 2'),
 		('event_queue.schedule', 'schedule_priority', 'priority BETWEEN 0 AND 9'),
 		('event_queue.schedule', 'schedule_overlap', 'overlap IN (''allow'', ''skip'', ''queue_one'', ''queue_all'', ''cancel'')'),
 		('event_queue.subscription', 'subscription_filter', 'jsonb_typeof(filter) = ''object'''),
 		('event_queue_internal.subscription_bucket', 'subscription_bucket_range', 'bucket BETWEEN 0 AND 63 AND position >= 0'),
-		('event_queue_internal.partition_policy', 'partition_policy_every', 'every >= ''1 hour'''),
-		('event_queue_internal.partition_policy', 'partition_policy_keep', 'keep >= ''1 day''')) x (tab, name, expression)
+		('event_queue_internal.partition_policy', 'partition_policy_every', 'every BETWEEN ''1 hour'' AND ''100 years'''),
+		('event_queue_internal.partition_policy', 'partition_policy_keep', 'keep BETWEEN ''1 day'' AND ''100 years''')) x (tab, name, expression)
 	LOOP
 		EXECUTE pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%s) NOT VALID', this.tab, this.name, this.expression);
 		BEGIN
@@ -149,8 +177,12 @@ INSERT INTO event_queue_internal.builtin_queue_settings
 SELECT q.name, to_jsonb(q) - '{queue_id,name,created_at}'::text[] FROM queue q WHERE q.queue_id <= 2;
 
 /* What rules are is their first version. */
-INSERT INTO event_queue_internal.rule_version (rule_id, version, rule, tenant_id, made_by, made_at, definition)
-SELECT r.rule_id, r.version, r.name, r.tenant_id, pg_catalog.pg_get_userbyid(r.owner), r.created_at, event_queue_internal.rule_definition(r) FROM rule r;
+INSERT INTO event_queue_internal.rule_version (rule_id, version, rule, tenant_id, made_by, made_at, definition, owner)
+SELECT r.rule_id, r.version, r.name, r.tenant_id, pg_catalog.pg_get_userbyid(r.owner), r.created_at, event_queue_internal.rule_definition(r), r.owner FROM rule r;
+
+/* For which events they have fired was not noted. */
+INSERT INTO event_queue_internal.rule_memory (rule_id, known_from)
+SELECT r.rule_id, event_queue_internal.last_position() FROM rule r;
 
 /* The store was in service here, and is. */
 DO $$

@@ -24,7 +24,6 @@
 
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "wake/series.h"
@@ -76,8 +75,8 @@ chains_wanted(void)
 	return n;
 }
 
-Size
-eq_series_size(void)
+static Size
+series_size(void)
 {
 	Size size = MAXALIGN(sizeof(EqSeriesPool));
 
@@ -86,36 +85,47 @@ eq_series_size(void)
 }
 
 /* Series are not touched before they are needed, but for their first words. */
-void
-eq_init_series(void)
+static void
+attach_series(void *memory, LWLockPadded *locks, bool is_new)
 {
-	bool found;
+	char *next = (char *) memory + MAXALIGN(sizeof(EqSeriesPool));
 
-	eq_series_pool = ShmemInitStruct("event_queue series", eq_series_size(), &found);
-	if (!found)
+	eq_series_pool = memory;
+	if (!is_new)
+		return;
+	memset(eq_series_pool, 0, sizeof(EqSeriesPool));
+	eq_series_pool->lock = &locks->lock;
+	eq_series_pool->max_jobs = eq_max_job_stats;
+	eq_series_pool->max_tenants = eq_max_tenant_stats;
+	eq_series_pool->n_chains = chains_wanted();
+	eq_series_pool->chains = (uint32 *) next;
+	memset(next, 0, eq_series_pool->n_chains * sizeof(uint32));
+	next += MAXALIGN(eq_series_pool->n_chains * sizeof(uint32));
+	eq_series_pool->series = (EqSeries *) next;
+	for (int i = 0; i < n_series(); i++)
 	{
-		char *next = (char *) eq_series_pool + MAXALIGN(sizeof(EqSeriesPool));
-
-		memset(eq_series_pool, 0, sizeof(EqSeriesPool));
-		eq_series_pool->lock = &GetNamedLWLockTranche("event_queue_metrics")->lock;
-		eq_series_pool->max_jobs = eq_max_job_stats;
-		eq_series_pool->max_tenants = eq_max_tenant_stats;
-		eq_series_pool->n_chains = chains_wanted();
-		eq_series_pool->chains = (uint32 *) next;
-		memset(next, 0, eq_series_pool->n_chains * sizeof(uint32));
-		next += MAXALIGN(eq_series_pool->n_chains * sizeof(uint32));
-		eq_series_pool->series = (EqSeries *) next;
-		for (int i = 0; i < n_series(); i++)
-		{
-			pg_atomic_init_u32(&eq_series_pool->series[i].generation, 0);
-			eq_series_pool->series[i].freed_at = 0;
-		}
-		pg_atomic_init_u32(&eq_series_pool->given_back, 0);
-		pg_atomic_init_u64(&eq_series_pool->no_room, 0);
-		pg_atomic_init_u64(&eq_series_pool->no_tenants, 0);
-		pg_atomic_init_u64(&eq_series_pool->last_no_room, 0);
+		pg_atomic_init_u32(&eq_series_pool->series[i].generation, 0);
+		eq_series_pool->series[i].freed_at = 0;
 	}
+	pg_atomic_init_u32(&eq_series_pool->given_back, 0);
+	pg_atomic_init_u64(&eq_series_pool->no_room, 0);
+	pg_atomic_init_u64(&eq_series_pool->no_tenants, 0);
+	pg_atomic_init_u64(&eq_series_pool->last_no_room, 0);
 }
+
+static void
+forget_series_of_database(Oid dboid)
+{
+	eq_forget_series(dboid, 0);
+}
+
+const EqSharedPart eq_series_part = {
+	.name = "event_queue series",
+	.n_locks = 1,
+	.size = series_size,
+	.attach = attach_series,
+	.end_database = forget_series_of_database,
+};
 
 static uint64
 hash_of(char kind, int32 queue_id, const char *name, int length)
@@ -524,7 +534,7 @@ EqXactKind eq_counted_jobs = {
 	.at_commit = count_at_commit,
 };
 
-/* The queue, or the database (queue_id 0), is no more.  Can't throw. */
+/* Releases the series of a dropped queue, or of a database (queue_id 0).  Can't throw. */
 void
 eq_forget_series(Oid dboid, int32 queue_id)
 {

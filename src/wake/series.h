@@ -10,6 +10,7 @@
 #include "port/pg_bitutils.h"
 
 #include "event_queue.h"
+#include "wake/slot.h"
 #include "xact/xact.h"
 
 /* What a series is of.  The letters are those of event_queue_internal.metric_series. */
@@ -126,8 +127,7 @@ extern int eq_max_tenant_stats;
 extern int eq_keep_metrics;
 extern int eq_max_prometheus_size;
 
-extern Size eq_series_size(void);
-extern void eq_init_series(void);
+extern const EqSharedPart eq_series_part;
 extern void eq_forget_series(Oid dboid, int32 queue_id);
 extern void eq_give_back_quiet_series(TimestampTz round);
 extern EqXactKind eq_counted_jobs;

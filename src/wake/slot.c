@@ -1,12 +1,12 @@
 /*
- * slot.c: what shared memory keeps of each queue and notify channel.
+ * slot.c: which slot in shared memory a queue or notify channel has.
  *
  * A slot is found by a hash of (database, id), whose chains change with
- * EqShared->lock held exclusively.  It is taken when its queue or channel is
+ * eq_slots_lock held exclusively.  It is taken when its queue or channel is
  * created, which fails if there is no room, or by the first use after a restart;
  * it is freed by the transaction that drops the queue, by one that created it
  * and is rolled back, by DROP EXTENSION, by DROP DATABASE, and by the scheduler,
- * which looks for slots whose queues are no more.
+ * which looks for slots whose queues were dropped.
  *
  * Who is given a slot has it pinned until the end of its transaction, so that what
  * it counts and wakes then is its own queue.  A slot that is freed loses its
@@ -26,7 +26,6 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
-#include "queue/queue.h"
 #include "wake/series.h"
 #include "wake/wake.h"
 
@@ -44,6 +43,18 @@ static Cached cache[CACHED];
 
 static uint64 transaction = 1; /* counts those that have pinned something */
 
+typedef struct Slots
+{
+	int n;								  /* that were ever in use: the first ones */
+	uint32 given_back;					  /* a list of them */
+	uint32 n_chains;					  /* a power of two */
+	uint32 chains[FLEXIBLE_ARRAY_MEMBER]; /* by the hash of the key */
+} Slots;
+
+EqWakeSlot *eq_wake_slots = NULL;
+LWLock *eq_slots_lock = NULL;
+static Slots *slots = NULL;
+
 static uint64
 key_of(int32 id)
 {
@@ -56,19 +67,19 @@ chain_of(uint64 key)
 	uint32 hash = hash_combine(murmurhash32((uint32) key),
 							   murmurhash32((uint32) (key >> 32)));
 
-	return &eq_shared->slot_chains[hash & (eq_shared->n_slot_chains - 1)];
+	return &slots->chains[hash & (slots->n_chains - 1)];
 }
 
 static EqWakeSlot *
 slot_at(uint32 number)
 {
-	return number == 0 ? NULL : &eq_shared->wake_slots[number - 1];
+	return number == 0 ? NULL : &eq_wake_slots[number - 1];
 }
 
 static uint32
 number_of(EqWakeSlot *slot)
 {
-	return slot - eq_shared->wake_slots + 1;
+	return eq_slot_number(slot) + 1;
 }
 
 /* As many as there may be slots, so that chains are short. */
@@ -82,21 +93,46 @@ chains_wanted(void)
 	return n;
 }
 
-Size
-eq_slots_size(void)
+static Size
+size_without_slots(void)
 {
-	return add_size(MAXALIGN(mul_size(eq_max_queues, sizeof(EqWakeSlot))),
-					MAXALIGN(mul_size(chains_wanted(), sizeof(uint32))));
+	return MAXALIGN(add_size(offsetof(Slots, chains),
+							 mul_size(chains_wanted(), sizeof(uint32))));
 }
 
-/* In memory that is zero.  Slots are not touched before they are needed. */
-void
-eq_init_slots(char *memory)
+static Size
+slots_size(void)
 {
-	eq_shared->wake_slots = (EqWakeSlot *) memory;
-	eq_shared->n_slot_chains = chains_wanted();
-	eq_shared->slot_chains = (uint32 *) (memory + MAXALIGN(eq_max_queues *
-														   sizeof(EqWakeSlot)));
+	return add_size(size_without_slots(),
+					mul_size(eq_max_queues, sizeof(EqWakeSlot)));
+}
+
+/* Slots are not touched before they are needed. */
+static void
+attach_slots(void *memory, LWLockPadded *locks, bool is_new)
+{
+	slots = memory;
+	eq_wake_slots = (EqWakeSlot *) ((char *) memory + size_without_slots());
+	eq_slots_lock = &locks->lock;
+	if (is_new)
+	{
+		memset(slots, 0, size_without_slots());
+		slots->n_chains = chains_wanted();
+	}
+}
+
+const EqSharedPart eq_slots_part = {
+	.name = "event_queue slots",
+	.n_locks = 1,
+	.size = slots_size,
+	.attach = attach_slots,
+};
+
+/* How many were ever in use: the first ones. */
+int
+eq_n_slots(void)
+{
+	return slots->n;
 }
 
 /* With the lock held. */
@@ -132,20 +168,20 @@ give_back(EqWakeSlot *slot)
 	*link = slot->next;
 	for (int i = 0; i < eq_max_databases; i++)
 	{
-		if (eq_shared->databases[i].dboid == eq_slot_database(slot))
-			eq_shared->databases[i].n_slots--;
+		if (eq_database_entries[i].dboid == eq_slot_database(slot))
+			eq_database_entries[i].n_slots--;
 	}
 	pg_atomic_write_u64(&slot->key, 0);
-	eq_forget_leases(slot);
-	slot->next = eq_shared->slots_given_back;
-	eq_shared->slots_given_back = number_of(slot);
+	eq_end_slot(eq_slot_number(slot));
+	slot->next = slots->given_back;
+	slots->given_back = number_of(slot);
 }
 
 /* A slot that nobody uses any more; NULL if there is none.  Likewise. */
 static EqWakeSlot *
 take_given_back(void)
 {
-	uint32 *link = &eq_shared->slots_given_back;
+	uint32 *link = &slots->given_back;
 
 	pg_memory_barrier();
 	while (*link != 0)
@@ -163,7 +199,6 @@ take_given_back(void)
 	return NULL;
 }
 
-/* What is initialised once; generations go on from one queue to the next. */
 static void
 init_slot(EqWakeSlot *slot)
 {
@@ -171,52 +206,23 @@ init_slot(EqWakeSlot *slot)
 	pg_atomic_init_u32(&slot->pins, 0);
 	pg_atomic_init_u32(&slot->pending, 0);
 	pg_atomic_init_u32(&slot->waiters, 0);
-	pg_atomic_init_u32(&slot->last_lane, 0);
-	pg_atomic_init_u64(&slot->last_segment, 0);
-	pg_atomic_init_u64(&slot->mark_generation, 0);
 	pg_atomic_init_u64(&slot->living, 0);
 	pg_atomic_init_u64(&slot->dead_letters, 0);
-	SpinLockInit(&slot->ring.mutex);
-	pg_atomic_init_u64(&slot->ring.segment, 0);
-	pg_atomic_init_u64(&slot->ring.end_run_at, 0);
-	pg_atomic_init_u64(&slot->ring.voided, 0);
+	pg_atomic_init_u64(&slot->claimed_at, 0);
 	for (int c = 0; c < EQ_COUNTERS; c++)
 		pg_atomic_init_u64(&slot->counters[c], 0);
-	pg_atomic_init_u64(&slot->claimed_at, 0);
-	eq_init_limits(slot);
 }
 
 static void
 begin_slot(EqWakeSlot *slot)
 {
 	pg_atomic_write_u32(&slot->pending, 0);
-	pg_atomic_write_u32(&slot->last_lane, 0);
-	pg_atomic_write_u64(&slot->last_segment, 0);
-	pg_atomic_fetch_add_u64(&slot->mark_generation, 1);
 	pg_atomic_write_u64(&slot->living, 0);
 	pg_atomic_write_u64(&slot->dead_letters, 0);
-	slot->ring.n = 0;
-	slot->ring.next = 0;
-	slot->ring.begun_at = 0;
-	slot->ring.filling_at = 0;
+	pg_atomic_write_u64(&slot->claimed_at, 0);
 	for (int c = 0; c < EQ_COUNTERS; c++)
 		pg_atomic_write_u64(&slot->counters[c], 0);
-	pg_atomic_write_u64(&slot->claimed_at, 0);
-	memset(slot->sampled, 0, sizeof(slot->sampled));
-	slot->sampled_at = GetCurrentTimestamp();
-	memset(slot->samples, 0, sizeof(slot->samples));
-	slot->samples[0].at = GetCurrentTimestamp();
-	slot->last_sample = 0;
-}
-
-/*
- * Of what there is of some room, one may have so many times as much as it leaves
- * free: whoever comes first, something is left for the others.
- */
-bool
-eq_is_fair_share(int64 has, int64 wants, int64 free, int times)
-{
-	return has + wants <= times * (free - wants);
+	eq_begin_slot(eq_slot_number(slot));
 }
 
 /* A new slot, pinned; NULL if there is none. */
@@ -224,18 +230,22 @@ static EqWakeSlot *
 take_slot(uint64 key, EqDatabase *db)
 {
 	EqWakeSlot *slot = take_given_back();
+	bool is_new = false;
 
-	if (slot == NULL && eq_shared->n_slots < eq_max_queues)
+	if (slot == NULL && slots->n < eq_max_queues)
 	{
-		slot = &eq_shared->wake_slots[eq_shared->n_slots];
+		slot = &eq_wake_slots[slots->n];
 		init_slot(slot);
-		pg_write_barrier(); /* for those who go over all slots without the lock */
-		eq_shared->n_slots++;
+		is_new = true;
 	}
 	if (slot == NULL)
 		return NULL;
-	eq_forget_limits(slot);
 	begin_slot(slot);
+	if (is_new)
+	{
+		pg_write_barrier(); /* for those who go over all slots without the lock */
+		slots->n++;
+	}
 	slot->next = *chain_of(key);
 	*chain_of(key) = number_of(slot);
 	db->n_slots++;
@@ -272,20 +282,20 @@ find_slot(int32 id, bool take)
 	}
 
 	db = eq_database(); /* takes the lock, and may throw */
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_slots_lock, LW_SHARED);
 	slot = look_up(key);
 	if (slot)
 		pg_atomic_fetch_add_u32(&slot->pins, 1);
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_slots_lock);
 	if (slot == NULL && take)
 	{
-		LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+		LWLockAcquire(eq_slots_lock, LW_EXCLUSIVE);
 		slot = look_up(key);
 		if (slot)
 			pg_atomic_fetch_add_u32(&slot->pins, 1);
 		else
 			slot = take_slot(key, db);
-		LWLockRelease(eq_shared->lock);
+		LWLockRelease(eq_slots_lock);
 	}
 	if (slot == NULL)
 		return NULL;
@@ -310,24 +320,30 @@ eq_find_wake_slot(int32 id)
 	return find_slot(id, false);
 }
 
+/* How many are in use, of all databases. */
+int
+eq_slots_taken(void)
+{
+	int taken = 0;
+
+	LWLockAcquire(eq_slots_lock, LW_SHARED);
+	for (int i = 0; i < eq_max_databases; i++)
+		taken += eq_database_entries[i].n_slots;
+	LWLockRelease(eq_slots_lock);
+	return taken;
+}
+
 /*
- * Has this database no more places than it may have?  Asked when a queue is created;
+ * Has this database no more slots than it may have?  Asked when a queue is created;
  * those that are there keep theirs, also after a restart.
  */
 bool
 eq_has_fair_share_of_slots(void)
 {
-	EqDatabase *db = eq_database();
-	int64 used = 0;
-	bool fair;
+	int taken = eq_slots_taken();
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	for (int i = 0; i < eq_max_databases; i++)
-		used += eq_shared->databases[i].n_slots;
-	fair = eq_is_fair_share(db->n_slots, 0, eq_max_queues - used,
+	return eq_is_fair_share(eq_database()->n_slots, 0, eq_max_queues - taken,
 							EQ_SHARE_OF_DATABASE);
-	LWLockRelease(eq_shared->lock);
-	return fair;
 }
 
 /* At the end of a transaction. */
@@ -363,9 +379,9 @@ eq_take_pending(int32 id, EqWakeSlot **place)
 
 	if (*place == NULL || pg_atomic_read_u64(&(*place)->key) != key)
 	{
-		LWLockAcquire(eq_shared->lock, LW_SHARED);
+		LWLockAcquire(eq_slots_lock, LW_SHARED);
 		*place = look_up(key);
-		LWLockRelease(eq_shared->lock);
+		LWLockRelease(eq_slots_lock);
 	}
 	if (*place == NULL)
 		return true; /* no one had anything to say yet, or there is no room */
@@ -379,35 +395,34 @@ eq_take_pending(int32 id, EqWakeSlot **place)
 	return pending;
 }
 
-/* Its queue or channel is no more.  Can't throw. */
+/* Releases the slot of a dropped queue or channel.  Can't throw. */
 void
 eq_give_back_slot(int32 id)
 {
 	EqWakeSlot *slot;
 
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(eq_slots_lock, LW_EXCLUSIVE);
 	slot = look_up(key_of(id));
 	if (slot)
 		give_back(slot);
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_slots_lock);
 	eq_forget_series(MyDatabaseId, id);
 }
 
-/* All slots and marks of a database.  Can't throw. */
+/* All slots of a database, and what else shared memory keeps of it.  Can't throw. */
 void
 eq_give_back_all_slots(Oid dboid)
 {
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < eq_shared->n_slots; i++)
+	LWLockAcquire(eq_slots_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < slots->n; i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 
 		if (eq_slot_database(slot) == dboid)
 			give_back(slot);
 	}
-	LWLockRelease(eq_shared->lock);
-	eq_give_back_marks(dboid);
-	eq_forget_series(dboid, 0);
+	LWLockRelease(eq_slots_lock);
+	eq_end_database(dboid);
 }
 
 /* The ids of this database's slots that no one has in use; how many they are. */
@@ -418,16 +433,16 @@ eq_idle_slots(int32 **ids)
 	int n = 0;
 
 	*ids = palloc(Max(room, 1) * sizeof(int32));
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	for (int i = 0; i < eq_shared->n_slots && n < room; i++)
+	LWLockAcquire(eq_slots_lock, LW_SHARED);
+	for (int i = 0; i < slots->n && n < room; i++)
 	{
-		EqWakeSlot *slot = &eq_shared->wake_slots[i];
+		EqWakeSlot *slot = &eq_wake_slots[i];
 
 		if (eq_slot_database(slot) == MyDatabaseId &&
 			pg_atomic_read_u32(&slot->pins) == 0)
 			(*ids)[n++] = eq_slot_id(slot);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_slots_lock);
 	return n;
 }
 
@@ -437,13 +452,13 @@ eq_give_back_idle_slot(int32 id)
 {
 	EqWakeSlot *slot;
 
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(eq_slots_lock, LW_EXCLUSIVE);
 	slot = look_up(key_of(id));
 	if (slot && pg_atomic_read_u32(&slot->pins) == 0)
 		give_back(slot);
 	else
 		slot = NULL;
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_slots_lock);
 	if (slot)
 		eq_forget_series(MyDatabaseId, id);
 }

@@ -5,9 +5,9 @@
  * a transaction only remembers here which queues it touched; when its commit
  * is visible, the callback raises flags in shared memory and sets the latch of
  * the database's scheduler, which wakes executors and sends one NOTIFY for
- * many commits.  The marks of an aborted subtransaction are forgotten with it (xact.h).
+ * many commits.  The entries of an aborted subtransaction are forgotten with it (xact.h).
  *
- * Counters travel with the same marks, so that they count what was committed.
+ * Counters travel with the same entries, so that they count what was committed.
  */
 #include "postgres.h"
 
@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(eq_notify_change);
 PG_FUNCTION_INFO_V1(eq_place_changed);
 
 /* What one (sub)transaction did to one queue or channel. */
-typedef struct Mark
+typedef struct Wake
 {
 	SubTransactionId subid;
 	EqWakeSlot *slot; /* NULL: no slot was free, or config */
@@ -40,6 +40,7 @@ typedef struct Mark
 	bool everywhere;
 	bool config;
 	bool review;
+	bool waits;
 	bool cancel;
 	bool recount;
 	int64 living;		/* rows that plain SQL wrote or deleted */
@@ -49,36 +50,36 @@ typedef struct Mark
 	bool all_dropped;	/* with the extension */
 	int64 n_wake;		/* sessions in claim_wait that will find a job */
 	int64 counts[EQ_COUNTERS];
-} Mark;
+} Wake;
 
-static Mark *
-mark_at(int i)
+static Wake *
+wake_at(int i)
 {
-	return EQ_XACT_ENTRY(eq_wakes, Mark, i);
+	return EQ_XACT_ENTRY(eq_wakes, Wake, i);
 }
 
-/* This subtransaction's mark for a slot, made if there is none. */
-static Mark *
-get_mark(EqWakeSlot *slot)
+/* This subtransaction's entry for a slot, made if there is none. */
+static Wake *
+get_wake(EqWakeSlot *slot)
 {
 	SubTransactionId subid = GetCurrentSubTransactionId();
-	Mark *mark;
+	Wake *entry;
 
 	for (int i = eq_wakes.n - 1; i >= 0; i--)
 	{
-		mark = mark_at(i);
-		if (mark->subid != subid)
+		entry = wake_at(i);
+		if (entry->subid != subid)
 			break; /* the parent's, and so are all before it */
-		if (mark->slot == slot)
-			return mark;
+		if (entry->slot == slot)
+			return entry;
 	}
 
 	(void) eq_database(); /* take the entry now: it may throw */
-	mark = eq_xact_add(&eq_wakes);
-	memset(mark, 0, sizeof(Mark));
-	mark->subid = subid;
-	mark->slot = slot;
-	return mark;
+	entry = eq_xact_add(&eq_wakes);
+	memset(entry, 0, sizeof(Wake));
+	entry->subid = subid;
+	entry->slot = slot;
+	return entry;
 }
 
 /* After commit, have the scheduler, and a waiting session, look at this queue. */
@@ -93,12 +94,12 @@ void
 eq_wake_queue_for(int32 queue_id, int64 n)
 {
 	EqWakeSlot *slot = eq_wake_slot(queue_id);
-	Mark *mark = get_mark(slot);
+	Wake *entry = get_wake(slot);
 
-	mark->wake = true;
-	mark->n_wake += n;
+	entry->wake = true;
+	entry->n_wake += n;
 	if (slot == NULL)
-		mark->everywhere = true;
+		entry->everywhere = true;
 }
 
 /* Has this transaction written the table of jobs by plain SQL? */
@@ -107,7 +108,7 @@ eq_wrote_plain_sql(void)
 {
 	for (int i = 0; i < eq_wakes.n; i++)
 	{
-		if (mark_at(i)->everywhere)
+		if (wake_at(i)->everywhere)
 			return true;
 	}
 	return false;
@@ -117,14 +118,21 @@ eq_wrote_plain_sql(void)
 void
 eq_wake_reviews(void)
 {
-	get_mark(NULL)->review = true;
+	get_wake(NULL)->review = true;
+}
+
+/* After commit, have the scheduler look for what steps wait for. */
+void
+eq_wake_waits(void)
+{
+	get_wake(NULL)->waits = true;
 }
 
 /* After commit, have the scheduler stop handlers of cancelled jobs. */
 void
 eq_wake_cancels(void)
 {
-	get_mark(NULL)->cancel = true;
+	get_wake(NULL)->cancel = true;
 }
 
 /* After commit, add to a counter of this queue. */
@@ -134,7 +142,7 @@ eq_count(int32 queue_id, EqCounter counter, int64 n)
 	EqWakeSlot *slot = eq_wake_slot(queue_id);
 
 	if (slot)
-		get_mark(slot)->counts[counter] += n;
+		get_wake(slot)->counts[counter] += n;
 }
 
 /* The same for rows of job and dead_letter that plain SQL wrote (or deleted: < 0). */
@@ -145,10 +153,10 @@ eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters)
 
 	if (slot)
 	{
-		Mark *mark = get_mark(slot);
+		Wake *entry = get_wake(slot);
 
-		mark->living += jobs;
-		mark->dead_letters += dead_letters;
+		entry->living += jobs;
+		entry->dead_letters += dead_letters;
 	}
 }
 
@@ -156,7 +164,7 @@ eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters)
 void
 eq_note_config_changed(void)
 {
-	get_mark(NULL)->config = true;
+	get_wake(NULL)->config = true;
 }
 
 /* After commit, give back what this database has in shared memory. */
@@ -164,7 +172,7 @@ void
 eq_note_extension_dropped(void)
 {
 	eq_note_config_changed();
-	get_mark(NULL)->all_dropped = true;
+	get_wake(NULL)->all_dropped = true;
 }
 
 void
@@ -214,59 +222,21 @@ eq_wake_rules(void)
 	/* Full barriers: the scheduler sets wanted before pending is looked at. */
 	pg_atomic_exchange_u32(&db->events_pending, 1);
 	pg_atomic_exchange_u32(&db->rules_pending, 1);
+	pg_atomic_exchange_u32(&db->waits_pending, 1);
 	wanted = pg_atomic_read_u32(&db->events_wanted);
 	if (wanted & EQ_EVENTS_FOR_RULES)
 		eq_wake_rule_runner(db);
-	if (wanted & EQ_EVENTS_FOR_SNAPSHOTS)
+	if ((wanted & EQ_EVENTS_FOR_SNAPSHOTS) ||
+		pg_atomic_read_u32(&db->event_waiters) != 0)
 		eq_wake_scheduler(db);
 }
 
-/*
- * Wakes up to n sessions that sleep in claim_wait on this queue.  Each has raised
- * its flag before it looked for jobs; whoever lowers the flag wakes it.  Can't
- * throw.
- */
-void
-eq_wake_waiters(EqWakeSlot *slot, int64 n)
-{
-	uint32 number = slot - eq_shared->wake_slots + 1;
-
-	if (pg_atomic_read_u32(&slot->waiters) == 0)
-		return;
-	for (int i = 0; i < eq_shared->max_appenders && n > 0; i++)
-	{
-		uint32 expected = number;
-
-		if (pg_atomic_read_u32(&eq_shared->appenders[i].waits_for_queue) == number &&
-			pg_atomic_compare_exchange_u32(&eq_shared->appenders[i].waits_for_queue,
-										   &expected, 0))
-		{
-			SetLatch(&ProcGlobal->allProcs[i].procLatch);
-			n--;
-		}
-	}
-}
-
-/* Jobs of this database ended: wakes the sessions in await_job. */
-static void
-wake_awaiting(EqDatabase *db)
-{
-	if (pg_atomic_read_u32(&db->jobs_awaited) == 0)
-		return;
-	pg_atomic_exchange_u32(&db->jobs_awaited, 0);
-	for (int i = 0; i < eq_shared->max_appenders; i++)
-	{
-		if (pg_atomic_read_u32(&eq_shared->appenders[i].awaits_job) != 0)
-			SetLatch(&ProcGlobal->allProcs[i].procLatch);
-	}
-}
-
 static int64
-living_change(const Mark *mark)
+living_change(const Wake *entry)
 {
-	return mark->living + mark->counts[EQ_COUNT_ENQUEUED] -
-		   mark->counts[EQ_COUNT_COMPLETED] - mark->counts[EQ_COUNT_DEAD] -
-		   mark->counts[EQ_COUNT_CANCELLED];
+	return entry->living + entry->counts[EQ_COUNT_ENQUEUED] -
+		   entry->counts[EQ_COUNT_COMPLETED] - entry->counts[EQ_COUNT_DEAD] -
+		   entry->counts[EQ_COUNT_CANCELLED];
 }
 
 static void
@@ -283,80 +253,84 @@ wake_at_commit(void)
 	pg_memory_barrier(); /* the commit, before the flags of those who wait */
 	for (int i = 0; i < eq_wakes.n; i++)
 	{
-		Mark *mark = mark_at(i);
+		Wake *entry = wake_at(i);
 
-		for (int c = 0; mark->slot && c < EQ_COUNTERS; c++)
+		for (int c = 0; entry->slot && c < EQ_COUNTERS; c++)
 		{
-			if (mark->counts[c] != 0)
-				pg_atomic_fetch_add_u64(&mark->slot->counters[c], mark->counts[c]);
+			if (entry->counts[c] != 0)
+				pg_atomic_fetch_add_u64(&entry->slot->counters[c], entry->counts[c]);
 		}
-		if (mark->counts[EQ_COUNT_CLAIMED] != 0)
-			pg_atomic_write_u64(&mark->slot->claimed_at,
+		if (entry->counts[EQ_COUNT_CLAIMED] != 0)
+			pg_atomic_write_u64(&entry->slot->claimed_at,
 								GetCurrentTransactionStopTimestamp());
-		if (mark->slot && living_change(mark) != 0)
-			pg_atomic_fetch_add_u64(&mark->slot->living, living_change(mark));
-		if (mark->slot && mark->dead_letters + mark->counts[EQ_COUNT_DEAD] != 0)
-			pg_atomic_fetch_add_u64(&mark->slot->dead_letters,
-									mark->dead_letters +
-										mark->counts[EQ_COUNT_DEAD]);
-		ended = ended || mark->counts[EQ_COUNT_COMPLETED] != 0 ||
-				mark->counts[EQ_COUNT_DEAD] != 0 ||
-				mark->counts[EQ_COUNT_CANCELLED] != 0;
-		if (mark->wake && mark->slot)
+		if (entry->slot && living_change(entry) != 0)
+			pg_atomic_fetch_add_u64(&entry->slot->living, living_change(entry));
+		if (entry->slot && entry->dead_letters + entry->counts[EQ_COUNT_DEAD] != 0)
+			pg_atomic_fetch_add_u64(&entry->slot->dead_letters,
+									entry->dead_letters +
+										entry->counts[EQ_COUNT_DEAD]);
+		ended = ended || entry->counts[EQ_COUNT_COMPLETED] != 0 ||
+				entry->counts[EQ_COUNT_DEAD] != 0 ||
+				entry->counts[EQ_COUNT_CANCELLED] != 0;
+		if (entry->wake && entry->slot)
 		{
 			/* Whoever raised the flag first has woken the scheduler. */
-			if (pg_atomic_exchange_u32(&mark->slot->pending, 1) == 0)
+			if (pg_atomic_exchange_u32(&entry->slot->pending, 1) == 0)
 				wake = true;
-			eq_wake_waiters(mark->slot, mark->n_wake);
+			eq_wake_waiters(entry->slot, entry->n_wake);
 		}
-		if (mark->review)
+		if (entry->review)
 		{
 			pg_atomic_write_u32(&db->reviews_pending, 1);
 			wake = true;
 		}
-		if (mark->cancel)
+		if (entry->waits)
+		{
+			pg_atomic_write_u32(&db->event_waiters, 1);
+			pg_atomic_write_u32(&db->waits_pending, 1);
+			wake = true;
+		}
+		if (entry->cancel)
 		{
 			pg_atomic_write_u32(&db->cancels_pending, 1);
 			wake = true;
 		}
-		if (mark->recount)
+		if (entry->recount)
 			pg_atomic_write_u32(&db->recount, 1);
-		if (mark->everywhere)
+		if (entry->everywhere)
 		{
 			pg_atomic_write_u32(&db->look_everywhere, 1);
-			pg_atomic_fetch_add_u64(&db->rings_voided, 1);
+			pg_atomic_fetch_add_u64(&db->unseen_jobs, 1);
 			wake = true;
 		}
-		if (mark->dropped != 0)
+		if (entry->dropped != 0)
 		{
 			/* They look at the queue again, and find that it is gone. */
-			eq_wake_waiters(mark->slot, PG_INT64_MAX);
-			eq_give_back_slot(mark->dropped);
+			eq_wake_waiters(entry->slot, PG_INT64_MAX);
+			eq_give_back_slot(entry->dropped);
 		}
-		if (mark->all_dropped)
+		if (entry->all_dropped)
 		{
 			eq_give_back_all_slots(MyDatabaseId);
 			pg_atomic_fetch_add_u32(&db->drops, 1);
 			pg_atomic_write_u32(&db->absent, 1);
 			wake = true;
 		}
-		if (mark->created != 0 && pg_atomic_read_u32(&db->absent) != 0)
+		if (entry->created != 0 && pg_atomic_read_u32(&db->absent) != 0)
 			pg_atomic_write_u32(&db->absent, 0); /* CREATE EXTENSION */
-		if (mark->config)
+		if (entry->config)
 		{
 			pg_atomic_fetch_add_u32(&db->config_generation, 1);
+			eq_wake_rules(); /* what catches up or is backfilled has no new event */
 			/* CREATE EXTENSION: no scheduler yet, so ask for one. */
 			if (pg_atomic_read_u32(&db->scheduler) == 0 &&
 				pg_atomic_read_u32(&db->absent) == 0)
-			{
-				pg_atomic_write_u32(&eq_shared->probe, 1);
-				set_latch_of(pg_atomic_read_u32(&eq_shared->launcher));
-			}
+				eq_ask_launcher();
 			wake = true;
 		}
 	}
 	if (ended)
-		wake_awaiting(db);
+		eq_wake_awaiting(db);
 
 	if (wake)
 	{
@@ -365,7 +339,7 @@ wake_at_commit(void)
 	}
 }
 
-/* What was to be counted is not: COMMIT PREPARED comes without these marks. */
+/* COMMIT PREPARED counts nothing: it knows nothing of these entries. */
 static void
 wakes_at_prepare(void)
 {
@@ -375,47 +349,48 @@ wakes_at_prepare(void)
 
 /* Frees the slots of queues that were not created after all. */
 static void
-undo_marks(int first)
+undo_wakes(int first)
 {
 	for (int i = first; i < eq_wakes.n; i++)
 	{
-		if (mark_at(i)->created != 0)
-			eq_give_back_slot(mark_at(i)->created);
+		if (wake_at(i)->created != 0)
+			eq_give_back_slot(wake_at(i)->created);
 	}
 }
 
-/* Adds a committed subtransaction's mark to its parent's for the same slot. */
+/* Adds a committed subtransaction's entry to its parent's for the same slot. */
 static bool
-absorb_mark(void *parents, const void *childs)
+absorb_wake(void *parents, const void *childs)
 {
-	Mark *into = parents;
-	const Mark *mark = childs;
+	Wake *into = parents;
+	const Wake *entry = childs;
 
-	if (into->slot != mark->slot)
+	if (into->slot != entry->slot)
 		return false;
-	into->wake |= mark->wake;
-	into->everywhere |= mark->everywhere;
-	into->config |= mark->config;
-	into->review |= mark->review;
-	into->cancel |= mark->cancel;
-	into->recount |= mark->recount;
-	into->living += mark->living;
-	into->dead_letters += mark->dead_letters;
-	into->created = mark->created ? mark->created : into->created;
-	into->dropped = mark->dropped ? mark->dropped : into->dropped;
-	into->all_dropped |= mark->all_dropped;
-	into->n_wake += mark->n_wake;
+	into->wake |= entry->wake;
+	into->everywhere |= entry->everywhere;
+	into->config |= entry->config;
+	into->review |= entry->review;
+	into->waits |= entry->waits;
+	into->cancel |= entry->cancel;
+	into->recount |= entry->recount;
+	into->living += entry->living;
+	into->dead_letters += entry->dead_letters;
+	into->created = entry->created ? entry->created : into->created;
+	into->dropped = entry->dropped ? entry->dropped : into->dropped;
+	into->all_dropped |= entry->all_dropped;
+	into->n_wake += entry->n_wake;
 	for (int c = 0; c < EQ_COUNTERS; c++)
-		into->counts[c] += mark->counts[c];
+		into->counts[c] += entry->counts[c];
 	return true;
 }
 
 EqXactKind eq_wakes = {
-	.entry_size = sizeof(Mark),
+	.entry_size = sizeof(Wake),
 	.at_commit = wake_at_commit,
 	.at_prepare = wakes_at_prepare,
-	.undo = undo_marks,
-	.absorb = absorb_mark,
+	.undo = undo_wakes,
+	.absorb = absorb_wake,
 };
 
 /*
@@ -459,7 +434,7 @@ eq_place_changed(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 	{
 		if (slot)
-			get_mark(slot)->created = id;
+			get_wake(slot)->created = id;
 		if (slot == NULL || !eq_has_fair_share_of_slots())
 			ereport(
 				ERROR,
@@ -473,7 +448,7 @@ eq_place_changed(PG_FUNCTION_ARGS)
 					 eq_max_queues)));
 	}
 	else if (slot)
-		get_mark(slot)->dropped = id;
+		get_wake(slot)->dropped = id;
 	PG_RETURN_POINTER(NULL);
 }
 
@@ -484,10 +459,10 @@ eq_jobs_loaded(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("jobs_loaded: not called by trigger manager")));
-	get_mark(NULL)->everywhere = true;
-	get_mark(NULL)->review = true;
+	get_wake(NULL)->everywhere = true;
+	get_wake(NULL)->review = true;
 	if (TRIGGER_FIRED_BY_TRUNCATE(((TriggerData *) fcinfo->context)->tg_event))
-		get_mark(NULL)->recount = true;
+		get_wake(NULL)->recount = true;
 	PG_RETURN_POINTER(NULL);
 }
 

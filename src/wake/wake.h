@@ -1,17 +1,21 @@
 /*
- * wake.h: marks that a transaction collects and that take effect at commit:
+ * wake.h: what a transaction notes and what takes effect at its commit:
  * who is to be woken, and what is to be counted.
  */
 #ifndef EQ_WAKE_H
 #define EQ_WAKE_H
 
 #include "event_queue.h"
+#include "port/atomics.h"
+#include "wake/database.h"
+#include "wake/slot.h"
 #include "xact/xact.h"
 
 /* During a transaction (may throw). */
 extern void eq_wake_queue(int32 queue_id);
 extern void eq_wake_queue_for(int32 queue_id, int64 n);
 extern void eq_wake_reviews(void);
+extern void eq_wake_waits(void);
 extern void eq_wake_cancels(void);
 extern bool eq_wrote_plain_sql(void);
 extern void eq_count(int32 queue_id, EqCounter counter, int64 n);
@@ -21,32 +25,33 @@ extern void eq_notify_in_transaction(const char *queue_name);
 
 extern void eq_note_extension_dropped(void);
 
-/* slot.c: what shared memory keeps of queues and channels */
-extern EqWakeSlot *eq_wake_slot(int32 id);
-extern EqWakeSlot *eq_find_wake_slot(int32 id);
-extern int eq_idle_slots(int32 **ids);
-extern void eq_give_back_slot(int32 id);
-extern void eq_give_back_idle_slot(int32 id);
-extern void eq_give_back_all_slots(Oid dboid);
-extern bool eq_has_fair_share_of_slots(void);
-extern bool eq_is_fair_share(int64 has, int64 wants, int64 free, int times);
-extern Size eq_slots_size(void);
-extern void eq_init_slots(char *memory);
-
 /* At its end (order.c). */
 extern EqXactKind eq_wakes;
 extern EqXactKind eq_pinned_slots; /* slot.c */
 
-/* Take effect at once, and never throw. */
+/* Takes effect at once, and never throws. */
 extern void eq_wake_rules(void);
+
+/* sleepers.c: what each session sleeps for */
+typedef struct EqSleeper
+{
+	pg_atomic_uint32 queue;	 /* in claim_wait: the number of its slot + 1 */
+	pg_atomic_uint32 events; /* in wait_for_events */
+	pg_atomic_uint32 job;	 /* in await_job */
+} EqSleeper;
+
+extern const EqSharedPart eq_sleepers_part;
+
+extern EqSleeper *eq_sleeper(void);
 extern void eq_wake_waiters(EqWakeSlot *slot, int64 n);
+extern void eq_wake_awaiting(EqDatabase *db);
+extern void eq_wake_readers(EqDatabase *db);
 
 /* client_sleep.c: for sessions whose client waits */
 extern void eq_sleep(long ms);
 
 /* For workers. */
 extern void eq_wake_scheduler(EqDatabase *db);
-extern bool eq_take_pending(int32 id, EqWakeSlot **place);
 extern void eq_wake_rule_runner(EqDatabase *db);
 
 /* The NOTIFY channel of a queue, in a buffer of NAMEDATALEN. */

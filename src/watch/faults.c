@@ -2,7 +2,7 @@
  * faults.c: what the workers can't do at present, for health() and for each
  * other.
  *
- * A fault has a kind ("scheduler": a step of it, "rule runner": likewise,
+ * A fault has a kind ("scheduler": a chore of it, "rule runner": likewise,
  * "rule", "handler", "worker") and a name.  It is there from the first failure
  * to the next success, with the last error and when it is tried again.  The
  * table is small and lives in shared memory: a restart forgets it, and then
@@ -63,25 +63,29 @@ PG_FUNCTION_INFO_V1(eq_note_fault_sql);
 PG_FUNCTION_INFO_V1(eq_clear_fault_sql);
 PG_FUNCTION_INFO_V1(eq_fault_retry_at_sql);
 
-Size
-eq_faults_size(void)
+static Size
+faults_size(void)
 {
-	return MAXALIGN(sizeof(Faults));
+	return sizeof(Faults);
 }
 
-/* With AddinShmemInitLock held. */
-void
-eq_init_faults(void)
+static void
+attach_faults(void *memory, LWLockPadded *locks, bool is_new)
 {
-	bool found;
-
-	faults = ShmemInitStruct("event_queue faults", eq_faults_size(), &found);
-	if (found)
+	faults = memory;
+	if (!is_new)
 		return;
-	memset(faults, 0, eq_faults_size());
-	faults->lock = &GetNamedLWLockTranche("event_queue_faults")->lock;
+	memset(faults, 0, faults_size());
+	faults->lock = &locks->lock;
 	pg_atomic_init_u32(&faults->n, 0);
 }
+
+const EqSharedPart eq_faults_part = {
+	.name = "event_queue faults",
+	.n_locks = 1,
+	.size = faults_size,
+	.attach = attach_faults,
+};
 
 static uint64
 key_of(const char *kind, const char *name)
@@ -107,9 +111,9 @@ find(uint64 key)
 	return NULL;
 }
 
-/* A free place, or that of the fault that was heard of last the longest ago. */
+/* A free entry, or that of the fault that was heard of last the longest ago. */
 static Fault *
-take_place(void)
+take_entry(void)
 {
 	Fault *oldest = &faults->all[0];
 
@@ -155,7 +159,7 @@ eq_note_fault(const char *kind, const char *name, const char *sqlstate,
 	fault = find(key);
 	if (fault == NULL)
 	{
-		fault = take_place();
+		fault = take_entry();
 		memset(fault, 0, sizeof(Fault));
 		fault->dboid = MyDatabaseId;
 		fault->key = key;
@@ -244,7 +248,7 @@ eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at)
 }
 
 /*
- * Items: queues, schedules, groups, partitions, steps, each tried again for itself.
+ * Items: queues, schedules, groups, partitions, chores, each tried again for itself.
  * A fault of one is said in the log when it begins, when its SQLSTATE changes and
  * when it is over.  One that is not noted anew some minutes after it was due is of
  * something that is not tried any more (a queue that was dropped).
@@ -285,6 +289,8 @@ usual_hint(int sqlerrcode)
 	{
 		case ERRCODE_DISK_FULL:
 			return "Make room on the disk.";
+		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
+			return "default_transaction_read_only is on, for the server or the database (pg_db_role_setting); workers go on when it is off, those of a database once they have started anew.";
 		case ERRCODE_LOCK_NOT_AVAILABLE:
 			return "The line \"locks\" of event_queue.health() names the session that holds the lock.";
 		default:

@@ -5,10 +5,10 @@
 /*
  * faults: what fails now and is tried again; a row from a thing's first failure to its
  * next success.
- * Result: what and item: scheduler, rule runner, keeper: a step of theirs; rule: its
+ * Result: what and item: scheduler, rule runner, keeper: a chore of theirs; rule: its
  * condition does not end, so its firings are jobs of queue "rule-calls", and are refused
  * at last (EQ040); handler (queue/job name), rule function: it is missing or may not be
- * called, so its jobs wait and keep their attempts (EQ041); time limit: the last job of
+ * called, or the rule's owner is out of service, so its jobs wait and keep their attempts (EQ041); time limit: the last job of
  * this handler did not end, so it gets one executor at a time; queue: no job can be
  * claimed from it; worker: a process that does not start, or does not even end when
  * terminated; also schedule, wake-ups of queue, group, partition, retention.  The tenant
@@ -25,7 +25,7 @@ CREATE FUNCTION faults(
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_faults';
 COMMENT ON FUNCTION faults() IS
-'What fails now and is tried again: steps of the background workers, rules, handlers, queues, schedules, groups, partitions; since when, and the last error.';
+'What fails now and is tried again: chores of the background workers, rules, handlers, queues, schedules, groups, partitions; since when, and the last error.';
 
 /*
  * note_fault: something that is tried again has failed; logged when it begins to

@@ -14,30 +14,28 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "event_queue.h"
 #include "watch/watch.h"
 
-EqWorker *eq_worker_list; /* entered and left under EqShared->lock */
+EqWorker *eq_worker_list = NULL;
+LWLock *eq_workers_lock = NULL;
 
-Size
-eq_workers_shmem_size(void)
+static Size
+workers_size(void)
 {
 	return EQ_MAX_WORKERS * sizeof(EqWorker);
 }
 
-void
-eq_workers_shmem_init(void)
+static void
+attach_workers(void *memory, LWLockPadded *locks, bool is_new)
 {
-	bool found;
-
-	eq_worker_list = ShmemInitStruct("event_queue workers", eq_workers_shmem_size(),
-									 &found);
-	if (found)
+	eq_worker_list = memory;
+	eq_workers_lock = &locks->lock;
+	if (!is_new)
 		return;
-	memset(eq_worker_list, 0, eq_workers_shmem_size());
+	memset(eq_worker_list, 0, workers_size());
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
 		EqWorker *worker = &eq_worker_list[i];
@@ -47,6 +45,7 @@ eq_workers_shmem_init(void)
 		pg_atomic_init_u64(&worker->current_job, 0);
 		pg_atomic_init_u64(&worker->cancelled_job, 0);
 		pg_atomic_init_u32(&worker->work, 0);
+		pg_atomic_init_u32(&worker->seat, 0);
 		pg_atomic_init_u64(&worker->busy_since, 0);
 		pg_atomic_init_u64(&worker->deadline, 0);
 		pg_atomic_init_u64(&worker->terminated, 0);
@@ -54,6 +53,13 @@ eq_workers_shmem_init(void)
 		pg_atomic_init_u32(&worker->signal_us, 0);
 	}
 }
+
+const EqSharedPart eq_workers_part = {
+	.name = "event_queue workers",
+	.n_locks = 1,
+	.size = workers_size,
+	.attach = attach_workers,
+};
 
 /* After the deadline a signal each half second; after CANCELS of them to terminate. */
 #define SIGNAL_US	  (500 * INT64CONST(1000))
@@ -166,7 +172,7 @@ eq_watch_workers(void)
 	TimestampTz next = 0;
 	char stuck[64] = "";
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_workers_lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
 		EqWorker *worker = &eq_worker_list[i];
@@ -181,7 +187,7 @@ eq_watch_workers(void)
 			now - (TimestampTz) pg_atomic_read_u64(&worker->deadline) > GIVE_UP_US)
 			snprintf(stuck, sizeof(stuck), "process %d", worker->pid);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 
 	if (stuck[0] == '\0')
 		eq_clear_faults(MyDatabaseId, "worker", NULL);
@@ -213,6 +219,35 @@ eq_begin_work(uint32 work)
 	pg_atomic_write_u32(&me->work, work);
 }
 
+/* An executor is about to claim jobs of a handler that so many may run at most. */
+bool
+eq_take_seat(uint32 work, int most)
+{
+	int others = 0;
+
+	LWLockAcquire(eq_workers_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EQ_MAX_WORKERS; i++)
+	{
+		EqWorker *worker = &eq_worker_list[i];
+
+		if (worker->kind == EQ_WORKER_EXECUTOR && worker != me &&
+			worker->dboid == MyDatabaseId &&
+			pg_atomic_read_u32(&worker->seat) == work)
+			others++;
+	}
+	if (others < most)
+		pg_atomic_write_u32(&me->seat, work);
+	LWLockRelease(eq_workers_lock);
+	return others < most;
+}
+
+/* It has such jobs in hand; 0: none.  The one before. */
+uint32
+eq_keep_seat(uint32 work)
+{
+	return pg_atomic_exchange_u32(&me->seat, work);
+}
+
 /* Is a job of this handler under way in another executor, and for long? */
 bool
 eq_is_under_way(uint32 work, bool for_long)
@@ -220,7 +255,7 @@ eq_is_under_way(uint32 work, bool for_long)
 	TimestampTz now = GetCurrentTimestamp();
 	bool found = false;
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_workers_lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS && !found; i++)
 	{
 		EqWorker *worker = &eq_worker_list[i];
@@ -231,8 +266,43 @@ eq_is_under_way(uint32 work, bool for_long)
 				pg_atomic_read_u32(&worker->work) == work &&
 				(!for_long || now - (TimestampTz) since > LONG_US);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 	return found;
+}
+
+static uint32
+present_ms(void)
+{
+	return (uint32) (GetCurrentTimestamp() / 1000);
+}
+
+/* True if the caller is to set the executor's latch. */
+bool
+eq_stir_worker(EqWorker *worker)
+{
+	uint32 idle = pg_atomic_read_u32(&worker->idle);
+
+	while (idle == EQ_LOOKS || idle == EQ_SLEEPS)
+	{
+		if (pg_atomic_compare_exchange_u32(
+				&worker->idle, &idle,
+				idle == EQ_LOOKS ? EQ_AWAKE : Max(present_ms(), EQ_SLEEPS + 1)))
+			return true;
+	}
+	return false;
+}
+
+/* For how long it has slept on since it was woken: it hangs.  0: it does not. */
+int64
+eq_asleep_us(EqWorker *worker)
+{
+	uint32 idle = pg_atomic_read_u32(&worker->idle);
+
+	/* The clock may have been set back; 49 days are no time. */
+	if (worker->kind != EQ_WORKER_EXECUTOR || idle <= EQ_SLEEPS ||
+		(int32) (present_ms() - idle) < 0)
+		return 0;
+	return (int64) (present_ms() - idle) * 1000;
 }
 
 /*
@@ -247,19 +317,24 @@ eq_all_busy_at(void)
 	TimestampTz at = 0;
 	bool idle = false;
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_workers_lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS && !idle; i++)
 	{
 		EqWorker *worker = &eq_worker_list[i];
 		uint64 since;
+		int64 asleep;
 
 		if (worker->kind != EQ_WORKER_EXECUTOR || worker->dboid != MyDatabaseId)
 			continue;
 		since = pg_atomic_read_u64(&worker->busy_since);
-		idle = pg_atomic_read_u32(&worker->idle) != 0;
-		/* Between two jobs, or just woken. */
-		at = Max(at, since != 0 ? (TimestampTz) since + LONG_US : now + SOON_US);
+		asleep = eq_asleep_us(worker);
+		idle = asleep == 0 && pg_atomic_read_u32(&worker->idle) != EQ_AWAKE;
+		/* Hangs; or is between two jobs, or just woken. */
+		if (asleep > SOON_US)
+			at = Max(at, now - asleep + LONG_US);
+		else
+			at = Max(at, since != 0 ? (TimestampTz) since + LONG_US : now + SOON_US);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 	return idle ? 0 : at;
 }

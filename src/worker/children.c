@@ -8,6 +8,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "wake/database.h"
 #include "worker/scheduler.h"
 
 /* A worker that the scheduler has started. */

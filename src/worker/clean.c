@@ -8,12 +8,41 @@
 #include "commands/async.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
+#include "libpq/be-fsstubs.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
 #include "worker/worker.h"
+
+static bool constraints_set = false;
+static bool is_clean = true;
+
+/* SET CONSTRAINTS holds until the transaction ends, and nothing takes it back before. */
+void
+eq_note_constraints_set(void)
+{
+	constraints_set = true;
+}
+
+bool
+eq_constraints_were_set(void)
+{
+	return constraints_set;
+}
+
+/* What can go while the transaction goes on, for the next job in it. */
+void
+eq_clean_in_transaction(void)
+{
+	PortalHashTableDeleteAll();
+	AtEOXact_LargeObject(true); /* their descriptors */
+	Async_UnlistenAll();
+	LockReleaseSession(USER_LOCKMETHOD);
+	DropAllPreparedStatements();
+	ResetSequenceCaches();
+}
 
 /*
  * Drops all that DISCARD ALL covers but plans: those show nothing to anyone, and
@@ -23,17 +52,25 @@
 void
 eq_clean_session(void)
 {
+	MemoryContext context = CurrentMemoryContext;
+
+	is_clean = constraints_set = false;
 	StartTransactionCommand();
-	PortalHashTableDeleteAll();
-	Async_UnlistenAll();
+	eq_clean_in_transaction();
 	CommitTransactionCommand();
 	ResetAllOptions();
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	DropAllPreparedStatements();
-	ResetSequenceCaches();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot()); /* dropping may need one */
 	ResetTempTableNamespace();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(context); /* the end of a transaction leaves it */
+	is_clean = true;
+}
+
+/* False: an error came in between. */
+bool
+eq_session_is_clean(void)
+{
+	return is_clean;
 }

@@ -20,8 +20,10 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
@@ -38,6 +40,10 @@
 #include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(eq_run_jobs);
+PG_FUNCTION_INFO_V1(eq_give_up_job);
+PG_FUNCTION_INFO_V1(eq_retry_job_after);
+PG_FUNCTION_INFO_V1(eq_postpone_job);
+PG_FUNCTION_INFO_V1(eq_postpone_queue);
 
 #define MAX_RUNS 100000
 /*
@@ -47,32 +53,83 @@ PG_FUNCTION_INFO_V1(eq_run_jobs);
 #define BY_ONE 100
 #define BATCH  100
 
-#define POSTPONE_US		  USECS_PER_SEC /* a handler that can't be called */
+#define POSTPONE_US		  USECS_PER_SEC /* the least, and where nothing is said */
 #define MAX_DELAY_SECONDS (100 * 365.25 * 86400)
 #define RUN_COLUMNS		  8
 #define RUN_AS_OTHERS	  (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION)
 
-/*
- * Calls a handler in the present transaction, as its owner, who is the present role
- * afterwards, too: what is deferred until the commit is to run with no other rights.
- * Settings are undone by the caller.
- */
-void
-eq_call_handler(const EqQueue *queue, const EqClaimedJob *job, const char *label,
-				Oid owner, const char *function, int sec_flags, Jsonb **result)
+/* The results of an array's handler: none, or one for each job. */
+static void
+check_results(const char *function, const Jsonb *results, int n)
 {
-	Oid type = eq_claimed_job_type_oid();
-	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
-	Datum argument = eq_claimed_job_datum(queue, job, desc);
+	if (results == NULL)
+		return;
+	if (!JB_ROOT_IS_ARRAY(results) || JB_ROOT_IS_SCALAR(results) ||
+		JB_ROOT_COUNT(results) != n)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_WRONG_SIGNATURE),
+			 errmsg("handler %s did not return a result for each job", function),
+			 errdetail("It was called for %d jobs.", n),
+			 errhint("Return a jsonb array in the order of the jobs, or NULL.")));
+}
 
-	ReleaseTupleDesc(desc);
-	eq_require_callable("handler", label, owner, function, type);
-	SetUserIdAndSecContext(owner, sec_flags);
+/* Of a call of a handler, and of what it defers. */
+void
+eq_pin_search_path(const char *function)
+{
 	(void) set_config_option(
 		"search_path",
 		psprintf("pg_catalog, %s, pg_temp", eq_function_schema(function)),
 		PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * Calls a handler in the present transaction, as its owner, who is the present role
+ * afterwards, too: what is deferred until the commit is to run with no other rights.
+ * Settings are made and undone by the caller.  as_array: it takes an array of jobs.
+ */
+void
+eq_call_handler(const EqQueue *queue, const EqClaimedJob *jobs, int n, bool as_array,
+				const char *label, Oid owner, const char *function, int32 version,
+				int sec_flags, Jsonb **result)
+{
+	Oid type = eq_claimed_job_type_oid();
+	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
+	Datum argument;
+
+	if (as_array)
+	{
+		Datum *elements = palloc(n * sizeof(Datum));
+
+		for (int i = 0; i < n; i++)
+			elements[i] = eq_claimed_job_datum(queue, &jobs[i], desc);
+		argument = PointerGetDatum(
+			construct_array(elements, n, type, -1, false, TYPALIGN_DOUBLE));
+		type = get_array_type(type);
+	}
+	else
+		argument = eq_claimed_job_datum(queue, jobs, desc);
+	ReleaseTupleDesc(desc);
+	eq_note_handler(function,
+					eq_require_callable("handler", label, owner, function, type),
+					version);
+	SetUserIdAndSecContext(owner, sec_flags);
 	*result = eq_call_function(function, type, argument);
+	if (as_array)
+		check_results(function, *result, n);
+}
+
+/* The result of one of the jobs of a call: of an array's handler the element in its place. */
+Jsonb *
+eq_result_of(Jsonb *results, int i, bool as_array)
+{
+	JsonbValue *value;
+
+	if (results == NULL || !as_array)
+		return results;
+	value = getIthJsonbValueFromContainer(&results->root, i);
+	return value->type == jbvNull ? NULL : JsonbValueToJsonb(value);
 }
 
 /* What is deferred until the commit is done now, as the present role: SET CONSTRAINTS ALL IMMEDIATE. */
@@ -84,7 +141,7 @@ eq_fire_deferred(void)
 	AfterTriggerSetState(&all_immediate);
 }
 
-/* DETAIL of EQ060 and EQ061: seconds, as in Retry-After.  Throws nothing. */
+/* DETAIL of EQ060, EQ061 and EQ064: seconds, as in Retry-After.  Throws nothing. */
 static bool
 read_seconds(const char *text, int64 *us)
 {
@@ -120,7 +177,8 @@ eq_read_verdict(const ErrorData *error)
 		else
 			(void) read_seconds(error->detail, &verdict.delay);
 	}
-	else if (error->sqlerrcode == ERRCODE_EQ_HANDLER_SNOOZED)
+	else if (error->sqlerrcode == ERRCODE_EQ_HANDLER_SNOOZED ||
+			 error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED)
 	{
 		int64 us = POSTPONE_US;
 
@@ -128,10 +186,67 @@ eq_read_verdict(const ErrorData *error)
 		{
 			/* Not at once: nothing would ever end that. */
 			verdict.snoozed = true;
+			verdict.holds = error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED;
 			verdict.delay = Max(us, POSTPONE_US);
 		}
 	}
 	return verdict;
+}
+
+/*
+ * What a handler says of its job by SQL; otherwise is the message without a reason.  The
+ * argument with the delay is -1 where there is none.
+ */
+static void
+end_attempt(FunctionCallInfo fcinfo, int sqlstate, int delay_argno, int reason_argno,
+			const char *otherwise)
+{
+	char *reason = PG_ARGISNULL(reason_argno)
+					   ? NULL
+					   : text_to_cstring(PG_GETARG_TEXT_PP(reason_argno));
+	int64 us = 0;
+
+	if (delay_argno >= 0)
+	{
+		if (PG_ARGISNULL(delay_argno))
+			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
+							errmsg("delay must not be null")));
+		us = eq_check_delay(PG_GETARG_INTERVAL_P(delay_argno), "delay");
+	}
+	ereport(ERROR, (errcode(sqlstate),
+					errmsg("%s", reason && reason[0] != '\0' ? reason : otherwise),
+					delay_argno >= 0
+						? errdetail_internal("%.15g", us / (double) USECS_PER_SEC)
+						: 0));
+}
+
+Datum
+eq_give_up_job(PG_FUNCTION_ARGS)
+{
+	end_attempt(fcinfo, ERRCODE_EQ_HANDLER_FAILED, -1, 0, "given up");
+	PG_RETURN_BOOL(false);
+}
+
+Datum
+eq_retry_job_after(PG_FUNCTION_ARGS)
+{
+	end_attempt(fcinfo, ERRCODE_EQ_HANDLER_FAILED, 0, 1, "failed for now");
+	PG_RETURN_BOOL(false);
+}
+
+Datum
+eq_postpone_job(PG_FUNCTION_ARGS)
+{
+	end_attempt(fcinfo, ERRCODE_EQ_HANDLER_SNOOZED, 0, 1, "not now");
+	PG_RETURN_BOOL(false);
+}
+
+Datum
+eq_postpone_queue(PG_FUNCTION_ARGS)
+{
+	end_attempt(fcinfo, ERRCODE_EQ_QUEUE_SNOOZED, 0, 1,
+				"not now, nor any other job of the queue");
+	PG_RETURN_BOOL(false);
 }
 
 typedef struct RunHandler
@@ -139,6 +254,8 @@ typedef struct RunHandler
 	char *job_name;
 	Oid owner;
 	char *function;
+	int32 version;
+	bool as_array;
 } RunHandler;
 
 typedef struct Run
@@ -160,7 +277,7 @@ read_run_handlers(Run *run)
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
-			"SELECT job_name, owner, function FROM event_queue.handler"
+			"SELECT job_name, owner, function, batch IS NOT NULL, version FROM event_queue.handler"
 			" WHERE queue_id = $1 ORDER BY job_name = '*', job_name",
 			1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table handler");
@@ -177,6 +294,8 @@ read_run_handlers(Run *run)
 		h->job_name = MemoryContextStrdup(context, SPI_getvalue(row, desc, 1));
 		h->owner = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
 		h->function = MemoryContextStrdup(context, SPI_getvalue(row, desc, 3));
+		h->as_array = DatumGetBool(SPI_getbinval(row, desc, 4, &isnull));
+		h->version = DatumGetInt32(SPI_getbinval(row, desc, 5, &isnull));
 	}
 	eq_spi_end(&spi);
 
@@ -221,7 +340,7 @@ find_run_handler(const Run *run, const char *job_name)
  * failed and nothing of it is left.
  */
 static ErrorData *
-run_one(const Run *run, const EqClaimedJob *job, Jsonb **result)
+run_one(const Run *run, const EqClaimedJob *job, Jsonb **result, bool *suspended)
 {
 	const RunHandler *const volatile handler = find_run_handler(run, job->name);
 	MemoryContext context = CurrentMemoryContext;
@@ -244,14 +363,18 @@ run_one(const Run *run, const EqClaimedJob *job, Jsonb **result)
 		(void) set_config_option("event_queue.tenant", job->tenant, PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 		eq_enter_job(job->job_id, job->metadata);
-		eq_call_handler(run->queue, job,
+		eq_pin_search_path(handler->function);
+		eq_call_handler(run->queue, job, 1, handler->as_array,
 						psprintf("%s/%s", run->queue->name, handler->job_name),
-						handler->owner, handler->function, sec_flags, result);
+						handler->owner, handler->function, handler->version,
+						sec_flags, result);
 		eq_fire_deferred();
 		eq_leave_job();
 		AtEOXact_GUC(false, guc_level);
 		SetUserIdAndSecContext(caller, sec_context);
-		eq_complete(job->job_id, &job->token, *result);
+		*result = eq_result_of(*result, 0, handler->as_array);
+		*suspended = !eq_complete_unless_suspended(job->job_id, &job->token,
+												   *result);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = resources;
@@ -275,7 +398,8 @@ run_one(const Run *run, const EqClaimedJob *job, Jsonb **result)
 
 /* Records a failed run, as an executor does; what became of the job. */
 static const char *
-record_run(const EqClaimedJob *job, const ErrorData *error, TimestampTz *next)
+record_run(const EqQueue *queue, const EqClaimedJob *job, const ErrorData *error,
+		   TimestampTz *next)
 {
 	const char *kind;
 	EqLeased leased;
@@ -296,6 +420,8 @@ record_run(const EqClaimedJob *job, const ErrorData *error, TimestampTz *next)
 	{
 		eq_close_jobs(&leased);
 		eq_release(job->job_id, &job->token, verdict.delay);
+		if (verdict.holds)
+			eq_hold_queue(queue, verdict.delay);
 		*next = GetCurrentTimestamp() + verdict.delay;
 		return "postponed";
 	}
@@ -308,10 +434,12 @@ record_run(const EqClaimedJob *job, const ErrorData *error, TimestampTz *next)
 
 static void
 put_run(ReturnSetInfo *rsinfo, const EqQueue *queue, const EqClaimedJob *job,
-		TimestampTz start, const ErrorData *error, Jsonb *result)
+		TimestampTz start, const ErrorData *error, Jsonb *result, bool suspended)
 {
 	TimestampTz next = 0;
-	const char *outcome = error ? record_run(job, error, &next) : "completed";
+	const char *outcome = error		  ? record_run(queue, job, error, &next)
+						  : suspended ? "suspended"
+									  : "completed";
 	Datum values[RUN_COLUMNS] = {0};
 	bool nulls[RUN_COLUMNS] = {false};
 	EqAttempt attempt = {.queue = queue->name,
@@ -336,7 +464,7 @@ put_run(ReturnSetInfo *rsinfo, const EqQueue *queue, const EqClaimedJob *job,
 	values[2] = Int32GetDatum(job->failures + 1);
 	values[3] = CStringGetTextDatum(outcome);
 	values[4] = JsonbPGetDatum(result);
-	nulls[4] = error != NULL || result == NULL;
+	nulls[4] = error != NULL || result == NULL || suspended;
 	nulls[5] = nulls[6] = error == NULL;
 	if (error)
 	{
@@ -406,13 +534,17 @@ eq_run_jobs(PG_FUNCTION_ARGS)
 		{
 			Jsonb *result = NULL;
 			ErrorData *error;
+			bool suspended = false;
 			TimestampTz start = GetCurrentTimestamp();
 
 			CHECK_FOR_INTERRUPTS();
 			MemoryContextReset(job_context);
 			MemoryContextSwitchTo(job_context);
-			error = run_one(&run, &claim.jobs[i], &result);
-			put_run(rsinfo, run.queue, &claim.jobs[i], start, error, result);
+			eq_forget_handler();
+			error = run_one(&run, &claim.jobs[i], &result, &suspended);
+			put_run(rsinfo, run.queue, &claim.jobs[i], start, error, result,
+					suspended);
+			eq_forget_handler();
 			CommandCounterIncrement();
 			MemoryContextSwitchTo(batch_context);
 		}

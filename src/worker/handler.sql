@@ -24,7 +24,8 @@
  *
  * Arguments: max_jobs: at most so many runs.
  * Result: a row for each run: outcome is completed, failed (tried again at next_run_at), dead,
- * postponed (the handler can't be called now, or has raised EQ061, which counts as no attempt), or lost (another
+ * suspended (the handler has put it to sleep, or waits for something: what it did so far stays),
+ * postponed (the handler can't be called now, or has raised EQ061 or EQ064, which counts as no attempt), or lost (another
  * job's handler has deleted it: nothing of its run is left, and nothing is recorded); result:
  * what the handler returned, if jsonb; error and sqlstate of a failure.
  * A session that is confined to a tenant runs that tenant's jobs only.
@@ -47,3 +48,56 @@ RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_run_jobs';
 COMMENT ON FUNCTION run_jobs(text, int) IS
 'Runs jobs of a queue by their handlers in the caller''s own transaction, which may be rolled back; a row for each run.';
+
+/*
+ * give_up_job: for handlers: the job that runs is a dead letter at once, with no further attempt. By an error (EQ060),
+ * which must not be caught: what the handler did is undone.
+ * Arguments: reason: the error that the dead letter shows. Result: none, it raises.
+ * Who may call it: everybody; outside a handler it is but an error.
+ * Example:
+ *	CREATE FUNCTION call_number(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+ *		$$ SELECT event_queue.give_up_job('no number') WHERE NOT job.payload ? 'number' $$;
+ */
+CREATE FUNCTION give_up_job(reason text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_give_up_job';
+COMMENT ON FUNCTION give_up_job(text) IS 'For handlers: the job is a dead letter at once. Raises EQ060.';
+
+/*
+ * retry_job_after: for handlers: the attempt has failed, and the next one, if there is one left, comes after delay,
+ * whatever the backoff. As give_up_job otherwise.
+ * Errors: EQ014 delay: none, negative, or more than 100 years; EQ060.
+ * Example:
+ *	CREATE FUNCTION call_later(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+ *		$$ SELECT event_queue.retry_job_after('10 minutes', 'busy') $$;
+ */
+CREATE FUNCTION retry_job_after(delay interval, reason text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_retry_job_after';
+COMMENT ON FUNCTION retry_job_after(interval, text) IS 'For handlers: the attempt has failed, and the next one comes after a time. Raises EQ060.';
+
+/*
+ * postpone_job: for handlers: not now: no attempt is counted, and the job is due again after delay, at least a second.
+ * The others of its group wait for it, as group_concurrency says. As give_up_job otherwise.
+ * Errors: EQ014 delay, EQ061.
+ * Example:
+ *	CREATE FUNCTION call_by_day(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+ *		$$ SELECT event_queue.postpone_job('1 hour', 'it is night') WHERE extract(hour FROM now()) < 8 $$;
+ */
+CREATE FUNCTION postpone_job(delay interval DEFAULT '1 second', reason text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_postpone_job';
+COMMENT ON FUNCTION postpone_job(interval, text) IS 'For handlers: not now, and no attempt is counted. Raises EQ061.';
+
+/*
+ * postpone_queue: for handlers: nor any other job of the queue: a provider has answered 429. As postpone_job, and from
+ * then on no job of the queue is claimed for delay, by nobody; at most a day, also where this job's own delay is longer.
+ * Jobs that run go on; those that executors have in hand go back. queue_limits and explain_job show it; resume_queue ends
+ * it, and a restart of the server does, but no rollback (of the transaction that called run_jobs).
+ * It is for all tenants: where they have providers of their own, postpone_job and a group_key for each. In functions of rules it is postpone_job.
+ * Errors: EQ014 delay, EQ064.
+ * Example:
+ *	CREATE FUNCTION call_provider(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+ *		$$ SELECT event_queue.postpone_queue('30 seconds', 'too many requests') WHERE job.payload ->> 'status' = '429' $$;
+ */
+CREATE FUNCTION postpone_queue(delay interval, reason text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_postpone_queue';
+COMMENT ON FUNCTION postpone_queue(interval, text) IS
+'For handlers: not now, nor any other job of the queue for a time; no attempt is counted. Raises EQ064.';

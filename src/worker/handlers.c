@@ -16,7 +16,9 @@
 #include "event_queue.h"
 #include "queue/queue.h"
 #include "table/table.h"
+#include "wake/database.h"
 #include "watch/watch.h"
+#include "worker/executor.h"
 #include "worker/handlers.h"
 
 EqHandler *eq_handlers;
@@ -63,11 +65,11 @@ eq_read_handlers(void)
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	/* '*' sorts behind the names, so that a job meets its own handler first. */
 	if (SPI_execute(
 			"SELECT queue_id, job_name, owner, function,"
-			" (EXTRACT(epoch FROM time_limit) * 1000)::int FROM event_queue.handler"
-			" ORDER BY queue_id, job_name = '*', job_name",
+			" (EXTRACT(epoch FROM time_limit) * 1000)::int, coalesce(batch, 0),"
+			" coalesce(max_executors, 0), version FROM event_queue.handler"
+			" ORDER BY queue_id, max_executors IS NOT NULL, job_name",
 			true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table handler");
 	if (config_context == NULL)
@@ -93,6 +95,10 @@ eq_read_handlers(void)
 													  SPI_getvalue(row, desc, 4));
 		eq_handlers[i].time_limit_ms = DatumGetInt32(
 			SPI_getbinval(row, desc, 5, &isnull));
+		eq_handlers[i].batch = DatumGetInt32(SPI_getbinval(row, desc, 6, &isnull));
+		eq_handlers[i].most_executors = DatumGetInt32(
+			SPI_getbinval(row, desc, 7, &isnull));
+		eq_handlers[i].version = DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull));
 	}
 	for (int i = 0; i < lengthof(own_queues); i++)
 	{
@@ -116,23 +122,30 @@ eq_read_handlers(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	eq_clear_faults(MyDatabaseId, "time limit", is_label);
+	eq_clear_faults(MyDatabaseId, EQ_UNRECORDED, is_label);
 	config_seen = generation;
 	config_known = true;
 	return true;
 }
 
 /* The handler of a job, or NULL. */
-const EqHandler *
+EqHandler *
 eq_find_handler(int32 queue_id, const char *job_name)
 {
+	EqHandler *other = NULL;
+
 	for (int i = 0; i < eq_n_handlers; i++)
 	{
-		if (eq_handlers[i].queue_id == queue_id &&
-			(strcmp(eq_handlers[i].job_name, job_name) == 0 ||
-			 strcmp(eq_handlers[i].job_name, "*") == 0))
-			return &eq_handlers[i];
+		EqHandler *h = &eq_handlers[i];
+
+		if (h->queue_id != queue_id)
+			continue;
+		if (strcmp(h->job_name, job_name) == 0)
+			return h;
+		if (strcmp(h->job_name, "*") == 0)
+			other = h;
 	}
-	return NULL;
+	return other;
 }
 
 /* Has the next eq_read_handlers read, changed or not. */

@@ -156,13 +156,7 @@ forget_database(Oid dboid)
 {
 	eq_give_back_all_slots(dboid);
 	eq_clear_faults(dboid, NULL, NULL);
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < eq_max_databases; i++)
-	{
-		if (eq_shared->databases[i].dboid == dboid)
-			eq_shared->databases[i].dboid = InvalidOid;
-	}
-	LWLockRelease(eq_shared->lock);
+	eq_forget_database(dboid);
 }
 
 /* Asks the workers of a database to end; how many there are. */
@@ -171,7 +165,7 @@ signal_workers(Oid dboid)
 {
 	int alive = 0;
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_workers_lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
 		EqWorker *worker = &eq_worker_list[i];
@@ -181,7 +175,7 @@ signal_workers(Oid dboid)
 		alive++;
 		kill(worker->pid, SIGTERM);
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 	return alive;
 }
 
@@ -189,7 +183,7 @@ static void
 keep_schedulers_running(void)
 {
 	ListCell *cell;
-	bool probe = pg_atomic_exchange_u32(&eq_shared->probe, 0) != 0;
+	bool probe = eq_launcher_is_asked();
 
 	foreach (cell, known_databases)
 		((Known *) lfirst(cell))->seen = false;
@@ -263,7 +257,7 @@ keep_schedulers_running(void)
 static void
 leave_launcher(int code, Datum arg)
 {
-	pg_atomic_write_u32(&eq_shared->launcher, 0);
+	eq_leave_launcher();
 }
 
 void
@@ -275,7 +269,7 @@ eq_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
 	before_shmem_exit(leave_launcher, (Datum) 0);
-	pg_atomic_write_u32(&eq_shared->launcher, EQ_MY_PROC_NUMBER + 1);
+	eq_enter_launcher();
 	pgstat_report_appname("event_queue launcher");
 	for (;;)
 	{
@@ -352,10 +346,7 @@ eq_let_workers_return(Oid dboid)
 		return;
 	if (pg_atomic_read_u32(&db->blocked) > 0)
 		pg_atomic_fetch_sub_u32(&db->blocked, 1);
-	pg_atomic_write_u32(&eq_shared->probe, 1);
-	if (pg_atomic_read_u32(&eq_shared->launcher) > 0)
-		SetLatch(&ProcGlobal->allProcs[pg_atomic_read_u32(&eq_shared->launcher) - 1]
-					  .procLatch);
+	eq_ask_launcher();
 }
 
 /* This transaction keeps this database's workers away. */

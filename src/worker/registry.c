@@ -23,6 +23,7 @@
 
 #include "compat.h"
 #include "event_queue.h"
+#include "wake/database.h"
 #include "worker/worker.h"
 
 #define BACK_OFF_MS 1000
@@ -42,55 +43,56 @@ leave_worker(int code, Datum arg)
 		(void) pg_atomic_compare_exchange_u32(&db->scheduler, &me, 0);
 	else if (db && my_worker->kind == EQ_WORKER_RULES)
 		(void) pg_atomic_compare_exchange_u32(&db->rule_runner, &me, 0);
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(eq_workers_lock, LW_EXCLUSIVE);
 	my_worker->kind = EQ_WORKER_NONE;
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 	my_worker = NULL;
 }
 
 /*
- * Enters this process.  NULL if another one has the place (kind, index) of
+ * Enters this process.  NULL if another one has the entry (kind, index) of
  * this database, or none is free.
  */
 EqWorker *
 eq_enter_worker(EqWorkerKind kind, int index)
 {
-	EqWorker *free_place = NULL;
+	EqWorker *free_entry = NULL;
 	bool taken = false;
 
-	LWLockAcquire(eq_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(eq_workers_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
 		EqWorker *worker = &eq_worker_list[i];
 
 		if (worker->kind == EQ_WORKER_NONE)
 		{
-			if (free_place == NULL)
-				free_place = worker;
+			if (free_entry == NULL)
+				free_entry = worker;
 		}
 		else if (worker->kind == kind && worker->dboid == MyDatabaseId &&
 				 worker->index == index)
 			taken = true;
 	}
-	if (!taken && free_place != NULL)
+	if (!taken && free_entry != NULL)
 	{
-		free_place->dboid = MyDatabaseId;
-		free_place->index = index;
-		free_place->pid = MyProcPid;
-		free_place->proc_number = EQ_MY_PROC_NUMBER;
-		pg_atomic_write_u32(&free_place->idle, 0);
-		pg_atomic_write_u64(&free_place->jobs_done, 0);
-		pg_atomic_write_u64(&free_place->current_job, 0);
-		pg_atomic_write_u64(&free_place->cancelled_job, 0);
-		pg_atomic_write_u32(&free_place->work, 0);
-		pg_atomic_write_u64(&free_place->busy_since, 0);
-		pg_atomic_write_u64(&free_place->deadline, 0);
-		pg_atomic_write_u64(&free_place->terminated, 0);
-		pg_atomic_write_u32(&free_place->signals, 0);
-		free_place->kind = kind;
-		my_worker = free_place;
+		free_entry->dboid = MyDatabaseId;
+		free_entry->index = index;
+		free_entry->pid = MyProcPid;
+		free_entry->proc_number = EQ_MY_PROC_NUMBER;
+		pg_atomic_write_u32(&free_entry->idle, 0);
+		pg_atomic_write_u64(&free_entry->jobs_done, 0);
+		pg_atomic_write_u64(&free_entry->current_job, 0);
+		pg_atomic_write_u64(&free_entry->cancelled_job, 0);
+		pg_atomic_write_u32(&free_entry->seat, 0);
+		pg_atomic_write_u32(&free_entry->work, 0);
+		pg_atomic_write_u64(&free_entry->busy_since, 0);
+		pg_atomic_write_u64(&free_entry->deadline, 0);
+		pg_atomic_write_u64(&free_entry->terminated, 0);
+		pg_atomic_write_u32(&free_entry->signals, 0);
+		free_entry->kind = kind;
+		my_worker = free_entry;
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 
 	if (my_worker != NULL)
 		before_shmem_exit(leave_worker, (Datum) 0);
@@ -102,7 +104,7 @@ eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index)
 {
 	bool alive = false;
 
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_workers_lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS && !alive; i++)
 	{
 		EqWorker *worker = &eq_worker_list[i];
@@ -110,7 +112,7 @@ eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index)
 		alive = worker->kind == kind && worker->dboid == dboid &&
 				worker->index == index;
 	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 	return alive;
 }
 
@@ -118,40 +120,16 @@ eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index)
 void
 eq_wake_executors(void)
 {
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
+	LWLockAcquire(eq_workers_lock, LW_SHARED);
 	for (int i = 0; i < EQ_MAX_WORKERS; i++)
 	{
 		EqWorker *worker = &eq_worker_list[i];
 
 		if (worker->kind == EQ_WORKER_EXECUTOR && worker->dboid == MyDatabaseId &&
-			pg_atomic_exchange_u32(&worker->idle, 0) != 0)
+			eq_stir_worker(worker))
 			SetLatch(&ProcGlobal->allProcs[worker->proc_number].procLatch);
 	}
-	LWLockRelease(eq_shared->lock);
-}
-
-/*
- * Stops the handler that runs this job, as pg_cancel_backend would, and if it goes on
- * nevertheless as if its time limit were over (watch/watch.c).  If the job ends
- * before the signal comes, the executor drops it (executor.c).
- */
-void
-eq_stop_job(int64 job_id)
-{
-	LWLockAcquire(eq_shared->lock, LW_SHARED);
-	for (int i = 0; i < EQ_MAX_WORKERS; i++)
-	{
-		EqWorker *worker = &eq_worker_list[i];
-
-		if (worker->kind == EQ_WORKER_EXECUTOR && worker->dboid == MyDatabaseId &&
-			pg_atomic_read_u64(&worker->current_job) == job_id)
-		{
-			pg_atomic_write_u64(&worker->cancelled_job, job_id);
-			eq_end_limit(worker);
-			(void) kill(worker->pid, SIGINT);
-		}
-	}
-	LWLockRelease(eq_shared->lock);
+	LWLockRelease(eq_workers_lock);
 }
 
 /* Registers a worker; false if max_worker_processes is reached. */
@@ -264,7 +242,7 @@ eq_end_was_asked_for(void)
 	return end_was_asked_for;
 }
 
-/* Connects a worker to its database and enters it; ends the process if its place is taken. */
+/* Connects a worker to its database and enters it; ends the process if its entry is taken. */
 EqWorker *
 eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 {
@@ -317,6 +295,7 @@ eq_worker_back_off(void)
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 left, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
+		QueryCancelPending = false; /* nothing runs */
 		CHECK_FOR_INTERRUPTS();
 		INSTR_TIME_SET_CURRENT(now);
 		INSTR_TIME_SUBTRACT(now, begun);

@@ -39,12 +39,13 @@
 static EqDatabase *db;
 
 static void
-rules_step(void)
+rules_chore(void)
 {
 	static TimestampTz next_sweep = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (pg_atomic_exchange_u32(&db->rules_pending, 0) == 0 && now < next_sweep &&
+		!eq_backfill_is_due() &&
 		next_sweep <=
 			now + SWEEP_MS * INT64CONST(1000)) /* else the clock was set back */
 		return;
@@ -68,7 +69,7 @@ rules_step(void)
 	PG_END_TRY();
 }
 
-static EqStep rules = {rules_step, "rules"};
+static EqChore rules = {rules_chore, "rules"};
 
 /* A condition that did not end has taken the process with it. */
 static void
@@ -103,7 +104,7 @@ eq_runner_main(Datum arg)
 
 		MemoryContextSwitchTo(cycle_context);
 		pgstat_report_activity(STATE_RUNNING, "event_queue rule runner");
-		eq_attempt_step("rule runner", &rules);
+		eq_attempt_chore("rule runner", &rules);
 		if (rules.failures > 0)
 			timeout = Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 														  rules.retry_at) +
@@ -111,12 +112,12 @@ eq_runner_main(Datum arg)
 						  SWEEP_MS * 10);
 		MemoryContextReset(cycle_context);
 		pgstat_report_stat(true);
-		eq_worker_wait(timeout);
+		eq_worker_wait(rules.failures > 0 ? timeout : eq_until_backfill(timeout));
 	}
 	proc_exit(0);
 }
 
-/* One step of what partitions of events need; true if there was one. */
+/* Does one piece of what partitions of events need; true if there was one. */
 static bool
 maintain_partitions(void)
 {
@@ -137,13 +138,13 @@ maintain_partitions(void)
 }
 
 static void
-partitions_step(void)
+partitions_chore(void)
 {
 	while (maintain_partitions())
 		CHECK_FOR_INTERRUPTS();
 }
 
-static EqStep partitions = {partitions_step, "partitions of events"};
+static EqChore partitions = {partitions_chore, "partitions of events"};
 
 static void
 leave_keeper(int code, Datum arg)
@@ -164,7 +165,7 @@ eq_keeper_main(Datum arg)
 	if (eq_extension_is_current() && eq_is_active_here())
 	{
 		pgstat_report_activity(STATE_RUNNING, "event_queue keeper");
-		eq_attempt_step("keeper", &partitions);
+		eq_attempt_chore("keeper", &partitions);
 		if (partitions.failures == 0)
 			(void) eq_clear_fault("keeper", partitions.name);
 		pgstat_report_stat(true);

@@ -7,6 +7,11 @@
 #include "worker/worker.h"
 
 #define EQ_RESTART_MS 1000 /* before a worker that ended is started again */
+#define EQ_CYCLE_US	  2000 /* cycles under load are so far apart */
+
+/* cycle.c */
+extern TimestampTz eq_run_cycle(void);
+extern void eq_sample_last_metrics(int code, Datum arg);
 
 /* queues.c */
 extern bool eq_read_queues(void);

@@ -24,6 +24,7 @@
 #include "store/state.h"
 #include "store/store.h"
 #include "table/table.h"
+#include "wake/database.h"
 #include "worker/worker.h"
 
 #define WALK_BATCH 10000 /* events in one transaction */

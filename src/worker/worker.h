@@ -29,25 +29,32 @@ extern void eq_let_workers_return(Oid dboid);
 extern void eq_send_workers_away_until_end(void);
 extern EqXactKind eq_workers_away; /* order.c */
 
-/* steps.c: what a worker does in each round */
-typedef struct EqStep
+/* chores.c: what a worker does in each round */
+typedef struct EqChore
 {
 	void (*run)(void);
 	const char *name;
 	int failures;		   /* in a row */
 	TimestampTz retry_at;  /* 0: it did not fail */
 	MemoryContext context; /* it is called in */
-} EqStep;
+} EqChore;
 
-extern void eq_attempt_step(const char *worker, EqStep *step);
+extern void eq_attempt_chore(const char *worker, EqChore *chore);
 
 /* clean.c */
+extern void eq_note_constraints_set(void);
+extern bool eq_constraints_were_set(void);
+extern void eq_clean_in_transaction(void);
 extern void eq_clean_session(void);
+extern bool eq_session_is_clean(void);
 
 /* handler.c */
-extern void eq_call_handler(const EqQueue *queue, const EqClaimedJob *job,
-							const char *label, Oid owner, const char *function,
-							int sec_flags, Jsonb **result);
+extern void eq_pin_search_path(const char *function);
+extern void eq_call_handler(const EqQueue *queue, const EqClaimedJob *jobs, int n,
+							bool as_array, const char *label, Oid owner,
+							const char *function, int32 version, int sec_flags,
+							Jsonb **result);
+extern Jsonb *eq_result_of(Jsonb *results, int i, bool as_array);
 extern void eq_fire_deferred(void);
 
 /* What a handler's error asks for; delay in us, -1: the queue's backoff. */
@@ -55,15 +62,18 @@ typedef struct EqVerdict
 {
 	bool final;	  /* no further attempt */
 	bool snoozed; /* not now, and no attempt counted */
+	bool holds;	  /* nor any other job of the queue */
 	int64 delay;
 } EqVerdict;
 extern EqVerdict eq_read_verdict(const ErrorData *error);
+
+/* stop.c */
+extern void eq_stop_cancelled_jobs(void);
 
 /* registry.c, for the workers */
 extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
 extern bool eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index);
 extern void eq_wake_executors(void);
-extern void eq_stop_job(int64 job_id);
 extern bool eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
 							BackgroundWorkerHandle **handle);
 extern EqWorker *eq_init_worker(EqWorkerKind kind, Oid dboid, int index);

@@ -31,6 +31,9 @@ EqXactKind *const eq_xact_kinds[] = {
 	/* After the changes of limits, which count in it when they are undone. */
 	&eq_freed_seats,
 
+	/* Says which jobs the transaction has suspended; does nothing at its end. */
+	&eq_suspended_jobs,
+
 	/* Before wakes, like what these count of queues. */
 	&eq_counted_jobs,
 

@@ -1,8 +1,10 @@
-# lists.sh: the lists that people look for (observe/lists.sql), with EQ_BENCH_LIST
-# jobs (5 million): a third waits, a third is dead, a third completed and kept, and as
+# lists.sh: the lists that people look for (observe/lists.sql), and each page and list that
+# eventq serve gives, beside 10,000 queues and with EQ_BENCH_LIST jobs (5 million): a third waits, a third is dead, a third completed and kept, and as
 # many events.  Milliseconds of one call, against a count of the table that the
 # list is of, which is what who has no list does.  "# ..." says what was read.
 # shellcheck shell=bash
+# shellcheck source=test/lib/serve.sh
+. "$bench_dir/../lib/serve.sh"
 n_list=${EQ_BENCH_LIST:-5000000}
 
 # list NAME CALL TABLE
@@ -24,7 +26,62 @@ COMMIT;
 SQL
 }
 
-if wanted list_running_ms list_next_ms list_queue_ms list_failed_ms list_rule_ms list_lead_ms list_ids_ms list_health_ms; then
+# page NAME PATH: milliseconds of one answer, against a count of all jobs
+page() {
+	wanted "page_$1_ms" || return 0
+	begin_line
+	for _ in 1 2 3; do
+		curl -fsS -o "$work/page" -w '%{time_total}\n' -H 'Authorization: Bearer token-of-the-bench' "$url$2" | times 1000 >>"$work/ours"
+		sql -d lists -c '\timing on' -c "SELECT count(*) FROM event_queue.job" | awk '/^Time/ { print $2 }' >>"$work/theirs"
+	done
+	line "page_$1_ms"
+}
+
+serve_pages() {
+	local url serve
+	(umask 077 && echo 'token-of-the-bench postgres' >"$work/tokens")
+	PGDATABASE=lists "$PG_BINDIR/eventq" serve --listen 127.0.0.1:0 --token-file="$work/tokens" 2>"$work/serve.log" &
+	serve=$!
+	url=$(serve_url "$work/serve.log")
+	page metrics /metrics
+	page health_queues /health/queues
+	page overview /api/overview
+	page health /api/health
+	page queues /api/queues
+	page queues_by_depth '/api/queues?sort=depth'
+	page queue /api/queues/big
+	page queue_stats /api/queues/big/stats
+	page queue_names /api/queues/big/names
+	page jobs /api/jobs
+	page jobs_leased '/api/jobs?state=leased'
+	page jobs_of_queue '/api/jobs?queue=big'
+	page jobs_completed '/api/jobs?state=completed&queue=big'
+	page jobs_next /api/next
+	page job /api/jobs/3
+	page job_why /api/jobs/3/why
+	page dead /api/dead
+	page dead_of_queue '/api/dead?queue=big'
+	page dead_preview '/api/dead/preview?queue=big'
+	page events /api/events
+	page aggregate /api/aggregates/lead/L7
+	page aggregate_activity /api/aggregates/lead/L7/activity
+	page rules /api/rules
+	page rule_activity /api/rules/calls/activity
+	page schedules /api/schedules
+	page flows /api/flows
+	page subscriptions /api/subscriptions
+	page workers /api/workers
+	page store /api/store
+	page timeseries /api/stats/timeseries
+	page tenants /api/tenants
+	page slo /api/slo
+	page alerts /api/alerts
+	page audit /api/audit
+	kill "$serve"
+	wait "$serve" || true
+}
+
+if wanted list_running_ms list_next_ms list_queue_ms list_failed_ms list_rule_ms list_lead_ms list_ids_ms list_health_ms page_metrics_ms; then
 	sql -c 'CREATE DATABASE lists'
 	sql -d lists >/dev/null <<SQL
 CREATE EXTENSION event_queue;
@@ -54,5 +111,7 @@ SQL
 	list lead "SELECT * FROM event_queue.aggregate_activity('lead', 'L7')" "event_store WHERE aggregate_id = 'L7' AND event_data ? 'step'"
 	list ids "SELECT * FROM event_queue.all_jobs WHERE job_id = ANY ('{1001,1002,1003}')" "job WHERE name = 'x'"
 	list health "SELECT * FROM event_queue.queue_status" "job"
+	sql -d lists -c "SELECT count(event_queue.create_queue('q' || n)) FROM generate_series(1, 10000) n" >/dev/null
+	serve_pages
 	sql -c 'DROP DATABASE lists WITH (FORCE)'
 fi

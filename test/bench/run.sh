@@ -15,6 +15,7 @@
 #   enqueue.sh  enqueue, one by one and in bulk  INSERT, INSERT + NOTIFY, COPY
 #   drain.sh    claim and complete               a SKIP LOCKED table
 #   handlers.sh SQL handlers in the database     outside sessions, the SKIP LOCKED table
+#   steps.sh    a job of five steps          five jobs
 #   ring.sh     claims by the ring               the walk
 #   pgq.sh      enqueue, drain                   PgQ, if it is installed
 #   held.sh     drain under an old snapshot      the SKIP LOCKED table
@@ -23,11 +24,14 @@
 #   latency.sh  enqueue to start                 LISTEN and the SKIP LOCKED table
 #   bloat.sh    bytes after many jobs            the SKIP LOCKED table
 #   rules.sh    events through rules             one INSERT ... SELECT
-#   lists.sh    the lists of lists.sql           a count of their table
+#   timers.sh   a rule's delay; a million     the same without a rule; without
+#               open timers                  timers
+#   lists.sh    the lists of lists.sql, and      a count of their table
+#               pages of eventq serve
 #   roundtrips.sh one call, five statements     the five statements
 set -euo pipefail
 bench_dir=$(cd "$(dirname "$0")" && pwd)
-for part in lib store enqueue drain handlers ring pgq held beside latency bloat rules lists roundtrips; do
+for part in lib store enqueue drain handlers steps ring pgq held beside latency bloat rules timers lists roundtrips; do
 	# shellcheck disable=SC1090
 	. "$bench_dir/$part.sh"
 done

@@ -36,11 +36,9 @@ trap '[ -z "$pids" ] || kill $pids 2>/dev/null; rm -rf "$work"' EXIT
 eventq=${EVENTQ:-$PG_BINDIR/eventq}
 "$eventq" serve -U metrics --listen 127.0.0.1:0 --allow-actions 2>"$work/log" &
 pids=$!
-for _ in $(seq 100); do
-	grep -q 'listening on' "$work/log" && break
-	sleep 0.1
-done
-EQ_URL=$(sed -n 's|.*listening on \(http://[^/]*\)/.*|\1|p' "$work/log" | head -n 1)
+# shellcheck source=test/lib/serve.sh
+. "$here/../lib/serve.sh"
+EQ_URL=$(serve_url "$work/log")
 [ -n "$EQ_URL" ] || { cat "$work/log" >&2; exit 1; }
 export EQ_URL
 # Some load, so that there are rates; the script ends it.

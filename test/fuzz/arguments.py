@@ -99,7 +99,7 @@ def hostile_json(r):
 
 def mutated(r):
     """A good document with one value in it replaced by another kind of thing."""
-    value = r.choice([jobs, flow, events, batch, settings, filter_, lambda r: [{"name": "work", **job(r)}]])(r)
+    value = r.choice([jobs, flow, events, batch, settings, filter_, actions, lambda r: [{"name": "work", **job(r)}]])(r)
     bad = r.choice([None, True, -1, 1e300, "", "x" * 300, "infinity", [], {}, [None], {"a": 1}, "NaN", "-1 s", 2 ** 63])
     place, last = value, None
     while isinstance(place, (list, dict)) and place:
@@ -194,6 +194,19 @@ def settings(r):
     return {k: r.choice(SETTINGS[k]) for k in r.sample(sorted(SETTINGS), r.randint(0, 4))}
 
 
+def action(r):
+    """One action of a rule, most often right."""
+    text = r.choice(["{{aggregate_id}}", "$.aggregate_id", "{{data.n}}", "u1", "{{{{", "{{data.x.y}}"])
+    return r.choice([
+        {"enqueue": {**job(r), "queue": r.choice(QUEUES), "unique_key": text}}, {"enqueue": {"queue": r.choice(QUEUES), "name": "work", "delay": "1 s", "delay_from": r.choice(["event", "now"])}},
+        {"call": {"function": r.choice(["fuzz.see", "fuzz.see_bad"]), "delay": "10 ms"}}, {"append": {"event_type": r.choice(EVENT_TYPES), "aggregate_id": text, "event_data": {"n": text}}},
+        {"notify": {"channel": "ch1", "payload": r.choice([text, {"n": text}])}}, {"cancel": {"queue": r.choice(QUEUES), "unique_key": text}}])
+
+
+def actions(r):
+    return [action(r) for _ in range(r.randint(1, 4))]
+
+
 def filter_(r):
     f = {}
     for key, values in [("event_type", PATTERNS), ("aggregate_type", TYPES), ("tenant_id", TENANTS), ("data", [{"n": 1}, {}])]:
@@ -216,6 +229,8 @@ def good(r, function, name, kind, shared):
     if kind == "text" and name == "name":
         if function == "create_queue":
             return quote(r.choice(["q5", "q6", "q%d" % r.randrange(100)]))
+        if "alert" in function:
+            return quote(r.choice(["a1", "a2", "health", "a1:q1", "health:queue q1"]))
         if "rule" in function:
             return quote(r.choice(["r1", "r2", "r3", "r%d" % r.randrange(9)]))
         if "schedule" in function:
@@ -239,7 +254,7 @@ def good(r, function, name, kind, shared):
         "id_column": lambda: r.choice(["'id'", "'quo\"ted id'"]), "tenant_column": lambda: r.choice(["NULL", "'tenant'"]),
         "time_zone": lambda: r.choice(["'UTC'", "'Europe/Berlin'", "'America/Sao_Paulo'"]), "cron": lambda: r.choice(["'* * * * *'", "'*/5 3 * * 1-5'", "'0 0 29 2 *'"]),
         "group_retry": lambda: r.choice(["'block'", "'pass'"]), "backoff": lambda: r.choice(["NULL", "'fixed'", "'exponential'", "'bull'"]),
-        "rule": lambda: quote(r.choice(["r1", "r2", "r3"])), "since": lambda: "now() - interval '1 h'", "died_after": lambda: "now() - interval '1 h'",
+        "rule": lambda: quote(r.choice(["r1", "r2", "r3"])), "since": lambda: "'1 h'::interval" if kind == "interval" else "now() - interval '1 h'", "died_after": lambda: "now() - interval '1 h'",
         "look_at": lambda: str(r.choice([10, 1000])), "outcome": lambda: "NULL", "watermark": lambda: "NULL", "event_prefix": lambda: r.choice(["NULL", "'lead'"]),
         "unique_key": lambda: r.choice(["NULL", "'u1'", "'u2'"]), "group_key": lambda: r.choice(["NULL", "'g1'", "'g2'"]),
         "sqlstate": lambda: r.choice(["NULL", "'22012'"]), "level": lambda: r.choice(["'info'", "'warning'", "'error'"]), "indexed_by": lambda: quote(r.choice(["event_type", "aggregate_type", "tenant_id", "event_data"])),
@@ -258,6 +273,15 @@ def good(r, function, name, kind, shared):
         "worker": lambda: "'w1'", "id": lambda: r.choice(["NULL", "gen_random_uuid()"]), "mapping": lambda: js({"id": "$.aggregate_id", "n": "$.data.n"}),
         "flow": lambda: js(flow(r)), "jobs": lambda: js(jobs(r)), "options": lambda: js({k: v for k, v in job(r).items() if k not in ("name", "payload", "queue")}) if r.random() < 0.7 else "NULL", "events": lambda: js(events(r)), "batch": lambda: js(batch(r)),
         "filter": lambda: js(filter_(r)), "settings": lambda: js(settings(r)), "metadata": lambda: js({"by": "fuzz"}),
+        "actions": lambda: js(actions(r)) if r.random() < 0.5 else "NULL", "when_changed": lambda: r.choice(["NULL", "'{n}'", "'{n,m}'"]),
+        "on_loop": lambda: r.choice(["'skip'", "'allow'"]), "start": lambda: r.choice(["'now'", "'beginning'", "'5'"]), "resume": lambda: r.choice(["'now'", "'catch_up'"]),
+        "rule_order": lambda: str(r.randint(-1, 2)), "overlap": lambda: r.choice(["'allow'", "'skip'", "'queue_one'", "'queue_all'", "'cancel'"]),
+        "catch_up": lambda: r.choice(["NULL", "'1 min'::interval", "'1 day'::interval"]), "jitter": lambda: r.choice(["NULL", "'0'::interval", "'1 s'::interval"]),
+        "starts_at": lambda: r.choice(["NULL", "now() - interval '1 day'"]), "ends_at": lambda: r.choice(["NULL", "now() + interval '1 day'"]),
+        "from_time": lambda: "now() - interval '3 h'", "to_time": lambda: "now() - interval '1 min'", "exclude": lambda: r.choice(["NULL", "ARRAY[current_date + 1]", "ARRAY[current_date, NULL]"]),
+        "kind": lambda: r.choice(["'queue_depth'", "'oldest_waiting'", "'failure_rate'", "'dead_letters'", "'new_dead_letters'", "'sla'", "'slo_burn'", "'slo_burn_slow'", "'health'"]),
+        "severity": lambda: r.choice(["NULL", "'info'", "'critical'"]), "clear_threshold": lambda: r.choice(["NULL", "0.1"]),
+        "pending": lambda: "'0'::interval", "cool_down": lambda: "'0'::interval", "version": lambda: str(r.randint(1, 3)),
         "results": lambda: "NULL", "job_names": lambda: r.choice(["NULL", "'{work}'", "'{other,bad}'"]),
         "queue_id": lambda: str(r.randint(1, 6)), "subscription_id": lambda: str(r.randint(1, 4)), "owner": lambda: "'fz_plain'", "name": lambda: "'x'",
     }

@@ -13,7 +13,7 @@ trap '[ -z "$pid" ] || kill -KILL $pid 2>/dev/null; rm -rf "$work"' EXIT
 pg_config=${PG_CONFIG:-$("$here/../lib/find-pg-config.sh")}
 perl "$top/src/bin/embed.pl" "$top/src/bin/web" >"$work/assets.c"
 sed -i 's|"../serve.h"|"serve.h"|' "$work/assets.c"
-sources=$(ls "$top"/src/bin/*.c | grep -v '/top')
+sources=$(ls "$top"/src/bin/*.c | grep -vE '/(top|webhook)')
 # shellcheck disable=SC2086
 (cd "$top" && cc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -DHAVE_LIBEVENT -DEQ_VERSION='"fuzz"' -I src/bin -I "$("$pg_config" --includedir)" \
 	-o "$work/eventq" $sources "$work/assets.c" -L"$("$pg_config" --libdir)" -Wl,-rpath,"$("$pg_config" --libdir)" -lpq -levent -lm)
@@ -36,11 +36,10 @@ printf '*:*:*:ana:ana-pw\n' >"$work/pgpass"
 chmod 600 "$work/tokens" "$work/pgpass"
 PGPASSFILE=$work/pgpass ASAN_OPTIONS=exitcode=99 "$work/eventq" serve -U metrics --listen 127.0.0.1:0 --allow-actions --token-file "$work/tokens" --max-clients 60 --statement-timeout 2000 2>"$work/log" &
 pid=$!
-for _ in $(seq 100); do
-	grep -q 'listening on' "$work/log" && break
-	sleep 0.1
-done
-port=$(sed -n 's|.*listening on http://127.0.0.1:\([0-9]*\)/.*|\1|p' "$work/log" | head -n 1)
+# shellcheck source=test/lib/serve.sh
+. "$here/../lib/serve.sh"
+url=$(serve_url "$work/log")
+port=${url##*:}
 answer=$(curl -s -i -H 'X-CSRF-Token: sign-in' -d 'user=ana&password=ana-pw' "http://127.0.0.1:$port/api/session")
 cookie=$(sed -n 's/^Set-Cookie: \(eventq=[0-9a-f]*\).*/\1/p' <<<"$answer")
 csrf=$(sed -n 's/.*"csrf":"\([0-9a-f]*\)".*/\1/p' <<<"$answer")

@@ -37,6 +37,8 @@ CREATE FUNCTION fuzz.handle(job event_queue.claimed_job) RETURNS void LANGUAGE s
 CREATE FUNCTION fuzz.handle_result(job event_queue.claimed_job) RETURNS jsonb LANGUAGE sql AS $$SELECT $1.payload$$;
 CREATE FUNCTION fuzz.handle_bad(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS
 	$$BEGIN RAISE EXCEPTION 'bad handler %', $1.name USING ERRCODE = 'F0002', DETAIL = repeat('x', 100000); END$$;
+CREATE FUNCTION fuzz.handle_later(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS
+	$$BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = (ARRAY['EQ060', 'EQ061'])[1 + $1.job_id % 2], DETAIL = (ARRAY['', '0.01', 'NaN', '1e300', '-1'])[1 + $1.job_id % 5]; END$$;
 CREATE FUNCTION fuzz.handle_slow(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(1)';
 CREATE FUNCTION fuzz.see(event event_queue.event_store) RETURNS void LANGUAGE sql SECURITY DEFINER AS
 	$$INSERT INTO fuzz.did VALUES ($1.event_type)$$;
@@ -55,12 +57,16 @@ SELECT event_queue.create_queue('q3', rate_limit => 50, max_concurrency => 5, ma
 SELECT event_queue.create_queue('q4', group_rate_limit => 5, group_retry => 'pass', durable => false, lease => '1 s', stalled_interval => '1 s');
 SELECT event_queue.create_queue('qéü "x"', keep_completed_count => 10, backoff => 'fixed', backoff_jitter => 0.5, backoff_delay => '10 ms');
 SELECT event_queue.create_handler('q1', 'work', 'fuzz.handle', '2 s'), event_queue.create_handler('q2', 'work', 'fuzz.handle_result'),
-	event_queue.create_handler('q2', 'bad', 'fuzz.handle_bad'), event_queue.create_handler('q3', 'bad', 'fuzz.handle_slow', '200 ms');
+	event_queue.create_handler('q2', 'bad', 'fuzz.handle_bad'), event_queue.create_handler('q3', 'bad', 'fuzz.handle_slow', '200 ms'), event_queue.create_handler('q3', 'other', 'fuzz.handle_later');
 SELECT event_queue.create_reducer('lead', 'fuzz.reduce', 5), event_queue.create_reducer('task', 'fuzz.reduce_bad', 5);
 SELECT event_queue.create_rule('r1', 'lead.*', queue => 'q1', job_name => 'work'),
 	event_queue.create_rule('r2', 'task.moved', $$(event_data ->> 'n')::int > 1$$, queue => 'q2', job_name => 'bad'),
 	event_queue.create_rule('r3', 'deal.moved', function => 'fuzz.see_bad');
-SELECT event_queue.create_schedule('c1', '* * * * *', 'q1', 'work');
+SELECT event_queue.create_rule('r4', 'deal.*', stop => true, start => 'beginning', when_changed => '{n}', actions => '[{"enqueue": {"queue": "q2", "name": "work", "unique_key": "$.aggregate_id"}},
+	{"append": {"event_type": "lead.x", "event_data": {"n": "{{data.n}}"}}}, {"notify": {"channel": "ch1"}}, {"cancel": {"queue": "q3", "unique_key": "u1"}}, {"call": {"function": "fuzz.see"}}]');
+SELECT event_queue.create_schedule('c1', '* * * * *', 'q1', 'work'),
+	event_queue.create_schedule('c2', '* * * * * *', 'q2', 'work', overlap => 'cancel', catch_up => '1 min', jitter => '100 ms', tenant_id => 'a');
+SELECT event_queue.create_alert('a1', 'queue_depth', threshold => 5), event_queue.create_alert('a2', 'dead_letters');
 SELECT event_queue.create_subscription('s1'), event_queue.create_subscription('s2', '{"event_type": "lead.*"}', 0, 4),
 	event_queue.create_subscription('s3', NULL, 0, 1, 'a');
 SELECT count(event_queue.append(k, 'x' || n % 7, k || '.moved', jsonb_build_object('n', n), tenant_id => (ARRAY[NULL, 'a', 'b'])[n % 3 + 1]))

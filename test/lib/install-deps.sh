@@ -1,5 +1,5 @@
 #!/bin/bash
-# install-deps.sh build|test|bench|format|fuzz|coverage...: installs what is missing, by
+# install-deps.sh build|test|node|browser|bench|format|fuzz|coverage...: installs what is missing, by
 # apt package names.  Each need is tried first, so that a second run is quick
 # and touches no network.  Needs root or sudo; else it prints the exact line and
 # ends with status 1.  Called by the Makefile.
@@ -75,6 +75,12 @@ for what in "$@"; do
 			missing+=(postgresql-NN-pgq3)
 		fi
 		;;
+	node)						# what else the client's tests need, npm brings
+		need nodejs command -v node
+		need npm command -v npm
+		need redis-server command -v redis-server
+		;;
+	browser) need chromium command -v chromium ;;
 	format) need clang-format command -v clang-format ;;
 	fuzz) need python3 command -v python3 ;;
 	coverage) need gcovr command -v gcovr ;;
@@ -117,13 +123,13 @@ if ! command -v apt-get >/dev/null; then
 fi
 
 # A fresh install of the server would make and start a system cluster, and one of
-# pgbouncer its service, which nothing here needs: switched off for the time of
+# pgbouncer or redis-server its service, which nothing here needs: switched off for the time of
 # this install.
 snippet=/etc/postgresql-common/createcluster.d/event_queue_no_main.conf
 policy=
 restore() { "${sudo[@]}" rm -f "$snippet" ${policy:+"$policy"}; }
 trap restore EXIT
-if [[ " ${missing[*]} " == *" pgbouncer "* ]] && [ ! -e /usr/sbin/policy-rc.d ]; then
+if [[ " ${missing[*]} " =~ " "(pgbouncer|redis-server)" " ]] && [ ! -e /usr/sbin/policy-rc.d ]; then
 	policy=/usr/sbin/policy-rc.d
 	printf '%s\n' '#!/bin/sh' 'exit 101' | "${sudo[@]}" tee "$policy" >/dev/null
 	"${sudo[@]}" chmod 755 "$policy"

@@ -41,7 +41,7 @@ $$, 'functions take names, not numbers, but for jobs');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p
 	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prorettype IN ('integer'::regtype, 'smallint'::regtype)
-	  AND p.proname !~ '^create_' AND p.proname NOT IN ('aggregate_version', 'take_snapshot', 'rollback_rule')
+	  AND p.proname !~ '^create_' AND p.proname NOT IN ('aggregate_version', 'take_snapshot', 'rollback_rule', 'activate_rule')
 $$, 'functions count in bigint');
 SELECT is_empty($$
 	SELECT what, column_name FROM (
@@ -52,7 +52,7 @@ SELECT is_empty($$
 		WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('v', 'c')) AS x (what, column_name, type)
 	WHERE type IN ('integer'::regtype, 'smallint'::regtype)
 	  AND column_name NOT IN ('version', 'priority', 'attempt', 'max_attempts', 'failures', 'stalled', 'nth', 'depth', 'pid', 'buckets', 'rule_order',
-		'time_limit_ms', 'blocked_by', 'rule_id', 'handler_id', 'schedule_id')
+		'time_limit_ms', 'keep_completed_count', 'keep_failed_count', 'batch', 'max_executors', 'blocked_by', 'rule_id', 'handler_id', 'schedule_id')
 $$, 'so do views and results');
 
 -- Creating what is there.

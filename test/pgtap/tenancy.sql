@@ -36,6 +36,9 @@ SELECT event_queue.enqueue('shared queue', n, '{"secret": true}', tenant_id => '
 FROM unnest('{secret-completed,secret-dead,secret-leased}'::text[]) n;
 SELECT event_queue.claim('shared queue', 3, 'secret-worker', lease => '1 day');
 SELECT event_queue.log_job(job_id, lease_token, 'secret line') FROM event_queue.job WHERE name = 'secret-leased';
+SELECT event_queue.step_done(job_id, lease_token, 'secret step', '"secret"') FROM event_queue.job WHERE name = 'secret-leased';
+SELECT event_queue.send_signal('secret signal', 'secret key', '"secret"', tenant_id => 'tenant secret');
+SELECT event_queue.step_done(job_id, lease_token, 'secret step', '"secret"') FROM event_queue.job WHERE name = 'secret-completed';
 SELECT event_queue.complete(job_id, lease_token, '"secret"') FROM event_queue.job WHERE name = 'secret-completed';
 SELECT event_queue.fail(job_id, lease_token, 'secret error') FROM event_queue.job WHERE name = 'secret-dead';
 SELECT event_queue.enqueue('shared queue', 'secret-waiting', '{"secret": true}', unique_key => 'secret-key', tenant_id => 'tenant secret', options => '{"unique_mode": "throttle", "unique_window": "1 day"}'),
@@ -44,6 +47,7 @@ SELECT event_queue.enqueue('shared queue', 'secret-waiting', '{"secret": true}',
 SELECT event_queue.enqueue('shared queue', 'secret-dependent', depends_on => ARRAY(SELECT job_id FROM event_queue.job WHERE name = 'secret-waiting'),
 	tenant_id => 'tenant secret');
 SELECT event_queue.create_rule('secret-rule', 'secret.never', queue => 'shared queue', job_name => 'secret', tenant_id => 'tenant secret'),
+	event_queue.backfill_rule('secret-rule', 0, 0),
 	event_queue.create_schedule('secret-schedule', '0 0 1 1 *', 'shared queue', 'secret', tenant_id => 'tenant secret'),
 	event_queue.create_subscription('secret-sub', buckets => 2, tenant_id => 'tenant secret');
 BEGIN;
@@ -53,7 +57,10 @@ SELECT event_queue.park_event('secret-sub', min(position), 'secret error') FROM 
 COMMIT;
 INSERT INTO event_queue_internal.group_rate VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-group', now());
 SELECT event_queue.trigger_schedule('secret-schedule');
+INSERT INTO event_queue_internal.timer_end VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-key', 1);
+INSERT INTO event_queue_internal.timer_start VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-key', 1, 1, 1, 0);
 INSERT INTO event_queue.job_trace VALUES (7770001, 7770001, 'tenant secret', 'secret', 'secret', 'secret', NULL, 'done', now(), now());
+INSERT INTO event_queue_internal.rule_root (tenant_id, root, actions) VALUES ('tenant secret', 'secret', 7770001);
 
 -- What B has.
 SELECT setval('event_queue.job_job_id_seq', 5550000), setval('event_queue.subscription_subscription_id_seq', 5550000),
@@ -278,9 +285,16 @@ BEGIN
 				CONTINUE;
 			END IF;
 			other := ten.attempt(r.role, how, drawn.twin, false);
-			IF outcome ~ '^ok (CHANGED|LOCKED)' OR ten.normal(outcome) <> ten.normal(other) OR ten.tells(outcome, drawn.call) THEN
-				INSERT INTO ten.bad VALUES (r.role, r.proname, drawn.call, outcome || E'\n  but ' || other);
-			END IF;
+			-- Once more, and once more: the workers change something now and then, a call does each time.
+			FOR again IN 1 .. 3 LOOP
+				EXIT WHEN outcome !~ '^ok (CHANGED|LOCKED)' AND ten.normal(outcome) = ten.normal(other) AND NOT ten.tells(outcome, drawn.call);
+				IF again = 3 THEN
+					INSERT INTO ten.bad VALUES (r.role, r.proname, drawn.call, outcome || E'\n  but ' || other);
+				ELSE
+					outcome := ten.attempt(r.role, how, drawn.call, r.watch);
+					other := ten.attempt(r.role, how, drawn.twin, false);
+				END IF;
+			END LOOP;
 		END LOOP;
 	END LOOP;
 END
@@ -319,7 +333,7 @@ SELECT is_empty($$
 	SELECT r.name, p.oid::regprocedure FROM ten.role r, pg_proc p
 	WHERE (p.pronamespace = 'event_queue_internal'::regnamespace AND has_function_privilege(r.name, p.oid, 'EXECUTE')
 		   -- what CHECKs and BEGIN ATOMIC functions with their caller's rights need
-		   AND NOT has_function_privilege('public', p.oid, 'EXECUTE') AND p.proname NOT IN ('make_recording', 'make_notifying', 'channel_id_of', 'audit')
+		   AND NOT has_function_privilege('public', p.oid, 'EXECUTE') AND p.proname NOT IN ('make_recording', 'make_notifying', 'channel_id_of', 'audit', 'kept_definition', 'define_rule', 'check_adopts')
 		   AND obj_description(p.oid, 'pg_proc') NOT LIKE 'For views.%')
 	   OR has_schema_privilege(r.name, 'event_queue_internal', 'USAGE')
 	   OR (p.pronamespace = 'event_queue'::regnamespace AND obj_description(p.oid, 'pg_proc') LIKE 'Internal.%'

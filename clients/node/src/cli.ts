@@ -4,10 +4,12 @@
  */
 import { parseArgs } from 'node:util';
 import { EventQueue } from './event-queue';
+import { readDeclaration, syncSql } from './sync';
 import { formatImport, importBull, type RedisLike } from './import-bull';
 
-const usage = `pg-event-queue sync [--database URI] FILE
+const usage = `pg-event-queue sync [--database URI] [--print] FILE
     holds queues and rules to the declaration in a JSON file
+    --print     asks no database; prints the SQL that does it, for a migration
 
 pg-event-queue import-bull [--database URI] [--redis URI] [--prefix bull] [--queue NAME]...
         [--into NAME=NAME]... [--tenant NAME] [--create] [--remove] [--json]
@@ -22,14 +24,14 @@ Without --database the PG... variables say where; --redis is redis://127.0.0.1:6
 `;
 
 const options = {
-	database: { type: 'string' }, help: { type: 'boolean', short: 'h' },
+	database: { type: 'string' }, help: { type: 'boolean', short: 'h' }, print: { type: 'boolean' },
 	redis: { type: 'string' }, prefix: { type: 'string' }, queue: { type: 'string', multiple: true }, into: { type: 'string', multiple: true },
 	tenant: { type: 'string' }, create: { type: 'boolean' }, remove: { type: 'boolean' }, json: { type: 'boolean' },
 } as const;
 type Values = ReturnType<typeof parseArgs<{ allowPositionals: true; options: typeof options }>>['values'];
 
 const common = ['database', 'help'];
-const onlyImport = Object.keys(options).filter(name => !common.includes(name));
+const onlyImport = Object.keys(options).filter(name => !common.includes(name) && name !== 'print');
 
 async function syncFile(eq: EventQueue, file: string): Promise<void> {
 	for (const [did, what] of Object.entries(await eq.sync(file)))
@@ -83,8 +85,12 @@ async function main(): Promise<void> {
 		return;
 	}
 	if (!(verb === 'sync' && rest.length === 1 && onlyImport.every(name => values[name as keyof Values] === undefined)) &&
-		!(verb === 'import-bull' && rest.length === 0))
+		!(verb === 'import-bull' && rest.length === 0 && values.print === undefined))
 		throw new Error(`usage:\n${usage}`);
+	if (values.print === true) {
+		process.stdout.write(syncSql(await readDeclaration(rest[0])));
+		return;
+	}
 	const eq = new EventQueue({ connection: values.database, applicationName: 'pg-event-queue', handleSignals: false });
 	try {
 		await eq.ready();

@@ -2,13 +2,15 @@
  * database.ts: connections.  A pool for calls; back-off while the server can't be
  * reached; and one connection that listens, for all queues of this EventQueue.
  */
-import { EventEmitter } from 'node:events';
+import { EventEmitter, setMaxListeners } from 'node:events';
 import * as pg from 'pg';
+import { maxTimer, now } from './clock';
 import { ClosedError, ConnectionError, isConnectionError, toEventQueueError } from './errors';
+import { HostsClient, withHosts } from './hosts';
 import type { Executor, Row, Value } from './tx';
 
 export interface ConnectionOptions {
-	/** A URI or pg's settings; without it the PG... variables say where. */
+	/** A URI or pg's settings; without it the PG... variables say where.  Of several hosts, the primary is found. */
 	connection?: string | pg.PoolConfig;
 	/** A pool of the application's, which it ends itself.  Its settings are used for the other connections, too. */
 	pool?: pg.Pool;
@@ -25,6 +27,7 @@ export interface ConnectionOptions {
 /** Every value as the text that the server sent. */
 const asText: any = { getTypeParser: () => (value: any) => value };
 
+/** At most maxTimer. */
 export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
 	new Promise(resolve => {
 		if (signal?.aborted)
@@ -34,7 +37,7 @@ export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
 			signal?.removeEventListener('abort', done);
 			resolve();
 		};
-		const timer = setTimeout(done, ms);
+		const timer = setTimeout(done, Math.min(ms, maxTimer));
 		signal?.addEventListener('abort', done);
 	});
 
@@ -52,12 +55,15 @@ export class Database extends EventEmitter {
 	private readonly listenConfig?: string | pg.ClientConfig;
 	private readonly applicationName: string;
 	private readonly ending = new AbortController();
+	private listenTo?: pg.ClientConfig;
 	private listener?: Listener;
 	/** Connections of the pool that have a listener for errors while they are in use. */
 	private readonly guarded = new WeakSet<pg.PoolClient>();
 
 	constructor(options: ConnectionOptions) {
 		super();
+		// Every call that waits listens to it.
+		setMaxListeners(0, this.ending.signal);
 		this.applicationName = options.applicationName ?? 'event_queue_node';
 		this.connectWait = options.connectWait ?? 10_000;
 		this.listenConfig = options.listenConnection;
@@ -66,7 +72,8 @@ export class Database extends EventEmitter {
 			application_name: this.applicationName,
 			connectionTimeoutMillis: 5000,
 			keepAlive: true,
-			...configOf(options.connection),
+			Client: HostsClient,
+			...withHosts(configOf(options.connection)),
 			...(options.maxConnections === undefined ? {} : { max: options.maxConnections }),
 		});
 		// An idle connection that breaks is replaced when the next one is needed.
@@ -89,12 +96,19 @@ export class Database extends EventEmitter {
 		return config;
 	}
 
+	/** Where the connection that listens is to go instead. */
+	private listenHosts(): pg.ClientConfig {
+		if (this.listenConfig === undefined)
+			return {};
+		return this.listenTo ??= { hosts: undefined, ...withHosts(configOf(this.listenConfig)) } as pg.ClientConfig;
+	}
+
 	/** A connection of its own, tried until it is there or the signal aborts. */
 	async connect(purpose: string, signal: AbortSignal, config: pg.ClientConfig = this.clientConfig()): Promise<pg.Client> {
 		for (let failures = 0; ; failures++) {
 			if (signal.aborted)
 				throw new ClosedError('closed');
-			const client = new pg.Client({ ...config, application_name: `${config.application_name ?? this.applicationName} ${purpose}` });
+			const client = new HostsClient({ ...config, application_name: `${config.application_name ?? this.applicationName} ${purpose}` });
 			client.on('error', () => {});
 			try {
 				await client.connect();
@@ -119,21 +133,59 @@ export class Database extends EventEmitter {
 		}
 	};
 
+	/* A pool may wait without end for a connection that is in use, and forgets who waits when it ends. */
+	private fromPool(wait: number): Promise<pg.PoolClient> {
+		const connecting = this.pool.connect();
+		return new Promise((resolve, reject) => {
+			let left = false;
+			const leave = (error: Error) => {
+				left = true;
+				end();
+				reject(error);
+			};
+			const closed = () => leave(new ClosedError('the EventQueue is closed'));
+			const timer = setTimeout(() => leave(new ConnectionError('timeout exceeded when trying to connect', false)), Math.min(wait, maxTimer));
+			const end = () => {
+				clearTimeout(timer);
+				this.ending.signal.removeEventListener('abort', closed);
+			};
+			this.ending.signal.addEventListener('abort', closed);
+			connecting.then(client => {
+				end();
+				if (left)
+					client.release();
+				else
+					resolve(client);
+			}, error => {
+				end();
+				reject(error);
+			});
+		});
+	}
+
+	/** All connections of the pool are in use. */
+	private isExhausted(): boolean {
+		const max = (this.pool as any).options?.max ?? 10;
+		return this.pool.totalCount >= max && this.pool.idleCount === 0;
+	}
+
 	private async take(wait: number): Promise<pg.PoolClient> {
-		const until = Date.now() + wait;
+		const until = now() + wait;
 		for (let failures = 0; ; failures++) {
 			if (this.ending.signal.aborted)
 				throw new ClosedError('the EventQueue is closed');
 			try {
-				const client = await this.pool.connect();
+				const client = await this.fromPool(wait === 0 ? 5000 : Math.max(1, until - now()));
 				this.guard(client);
 				return client;
 			} catch (error) {
 				if (!isConnectionError(error))
 					throw toEventQueueError(error);
-				if (Date.now() >= until)
-					throw new ConnectionError(`the server can't be reached: ${(error as Error).message}`, false, error);
-				await sleep(Math.min(backoffAfter(failures), Math.max(1, until - Date.now())), this.ending.signal);
+				if (now() >= until)
+					throw new ConnectionError(this.isExhausted()
+						? `none of the pool's ${this.pool.totalCount} connections became free: pass { tx } to calls inside of a transaction, which else wait for another connection, or raise maxConnections (the max of the pool)`
+						: `the server can't be reached: ${(error as Error).message}`, false, error);
+				await sleep(Math.min(backoffAfter(failures), Math.max(1, until - now())), this.ending.signal);
 			}
 		}
 	}
@@ -187,7 +239,7 @@ export class Database extends EventEmitter {
 
 	/** Calls back at each NOTIFY on the channel, and when the connection was made anew. */
 	listen(channel: string, look: () => void): () => void {
-		this.listener ??= new Listener(this, () => ({ ...this.clientConfig(), ...configOf(this.listenConfig) }));
+		this.listener ??= new Listener(this, () => ({ ...this.clientConfig(), ...this.listenHosts() }));
 		return this.listener.add(channel, look);
 	}
 
@@ -241,9 +293,13 @@ class Listener {
 			try {
 				client = await this.database.connect('listens', this.ending.signal, this.config());
 				const broken = new Promise<void>(resolve => {
-					client!.once('end', resolve);
-					client!.once('error', () => resolve());
-					this.ending.signal.addEventListener('abort', () => resolve(), { once: true });
+					const ended = () => {
+						this.ending.signal.removeEventListener('abort', ended);
+						resolve();
+					};
+					client!.once('end', ended);
+					client!.once('error', ended);
+					this.ending.signal.addEventListener('abort', ended);
 				});
 				client.on('notification', message => {
 					for (const look of this.looks.get(message.channel) ?? [])

@@ -3,6 +3,9 @@
  * what a processor throws to say what becomes of its job.
  */
 
+import { inspect } from 'node:util';
+import { isNativeError } from 'node:util/types';
+
 /** What the server said beside the message. */
 export interface ServerFields {
 	sqlstate?: string;
@@ -89,6 +92,14 @@ export class JobCancelledError extends EventQueueError {}
 export class QueueDrainingError extends EventQueueError {}
 /** EQ036: the store is a restored copy that is not in service. */
 export class NotInServiceError extends EventQueueError {}
+
+/** EQ062: a step's name was used in this run already, or for another kind of step. */
+export class StepTwiceError extends EventQueueError {}
+/**
+ * EQ063, and what a wait of a job throws to end its run: the job is called again when what it
+ * waits for has come.  Let it pass: whatever the processor does with it, the run is over.
+ */
+export class JobSuspendedError extends EventQueueError {}
 
 /* Errors of this package */
 
@@ -204,6 +215,8 @@ const classes: Record<string, ErrorClass> = {
 	EQ036: NotInServiceError,
 	EQ045: ExtensionVersionError,
 	EQ047: TenantError,
+	EQ062: StepTwiceError,
+	EQ063: JobSuspendedError,
 };
 
 const connectionCodes = new Set(['57P01', '57P02', '57P03', '53300', '25006', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ENOENT',
@@ -255,13 +268,42 @@ export function isConnectionError(error: unknown): boolean {
 	return false;
 }
 
+/** True if a library says that the transaction is over, or its connection was given back. */
+export function hasEnded(error: unknown): boolean {
+	for (const source of sourcesOf(error)) {
+		if (source.code === 'P2028')
+			return true;
+		if (source.code === undefined && typeof source.message === 'string' &&
+			/transaction.* already |already (been )?(released|committed|rolled back)|Client was closed and is not queryable/i.test(source.message))
+			return true;
+	}
+	return false;
+}
+
+/** What was thrown, as an Error: it may be anything, also of another realm (vm, Jest). */
+export function asError(thrown: unknown): Error {
+	let text: string;
+	try {
+		if (thrown instanceof Error || isNativeError(thrown))
+			return thrown as Error;
+		const message = (thrown as any)?.message;
+		text = typeof thrown === 'string' ? thrown : typeof message === 'string' ? message : inspect(thrown, { breakLength: Infinity });
+	} catch {
+		text = 'something was thrown that can\'t be shown';
+	}
+	return new Error(text, { cause: thrown });
+}
+
 /** The error as one of ours where it is one; any other as it is. */
 export function toEventQueueError(error: unknown): unknown {
 	if (error instanceof EventQueueError)
 		return error;
 	const { message, ...fields } = serverFieldsOf(error);
-	const text = message ?? (error instanceof Error ? error.message : String(error));
+	let text = message ?? (error instanceof Error ? error.message : String(error));
 	const state = fields.sqlstate;
+	// What to do belongs to what is read in a log.
+	if (state !== undefined && /^EQ/.test(state) && fields.hint !== undefined)
+		text = `${text}. ${fields.hint}`;
 	const all = { ...fields, cause: error };
 	if (state === undefined)
 		return error;

@@ -5,17 +5,21 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PoolClient } from 'pg';
 import { Database, textOrNull, type ConnectionOptions } from './database';
-import { AccessDeniedError, ConnectionError, ExtensionMissingError, ExtensionVersionError, JobFailedError, QueueNotFoundError } from './errors';
+import { AccessDeniedError, ClosedError, ExtensionMissingError, ExtensionVersionError, JobFailedError, QueueNotFoundError } from './errors';
 import { SafeEmitter, warn } from './emitter';
 import { Heartbeat } from './heartbeat';
 import type { JobState } from './job';
+import { now } from './clock';
 import { fromJson, toJson } from './json';
+import { integer, interval } from './options';
 import { Coalescer, Queue, type QueueOptions } from './queue';
 import { Subscription, type SubscriptionHandler, type SubscriptionOptions } from './subscription';
 import { readDeclaration, sync, type Declaration, type SyncReport } from './sync';
 import { withTrace } from './telemetry';
-import { toExecutor, type Executor, type Row, type TransactionLike, type TxOption } from './tx';
-import { Worker, type Processors, type WorkerOptions } from './worker';
+import { stepColumns, stepOf, type JobStep } from './steps';
+import { isInTransaction, toExecutor, type Executor, type Row, type TransactionLike, type TxOption } from './tx';
+import { Worker } from './worker';
+import type { Processors, WorkerOptions } from './worker-types';
 
 /** The oldest version of the extension that has all that this package calls. */
 export const minimumVersion = '0.2.0';
@@ -23,7 +27,7 @@ export const minimumVersion = '0.2.0';
 export interface EventQueueOptions extends ConnectionOptions {
 	/** The tenant of calls that name none. */
 	tenantId?: string;
-	/** The transaction that calls without tx join: of typeorm-transactional, @nestjs-cls/transactional, ... */
+	/** The transaction that calls without tx join, if it is one: of typeorm-transactional, @nestjs-cls/transactional, ... */
 	currentTransaction?: () => TransactionLike | undefined | null;
 	/** Ends in order at SIGTERM and SIGINT once there is a worker or subscription; default true. */
 	handleSignals?: boolean;
@@ -98,6 +102,12 @@ export interface ReadAllOptions extends TxOption {
 export interface StateOptions extends TxOption {
 	atVersion?: number;
 	atTime?: Date;
+	tenantId?: string;
+}
+export interface SignalOptions extends TxOption {
+	/** How long it is kept if no job waits for it, in ms; default 7 days. */
+	keep?: number;
+	/** Jobs of this tenant get it. */
 	tenantId?: string;
 }
 export interface EventFilter {
@@ -225,11 +235,23 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 
 	/** @internal The transaction that a call without tx joins. */
 	currentTransaction(): TransactionLike | undefined {
-		return this.storage.getStore() ?? this.options.currentTransaction?.() ?? undefined;
+		const present = this.storage.getStore();
+		if (present !== undefined)
+			return present;
+		// Outside of a transaction such libraries give the client itself.
+		const tx = this.options.currentTransaction?.() ?? undefined;
+		return tx !== undefined && isInTransaction(tx) ? tx : undefined;
 	}
 
-	private executor(context?: TxOption): Executor {
-		const tx = context?.tx ?? this.currentTransaction();
+	/** @internal The transaction given; null is refused later, as it is none and was meant to be one. */
+	transactionOf(...given: Array<TransactionLike | undefined>): TransactionLike | undefined {
+		const tx = given.find(one => one !== undefined);
+		return tx === undefined ? this.currentTransaction() : tx;
+	}
+
+	/** @internal Of the transaction given, the present one, or one of its own. */
+	executor(context?: TxOption): Executor {
+		const tx = this.transactionOf(context?.tx);
 		return tx === undefined ? this.database.run : toExecutor(tx);
 	}
 
@@ -240,6 +262,11 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	/** Runs it in a transaction; calls without tx that it makes are part of that. */
 	transaction<T>(work: (tx: PoolClient) => Promise<T>): Promise<T> {
 		return this.database.transaction(client => this.storage.run(client, () => work(client)));
+	}
+
+	/** @internal Whoever caused it: no transaction of theirs. */
+	outside<T>(work: () => T): T {
+		return this.storage.exit(work);
 	}
 
 	/** Calls without tx that it makes are part of this transaction. */
@@ -268,7 +295,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 
 	async readAggregate<Data = any>(aggregateType: string, aggregateId: string, options: ReadAggregateOptions = {}): Promise<Array<StoredEvent<Data>>> {
 		const rows = await this.executor(options)(
-			`SELECT ${eventColumns} FROM event_queue.read_aggregate($1::text, $2::text, $3::text::int, $4::text::int, $5::text, $6::text::bigint, ${options.newestFirst === true}) e
+			`SELECT ${eventColumns} FROM event_queue.${options.newestFirst ? 'read_aggregate_backward' : 'read_aggregate'}($1::text, $2::text, $3::text::int, $4::text::int, $5::text, $6::text::bigint) e
 			ORDER BY e.version ${options.newestFirst === true ? 'DESC' : ''}`,
 			[aggregateType, aggregateId, String(options.fromVersion ?? 1), textOrNull(options.toVersion), this.tenant(options.tenantId), textOrNull(options.maxEvents)]);
 		return rows.map(eventOf);
@@ -317,7 +344,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		const wanted = declaration === undefined
 			? { queues: Object.fromEntries([...this.declared].map(name => [name, this.queues.get(name)!.options])) }
 			: typeof declaration === 'string' ? await readDeclaration(declaration) : declaration;
-		const tx = context?.tx ?? this.currentTransaction();
+		const tx = this.transactionOf(context?.tx);
 		return tx !== undefined ? sync(toExecutor(tx), wanted) : this.database.transaction(client => sync(toExecutor(client), wanted));
 	}
 
@@ -342,23 +369,23 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		return new Subscription(this, name, handler, options);
 	}
 
-	async jobOutcome(jobId: string | number | bigint): Promise<JobOutcome> {
-		const [row] = await this.database.run('SELECT event_queue.job_outcome($1::text::bigint)::text AS outcome', [String(jobId)]);
+	async jobOutcome(jobId: string | number | bigint, context?: TxOption): Promise<JobOutcome> {
+		const [row] = await this.executor(context)('SELECT event_queue.job_outcome($1::text::bigint)::text AS outcome', [String(jobId)]);
 		return outcomeOf(row);
 	}
 
 	/** Waits until a job is finished; its result, if the queue keeps completed jobs.  Takes a connection of the pool meanwhile. */
 	async awaitJob(jobId: string | number | bigint, options: { timeout?: number } = {}): Promise<any> {
-		const until = options.timeout === undefined ? Infinity : Date.now() + options.timeout;
+		const until = options.timeout === undefined ? Infinity : now() + options.timeout;
 		for (;;) {
-			const wait = Math.max(0, Math.min(60_000, until - Date.now()));
+			const wait = Math.max(0, Math.min(60_000, until - now()));
 			const [row] = await this.database.run('CALL event_queue.await_job($1::text::bigint, $2::text::interval)', [String(jobId), `${Math.round(wait)} milliseconds`]);
 			const outcome = outcomeOf(row);
 			if (outcome.state === 'dead')
 				throw new JobFailedError(outcome.error ?? `job ${jobId} is dead`);
 			if (outcome.state === 'completed' || outcome.state === 'gone')
 				return outcome.result ?? undefined;
-			if (Date.now() >= until)
+			if (now() >= until)
 				throw new JobFailedError(`job ${jobId} is not finished after ${options.timeout} ms: it is ${outcome.state}`);
 		}
 	}
@@ -369,10 +396,37 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		return row.state as 'cancelled' | 'requested';
 	}
 
+	/* Durable steps, of jobs in nobody's hands; those of a job in hand are methods of it. */
+
+	/**
+	 * Wakes the jobs that wait for the signal (job.awaitSignal), or keeps it for the first that will.  False if it
+	 * is not the first of this name and key: sent twice, it takes effect once.
+	 */
+	async sendSignal(name: string, key: string | number | bigint, payload?: unknown, options: SignalOptions = {}): Promise<boolean> {
+		const keep = options.keep === undefined ? '7 days' : interval(integer('keep', options.keep, 1));
+		const [row] = await this.executor(options)(
+			'SELECT event_queue.send_signal($1::text, $2::text, $3::text::jsonb, $4::text::interval, $5::text)::text AS first',
+			[name, String(key), payload === undefined ? null : toJson(payload, `the payload of signal ${name}`), keep, this.tenant(options.tenantId)]);
+		return row.first === 'true';
+	}
+
+	/** What a living or dead job has done, and what it waits for, in order. */
+	async jobSteps(jobId: string | number | bigint, context?: TxOption): Promise<JobStep[]> {
+		const rows = await this.executor(context)(
+			`SELECT ${stepColumns} FROM event_queue.job_steps s WHERE s.job_id = $1::text::bigint ORDER BY s.step_no`, [String(jobId)]);
+		return rows.map(stepOf);
+	}
+
+	/** A new job like this one, which has the results of the steps before one and goes on with that; its id.  As an admin. */
+	async forkJob(jobId: string | number | bigint, fromStep: string, context?: TxOption): Promise<string> {
+		const [row] = await this.executor(context)('SELECT event_queue.fork_job($1::text::bigint, $2::text)::text AS id', [String(jobId), fromStep]);
+		return row.id!;
+	}
+
 	/** @internal */
 	register(runner: Worker<any, any> | Subscription): void {
 		if (this.closing !== undefined)
-			throw new ConnectionError('the EventQueue is closed', false);
+			throw new ClosedError('the EventQueue is closed');
 		if (this.runners.size === 0 && this.options.handleSignals !== false) {
 			process.once('SIGTERM', this.onSignal);
 			process.once('SIGINT', this.onSignal);

@@ -10,7 +10,7 @@ import { createHash } from 'node:crypto';
 import { isConnectionError, NotFoundError, UnsupportedOptionError } from './errors';
 import type { EventQueue } from './event-queue';
 import { toJson } from './json';
-import { encodeBackoff, interval, priorityLevelOf, type JobOptions } from './options';
+import { encodeJobOptions, type JobOptions } from './options';
 import { toExecutor, type Executor } from './tx';
 
 /** What is used of ioredis. */
@@ -215,6 +215,9 @@ function jobOptions(job: BullJob): JobOptions {
 		options.priority = opts.priority;
 	if (opts.timeout)
 		options.timeout = opts.timeout;
+	for (const name of ['removeOnComplete', 'removeOnFail'] as const)
+		if (typeof opts[name] === 'boolean' || typeof opts[name] === 'number' || typeof opts[name]?.age === 'number' || typeof opts[name]?.count === 'number')
+			options[name] = opts[name];
 	// Bull's own ids are not keys.
 	if (opts.jobId !== undefined && opts.jobId !== null)
 		options.jobId = opts.jobId;
@@ -223,31 +226,20 @@ function jobOptions(job: BullJob): JobOptions {
 	return options;
 }
 
-/* As a restore writes it, since no call makes a dead letter of what has not failed here. */
 async function importFailed(run: Executor, job: BullJob, into: string, tenant: string | null): Promise<void> {
 	const { hash } = job;
 	const opts = parsed(hash.opts, {});
-	const at = new Date(Number(hash.finishedOn ?? hash.timestamp)).toISOString();
-	const failures = Math.max(1, Number(hash.attemptsMade ?? 1));
-	const kept: Record<string, unknown> = {};
-	if (opts.backoff && encodeBackoff(opts.backoff).custom)
-		kept.backoff = opts.backoff;
-	if (opts.priority)
-		kept.priority = opts.priority;
-	const metadata = { bull: bullMetadata(job), ...(Object.keys(kept).length === 0 ? {} : { opts: kept }) };
-	const error = { attempt: failures, at, worker: 'bull', message: hash.failedReason ?? 'failed',
-		context: String(parsed(hash.stacktrace, [])[0] ?? '').split('\n').slice(1).join('\n') || undefined };
+	// The attempts begin anew when it is retried.
+	const { attempts, runAt: _, ...others } = jobOptions(job);
+	const options = encodeJobOptions({ ...others, attempts: opts.attempts === undefined ? attempts : Math.max(1, opts.attempts) });
 	await run(
-		`INSERT INTO event_queue.dead_letter (job_id, queue_id, tenant_id, name, priority, created_at, died_at, reason, failures, stalled,
-			max_attempts, time_limit, unique_key, has_dependents, payload, metadata, errors)
-		SELECT pg_catalog.nextval('event_queue.job_job_id_seq'), q.queue_id, event_queue.resolve_tenant($2::text), $3::text, $4::text::smallint,
-			pg_catalog.to_timestamp($5::text::float8 / 1000), $6::text::timestamptz, 'attempts', $7::text::int, 0, $8::text::int, $9::text::interval,
-			$10::text, false, $11::text::jsonb, $12::text::jsonb, $13::text::jsonb
-		FROM event_queue.queue q WHERE q.name = $1::text`,
-		[into, tenant, hash.name, String(priorityLevelOf(opts.priority) ?? 5), hash.timestamp, at, String(failures),
-			opts.attempts === undefined ? null : String(opts.attempts), opts.timeout ? interval(opts.timeout) : null,
-			opts.jobId === undefined || opts.jobId === null ? null : String(opts.jobId), toJson(parsed(hash.data, {}), 'the data'),
-			toJson(metadata, 'metadata'), toJson([error], 'the error')]);
+		`SELECT event_queue.import_dead($1::text, $2::text, $3::text::jsonb, error => $4::text, failures => $5::text::int, options => $6::text::jsonb,
+			died_at => least(pg_catalog.to_timestamp($7::text::float8 / 1000), pg_catalog.clock_timestamp()),
+			created_at => least(pg_catalog.to_timestamp($8::text::float8 / 1000), pg_catalog.to_timestamp($7::text::float8 / 1000), pg_catalog.clock_timestamp()),
+			context => $9::text, tenant_id => $10::text)::text`,
+		[into, hash.name, toJson(parsed(hash.data, {}), 'the data'), hash.failedReason ?? 'failed', String(Math.max(1, Number(hash.attemptsMade ?? 1))),
+			toJson(options, 'the options'), hash.finishedOn ?? hash.timestamp, hash.timestamp,
+			String(parsed(hash.stacktrace, [])[0] ?? '').split('\n').slice(1).join('\n') || null, tenant]);
 }
 
 /** The report as lines of text. */

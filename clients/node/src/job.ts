@@ -2,11 +2,13 @@
  * job.ts: a job, as add returns it and as a processor gets it.
  */
 import { toJson } from './json';
+import type { AwaitEventOptions, AwaitSignalOptions, DurableSteps, EventOutcome, JobStep, JobSteps, SignalOutcome, StepOptions } from './steps';
 import { LeaseLostError, UnsupportedOptionError } from './errors';
 import type { JobOptions } from './options';
+import type { TxOption } from './tx';
 import type { Queue } from './queue';
 
-export type JobState = 'ready' | 'scheduled' | 'retrying' | 'blocked' | 'leased' | 'stalled' | 'paused' | 'dead' | 'completed' | 'gone';
+export type JobState = 'ready' | 'scheduled' | 'retrying' | 'suspended' | 'blocked' | 'leased' | 'stalled' | 'paused' | 'dead' | 'completed' | 'gone';
 /** Bull's names of states. */
 export type BullJobState = 'waiting' | 'delayed' | 'active' | 'paused' | 'failed' | 'completed' | 'stuck';
 
@@ -14,6 +16,7 @@ const bullStates: Record<JobState, BullJobState> = {
 	ready: 'waiting',
 	scheduled: 'delayed',
 	retrying: 'delayed',
+	suspended: 'delayed',
 	blocked: 'waiting',
 	leased: 'active',
 	stalled: 'active',
@@ -49,7 +52,7 @@ export interface JobFields<Data> {
 
 const never = new AbortController().signal;
 
-export class Job<Data = any, Result = any, Name extends string = string> {
+export class Job<Data = any, Result = any, Name extends string = string> implements DurableSteps {
 	/** The number that the extension gave it, as a string. */
 	readonly id: string;
 	readonly name: Name;
@@ -82,6 +85,7 @@ export class Job<Data = any, Result = any, Name extends string = string> {
 	/** @internal */ discarded = false;
 	/** @internal */ delayedUntil?: number;
 	/** @internal */ onProgress?: (value: any) => void;
+	/** @internal Of a job in hand. */ steps?: JobSteps;
 
 	/** @internal */
 	constructor(queue: Queue<any, any, any>, fields: JobFields<Data>) {
@@ -142,6 +146,48 @@ export class Job<Data = any, Result = any, Name extends string = string> {
 		return this.leasedUntil;
 	}
 
+	/* Durable steps: what the job has done stays done, and it may wait for days. */
+
+	private get durable(): JobSteps {
+		if (this.steps === undefined)
+			throw new LeaseLostError(`a step of job ${this.id}: only its worker may do it, while it has the lease`);
+		return this.steps;
+	}
+
+	/** It waits: this run of its processor is over. */
+	get isSuspended(): boolean {
+		return this.steps?.isSuspended ?? false;
+	}
+
+	/**
+	 * Does the work, unless an earlier run of the job has; what it gave, as JSON has it.  With { tx } the step is kept with
+	 * what that transaction changes, both or none; without, what the work does elsewhere may happen twice.
+	 * undo: a job that is added if this one dies or is cancelled.
+	 */
+	async step<T>(name: string, work: (tx: any) => Promise<T> | T, options?: StepOptions): Promise<T> {
+		return this.durable.step(name, work, options);
+	}
+
+	/** The job goes on so many ms later, or at the time, from the beginning of its processor.  This run ends here, by a JobSuspendedError. */
+	async sleep(name: string, time: number | Date): Promise<void> {
+		return this.durable.sleep(name, time);
+	}
+
+	/** The job goes on when a signal comes (eq.sendSignal; default key: the job's id), or the time is over.  As sleep. */
+	async awaitSignal<Payload = any>(name: string, options?: AwaitSignalOptions): Promise<SignalOutcome<Payload>> {
+		return this.durable.awaitSignal(name, options);
+	}
+
+	/** The job goes on when an event comes that matches, or the time is over.  As sleep. */
+	async awaitEvent<EventData = any>(name: string, eventPattern: string, options?: AwaitEventOptions): Promise<EventOutcome<EventData>> {
+		return this.durable.awaitEvent(name, eventPattern, options);
+	}
+
+	/** What it has done, and what it waits for. */
+	getSteps(): Promise<JobStep[]> {
+		return this.queue.client.jobSteps(this.id);
+	}
+
 	/** If this attempt fails, there is no other. */
 	discard(): void {
 		this.discarded = true;
@@ -153,13 +199,13 @@ export class Job<Data = any, Result = any, Name extends string = string> {
 	}
 
 	/** The state as the extension names it. */
-	async getQueueState(): Promise<JobState> {
-		return (await this.queue.client.jobOutcome(this.id)).state;
+	async getQueueState(context?: TxOption): Promise<JobState> {
+		return (await this.queue.client.jobOutcome(this.id, context)).state;
 	}
 
 	/** The state as Bull names it. */
-	async getState(): Promise<BullJobState> {
-		return bullStates[await this.getQueueState()];
+	async getState(context?: TxOption): Promise<BullJobState> {
+		return bullStates[await this.getQueueState(context)];
 	}
 
 	async isCompleted(): Promise<boolean> { return await this.getState() === 'completed'; }
@@ -175,16 +221,16 @@ export class Job<Data = any, Result = any, Name extends string = string> {
 	}
 
 	/** A waiting job is removed, the worker of a running one told to stop; a dead letter is deleted. */
-	async remove(): Promise<void> {
-		if (await this.getQueueState() === 'dead')
-			await this.queue.client.database.run('SELECT event_queue.discard_dead($1::text::bigint)::text', [this.id]);
+	async remove(context?: TxOption): Promise<void> {
+		if (await this.getQueueState(context) === 'dead')
+			await this.queue.client.executor(context)('SELECT event_queue.discard_dead($1::text::bigint)::text', [this.id]);
 		else
-			await this.queue.client.cancelJob(this.id);
+			await this.queue.client.cancelJob(this.id, context);
 	}
 
 	/** A dead letter goes back into its queue. */
-	async retry(): Promise<void> {
-		await this.queue.client.database.run('SELECT event_queue.retry_dead($1::text::bigint)::text', [this.id]);
+	async retry(context?: TxOption): Promise<void> {
+		await this.queue.client.executor(context)('SELECT event_queue.retry_dead($1::text::bigint)::text', [this.id]);
 	}
 
 	/** Not possible here. */

@@ -1,6 +1,7 @@
 /*
  * options.ts: Bull's options and ours, and what they are for the extension.
  */
+import { inspect } from 'node:util';
 import { UnsupportedOptionError } from './errors';
 import type { TxOption } from './tx';
 
@@ -38,8 +39,9 @@ export interface JobOptions extends TxOption {
 	priority?: number;
 	/** A job of this queue, tenant and key is not added while there is one that is not finished. */
 	jobId?: string | number;
-	/** The queue keeps jobs, or not: what is given here must be what the queue does. */
+	/** true: not kept, false: for ever, a number: the last so many of the queue; without it as the queue does. */
 	removeOnComplete?: KeepJobs;
+	/** The same of dead letters. */
 	removeOnFail?: KeepJobs;
 	/** How long an attempt may take, in ms. */
 	timeout?: number;
@@ -113,7 +115,8 @@ export interface QueueSettings {
 
 export const interval = (ms: number): string => `${ms} milliseconds`;
 
-const unsupported: Record<string, string> = {
+/* Maps, not objects: an option may be called constructor. */
+const unsupported = new Map(Object.entries({
 	lifo: 'a queue is first in, first out within a priority; give the job a priority instead',
 	repeat: 'use schedules: event_queue.create_schedule',
 	preventParsingData: 'data is always parsed',
@@ -122,7 +125,7 @@ const unsupported: Record<string, string> = {
 	sizeLimit: 'the limit is the setting event_queue.max_payload of the server',
 	deduplication: 'use uniqueKey, uniqueMode and uniqueWindow',
 	group: 'use groupKey',
-};
+}));
 
 export const knownSettings = ['defaultJobOptions', 'limiter', 'settings', 'maxConcurrency', 'groupConcurrency', 'groupRetry', 'fair', 'durable', 'sla'];
 
@@ -130,11 +133,33 @@ const known = new Set(['tx', 'attempts', 'backoff', 'delay', 'priority', 'jobId'
 	'stackTraceLimit', 'priorityLevel', 'runAt', 'groupKey', 'uniqueKey', 'uniqueMode', 'uniqueUntil', 'uniqueWindow', 'dependsOn',
 	'tenantId', 'metadata']);
 
-function integer(name: string, value: unknown, least: number): number {
+const shown = (value: unknown): string => inspect(value, { breakLength: Infinity, depth: 1 });
+
+export function integer(name: string, value: unknown, least: number): number {
 	if (typeof value !== 'number' || !Number.isFinite(value) || value < least)
-		throw new UnsupportedOptionError(`${name} is ${JSON.stringify(value)}, not a number from ${least} on`);
+		throw new UnsupportedOptionError(`${name} is ${shown(value)}, not a number from ${least} on`);
 	return Math.round(value);
 }
+
+/* A key as text.  What has no text of its own would be the same key for all. */
+function key(name: string, value: unknown): string {
+	if (typeof value !== 'string' && typeof value !== 'bigint' && !(typeof value === 'number' && Number.isFinite(value)))
+		throw new UnsupportedOptionError(`${name} is ${shown(value)}, neither a string nor a number`);
+	return String(value);
+}
+
+/* JSON has the ids of jobs as numbers, which are exact below 2^53. */
+function jobId(value: unknown): number {
+	const id = Number(typeof value === 'object' && value !== null ? (value as { id?: unknown }).id : value);
+	if (!Number.isSafeInteger(id) || id < 1)
+		throw new UnsupportedOptionError(`dependsOn has ${shown(value)}, neither a job nor the id of one`);
+	return id;
+}
+
+/** What is at the path a.b.c of the data, among its own properties. */
+export const ownValue = (data: unknown, path: string): unknown =>
+	path.split('.').reduce<any>((object, part) =>
+		object !== null && object !== undefined && Object.hasOwn(Object(object), part) ? object[part] : undefined, data);
 
 /**
  * Bull's priority as one of the extension's ten.  In Bull 1 is first, there is no last
@@ -146,6 +171,8 @@ export function priorityLevelOf(priority: number | undefined): number | undefine
 		return undefined;
 	return Math.min(integer('priority', priority, 1) - 1, 4);
 }
+
+const backoffTypes = new Map([['fixed', 'fixed'], ['exponential', 'bull'], ['linear', 'linear'], ['list', 'list']]);
 
 export interface EncodedBackoff {
 	backoff?: string;
@@ -160,12 +187,10 @@ export function encodeBackoff(backoff: number | BackoffOptions): { encoded: Enco
 	if (typeof backoff === 'number')
 		return { encoded: { backoff: 'fixed', backoff_delay: interval(integer('backoff', backoff, 0)) }, custom: false };
 	if (backoff === null || typeof backoff !== 'object' || typeof backoff.type !== 'string')
-		throw new UnsupportedOptionError(`backoff is ${JSON.stringify(backoff)}, neither a number nor { type, delay }`);
+		throw new UnsupportedOptionError(`backoff is ${shown(backoff)}, neither a number nor { type, delay }`);
 	const encoded: EncodedBackoff = {};
-	const types: Record<string, string> = { fixed: 'fixed', exponential: 'bull', linear: 'linear', list: 'list' };
-	const custom = types[backoff.type] === undefined;
-	if (!custom)
-		encoded.backoff = types[backoff.type];
+	encoded.backoff = backoffTypes.get(backoff.type);
+	const custom = encoded.backoff === undefined;
 	if (backoff.type === 'list')
 		encoded.backoff_intervals = (backoff.delays ?? []).map(ms => interval(integer('backoff.delays', ms, 0)));
 	else if (backoff.delay !== undefined)
@@ -185,9 +210,10 @@ export function checkJobOptions(options: JobOptions): void {
 		// Nothing is asked for by these values.
 		if ((name === 'lifo' || name === 'preventParsingData') && value === false)
 			continue;
-		throw new UnsupportedOptionError(unsupported[name] === undefined
+		const instead = unsupported.get(name);
+		throw new UnsupportedOptionError(instead === undefined
 			? `option ${name} of a job is not known; known are ${[...known].sort().join(', ')}`
-			: `option ${name} of a job has no meaning here: ${unsupported[name]}`);
+			: `option ${name} of a job has no meaning here: ${instead}`);
 	}
 	if (options.jobId !== undefined && options.uniqueKey !== undefined)
 		throw new UnsupportedOptionError('jobId and uniqueKey are the same thing: give one of them');
@@ -212,20 +238,23 @@ export function encodeJobOptions(options: JobOptions): Record<string, unknown> {
 		if (backoff.custom)
 			kept.backoff = options.backoff;
 	}
-	if (options.delay)
+	if (options.delay !== undefined && options.delay !== null && options.delay !== 0)
 		encoded.delay = interval(integer('delay', options.delay, 0));
-	if (options.runAt !== undefined)
+	if (options.runAt !== undefined) {
+		if (!(options.runAt instanceof Date) || Number.isNaN(options.runAt.getTime()))
+			throw new UnsupportedOptionError(`runAt is ${shown(options.runAt)}, not a valid Date`);
 		encoded.run_at = options.runAt.toISOString();
+	}
 	const level = options.priorityLevel ?? priorityLevelOf(options.priority);
 	if (level !== undefined)
 		encoded.priority = level;
 	if (options.priority)
 		kept.priority = options.priority;
-	const key = options.uniqueKey ?? options.jobId;
-	if (key !== undefined) {
-		encoded.unique_key = String(key);
+	const unique = options.uniqueKey ?? options.jobId;
+	if (unique !== undefined && unique !== null) {
+		encoded.unique_key = key(options.jobId === undefined ? 'uniqueKey' : 'jobId', unique);
 		if (options.jobId !== undefined)
-			kept.jobId = options.jobId;
+			kept.jobId = typeof options.jobId === 'bigint' ? encoded.unique_key : options.jobId;
 	}
 	if (options.uniqueMode !== undefined)
 		encoded.unique_mode = options.uniqueMode;
@@ -233,19 +262,44 @@ export function encodeJobOptions(options: JobOptions): Record<string, unknown> {
 		encoded.unique_until = options.uniqueUntil;
 	if (options.uniqueWindow !== undefined)
 		encoded.unique_window = interval(integer('uniqueWindow', options.uniqueWindow, 0));
-	if (options.groupKey !== undefined)
-		encoded.group_key = options.groupKey;
+	if (options.groupKey !== undefined && options.groupKey !== null)
+		encoded.group_key = key('groupKey', options.groupKey);
 	if (options.dependsOn !== undefined && options.dependsOn.length > 0)
-		// Numbers of jobs are exact in JSON as long as they are below 2^53.
-		encoded.depends_on = options.dependsOn.map(job => Number(typeof job === 'object' ? job.id : job));
-	if (options.timeout)
+		encoded.depends_on = options.dependsOn.map(jobId);
+	if (options.timeout !== undefined && options.timeout !== null && options.timeout !== 0)
 		encoded.time_limit = interval(integer('timeout', options.timeout, 1));
+	encodeKeepOfJob(options.removeOnComplete, 'completed', encoded);
+	encodeKeepOfJob(options.removeOnFail, 'failed', encoded);
 	if (options.stackTraceLimit !== undefined)
 		kept.stackTraceLimit = options.stackTraceLimit;
+	if (options.metadata !== undefined && (options.metadata === null || typeof options.metadata !== 'object' || Array.isArray(options.metadata)))
+		throw new UnsupportedOptionError(`metadata is ${shown(options.metadata)}, not an object`);
 	const metadata = { ...options.metadata, ...(Object.keys(kept).length === 0 ? {} : { opts: kept }) };
 	if (Object.keys(metadata).length > 0)
 		encoded.metadata = metadata;
 	return encoded;
+}
+
+/* What one job asks for; of a pair that enqueue is given one, the queue's settings do not count. */
+function encodeKeepOfJob(remove: KeepJobs | undefined, suffix: 'completed' | 'failed', encoded: Record<string, unknown>): void {
+	const name = suffix === 'completed' ? 'removeOnComplete' : 'removeOnFail';
+	if (remove === undefined || remove === null)
+		return;
+	if (typeof remove === 'boolean' || remove === 0)
+		encoded[`keep_${suffix}`] = remove === false ? '1000 years' : '0';
+	else if (typeof remove === 'number')
+		encoded[`keep_${suffix}_count`] = integer(name, remove, 1);
+	else if (typeof remove === 'object' && (remove.age !== undefined || remove.count !== undefined)) {
+		if (remove.count === 0)
+			encoded[`keep_${suffix}`] = '0';
+		else {
+			if (remove.age !== undefined)
+				encoded[`keep_${suffix}`] = interval(integer(`${name}.age`, remove.age * 1000, 0));
+			if (remove.count !== undefined)
+				encoded[`keep_${suffix}_count`] = integer(`${name}.count`, remove.count, 1);
+		}
+	} else
+		throw new UnsupportedOptionError(`${name} is ${shown(remove)}, neither true, false, a number nor { age, count }`);
 }
 
 /* keep_completed and keep_failed with their counts, from removeOnComplete and removeOnFail */

@@ -5,12 +5,11 @@
  * call, each with its own id or error.  Those with a unique key or with dependencies go
  * alone, since they may have to wait for another transaction.
  */
-import { isDeepStrictEqual } from 'node:util';
 import type { EventQueue } from './event-queue';
 import { isConnectionError, UnsupportedOptionError } from './errors';
 import { Job, type JobState } from './job';
 import { fromJson, toJson } from './json';
-import { encodeJobOptions, type JobOptions, type QueueSettings } from './options';
+import { encodeJobOptions, ownValue, type JobOptions, type QueueSettings } from './options';
 import { inSpan, withTrace } from './telemetry';
 import { toExecutor, type Executor, type TransactionLike, type TxOption } from './tx';
 import { textOrNull } from './database';
@@ -25,6 +24,10 @@ export interface BulkJob<Data = any> {
 	opts?: JobOptions;
 }
 
+/** Bull's states as those of the extension. */
+const statesOf = new Map([['waiting', ['ready', 'blocked']], ['delayed', ['scheduled', 'retrying', 'suspended']], ['active', ['leased', 'stalled']],
+	['paused', ['paused']], ['failed', ['dead']], ['completed', ['completed']]]);
+
 /** The name of jobs that are added without one, as in Bull. */
 export const defaultJobName = '__default__';
 
@@ -32,20 +35,21 @@ interface WireJob {
 	queue: string;
 	name: string;
 	payload: string;
-	options: Record<string, unknown>;
+	/** JSON of an object */
+	options: string;
 	tenantId?: string;
 }
 
 const enqueueOne = async (run: Executor, job: WireJob): Promise<string> => {
 	const rows = await run(
 		`SELECT event_queue.enqueue($1::text, $2::text, $3::text::jsonb, options => $4::text::jsonb, tenant_id => $5::text)::text AS id`,
-		[job.queue, job.name, job.payload, JSON.stringify(job.options), textOrNull(job.tenantId)]);
+		[job.queue, job.name, job.payload, job.options, textOrNull(job.tenantId)]);
 	return rows[0].id!;
 };
 
 const wireText = (job: WireJob): string => {
-	const rest = JSON.stringify({ ...job.options, queue: job.queue, name: job.name, tenant_id: job.tenantId });
-	return `{"payload":${job.payload},${rest.slice(1)}`;
+	const rest = JSON.stringify({ queue: job.queue, name: job.name, tenant_id: job.tenantId });
+	return `{"payload":${job.payload},${job.options === '{}' ? '' : `${job.options.slice(1, -1)},`}${rest.slice(1)}`;
 };
 
 const enqueueMany = async (run: Executor, jobs: WireJob[]): Promise<string[]> => {
@@ -121,7 +125,6 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 	readonly client: EventQueue<any>;
 	readonly name: string;
 	readonly options: QueueOptions;
-	private warned = false;
 
 	/** @internal Use eventQueue.queue(name, options). */
 	constructor(client: EventQueue<any>, name: string, options: QueueOptions = {}) {
@@ -130,36 +133,26 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 		this.options = options;
 	}
 
-	/* Whether finished jobs are kept is a setting of the queue: who asks for another thing with one job is told, once. */
-	private checkKeep(opts: JobOptions): void {
-		const declared = this.options.defaultJobOptions;
-		const asked = ([['removeOnComplete', true], ['removeOnFail', false]] as const).find(([option, byDefault]) =>
-			opts[option] !== undefined && !isDeepStrictEqual(opts[option], declared?.[option] ?? byDefault));
-		if (asked === undefined || this.warned)
-			return;
-		this.warned = true;
-		process.emitWarning(`${asked[0]} of a single job has no effect: queue "${this.name}" keeps finished jobs, or not; ` +
-			`give it in the queue's defaultJobOptions and call sync()`, 'EventQueueWarning');
-	}
-
-	private encode(name: string, data: unknown, given: JobOptions): { wire: WireJob; opts: JobOptions } {
+	private encode(name: string, data: unknown, given: JobOptions): { wire: WireJob; opts: JobOptions; alone: boolean } {
+		// Those of the queue are its settings, by sync.
 		const { removeOnComplete: _c, removeOnFail: _f, ...defaults } = this.options.defaultJobOptions ?? {};
-		this.checkKeep(given);
 		const opts: JobOptions = { ...defaults, ...given };
 		const group = this.options.limiter?.groupKey;
 		if (group !== undefined && opts.groupKey === undefined) {
-			const value = group.split('.').reduce<any>((object, part) => object?.[part], data);
+			const value = ownValue(data, group);
 			if (value !== undefined && value !== null)
 				opts.groupKey = String(value);
 		}
 		opts.metadata = withTrace(opts.metadata);
+		const options = encodeJobOptions(opts);
 		return {
 			opts,
+			alone: options.unique_key !== undefined || options.depends_on !== undefined,
 			wire: {
 				queue: this.name,
 				name,
 				payload: data === undefined ? '{}' : toJson(data, `the data of job ${name}`),
-				options: encodeJobOptions(opts),
+				options: toJson(options, `the options of job ${name}`),
 				tenantId: opts.tenantId ?? this.options.tenantId ?? this.client.options.tenantId,
 			},
 		};
@@ -176,11 +169,10 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 		const [name, data, options, context]: [string, any, JobOptions | undefined, TxOption | undefined] =
 			typeof args[0] === 'string' ? (args as any) : [defaultJobName, ...args];
 		const { tx: among, ...given } = options ?? {};
-		const tx = context?.tx ?? among ?? this.client.currentTransaction();
+		const tx = this.client.transactionOf(context?.tx, among);
 		return inSpan(`${this.name} enqueue`, 'producer', { 'messaging.destination.name': this.name, 'event_queue.job.name': name }, undefined,
 			async () => {
-				const { wire, opts } = this.encode(name, data, given);
-				const alone = wire.options.unique_key !== undefined || wire.options.depends_on !== undefined;
+				const { wire, opts, alone } = this.encode(name, data, given);
 				const id = tx !== undefined ? await enqueueOne(toExecutor(tx), wire)
 					: alone ? await enqueueOne(this.client.database.run, wire)
 						: await this.client.coalescer.add(wire);
@@ -192,7 +184,7 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 	async addBulk(jobs: Array<BulkJob<Data>>, context?: TxOption): Promise<Array<Job<Data, Result, Name>>> {
 		if (jobs.length === 0)
 			return [];
-		const tx = context?.tx ?? this.client.currentTransaction();
+		const tx = this.client.transactionOf(context?.tx);
 		return inSpan(`${this.name} enqueue`, 'producer', { 'messaging.destination.name': this.name, 'messaging.batch.message_count': jobs.length },
 			undefined, async () => {
 				if (jobs.some(job => job.opts?.tx !== undefined && job.opts.tx !== tx))
@@ -204,14 +196,14 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 	}
 
 	/** Looks a job up by its id: waiting, running, dead, or completed if the queue keeps those. */
-	async getJob(id: string | number | bigint): Promise<Job<Data, Result, Name> | null> {
+	async getJob(id: string | number | bigint, context?: TxOption): Promise<Job<Data, Result, Name> | null> {
 		if (!/^\d+$/.test(String(id)))
 			return null;
-		return (await this.jobsWhere('j.job_id = $2::text::bigint', [String(id)], 1))[0] ?? null;
+		return (await this.jobsWhere('j.job_id = $2::text::bigint', [String(id)], 1, context))[0] ?? null;
 	}
 
-	private async jobsWhere(condition: string, values: string[], limit: number): Promise<Array<Job<Data, Result, Name>>> {
-		const rows = await this.client.database.run(
+	private async jobsWhere(condition: string, values: string[], limit: number, context?: TxOption): Promise<Array<Job<Data, Result, Name>>> {
+		const rows = await this.client.executor(context)(
 			`SELECT j.job_id::text AS id, j.name, j.tenant_id, j.state, j.failures::text AS failures, j.stalled::text AS stalled, j.last_error,
 				j.result::text AS result, j.progress::text AS progress, j.payload::text AS payload, j.metadata::text AS metadata,
 				(extract(epoch FROM j.created_at) * 1000)::text AS created, (extract(epoch FROM j.at) * 1000)::text AS at
@@ -232,45 +224,47 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 	}
 
 	/** Jobs of Bull's states, the oldest first. */
-	async getJobs(types: Array<'waiting' | 'delayed' | 'active' | 'paused' | 'failed' | 'completed'>, start = 0, end = 99): Promise<Array<Job<Data, Result, Name>>> {
-		const states: Record<string, string[]> = { waiting: ['ready', 'blocked'], delayed: ['scheduled', 'retrying'], active: ['leased', 'stalled'],
-			paused: ['paused'], failed: ['dead'], completed: ['completed'] };
-		const wanted = types.flatMap(type => states[type] ?? []);
+	async getJobs(types: Array<'waiting' | 'delayed' | 'active' | 'paused' | 'failed' | 'completed'>, start = 0, end = 99, context?: TxOption): Promise<Array<Job<Data, Result, Name>>> {
+		const wanted = types.flatMap(type => {
+			const states = statesOf.get(type);
+			if (states === undefined)
+				throw new UnsupportedOptionError(`getJobs knows no jobs that are ${String(type)}; it knows ${[...statesOf.keys()].join(', ')}`);
+			return states;
+		});
 		return this.jobsWhere(`j.state = ANY ($2::text::text[]) ORDER BY j.job_id OFFSET ${Math.max(0, Math.trunc(start))}`,
-			[`{${wanted.join(',')}}`], Math.max(0, Math.trunc(end) - Math.trunc(start) + 1));
+			[`{${wanted.join(',')}}`], Math.max(0, Math.trunc(end) - Math.trunc(start) + 1), context);
 	}
 
-	getWaiting(start?: number, end?: number) { return this.getJobs(['waiting'], start, end); }
-	getDelayed(start?: number, end?: number) { return this.getJobs(['delayed'], start, end); }
-	getActive(start?: number, end?: number) { return this.getJobs(['active'], start, end); }
-	getFailed(start?: number, end?: number) { return this.getJobs(['failed'], start, end); }
-	getCompleted(start?: number, end?: number) { return this.getJobs(['completed'], start, end); }
+	getWaiting(start?: number, end?: number, context?: TxOption) { return this.getJobs(['waiting'], start, end, context); }
+	getDelayed(start?: number, end?: number, context?: TxOption) { return this.getJobs(['delayed'], start, end, context); }
+	getActive(start?: number, end?: number, context?: TxOption) { return this.getJobs(['active'], start, end, context); }
+	getFailed(start?: number, end?: number, context?: TxOption) { return this.getJobs(['failed'], start, end, context); }
+	getCompleted(start?: number, end?: number, context?: TxOption) { return this.getJobs(['completed'], start, end, context); }
 
-	async getJobCounts(): Promise<{ waiting: number; active: number; completed: number; failed: number; delayed: number; paused: number }> {
-		const rows = await this.client.database.run(
+	async getJobCounts(context?: TxOption): Promise<{ waiting: number; active: number; completed: number; failed: number; delayed: number; paused: number }> {
+		const rows = await this.client.executor(context)(
 			`SELECT j.state, count(*)::text AS n FROM event_queue.all_jobs j WHERE j.queue = $1::text GROUP BY 1`, [this.name]);
 		const n = (...states: string[]) => rows.filter(row => states.includes(row.state!)).reduce((sum, row) => sum + Number(row.n), 0);
 		return { waiting: n('ready', 'blocked'), active: n('leased', 'stalled'), completed: n('completed'), failed: n('dead'),
-			delayed: n('scheduled', 'retrying'), paused: n('paused') };
+			delayed: n('scheduled', 'retrying', 'suspended'), paused: n('paused') };
 	}
 
 	/** Jobs that wait, also those with a delay. */
-	async count(): Promise<number> {
-		const counts = await this.getJobCounts();
+	async count(context?: TxOption): Promise<number> {
+		const counts = await this.getJobCounts(context);
 		return counts.waiting + counts.paused + counts.delayed;
 	}
 
 	private async set(sql: string, values: string[] = [], context?: TxOption): Promise<string | null> {
-		const run = context?.tx === undefined ? this.client.database.run : toExecutor(context.tx);
-		const [row] = await run(`SELECT (event_queue.${sql})::text AS result`, [this.name, ...values]);
+		const [row] = await this.client.executor(context)(`SELECT (event_queue.${sql})::text AS result`, [this.name, ...values]);
 		return row.result;
 	}
 
 	/** Nothing more is claimed, by any worker (Bull's global pause). */
 	async pause(context?: TxOption): Promise<void> { await this.set('pause_queue($1::text)', [], context); }
 	async resume(context?: TxOption): Promise<void> { await this.set('resume_queue($1::text)', [], context); }
-	async isPaused(): Promise<boolean> {
-		const [row] = await this.client.database.run('SELECT paused::text AS paused FROM event_queue.queue WHERE name = $1::text', [this.name]);
+	async isPaused(context?: TxOption): Promise<boolean> {
+		const [row] = await this.client.executor(context)('SELECT paused::text AS paused FROM event_queue.queue WHERE name = $1::text', [this.name]);
 		return row?.paused === 'true';
 	}
 	/** Deletes the jobs that wait; how many. */

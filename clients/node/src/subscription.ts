@@ -13,10 +13,10 @@
 import type { Client } from 'pg';
 import { backoffAfter, sleep } from './database';
 import { SafeEmitter } from './emitter';
-import { ClosedError, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
+import { asError, ClosedError, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { eventColumns, eventOf, type EventFilter, type EventQueue, type StoredEvent } from './event-queue';
 import { inSpan } from './telemetry';
-import { toExecutor, type Executor, type TransactionLike } from './tx';
+import { sessionExecutor, toExecutor, type Executor, type TransactionLike } from './tx';
 
 export interface SubscriptionContext {
 	/** The transaction in which the checkpoint moves: of pg, or what the option transaction gave. */
@@ -127,7 +127,7 @@ export class Subscription extends SafeEmitter {
 				if (tenant !== undefined)
 					await this.session.query(`SELECT pg_catalog.set_config('event_queue.tenant', $1, false)`, [tenant]);
 				if (!created && this.options.create !== false)
-					await this.create(toExecutor(this.session), tenant);
+					await this.create(sessionExecutor(this.session), tenant);
 				created = true;
 				this.emit('ready');
 				await this.consume(this.session, () => { failures = 0; });
@@ -154,21 +154,22 @@ export class Subscription extends SafeEmitter {
 	}
 
 	private async consume(session: Client, succeeded: () => void): Promise<void> {
-		const run = toExecutor(session);
+		const run = sessionExecutor(session);
 		while (!this.ending.signal.aborted) {
 			// Read before the fetch: what it does not find is above.
-			const [{ watermark }] = await run('SELECT event_queue.watermark()::text AS watermark', []);
+			const [{ watermark, parked }] = await run(
+				'SELECT event_queue.watermark()::text AS watermark, EXISTS (SELECT FROM event_queue.fetch_parked($1::text, 1))::text AS parked', [this.name]);
 			this.working = true;
-			let events: number;
+			let more: boolean;
 			try {
-				events = await this.batch(session);
+				more = await this.batch(session);
 			} finally {
 				this.working = false;
 			}
 			succeeded();
-			if (events > 0 || this.ending.signal.aborted)
+			if (more || this.ending.signal.aborted)
 				continue;
-			if (await this.workParked(session) > 0)
+			if (parked === 'true' && await this.workParked(session) > 0)
 				continue;
 			this.emit('drained');
 			try {
@@ -195,7 +196,7 @@ export class Subscription extends SafeEmitter {
 		}
 		await session.query('BEGIN');
 		try {
-			const result = await work(session, toExecutor(session));
+			const result = await work(session, sessionExecutor(session));
 			await session.query('COMMIT');
 			return result;
 		} catch (error) {
@@ -215,7 +216,7 @@ export class Subscription extends SafeEmitter {
 				// Unless it is this transaction's connection that broke, the handler failed to reach something else.
 				if (isConnectionError(error) && !await answers(tx))
 					throw error;
-				throw new HandlerError(event, index, error instanceof Error ? error : new Error(String(error)));
+				throw new HandlerError(event, index, asError(error));
 			}
 		};
 		if (this.options.batch)
@@ -225,7 +226,8 @@ export class Subscription extends SafeEmitter {
 				await one(event, event, index);
 	}
 
-	private async batch(session: Client): Promise<number> {
+	/* True if there may be more: it was full, or failed; or a bucket that was another's is to be looked at. */
+	private async batch(session: Client): Promise<boolean> {
 		const max = this.trouble?.batch ?? this.options.batchSize ?? 100;
 		let events: StoredEvent[] = [];
 		try {
@@ -240,13 +242,14 @@ export class Subscription extends SafeEmitter {
 			if (!(error instanceof HandlerError))
 				throw error;
 			await this.troubled(session, events, error);
-			return events.length;
+			return true;
 		}
-		if (events.length > 0) {
-			this.trouble = undefined;
-			this.emit('processed', events);
-		}
-		return events.length;
+		if (events.length === 0)
+			return false;
+		const some = this.trouble !== undefined;
+		this.trouble = undefined;
+		this.emit('processed', events);
+		return some || events.length === max || (this.options.buckets ?? 1) > 1;
 	}
 
 	/** The handler failed at an event of the batch, which was rolled back. */

@@ -31,6 +31,12 @@ export interface RuleDeclaration {
 	options?: Record<string, unknown>;
 	tenantId?: string;
 	onLoop?: 'skip' | 'allow';
+	/** Several actions, as event_queue.create_rule has them, instead of queue or function. */
+	actions?: Array<Record<string, unknown>>;
+	/** No rule after this one sees the event. */
+	stop?: boolean;
+	/** Lower ones are first; default 0. */
+	order?: number;
 }
 
 export interface Declaration {
@@ -52,7 +58,7 @@ export interface SyncReport {
 }
 
 const ruleArguments = ['eventPattern', 'condition', 'whenChanged', 'queue', 'jobName', 'payload', 'function', 'delay', 'priorityLevel',
-	'options', 'tenantId', 'onLoop'];
+	'options', 'tenantId', 'onLoop', 'actions', 'stop', 'order'];
 
 function check(what: string, given: unknown, known: string[]): void {
 	if (given === null || typeof given !== 'object' || Array.isArray(given))
@@ -151,20 +157,67 @@ async function syncQueue(run: Executor, name: string, settings: QueueSettings, e
 	}
 }
 
+/* The arguments of create_rule after its name, all of them, in the order of the call in syncRule. */
+function encodeRule(name: string, rule: RuleDeclaration): Record<string, string | null> {
+	const json = (value: unknown, what: string) => value === undefined ? null : toJson(value, `${what} of rule ${name}`);
+	return {
+		event_pattern: rule.eventPattern, condition: textOrNull(rule.condition), queue: textOrNull(rule.queue), job_name: textOrNull(rule.jobName),
+		payload: json(rule.payload, 'the payload'), delay: rule.delay === undefined ? null : interval(rule.delay),
+		priority: textOrNull(rule.priorityLevel), function: textOrNull(rule.function), tenant_id: textOrNull(rule.tenantId),
+		options: json(rule.options, 'the options'), on_loop: rule.onLoop ?? 'skip',
+		when_changed: rule.whenChanged === undefined ? null : arrayLiteral(rule.whenChanged), actions: json(rule.actions, 'the actions'),
+		stop: String(rule.stop ?? false), rule_order: String(rule.order ?? 0),
+	};
+}
+
 async function syncRule(run: Executor, name: string, rule: RuleDeclaration, report: SyncReport): Promise<void> {
 	const version = async () => (await run('SELECT r.version::text AS version FROM event_queue.rules r WHERE r.name = $1::text', [name]))[0]?.version;
 	const before = await version();
-	const json = (value: unknown, what: string) => value === undefined ? null : toJson(value, `${what} of rule ${name}`);
 	// The same definition once more makes no version.
 	await run(
 		`SELECT event_queue.create_rule($1::text, $2::text, condition => $3::text, queue => $4::text, job_name => $5::text,
 			payload => $6::text::jsonb, delay => $7::text::interval, priority => $8::text::int, function => $9::text, tenant_id => $10::text,
-			options => $11::text::jsonb, on_loop => $12::text, when_changed => $13::text::text[], or_replace => true)::text`,
-		[name, rule.eventPattern, textOrNull(rule.condition), textOrNull(rule.queue), textOrNull(rule.jobName), json(rule.payload, 'the payload'),
-			rule.delay === undefined ? null : interval(rule.delay), textOrNull(rule.priorityLevel), textOrNull(rule.function), textOrNull(rule.tenantId),
-			json(rule.options, 'the options'), rule.onLoop ?? 'skip', rule.whenChanged === undefined ? null : arrayLiteral(rule.whenChanged)]);
+			options => $11::text::jsonb, on_loop => $12::text, when_changed => $13::text::text[], actions => $14::text::jsonb,
+			stop => $15::text::boolean, rule_order => $16::text::int, or_replace => true)::text`,
+		[name, ...Object.values(encodeRule(name, rule))]);
 	if (before === undefined)
 		report.created.push(`rule ${name}`);
 	else if (await version() !== before)
 		report.altered.push(`rule ${name}`);
+}
+
+const literal = (value: unknown): string => {
+	const text = `'${String(value).replace(/'/g, "''")}'`;
+	// Whatever the server's standard_conforming_strings is; and some run scripts that they split at each semicolon.
+	return /[\\;]/.test(text) ? `E${text.replace(/\\/g, '\\\\').replace(/;/g, '\\x3b')}` : text;
+};
+
+/**
+ * The declaration as a script of SQL, for a migration that is a file (Prisma's, Flyway's): it does
+ * what sync does, also when it is run again, and needs the rights of an admin.
+ */
+export function syncSql(wanted: Declaration): string {
+	const lines: string[] = [];
+	const args = (given: Array<[string, unknown]>) => given.map(([name, value]) => `, ${name} => ${literal(Array.isArray(value) ? arrayLiteral(value) : value)}`).join('');
+
+	checkDeclaration(wanted);
+	lines.push(`SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_queue sync', 0));`);
+	for (const name of [...wanted.drop?.rules ?? []].sort())
+		lines.push(`SELECT event_queue.drop_rule(r.name) FROM event_queue.rules r WHERE r.name = ${literal(name)};`);
+	for (const name of Object.keys(wanted.queues ?? {}).sort()) {
+		const encoded = encodeQueueSettings(wanted.queues![name]);
+		const given = Object.entries(encoded).filter(([, value]) => value !== null);
+		const reset = Object.keys(encoded).filter(setting => encoded[setting] === null);
+		lines.push(`SELECT event_queue.create_queue(${literal(name)}) WHERE NOT EXISTS (SELECT FROM event_queue.queue q WHERE q.name = ${literal(name)});`);
+		if (wanted.exact === true)
+			lines.push(`SELECT event_queue.alter_queue(${literal(name)}${args(given)}, reset => (SELECT pg_catalog.array_agg(s.name) FROM (${settingsSql}) s`
+				+ ` WHERE s.name <> ALL (${literal(arrayLiteral(given.map(([setting]) => setting)))}::text[])));`);
+		else if (given.length > 0 || reset.length > 0)
+			lines.push(`SELECT event_queue.alter_queue(${literal(name)}${args(given)}${reset.length === 0 ? '' : args([['reset', reset]])});`);
+	}
+	for (const name of Object.keys(wanted.rules ?? {}).sort())
+		lines.push(`SELECT event_queue.create_rule(${literal(name)}${args(Object.entries(encodeRule(name, wanted.rules![name])).filter(([, value]) => value !== null))}, or_replace => true);`);
+	for (const name of [...wanted.drop?.queues ?? []].sort())
+		lines.push(`SELECT event_queue.drop_queue(q.name, force => ${wanted.drop?.force === true}) FROM event_queue.queue q WHERE q.name = ${literal(name)};`);
+	return `-- Queues and rules, by pg-event-queue sync --print\n${lines.join('\n')}\n`;
 }

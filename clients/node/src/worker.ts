@@ -8,130 +8,33 @@
  * done stays on the lane's list until the server has confirmed it, however often the
  * connection breaks meanwhile; its lease is extended until then.
  */
+import { AsyncResource } from 'node:async_hooks';
+import { setMaxListeners } from 'node:events';
+import { maxTimer, now } from './clock';
 import { backoffAfter, sleep } from './database';
-import { ClosedError, DelayedError, isConnectionError, JobCancelledError, JobTimeoutError, LeaseLostError, ProcessorExistsError, RateLimitError,
-	RetryAfterError, UnrecoverableError, UnsupportedOptionError } from './errors';
+import { asError, ClosedError, isConnectionError, JobCancelledError, JobTimeoutError, LeaseLostError, ProcessorExistsError, RateLimitError,
+	UnsupportedOptionError } from './errors';
 import { SafeEmitter } from './emitter';
 import type { EventQueue } from './event-queue';
 import { Job } from './job';
 import { fromJson, toJson } from './json';
-import type { AdvancedSettings, BackoffOptions, JobOptions } from './options';
+import { interval, type JobOptions } from './options';
 import type { Queue } from './queue';
+import { JobSteps } from './steps';
 import { inSpan } from './telemetry';
 import type { Row } from './tx';
-
-export type Processor<Data = any, Result = any> = (job: Job<Data, Result>, signal: AbortSignal) => Promise<Result> | Result;
-
-export interface NamedProcessor<Data = any, Result = any> {
-	process: Processor<Data, Result>;
-	/** Jobs at a time; default the worker's. */
-	concurrency?: number;
-}
-
-/** One for all jobs of the queue, or one for each name; '*' takes those that have none. */
-export type Processors<Data = any, Result = any> =
-	| Processor<Data, Result>
-	| Record<string, Processor<Data, Result> | NamedProcessor<Data, Result>>;
-
-export interface WorkerOptions {
-	/** Jobs at a time of each processor; default 1. */
-	concurrency?: number;
-	/**
-	 * Jobs that each processor claims beyond that, to have them at hand.  Default: as many as
-	 * it does in 20 ms, if its jobs take less than 10 ms and the queue has no limits; those
-	 * that it has not begun after 250 ms go back to the queue.
-	 */
-	prefetch?: number;
-	/** Name in leased_by; default application name, host and process. */
-	name?: string;
-	/** The lease, in ms; default the queue's. */
-	lockDuration?: number;
-	/** Bull's: lockDuration, lockRenewTime, backoffStrategies are the worker's; the rest is the queue's. */
-	settings?: AdvancedSettings;
-	tenantId?: string;
-	/** Default true. */
-	autorun?: boolean;
-	/** How long jobs may go on when it closes, in ms; default the EventQueue's. */
-	shutdownTimeout?: number;
-}
-
-/** Events, and what listeners get. */
-export interface WorkerEvents<Data = any, Result = any> {
-	ready: [];
-	active: [job: Job<Data, Result>];
-	completed: [job: Job<Data, Result>, result: Result];
-	/** dead: it is not tried again. */
-	failed: [job: Job<Data, Result>, error: Error, dead: boolean];
-	/** A claimed job whose lease had run out before. */
-	stalled: [job: Job<Data, Result>];
-	progress: [job: Job<Data, Result>, progress: any];
-	/** The lease is lost; what the processor returns is not recorded. */
-	lost: [job: Job<Data, Result>];
-	released: [job: Job<Data, Result>];
-	error: [error: Error];
-	/** Nothing is left to claim and no job is running. */
-	drained: [];
-	paused: [];
-	resumed: [];
-	closing: [];
-	closed: [];
-}
-
-interface Running {
-	job: Job;
-	/** Where it runs. */
-	lane: Lane;
-	/** Which claimed it. */
-	claimedBy: Lane;
-	token: string;
-	abort: AbortController;
-	/** Its end is not recorded any more: it was given back, or its lease is lost. */
-	gone: boolean;
-}
-
-interface Settle {
-	running: Running;
-	/** JSON, or NULL */
-	result: string | null;
-	value: any;
-	/** A call that had it in broke: it may have been carried out. */
-	uncertain: boolean;
-	confirmed: () => void;
-}
-
-interface Lane {
-	/** NULL: any name. */
-	name: string | null;
-	process: Processor;
-	concurrency: number;
-	running: number;
-	/** Claimed, but not begun. */
-	backlog: Running[];
-	/** Jobs that it claimed and that wait in the backlog of another lane. */
-	lent: number;
-	/** How long its jobs take, in ms. */
-	runMs?: number;
-	giveBackTimer?: NodeJS.Timeout;
-	settles: Settle[];
-	/** There may be work. */
-	hungry: boolean;
-	/** A NOTIFY came during the call. */
-	woken: boolean;
-	calling: boolean;
-	/** No claims before (ms). */
-	restUntil: number;
-	failures: number;
-	emptyClaims: number;
-	timer?: NodeJS.Timeout;
-}
+import { judge, messageOf, recordOf } from './verdict';
+import type { Lane, Processor, Processors, Running, Settle, WorkerEvents, WorkerOptions } from './worker-types';
 
 const claimedColumns = `c.job_id::text AS id, c.lease_token::text AS token, c.name, c.tenant_id, c.payload::text AS payload, c.metadata::text AS metadata,
 	c.attempt::text AS attempt, c.max_attempts::text AS max_attempts, c.stalled::text AS stalled, c.priority::text AS priority, c.group_key,
 	(extract(epoch FROM c.created_at) * 1000)::text AS created, (extract(epoch FROM c.leased_until) * 1000)::text AS until,
 	c.time_limit_ms::text AS time_limit`;
 
-/* A text of the server has no NUL. */
-const withoutNul = (text: string): string => text.replaceAll('\0', '');
+function checkConcurrency(what: string, concurrency: number): void {
+	if (!Number.isInteger(concurrency) || concurrency < 1)
+		throw new UnsupportedOptionError(`${what} is ${concurrency}, not a whole number from 1 on`);
+}
 
 /** If nothing says that there is work, a lane looks all the same so often. */
 const lookEvery = 30_000;
@@ -151,13 +54,19 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 	private isPausedHere = false;
 	private closing?: Promise<void>;
 	private closeNow = false;
+	/** Cuts the waits of what is still to be told to the server. */
+	private readonly over = new AbortController();
 	private idle: Array<() => void> = [];
 	private lookTimer?: NodeJS.Timeout;
 	private hadWork = false;
+	/** In which processors run, whoever caused them to: none of them is part of a transaction of the caller's. */
+	private readonly scope: AsyncResource;
 
 	constructor(client: EventQueue<any>, queue: string, processors?: Processors<Data, Result>, options: WorkerOptions = {}) {
 		super();
+		setMaxListeners(0, this.over.signal);
 		this.client = client;
+		this.scope = client.outside(() => new AsyncResource('EventQueueWorker'));
 		this.queue = client.queue(queue) as any;
 		this.options = options;
 		this.name = options.name ?? `${client.options.applicationName ?? 'node'} ${process.pid}`;
@@ -187,8 +96,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		const key = name === '*' ? null : name;
 		if (typeof processor !== 'function')
 			throw new UnsupportedOptionError(`the processor of job "${name}" of queue "${this.queue.name}" is no function`);
-		if (!Number.isInteger(concurrency) || concurrency < 1)
-			throw new UnsupportedOptionError(`the concurrency of job "${name}" of queue "${this.queue.name}" is ${concurrency}, not a whole number from 1 on`);
+		checkConcurrency(`the concurrency of job "${name}" of queue "${this.queue.name}"`, concurrency);
 		if (this.lanes.has(key))
 			throw new ProcessorExistsError(`queue "${this.queue.name}" has a processor for ${key === null ? 'all jobs' : `job "${name}"`} already`);
 		const lane: Lane = { name: key, process: processor as Processor, concurrency, running: 0, backlog: [], lent: 0, settles: [], hungry: true, woken: false,
@@ -221,7 +129,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			} catch (error) {
 				if (!isConnectionError(error))
 					throw error;
-				await sleep(backoffAfter(failures));
+				await sleep(backoffAfter(failures), this.over.signal);
 			}
 		}
 		if (this.closing !== undefined)
@@ -261,7 +169,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 	private wanted(lane: Lane): number {
 		if (!lane.hungry || this.isPausedHere || this.closing !== undefined || this.unlisten === undefined)
 			return 0;
-		const rest = lane.restUntil - Date.now();
+		const rest = lane.restUntil - now();
 		if (rest > 0) {
 			this.pumpLater(lane, rest);
 			return 0;
@@ -283,7 +191,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			return;
 		lane.giveBackTimer = setTimeout(() => {
 			lane.giveBackTimer = undefined;
-			const old = lane.backlog.filter(running => Date.now() - running.job.processedOn! >= 250);
+			const old = lane.backlog.filter(running => now() - running.claimedAt >= 250);
 			if (old.length > 0)
 				lane.runMs = 1000;
 			lane.backlog = lane.backlog.filter(running => !old.includes(running));
@@ -303,7 +211,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 
 	private pumpLater(lane: Lane, ms: number): void {
 		clearTimeout(lane.timer);
-		lane.timer = setTimeout(() => this.pump(lane), ms);
+		lane.timer = setTimeout(() => this.pump(lane), Math.min(ms, maxTimer));
 	}
 
 	private pump(lane: Lane): void {
@@ -324,7 +232,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 				if (!isConnectionError(error))
 					this.report(error);
 				const wait = backoffAfter(lane.failures++);
-				await sleep(wait);
+				await sleep(wait, this.over.signal);
 			},
 		).finally(() => {
 			lane.calling = false;
@@ -339,7 +247,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			// A limit, whose end no NOTIFY tells, may be what held jobs back.
 			if (!lane.hungry && this.rateMs !== undefined && lane.emptyClaims < 8) {
 				lane.hungry = true;
-				lane.restUntil = Date.now() + Math.min(1000, Math.max(5, this.rateMs) * 2 ** lane.emptyClaims);
+				lane.restUntil = now() + Math.min(1000, Math.max(5, this.rateMs) * 2 ** lane.emptyClaims);
 			}
 		}
 		for (const running of claimed)
@@ -423,7 +331,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 				continue;
 			}
 			// A call before, that broke, may have completed it.
-			const outcome = settle.uncertain ? await this.client.jobOutcome(settle.running.job.id) : undefined;
+			const outcome = settle.uncertain ? await this.client.outside(() => this.client.jobOutcome(settle.running.job.id)) : undefined;
 			if (outcome?.state === 'completed' || outcome?.state === 'gone')
 				this.settled(settle);
 			else {
@@ -460,8 +368,8 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 
 	private claimed(row: Row, lane: Lane): Running {
 		const metadata = fromJson(row.metadata) ?? {};
-		const kept = metadata.opts ?? {};
-		const opts: JobOptions = { ...kept, attempts: Number(row.max_attempts), priorityLevel: Number(row.priority) };
+		const kept = typeof metadata.opts === 'object' ? metadata.opts : {};
+		const opts: JobOptions = { ...kept, timeout: undefined, attempts: Number(row.max_attempts), priorityLevel: Number(row.priority) };
 		if (row.time_limit !== null)
 			opts.timeout = Number(row.time_limit);
 		const abort = new AbortController();
@@ -471,7 +379,9 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			groupKey: row.group_key ?? undefined, token: row.token!, leasedUntil: new Date(Number(row.until)), signal: abort.signal,
 		});
 		// A job whose name has a lane of its own runs there, and while it waits for that counts in this one.
-		const running: Running = { job, lane: this.lanes.get(job.name) ?? lane, claimedBy: lane, token: row.token!, abort, gone: false };
+		const running: Running = { job, lane: this.lanes.get(job.name) ?? lane, claimedBy: lane, token: row.token!, claimedAt: now(), abort, isWaiting: false,
+			lostMeanwhile: false, gone: false };
+		job.steps = this.stepsOf(running);
 		const leaseMs = this.options.lockDuration ?? this.options.settings?.lockDuration;
 		const every = this.options.settings?.lockRenewTime ?? Math.min(10_000, (leaseMs ?? this.leaseMs) / 3);
 		this.active.set(running.token, running);
@@ -479,12 +389,30 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		this.client.heartbeat.hold(job.id, running.token, leaseMs ?? null, every, news => {
 			if (news.state === 'leased')
 				job.leasedUntil = new Date(news.until);
+			else if (news.state === 'lost' && running.isWaiting)
+				running.lostMeanwhile = true;
 			else if (news.state === 'lost')
 				this.lost(running);
 			else if (!abort.signal.aborted)
 				abort.abort(new JobCancelledError(`job ${job.id} was cancelled`, { sqlstate: 'EQ033' }));
 		});
 		return running;
+	}
+
+	private stepsOf(running: Running): JobSteps {
+		const { job, abort } = running;
+		return new JobSteps({ id: job.id, token: running.token, name: job.name, queue: this.queue.name }, {
+			run: this.client.database.run,
+			currentTransaction: () => this.client.currentTransaction(),
+			signal: abort.signal,
+			waiting: begins => {
+				running.isWaiting = begins;
+				if (!begins && running.lostMeanwhile)
+					this.lost(running);
+			},
+			suspended: () => this.client.heartbeat.drop(running.token),
+			cancelled: error => abort.abort(error),
+		});
 	}
 
 	private begin(running: Running): void {
@@ -497,13 +425,13 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			return;
 		}
 		lane.running++;
-		const begun = performance.now();
-		this.perform(running).catch(error => {
+		const begun = now();
+		this.scope.runInAsyncScope(() => this.perform(running)).catch(error => {
 			// Not foreseen: without the heartbeat the job comes again when its lease ends.
 			this.lost(running);
 			this.report(error);
 		}).finally(() => {
-			const took = performance.now() - begun;
+			const took = now() - begun;
 			lane.runMs = Math.max(took, 0.9 * (lane.runMs ?? took) + 0.1 * took);
 			lane.running--;
 			const next = lane.backlog.shift();
@@ -529,19 +457,28 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			this.emit('stalled', job);
 		this.emit('active', job);
 		let value: any;
-		let result: string | null;
+		let result: string | null = null;
 		try {
 			value = await inSpan(`${this.queue.name} process`, 'consumer',
 				{ 'messaging.destination.name': this.queue.name, 'messaging.message.id': job.id, 'event_queue.job.name': job.name },
-				job.metadata, () => this.withTimeout(running, async () => lane.process(job, job.signal)));
+				job.metadata, () => this.withTimeout(running, async () => {
+					try {
+						return await lane.process(job, job.signal);
+					} catch (error) {
+						if (job.isSuspended)
+							return undefined;
+						throw error;
+					}
+				}));
 			result = value === undefined ? null : toJson(value, `the result of job ${job.name}`);
 		} catch (error) {
-			if (!running.gone)
-				await this.fail(running, error instanceof Error ? error : new Error(String(error)));
-			return;
+			if (!running.gone && !job.isSuspended)
+				return this.fail(running, asError(error));
 		}
 		if (running.gone)
 			return;
+		if (job.isSuspended)
+			return this.suspended(running);
 		// The slot is free, the next claim can go along with the completion.
 		lane.settles.push({ running, result, value, uncertain: false, confirmed: () => this.checkIdle() });
 	}
@@ -566,6 +503,13 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		}
 	}
 
+	private suspended(running: Running): void {
+		running.gone = true;
+		this.forget(running);
+		this.emit('suspended', running.job);
+		this.checkIdle();
+	}
+
 	/** A call that is repeated until the server has answered. */
 	private async insist(sql: string, values: readonly unknown[]): Promise<{ rows: Row[]; uncertain: boolean } | { error: any; uncertain: boolean }> {
 		let uncertain = false;
@@ -573,10 +517,10 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			try {
 				return { rows: await this.client.database.runWaiting(sql, values, 0), uncertain };
 			} catch (error) {
-				if (!isConnectionError(error) || this.closeNow)
+				if (!isConnectionError(error) || this.closeNow || this.over.signal.aborted)
 					return { error, uncertain };
 				uncertain ||= (error as any).outcomeUnknown !== false;
-				await sleep(backoffAfter(failures));
+				await sleep(backoffAfter(failures), this.over.signal);
 			}
 		}
 	}
@@ -586,29 +530,22 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		const reason = job.signal.reason;
 		if (reason instanceof ClosedError)
 			return this.release(running, 0);
-		if (error instanceof RateLimitError) {
-			if (error.scope === 'worker') {
+		const verdict = judge(job, error, this.options.settings?.backoffStrategies, thrown => this.report(thrown));
+		if ('release' in verdict) {
+			if (error instanceof RateLimitError && error.scope === 'worker') {
 				for (const lane of this.lanes.values())
-					lane.restUntil = Math.max(lane.restUntil, Date.now() + error.retryAfter);
+					lane.restUntil = Math.max(lane.restUntil, now() + verdict.release);
 				running.lane.hungry = true;
 			}
-			return this.release(running, error.retryAfter);
+			return this.release(running, verdict.release);
 		}
-		if (error instanceof DelayedError)
-			return this.release(running, error.delay ?? Math.max(0, (job.delayedUntil ?? Date.now()) - Date.now()));
-
-		const final = error instanceof UnrecoverableError || job.discarded || reason instanceof JobCancelledError;
-		const retryAfter = error instanceof RetryAfterError ? error.retryAfter : this.customBackoff(job, error);
-		const stack = (error.stack ?? '').split('\n').slice(1, 1 + (job.opts.stackTraceLimit ?? 20)).join('\n');
-		const code = (error as any).sqlstate ?? (error as any).code;
 		const outcome = await this.insist(
 			'SELECT (extract(epoch FROM event_queue.fail($1::bigint, $2::uuid, $3, $4, $5, $6::interval, $7)) * 1000)::text AS again',
-			[job.id, running.token, withoutNul(error.message || error.name), typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : null, withoutNul(stack) || null,
-				retryAfter === undefined ? null : `${Math.max(0, Math.round(retryAfter))} milliseconds`, final]);
+			[job.id, running.token, ...recordOf(job, error), verdict.retryAfter === undefined ? null : interval(Math.round(verdict.retryAfter)), verdict.final]);
 		if ('error' in outcome) {
 			if (outcome.uncertain && outcome.error instanceof LeaseLostError)
 				// The call that broke was carried out, or another worker has the job now.
-				this.ended(running, error, (await this.client.jobOutcome(job.id).catch(() => undefined))?.state === 'dead');
+				this.ended(running, error, (await this.client.outside(() => this.client.jobOutcome(job.id)).catch(() => undefined))?.state === 'dead');
 			else {
 				this.lost(running);
 				if (!(outcome.error instanceof LeaseLostError))
@@ -624,37 +561,17 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		this.forget(running);
 		running.gone = true;
 		job.attemptsMade++;
-		job.failedReason = error.message;
-		job.stacktrace = (error.stack ?? '').split('\n');
+		job.failedReason = messageOf(error);
+		job.stacktrace = String(error.stack ?? '').split('\n');
 		if (dead)
 			job.finishedOn = Date.now();
 		this.emit('failed', job, error, dead);
 	}
 
-	private customBackoff(job: Job, error: Error): number | undefined {
-		const backoff = job.opts.backoff as BackoffOptions | undefined;
-		if (typeof backoff !== 'object')
-			return undefined;
-		const strategy = this.options.settings?.backoffStrategies?.[backoff.type];
-		if (strategy === undefined) {
-			this.report(new UnsupportedOptionError(`job ${job.id}: there is no backoff strategy "${backoff.type}"; the queue's backoff holds`));
-			return undefined;
-		}
-		try {
-			const wait = strategy(job.attemptsMade + 1, error, backoff.options);
-			if (Number.isFinite(wait))
-				return wait;
-			throw new UnsupportedOptionError(`backoff strategy "${backoff.type}" gives ${wait}, not a number of ms`);
-		} catch (thrown) {
-			this.report(thrown);
-			return undefined;
-		}
-	}
-
 	private async release(running: Running, delay: number): Promise<void> {
 		running.gone = true;
 		const outcome = await this.insist('SELECT event_queue.release($1::bigint, $2::uuid, $3::interval)::text',
-			[running.job.id, running.token, `${Math.max(0, Math.round(delay))} milliseconds`]);
+			[running.job.id, running.token, interval(Math.round(delay))]);
 		this.forget(running);
 		if ('error' in outcome && !(outcome.error instanceof LeaseLostError))
 			this.report(outcome.error);
@@ -681,6 +598,22 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		return this.isPausedHere;
 	}
 
+	/** Changes how many jobs at a time the processor of a name does ('*': that of all others); those that run go on. */
+	setConcurrency(concurrency: number, name = '*'): void {
+		const lane = this.lanes.get(name === '*' ? null : name);
+		if (lane === undefined)
+			throw new UnsupportedOptionError(`queue "${this.queue.name}" has no processor for ${name === '*' ? 'all jobs' : `job "${name}"`} here`);
+		checkConcurrency(`the concurrency of job "${name}" of queue "${this.queue.name}"`, concurrency);
+		lane.concurrency = concurrency;
+		lane.hungry = true;
+		while (lane.running < concurrency && lane.backlog.length > 0) {
+			const next = lane.backlog.shift()!;
+			this.leaveBacklog(next);
+			this.begin(next);
+		}
+		this.pump(lane);
+	}
+
 	/** Jobs that it has in hand. */
 	get activeCount(): number {
 		return this.active.size;
@@ -700,7 +633,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		if (this.isIdle())
 			return Promise.resolve(true);
 		return new Promise(resolve => {
-			const timer = setTimeout(() => resolve(false), ms);
+			const timer = setTimeout(() => resolve(false), Math.min(ms, maxTimer));
 			this.idle.push(() => {
 				clearTimeout(timer);
 				resolve(true);
@@ -740,10 +673,11 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 				this.closeNow = true;
 				await Promise.race([
 					Promise.all([...this.active.values()].filter(running => !running.gone && !settling.has(running)).map(running => this.release(running, 0))),
-					sleep(5000),
+					sleep(5000, this.over.signal),
 				]);
 			}
 		}
+		this.over.abort();
 		for (const running of [...this.active.values()])
 			this.forget(running);
 		this.client.unregister(this);

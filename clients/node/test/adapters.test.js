@@ -146,6 +146,22 @@ test('Prisma', { skip: prismaFolder === undefined ? 'Prisma is not installed her
 	const prisma = new PrismaClient({ adapter: new PrismaPg(connection) });
 	await check('prisma', work => prisma.$transaction(tx => work(tx, tag => tx.note.create({ data: { id: tag } }))));
 
+	// Every function by $queryRaw: its adapter refuses some types only after the statement has committed.
+	await prisma.$queryRaw`SELECT event_queue.create_queue('raw', backoff_delay => '1 hour')`;
+	const [{ enqueued }] = await prisma.$queryRaw`SELECT event_queue.enqueue('raw', 'x', '{"n": 1}') AS enqueued`;
+	await prisma.$queryRaw`SELECT event_queue.enqueue('raw', 'y'), event_queue.enqueue('raw', 'z')`;
+	const claimed = await prisma.$queryRaw`SELECT * FROM event_queue.claim('raw', 3)`;
+	assert.deepEqual(claimed.map(job => [job.name, job.attempt]), [['x', 1], ['y', 1], ['z', 1]]);
+	assert.equal(claimed[0].job_id, enqueued);
+	assert.deepEqual(claimed[0].payload, { n: 1 });
+	const leases = claimed.map(job => [job.job_id, job.lease_token]);
+	assert.deepEqual(await prisma.$queryRaw`SELECT event_queue.complete(${leases[0][0]}, ${leases[0][1]}::uuid, '{"done": true}') AS done`, [{ done: true }]);
+	const [{ next }] = await prisma.$queryRaw`SELECT event_queue.fail(${leases[1][0]}, ${leases[1][1]}::uuid, 'busy', '53300') AS next`;
+	assert.ok(next > new Date());
+	assert.deepEqual(await prisma.$queryRaw`SELECT event_queue.release(${leases[2][0]}, ${leases[2][1]}::uuid) AS done`, [{ done: true }]);
+	assert.deepEqual(await prisma.$queryRaw`SELECT name, state, last_error FROM event_queue.jobs WHERE queue = 'raw' ORDER BY name`,
+		[{ name: 'y', state: 'retrying', last_error: 'busy' }, { name: 'z', state: 'ready', last_error: null }]);
+
 	// A subscription whose checkpoint moves in Prisma's transaction
 	const got = [];
 	const subscription = eq.subscription('prisma', async (event, { tx }) => {

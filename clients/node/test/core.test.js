@@ -98,10 +98,13 @@ test('bad input is a clear error and nothing is done', async () => {
 	assert.equal(await queue.count(), 0);
 	assert.throws(() => eq.worker('news', () => {}, { concurrency: 0, autorun: false }), eqlib.UnsupportedOptionError);
 	const worker = eq.worker('news', { a: () => {} }, { autorun: false });
-	assert.throws(() => worker.process('a', () => {}), eqlib.ProcessorExistsError);
+	assert.throws(() => worker.process('a', () => {}), error => error instanceof eqlib.ProcessorExistsError && /queue "news" has a processor for job "a" already/.test(error.message));
+	assert.throws(() => worker.process('b', {}), error => error instanceof eqlib.UnsupportedOptionError && /no function/.test(error.message));
 	await worker.close();
 	const lost = eq.worker('nowhere', () => {}, { autorun: false });
 	await none(lost.run(), eqlib.QueueNotFoundError, /create_queue/);
+	// What to do is in the message, not only in the hint that few logs show.
+	await none(eq.queue('nowhere').add('x', {}), eqlib.QueueNotFoundError, /queue "nowhere" does not exist\. .*create_queue/);
 	await lost.close();
 });
 
@@ -150,6 +153,26 @@ test('a database without the extension, and a role without a grant', async () =>
 	await assert.rejects(nowhere.ready(), error => error instanceof eqlib.ConnectionError && !error.outcomeUnknown);
 	await nowhere.close();
 	assert.ok(where.host);
+});
+
+test('an extension that is too old, or of another version than its library', async () => {
+	const old = await freshDatabase('eq_node_old');
+	const start = async () => {
+		const own = open(old);
+		try {
+			await own.ready();
+			await own.worker('x', () => {}, { autorun: false }).run();
+		} finally {
+			await own.close();
+		}
+	};
+	const version = text => query(old, `UPDATE pg_extension SET extversion = '${text}' WHERE extname = 'event_queue'`);
+	const [{ extversion }] = await query(old, `SELECT extversion FROM pg_extension WHERE extname = 'event_queue'`);
+	for (const text of ['0.1.0', '0.1.9'])
+		await version(text).then(() => assert.rejects(start(), error => error instanceof eqlib.ExtensionVersionError &&
+			new RegExp(`event_queue of database "eq_node_old" is of version ${text.replaceAll('.', '\\.')}, this package needs .*ALTER EXTENSION event_queue UPDATE`).test(error.message)));
+	await version(extversion);
+	await assert.rejects(start(), eqlib.QueueNotFoundError);
 });
 
 test('ESM and CommonJS share their classes', async () => {

@@ -157,19 +157,34 @@ test('settings of a connection that no thread can be given are left out', () => 
 	assert.deepEqual(Object.keys(config.ssl), ['ca']);
 });
 
-test('removeOnComplete of one job that the queue does not do: one warning; tx of a job of addBulk: refused', async () => {
+test('removeOnComplete and removeOnFail of one job override the queue', async () => {
 	const queue = await newQueue();
-	const warnings = [];
-	const warned = warning => warnings.push(warning.message);
-	process.on('warning', warned);
-	await queue.add('x', {}, { removeOnComplete: true, removeOnFail: false });
-	await sleep(0);
-	assert.deepEqual(warnings, []);
-	await queue.add('x', {}, { removeOnComplete: 100 });
-	await queue.add('x', {}, { removeOnFail: true });
-	await until(() => warnings.length > 0, 'a warning');
-	process.removeListener('warning', warned);
-	assert.equal(warnings.length, 1);
-	assert.match(warnings[0], /removeOnComplete .* no effect.*sync\(\)/);
+	const keepOf = async opts => {
+		const { id } = await queue.add('x', {}, opts);
+		const [{ keep }] = await query(connection, 'SELECT to_jsonb(keep) AS keep FROM event_queue.job WHERE job_id = $1', [id]);
+		return keep && Object.fromEntries(Object.entries(keep).filter(([, value]) => value !== null));
+	};
+	assert.equal(await keepOf({}), null);
+	assert.deepEqual(await keepOf({ removeOnComplete: true, removeOnFail: false }), { keep_completed: '00:00:00', keep_failed: '1000 years' });
+	assert.deepEqual(await keepOf({ removeOnComplete: 100, removeOnFail: true }), { keep_completed_count: 100, keep_failed: '00:00:00' });
+	assert.deepEqual(await keepOf({ removeOnComplete: { age: 60, count: 5 }, removeOnFail: { age: 3600 } }),
+		{ keep_completed: '00:01:00', keep_completed_count: 5, keep_failed: '01:00:00' });
+	assert.deepEqual(await keepOf({ removeOnComplete: 0 }), { keep_completed: '00:00:00' });
+	for (const removeOnComplete of [-1, 'yes', {}, { count: -1 }, { age: 'x' }])
+		await assert.rejects(queue.add('x', {}, { removeOnComplete }), eqlib.UnsupportedOptionError, JSON.stringify(removeOnComplete));
+	await queue.obliterate({ force: true });
+
+	const other = await newQueue();
+	const kept = await other.add('kept', {}, { removeOnComplete: false });
+	const gone = await other.add('gone', {}, { removeOnComplete: true });
+	const worker = eq.worker(other.name, async () => {});
+	await until(async () => (await other.count()) === 0 && (await other.getActive()).length === 0, 'both are done');
+	await worker.close();
+	assert.equal(await kept.isCompleted(), true);
+	assert.equal(await other.getJob(gone.id), null);
+});
+
+test('tx of a job of addBulk: refused', async () => {
+	const queue = await newQueue();
 	await assert.rejects(queue.addBulk([{ name: 'x', opts: { tx: {} } }]), eqlib.UnsupportedOptionError);
 });

@@ -83,6 +83,27 @@ test('failed three times: a dead letter, in the list; retried from /admin, sent,
 	assert.deepEqual(await call('GET', '/admin/dead-letters/whatsapp', undefined, 200), []);
 	await call('POST', `/admin/dead-letters/whatsapp/${id}/retry`, undefined, 404);
 	await call('GET', '/admin/dead-letters/nothing', undefined, 404);
+	await call('GET', '/admin/dead-letters/constructor', undefined, 404);
+});
+
+test('task.expired, lead.lost, payment.received are told to each user, at most ten a minute', async () => {
+	const { told } = app.get(types.NotifyProcessor);
+	app.get(types.Preferences).set('rui of mine', ['sms']);
+	const before = told.length;
+	const append = (type, id, event, data = '{}') => db.query(`SELECT event_queue.append($1, $2, $3, $4, tenant_id => 'mine')`, [type, id, event, data]);
+	await append('task', 'T1', 'task.expired');
+	await append('lead', 'L1', 'lead.lost');
+	await append('payment', 'P0', 'payment.received', '{"amount": 30}');
+	// Its type is the name of what every object has.
+	await append('payment', 'P0', 'constructor');
+	const texts = ['Task T1 has expired', 'Lead L1 is lost', 'Payment of 30 received'];
+	await until('six notices', () => told.length === before + 6);
+	assert.deepEqual(told.slice(before).sort(), [...texts.map(text => `email to ana of mine: ${text}`), ...texts.map(text => `sms to rui of mine: ${text}`)].sort());
+	for (let n = 1; n <= 20; n++)
+		await append('payment', `P${n}`, 'payment.received', JSON.stringify({ amount: n }));
+	const jobs = await until('all are queued', async () => (await db.query(`SELECT count(*)::int AS n FROM event_queue.jobs WHERE queue = 'notify'`)).rows[0].n >= 20);
+	assert.ok(jobs, 'and most of them wait');
+	await db.query(`SELECT event_queue.purge_queue('notify')`);
 });
 
 test('health and metrics', async () => {

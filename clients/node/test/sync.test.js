@@ -119,6 +119,45 @@ test('in a migration of Knex: it commits and rolls back with it', async () => {
 	}
 });
 
+const prismaFolder = process.env.EQ_PRISMA;
+test('in a transaction of Prisma: it commits and rolls back with it', { skip: prismaFolder === undefined ? 'Prisma is not installed here' : false }, async () => {
+	const from = require('node:module').createRequire(`${prismaFolder}/package.json`);
+	const { PrismaClient } = from('@prisma/client');
+	const { PrismaPg } = from('@prisma/adapter-pg');
+	const prisma = new PrismaClient({ adapter: new PrismaPg(connection) });
+	const declaration = { queues: { 'of prisma': { maxConcurrency: 4 } }, rules: { 'of prisma': { ...rules['welcome "one"'], queue: 'of prisma' } } };
+	const work = fails => prisma.$transaction(async tx => {
+		assert.deepEqual((await eq.sync(declaration, { tx })).created, ['queue of prisma', 'rule of prisma']);
+		if (fails)
+			throw new Error('rolled back on purpose');
+	});
+	try {
+		await assert.rejects(work(true), /on purpose/);
+		assert.equal(await settingsOf('of prisma', 'name'), undefined);
+		await work(false);
+		assert.deepEqual(await settingsOf('of prisma', 'max_concurrency'), { max_concurrency: 4 });
+	} finally {
+		await prisma.$disconnect();
+	}
+});
+
+test('a migration that is a file of SQL: it does what sync does, also a second time', async () => {
+	const declaration = { queues: {
+		"of 'SQL\\": { defaultJobOptions: { attempts: 9, backoff: { type: 'list', delays: [1000, 2000] }, removeOnComplete: { age: 60, count: 5 } }, limiter: null, sla: 1000, fair: true },
+		plain: {} }, rules: { 'by SQL': { ...rules['welcome "one"'], queue: 'plain', payload: { text: "it's \\ $1" }, order: 3, stop: true },
+		'two actions': { eventPattern: 'lead.*', actions: [{ enqueue: { queue: 'plain', name: 'a' } }, { notify: { channel: 'c', payload: 'p' } }] } } };
+	const sql = eqlib.syncSql(declaration);
+	// Each time one query of several statements, as a migration engine sends it
+	for (const before of ['', 'SET LOCAL standard_conforming_strings = off; ', '']) {
+		await query(connection, before + sql);
+		assert.deepEqual(await eq.sync(declaration), nothing, 'nothing is left to do');
+	}
+	await query(connection, eqlib.syncSql({ exact: true, queues: { "of 'SQL\\": { sla: 2000 } }, drop: { rules: ['by SQL', 'two actions', 'none'], queues: ['plain', 'none'] } }));
+	assert.deepEqual(await settingsOf("of 'SQL\\", 'max_attempts, fair, sla::text'), { max_attempts: 3, fair: false, sla: '00:00:02' });
+	assert.equal(await settingsOf('plain', 'name'), undefined);
+	assert.throws(() => eqlib.syncSql({ queues: { x: { nonsense: 1 } } }), /nonsense/);
+});
+
 test('a file, and the program', async () => {
 	const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'eq-sync-')), 'queues.json');
 	fs.writeFileSync(file, JSON.stringify({ queues: { 'of a file': { sla: 5000 } } }));
@@ -126,6 +165,7 @@ test('a file, and the program', async () => {
 	const env = { ...process.env, PGDATABASE: connection.database, PGUSER: connection.user };
 	assert.equal(execFileSync(process.execPath, [cli, 'sync', file], { env, encoding: 'utf8' }), 'created queue of a file\n');
 	assert.deepEqual(await eq.sync(file), nothing);
+	assert.match(execFileSync(process.execPath, [cli, 'sync', '--print', file], { env: { ...env, PGHOST: '/nowhere' }, encoding: 'utf8' }), /alter_queue\('of a file', sla => '5000 milliseconds'\)/);
 	fs.writeFileSync(file, '{ no');
 	const bad = spawnSync(process.execPath, [cli, 'sync', file], { env, encoding: 'utf8' });
 	assert.equal(bad.status, 1);

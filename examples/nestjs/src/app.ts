@@ -19,7 +19,8 @@ import {
 @Injectable()
 export class Database extends Pool implements OnApplicationShutdown {
 	constructor() {
-		super({ connectionString: process.env.DATABASE_URL });
+		// Connections stay: the first calls of a new one, which has to load and compile all, take ten times as long.
+		super({ connectionString: process.env.DATABASE_URL, idleTimeoutMillis: 0 });
 		// An idle connection that breaks, as when the server restarts, must not end the process.
 		this.on('error', (error) => console.error(`database: ${error.message}`));
 	}
@@ -140,12 +141,12 @@ export class Preferences {
 	}
 }
 
-const templates: Record<string, (event: StoredEvent) => string> = {
-	'task.completed': (event) => `Task ${event.aggregateId} is done`,
-	'task.expired': (event) => `Task ${event.aggregateId} has expired`,
-	'lead.lost': (event) => `Lead ${event.aggregateId} is lost`,
-	'payment.received': (event) => `Payment of ${event.data.amount} received`,
-};
+const templates = new Map<string, (event: StoredEvent) => string>(Object.entries({
+	'task.completed': (event: StoredEvent) => `Task ${event.aggregateId} is done`,
+	'task.expired': (event: StoredEvent) => `Task ${event.aggregateId} has expired`,
+	'lead.lost': (event: StoredEvent) => `Lead ${event.aggregateId} is lost`,
+	'payment.received': (event: StoredEvent) => `Payment of ${event.data.amount} received`,
+}));
 
 /** A subscription: no event is missed, also while no process of this API is up. */
 @Injectable()
@@ -158,7 +159,7 @@ export class Notifications {
 
 	@OnEvent('**', { subscription: 'notifications' })
 	async onEvent(event: StoredEvent): Promise<void> {
-		const text = templates[event.eventType]?.(event);
+		const text = templates.get(event.eventType)?.(event);
 		if (text === undefined) {
 			return;
 		}
@@ -193,14 +194,14 @@ export class NotifyProcessor {
 /** To be put behind a guard. */
 @Controller('admin/dead-letters')
 export class AdminController {
-	private readonly queues: Record<string, Queue>;
+	private readonly queues: Map<string, Queue>;
 
 	constructor(@InjectQueue('whatsapp') whatsapp: Queue, @InjectQueue('notify') notify: Queue) {
-		this.queues = { whatsapp, notify };
+		this.queues = new Map(Object.entries({ whatsapp, notify }));
 	}
 
 	private queue(name: string): Queue {
-		const queue = this.queues[name];
+		const queue = this.queues.get(name);
 		if (queue === undefined) {
 			throw new NotFoundException(`no queue ${name}`);
 		}

@@ -16,4 +16,7 @@ if [ ! -d node_modules/bull ] && ! timeout 300 npm ci --ignore-scripts --silent;
 	exit 0
 fi
 npm run --silent build
-EQ_CLIENT=$client exec "$here/../../lib/with-cluster.sh" node "$here/bench.js"
+# bench.js: the queues alone; api.js: an API of NestJS over HTTP (API_SECONDS=30)
+export EQ_CLIENT=$client
+"$here/../../lib/with-cluster.sh" node "$here/bench.js"
+"$here/../../lib/with-cluster.sh" node "$here/api.js"

@@ -1,11 +1,11 @@
 # EventQueueCrash.pm: killing a server as a power cut would, and starting it
-# again.  Used by the tests of crashes.
+# again; waiting for what is there after it.  Used by the tests of crashes.
 package EventQueueCrash;
 use strict;
 use warnings;
 use PostgreSQL::Test::Utils;
 use Exporter 'import';
-our @EXPORT = qw(kill_server start_again);
+our @EXPORT = qw(kill_server start_again wait_for);
 
 # All processes at once: backends would work on for a while without a
 # postmaster.
@@ -33,6 +33,20 @@ sub start_again
 		select(undef, undef, undef, 0.5);
 	}
 	die 'the server does not start again';
+}
+
+# A minute at most; false if the query does not give t.  (Of a server that is in recovery
+# poll_query_until dies, and where psql ends before it has read the query, so does psql.)
+sub wait_for
+{
+	my ($node, $query) = @_;
+	for (1 .. 600)
+	{
+		my ($status, $out) = eval { $node->psql('postgres', $query) };
+		return 1 if defined $status && $status == 0 && ($out // '') eq 't';
+		select(undef, undef, undef, 0.1);
+	}
+	return 0;
 }
 
 1;

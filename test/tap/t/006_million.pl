@@ -49,11 +49,11 @@ my $reads = sub {
 
 like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate('lead', 'l500')"),
 	qr/Index Scan using event_store_aggregate_key/, 'read_aggregate is planned as an index scan');
-like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate('lead', 'l500', to_version => 50, max_events => 10, newest_first => true)"),
+like($node->safe_psql('postgres', "EXPLAIN SELECT * FROM event_queue.read_aggregate_backward('lead', 'l500', to_version => 50, max_events => 10)"),
 	qr/Index Scan Backward using event_store_aggregate_key/, 'and backward too');
 $reads->(q(SELECT * FROM event_queue.read_aggregate('lead', 'l501')), 100, 'an aggregate');
 $reads->(q(SELECT * FROM event_queue.read_aggregate('lead', 'l501', 11, 20)), 10, 'some of its versions');
-$reads->(q(SELECT * FROM event_queue.read_aggregate('lead', 'l501', max_events => 5, newest_first => true)), 5, 'the last of them');
+$reads->(q(SELECT * FROM event_queue.read_aggregate_backward('lead', 'l501', max_events => 5)), 5, 'the last of them');
 $reads->(q(SELECT event_queue.aggregate_version('lead', 'l501')), 1, 'a version');
 $reads->(q(SELECT event_queue.aggregate_state('lead', 'l501', 50)), 1, 'a state');
 $reads->(q(SELECT * FROM event_queue.aggregate_diff('lead', 'l501', 50, 60)), 1, 'a difference');

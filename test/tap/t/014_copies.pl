@@ -92,6 +92,48 @@ ok($node->poll_query_until('postgres', $executors->('by_hand'), '0'), 'the worke
 is($node->safe_psql('by_hand', q(SELECT event_queue.activate() ~ '^1-')), 't', 'until it is activated');
 ok($node->poll_query_until('postgres', $executors->('by_hand'), '2'), 'and come back');
 
+# Each way in which such data come, each statement slowly: no job is run, no rule fires.
+sub slowly
+{
+	my ($name, @arguments) = @_;
+	my $file = "$dir/$name.sql";
+	$node->command_ok([ 'pg_dump', '--data-only', @arguments, '-T', 'done', '-f', $file, $node->connstr('loaded_from') ], "pg_dump --data-only @arguments");
+	my $script = slurp_file($file);
+	$script =~ s/^((?:COPY|INSERT INTO|ALTER TABLE) event_queue)/SELECT pg_sleep(0.2);\n$1/mg;
+	append_to_file("$file.slow", $script);
+	$node->safe_psql('postgres', "CREATE DATABASE $name");
+	$node->safe_psql($name, 'CREATE EXTENSION event_queue; CREATE TABLE done (n int);
+		CREATE FUNCTION work(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$INSERT INTO public.done VALUES (1)$$');
+	ok($node->poll_query_until('postgres', $executors->($name), '2'), "$name: a store with workers");
+	ok($node->poll_query_until($name, $tables, $node->safe_psql('loaded_from', $tables)), 'with the tables of the other');
+	$node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($name), '-f', "$file.slow" ], "$name: loaded");
+	is($node->safe_psql($name, 'SELECT (SELECT count(*) FROM done), (SELECT count(*) FROM event_queue.jobs), event_queue.activation_state()'), '0|3|copy', "$name: nothing was run, it holds");
+	$node->safe_psql($name, 'SELECT event_queue.activate()');
+	ok($node->poll_query_until($name, 'SELECT count(*) = 3 FROM done'), "$name: until it is activated");
+	is($node->safe_psql($name, q(SELECT count(*) FROM event_queue.jobs WHERE name = 'by rule')), '0', "$name: the rule does not meet old events");
+	$node->safe_psql('postgres', "DROP DATABASE $name");
+}
+$node->safe_psql('postgres', 'CREATE DATABASE loaded_from');
+$node->safe_psql('loaded_from', q(CREATE EXTENSION event_queue; CREATE TABLE done (n int);
+	CREATE FUNCTION work(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$INSERT INTO public.done VALUES (1)$$;
+	SELECT event_queue.create_queue('tasks'), event_queue.create_queue('ruled');
+	SELECT event_queue.create_rule('r', 'e.**', queue => 'ruled', job_name => 'by rule');
+	SELECT event_queue.append('e', '1', 'e.x')));
+ok($node->poll_query_until('loaded_from', q(SELECT count(*) = 1 FROM event_queue.jobs)), 'a rule has fired');
+$node->safe_psql('loaded_from', q(SELECT event_queue.purge_queue('ruled')));
+$node->safe_psql('postgres', q(ALTER SYSTEM SET event_queue.databases = 'by_copy,by_inserts,by_conflict,by_quiet'));
+$node->reload;
+ok($node->poll_query_until('postgres', $executors->('loaded_from'), '0'), 'no executor');
+$node->safe_psql('loaded_from', q(SELECT event_queue.create_handler('tasks', '*', 'public.work'); SELECT event_queue.enqueue('tasks', 'waits') FROM generate_series(1, 3)));
+slowly('by_copy');
+slowly('by_inserts', '--inserts');
+slowly('by_conflict', '--inserts', '--on-conflict-do-nothing');
+slowly('by_quiet', '--disable-triggers');
+$node->safe_psql('postgres', 'DROP DATABASE loaded_from');
+$node->safe_psql('postgres', q(ALTER SYSTEM RESET event_queue.databases));
+$node->reload;
+ok($node->poll_query_until('postgres', $executors->('erp'), '2'), 'workers again');
+
 # The schema alone.
 $node->safe_psql('postgres', 'CREATE DATABASE empty');
 $node->command_ok([ 'pg_restore', '-e', '--schema-only', '-d', $node->connstr('empty'), "$dir/erp.custom" ], 'the schema alone');

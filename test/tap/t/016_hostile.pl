@@ -172,7 +172,7 @@ $locker->quit;
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.faults() WHERE what = 'scheduler')), 'the step works again');
 
 is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.faults() WHERE what IN ('scheduler', 'rule runner', 'worker'))), '0',
-	'no step of the scheduler or the rule runner fails');
+	'no chore of the scheduler or the rule runner fails');
 
 $node->safe_psql('postgres', q(DELETE FROM event_queue.job));
 $node->stop;

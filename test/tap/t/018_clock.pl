@@ -73,7 +73,9 @@ sql(q(CREATE EXTENSION event_queue;
 		event_queue.create_queue('keys', group_rate_limit => 1, group_rate_interval => '2 seconds');
 	SELECT event_queue.create_handler('ran', '*', 'h'),
 		event_queue.create_schedule('minutely', '* * * * *', 'ran', 'schedule')));
-# a retry, a lease that no one gives back, a key's token, a delay
+# a retry, a lease that no one gives back, a key's token, a delay; a job that sleeps
+sql(q(SELECT event_queue.create_queue('steps'), event_queue.enqueue('steps', 'sleeps')));
+is(sql(q(SELECT event_queue.sleep_job(c, 'a while', '4 seconds') FROM event_queue.claim('steps') c)), 'f', 'a job sleeps');
 sql(q(SELECT event_queue.enqueue('q', 'retry'), event_queue.enqueue('leased', 'first'), event_queue.enqueue('leased', 'second'),
 	event_queue.enqueue('keys', 'k', group_key => 'k'), event_queue.enqueue('ran', 'later', delay => '4 seconds')));
 sql(q(SELECT event_queue.fail(job_id, lease_token, 'no') FROM event_queue.claim('q')));
@@ -94,6 +96,7 @@ cmp_ok(sql('SELECT abs(extract(epoch FROM clock_timestamp()) - ' . time . ')'), 
 sub comes { my ($sql, $what) = @_; ok($node->poll_query_until('postgres', $sql), $what); }
 comes(q(SELECT next_run <= clock_timestamp() + '1 minute' FROM event_queue.schedule), 'the schedule has its next minute');
 comes(q(SELECT count(*) = 1 FROM seen WHERE name = 'later'), 'a delayed job runs');
+comes(q(SELECT count(*) = 1 FROM event_queue.claim('steps') c WHERE event_queue.sleep_job(c, 'a while', '4 seconds')), 'a job has slept');
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('q')), 'a job that failed is tried again');
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('leased')), 'a lease runs out');
 sql(q(SELECT event_queue.enqueue('keys', 'k2', group_key => 'k')));

@@ -200,7 +200,7 @@ SKIP:
 	sleep(1);
 
 	# The server restarts; both workers come back.
-	$node->restart('fast');
+	$node->restart;
 	$enqueue->(2, 3000, '{"ms": 200}');
 	ok($done->(43), 'workers survive a restart of the server');
 

@@ -178,6 +178,24 @@ said_once('archiving of "event_store_p1"');
 sql(q(SELECT event_queue.set_event_retention(NULL)));
 health_is_well('retention');
 
+# A reducer that raises for an aggregate of what is to be archived.
+sql(q(
+SELECT event_queue.append('bad', '1', 'x');
+SELECT event_queue.create_event_partition();
+ALTER TABLE event_queue.event_store_p2 DISABLE TRIGGER USER;
+UPDATE event_queue.event_store_p2 SET created_at = created_at - '3 days'::interval;
+CREATE FUNCTION raises(state jsonb, e event_queue.event_store) RETURNS jsonb IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE 'no state today'; END $$;
+SELECT event_queue.create_reducer('bad', 'raises');
+SELECT event_queue.set_event_retention('1 day', 'nowhere');
+));
+health_names('archiving of event_store_p2', 'no state today', '');
+flow_goes_on('a reducer raises at archiving');
+sql(q(SELECT event_queue.drop_reducer('bad'); UPDATE event_queue_internal.partition_policy SET keep = keep));
+ok($node->poll_query_until('postgres', q(SELECT to_regclass('nowhere.event_store_p2') IS NOT NULL)), 'it is archived when the reducer is gone');
+said_once('archiving of "event_store_p2"');
+sql(q(SELECT event_queue.set_event_retention(NULL)));
+health_is_well('a reducer at archiving');
+
 # Rows that an open drop_queue has locked: the reviews of all other groups go on.
 sql(q(SELECT event_queue.create_queue('dropping'); SELECT event_queue.pause_queue('dropping')));
 my $dropper = $node->background_psql('postgres');
@@ -201,7 +219,7 @@ sub lock_table
 }
 # What the jobs themselves need: append and enqueue in a new session, rules, schedules; the
 # log of audit, since start_flow changes the schedule.
-my %needed = map { $_ => 1 } qw(job queue event_store event_partition aggregate_snapshot tenant_role rule_checkpoint rule_catch_up rule schedule schedule_run job_review audit_log audit_log_default);
+my %needed = map { $_ => 1 } qw(job queue event_store event_partition aggregate_snapshot tenant_role rule_checkpoint rule_catch_up rule_run timer_end timer_start rule schedule schedule_run job_review audit_log audit_log_default);
 my ($slowest, $named, $tables) = (0, 0, 0);
 for my $table (split /\n/, sql(q(SELECT relname FROM pg_class WHERE relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
 	AND relkind IN ('r', 'p') AND relname !~ '^(job_history|event_store)_' ORDER BY 1)))
@@ -240,6 +258,14 @@ kill 'STOP', $scheduler;
 health_names('scheduler', 'no sign of life for', "pg_terminate_backend\\($scheduler");
 kill 'CONT', $scheduler;
 health_is_well('the scheduler goes on');
+
+# Executors that hang: others stand in.
+my @executors = split /\n/, sql(q(SELECT pid FROM event_queue.workers() WHERE kind = 'executor'));
+kill 'STOP', @executors;
+flow_goes_on('all executors hang');
+health_names('executors', "no sign of life of .*\\m$executors[0] for", 'pg_terminate_backend');
+kill 'CONT', @executors;
+health_is_well('the executors go on');
 
 # A reducer, a handler that lost their functions.
 sql(q(

@@ -6,6 +6,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use EventQueueCrash;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
@@ -65,7 +66,7 @@ for my $round (1 .. 3)
 	my $pid = sql("SELECT pid FROM event_queue.workers() WHERE kind = 'scheduler'");
 	next unless $pid =~ /^\d+$/;
 	kill 'KILL', $pid;
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM event_queue.workers() WHERE kind = 'scheduler' AND pid <> $pid");
+	wait_for($node, "SELECT count(*) = 1 FROM event_queue.workers() WHERE kind = 'scheduler' AND pid <> $pid");
 }
 is(settled('deep:q'), 'raised', 'nor after kill -9 of the scheduler');
 is(sql("SELECT count(*) FROM event_queue.alert_history WHERE key = 'deep:q'"), 1, 'and stands once in the history');
@@ -99,8 +100,8 @@ for my $round (1 .. $rounds)
 	select(undef, undef, undef, rand(0.25));
 	my $pid = sql("SELECT pid FROM event_queue.workers() WHERE kind = 'scheduler'");
 	kill 'KILL', $pid if $pid =~ /^\d+$/ && $round % 4;
-	ok($node->poll_query_until('postgres', 'SELECT true'), "up again in round $round");
-	$node->poll_query_until('postgres', "SELECT count(*) = " . ($round % 2) . " FROM event_queue.alerts WHERE key = 'deep:q' AND state = 'raised'");
+	ok(wait_for($node, 'SELECT true'), "up again in round $round");
+	wait_for($node, "SELECT count(*) = " . ($round % 2) . " FROM event_queue.alerts WHERE key = 'deep:q' AND state = 'raised'");
 }
 my $told = settled('deep:q');
 like($told, qr/^(raised resolved ?)+$/, 'told by turns');

@@ -94,5 +94,28 @@ $holder->quit;
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 5 FROM event_queue.event_store WHERE event_type = 'echoed')), 'and they are done afterwards');
 is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.dead_letter)), '0', 'no attempt was counted too much');
 
+# A NOTIFY queue that nobody empties would fail the commit of all rules' firings: the action
+# waits as a job before that, and others go on.
+$node->append_conf('postgresql.conf', 'event_queue.rule_notify_limit = 0');
+$node->reload;
+my $deaf = $node->background_psql('postgres');
+$deaf->query_safe('LISTEN deaf; BEGIN; SELECT 1;');
+# Its usage counts pages, of 8 kB.
+$node->safe_psql('postgres', q(SELECT pg_notify('deaf', repeat('x', 7000) || g) FROM generate_series(1, 3) g));
+ok($node->safe_psql('postgres', 'SELECT pg_notification_queue_usage() > 0') eq 't', 'somebody does not listen');
+$node->safe_psql('postgres', q(
+SELECT event_queue.create_rule('full', 'full.*', actions => '[{"enqueue": {"queue": "q", "name": "before"}}, {"notify": {"channel": "deaf"}}]');
+SELECT event_queue.create_rule('beside', 'full.*', queue => 'q', job_name => 'beside');
+SELECT event_queue.append('full', 'F', 'full.x')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.job WHERE name = 'rule-call' AND metadata ->> 'rule' = 'full')), 'the action waits');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.job WHERE name = 'beside')), 'others do not');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.job WHERE name = 'rule-call' AND metadata ->> 'rule' = 'full'
+	AND errors -> 0 ->> 'message' = 'the NOTIFY queue is nearly full' AND errors -> 0 ->> 'sqlstate' = '54000')), 'and says why');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.job WHERE name = 'before')), '0', 'all of the rule or none');
+$deaf->query_safe('COMMIT');
+$deaf->quit;
+$node->safe_psql('postgres', 'SELECT count(event_queue.retry_dead(job_id)) FROM event_queue.dead_letter');	# on a slow machine
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.job WHERE name = 'before')), 'it is done when there is room');
+
 $node->stop;
 done_testing();

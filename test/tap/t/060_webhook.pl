@@ -43,6 +43,7 @@ my %answers = (
 my $server = fork;
 if (!$server)
 {
+	$SIG{CHLD} = 'DEFAULT'; # with a handler, as later versions of Utils.pm set it, accept is interrupted
 	while (my $socket = $listener->accept)
 	{
 		next if fork;
@@ -166,15 +167,61 @@ webhook('--allow-private', '--secrets', "$dir/secrets");
 like(error_of($job), qr/not valid/, 'a secret without bytes signs nothing');
 sql("SELECT event_queue.cancel_job($unsigned)");
 
+# A host is the same however it is written
+$job = enqueue({ url => $_ }) for "http://LOCALHOST:$port/ok", "http://loc%61lhost:$port/ok", "http://2130706433:$port/ok";
+append_to_file("$dir/secrets", "acme LocalHost. whsec_" . encode_base64($key, '') . "\n");
+webhook('--allow-private', '--secrets', "$dir/secrets");
+is_deeply([ map { exists $_->{headers}{'webhook-signature'} ? 'signed' : '' } @{ requests() } ], [ ('signed') x 3 ], 'names that stand for one host are that host');
+# Who has a dot at the end may not be found by this machine, but is not without a secret.
+$job = enqueue({ url => "http://localhost.:$port/ok" });
+webhook('--allow-private', '--secrets', "$dir/secrets");
+ok(@{ requests() } == 1 || error_of($job) =~ /no answer from host "localhost"/, 'nor does a dot at the end make another one') or diag(error_of($job));
+{
+	# Letters beyond ASCII, whatever the locale: full-width ones stand for those of "localhost".
+	local $ENV{LC_ALL} = 'C';
+	my $wide = join '', map { chr(ord($_) - 0x21 + 0xff01) } split //, 'localhost';
+	$job = enqueue({ url => "http://$wide:$port/ok" });
+	webhook('--allow-private', '--secrets', "$dir/secrets");
+	is_deeply([ map { exists $_->{headers}{'webhook-signature'} ? 'signed' : '' } @{ requests() } ], [ 'signed' ], 'a name in full-width letters is that host')
+		or diag(error_of($job));
+	$job = enqueue({ url => "http://b\x{fc}cher.invalid/" });
+	webhook();
+	like(error_of($job), qr/^no answer from host "xn--bcher-kva\.invalid"/, 'an international name is looked up in ASCII');
+	$job = enqueue({ url => 'http://' . "\x{fc}" x 70 . '.invalid/' });
+	webhook();
+	is(state_of($job), 'dead', 'one that has no such form is refused for good');
+	like(error_of($job), qr/xn--/, 'with what to do');
+	$job = enqueue({ url => "http://127\x{3002}0\x{3002}0\x{3002}1:$port/ok" });
+	webhook();
+	like(error_of($job), qr/private address/, 'an address with other dots is judged as what it is');
+	is(scalar @{ requests() }, 0, 'and not asked');
+}
+POSIX::mkfifo("$dir/fifo", 0600) or die;
+($status, $err) = webhook('--secrets', "$dir/fifo");
+is($status, 1, 'a FIFO is no file of secrets');
+like($err, qr/not a regular file/, 'and holds nobody up');
+
+# This machine's, also where they are public
+sub own_addresses { my ($out) = qx(hostname -I 2>/dev/null) =~ /(.*)/; return map { /:/ ? "[$_]" : $_ } grep { !/^fe80/ } split ' ', $out // '' }
+
 # Addresses inside, by whatever name
 my @inside = map { enqueue({ url => $_ }) } "$base/ok", "http://localhost:$port/ok", "http://[::1]:$port/ok", "http://[::ffff:127.0.0.1]:$port/ok",
 	"http://2130706433:$port/ok", "http://0x7f.1:$port/ok", "http://0:$port/ok", 'http://169.254.169.254/latest', 'http://10.0.0.1/', 'http://100.64.1.1/', 'http://172.31.0.1/',
-	'http://192.168.1.1/', 'http://[fd00::1]/', 'http://[fe80::1]/', 'http://[64:ff9b::7f00:1]/', 'http://[2002:7f00:1::]/';
+	'http://192.168.1.1/', 'http://[fd00::1]/', 'http://[fe80::1]/', 'http://[64:ff9b::7f00:1]/', 'http://[2002:7f00:1::]/', 'http://[2002:808:808::1]/',
+	'http://[::127.0.0.1]/', 'http://[::ffff:0:127.0.0.1]/', 'http://[2001::5ef5:79fb]/', 'http://[2a00::5efe:7f00:1]/', 'http://[2a00::200:5efe:808:808]/', 'http://[3fff:fff::1]/',
+	'http://[5f00::1]/', 'http://[100::1]/', 'http://[ff02::1]/', 'http://[2001:db8::1]/', 'http://[2001:1ff::1]/', 'http://[2620:4f:8000::1]/', 'http://[64:ff9b:1::1]/', 'http://[64:ff9b:1:ffff::808:808]/', 'http://[::ffff:a9fe:a9fe]/', 'http://[2001:0:808:808::f7f7:f7f7]/',
+	map("http://$_/", '192.0.0.192', '192.0.2.1', '192.31.196.1', '192.52.193.1', '192.88.99.1', '192.175.48.1', '198.18.0.1', '198.51.100.1', '203.0.113.1', '224.0.0.1',
+		'240.0.0.1', '255.255.255.255', '168.63.129.16'), map("http://$_/", own_addresses());
 webhook();
 is(sql('SELECT count(*) FROM event_queue.dead_letter WHERE job_id IN (' . join(',', @inside) . ") AND errors -> -1 ->> 'message' LIKE '%private address%'"),
 	scalar @inside, 'private addresses are refused, for good')
 	or diag(sql('SELECT payload, errors FROM event_queue.dead_letter'), sql('SELECT payload, errors FROM event_queue.job'));
 is(scalar @{ requests() }, 0, 'and not asked');
+
+# One that IANA has given to nobody is public by its form.
+$job = enqueue({ url => 'http://[2d00::1]/' });
+webhook('--timeout', '300ms');
+like(error_of($job), qr/^no answer/, 'others are not refused');
 
 # Payloads that are none
 my @bad = map { enqueue($_) } {}, { url => 1 }, { url => "file:///etc/passwd" }, { url => "gopher://127.0.0.1:$port/" }, { url => "$base/ok\n\nX: y" }, { url => "ftp://$base" },

@@ -145,6 +145,11 @@ export class Core {
 			logger.error(`queue "${queue.name}": ${error.stack ?? error}`);
 			queue.emit('error', error);
 		});
+		worker.on('suspended', (one) => {
+			const job = toJob(one);
+			delete job.lease;
+			queue.emit('suspended', job);
+		});
 		worker.on('drained', () => queue.emit('drained'));
 		await worker.run();
 
@@ -152,7 +157,7 @@ export class Core {
 			while (worker.activeCount > 0) {
 				await new Promise<void>((resolve) => {
 					const timer = setTimeout(resolve, 1000);
-					for (const event of ['completed', 'failed', 'released', 'lost'] as const) {
+					for (const event of ['completed', 'failed', 'released', 'lost', 'suspended'] as const) {
 						worker.once(event, () => {
 							clearTimeout(timer);
 							resolve();
@@ -233,11 +238,12 @@ const leaseOf = (one: CoreJob): Lease => ({
 	extend: async (milliseconds) => {
 		await one.extendLock(milliseconds);
 	},
+	durable: one,
 });
 
-/** What the queue decides, or add itself has done already, is left out. */
+/** What add itself has done already is left out. */
 function coreOptions(opts: JobOptions): CoreJobOptions {
-	const { removeOnComplete: _complete, removeOnFail: _fail, repeat: _repeat, debounce, dependsOn, priority, ...rest } = opts;
+	const { repeat: _repeat, debounce, dependsOn, priority, ...rest } = opts;
 	const to: CoreJobOptions & Record<string, unknown> = { ...rest };
 	if (priority) {
 		to.priority = priority;

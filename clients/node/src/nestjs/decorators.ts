@@ -65,7 +65,9 @@ export abstract class WorkerHost {
 
 export type QueueEventName =
 	| 'error' | 'waiting' | 'active' | 'stalled' | 'progress' | 'completed' | 'failed'
-	| 'paused' | 'resumed' | 'cleaned' | 'drained' | 'removed';
+	| 'paused' | 'resumed' | 'cleaned' | 'drained' | 'removed'
+	/** Not of Bull's: the job sleeps, or waits for a signal or an event. */
+	| 'suspended';
 export type BullQueueEvent = QueueEventName | `global:${QueueEventName}`;
 
 /** Only for jobs of this name, or for the job of this id. */

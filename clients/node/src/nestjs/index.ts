@@ -1,5 +1,6 @@
-export { DelayedError, EventQueueError, RateLimitError, RetryAfterError, UnrecoverableError } from '../errors';
-export type { StoredEvent } from '../event-queue';
+export { DelayedError, EventQueueError, JobSuspendedError, RateLimitError, RetryAfterError, UnrecoverableError } from '../errors';
+export type { SignalOptions, StoredEvent } from '../event-queue';
+export type { AwaitEventOptions, AwaitSignalOptions, EventOutcome, JobStep, SignalOutcome, StepOptions, StepUndo } from '../steps';
 export * from './bull-types';
 export * from './decorators';
 export { currentTransaction, DomainEvent, emit, event, EventSourced } from './event-sourced';

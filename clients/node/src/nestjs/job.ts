@@ -1,4 +1,5 @@
 import type { JobId, JobOptions, JobStatus } from './bull-types';
+import type { AwaitEventOptions, AwaitSignalOptions, DurableSteps, EventOutcome, JobStep, SignalOutcome, StepOptions } from '../steps';
 import type { Queue } from './queue';
 
 /** A call of Bull's that this package cannot keep the meaning of. */
@@ -37,6 +38,8 @@ export interface Lease {
 	progress(value: unknown): Promise<void>;
 	log(line: string): Promise<void>;
 	extend(milliseconds: number): Promise<void>;
+	/** Steps and waits of the job. */
+	readonly durable: DurableSteps & { readonly isSuspended: boolean };
 }
 
 /** The states of the extension in Bull's words. */
@@ -45,6 +48,7 @@ const STATES: Record<string, JobStatus> = {
 	blocked: 'waiting',
 	scheduled: 'delayed',
 	retrying: 'delayed',
+	suspended: 'delayed',
 	leased: 'active',
 	stalled: 'waiting',
 	paused: 'paused',
@@ -59,7 +63,7 @@ export function statesOf(status: JobStatus): string[] {
 const milliseconds = (at: Date | string | null): number | undefined => (at === null ? undefined : new Date(at).getTime());
 
 /** A job of Bull 4. */
-export class Job<T = any> {
+export class Job<T = any> implements DurableSteps {
 	id: JobId;
 	name: string;
 	data: T;
@@ -133,6 +137,33 @@ export class Job<T = any> {
 
 	async log(row: string): Promise<void> {
 		await this.leased('log').log(row);
+	}
+
+	/* Not of Bull's: what the job has done stays done, and it may wait for days. As in the main entry. */
+
+	/** Does the work, unless an earlier run of the job has; what it gave, as JSON has it. In `transaction()` it is kept with it. */
+	async step<R>(name: string, work: (tx: any) => Promise<R> | R, options?: StepOptions): Promise<R> {
+		return this.leased('step').durable.step(name, work, options);
+	}
+
+	/** The job goes on so many milliseconds later, or at the time, from the beginning of its method; this run ends here. */
+	async sleep(name: string, time: number | Date): Promise<void> {
+		return this.leased('sleep').durable.sleep(name, time);
+	}
+
+	/** The job goes on when a signal comes (EventQueueService.sendSignal), or the time is over. As sleep. */
+	async awaitSignal<Payload = any>(name: string, options?: AwaitSignalOptions): Promise<SignalOutcome<Payload>> {
+		return this.leased('awaitSignal').durable.awaitSignal(name, options);
+	}
+
+	/** The job goes on when an event comes that matches, or the time is over. As sleep. */
+	async awaitEvent<Data = any>(name: string, eventPattern: string, options?: AwaitEventOptions): Promise<EventOutcome<Data>> {
+		return this.leased('awaitEvent').durable.awaitEvent(name, eventPattern, options);
+	}
+
+	/** What it has done, and what it waits for. */
+	getSteps(): Promise<JobStep[]> {
+		return this.queue.port.jobSteps(this.jobId);
 	}
 
 	async getState(): Promise<JobStatus | 'stuck'> {

@@ -1,4 +1,5 @@
 import type { JobOptions } from './bull-types';
+import type { JobStep } from '../steps';
 import type { JobRow, Lease } from './job';
 
 /** A pg client, a Prisma or Knex transaction, ...: what the core knows to query by. */
@@ -24,4 +25,5 @@ export interface Port {
 	resumeWorkers(queue: string): void;
 	closeWorkers(queue: string, doNotWaitJobs: boolean): Promise<void>;
 	whenIdle(queue: string): Promise<void>;
+	jobSteps(jobId: string): Promise<JobStep[]>;
 }

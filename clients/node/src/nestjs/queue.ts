@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events';
+import { ownValue } from '../options';
 import type {
 	CronRepeatOptions,
 	EveryRepeatOptions,
@@ -111,10 +112,7 @@ export class Queue<T = any> extends EventEmitter {
 		if (this.groupPath === undefined || opts.groupKey !== undefined) {
 			return opts;
 		}
-		let value: any = data;
-		for (const step of this.groupPath.split('.')) {
-			value = value?.[step];
-		}
+		const value = ownValue(data, this.groupPath);
 		return value === undefined || value === null ? opts : { ...opts, groupKey: String(value) };
 	}
 

@@ -6,6 +6,9 @@ import type { JobOptions } from './bull-types';
 import type { Port, Transaction } from './port';
 import { Queue } from './queue';
 import { ensureQueue, type QueueSettings } from './settings';
+import type { SignalOptions } from '../event-queue';
+import { JobSteps, type JobStep } from '../steps';
+import { sessionExecutor } from '../tx';
 import { type Core, type CoreOptions, type CoreSubscription, type CoreWorker, openCore } from './core';
 import { GlobalEvents } from './global-events';
 
@@ -47,8 +50,10 @@ export interface SubscriptionRegistration extends OnEventOptions {
 export interface TestHooks {
 	/** What all statements go through, if it is set. */
 	client?: Transaction;
-	afterAdd(queue: string): Promise<void>;
+	afterAdd(): Promise<void>;
 	transaction?<R>(work: (tx: Transaction) => Promise<R>): Promise<R>;
+	/** drain({ skipWaits }): jobs do not sleep. */
+	skipsSleeps?: boolean;
 }
 
 interface LocalQueue {
@@ -146,13 +151,39 @@ export class EventQueueService implements Port, EventSource {
 		);
 	}
 
+	/**
+	 * Wakes the jobs that wait for the signal (`job.awaitSignal`), or keeps it for the first that will; false if it is not
+	 * the first of this name and key. Default key of a job: its `jobId`.
+	 */
+	async sendSignal(name: string, key: string | number | bigint, payload?: unknown, options: SignalOptions = {}): Promise<boolean> {
+		const first = await this.core.store.sendSignal(name, key, payload, { ...options, tx: this.within(options.tx) });
+		if (currentTransaction(this) === undefined) {
+			await this.test?.afterAdd();
+		}
+		return first;
+	}
+
+	/** What a living or dead job has done, and what it waits for, in order. */
+	jobSteps(jobId: string | number | bigint, tx?: Transaction): Promise<JobStep[]> {
+		return this.core.store.jobSteps(jobId, { tx: this.within(tx) });
+	}
+
+	/** A new job like this one, which has the results of the steps before one and goes on with that; its id. */
+	async forkJob(jobId: string | number | bigint, fromStep: string, tx?: Transaction): Promise<string> {
+		const id = await this.core.store.forkJob(jobId, fromStep, { tx: this.within(tx) });
+		if (currentTransaction(this) === undefined) {
+			await this.test?.afterAdd();
+		}
+		return id;
+	}
+
 	/** A SELECT, in the transaction given, the present one, or its own; parameters are text, and cast in it. */
 	query<R = Record<string, unknown>>(text: string, values: unknown[] = [], tx?: Transaction): Promise<R[]> {
 		return this.core.query<R>(text, values, this.within(tx));
 	}
 
 	private within(tx?: Transaction): Transaction | undefined {
-		return tx ?? currentTransaction(this) ?? this.core.store.currentTransaction() ?? this.test?.client;
+		return tx !== undefined ? tx : (currentTransaction(this) ?? this.core.store.currentTransaction() ?? this.test?.client);
 	}
 
 	/* ---- for queues ---- */
@@ -179,7 +210,9 @@ export class EventQueueService implements Port, EventSource {
 			server: { ...this.options.server, ...own.server },
 		};
 		await ensureQueue(this, name, settings, (message) => this.logger.warn(message));
-		const queue = new Queue(name, this, settings.defaultJobOptions, settings.limiter?.groupKey);
+		// Whether jobs are kept is a setting of the queue, as long as add does not say it.
+		const { removeOnComplete: _complete, removeOnFail: _fail, ...defaults } = settings.defaultJobOptions ?? {};
+		const queue = new Queue(name, this, defaults, settings.limiter?.groupKey);
 		this.queues.set(name, { queue, settings, processors: new Map() });
 		return queue;
 	}
@@ -215,7 +248,7 @@ export class EventQueueService implements Port, EventSource {
 		const ids = await this.core.add(queue, this.test?.client === undefined ? jobs : jobs.map(alone), this.within(tx));
 		// In a transaction of the application's they are due when that has ended.
 		if (currentTransaction(this) === undefined) {
-			await this.test?.afterAdd(queue);
+			await this.test?.afterAdd();
 		}
 		return ids;
 	}
@@ -239,14 +272,22 @@ export class EventQueueService implements Port, EventSource {
 			 FROM event_queue.claim($1::text, 1, job_names => $2::text::text[]) c`,
 			[queue, names],
 		);
-		return row === undefined ? undefined : { row, lease: this.leaseOf(row.job_id, row.lease_token) };
+		return row === undefined ? undefined : { row, lease: this.leaseOf(row.job_id, row.lease_token, row.name, queue) };
 	}
 
 	/** A lease that is kept by hand: `extendLock` renews it. */
-	leaseOf(jobId: string, token: string): Lease {
+	leaseOf(jobId: string, token: string, name: string, queue: string): Lease {
+		const { signal } = new AbortController();
+		const { client } = this.test ?? {};
 		return {
 			token,
-			signal: new AbortController().signal,
+			signal,
+			durable: new JobSteps({ id: jobId, token, name, queue }, {
+				run: client === undefined ? this.core.store.database.run : sessionExecutor(client),
+				currentTransaction: () => currentTransaction(this) ?? this.core.store.currentTransaction(),
+				signal,
+				skipSleeps: () => this.test?.skipsSleeps === true,
+			}),
 			progress: async (value) => {
 				await this.query('SELECT event_queue.report_progress($1::text::bigint, $2::text::uuid, $3::text::jsonb)', [jobId, token, JSON.stringify(value)]);
 			},

@@ -1,4 +1,7 @@
-import { Client } from 'pg';
+import type { Client } from 'pg';
+import { asError } from '../errors';
+import { HostsClient } from '../hosts';
+import { messageOf } from '../verdict';
 import { eventColumns, eventOf } from '../event-queue';
 import { Job } from './job';
 import { withTransaction } from './event-sourced';
@@ -16,7 +19,7 @@ export interface EventQueueTestingOptions extends EventQueueRootOptions {
 }
 
 export interface DrainOptions {
-	/** Jobs that wait for a delay or their next attempt are due at once. */
+	/** Jobs that wait for a delay or their next attempt are due at once, and `job.sleep` does not wait. */
 	skipWaits?: boolean;
 	/** More than so many runs are taken for a loop: 10000. */
 	maxJobs?: number;
@@ -27,7 +30,8 @@ export interface Ran {
 	name: string;
 	data: unknown;
 	attempt: number;
-	outcome: 'completed' | 'failed' | 'dead';
+	/** suspended: it sleeps, or waits for a signal or event. */
+	outcome: 'completed' | 'failed' | 'dead' | 'suspended';
 	result?: unknown;
 	error?: string;
 }
@@ -59,7 +63,7 @@ export class EventQueueTesting {
 
 	static async create(options: EventQueueTestingOptions): Promise<EventQueueTesting> {
 		const service = await EventQueueService.create({ ...options, handleSignals: false }, options.configKey ?? DEFAULT_KEY);
-		const client = new Client(service.core.store.database.clientConfig());
+		const client = new HostsClient(service.core.store.database.clientConfig());
 		try {
 			await client.connect();
 			const testing = new EventQueueTesting(service, client, options);
@@ -96,18 +100,26 @@ export class EventQueueTesting {
 	/** Runs jobs of all queues, and gives subscriptions their events, until there is nothing left that is due. */
 	async drain(options: DrainOptions = {}): Promise<Ran[]> {
 		const before = this.ran.length;
-		for (;;) {
-			const runs = this.ran.length;
-			if (options.skipWaits === true) {
-				for (const queue of this.service.allQueues) {
-					await queue.retryWaiting(false);
+		// One that only finds that it still has to wait is no progress.
+		const ended = () => this.ran.filter((run) => run.outcome !== 'suspended').length;
+		const { test } = this.service;
+		test!.skipsSleeps = options.skipWaits;
+		try {
+			for (;;) {
+				const runs = ended();
+				if (options.skipWaits === true) {
+					for (const queue of this.service.allQueues) {
+						await queue.retryWaiting(false);
+					}
+				}
+				await this.runDue(options.maxJobs);
+				const events = await this.deliverEvents();
+				if (ended() === runs && events === 0) {
+					return this.ran.slice(before);
 				}
 			}
-			await this.runDue(options.maxJobs);
-			const events = await this.deliverEvents();
-			if (this.ran.length === runs && events === 0) {
-				return this.ran.slice(before);
-			}
+		} finally {
+			test!.skipsSleeps = false;
 		}
 	}
 
@@ -175,16 +187,25 @@ export class EventQueueTesting {
 		queue.emit('active', job);
 		try {
 			run.result = await this.guarded(() => processor!.run(job));
-			await queue.settle(job, undefined, run.result);
-			job.returnvalue = run.result;
-			queue.emit('completed', job, run.result);
-		} catch (error) {
-			run.error = (error as Error).message;
-			const again = await queue.fail(job, error as Error);
-			job.attemptsMade++;
-			job.failedReason = run.error;
-			run.outcome = again ? 'failed' : 'dead';
-			queue.emit('failed', job, error, !again);
+			if (!job.lease.durable.isSuspended) {
+				await queue.settle(job, undefined, run.result);
+				job.returnvalue = run.result;
+				queue.emit('completed', job, run.result);
+			}
+		} catch (thrown) {
+			if (!job.lease.durable.isSuspended) {
+				const error = asError(thrown);
+				run.error = messageOf(error);
+				const again = await queue.fail(job, error);
+				job.attemptsMade++;
+				job.failedReason = run.error;
+				run.outcome = again ? 'failed' : 'dead';
+				queue.emit('failed', job, error, !again);
+			}
+		}
+		if (job.lease.durable.isSuspended) {
+			run.outcome = 'suspended';
+			queue.emit('suspended', job);
 		}
 		job.lease = undefined;
 		this.ran.push(run);

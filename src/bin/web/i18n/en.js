@@ -66,6 +66,7 @@ export default {
 	'state.ready': 'ready',
 	'state.leased': 'running',
 	'state.scheduled': 'scheduled',
+	'state.suspended': 'suspended',
 	'state.retrying': 'retrying',
 	'state.blocked': 'blocked',
 	'state.paused': 'paused',

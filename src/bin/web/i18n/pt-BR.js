@@ -66,6 +66,7 @@ export default {
 	'state.ready': 'pronto',
 	'state.leased': 'rodando',
 	'state.scheduled': 'agendado',
+	'state.suspended': 'suspenso',
 	'state.retrying': 'nova tentativa',
 	'state.blocked': 'bloqueado',
 	'state.paused': 'pausado',

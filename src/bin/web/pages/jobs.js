@@ -4,7 +4,7 @@ import { t, number, duration } from '../lib/i18n.js';
 import { get, post, seg, session, mayAct } from '../lib/api.js';
 import { trace } from '../lib/trace.js';
 
-const STATES = ['', 'leased', 'ready', 'scheduled', 'retrying', 'blocked', 'paused', 'stalled', 'completed', 'dead'];
+const STATES = ['', 'leased', 'ready', 'scheduled', 'retrying', 'suspended', 'blocked', 'paused', 'stalled', 'completed', 'dead'];
 
 export function jobs(page) {
 	page.title(t('page.jobs'));

@@ -1,0 +1,150 @@
+/*
+ * queue_slot.c: what shared memory keeps of each queue for claims: where the last one was,
+ * the ring, the limits.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/timestamp.h"
+
+#include "queue/limits.h"
+#include "queue/queue_slot.h"
+#include "wake/wake.h"
+
+PG_FUNCTION_INFO_V1(eq_held_until);
+PG_FUNCTION_INFO_V1(eq_end_hold);
+
+/* A queue is held for so long at most. */
+#define MAX_HELD_US USECS_PER_DAY
+
+EqQueueSlot *eq_queue_slots = NULL;
+
+static Size
+queue_slots_size(void)
+{
+	return mul_size(eq_max_queues, sizeof(EqQueueSlot));
+}
+
+/* They are not touched before they are needed. */
+static void
+attach_queue_slots(void *memory, LWLockPadded *locks, bool is_new)
+{
+	eq_queue_slots = memory;
+}
+
+static void
+init_queue_slot(EqQueueSlot *slot)
+{
+	memset(slot, 0, sizeof(EqQueueSlot));
+	pg_atomic_init_u32(&slot->last_lane, 0);
+	pg_atomic_init_u64(&slot->last_segment, 0);
+	pg_atomic_init_u64(&slot->mark_generation, 0);
+	pg_atomic_init_u64(&slot->held_until, 0);
+	SpinLockInit(&slot->ring.mutex);
+	pg_atomic_init_u64(&slot->ring.segment, 0);
+	pg_atomic_init_u64(&slot->ring.end_run_at, 0);
+	pg_atomic_init_u64(&slot->ring.voided, 0);
+	dlist_init(&slot->limits.leases);
+	ConditionVariableInit(&slot->limits.loaded);
+	slot->is_initialized = true;
+}
+
+/* Generations go on from one queue to the next. */
+static void
+begin_queue_slot(int number)
+{
+	EqQueueSlot *slot = &eq_queue_slots[number];
+
+	if (!slot->is_initialized)
+		init_queue_slot(slot);
+	pg_atomic_write_u32(&slot->last_lane, 0);
+	pg_atomic_write_u64(&slot->last_segment, 0);
+	pg_atomic_fetch_add_u64(&slot->mark_generation, 1);
+	pg_atomic_write_u64(&slot->held_until, 0);
+	slot->ring.n = 0;
+	slot->ring.next = 0;
+	slot->ring.begun_at = 0;
+	slot->ring.filling_at = 0;
+	eq_forget_limits(&eq_wake_slots[number]);
+}
+
+/* Others have its leases' entries at once; no transaction uses the rest any more when the
+ * slot is taken for another queue. */
+static void
+end_queue_slot(int number)
+{
+	eq_forget_leases(&eq_wake_slots[number]);
+}
+
+/*
+ * Until when the queue is held, as a handler has said that it can do none of its jobs
+ * before (EQ064); 0 if it is not.  It is no setting: a restart ends it.
+ */
+TimestampTz
+eq_queue_held_until(const EqQueue *queue)
+{
+	EqWakeSlot *slot = eq_wake_slot(queue->queue_id);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until;
+
+	if (slot == NULL)
+		return 0;
+	until = (TimestampTz) pg_atomic_read_u64(&eq_queue_slot(slot)->held_until);
+	/* Later than it can be: the clock was set back. */
+	return until > now && until <= now + MAX_HELD_US ? until : 0;
+}
+
+/*
+ * At once, and not undone by a rollback: no job of the queue is claimed for so many
+ * microseconds, a day at most.  The extension's own queues are those of all rules.
+ */
+void
+eq_hold_queue(const EqQueue *queue, int64 delay)
+{
+	EqWakeSlot *slot = eq_wake_slot(queue->queue_id);
+	TimestampTz now = GetCurrentTimestamp();
+	uint64 until = (uint64) (now + Min(delay, MAX_HELD_US));
+	uint64 was;
+
+	if (slot == NULL || queue->queue_id <= EQ_SNAPSHOTS)
+		return;
+	was = pg_atomic_read_u64(&eq_queue_slot(slot)->held_until);
+	/* Of several handlers, the one that has to wait longest. */
+	while (was < until && !pg_atomic_compare_exchange_u64(
+							  &eq_queue_slot(slot)->held_until, &was, until))
+		;
+}
+
+/* For queue_health, which asks for all queues. */
+Datum
+eq_held_until(PG_FUNCTION_ARGS)
+{
+	const EqQueue *queue = eq_get_queue_by_id(PG_GETARG_INT32(0));
+	TimestampTz until = queue ? eq_queue_held_until(queue) : 0;
+
+	if (until == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(until);
+}
+
+/* For resume_queue: was it held? */
+Datum
+eq_end_hold(PG_FUNCTION_ARGS)
+{
+	EqWakeSlot *slot = eq_wake_slot(PG_GETARG_INT32(0));
+
+	if (slot == NULL ||
+		(TimestampTz) pg_atomic_exchange_u64(&eq_queue_slot(slot)->held_until, 0) <=
+			GetCurrentTimestamp())
+		PG_RETURN_BOOL(false);
+	eq_note_config_changed(); /* who sleeps until then is to look again */
+	PG_RETURN_BOOL(true);
+}
+
+const EqSharedPart eq_queue_slots_part = {
+	.name = "event_queue queue slots",
+	.size = queue_slots_size,
+	.attach = attach_queue_slots,
+	.begin_slot = begin_queue_slot,
+	.end_slot = end_queue_slot,
+};

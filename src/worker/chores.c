@@ -1,0 +1,63 @@
+/*
+ * chores.c: what a worker does in each round is a list of chores.
+ *
+ * Each has its own transactions, and an error in it is its own: it is logged when it
+ * begins and shown by faults(), the chore is tried again after a while, and all
+ * others go on.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "common/try.h"
+#include "worker/worker.h"
+
+#define LONGEST_RETRY_MS 64000 /* of watch/faults.c */
+
+static void
+note_failure(const char *worker, EqChore *chore)
+{
+	ErrorData *error;
+
+	/* Not in ErrorContext, which is copied from and reset. */
+	MemoryContextSwitchTo(chore->context);
+	error = eq_abort_transaction();
+	chore->failures++;
+	chore->retry_at = eq_note_item(worker, chore->name, NULL, error->sqlerrcode,
+								   error->message, error->hint);
+	FreeErrorData(error);
+}
+
+/* Runs a chore, or leaves it alone while it backs off. */
+void
+eq_attempt_chore(const char *worker, EqChore *chore)
+{
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* If it is further off, the clock was set back. */
+	if (chore->retry_at > now &&
+		chore->retry_at <= now + LONGEST_RETRY_MS * INT64CONST(1000))
+		return;
+	chore->context = context;
+	SetCurrentStatementStartTimestamp(); /* transactions take now() from it */
+	PG_TRY();
+	{
+		chore->run();
+		if (chore->failures > 0)
+			eq_clear_item(worker, chore->name, false);
+		chore->failures = 0;
+		chore->retry_at = 0;
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		note_failure(worker, chore);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
