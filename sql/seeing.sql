@@ -115,7 +115,7 @@ DROP VIEW did, ticks;
 DROP FUNCTION seen_refuses;
 
 -- A trace shows jobs that are finished and not kept, for event_queue.keep_trace.
-SELECT event_queue.create_queue('seen_trace') > 0 AS created;
+SELECT event_queue.create_queue('seen_trace') AS trace_queue \gset
 SELECT event_queue.create_rule('seen trace', 'seen.trace', queue => 'seen_trace', job_name => 'traced') > 0 AS created;
 CREATE PROCEDURE seen_one(subject text) LANGUAGE plpgsql AS $$
 BEGIN
@@ -137,28 +137,28 @@ SELECT pg_sleep(1) IS NOT NULL AS slept;
 SHOW event_queue.keep_trace;
 CALL seen_one('on');
 SELECT * FROM seen_chain('on');
-SELECT tenant_id, name, rule, rule_version, parent_job, outcome, created_at <= finished_at AS times FROM event_queue.job_trace;
+SELECT tenant_id, name, rule, rule_version, parent_job, outcome, created_at <= finished_at AS times FROM event_queue.job_trace WHERE queue_id = :trace_queue;
 -- what no event caused, or the history keeps as long, has no line; nor have dead letters
 SELECT event_queue.enqueue('seen_trace', 'by itself') > 0 AS enqueued;
 SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('seen_trace');
 SELECT event_queue.alter_queue('seen_trace', keep_completed => '2 hours');
 CALL seen_one('kept');
-SELECT count(*) FROM event_queue.job_trace;
+SELECT count(*) FROM event_queue.job_trace WHERE queue_id = :trace_queue;
 SELECT * FROM seen_chain('kept');
 -- kept by both for different times, it is shown once
 SELECT event_queue.alter_queue('seen_trace', keep_completed => '1 minute');
 CALL seen_one('both');
-SELECT count(*) FROM event_queue.job_trace;
+SELECT count(*) FROM event_queue.job_trace WHERE queue_id = :trace_queue;
 SELECT * FROM seen_chain('both');
 SELECT event_queue_internal.maintain_history();
-SELECT count(*) FROM event_queue.job_trace;
+SELECT count(*) FROM event_queue.job_trace WHERE queue_id = :trace_queue;
 -- metadata may hold anything: numbers that no bigint holds are none
 SELECT event_queue.enqueue('seen_trace', 'odd', options => '{"metadata": {"event_id": "odd", "parent_job": 1e30}}') > 0 AS enqueued;
 SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('seen_trace');
 SELECT event_id, parent_job FROM event_queue.job_trace WHERE name = 'odd';
 UPDATE event_queue.job_trace SET finished_at = finished_at - interval '1 hour';
 SELECT event_queue_internal.maintain_history();
-SELECT count(*) FROM event_queue.job_trace;
+SELECT count(*) FROM event_queue.job_trace WHERE queue_id = :trace_queue;
 ALTER SYSTEM RESET event_queue.keep_trace;
 SELECT pg_reload_conf();
 SELECT event_queue.drop_rule('seen trace'), event_queue.drop_queue('seen_trace', force => true);

@@ -60,6 +60,8 @@ for what in "$@"; do
 		need python3 command -v python3
 		;;
 	test)
+		# zones of old names are a package of their own from trixie on
+		{ [ -f /usr/share/zoneinfo/CET ] || ! apt-cache show tzdata-legacy >/dev/null 2>&1; } || missing+=(tzdata-legacy)
 		need libipc-run-perl perl -MIPC::Run -e 1
 		need libtest-harness-perl command -v prove
 		need libtap-parser-sourcehandler-pgtap-perl command -v pg_prove
