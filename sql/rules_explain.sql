@@ -62,7 +62,9 @@ SELECT event_queue.create_rule('ex write', 'exl.*', 'explain.write()', queue => 
 SELECT event_queue.create_rule('ex slow', 'exl.*', 'pg_sleep(60) IS NULL', queue => 'explain', job_name => 'slow') > 0 AS created;
 SET ROLE eq_explainer;
 SELECT step, part, seen, outcome FROM event_queue.explain_rule('ex role', :'won') WHERE step IN ('condition', 'verdict');
-SELECT aggregate_id, outcome FROM event_queue.test_rule('ex role', max_rows => 2);
+SELECT aggregate_id, outcome FROM event_queue.test_rule('ex role', max_rows => 3);
+-- from the end, if no start is given
+SELECT aggregate_id FROM event_queue.test_rule('ex role', max_rows => 1) UNION ALL SELECT aggregate_id FROM event_queue.test_rule('ex role', 0, max_rows => 1);
 RESET ROLE;
 SELECT DISTINCT outcome FROM event_queue.test_rule('ex write') WHERE event_type = 'exl.moved';
 SELECT outcome FROM event_queue.test_rule('ex slow', max_rows => 1);

@@ -195,9 +195,9 @@ COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule
  *
  * Nothing is enqueued, and nothing counted.
  * Arguments: rule, its name, also of one that is paused; from_position and to_position:
- * events after the first and up to the second (NULL: from the first event, up to the
- * newest that may be read); max_events: how many events of that range are looked at, the
- * oldest first; max_rows: how many that pattern and tenant let through are tried; version:
+ * events after the first and up to the second (NULL: up to the newest that may be read);
+ * max_events: how many events of that range are looked at, from its start, or the newest if
+ * from_position is NULL; max_rows: how many that pattern and tenant let through are tried; version:
  * which version or draft of the rule (rule_versions; NULL: the present one), evaluated with the rights of who made it.
  * Result: one row for each of these, in order: outcome is matched, not matched,
  * suppressed (the rule led to the event), too deep (event_queue.rule_depth), or the error;
@@ -235,12 +235,16 @@ BEGIN
 	RETURN QUERY
 	SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at, t.outcome, t.payload, t.options
 	FROM (
+		-- from one end of the range or the other, no further than max_rows needs
 		SELECT x.* FROM (
-			SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
-			WHERE s.position > coalesce($2, 0) AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position LIMIT $5) x
+			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
+			WHERE s.position > $2 AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position LIMIT $5)
+			UNION ALL
+			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
+			WHERE $2 IS NULL AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position DESC LIMIT $5)) x
 		WHERE (r.tenant_id IS NULL OR x.tenant_id = r.tenant_id) AND event_queue.tenant_visible(x.tenant_id)
 		  AND event_queue.event_matches(x.event_type, r.event_pattern)
-		ORDER BY x.position LIMIT $4) m,
+		LIMIT $4) m,
 		event_queue_internal.try_rule(r, m.position) t
 	ORDER BY m.position;
 END
@@ -344,16 +348,19 @@ BEGIN
 		becomes := event_queue_internal.rule_at(was, other);
 	END IF;
 	RETURN QUERY
-	SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at,
+	SELECT d.* FROM (SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at,
 		CASE WHEN t.outcome = 'matched' AND n.outcome = 'matched' THEN 'changed' WHEN n.outcome = 'matched' THEN 'added'
 			WHEN t.outcome = 'matched' THEN 'lost' ELSE 'other' END,
 		t.outcome, n.outcome, t.payload, n.payload
 	FROM (
 		SELECT x.*, event_queue.event_matches(x.event_type, was.event_pattern) AND (was.tenant_id IS NULL OR x.tenant_id = was.tenant_id) AS now,
 			event_queue.event_matches(x.event_type, becomes.event_pattern) AND (becomes.tenant_id IS NULL OR x.tenant_id = becomes.tenant_id) AS after
-		FROM (
-			SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
-			WHERE s.position > coalesce($4, 0) AND s.position <= least($5, event_queue.watermark()) ORDER BY s.position LIMIT $7) x
+		FROM (	-- as in test_rule
+			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
+			WHERE s.position > $4 AND s.position <= least($5, event_queue.watermark()) ORDER BY s.position LIMIT $7)
+			UNION ALL
+			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
+			WHERE $4 IS NULL AND s.position <= least($5, event_queue.watermark()) ORDER BY s.position DESC LIMIT $7)) x
 		WHERE event_queue.tenant_visible(x.tenant_id)) m,
 		-- not even tried if pattern or tenant says no
 		LATERAL (SELECT 'not matched' AS outcome, NULL::jsonb AS payload, NULL::jsonb AS options WHERE NOT m.now
@@ -361,7 +368,8 @@ BEGIN
 		LATERAL (SELECT 'not matched' AS outcome, NULL::jsonb AS payload, NULL::jsonb AS options WHERE NOT m.after
 			UNION ALL SELECT y.* FROM event_queue_internal.try_rule(becomes, m.position) y WHERE m.after) n
 	WHERE (m.now OR m.after) AND (t.outcome, t.payload, t.options) IS DISTINCT FROM (n.outcome, n.payload, n.options)
-	ORDER BY m.position LIMIT $6;
+	LIMIT $6) d
+	ORDER BY d.position;
 END
 $$;
 COMMENT ON FUNCTION compare_rule(text, jsonb, int, bigint, bigint, int, int) IS
