@@ -121,6 +121,70 @@ ok($node->poll_query_until('postgres', sprintf($moved, join ',', @queues)), 'and
 $_->quit for @holders;
 sql(q(DROP INDEX event_queue.holding));
 
+# REINDEX comes while the rule runner is at work: it waits, and no one is the victim of a deadlock.
+$node->append_conf('postgresql.conf', "event_queue.condition_timeout = '1 h'");
+$node->reload;
+sql(q(
+CREATE FUNCTION waits() RETURNS boolean STABLE LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE NOT pg_try_advisory_lock_shared(1) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN pg_advisory_unlock_shared(1);
+END $$;
+SELECT event_queue.create_queue('ruled'), event_queue.create_rule('waits', 'held', 'public.waits()', 'ruled', 'x')));
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(1)');
+sql(q(SELECT event_queue.append('a', 'held', 'held')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'event_queue rule runner' AND wait_event = 'PgSleep')), 'the rule runner is at work');
+my $reindex = $node->background_psql('postgres', on_error_stop => 0);
+$reindex->query_until(qr/begun/, "\\echo begun\nREINDEX TABLE event_queue_internal.rule_checkpoint;\n");
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'REINDEX%' AND wait_event_type = 'Lock')), 'REINDEX waits');
+$holder->query_safe('SELECT pg_advisory_unlock(1)');
+$holder->quit;
+is($reindex->query('SELECT 1'), '1', 'and ends');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.jobs WHERE queue = 'ruled')), 'the rule fires');
+is(sql(q(SELECT count(*) FROM event_queue.faults() WHERE sqlstate = '40P01')), '0', 'without a fault');
+unlike($reindex->{stderr}, qr/deadlock/, 'or a deadlock');
+$reindex->quit;
+
+# And while executors, clients, consumers are busy.
+sql(q(
+SELECT event_queue.drop_rule('waits');
+CREATE TABLE done (kind text, n int);
+CREATE FUNCTION work(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.done VALUES (job.name, (job.payload ->> 'n')::int) $$;
+SELECT event_queue.create_queue('busy'), event_queue.create_queue('few', max_concurrency => 2, fair => true);
+SELECT event_queue.create_handler('busy', '*', 'work'), event_queue.create_handler('few', '*', 'work'), event_queue.create_subscription('s');
+SELECT event_queue.create_rule('busy', 'busy.**', queue => 'busy', job_name => 'ruled', payload => '{"n": "$.data.n"}');
+CREATE PROCEDURE load() LANGUAGE plpgsql AS $$
+BEGIN
+	FOR n IN 1 .. 400 LOOP
+		PERFORM event_queue.enqueue('few', 'after', jsonb_build_object('n', n),
+			depends_on => ARRAY[event_queue.enqueue('busy', 'plain', jsonb_build_object('n', n), unique_key => 'u' || n)]);
+		PERFORM event_queue.enqueue('busy', 'grouped', jsonb_build_object('n', n), group_key => 'g' || n % 3);
+		PERFORM event_queue.append('busy', (n % 7)::text, 'busy.x', jsonb_build_object('n', n));
+		PERFORM event_queue.fetch_events('s');
+		PERFORM event_queue.ack('s');
+		COMMIT;
+	END LOOP;
+END $$));
+my $load = IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c', 'CALL load()' ], '2>', \my $said);
+my $all = q(SELECT kind, count(*), count(DISTINCT n) FROM done GROUP BY 1 ORDER BY 1);
+my $errors = '';
+for (1 .. 1000)
+{
+	for my $what ('TABLE event_queue.job', 'SCHEMA event_queue_internal', 'TABLE CONCURRENTLY event_queue.job', 'TABLE CONCURRENTLY event_queue.event_store', 'DATABASE postgres')
+	{
+		$errors .= ($node->psql('postgres', "REINDEX $what"))[2];
+	}
+	last if sql(q(SELECT count(*) FROM done)) >= 1600;
+}
+$load->finish;
+is($said, '', 'clients go on beside REINDEX');
+is($errors =~ s/^NOTICE.*$//mgr =~ s/\s//gr, '', 'and it ends');
+is(sql($all), join("\n", map { "$_|400|400" } qw(after grouped plain ruled)), 'each job is done, once');
+is(sql(q(SELECT count(*) FROM event_queue.dead_letters)), '0', 'none is dead');
+
 # An executor that backs off after an error ends at once when it is told to.  Each back-off is of one second, so
 # the quickest of ten is that much quicker.
 sql(q(
