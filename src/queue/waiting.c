@@ -131,7 +131,6 @@ static void
 stop_waiting(int code, Datum arg)
 {
 	wait_for_queue(NULL);
-	pg_atomic_write_u32(&eq_sleeper()->job, 0);
 }
 
 /* The jobs as a JSON array of claimed_job. */

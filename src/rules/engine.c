@@ -30,6 +30,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -604,6 +605,8 @@ eq_run_rules(void)
 		return false;
 	}
 
+	/* As it is written later: who has read it would deadlock with REINDEX. */
+	LockRelationOid(eq_find_relation("rule_checkpoint"), RowExclusiveLock);
 	eq_forget_noted_runs();
 	eq_forget_roots();
 	if (any_behind)

@@ -29,6 +29,7 @@
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "utils/array.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -193,6 +194,8 @@ read_checkpoints(Subscription *subscription)
 	EqSpi spi;
 
 	/* Not read-only: a fresh snapshot, if the transaction allows one. */
+	/* As ack writes it later: who has read it would deadlock with REINDEX. */
+	LockRelationOid(eq_find_relation("subscription_bucket"), RowExclusiveLock);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args("SELECT bucket, position"
 							  " FROM event_queue_internal.subscription_bucket"

@@ -3,11 +3,12 @@
  *
  * Each raises its flag before it looks for what it waits for; whoever brings that looks at
  * the flags after his commit is visible, and sets latches: one of them sees the other.
- * None of these functions throws.
+ * None of these functions throws but, of a session's first call, eq_sleeper.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 
@@ -40,10 +41,23 @@ const EqSharedPart eq_sleepers_part = {
 	.attach = attach_sleepers,
 };
 
+/* A session that is terminated in its sleep: the next one in its place is not to be woken. */
+static void
+lower_flags(int code, Datum arg)
+{
+	pg_atomic_write_u32(&sleepers[EQ_MY_PROC_NUMBER].events, 0);
+	pg_atomic_write_u32(&sleepers[EQ_MY_PROC_NUMBER].job, 0);
+}
+
 /* This session's. */
 EqSleeper *
 eq_sleeper(void)
 {
+	static bool registered = false;
+
+	if (!registered)
+		before_shmem_exit(lower_flags, (Datum) 0);
+	registered = true;
 	return &sleepers[EQ_MY_PROC_NUMBER];
 }
 

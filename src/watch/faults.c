@@ -282,22 +282,6 @@ remove_stale(void)
 	LWLockRelease(faults->lock);
 }
 
-static const char *
-usual_hint(int sqlerrcode)
-{
-	switch (sqlerrcode)
-	{
-		case ERRCODE_DISK_FULL:
-			return "Make room on the disk.";
-		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
-			return "default_transaction_read_only is on, for the server or the database (pg_db_role_setting); workers go on when it is off, those of a database once they have started anew.";
-		case ERRCODE_LOCK_NOT_AVAILABLE:
-			return "The line \"locks\" of event_queue.health() names the session that holds the lock.";
-		default:
-			return "";
-	}
-}
-
 /* It failed; when it may be tried again.  tenant and hint may be NULL. */
 TimestampTz
 eq_note_item(const char *kind, const char *name, const char *tenant, int sqlerrcode,
@@ -319,9 +303,7 @@ eq_note_item(const char *kind, const char *name, const char *tenant, int sqlerrc
 	{
 		fault->is_item = true;
 		copy_cut(fault->tenant, tenant ? tenant : "", sizeof(fault->tenant));
-		copy_cut(fault->hint,
-				 hint && hint[0] != '\0' ? hint : usual_hint(sqlerrcode),
-				 sizeof(fault->hint));
+		copy_cut(fault->hint, hint ? hint : "", sizeof(fault->hint));
 		say = (!fault->said || strcmp(fault->said_state, state) != 0) &&
 			  (!is_lock || fault->failures >= SAY_LOCK_AT);
 		if (say)
@@ -378,6 +360,27 @@ eq_retry_items_now(void)
  * All faults.  A session of one tenant sees its own; of what belongs to no tenant only
  * that it fails, as the error may show others' data.
  */
+/* Its own, or the usual one for its SQLSTATE. */
+static const char *
+hint_of(const Fault *fault)
+{
+	const char *state = fault->sqlstate;
+
+	if (fault->hint[0] != '\0')
+		return fault->hint;
+	switch (MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]))
+	{
+		case ERRCODE_DISK_FULL:
+			return "Make room on the disk.";
+		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
+			return "default_transaction_read_only is on, for the server or the database (pg_db_role_setting); workers go on when it is off, those of a database once they have started anew.";
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return "The line \"locks\" of event_queue.health() names the session that holds the lock.";
+		default:
+			return "";
+	}
+}
+
 Datum
 eq_faults(PG_FUNCTION_ARGS)
 {
@@ -413,8 +416,8 @@ eq_faults(PG_FUNCTION_ARGS)
 		values[7] = CStringGetTextDatum(fault->sqlstate);
 		values[8] = CStringGetTextDatum(fault->message);
 		nulls[8] = !own;
-		values[9] = CStringGetTextDatum(fault->hint);
-		nulls[9] = !own || fault->hint[0] == '\0';
+		values[9] = CStringGetTextDatum(hint_of(fault));
+		nulls[9] = !own || hint_of(fault)[0] == '\0';
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -519,17 +519,20 @@ static bool
 give_back_unrecorded(EqHand *hand, const ErrorData *settling)
 {
 	Unrecorded this = {.job = &hand->jobs[hand->next]};
-	TimestampTz at = eq_note_fault(EQ_UNRECORDED, hand->handlers[hand->next]->label,
-								   unpack_sql_state(settling->sqlerrcode),
-								   settling->message, 1000, 60000);
+	const char *label = hand->handlers[hand->next]->label;
+	TimestampTz at;
+	bool is_new = eq_failures_of(EQ_UNRECORDED, label, &at) == 0;
 	int lock_timeout = LockTimeout;
 	ErrorData *error;
 
+	at = eq_note_fault(EQ_UNRECORDED, label, unpack_sql_state(settling->sqlerrcode),
+					   settling->message, 1000, 60000);
 	this.delay = Max(at - GetCurrentTimestamp(), 1);
 	LockTimeout = EQ_SETTLE_WAIT_MS;
 	error = try_settling(postpone_unrecorded, &this);
 	LockTimeout = lock_timeout;
-	if (error == NULL)
+	/* Of thousands of jobs, one line. */
+	if (error == NULL && is_new)
 		ereport(LOG, (errcode(settling->sqlerrcode),
 					  errmsg("the failure of job " INT64_FORMAT
 							 " could not be recorded: %s",

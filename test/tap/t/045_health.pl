@@ -184,6 +184,23 @@ like(fault('retention', 'does not exist', qr/CREATE SCHEMA no_such_schema/), qr/
 sql('CREATE SCHEMA no_such_schema');
 well('archive');
 
+# Fewer executors are wanted than run: those that have a job end with it, and that is well.
+my $blocker = $node->background_psql('postgres');
+$blocker->query_safe('SELECT pg_advisory_lock(77)');
+sql(q(SELECT event_queue.create_queue('outlives'), event_queue.create_handler('outlives', '*', 'waits'), event_queue.enqueue('outlives', 'j')));
+my $line = q(SELECT ok, detail FROM event_queue.health() WHERE check_name = 'executors');
+ok($node->poll_query_until('postgres', $line, 't|1 of 1 running, 1 busy'), 'an executor is busy');
+$node->append_conf('postgresql.conf', 'event_queue.executors = 0');
+$node->reload;
+ok($node->poll_query_until('postgres', $line, 't|0 of 0 running, 0 busy'), 'it is wanted no more: health() finds no fault');
+is(sql(q(SELECT kind FROM event_queue.workers() WHERE current_job IS NOT NULL)), 'stand-in', 'while it goes on');
+$blocker->quit;
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.workers() WHERE kind = 'stand-in')), 'it ends with its job');
+$node->append_conf('postgresql.conf', 'event_queue.executors = 1');
+$node->reload;
+ok($node->poll_query_until('postgres', $line, 't|1 of 1 running, 0 busy'), 'one is wanted again');
+sql(q(SELECT event_queue.drop_handler('outlives', '*'); SELECT event_queue.drop_queue('outlives')));
+
 # Without a scheduler.
 $node->append_conf('postgresql.conf', "event_queue.databases = 'none'");
 $node->restart;
