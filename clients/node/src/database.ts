@@ -7,7 +7,7 @@ import { EventEmitter, setMaxListeners } from 'node:events';
 import * as pg from 'pg';
 import { maxTimer, now } from './clock';
 import { ClosedError, ConnectionError, isConnectionError, toEventQueueError } from './errors';
-import { HostsClient, withHosts } from './hosts';
+import { HostsClient, toPrimary, withHosts } from './hosts';
 import type { Executor, Row, Value } from './tx';
 
 export interface ConnectionOptions {
@@ -90,8 +90,7 @@ export class Database extends EventEmitter {
 			application_name: this.applicationName,
 			connectionTimeoutMillis: 5000,
 			keepAlive: true,
-			Client: HostsClient,
-			...withHosts(configOf(options.connection)),
+			...toPrimary(configOf(options.connection)),
 			...(options.maxConnections === undefined ? {} : { max: options.maxConnections }),
 		});
 		// An idle connection that breaks is replaced when the next one is needed.
