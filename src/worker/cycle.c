@@ -474,7 +474,7 @@ static EqChore chores[] = {
 	{schedules_chore, "schedules"},
 	{lanes_chore, "lanes"},
 	{counts_chore, "counts of jobs"},
-	{queues_chore, "queues"},
+	{queues_chore, "queues"}, /* also between others: look_meanwhile */
 	{history_partitions_chore, "partitions of history"},
 	{samples_chore, "samples of counters"},
 	{metrics_chore, "samples of metrics"},
@@ -533,6 +533,29 @@ attempt(EqChore *chore)
 	}
 }
 
+/*
+ * Jobs that came do not wait for chores that take their time: queues whose flag is up
+ * are looked at first, and again after what took longer than a cycle should.
+ */
+static void
+look_meanwhile(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	bool was_sweep = sweep;
+
+	if (now - last < EQ_CYCLE_US && now >= last)
+		return;
+	sweep = false;
+	for (int i = 0; i < lengthof(chores); i++)
+	{
+		if (chores[i].run == queues_chore)
+			attempt(&chores[i]);
+	}
+	sweep = was_sweep;
+	last = GetCurrentTimestamp();
+}
+
 /* One round; returns when the next one is needed at the latest. */
 TimestampTz
 eq_run_cycle(void)
@@ -562,7 +585,10 @@ eq_run_cycle(void)
 		next_keep = now + KEEP_US;
 	}
 	for (int i = 0; i < lengthof(chores); i++)
+	{
+		look_meanwhile();
 		attempt(&chores[i]);
+	}
 
 	/* A chore that backs off is not due before it is tried again. */
 	now = GetCurrentTimestamp();

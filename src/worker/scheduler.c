@@ -9,6 +9,9 @@
  * Its own transactions commit asynchronously: what a crash undoes is done again.
  * It waits for locks for a moment only, so that whoever locks one of our tables
  * holds up the chore that needs it and no other.
+ *
+ * JIT is off: chores have enable_seqscan off, which gives plans such costs before 18
+ * that each sweep would compile some for tens of milliseconds, while no job is told of.
  */
 #include "postgres.h"
 
@@ -150,6 +153,7 @@ eq_scheduler_main(Datum arg)
 	pg_atomic_write_u32(&db->scheduler, EQ_MY_PROC_NUMBER + 1);
 	pg_atomic_write_u32(&db->events_pending, 1);
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("lock_timeout", LOCK_WAIT_MS, PGC_SUSET, PGC_S_OVERRIDE);
 
 	cycle_context = AllocSetContextCreate(

@@ -2,11 +2,12 @@
  * database.ts: connections.  A pool for calls; back-off while the server can't be
  * reached; and one connection that listens, for all queues of this EventQueue.
  */
+import { createHash } from 'node:crypto';
 import { EventEmitter, setMaxListeners } from 'node:events';
 import * as pg from 'pg';
 import { maxTimer, now } from './clock';
 import { ClosedError, ConnectionError, isConnectionError, toEventQueueError } from './errors';
-import { HostsClient, withHosts } from './hosts';
+import { HostsClient, toPrimary, withHosts } from './hosts';
 import type { Executor, Row, Value } from './tx';
 
 export interface ConnectionOptions {
@@ -26,6 +27,21 @@ export interface ConnectionOptions {
 
 /** Every value as the text that the server sent. */
 const asText: any = { getTypeParser: () => (value: any) => value };
+
+const statementNames = new Map<string, string>();
+
+/**
+ * A statement that is made often: each connection of the pool parses and plans it once.
+ * Its name says its text, so that behind a pooler nobody else's has the same.
+ */
+export function prepared(sql: string): string {
+	statementNames.set(sql, `eq_${createHash('sha256').update(sql).digest('hex').slice(0, 24)}`);
+	return sql;
+}
+
+/* invalid_sql_statement_name and duplicate_prepared_statement: a pooler in between, or DEALLOCATE */
+const isOfStatementName = (error: any, name: string | undefined): boolean =>
+	name !== undefined && (error?.code === '26000' || error?.code === '42P05') && String(error.message).includes(name);
 
 /** At most maxTimer. */
 export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
@@ -59,6 +75,8 @@ export class Database extends EventEmitter {
 	private listener?: Listener;
 	/** Connections of the pool that have a listener for errors while they are in use. */
 	private readonly guarded = new WeakSet<pg.PoolClient>();
+	/** A connection has the statements that were prepared on it. */
+	private keepsStatements = true;
 
 	constructor(options: ConnectionOptions) {
 		super();
@@ -72,8 +90,7 @@ export class Database extends EventEmitter {
 			application_name: this.applicationName,
 			connectionTimeoutMillis: 5000,
 			keepAlive: true,
-			Client: HostsClient,
-			...withHosts(configOf(options.connection)),
+			...toPrimary(configOf(options.connection)),
 			...(options.maxConnections === undefined ? {} : { max: options.maxConnections }),
 		});
 		// An idle connection that breaks is replaced when the next one is needed.
@@ -135,7 +152,11 @@ export class Database extends EventEmitter {
 
 	/* A pool may wait without end for a connection that is in use, and forgets who waits when it ends. */
 	private fromPool(wait: number): Promise<pg.PoolClient> {
+		// Else there is nothing to wait for.
+		const isFree = this.pool.idleCount > 0 && this.pool.waitingCount === 0;
 		const connecting = this.pool.connect();
+		if (isFree)
+			return connecting;
 		return new Promise((resolve, reject) => {
 			let left = false;
 			const leave = (error: Error) => {
@@ -196,13 +217,19 @@ export class Database extends EventEmitter {
 	async runWaiting(sql: string, values: readonly unknown[], wait: number): Promise<Row[]> {
 		for (;;) {
 			const client = await this.take(wait);
+			const name = this.keepsStatements ? statementNames.get(sql) : undefined;
 			try {
-				const result = await client.query({ text: sql, values: values as any[], types: asText });
+				const result = await client.query({ name, text: sql, values: values as any[], types: asText });
 				client.release();
 				return result.rows ?? [];
 			} catch (error) {
 				if (!isConnectionError(error)) {
 					client.release();
+					// It was not carried out.
+					if (isOfStatementName(error, name)) {
+						this.keepsStatements = false;
+						continue;
+					}
 					throw toEventQueueError(error);
 				}
 				client.release(true);

@@ -233,6 +233,13 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		await this.database.run('SELECT event_queue.current_tenant()', []);
 	}
 
+	/** @internal A job is there: workers of this process need not wait to be told by the server. */
+	added(queue: string, job: string): void {
+		for (const runner of this.runners)
+			if (runner instanceof Worker && runner.queue.name === queue)
+				runner.look(job);
+	}
+
 	/** @internal The transaction that a call without tx joins. */
 	currentTransaction(): TransactionLike | undefined {
 		const present = this.storage.getStore();

@@ -78,3 +78,9 @@ export class HostsClient extends pg.Client {
 		}
 	}
 }
+
+/**
+ * Settings for a Pool of pg whose connections go to the primary among the servers listed.  Who asks while
+ * none is known gets the error of the one that was tried, and the next one is tried for who asks then.
+ */
+export const toPrimary = (config: pg.PoolConfig = {}): pg.PoolConfig => ({ Client: HostsClient, ...withHosts(config) } as pg.PoolConfig);

@@ -3,6 +3,7 @@ export { EventQueue, minimumVersion } from './event-queue';
 export type { AppendedEvent, AppendManyOptions, AppendOptions, EventFilter, EventQueueOptions, ExpectedVersion, JobOutcome, NewEvent, QueueTypes,
 	ReadAggregateOptions, ReadAllOptions, SignalOptions, StateOptions, StoredEvent, TypedQueue } from './event-queue';
 export type { ConnectionOptions } from './database';
+export { toPrimary } from './hosts';
 export { Queue, defaultJobName } from './queue';
 export type { BulkJob, QueueOptions } from './queue';
 export { Job } from './job';

@@ -2,7 +2,8 @@
  * queue.ts: adds jobs, looks at them, and sets the queue.
  *
  * Adds outside a transaction that come while one is on its way go together in the next
- * call, each with its own id or error.  Those with a unique key or with dependencies go
+ * call, each with its own id or error; very many in two, so that the server writes one
+ * while it flushes the other.  Those with a unique key or with dependencies go
  * alone, since they may have to wait for another transaction.
  */
 import type { EventQueue } from './event-queue';
@@ -12,7 +13,7 @@ import { fromJson, toJson } from './json';
 import { encodeJobOptions, ownValue, type JobOptions, type QueueSettings } from './options';
 import { inSpan, withTrace } from './telemetry';
 import { toExecutor, type Executor, type TransactionLike, type TxOption } from './tx';
-import { textOrNull } from './database';
+import { prepared, textOrNull } from './database';
 
 export interface QueueOptions extends QueueSettings {
 	tenantId?: string;
@@ -40,10 +41,11 @@ interface WireJob {
 	tenantId?: string;
 }
 
+const enqueueSql = prepared('SELECT event_queue.enqueue($1::text, $2::text, $3::text::jsonb, options => $4::text::jsonb, tenant_id => $5::text)::text AS id');
+const enqueueManySql = prepared('SELECT event_queue.enqueue_many(NULL, $1::text::jsonb)::text AS ids');
+
 const enqueueOne = async (run: Executor, job: WireJob): Promise<string> => {
-	const rows = await run(
-		`SELECT event_queue.enqueue($1::text, $2::text, $3::text::jsonb, options => $4::text::jsonb, tenant_id => $5::text)::text AS id`,
-		[job.queue, job.name, job.payload, job.options, textOrNull(job.tenantId)]);
+	const rows = await run(enqueueSql, [job.queue, job.name, job.payload, job.options, textOrNull(job.tenantId)]);
 	return rows[0].id!;
 };
 
@@ -53,10 +55,13 @@ const wireText = (job: WireJob): string => {
 };
 
 const enqueueMany = async (run: Executor, jobs: WireJob[]): Promise<string[]> => {
-	const rows = await run('SELECT event_queue.enqueue_many(NULL, $1::text::jsonb)::text AS ids', [`[${jobs.map(wireText).join(',')}]`]);
+	const rows = await run(enqueueManySql, [`[${jobs.map(wireText).join(',')}]`]);
 	const ids = rows[0].ids!.slice(1, -1);
 	return ids === '' ? [] : ids.split(',');
 };
+
+/** A call for half as many costs less than it gains. */
+const worthTwoCalls = 64;
 
 /** Puts adds that come at the same time into one call. */
 export class Coalescer {
@@ -81,9 +86,14 @@ export class Coalescer {
 		setImmediate(() => {
 			this.scheduled = false;
 			if (this.calls < this.maxCalls && this.waiting.length > 0)
-				this.send(this.waiting.splice(0, this.maxJobs));
+				this.send(this.waiting.splice(0, this.batchSize()));
 			this.schedule();
 		});
+	}
+
+	private batchSize(): number {
+		const { length } = this.waiting;
+		return Math.min(this.maxJobs, this.calls === 0 && length >= worthTwoCalls ? Math.ceil(length / 2) : length);
 	}
 
 	private async send(batch: typeof this.waiting): Promise<void> {
@@ -176,6 +186,8 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 				const id = tx !== undefined ? await enqueueOne(toExecutor(tx), wire)
 					: alone ? await enqueueOne(this.client.database.run, wire)
 						: await this.client.coalescer.add(wire);
+				if (tx === undefined)
+					this.client.added(this.name, name);
 				return this.jobOf(id, name, data, opts);
 			});
 	}
@@ -191,6 +203,9 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 					throw new UnsupportedOptionError('addBulk adds all jobs in one transaction: give tx as addBulk(jobs, { tx })');
 				const encoded = jobs.map(job => this.encode(job.name ?? defaultJobName, job.data, job.opts ?? {}));
 				const ids = await enqueueMany(tx === undefined ? this.client.database.run : toExecutor(tx), encoded.map(job => job.wire));
+				if (tx === undefined)
+					for (const name of new Set(encoded.map(job => job.wire.name)))
+						this.client.added(this.name, name);
 				return ids.map((id, i) => this.jobOf(id, jobs[i].name ?? defaultJobName, jobs[i].data, encoded[i].opts));
 			});
 	}

@@ -9,11 +9,16 @@ try {
 	api = undefined;
 }
 
+/* Without an SDK the API does nothing, at some cost for each job. */
+const noProvider = api?.ProxyTracerProvider && new api.ProxyTracerProvider().getDelegate();
+const isOff = (): boolean =>
+	api === undefined || noProvider !== undefined && (api.trace.getTracerProvider() as any).getDelegate?.() === noProvider && api.propagation.fields().length === 0;
+
 type Metadata = Record<string, unknown>;
 
 /** Metadata with the present trace's context, if there is one and the caller gave none. */
 export function withTrace(metadata: Metadata | undefined): Metadata | undefined {
-	if (api === undefined || metadata?.traceparent !== undefined)
+	if (api === undefined || isOff() || metadata?.traceparent !== undefined)
 		return metadata;
 	const carrier: Record<string, string> = {};
 	api.propagation.inject(api.context.active(), carrier);
@@ -28,7 +33,7 @@ export async function inSpan<T>(
 	metadata: Metadata | undefined,
 	work: () => Promise<T>,
 ): Promise<T> {
-	if (api === undefined)
+	if (api === undefined || isOff())
 		return work();
 	const { trace, context, propagation, SpanKind, SpanStatusCode } = api;
 	const parent = metadata?.traceparent === undefined ? context.active() : propagation.extract(context.active(), metadata);

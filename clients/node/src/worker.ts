@@ -11,7 +11,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { setMaxListeners } from 'node:events';
 import { maxTimer, now } from './clock';
-import { backoffAfter, sleep } from './database';
+import { backoffAfter, prepared, sleep } from './database';
 import { asError, ClosedError, isConnectionError, JobCancelledError, JobTimeoutError, LeaseLostError, ProcessorExistsError, RateLimitError,
 	UnsupportedOptionError } from './errors';
 import { SafeEmitter } from './emitter';
@@ -30,6 +30,10 @@ const claimedColumns = `c.job_id::text AS id, c.lease_token::text AS token, c.na
 	c.attempt::text AS attempt, c.max_attempts::text AS max_attempts, c.stalled::text AS stalled, c.priority::text AS priority, c.group_key,
 	(extract(epoch FROM c.created_at) * 1000)::text AS created, (extract(epoch FROM c.leased_until) * 1000)::text AS until,
 	c.time_limit_ms::text AS time_limit`;
+const claimSql = prepared(`SELECT ${claimedColumns} FROM event_queue.claim($1, $2, $3, $4::interval, $5, $6) c`);
+const completeAndClaimSql = prepared(
+	`SELECT ${claimedColumns} FROM event_queue.complete_many_and_claim($1::bigint[], $2::uuid[], $3, $4, $5, $6::interval, $7, $8, false, $9::jsonb[]) c`);
+const completeSql = prepared('SELECT r.job_id::text AS id, r.state FROM event_queue.complete_many($1::bigint[], $2::uuid[], $3::jsonb[]) r');
 
 function checkConcurrency(what: string, concurrency: number): void {
 	if (!Number.isInteger(concurrency) || concurrency < 1)
@@ -142,13 +146,20 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			this.pump(lane);
 	}
 
-	private wake(): void {
-		for (const lane of this.lanes.values()) {
+	private wake(lanes: Iterable<Lane> = this.lanes.values()): void {
+		for (const lane of lanes) {
 			lane.hungry = true;
 			lane.woken = true;
 			lane.emptyClaims = 0;
 			this.pump(lane);
 		}
+	}
+
+	/** @internal There may be a job of this name. */
+	look(job: string): void {
+		const lane = this.lanes.get(job) ?? this.lanes.get(null);
+		if (lane !== undefined)
+			this.wake([lane]);
 	}
 
 	/** @internal */
@@ -277,9 +288,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 				settles = [];
 			} else if (settles.length > 0) {
 				try {
-					rows = await run(
-						`SELECT ${claimedColumns} FROM event_queue.complete_many_and_claim($1::bigint[], $2::uuid[], $3, $4, $5, $6::interval, $7, $8, false, $9::jsonb[]) c`,
-						[ids, tokens, ...claimValues, results]);
+					rows = await run(completeAndClaimSql, [ids, tokens, ...claimValues, results]);
 					for (const settle of settles)
 						this.settled(settle);
 					settles = [];
@@ -293,7 +302,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 				}
 			}
 			if (max > 0)
-				rows = await run(`SELECT ${claimedColumns} FROM event_queue.claim($1, $2, $3, $4::interval, $5, $6) c`, claimValues);
+				rows = await run(claimSql, claimValues);
 			return rows.map(row => this.claimed(row, lane));
 		} catch (error) {
 			const unknown = isConnectionError(error) && (error as any).outcomeUnknown !== false;
@@ -308,7 +317,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		const run = (sql: string, values: readonly unknown[]) => this.client.database.runWaiting(sql, values, 0);
 		let rows: Row[];
 		try {
-			rows = await run('SELECT r.job_id::text AS id, r.state FROM event_queue.complete_many($1::bigint[], $2::uuid[], $3::jsonb[]) r',
+			rows = await run(completeSql,
 				[settles.map(settle => settle.running.job.id), settles.map(settle => settle.running.token), settles.map(settle => settle.result)]);
 		} catch (error) {
 			if (isConnectionError(error))

@@ -2,7 +2,7 @@
 const { test, before, after } = require('node:test');
 const assert = require('node:assert/strict');
 const eqlib = require('..');
-const { freshDatabase, query, open, where } = require('./helpers');
+const { freshDatabase, query, open, where, Pool } = require('./helpers');
 
 let connection, eq;
 before(async () => {
@@ -36,6 +36,37 @@ test('an append with an id may be repeated', async () => {
 	const again = await eq.append('lead', 'L2', 'lead.created', { a: 1 }, { id });
 	assert.deepEqual([first.duplicate, again.duplicate, again.version], [false, true, 1]);
 	await assert.rejects(eq.append('lead', 'L2', 'lead.created', { a: 2 }, { id }), eqlib.EventIdReusedError);
+});
+
+test('statements that are made often are prepared, and none is missed where a connection does not keep them', async () => {
+	const one = { max: 1, ...connection };
+	const names = async pool => (await pool.query("SELECT name FROM pg_prepared_statements WHERE name LIKE 'eq\\_%'")).rows.map(row => row.name);
+	const pool = new Pool(one);
+	const other = open(undefined, { pool });
+	await other.queue('news').add('one', {});
+	await other.queue('news').add('one', {});
+	const [name] = await names(pool);
+	assert.equal((await names(pool)).length, 1);
+
+	// As behind a pooler, whose connection is another one now.
+	await pool.query('DEALLOCATE ALL');
+	const before = await other.queue('news').count();
+	await other.queue('news').add('one', {});
+	await other.queue('news').add('one', {});
+	assert.equal(await other.queue('news').count(), before + 2);
+	assert.deepEqual(await names(pool), [], 'and is asked for no more');
+	await other.close();
+	await pool.end();
+
+	// Somebody else's pool has prepared it there.
+	const taken = new Pool(one);
+	await taken.query(`PREPARE ${name} AS SELECT 1`);
+	const third = open(undefined, { pool: taken });
+	await third.queue('news').add('one', {});
+	assert.equal(await third.queue('news').count(), before + 3);
+	await third.close();
+	await taken.end();
+	await eq.queue('news').empty();
 });
 
 test('errors of the extension are classes with SQLSTATE and DETAIL', async () => {

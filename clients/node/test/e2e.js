@@ -2,7 +2,8 @@
 // provider of messages that fails and answers 429; "make e2e".  E2E=short: less load.
 //
 // It prints figures and asserts none of them: what must hold is what each lead and
-// message ends with, also when the server and the process are killed meanwhile.
+// message ends with, also when the server and the process are killed meanwhile, and when
+// the server is lost and its standby promoted.
 const assert = require('node:assert/strict');
 const { execFile, spawn } = require('node:child_process');
 const fs = require('node:fs');
@@ -44,12 +45,13 @@ const freePort = () => new Promise(resolve => {
 	});
 });
 
-let main, port, app;
+let main, port, app, databaseUrl;
 /** What the application said on stderr: a failed call in a fault is no news, unless the test fails. */
 let errors = '';
 async function startApp() {
 	const child = spawn(process.execPath, [main], { stdio: ['ignore', 'ignore', 'pipe'],
-		env: { ...process.env, PORT: String(port), PROVIDER_URL: `http://127.0.0.1:${provider.address().port}`, NODE_NO_WARNINGS: '1' } });
+		env: { ...process.env, PORT: String(port), PROVIDER_URL: `http://127.0.0.1:${provider.address().port}`, NODE_NO_WARNINGS: '1',
+			NODE_ENV: 'production', ...databaseUrl && { DATABASE_URL: databaseUrl } } });
 	app = child;
 	child.stderr.on('data', data => { errors += data; });
 	child.on('exit', (code, signal) => {
@@ -69,11 +71,12 @@ async function endApp(signal) {
 	await ended;
 }
 
-const ctl = (...args) => {
-	const all = [...process.getuid() === 0 ? ['runuser', '-u', 'postgres', '--'] : [],
-		path.join(process.env.PG_BINDIR, 'pg_ctl'), '-D', path.join(process.env.PGHOST, 'data'), '-w', ...args];
+const dir = process.env.PGHOST;
+const asServer = (program, ...args) => {
+	const all = [...process.getuid() === 0 ? ['runuser', '-u', 'postgres', '--'] : [], path.join(process.env.PG_BINDIR, program), ...args];
 	return promisify(execFile)(all[0], all.slice(1));
 };
+const ctl = (...args) => asServer('pg_ctl', '-D', path.join(dir, 'data'), '-w', ...args);
 
 async function call(method, at, body, status) {
 	const response = await fetch(`http://127.0.0.1:${port}${at}`, { method, headers: { 'content-type': 'application/json' }, body: body && JSON.stringify(body) });
@@ -192,16 +195,16 @@ async function underLoad() {
 	console.log(`BENCH e2e lag_to_last_task_ms: ${figures(lags)}`);
 }
 
-async function underFaults() {
+/** Calls go on while the server is lost in some way, and later the application is killed. */
+async function underFaults(what, loseServer) {
 	const leads = [];
 	const messages = [];
-	let broken = 0;
+	let broken = 0, before;
 	const faults = (async () => {
 		await sleep(faultSeconds * 1000 / 4);
-		await ctl('-m', 'immediate', 'stop');
-		await sleep(500);
-		await ctl('-l', process.env.EQ_SERVER_LOG, 'start');
-		console.log('   the server was stopped at once and started');
+		await loseServer();
+		before = leads.length;
+		console.log(`   ${what}`);
 		await sleep(faultSeconds * 1000 / 4);
 		await endApp('SIGKILL');
 		await startApp();
@@ -211,8 +214,8 @@ async function underFaults() {
 		try {
 			leads.push((await call('POST', '/crm/leads', newLead(`f${n}`))).id);
 			if (n % 3 === 0) {
-				await call('POST', '/whatsapp/send-message', { phone: `+5${n % 12}`, body: `m${n}` });
-				messages.push(`m${n}`);
+				await call('POST', '/whatsapp/send-message', { phone: `+5${n % 12}`, body: `${what} ${n}` });
+				messages.push(`${what} ${n}`);
 			}
 		} catch {
 			// Whoever calls knows that it may not have been done.
@@ -220,12 +223,42 @@ async function underFaults() {
 		}
 	})]);
 	assert.ok(!app.ended, 'the application outlives the server');
+	assert.ok(leads.length > before, 'leads are answered again');
 	await allHaveTheirTasks();
 	const there = new Set((await query('SELECT lead_id::text AS id FROM ianara.lead')).map(row => row.id));
 	assert.deepEqual(leads.filter(id => !there.has(String(id))), [], 'leads that were answered, and are lost');
 	const sent = new Set(received.map(message => message.body));
 	assert.deepEqual(messages.filter(body => !sent.has(body)), [], 'messages that were answered, and are lost');
 	console.log(`ok - ${leads.length} leads and ${messages.length} messages answered, ${broken} calls broken off; each lead has exactly its tasks, each message was sent`);
+}
+
+async function restart() {
+	await ctl('-m', 'immediate', 'stop');
+	await sleep(500);
+	await ctl('-l', process.env.EQ_SERVER_LOG, 'start');
+}
+
+const standby = path.join(dir, 'standby');
+const standbyPort = '5433';
+
+/** A standby on which everything is that was confirmed; the application knows both servers, the standby first. */
+async function withStandby() {
+	await asServer('pg_basebackup', '-h', dir, '-U', 'postgres', '-D', standby, '-R', '-c', 'fast', '--no-sync');
+	await asServer('pg_ctl', '-D', standby, '-w', '-l', path.join(dir, 'standby.log'), '-o', `-p ${standbyPort}`, 'start');
+	await query(`ALTER SYSTEM SET synchronous_standby_names = '*'`);
+	await query('SELECT pg_reload_conf()');
+	await until('the standby is in step', async () => (await query(`SELECT count(*)::int AS n FROM pg_stat_replication WHERE sync_state = 'sync'`))[0].n === 1);
+	await endApp('SIGTERM');
+	const host = encodeURIComponent(dir);
+	databaseUrl = `postgresql://postgres@${host}:${standbyPort},${host}:${process.env.PGPORT}/${process.env.PGDATABASE}`;
+	await startApp();
+}
+
+async function promote() {
+	await ctl('-m', 'immediate', 'stop');
+	await sleep(500);
+	await asServer('pg_ctl', '-D', standby, '-w', 'promote');
+	process.env.PGPORT = standbyPort;
 }
 
 async function run() {
@@ -246,7 +279,9 @@ async function run() {
 	await startApp();
 	await oneByOne();
 	await underLoad();
-	await underFaults();
+	await underFaults('the server was stopped at once and started', restart);
+	await withStandby();
+	await underFaults('the server was lost, its standby promoted', promote);
 	await endApp('SIGTERM');
 	console.log('ok - SIGTERM ends it');
 }
@@ -255,7 +290,9 @@ run().then(() => 0, error => {
 	console.error(errors.slice(-5000));
 	console.error(error);
 	return 1;
-}).then(code => {
+}).then(async code => {
 	app?.kill('SIGKILL');
+	if (fs.existsSync(standby))
+		await asServer('pg_ctl', '-D', standby, '-m', 'immediate', 'stop').catch(() => {});
 	process.exit(code);
 });

@@ -43,6 +43,26 @@ test('jobs are done, with result, progress, log and events', async () => {
 	await worker.close();
 });
 
+test('a job that this process has added begins though the server can not tell of it', async () => {
+	const deaf = open(connection, { listenConnection: { ...connection, port: 1 } });
+	deaf.on('connectionError', () => {});
+	const queue = await newQueue();
+	const done = [];
+	const worker = deaf.worker(queue.name, { a: job => { done.push(`a${job.data}`); }, '*': job => { done.push(`*${job.data}`); } });
+	await worker.run();
+	const next = async (add, ...wanted) => {
+		await add();
+		await until(() => done.length >= wanted.length, wanted, 15000);
+		assert.deepEqual(done.splice(0).sort(), wanted);
+	};
+	const own = deaf.queue(queue.name);
+	await next(() => own.add('a', 1), 'a1');
+	await next(() => own.add('b', 2), '*2');
+	await next(() => own.addBulk([{ name: 'a', data: 3 }, { name: 'b', data: 4 }]), '*4', 'a3');
+	await next(() => own.add('a', 5, { jobId: 'five' }), 'a5');
+	await deaf.close();
+});
+
 test('the concurrency of each named processor is exact, and * takes the rest', async () => {
 	const queue = await newQueue();
 	const now = {}, most = {}, done = {};

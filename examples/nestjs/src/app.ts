@@ -2,6 +2,7 @@
  * the database, what speaks to others by processors here, and notifications follow a subscription. */
 import { Body, Controller, Get, HttpCode, Injectable, Module, NotFoundException, OnApplicationShutdown, Param, Patch, Post } from '@nestjs/common';
 import { Pool } from 'pg';
+import { toPrimary } from 'pg-event-queue';
 import {
 	EventQueueHealthModule,
 	EventQueueMetricsModule,
@@ -20,7 +21,8 @@ import {
 export class Database extends Pool implements OnApplicationShutdown {
 	constructor() {
 		// Connections stay: the first calls of a new one, which has to load and compile all, take ten times as long.
-		super({ connectionString: process.env.DATABASE_URL, idleTimeoutMillis: 0 });
+		// Of several servers in DATABASE_URL they go to the primary.
+		super(toPrimary({ connectionString: process.env.DATABASE_URL, idleTimeoutMillis: 0 }));
 		// An idle connection that breaks, as when the server restarts, must not end the process.
 		this.on('error', (error) => console.error(`database: ${error.message}`));
 	}
