@@ -86,7 +86,7 @@ SELECT count(*) FROM tm.open WHERE unique_key = 'J';
 SELECT count(*) FROM event_queue_internal.timer_start WHERE unique_key = 'J';
 -- The first timer has come to its time before the end that was to stop it (K): the second start is done all the
 -- same, as it would have been.  So is one that the rule would do otherwise by now (N), unless it would not any more (O).
--- What stood in the way is later than the end (L), or was stopped by hand (M): nothing starts again.
+-- What stood in the way was later than the end (L), or was stopped by hand (M): nothing starts again.
 DELETE FROM tm.works WHERE what = 'end';
 SELECT count(event_queue.append('tm', a, 'tm.asked', '{"n": 1}')) FROM unnest('{K,L,M,N,O}'::text[]) a;
 SELECT count(event_queue.append('tm', a, 'tm.answered')) FROM unnest('{K,L,M,N,O}'::text[]) a;
@@ -96,7 +96,7 @@ SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('
 SELECT count(event_queue.append('tm', a, 'tm.asked', '{"n": 2}')) FROM unnest('{K,L,M,N,O}'::text[]) a;
 SELECT count(event_queue.append('tm', 'L', 'tm.asked', '{"n": 3}'));
 CALL wait_until($$(SELECT count(*) FROM event_queue_internal.timer_start WHERE unique_key IN ('K', 'L', 'M', 'N', 'O')) = 5$$);
-UPDATE event_queue.job SET run_at = now() WHERE unique_key = 'K';
+UPDATE event_queue.job SET run_at = now() WHERE unique_key IN ('K', 'L');
 SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('tm', 10);
 SELECT event_queue.cancel_jobs('tm', unique_key => 'M');
 SELECT event_queue.create_rule('tm plain', 'tm.asked', $$tm.check_works('start') AND aggregate_id <> 'O'$$, actions => '[
