@@ -495,8 +495,8 @@ enqueue_call(const EqRule *rule, Datum event, bool evaluate, int action,
 	}
 	if (timer)
 	{
-		appendStringInfo(&json, ", \"timer_queue\": %d, \"timer_key\": ",
-						 timer->queue_id);
+		appendStringInfo(&json,
+						 ", \"timer_queue\": %d, \"timer_key\": ", timer->queue_id);
 		escape_json(&json, timer->key);
 	}
 	appendStringInfoChar(&json, '}');

@@ -103,10 +103,9 @@ eq_rules_end_timers(const EqQueue *queue)
 			bool isnull;
 			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-			queues = bms_add_member(queues,
-									DatumGetInt32(SPI_getbinval(
-										SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
-										1, &isnull)));
+			queues = bms_add_member(queues, DatumGetInt32(SPI_getbinval(
+												SPI_tuptable->vals[i],
+												SPI_tuptable->tupdesc, 1, &isnull)));
 			MemoryContextSwitchTo(old);
 		}
 		eq_spi_end(&spi);
@@ -135,12 +134,10 @@ eq_note_refused_start(const EqRule *rule, const EqQueue *queue, const EqNewJob *
 			" ON CONFLICT DO NOTHING",
 		.n_arguments = 6,
 		.types = {INT4OID, TEXTOID, TEXTOID, INT8OID, INT4OID, INT8OID}};
-	Datum values[6] = {Int32GetDatum(queue->queue_id),
-					   CStringGetTextDatum(job->tenant),
-					   CStringGetTextDatum(job->unique_key),
-					   Int64GetDatum(position),
-					   Int32GetDatum(rule->rule_id),
-					   Int64GetDatum(holder)};
+	Datum values[6] = {
+		Int32GetDatum(queue->queue_id),		  CStringGetTextDatum(job->tenant),
+		CStringGetTextDatum(job->unique_key), Int64GetDatum(position),
+		Int32GetDatum(rule->rule_id),		  Int64GetDatum(holder)};
 	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
