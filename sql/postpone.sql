@@ -71,8 +71,33 @@ CALL wait_until($$EXISTS (SELECT FROM event_queue.job WHERE metadata ->> 'rule' 
 SELECT event_queue_internal.held_until(1);
 SELECT event_queue.drop_rule('postpone');
 DELETE FROM event_queue.job WHERE metadata ->> 'rule' = 'postpone';
+-- Workers outside hold it with a lease; one of a tenant no more than its job.  (Handlers do not meet these jobs.)
+CREATE ROLE postpone_worker;
+CREATE ROLE postpone_bound;
+SELECT event_queue.grant_worker('postpone_worker'), event_queue.grant_worker('postpone_bound', 'postpone B');
+SELECT event_queue.create_queue('postpone outside') > 0 AS created;
+SELECT count(event_queue.enqueue('postpone outside', 'send', tenant_id => t)) FROM unnest('{postpone A,postpone B,postpone B}'::text[]) t;
+SET ROLE postpone_bound;
+SELECT event_queue.postpone_queue(job_id, lease_token, '1 hour') AS held FROM event_queue.claim('postpone outside');
+SELECT count(*) FROM event_queue.claim('postpone outside', 10);
+SET ROLE postpone_worker;
+SELECT job_id, lease_token, tenant_id FROM event_queue.claim('postpone outside', tenant_id => 'postpone A') \gset
+SELECT try(format('SELECT event_queue.postpone_queue(%s, %L, NULL)', :'job_id', :'lease_token')), try(format('SELECT event_queue.postpone_queue(%s, %L, %L)', :'job_id', :'lease_token', '-1 second'));
+BEGIN;
+SELECT event_queue.postpone_queue(:job_id, :'lease_token', '2 hours') AS held;
+COMMIT;
+SELECT replace(try(format('SELECT event_queue.postpone_queue(%s, %L, %L)', :'job_id', :'lease_token', '1 hour')), :'job_id', 'N');
+RESET ROLE;
+SELECT held_until BETWEEN clock_timestamp() + interval '119 minutes' AND clock_timestamp() + interval '2 hours' AS held FROM event_queue.queue_limits('postpone outside');
+SELECT tenant_id, state, failures, run_at > clock_timestamp() AS later FROM event_queue.jobs WHERE queue = 'postpone outside' ORDER BY job_id;
+SELECT event_queue.enqueue('postpone outside', 'send') > 0 AS enqueued;
+SELECT count(*) FROM event_queue.claim('postpone outside');
+SELECT event_queue.resume_queue('postpone outside') AS ended;
+SELECT count(*) FROM event_queue.claim('postpone outside');
+SELECT event_queue.revoke_access('postpone_worker'), event_queue.revoke_access('postpone_bound'), event_queue.drop_queue('postpone outside', force => true);
+
 SELECT event_queue.drop_handler('postpone', '*'), event_queue.drop_queue('postpone', force => true), event_queue.drop_queue('beside it', force => true);
 SELECT event_queue.revoke_access('postpone_admin');
 SET client_min_messages = error;
-DROP OWNED BY postpone_owner, postpone_admin CASCADE;
-DROP ROLE postpone_owner, postpone_admin;
+DROP OWNED BY postpone_owner, postpone_admin, postpone_worker, postpone_bound CASCADE;
+DROP ROLE postpone_owner, postpone_admin, postpone_worker, postpone_bound;

@@ -84,6 +84,45 @@ SELECT count(event_queue.append('tm', 'J', 'tm.answered'));
 CALL tm.settled();
 SELECT count(*) FROM tm.open WHERE unique_key = 'J';
 SELECT count(*) FROM event_queue_internal.timer_start WHERE unique_key = 'J';
+-- The first timer has come to its time before the end that was to stop it (K): the second start is done all the
+-- same, as it would have been.  So is one that the rule would do otherwise by now (N), unless it would not any more (O).
+-- What stood in the way was later than the end (L), or was stopped by hand (M): nothing starts again.
+DELETE FROM tm.works WHERE what = 'end';
+SELECT count(event_queue.append('tm', a, 'tm.asked', '{"n": 1}')) FROM unnest('{K,L,M,N,O}'::text[]) a;
+SELECT count(event_queue.append('tm', a, 'tm.answered')) FROM unnest('{K,L,M,N,O}'::text[]) a;
+CALL wait_until($$(SELECT count(*) FROM event_queue.job WHERE queue_id = 1 AND metadata ->> 'rule' = 'tm end') = 5$$);
+UPDATE event_queue.job SET run_at = now() WHERE unique_key = 'L';
+SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('tm', 10);
+SELECT count(event_queue.append('tm', a, 'tm.asked', '{"n": 2}')) FROM unnest('{K,L,M,N,O}'::text[]) a;
+SELECT count(event_queue.append('tm', 'L', 'tm.asked', '{"n": 3}'));
+CALL wait_until($$(SELECT count(*) FROM event_queue_internal.timer_start WHERE unique_key IN ('K', 'L', 'M', 'N', 'O')) = 5$$);
+UPDATE event_queue.job SET run_at = now() WHERE unique_key IN ('K', 'L');
+SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('tm', 10);
+SELECT event_queue.cancel_jobs('tm', unique_key => 'M');
+SELECT event_queue.create_rule('tm plain', 'tm.asked', $$tm.check_works('start') AND aggregate_id <> 'O'$$, actions => '[
+	{"enqueue": {"queue": "tm", "name": "other", "delay": "1 day", "unique_key": "other {{aggregate_id}}"}},
+	{"enqueue": {"queue": "tm", "name": "plain", "payload": {"n": "and {{data.n}}"}, "delay": "2 days", "unique_key": "{{aggregate_id}}"}}]', or_replace => true) > 0 AS replaced;
+INSERT INTO tm.works VALUES ('end');
+CALL tm.settled();
+SELECT * FROM tm.open WHERE unique_key ~ '^(other )?[KLMNO]$' ORDER BY 1;
+SELECT unique_key FROM event_queue_internal.timer_start WHERE unique_key IN ('K', 'L', 'M', 'N', 'O');
+
+-- Refused starts are noted only where a rule, as it is, was, or would be by a draft, ends timers of the queue.
+SELECT event_queue.create_queue('tm free') > 0 AS created;
+SELECT event_queue.create_rule('tm free', 'tm.free', queue => 'tm free', job_name => 'free',
+	options => '{"delay": "2 days", "unique_key": "$.aggregate_id"}') > 0 AS created;
+SELECT count(event_queue.append('tm', 'P', 'tm.free')) FROM generate_series(1, 2);
+CALL tm.settled();
+SELECT count(*) AS open, (SELECT count(*) FROM event_queue_internal.timer_start WHERE unique_key = 'P') AS noted FROM event_queue.job WHERE unique_key = 'P';
+SELECT event_queue.create_rule('tm free', 'tm.free', actions => '[{"cancel": {"queue": "tm free", "unique_key": "x"}}]', draft => true) > 0 AS drafted;
+SELECT event_queue.pause_rule('tm free'), event_queue.resume_rule('tm free', resume => 'catch_up');
+SELECT count(event_queue.append('tm', 'P', 'tm.free'));
+CALL tm.settled();
+SELECT count(*) AS noted FROM event_queue_internal.timer_start WHERE unique_key = 'P';
+SELECT event_queue.purge_queue('tm free');
+SELECT count(*) AS noted FROM event_queue_internal.timer_start WHERE unique_key = 'P';
+SELECT event_queue.drop_rule('tm free'), event_queue.drop_queue('tm free');
+
 -- what no rule has started is stopped whenever it is
 SELECT event_queue.enqueue('tm', 'own', delay => '1 day', unique_key => 'tm I', options => '{"metadata": {"event_position": 4611686018427387904}}') > 0 AS enqueued;
 SELECT count(event_queue.append('tm', 'I', 'tm.answered'));

@@ -58,7 +58,7 @@ COMMENT ON FUNCTION event_queue_internal.held_until(int) IS 'Internal. Until whe
  * Result: tokens that rate_limit leaves now, NULL without one; how many jobs count
  * for max_concurrency, and up to 100 of them, NULL without it; a session that is
  * confined to a tenant is told which are its tenant's, and, bound to it by its role,
- * neither tokens nor the number; held_until: no job is claimed before, as a handler has called postpone_queue, NULL otherwise.
+ * neither tokens nor the number; held_until: no job is claimed before, as a handler or worker has called postpone_queue, NULL otherwise.
  * Errors: EQ006 no name, EQ010 no such queue.
  * Example:
  *	SELECT tokens, active FROM event_queue.queue_limits('mail');
@@ -184,7 +184,7 @@ BEGIN
 	END IF;
 	SELECT l.* INTO other FROM event_queue.queue_limits(q.name) l;
 	IF other.held_until IS NOT NULL THEN
-		RETURN QUERY SELECT 'queue held', other.held_until, format('a handler of the queue has called postpone_queue; event_queue.resume_queue(%L) ends it', q.name);
+		RETURN QUERY SELECT 'queue held', other.held_until, format('a handler or worker has called postpone_queue; event_queue.resume_queue(%L) ends it', q.name);
 		n := n + 1;
 	END IF;
 	IF other.tokens < 1 THEN

@@ -62,7 +62,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 				('dead_letters', 1, f.last_1h[7] > 0, format('%s came within the hour', f.last_1h[7])),
 				('stalled', 1, f.last_5m[6] > 0, format('%s leases ran out within 5 minutes', f.last_5m[6])),
 				('paused', 1, f.paused AND f.depth > 0, format('%s jobs are there', f.depth)),
-				('held', 1, f.held_until IS NOT NULL AND f.depth > 0, format('until %s, by postpone_queue of a handler', f.held_until)),
+				('held', 1, f.held_until IS NOT NULL AND f.depth > 0, format('until %s, by postpone_queue', f.held_until)),
 				('draining', 1, f.draining, 'takes no more jobs')
 			) x (reason, level, holds, detail) WHERE x.holds) r
 	)

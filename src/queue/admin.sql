@@ -81,6 +81,9 @@ BEGIN
 			NULL; -- it has ended meanwhile, or went with one that it depended on
 		END;
 	END LOOP;
+	-- Nor does a rule start again what it would have started beside them (rules/timer.c).
+	DELETE FROM event_queue_internal.timer_start s
+	WHERE s.queue_id = this_queue AND s.tenant_id = this_tenant AND s.unique_key = $2 AND $6 IS NULL;
 	PERFORM event_queue_internal.audit('cancel_jobs', 'queue', $1, this_tenant,
 		"after" => jsonb_strip_nulls(jsonb_build_object('unique_key', $2, 'job_name', $3, 'group_key', $4, 'jobs', n))) WHERE n > 0;
 	RETURN n;
@@ -155,6 +158,9 @@ BEGIN
 			WHERE d.depends_on = j.job_id AND d.completed_at IS NULL AND x.job_id <> ALL (locked)))
 		FOR UPDATE SKIP LOCKED));
 	GET DIAGNOSTICS deleted = ROW_COUNT;
+	DELETE FROM event_queue_internal.timer_start WHERE ctid = ANY (ARRAY(	-- as in cancel_jobs
+		SELECT s.ctid FROM event_queue_internal.timer_start s
+		WHERE s.queue_id = event_queue_internal.queue_id_of($1) AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE SKIP LOCKED));
 	PERFORM event_queue_internal.audit('purge_queue', 'queue', $1, "after" => jsonb_build_object('jobs', deleted)) WHERE deleted > 0;
 	RETURN deleted;
 END

@@ -406,7 +406,7 @@ extern void eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
 extern TimestampTz eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 						   const char *sqlstate, const char *context,
 						   int64 retry_after, bool final);
-extern void eq_release(int64 job_id, const pg_uuid_t *token, int64 delay);
+extern int32 eq_release(int64 job_id, const pg_uuid_t *token, int64 delay);
 
 /* suspend.c */
 struct EqLeased;

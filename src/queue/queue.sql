@@ -480,7 +480,7 @@ LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_end_hold';
 COMMENT ON FUNCTION event_queue_internal.end_hold(int) IS 'Internal. Ends what postpone_queue has begun; was there such a thing?';
 
 /*
- * resume_queue: undoes pause_queue and drain_queue, and what a handler has said by postpone_queue.
+ * resume_queue: undoes pause_queue and drain_queue, and what postpone_queue has begun.
  * Result: false if it was neither paused nor draining nor held.  Errors: EQ010.
  * Example:
  *	SELECT event_queue.resume_queue('mail');

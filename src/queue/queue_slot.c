@@ -17,6 +17,8 @@ PG_FUNCTION_INFO_V1(eq_end_hold);
 /* A queue is held for so long at most. */
 #define MAX_HELD_US USECS_PER_DAY
 
+#define CLOCK_SLACK_US USECS_PER_MINUTE
+
 EqQueueSlot *eq_queue_slots = NULL;
 
 static Size
@@ -40,6 +42,7 @@ init_queue_slot(EqQueueSlot *slot)
 	pg_atomic_init_u64(&slot->last_segment, 0);
 	pg_atomic_init_u64(&slot->mark_generation, 0);
 	pg_atomic_init_u64(&slot->held_until, 0);
+	pg_atomic_init_u64(&slot->held_at, 0);
 	SpinLockInit(&slot->ring.mutex);
 	pg_atomic_init_u64(&slot->ring.segment, 0);
 	pg_atomic_init_u64(&slot->ring.end_run_at, 0);
@@ -77,6 +80,20 @@ end_queue_slot(int number)
 }
 
 /*
+ * Ends a hold that was said later than it is now: the clock was set back, and nobody
+ * knows how long ago that was.  Who has to wait is told so again.
+ */
+static void
+end_wrong_hold(EqQueueSlot *slot, TimestampTz now)
+{
+	uint64 until = pg_atomic_read_u64(&slot->held_until);
+
+	if (until != 0 &&
+		(TimestampTz) pg_atomic_read_u64(&slot->held_at) > now + CLOCK_SLACK_US)
+		(void) pg_atomic_compare_exchange_u64(&slot->held_until, &until, 0);
+}
+
+/*
  * Until when the queue is held, as a handler has said that it can do none of its jobs
  * before (EQ064); 0 if it is not.  It is no setting: a restart ends it.
  */
@@ -89,9 +106,9 @@ eq_queue_held_until(const EqQueue *queue)
 
 	if (slot == NULL)
 		return 0;
+	end_wrong_hold(eq_queue_slot(slot), now);
 	until = (TimestampTz) pg_atomic_read_u64(&eq_queue_slot(slot)->held_until);
-	/* Later than it can be: the clock was set back. */
-	return until > now && until <= now + MAX_HELD_US ? until : 0;
+	return until > now ? until : 0;
 }
 
 /*
@@ -105,13 +122,17 @@ eq_hold_queue(const EqQueue *queue, int64 delay)
 	TimestampTz now = GetCurrentTimestamp();
 	uint64 until = (uint64) (now + Min(delay, MAX_HELD_US));
 	uint64 was;
+	EqQueueSlot *held;
 
 	if (slot == NULL || queue->queue_id <= EQ_SNAPSHOTS)
 		return;
-	was = pg_atomic_read_u64(&eq_queue_slot(slot)->held_until);
+	held = eq_queue_slot(slot);
+	end_wrong_hold(held, now);
+	pg_atomic_write_u64(&held->held_at, (uint64) now);
+	was = pg_atomic_read_u64(&held->held_until);
 	/* Of several handlers, the one that has to wait longest. */
-	while (was < until && !pg_atomic_compare_exchange_u64(
-							  &eq_queue_slot(slot)->held_until, &was, until))
+	while (was < until &&
+		   !pg_atomic_compare_exchange_u64(&held->held_until, &was, until))
 		;
 }
 

@@ -69,6 +69,7 @@ typedef struct EqQueueSlot
 	pg_atomic_uint64 last_segment;	  /* where a job was claimed lately */
 	pg_atomic_uint64 mark_generation; /* see mark.c */
 	pg_atomic_uint64 held_until;	  /* no claims before; 0: not held */
+	pg_atomic_uint64 held_at;		  /* when that was said */
 	EqRing ring;
 	EqLimits limits;
 } EqQueueSlot;

@@ -18,10 +18,12 @@
 #include "steps/steps.h"
 #include "wake/series.h"
 #include "wake/wake.h"
+#include "tenant/tenant.h"
 
 PG_FUNCTION_INFO_V1(eq_complete_sql);
 PG_FUNCTION_INFO_V1(eq_fail_sql);
 PG_FUNCTION_INFO_V1(eq_release_sql);
+PG_FUNCTION_INFO_V1(eq_postpone_leased_queue);
 
 /*
  * The line in the log of a run by a worker outside, with event_queue.log_attempts = all.
@@ -230,22 +232,26 @@ eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
 	return next;
 }
 
-void
+/* Returns the queue's number. */
+int32
 eq_release(int64 job_id, const pg_uuid_t *token, int64 delay)
 {
 	EqLeased leased;
 	EqJobEdit edit;
+	int32 queue_id;
 
 	eq_open_leased(&leased, job_id, token, false);
+	queue_id = leased.queue->queue_id;
 	eq_edit_job(&edit, leased.slot);
 	if (delay > 0)
 		eq_edit_set_run_at(&edit, leased.queue, leased.now + delay);
 	eq_edit_clear_lease(&edit);
 	eq_write_job(&leased.jobs, leased.snapshot, &edit);
-	eq_count(leased.queue->queue_id, EQ_COUNT_RELEASED, 1);
+	eq_count(queue_id, EQ_COUNT_RELEASED, 1);
 	eq_count_job_row(leased.slot->tts_values, EQ_COUNT_RELEASED, 0, false);
 	eq_after_lease(&leased, job_id, false);
 	eq_close_jobs(&leased);
+	return queue_id;
 }
 
 Datum
@@ -287,6 +293,25 @@ eq_release_sql(PG_FUNCTION_ARGS)
 
 	if (!PG_ARGISNULL(2))
 		delay = eq_check_delay(PG_GETARG_INTERVAL_P(2), "delay");
-	eq_release(job_id, PG_GETARG_UUID_P(1), delay);
+	(void) eq_release(job_id, PG_GETARG_UUID_P(1), delay);
+	PG_RETURN_BOOL(true);
+}
+
+/* A queue is for all tenants: a worker of one of them holds no more than its job. */
+Datum
+eq_postpone_leased_queue(PG_FUNCTION_ARGS)
+{
+	int64 job_id = eq_job_id_argument(fcinfo);
+	const EqQueue *queue;
+	int64 delay;
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_DELAY),
+						errmsg("delay must not be null")));
+	delay = eq_check_delay(PG_GETARG_INTERVAL_P(2), "delay");
+	queue = eq_get_queue_by_id(eq_release(job_id, PG_GETARG_UUID_P(1), delay));
+	if (queue == NULL || eq_confined_tenant() != NULL)
+		PG_RETURN_BOOL(false);
+	eq_hold_queue(queue, delay);
 	PG_RETURN_BOOL(true);
 }

@@ -118,3 +118,20 @@ CREATE FUNCTION release(job_id bigint, lease_token uuid, delay interval DEFAULT 
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_release_sql';
 COMMENT ON FUNCTION release(bigint, uuid, interval) IS
 'Gives a leased job back to the queue; this does not count as an attempt.';
+
+/*
+ * postpone_queue: for workers outside: a provider has answered 429. As release, and from then on no job of the
+ * queue is claimed for delay, by nobody; at most a day, also where this job's own delay is longer. queue_limits and explain_job show it;
+ * resume_queue ends it, and a restart of the server does, but no rollback. (If the limit is that of one contact, release
+ * the job, with the contact as its group_key: the others of its group wait for it, unless group_retry is pass.)
+ * Result: true; false in a session that is confined to a tenant: only this job waits, as the queue is for all.
+ * Errors: EQ014 delay, EQ016 lease lost.
+ * Example:
+ *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
+ *	SELECT event_queue.postpone_queue(:job_id, :'lease_token', delay => '30 seconds');
+ *	SELECT event_queue.resume_queue('mail');
+ */
+CREATE FUNCTION postpone_queue(job_id bigint, lease_token uuid, delay interval) RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_postpone_leased_queue';
+COMMENT ON FUNCTION postpone_queue(bigint, uuid, interval) IS
+'Gives a leased job back, and nobody claims any other job of its queue for a time; this does not count as an attempt.';

@@ -413,14 +413,19 @@ with_lineage(Jsonb *given, Jsonb *known)
 }
 
 /*
- * Completes a rule's job, of an action of its list or of its own (-1), and enqueues it;
- * delays count from then on.  late: later events may have met rules, and so have ended a
- * timer that this one was to start.
+ * Completes a rule's job and enqueues it; delays count from then on.  late: later events
+ * may have met rules, and so have ended a timer that this one was to start.  only: the job
+ * of this timer, and no other.
  */
 static void
 enqueue_job(const EqRule *rule, Datum event, const EqQueue *queue, EqNewJob *job,
-			int action, TimestampTz from, bool late)
+			TimestampTz from, bool late, const EqTimer *only)
 {
+	int64 holder;
+
+	if (only && (queue->queue_id != only->queue_id || !job->unique_key ||
+				 strcmp(job->unique_key, only->key) != 0))
+		return;
 	eq_check_payload("job payload", job->payload);
 	eq_check_new_job(job, queue, from);
 	/* A delay from the event on may be over: it is due now, and not late. */
@@ -433,24 +438,26 @@ enqueue_job(const EqRule *rule, Datum event, const EqQueue *queue, EqNewJob *job
 						   eq_event_position(event)))
 		return;
 	if (!job->unique_key || job->unique_mode != EQ_UNIQUE_REJECT || !job->has_time ||
-		queue->queue_id <= EQ_SNAPSHOTS)
+		!eq_rules_end_timers(queue))
 	{
 		(void) eq_enqueue(queue, job);
 		return;
 	}
 	/* Again under the lock of its end: one that was under way may have removed the timer. */
 	job->job_id = nextval_internal(eq_relation_oid(EQ_JOB_ID_SEQ), false);
-	if (eq_enqueue(queue, job) != job->job_id &&
-		!eq_timer_has_ended(queue, job->tenant, job->unique_key,
-							eq_event_position(event)) &&
-		eq_enqueue(queue, job) != job->job_id)
-		eq_note_refused_start(rule, queue, job, eq_event_position(event), action);
+	if (eq_enqueue(queue, job) == job->job_id ||
+		eq_timer_has_ended(queue, job->tenant, job->unique_key,
+						   eq_event_position(event)))
+		return;
+	holder = eq_enqueue(queue, job);
+	if (holder != job->job_id)
+		eq_note_refused_start(rule, queue, job, eq_event_position(event), holder);
 }
 
 /* The job of a rule that has no list of actions. */
 static void
 enqueue_own_job(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
-				bool late)
+				bool late, const EqTimer *only)
 {
 	const EqQueue *queue = eq_get_queue_by_id(rule->queue_id);
 	EqNewJob job = {.name = rule->job_name, .payload = payload};
@@ -463,16 +470,16 @@ enqueue_own_job(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
 		eq_set_job_option(&job, EQ_OPTION_DELAY, IntervalPGetDatum(rule->delay));
 	if (rule->priority >= 0)
 		eq_set_job_option(&job, EQ_OPTION_PRIORITY, Int32GetDatum(rule->priority));
-	enqueue_job(rule, event, queue, &job, -1, GetCurrentTimestamp(), late);
+	enqueue_job(rule, event, queue, &job, GetCurrentTimestamp(), late, only);
 }
 
 /*
- * A job of queue "rule-calls": all of the rule again (evaluate), or its function, or (timer)
- * the job of a timer; with a list of actions that of action, from 0 (else -1).
+ * A job of queue "rule-calls": all of the rule again (evaluate), or its function, of a list
+ * of actions that of action, from 0 (else -1); or the job of a timer.
  */
 static void
-enqueue_call(const EqRule *rule, Datum event, bool evaluate, bool timer, int action,
-			 EqNewJob *job, TimestampTz from)
+enqueue_call(const EqRule *rule, Datum event, bool evaluate, int action,
+			 const EqTimer *timer, EqNewJob *job, TimestampTz from)
 {
 	StringInfoData json;
 
@@ -487,12 +494,16 @@ enqueue_call(const EqRule *rule, Datum event, bool evaluate, bool timer, int act
 		escape_json(&json, rule->actions[action].target);
 	}
 	if (timer)
-		appendStringInfo(&json, ", \"timer_of_version\": %d", rule->version);
+	{
+		appendStringInfo(&json,
+						 ", \"timer_queue\": %d, \"timer_key\": ", timer->queue_id);
+		escape_json(&json, timer->key);
+	}
 	appendStringInfoChar(&json, '}');
 	job->name = "rule-call";
 	job->payload = eq_json_from(json.data);
-	enqueue_job(rule, event, eq_get_own_queue(EQ_RULE_CALLS), job, action, from,
-				false);
+	enqueue_job(rule, event, eq_get_own_queue(EQ_RULE_CALLS), job, from, false,
+				NULL);
 }
 
 /* The same for a rule that has no list, or for one that is to be evaluated again. */
@@ -506,16 +517,16 @@ eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate)
 	/* One that was written by hand must not keep others from their events. */
 	if (rule->priority >= 0 && (!evaluate || rule->priority <= EQ_PRIORITY_LAST))
 		eq_set_job_option(&job, EQ_OPTION_PRIORITY, Int32GetDatum(rule->priority));
-	enqueue_call(rule, event, evaluate, false, -1, &job, GetCurrentTimestamp());
+	enqueue_call(rule, event, evaluate, -1, NULL, &job, GetCurrentTimestamp());
 }
 
 /* A start that was refused, as the timer was open, is to be done after all (timer.c). */
 void
-eq_enqueue_start(const EqRule *rule, Datum event, int action)
+eq_enqueue_start(const EqRule *rule, Datum event, const EqTimer *timer)
 {
 	EqNewJob job = {0};
 
-	enqueue_call(rule, event, false, true, action, &job, GetCurrentTimestamp());
+	enqueue_call(rule, event, false, -1, timer, &job, GetCurrentTimestamp());
 }
 
 /* A filled member that is to be a name; the default if it is not in the template. */
@@ -583,7 +594,7 @@ cancel_job(const EqAction *action, Datum event, JsonbContainer *arguments)
 /* A job of the list: of its queue, or for its function. */
 static void
 do_job(const EqRule *rule, int i, Datum event, Jsonb *arguments, Jsonb *whole,
-	   bool late)
+	   bool late, const EqTimer *only)
 {
 	const EqAction *action = &rule->actions[i];
 	EqNewJob job = {0};
@@ -597,31 +608,34 @@ do_job(const EqRule *rule, int i, Datum event, Jsonb *arguments, Jsonb *whole,
 	{
 		arguments = without(arguments, "function");
 		eq_read_job_options(&job, &arguments->root, EQ_IN_CALL, false);
-		enqueue_call(rule, event, false, false, i, &job, from);
+		enqueue_call(rule, event, false, i, NULL, &job, from);
 		return;
 	}
 	eq_read_job_options(&job, &arguments->root, EQ_IN_ACTION, false);
 	if (!action->has_payload)
 		job.payload = whole;
-	enqueue_job(rule, event, eq_get_queue(action->target), &job, i, from, late);
+	enqueue_job(rule, event, eq_get_queue(action->target), &job, from, late, only);
 }
 
 /* Of what eq_act does, the job of one timer alone. */
 void
 eq_start_timer(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
-			   int action)
+			   const EqTimer *timer)
 {
 	JsonbValue buffer;
 	Jsonb *arguments;
 
-	if (rule->n_actions == 0)
+	if (rule->queue_id != 0)
+		enqueue_own_job(rule, event, payload, options, true, timer);
+	for (int i = 0; i < rule->n_actions; i++)
 	{
-		enqueue_own_job(rule, event, payload, options, true);
-		return;
+		if (rule->actions[i].kind != EQ_ACTION_ENQUEUE)
+			continue;
+		(void) split_action(
+			eq_json_member(payload, "actions", &buffer)->val.binary.data, i,
+			&arguments);
+		do_job(rule, i, event, arguments, options, true, timer);
 	}
-	(void) split_action(eq_json_member(payload, "actions", &buffer)->val.binary.data,
-						action, &arguments);
-	do_job(rule, action, event, arguments, options, true);
 }
 
 /*
@@ -640,7 +654,7 @@ eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options, bool lat
 	if (rule->n_actions == 0)
 	{
 		if (rule->queue_id != 0)
-			enqueue_own_job(rule, event, payload, options, late);
+			enqueue_own_job(rule, event, payload, options, late, NULL);
 		else
 			eq_enqueue_rule_call(rule, event, false);
 		return;
@@ -659,7 +673,7 @@ eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options, bool lat
 		{
 			case EQ_ACTION_ENQUEUE:
 			case EQ_ACTION_CALL:
-				do_job(rule, i, event, arguments, options, late);
+				do_job(rule, i, event, arguments, options, late, NULL);
 				continue;
 			case EQ_ACTION_APPEND:
 				append_event(rule, event, &arguments->root);
@@ -675,27 +689,4 @@ eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options, bool lat
 		ForceSyncCommit();
 	}
 	error_context_stack = callback.previous;
-}
-
-/*
- * The function that a job of queue "rule-calls" is to call, for the rule as it is now;
- * NULL if it calls none.  One of a list is named by the job, since the list may have
- * another order by now: EQ025 if the rule does not call it any more.
- */
-const char *
-eq_function_of_call(const EqRule *rule, int64 action, const char *named)
-{
-	if (action < 0)
-		return rule->function;
-	for (int i = 0; i < rule->n_actions && named; i++)
-	{
-		if (rule->actions[i].kind == EQ_ACTION_CALL &&
-			strcmp(rule->actions[i].target, named) == 0)
-			return named;
-	}
-	ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
-					errmsg("rule \"%s\" does not call function \"%s\" any more",
-						   rule->name, named ? named : ""),
-					errhint("If it is to be called, give the rule the action again, "
-							"then retry this job.")));
 }

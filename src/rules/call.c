@@ -95,20 +95,41 @@ payload_number(Jsonb *payload, const char *key)
 
 /*
  * A timer's start that was refused in its time (timer.c).  The rule has fired for this
- * event, which is counted; one that was replaced since may mean something else.
+ * event, which is counted; if it was replaced since, it starts this timer if it would now.
  */
 static void
-run_start(EqRule *rule, Datum event, int64 version, int64 action)
+run_start(EqRule *rule, Datum event, const EqTimer *timer)
 {
 	Jsonb *options = NULL;
 	Jsonb *payload;
 
-	if (rule->version != version)
-		return;
 	eq_require_owner("rule function", rule->label, rule->owner);
 	payload = eq_evaluate_rule(rule, event, &options);
 	if (payload)
-		eq_start_timer(rule, event, payload, options, (int) action);
+		eq_start_timer(rule, event, payload, options, timer);
+}
+
+/*
+ * The function that a job of queue "rule-calls" is to call, for the rule as it is now;
+ * NULL if it calls none.  One of a list is named by the job, since the list may have
+ * another order by now: EQ025 if the rule does not call it any more.
+ */
+static const char *
+function_of_call(const EqRule *rule, int64 action, const char *named)
+{
+	if (action < 0)
+		return rule->function;
+	for (int i = 0; i < rule->n_actions && named; i++)
+	{
+		if (rule->actions[i].kind == EQ_ACTION_CALL &&
+			strcmp(rule->actions[i].target, named) == 0)
+			return named;
+	}
+	ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+					errmsg("rule \"%s\" does not call function \"%s\" any more",
+						   rule->name, named ? named : ""),
+					errhint("If it is to be called, give the rule the action again, "
+							"then retry this job.")));
 }
 
 /*
@@ -124,6 +145,8 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	JsonbValue buffer;
 	JsonbValue action_buffer;
 	JsonbValue function_buffer;
+	JsonbValue key_buffer;
+	EqTimer timer;
 	JsonbValue *evaluate = eq_json_member(payload, "evaluate", &buffer);
 	int64 action = -1;
 	const char *function;
@@ -141,13 +164,15 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	/* The rule may have been replaced since: it acts as it is now. */
 	if (!eq_rule_meets(rule, event))
 		return InvalidOid;
-	(void) eq_json_int64(eq_json_member(payload, "action", &action_buffer), &action);
-	if (eq_json_member(payload, "timer_of_version", &buffer) != NULL)
+	timer.key = eq_json_string(eq_json_member(payload, "timer_key", &key_buffer));
+	if (timer.key)
 	{
-		run_start(rule, event, payload_number(payload, "timer_of_version"), action);
+		timer.queue_id = (int32) payload_number(payload, "timer_queue");
+		run_start(rule, event, &timer);
 		return InvalidOid;
 	}
-	function = eq_function_of_call(
+	(void) eq_json_int64(eq_json_member(payload, "action", &action_buffer), &action);
+	function = function_of_call(
 		rule, action,
 		eq_json_string(eq_json_member(payload, "function", &function_buffer)));
 	if (function == NULL ||

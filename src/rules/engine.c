@@ -48,6 +48,7 @@
 
 #include "access/table.h"
 #include "common/argument.h"
+#include "common/dblink.h"
 #include "common/function.h"
 #include "common/interval.h"
 #include "common/json.h"
@@ -236,6 +237,7 @@ try_rule(EqRule *rule, Datum event, bool backfilled, Jsonb **payload,
 	int lock_timeout = LockTimeout;
 	TimestampTz start = GetCurrentTimestamp();
 
+	eq_close_dblink(); /* of another rule's condition */
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();

@@ -98,16 +98,21 @@ extern Jsonb *eq_evaluate_rule(const EqRule *rule, Datum event, Jsonb **options)
 /* Events that a rule that catches up meets at once: more than come meanwhile. */
 #define EQ_CATCH_UP_BATCH (4 * eq_rule_batch)
 
+/* A timer of the event's tenant: what its job has. */
+typedef struct EqTimer
+{
+	int32 queue_id;
+	const char *key;
+} EqTimer;
+
 /* action.c */
 extern void eq_fill_actions(EqRule *rule, Jsonb *actions);
 extern void eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
 				   bool late);
 extern void eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate);
-extern void eq_enqueue_start(const EqRule *rule, Datum event, int action);
+extern void eq_enqueue_start(const EqRule *rule, Datum event, const EqTimer *timer);
 extern void eq_start_timer(const EqRule *rule, Datum event, Jsonb *payload,
-						   Jsonb *options, int action);
-extern const char *eq_function_of_call(const EqRule *rule, int64 action,
-									   const char *named);
+						   Jsonb *options, const EqTimer *timer);
 
 /* condition.c: what of a rule runs as its owner, without writing and within a time */
 extern void eq_run_guarded(const EqRule *rule, const char *query, int n_arguments,
@@ -207,9 +212,10 @@ struct EqQueue;
 struct EqNewJob;
 extern bool eq_timer_has_ended(const struct EqQueue *queue, const char *tenant,
 							   const char *key, int64 position);
+extern bool eq_rules_end_timers(const struct EqQueue *queue);
 extern void eq_note_refused_start(const EqRule *rule, const struct EqQueue *queue,
 								  const struct EqNewJob *job, int64 position,
-								  int action);
+								  int64 holder);
 extern void eq_end_timer(const struct EqQueue *queue, const char *tenant,
 						 const char *key, int64 position);
 

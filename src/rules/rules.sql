@@ -334,8 +334,8 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  * same for all. Nobody waits for longer than twice event_queue.handler_batch_time; a
  * job that takes longer is undone and runs again, alone. So what a handler does outside
  * the database may be done twice, as after a crash. Equal NOTIFYs of one transaction
- * are sent once, as ever, also of several jobs. What an extension keeps in a session (a
- * connection of dblink) is there for the next job.  Where default_transaction_isolation
+ * are sent once, as ever, also of several jobs. What an extension keeps in a session (GD
+ * of PL/Python; not connections of dblink) is there for the next job.  Where default_transaction_isolation
  * is repeatable read or serializable each job, or array, has a transaction of its own.
  *
  * What a handler that takes an array appends and enqueues is of none of its jobs: it has

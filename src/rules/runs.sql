@@ -56,11 +56,11 @@ CREATE TABLE event_queue_internal.timer_start (
 	unique_key	text COLLATE "C" NOT NULL,
 	position	bigint NOT NULL,
 	rule_id		int NOT NULL,
-	version		int NOT NULL,
-	action		int NOT NULL,
+	opened		bigint NOT NULL,
 	at			timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (queue_id, tenant_id, unique_key, position)
 );
+COMMENT ON COLUMN event_queue_internal.timer_start.opened IS 'The event that had started the timer that was open; 0: no rule had.';
 COMMENT ON TABLE event_queue_internal.timer_start IS 'Internal. Events by which a rule would have started a timer that was open, for rules that end it by an event in between, late.';
 CREATE INDEX timer_start_at ON event_queue_internal.timer_start USING brin (at);
 ALTER TABLE event_queue_internal.timer_start ENABLE ROW LEVEL SECURITY;

@@ -12,8 +12,10 @@
  * comes late leaves alone what a later event has started.
  *
  * A start that is refused, as the timer is open, is noted (timer_start): if the end that
- * belongs before it comes late, it is done after all, by a job of queue "rule-calls".  Order
- * of events decides: the first refused start after the last end.
+ * belongs before it comes late, it is done after all, by a job of queue "rule-calls", also
+ * if the timer has fired meanwhile (that can't be undone), and as the rule is then.  Order of
+ * events decides: the first refused start after the last end.  Who stops a timer by its
+ * key (cancel_jobs) also stops what was refused.
  *
  * What is older than event_queue.keep_rule_runs is forgotten, as firings are.
  */
@@ -22,12 +24,15 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/bitmapset.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "common/audit.h"
 #include "queue/queue.h"
 #include "rules/rule.h"
 #include "table/table.h"
+#include "wake/database.h"
 
 /*
  * Has an event after this position ended the timer?  For a start that comes late; it waits
@@ -67,27 +72,72 @@ eq_timer_has_ended(const EqQueue *queue, const char *tenant, const char *key,
 }
 
 /*
- * The timer is open since an earlier event: another end may yet come in between.  The
+ * Has a rule, as it is, was, or would be by a draft, an action that ends timers of this
+ * queue?  Where none has, starts that are refused are not noted.
+ */
+bool
+eq_rules_end_timers(const EqQueue *queue)
+{
+	static EqStatement read = {
+		.sql = "SELECT q.queue_id FROM event_queue.queue q WHERE q.name IN"
+			   " (SELECT t #>> '{}' FROM event_queue_internal.rule_version v"
+			   " JOIN event_queue.rule r USING (rule_id), LATERAL"
+			   " jsonb_path_query(v.definition, '$.actions[*].cancel.queue') t)"};
+	static Bitmapset *queues = NULL;
+	static uint32 read_at; /* the configuration's generation */
+	static bool is_read = false;
+	uint32 generation = pg_atomic_read_u32(&eq_database()->config_generation);
+
+	pg_memory_barrier();
+	if (!is_read || generation != read_at)
+	{
+		EqSpi spi;
+
+		is_read = false;
+		bms_free(queues);
+		queues = NULL;
+		eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+		eq_spi_run(&read, NULL, NULL);
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			bool isnull;
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			queues = bms_add_member(queues, DatumGetInt32(SPI_getbinval(
+												SPI_tuptable->vals[i],
+												SPI_tuptable->tupdesc, 1, &isnull)));
+			MemoryContextSwitchTo(old);
+		}
+		eq_spi_end(&spi);
+		read_at = generation;
+		is_read = true;
+	}
+	return bms_is_member(queue->queue_id, queues);
+}
+
+/*
+ * The timer is open: the holder of its key.  Another end may yet come in between.  The
  * caller has the lock of eq_timer_has_ended.
  */
 void
 eq_note_refused_start(const EqRule *rule, const EqQueue *queue, const EqNewJob *job,
-					  int64 position, int action)
+					  int64 position, int64 holder)
 {
+	/* Metadata of others may have any number. */
 	static EqStatement note = {
 		.sql =
 			"INSERT INTO event_queue_internal.timer_start"
-			" (queue_id, tenant_id, unique_key, position, rule_id, version, action)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
-		.n_arguments = 7,
-		.types = {INT4OID, TEXTOID, TEXTOID, INT8OID, INT4OID, INT4OID, INT4OID}};
-	Datum values[7] = {Int32GetDatum(queue->queue_id),
-					   CStringGetTextDatum(job->tenant),
-					   CStringGetTextDatum(job->unique_key),
-					   Int64GetDatum(position),
-					   Int32GetDatum(rule->rule_id),
-					   Int32GetDatum(rule->version),
-					   Int32GetDatum(action)};
+			" (queue_id, tenant_id, unique_key, position, rule_id, opened)"
+			" SELECT $1, $2, $3, $4, $5, coalesce((SELECT least((j.metadata -> 'event_position')::numeric, $4)"
+			" FROM event_queue.job j WHERE j.job_id = $6 AND j.metadata ? 'rule'"
+			" AND jsonb_typeof(j.metadata -> 'event_position') = 'number'), 0)"
+			" ON CONFLICT DO NOTHING",
+		.n_arguments = 6,
+		.types = {INT4OID, TEXTOID, TEXTOID, INT8OID, INT4OID, INT8OID}};
+	Datum values[6] = {
+		Int32GetDatum(queue->queue_id),		  CStringGetTextDatum(job->tenant),
+		CStringGetTextDatum(job->unique_key), Int64GetDatum(position),
+		Int32GetDatum(rule->rule_id),		  Int64GetDatum(holder)};
 	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
@@ -96,11 +146,12 @@ eq_note_refused_start(const EqRule *rule, const EqQueue *queue, const EqNewJob *
 }
 
 /*
- * Of the starts that were refused, the first after the last end is done now, if this end
- * was the timer's (ended).  Those before it are over.
+ * Of the starts that were refused, those before the last end are over.  The first after it
+ * is done now, if the timer that stood in its way was started before this end: had it come in
+ * time, that timer would have made room, whether it is still there or has fired meanwhile.
  */
 static void
-start_again(Datum *key, bool ended)
+start_again(const EqQueue *queue, const char *unique_key, Datum *key)
 {
 	static EqStatement forget = {
 		.sql = "DELETE FROM event_queue_internal.timer_start s"
@@ -115,34 +166,38 @@ start_again(Datum *key, bool ended)
 			   " WHERE queue_id = $1 AND tenant_id = $2 AND unique_key = $3"
 			   " AND position = (SELECT pg_catalog.min(s.position)"
 			   " FROM event_queue_internal.timer_start s"
-			   " WHERE s.queue_id = $1 AND s.tenant_id = $2 AND s.unique_key = $3)"
-			   " RETURNING position, rule_id, version, action",
-		.n_arguments = 3,
-		.types = {INT4OID, TEXTOID, TEXTOID}};
-	int64 start[4] = {0};
+			   " WHERE s.queue_id = $1 AND s.tenant_id = $2 AND s.unique_key = $3"
+			   " AND s.opened <= $4)"
+			   " RETURNING position, rule_id",
+		.n_arguments = 4,
+		.types = {INT4OID, TEXTOID, TEXTOID, INT8OID}};
+	EqTimer timer = {.queue_id = queue->queue_id, .key = unique_key};
+	int64 position = 0;
+	int32 rule_id = 0;
 	EqRule *rule;
 	Datum event;
 	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	eq_spi_run(&forget, key, NULL);
-	if (ended)
-		eq_spi_run(&find, key, NULL);
-	for (int i = 0; ended && SPI_processed > 0 && i < 4; i++)
+	eq_spi_run(&find, key, NULL);
+	if (SPI_processed > 0)
 	{
+		HeapTuple row = SPI_tuptable->vals[0];
 		bool isnull;
-		Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-									i + 1, &isnull);
 
-		start[i] = i == 0 ? DatumGetInt64(value) : DatumGetInt32(value);
+		position = DatumGetInt64(
+			SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		rule_id = DatumGetInt32(
+			SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
 	}
 	eq_spi_end(&spi);
-	if (start[0] == 0)
+	if (position == 0)
 		return;
-	rule = eq_read_rule((int32) start[1]);
-	event = eq_read_event(start[0]);
-	if (rule && rule->version == start[2] && event != 0)
-		eq_enqueue_start(rule, event, (int) start[3]);
+	rule = eq_read_rule(rule_id);
+	event = eq_read_event(position);
+	if (rule && event != 0)
+		eq_enqueue_start(rule, event, &timer);
 }
 
 /* An event at this position ends the timer: its job goes, unless a later event has made it. */
@@ -165,7 +220,6 @@ eq_end_timer(const EqQueue *queue, const char *tenant, const char *key,
 	Datum values[5] = {Int32GetDatum(queue->queue_id), CStringGetTextDatum(tenant),
 					   CStringGetTextDatum(key), Int64GetDatum(position),
 					   CStringGetTextDatum(queue->name)};
-	volatile bool ended = false;
 	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
@@ -174,11 +228,7 @@ eq_end_timer(const EqQueue *queue, const char *tenant, const char *key,
 	eq_audit_rests = true;
 	PG_TRY();
 	{
-		bool isnull;
-
 		eq_spi_run(&cancel, values, NULL);
-		ended = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-											SPI_tuptable->tupdesc, 1, &isnull)) > 0;
 	}
 	PG_FINALLY();
 	{
@@ -186,5 +236,5 @@ eq_end_timer(const EqQueue *queue, const char *tenant, const char *key,
 	}
 	PG_END_TRY();
 	eq_spi_end(&spi);
-	start_again(values, ended);
+	start_again(queue, key, values);
 }

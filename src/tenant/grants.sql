@@ -227,7 +227,7 @@ BEGIN
 		event_queue.complete_many_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]),
 		event_queue.report_progress(bigint, uuid, jsonb), event_queue.log_job(bigint, uuid, text, text),
 		event_queue.fail(bigint, uuid, text, text, text, interval, boolean),
-		event_queue.release(bigint, uuid, interval),
+		event_queue.release(bigint, uuid, interval), event_queue.postpone_queue(bigint, uuid, interval),
 		event_queue.extend_lease(bigint, uuid, interval), event_queue.run_jobs(text, int),
 		event_queue.step(bigint, uuid, text), event_queue.step(event_queue.claimed_job, text),
 		event_queue.step_done(bigint, uuid, text, jsonb, jsonb), event_queue.step_done(event_queue.claimed_job, text, jsonb, jsonb),

@@ -14,6 +14,7 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
+#include "common/dblink.h"
 #include "worker/worker.h"
 
 static bool constraints_set = false;
@@ -42,6 +43,7 @@ eq_clean_in_transaction(void)
 	LockReleaseSession(USER_LOCKMETHOD);
 	DropAllPreparedStatements();
 	ResetSequenceCaches();
+	eq_close_dblink();
 }
 
 /*

@@ -91,7 +91,8 @@ COMMENT ON FUNCTION postpone_job(interval, text) IS 'For handlers: not now, and 
  * then on no job of the queue is claimed for delay, by nobody; at most a day, also where this job's own delay is longer.
  * Jobs that run go on; those that executors have in hand go back. queue_limits and explain_job show it; resume_queue ends
  * it, and a restart of the server does, but no rollback (of the transaction that called run_jobs).
- * It is for all tenants: where they have providers of their own, postpone_job and a group_key for each. In functions of rules it is postpone_job.
+ * It is for all tenants and contacts: where each has a limit of its own, postpone_job, and the tenant or contact as group_key: the others of
+ * the group wait for the job, unless group_retry is pass. In functions of rules it is postpone_job. (With a lease: see settle.sql.)
  * Errors: EQ014 delay, EQ064.
  * Example:
  *	CREATE FUNCTION call_provider(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS

@@ -58,7 +58,7 @@ COMMIT;
 INSERT INTO event_queue_internal.group_rate VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-group', now());
 SELECT event_queue.trigger_schedule('secret-schedule');
 INSERT INTO event_queue_internal.timer_end VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-key', 1);
-INSERT INTO event_queue_internal.timer_start VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-key', 1, 1, 1, 0);
+INSERT INTO event_queue_internal.timer_start VALUES ((SELECT queue_id FROM event_queue.queue WHERE name = 'shared queue'), 'tenant secret', 'secret-key', 1, 1, 0);
 INSERT INTO event_queue.job_trace VALUES (7770001, 7770001, 'tenant secret', 'secret', 'secret', 'secret', NULL, 'done', now(), now());
 INSERT INTO event_queue_internal.rule_root (tenant_id, root, actions) VALUES ('tenant secret', 'secret', 7770001);
 

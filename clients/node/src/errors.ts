@@ -146,15 +146,15 @@ export class UnrecoverableError extends Error {
 
 /**
  * The other side is busy (429): the job goes back into the queue for so long, which does
- * not count as an attempt, and this worker claims no more of the queue meanwhile.
+ * not count as an attempt, and this worker, or nobody, claims more of the queue meanwhile.
  */
 export class RateLimitError extends Error {
 	/** milliseconds */
 	readonly retryAfter: number;
-	/** worker: this worker claims nothing meanwhile; job: only this job waits. */
-	readonly scope: 'worker' | 'job';
+	/** worker: this worker claims nothing meanwhile; queue: nobody does; job: only this job (and its group) waits. */
+	readonly scope: 'worker' | 'queue' | 'job';
 
-	constructor(retryAfter = 1000, scope: 'worker' | 'job' = 'worker') {
+	constructor(retryAfter = 1000, scope: 'worker' | 'queue' | 'job' = 'worker') {
 		super(`rate limited, again after ${retryAfter} ms`);
 		this.name = 'RateLimitError';
 		this.retryAfter = retryAfter;

@@ -541,12 +541,13 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			return this.release(running, 0);
 		const verdict = judge(job, error, this.options.settings?.backoffStrategies, thrown => this.report(thrown));
 		if ('release' in verdict) {
-			if (error instanceof RateLimitError && error.scope === 'worker') {
+			const scope = error instanceof RateLimitError ? error.scope : 'job';
+			if (scope !== 'job') {
 				for (const lane of this.lanes.values())
 					lane.restUntil = Math.max(lane.restUntil, now() + verdict.release);
 				running.lane.hungry = true;
 			}
-			return this.release(running, verdict.release);
+			return this.release(running, verdict.release, scope === 'queue');
 		}
 		const outcome = await this.insist(
 			'SELECT (extract(epoch FROM event_queue.fail($1::bigint, $2::uuid, $3, $4, $5, $6::interval, $7)) * 1000)::text AS again',
@@ -577,9 +578,9 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		this.emit('failed', job, error, dead);
 	}
 
-	private async release(running: Running, delay: number): Promise<void> {
+	private async release(running: Running, delay: number, queueWaits = false): Promise<void> {
 		running.gone = true;
-		const outcome = await this.insist('SELECT event_queue.release($1::bigint, $2::uuid, $3::interval)::text',
+		const outcome = await this.insist(`SELECT event_queue.${queueWaits ? 'postpone_queue' : 'release'}($1::bigint, $2::uuid, $3::interval)::text`,
 			[running.job.id, running.token, interval(Math.round(delay))]);
 		this.forget(running);
 		if ('error' in outcome && !(outcome.error instanceof LeaseLostError))

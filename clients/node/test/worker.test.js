@@ -63,6 +63,28 @@ test('a job that this process has added begins though the server can not tell of
 	await deaf.close();
 });
 
+test('RateLimitError of the queue: no worker claims of it before its time', async () => {
+	const queue = await newQueue();
+	const done = [];
+	const worker = eq.worker(queue.name, async job => {
+		if (job.attemptsMade === 0 && done.length === 0 && !worker.wasTold) {
+			worker.wasTold = true;
+			throw new eqlib.RateLimitError(3600_000, 'queue');
+		}
+		done.push(job.data.n);
+	});
+	await queue.add('send', { n: 1 });
+	await until(async () => (await row('SELECT held_until > now() + interval $$59 minutes$$ AS held FROM event_queue.queue_limits($1)', [queue.name])).held, 'held');
+	await queue.add('send', { n: 2 });
+	assert.deepEqual(await query(connection, 'SELECT job_id FROM event_queue.claim($1)', [queue.name]), []);
+	assert.deepEqual(done, []);
+	await worker.close();
+	assert.equal((await row('SELECT event_queue.resume_queue($1) AS ended', [queue.name])).ended, true);
+	const other = eq.worker(queue.name, async job => { done.push(job.data.n); });
+	await until(() => done.includes(2), 'the other job');
+	await other.close();
+});
+
 test('the concurrency of each named processor is exact, and * takes the rest', async () => {
 	const queue = await newQueue();
 	const now = {}, most = {}, done = {};

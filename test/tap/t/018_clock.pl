@@ -83,6 +83,11 @@ is(sql(q(SELECT count(*) FROM event_queue.claim('leased'))), '1', 'leased');
 $node->poll_query_until('postgres', q(SELECT state = 'ready' FROM event_queue.jobs WHERE queue = 'keys')) or die;	# its turn has come
 is(sql(q(SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('keys'))), '1', 'a token is used');
 is(sql(q(SELECT count(*) FROM event_queue.schedule WHERE next_run > clock_timestamp())), '1', 'the schedule waits for its minute');
+# a queue is held for some minutes
+sql(q(CREATE FUNCTION holds(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$ SELECT event_queue.postpone_queue('5 minutes') $$;
+	SELECT event_queue.create_queue('held'), event_queue.create_handler('held', 'holds', 'holds'),
+		event_queue.enqueue('held', 'holds'), event_queue.enqueue('held', 'waits')));
+$node->poll_query_until('postgres', q(SELECT held_until IS NOT NULL FROM event_queue.queue_limits('held'))) or die;
 # who waits when the clock is set back waits no longer than it said
 my ($out, $err) = ('', '');
 my $waiting = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', q(CALL event_queue.claim_wait('q', 1, '3 s', worker => 'w', jobs => NULL)) ],
@@ -99,6 +104,8 @@ comes(q(SELECT count(*) = 1 FROM seen WHERE name = 'later'), 'a delayed job runs
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('steps') c WHERE event_queue.sleep_job(c, 'a while', '4 seconds')), 'a job has slept');
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('q')), 'a job that failed is tried again');
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('leased')), 'a lease runs out');
+is(sql(q(SELECT held_until IS NULL FROM event_queue.queue_limits('held'))), 't', 'a queue is not held for three hours more');
+is(sql(q(SELECT count(*) FROM event_queue.claim('held', job_names => '{waits}'))), '1', 'its jobs are claimed');
 sql(q(SELECT event_queue.enqueue('keys', 'k2', group_key => 'k')));
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('keys')), 'a key has its token');
 sql(q(SELECT event_queue.enqueue('ran', 'new')));

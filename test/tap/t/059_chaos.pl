@@ -1,9 +1,9 @@
-# The ERP of examples/erp, with timers, steps and a schedule, is used without a pause, and one
+# The ERP of examples/erp, with timers, steps, orders and a schedule, is used without a pause, and one
 # process after the other is killed: executors, the scheduler, the rule runner, the launcher
 # (with the postmaster starting all others anew, or only that one), or all with the postmaster.
 # At the end each lead has exactly its tasks, each task's timer came to its end or was
-# stopped, once, each step of a job was done once, nobody was told anything twice, and each
-# second has its job.  (The postmaster's end is an immediate stop at times.)
+# stopped, once, each step of a job was done once and has one result, each order was shipped
+# or undone, nobody was told anything twice, and each second has its job.  (The postmaster's end is an immediate stop at times.)
 #
 # EQ_CHAOS_ROUNDS: how many are killed (5; 100 with EQ_LONG, about five minutes, so give it
 # EQ_TAP_SECONDS=1200); EQ_CHAOS_SEED: of the choice whom to kill, as a run has printed it.
@@ -33,15 +33,19 @@ log_line_prefix = '%m [%p] %b %e '
 ));
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION event_queue');
-$node->safe_psql('postgres', slurp_file("erp/$_.sql")) for qw(schema automation);
+$node->safe_psql('postgres', slurp_file("erp/$_.sql")) for qw(schema automation outside orders);
 $node->safe_psql('postgres', q(
 SET ROLE ianara_app;
 -- A kill may meet the same job several times; nothing else lets a job fail.
 SELECT event_queue.alter_queue(name, max_stalled => 100, max_attempts => 1)
-FROM unnest('{task-automation,whatsapp-sync,notifications}'::text[]) name;
+FROM unnest('{task-automation,whatsapp-sync,notifications,orders}'::text[]) name;
 SELECT event_queue.create_queue(name, max_stalled => 100, max_attempts => 1) FROM unnest('{timers,clock}'::text[]) name;
 
+SELECT event_queue.alter_queue(name, keep_completed => '1 day') FROM unnest('{timers,orders}'::text[]) name;
+INSERT INTO ianara.product VALUES ('tractor', 1000000);
+
 -- Not safe to repeat, unlike the example's: what runs twice is seen.
+ALTER TABLE outside.delivery DROP CONSTRAINT delivery_pkey;
 ALTER TABLE ianara.task DROP CONSTRAINT task_lead_id_template_id_key;
 CREATE OR REPLACE FUNCTION ianara.create_step_tasks(lead_id text, step_id int) RETURNS int
 LANGUAGE sql SET search_path = pg_catalog, ianara, pg_temp AS $$
@@ -126,8 +130,9 @@ $$;
 SELECT event_queue.create_handler('clock', 'tick', 'ianara.on_tick');
 SELECT event_queue.create_schedule('tick', '* * * * * *', 'clock', 'tick', catch_up => '10 minutes');
 
--- What a user does: a new lead, one a step further, a task done.
+-- What a user does: a new lead, one a step further, a task done, an order placed, paid or cancelled.
 CREATE SEQUENCE ianara.lead_number;
+CREATE SEQUENCE ianara.order_number;
 CREATE FUNCTION ianara.use_it() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, ianara, pg_temp AS $$
 DECLARE
 	what float8 := random();
@@ -136,7 +141,15 @@ BEGIN
 	IF what < 0.3 THEN
 		n := nextval('lead_number');
 		PERFORM create_lead(('{aurora,boreal,cerrado}'::text[])[1 + n % 3], 'L' || n, CASE n % 2 WHEN 0 THEN '+55 11 5550100' END, 'web', 1);
-	ELSIF what < 0.5 THEN
+	ELSIF what < 0.4 THEN
+		n := nextval('order_number');
+		PERFORM place_order('O' || n, ('{aurora,boreal,cerrado}'::text[])[1 + n % 3], 'tractor', n, 'Rua ' || n);
+	ELSIF what < 0.49 THEN
+		PERFORM receive_payment('P' || o.order_id, o.order_id, o.amount) FROM (SELECT * FROM sales_order x WHERE x.status = 'placed'
+			AND NOT EXISTS (SELECT FROM payment p WHERE p.order_id = x.order_id) ORDER BY x.amount DESC OFFSET floor(random() * 3) LIMIT 1 FOR UPDATE SKIP LOCKED) o;
+	ELSIF what < 0.52 THEN
+		PERFORM cancel_order('O' || (last_value - floor(random() * 3)::bigint)) FROM order_number;
+	ELSIF what < 0.65 THEN
 		PERFORM move_lead(l.lead_id, l.step_id + 1), event_queue.send_signal('moved', l.lead_id, tenant_id => l.company_id) FROM (SELECT * FROM lead x WHERE x.step_id % 3 <> 0
 			ORDER BY x.created_at DESC OFFSET floor(random() * 20) LIMIT 1 FOR UPDATE SKIP LOCKED) l;
 	ELSE
@@ -201,6 +214,12 @@ append_to_file($stop, '');
 $_->finish for @users;
 
 ok(wait_for($node, $started), 'all workers are there again');
+# One more order is cancelled when it waits for its payment; who has not paid does.
+$node->safe_psql('postgres', "SET ROLE ianara_app; SELECT ianara.place_order('last', 'aurora', 'tractor', 1, 'Rua Z')");
+ok(wait_for($node, q(SELECT EXISTS (SELECT FROM event_queue.job_steps s JOIN event_queue.jobs j USING (job_id) WHERE j.payload ->> 'order' = 'last' AND s.name = 'paid'))), 'an order waits');
+$node->safe_psql('postgres', "SET ROLE ianara_app; SELECT ianara.cancel_order('last')");
+$node->safe_psql('postgres', q(SET ROLE ianara_app; SELECT ianara.receive_payment('P' || order_id, order_id, amount) FROM ianara.sales_order o
+	WHERE status = 'placed' AND order_id <> 'last' AND NOT EXISTS (SELECT FROM ianara.payment p WHERE p.order_id = o.order_id)));
 sleep 2;
 $node->safe_psql('postgres', "SELECT event_queue.pause_schedule('tick')");
 ok(wait_for($node,
@@ -214,11 +233,12 @@ sub check
 	my ($name, $query) = @_;
 	is($node->safe_psql('postgres', "$query LIMIT 10"), '', $name);
 }
-my ($leads, $moved, $tasks, $done, $late, $stopped) = split /\|/, $node->safe_psql('postgres', q(
+my ($leads, $moved, $tasks, $done, $late, $stopped, $shipped, $undone) = split /\|/, $node->safe_psql('postgres', q(
 	SELECT (SELECT count(*) FROM ianara.lead), (SELECT count(*) FROM ianara.lead WHERE step_id % 3 <> 1), count(*), count(*) FILTER (WHERE status = 'done'),
-		(SELECT count(*) FROM ianara.expired), (SELECT count(*) FROM ianara.stopped WHERE outcome = 'cancelled') FROM ianara.task));
-note "$leads leads, $moved of them moved, $tasks tasks, $done done, $late late, $stopped of the timers of half of them stopped";
-ok($leads > 5 * $rounds && $moved && $done && $late && $stopped, 'enough was done');
+		(SELECT count(*) FROM ianara.expired), (SELECT count(*) FROM ianara.stopped WHERE outcome = 'cancelled'),
+		(SELECT count(*) FROM ianara.sales_order WHERE status = 'shipped'), (SELECT count(*) FROM ianara.sales_order WHERE status = 'undone') FROM ianara.task));
+note "$leads leads, $moved of them moved, $tasks tasks, $done done, $late late, $stopped of the timers of half of them stopped, $shipped orders shipped, $undone undone";
+ok($leads > 5 * $rounds && $moved && $done && $late && $stopped && $shipped && $undone, 'enough was done');
 check('each lead has its event', q(
 	SELECT lead_id FROM ianara.lead l WHERE (SELECT count(*) FROM event_queue.event_store e
 		WHERE e.aggregate_type = 'lead' AND e.aggregate_id = l.lead_id) <> 1 + (l.step_id - 1) % 3));
@@ -247,13 +267,32 @@ check('each user was told of each lead and each late task once', q(
 check('each lead was greeted, and has met its signal or its time limit, once', q(
 	SELECT l.lead_id, array_agg(n.what ORDER BY n.what) FROM ianara.lead l LEFT JOIN ianara.nursed n USING (lead_id)
 	GROUP BY l.lead_id HAVING NOT (count(*) = 2 AND min(n.what) = 'greeted' AND max(n.what) IN ('received', 'timed out'))));
+check('each step has run to one recorded result, in its order', q(
+	SELECT h.job_id, h.name, h.payload, array_agg(s.name ORDER BY s.step_no), array_agg(DISTINCT s.state)
+	FROM event_queue.history h LEFT JOIN event_queue.job_steps s USING (job_id) WHERE h.name IN ('nurse', 'order') GROUP BY 1, 2, 3
+	HAVING array_agg(s.name ORDER BY s.step_no) <> CASE h.name WHEN 'nurse' THEN '{greet,a while,moved}' ELSE '{reserve,paid,book,booked,ship}'::text[] END
+		OR count(*) FILTER (WHERE s.state <> 'done' AND (s.name, s.state) <> ('moved', 'timed out')) <> 0
+		OR count(*) FILTER (WHERE s.name = 'paid' AND s.result #>> '{data,paymentId}' = 'P' || (h.payload ->> 'order')) <> (h.name = 'order')::int));
+check('each lead has been nursed, and each order that was shipped has been worked on, once', q(
+	SELECT * FROM (SELECT 'nurse' AS name, lead_id AS id FROM ianara.lead UNION ALL SELECT 'order', order_id FROM ianara.sales_order WHERE status = 'shipped') x
+	FULL JOIN (SELECT h.name, coalesce(h.payload ->> 'lead', h.payload ->> 'order') AS id, count(*) AS n FROM event_queue.history h WHERE h.name IN ('nurse', 'order') GROUP BY 1, 2) y
+	USING (name, id) WHERE n = 1 IS NOT TRUE OR x.id IS NULL));
+check('an order was shipped, once, or is undone, or was cancelled before it began', q(
+	SELECT o.order_id, o.status, deliveries, events, unreserved, refunded, p.refunded_at FROM ianara.sales_order o LEFT JOIN ianara.payment p USING (order_id),
+		LATERAL (SELECT count(*) AS deliveries FROM outside.delivery d WHERE d.key = 'order ' || o.order_id) d,
+		LATERAL (SELECT count(*) AS events FROM event_queue.event_store e WHERE (e.aggregate_type, e.aggregate_id, e.event_type) = ('order', o.order_id, 'order.shipped')) e,
+		LATERAL (SELECT count(*) FILTER (WHERE h.name = 'unreserve') AS unreserved, count(*) FILTER (WHERE h.name = 'refund') AS refunded
+			FROM event_queue.history h WHERE h.queue = 'orders' AND h.payload ->> 'order' = o.order_id) h
+	WHERE (o.status, deliveries, events, unreserved) NOT IN (('shipped', 1, 1, 0), ('undone', 0, 0, 1), ('placed', 0, 0, 0))
+		OR refunded <> (p.refunded_at IS NOT NULL)::int OR refunded > unreserved));
+check('stock is what was not sold', q(SELECT free FROM ianara.product WHERE free <> 1000000 - (SELECT count(*) FROM ianara.sales_order WHERE status = 'shipped')));
 check('each lead with a phone was welcomed once', q(
 	SELECT l.lead_id FROM ianara.lead l LEFT JOIN ianara.whatsapp_message USING (lead_id) GROUP BY l.lead_id HAVING count(message_id) <> count(DISTINCT l.phone)));
 check('no second has two jobs', 'SELECT scheduled_for FROM ianara.tick GROUP BY 1 HAVING count(*) > 1');
 check('and each has one', q(
 	SELECT s FROM generate_series((SELECT min(scheduled_for) FROM ianara.tick), (SELECT max(scheduled_for) FROM ianara.tick), '1 second') s
 	WHERE s NOT IN (SELECT scheduled_for FROM ianara.tick)));
-check('no dead letters but of timers that were stopped when they ran', q(SELECT queue, name, reason, errors FROM event_queue.dead_letters WHERE (name, last_sqlstate) IS DISTINCT FROM ('expire', 'EQ033')));
+check('no dead letters but of what was stopped when it ran', q(SELECT queue, name, reason, errors FROM event_queue.dead_letters WHERE ((name, last_sqlstate) IN (('expire', 'EQ033'), ('order', 'EQ033'))) IS NOT TRUE));
 check('no position twice', 'SELECT position FROM event_queue.event_store GROUP BY 1 HAVING count(*) > 1');
 $node->stop;
 
