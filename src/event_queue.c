@@ -190,7 +190,7 @@ define_settings(void)
 		10 * 60 * 1000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"event_queue.keep_audit",
-		"How long rows of the audit log and resolved alerts are kept; 0: for ever.",
+		"How long rows of the audit log and resolved alerts are kept; 0: forever.",
 		NULL, &eq_keep_audit_min, 365 * 24 * 60, 0, INT_MAX, PGC_SIGHUP,
 		GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable(

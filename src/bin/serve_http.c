@@ -2,7 +2,7 @@
  * serve_http.c: HTTP/1.1 over libevent's buffers.
  *
  * Not by evhttp: that of libevent 2.1 has no limit of connections, and no deadline
- * for a whole request, so that who sends a byte now and then holds one for ever.
+ * for a whole request, so that who sends a byte now and then holds one forever.
  *
  * A connection has one request at a time.  What is taken is small and strict: a
  * head of at most MAX_HEAD bytes, a body with Content-Length of at most MAX_BODY, and

@@ -221,7 +221,7 @@ catch_signals(void)
 
 /*
  * Told to stop, all children are gone, and the server does not answer: whoever started us
- * won't wait for ever.
+ * won't wait forever.
  */
 static bool
 is_hopeless(Work *work)

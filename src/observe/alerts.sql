@@ -558,7 +558,7 @@ BEGIN
 	WHERE s.alert_id = r.alert_id AND s.state = 'raised' AND $1 IN (s.key, s.name);
 	GET DIAGNOSTICS n = ROW_COUNT;
 	IF n = 0 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('no alert "%s" is raised', $1),
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('alert "%s" is not raised', $1),
 			HINT = 'See the view event_queue.alerts.';
 	END IF;
 	PERFORM event_queue_internal.audit('ack_alert', 'alert', $1, "after" => jsonb_build_object('note', $2, 'alerts', n));

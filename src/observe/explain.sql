@@ -325,13 +325,13 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
 	END IF;
 	IF num_nonnulls($2, $3) > 1 OR ($2 IS NOT NULL AND jsonb_typeof($2) <> 'object') THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a rule is compared with a definition, which is a JSON object, or with a version';
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition, a JSON object, or version must be given';
 	END IF;
 	IF $2 IS NOT NULL THEN
 		BEGIN
 			becomes := event_queue_internal.rule_of(was, $2, quote_ident(coalesce(nullif(current_setting('role'), 'none'), session_user))::regrole);
 		EXCEPTION WHEN data_exception THEN
-			RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition is not what a rule has there', DETAIL = SQLERRM || '.',
+			RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition has the wrong type', DETAIL = SQLERRM || '.',
 				HINT = 'event_queue.rule_versions shows definitions.';
 		END;
 	ELSE

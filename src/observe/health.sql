@@ -252,7 +252,7 @@ BEGIN
 		('targets of rules', '{tenant_role,rule,queue}', $q$
 			SELECT format('rule %s', r.name), false,
 				CASE WHEN q.queue_id IS NULL AND r.queue_id IS NOT NULL THEN 'its queue does not exist'
-					WHEN q.draining THEN format('its queue "%s" takes no more jobs', q.name)
+					WHEN q.draining THEN format('its queue "%s" is being drained', q.name)
 					WHEN t.is_lost THEN format('table %s has not all of its triggers, or they are off', r.on_table)
 					ELSE format('its function %s does not exist', r.function) END,
 				CASE WHEN q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
@@ -265,7 +265,7 @@ BEGIN
 		('schedules', '{tenant_role,schedule,queue}', $q$
 			SELECT format('schedule %s', s.name), false,
 				coalesce(c.fault, CASE WHEN q.queue_id IS NULL THEN 'its queue does not exist'
-					WHEN q.draining THEN format('its queue "%s" takes no more jobs', q.name)
+					WHEN q.draining THEN format('its queue "%s" is being drained', q.name)
 					ELSE format('has been due for %s', clock_timestamp() - s.next_run) END),
 				CASE WHEN c.fault IS NULL AND q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
 					WHEN c.fault IS NULL AND q.queue_id IS NOT NULL THEN 'See lines "scheduler" and "locks"'

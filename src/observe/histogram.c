@@ -48,7 +48,7 @@ get_number(const uint8 *at, const uint8 *end, uint64 *n)
 			return at;
 	}
 	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-					errmsg("invalid histogram: a number is cut off")));
+					errmsg("invalid histogram: a number is truncated")));
 }
 
 bytea *

@@ -108,7 +108,7 @@ LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_
 #variable_conflict use_column
 BEGIN
 	IF ($2 BETWEEN 1 AND 100000) IS NOT TRUE OR ($3 BETWEEN 1 AND 100000) IS NOT TRUE THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a list must be of 1 to 100000 rows';
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 100000';
 	END IF;
 	IF $1 IS NULL THEN
 		RETURN QUERY SELECT q.* FROM event_queue.queue q;

@@ -520,7 +520,7 @@ append_figures(StringInfo out, const char *database)
 		while (i < lengthof(figures) && strcmp(figures[i].name, metric) != 0)
 			i++;
 		if (i == lengthof(figures))
-			elog(ERROR, "figure \"%s\" is not described", metric);
+			elog(ERROR, "metric \"%s\" has no description", metric);
 		initStringInfo(&labels);
 		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(tuple, desc, 2, &isnull)),
 						  TEXTOID, -1, false, TYPALIGN_INT, &label, NULL, &n_labels);

@@ -74,7 +74,7 @@ read_items(FunctionCallInfo fcinfo, int *n)
 		if (id_nulls[i] || token_nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 							errmsg("job_id and lease_token must not be null"),
-							errdetail("Element %d of the list has none.", i + 1)));
+							errdetail("Element %d has none.", i + 1)));
 		items[i].job_id = DatumGetInt64(ids[i]);
 		items[i].token = DatumGetUUIDP(tokens[i]);
 		items[i].place = i;

@@ -76,8 +76,8 @@ raise_conflict(void)
 	ereport(
 		ERROR,
 		(errcode(ERRCODE_EQ_WOULD_WAIT),
-		 errmsg("another transaction holds a job or a unique key"),
-		 errdetail("A call for many jobs waits for nobody while it holds some.")));
+		 errmsg("another transaction has locked a job or a unique key"),
+		 errdetail("A call for many jobs waits for no lock while it holds some.")));
 }
 
 /* A first attempt knows of nothing. */

@@ -139,10 +139,9 @@ check_was_there(int64 job_id, int64 dependent)
 	if (job_id < 1 || job_id == dependent ||
 		job_id > DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 											 SPI_tuptable->tupdesc, 1, &isnull)))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_UNKNOWN_JOB),
-				 errmsg("job " INT64_FORMAT ", to be depended on, does not exist",
-						job_id)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
+						errmsg("job " INT64_FORMAT " in depends_on does not exist",
+							   job_id)));
 }
 
 /* One row of job_dependency; true if the job has to wait for it. */

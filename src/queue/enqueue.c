@@ -55,12 +55,11 @@ tell_who_has_key(const EqNewJob *job, TupleTableSlot *holder)
 	ereport(
 		NOTICE,
 		(errcode(ERRCODE_EQ_KEY_IS_RUNNING),
-		 errmsg("job " INT64_FORMAT ", which is running with another payload, has "
-				"the unique key; no job was added",
+		 errmsg("no job was added: job " INT64_FORMAT
+				" is running with the unique key and another payload",
 				job_id),
 		 errhint(
-			 "options => '{\"unique_mode\": \"replace\"}' keeps the payload for a job that "
-			 "follows it.")));
+			 "With options => '{\"unique_mode\": \"replace\"}' a job with this payload runs after it.")));
 }
 
 static uint32
@@ -336,11 +335,10 @@ eq_require_accepting(const EqQueue *queue)
 {
 	eq_require_active();
 	if (queue->draining)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_QUEUE_DRAINING),
-			 errmsg("queue \"%s\" takes no more jobs", queue->name),
-			 errhint("It is being drained; event_queue.resume_queue ends that.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_QUEUE_DRAINING),
+				 errmsg("queue \"%s\" is being drained", queue->name),
+				 errhint("Call event_queue.resume_queue to accept jobs again.")));
 }
 
 static int64

@@ -349,12 +349,12 @@ pg_attribute_noreturn() refuse_value(const Option *option, const char *detail)
 	ereport(
 		ERROR,
 		(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-		 errmsg("option \"%s\" of a job must be %s", option->name,
+		 errmsg("job option \"%s\" must be %s", option->name,
 				type_names[option->type]),
 		 detail ? errdetail("%s.", detail) : 0,
 		 strcmp(option->name, "backoff") == 0
 			 ? errhint(
-				   "Such as {\"backoff\": \"exponential\", \"backoff_delay\": \"1 second\"}.")
+				   "For example: {\"backoff\": \"exponential\", \"backoff_delay\": \"1 second\"}.")
 			 : 0));
 }
 
@@ -506,7 +506,7 @@ hint_options(const JsonbValue *name, const char *known)
 			return errhint("\"%s\" of Bull is %s here.", names[i].bull,
 						   names[i].here);
 	}
-	return errhint("Known are %s.", known);
+	return errhint("Valid options are %s.", known);
 }
 
 /* The option of this name; EQ009 if there is none that is allowed. */
@@ -531,7 +531,7 @@ find_option(const JsonbValue *name, uint32 allowed)
 							 job_options[i].name);
 	}
 	ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-					errmsg("unknown option \"%.*s\" of a job", name->val.string.len,
+					errmsg("unknown job option \"%.*s\"", name->val.string.len,
 						   name->val.string.val),
 					hint_options(name, known.data)));
 }
@@ -555,7 +555,7 @@ eq_read_job_options(EqNewJob *job, JsonbContainer *options, uint32 allowed,
 
 	if (!JsonContainerIsObject(options))
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-						errmsg("options of a job must be a JSON object")));
+						errmsg("job options must be a JSON object")));
 	it = JsonbIteratorInit(options);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
@@ -619,8 +619,9 @@ eq_check_job_options(EqNewJob *job, const EqQueue *queue, TimestampTz now)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_EQ_INVALID_DELAY), errmsg("calendar needs a delay"),
-				 errhint("Such as {\"delay\": \"48 hours\", \"calendar\": \"br\"}: "
-						 "working hours of that calendar.")));
+				 errhint(
+					 "For example: {\"delay\": \"48 hours\", \"calendar\": \"br\"}: "
+					 "working hours of that calendar.")));
 		job->run_at = eq_business_time(job->calendar, now, job->given_delay);
 	}
 	else if (!has_run_at)

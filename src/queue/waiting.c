@@ -68,9 +68,8 @@ begin_waiting(FunctionCallInfo fcinfo, int timeout_argno, const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
 				 errmsg("cannot wait for %s inside a transaction", what),
-				 errdetail(
-					 "The transaction's snapshot would keep vacuum from its work."),
-				 errhint("CALL it by itself, not between BEGIN and COMMIT.")));
+				 errdetail("The transaction's snapshot would hold back vacuum."),
+				 errhint("Use CALL outside a transaction block.")));
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (!registered)

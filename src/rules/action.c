@@ -74,7 +74,7 @@ pg_attribute_noreturn() refuse_action(const char *complaint)
 		ERROR,
 		(errcode(ERRCODE_EQ_INVALID_ACTION), errmsg_internal("%s", complaint),
 		 errhint(
-			 "Such as [{\"enqueue\": {\"queue\": \"mail\", \"name\": \"welcome\"}}, {\"append\": {\"event_type\": \"lead.welcomed\"}}]; kinds are enqueue, call, append, notify and cancel.")));
+			 "For example: [{\"enqueue\": {\"queue\": \"mail\", \"name\": \"welcome\"}}, {\"append\": {\"event_type\": \"lead.welcomed\"}}]; kinds are enqueue, call, append, notify and cancel.")));
 }
 
 /* Which action an error is of. */
@@ -693,9 +693,11 @@ eq_function_of_call(const EqRule *rule, int64 action, const char *named)
 			strcmp(rule->actions[i].target, named) == 0)
 			return named;
 	}
-	ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
-					errmsg("rule \"%s\" does not call function \"%s\" any more",
-						   rule->name, named ? named : ""),
-					errhint("If it is to be called, give the rule the action again, "
-							"then retry this job.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+		 errmsg("rule \"%s\" no longer calls function \"%s\"", rule->name,
+				named ? named : ""),
+		 errhint(
+			 "To have it called, give the rule the action again and retry this job.")));
 }

@@ -430,7 +430,7 @@ read_checkpoint(void)
 			ERROR,
 			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 			 errmsg("the checkpoint of the rules is missing"),
-			 errdetail("Rules do not run until it is there."),
+			 errdetail("Rules do not run without it."),
 			 errhint(
 				 "If no restore is under way, insert the position of the last event that they have seen into event_queue_internal.rule_checkpoint.")));
 	position = DatumGetInt64(

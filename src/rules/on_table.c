@@ -110,7 +110,7 @@ eq_check_on_change(ArrayType *given)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("on_change must be a list of insert, update and "
 							   "delete"),
-						errhint("TRUNCATE changes no row: it lets no rule fire.")));
+						errhint("TRUNCATE fires no rules.")));
 	return PointerGetDatum(
 		construct_array(found, n_found, TEXTOID, -1, false, TYPALIGN_INT));
 }
@@ -152,7 +152,7 @@ eq_check_on_table(Oid relid, const char *tenant_column)
 	if (why)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_TABLE),
-				 errmsg("no rule can be made on %s", eq_qualified_table(relid)),
+				 errmsg("cannot create a rule on %s", eq_qualified_table(relid)),
 				 errdetail_internal("%s", why)));
 	/* Conditions and templates of the rule see its rows. */
 	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
@@ -559,9 +559,10 @@ eq_table_change(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(change->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(change->tg_event) ||
 		change->tg_trigger->tgnargs != N_ARGS)
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("table_change is a row trigger of rules"),
-						errhint("create_rule with on_table makes it.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("table_change: not called by a trigger of create_rule"),
+				 errhint("create_rule with on_table creates the trigger.")));
 	/* Rows that a dump brings are no changes: their events are in the dump. */
 	if (eq_in_restore())
 		return PointerGetDatum(NULL);

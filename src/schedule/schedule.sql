@@ -44,7 +44,7 @@ DECLARE
 	t timestamptz := after_time;
 BEGIN
 	IF n NOT BETWEEN 1 AND 10000 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = format('n is %s', n), HINT = 'It may be 1 to 10000.';
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'n must be between 1 and 10000';
 	END IF;
 	FOR i IN 1 .. n LOOP
 		t := event_queue.cron_next(cron, time_zone, t);

@@ -211,7 +211,7 @@ eq_check_step(const EqStepInHand *hand, const EqStepCall *call, EqStepKind kind)
 			ERROR,
 			(errcode(ERRCODE_EQ_STEP_TWICE),
 			 errmsg("step \"%s\" of job " INT64_FORMAT
-					" was used in this run before",
+					" was already used in this run",
 					call->name, call->job_id),
 			 errhint(
 				 "Give each step of a job a name of its own; in a loop, one with a number.")));

@@ -223,16 +223,17 @@ eq_require_active(void)
 
 	if (state == EQ_ACTIVE)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_NOT_ACTIVATED),
-			 errmsg("this event store is a copy that is not in service"),
-			 state == EQ_NOT_LOADED
-				 ? errdetail("It was created by the script of a dump, whose data are"
-							 " not loaded (yet), or receives a subscription.")
-				 : errdetail("It was restored from a dump or copied from another"
-							 " database."),
-			 errhint("When the restore is complete and its jobs, rules and schedules"
-					 " shall run here: SELECT event_queue.activate().")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_NOT_ACTIVATED),
+		 errmsg("this event store is a copy that is not in service"),
+		 state == EQ_NOT_LOADED
+			 ? errdetail(
+				   "It was created by the script of a dump whose data is not loaded, or is the target of a logical replication subscription.")
+			 : errdetail("It was restored from a dump or copied from another"
+						 " database."),
+		 errhint(
+			 "If the restore is complete and its jobs, rules and schedules should run here: SELECT event_queue.activate().")));
 }
 
 /* Between eq_spi_begin and eq_spi_end. */

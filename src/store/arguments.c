@@ -85,16 +85,17 @@ eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_NAME),
 				 errmsg("aggregate type \"%s\" is reserved", EQ_JOB_AGGREGATE),
-				 errdetail("The extension tells by its events how jobs end."),
-				 errhint("Take another aggregate type.")));
+				 errdetail("The extension records in such events how jobs end."),
+				 errhint("Use another aggregate type.")));
 	/* Who could append these would let rules on tables fire (rules/on_table.c). */
 	if (strcmp(aggregate_type, EQ_TABLE_AGGREGATE) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_NAME),
-				 errmsg("aggregate type \"%s\" is reserved", EQ_TABLE_AGGREGATE),
-				 errdetail(
-					 "The extension tells rules by its events what tables changed."),
-				 errhint("Take another aggregate type.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_INVALID_NAME),
+			 errmsg("aggregate type \"%s\" is reserved", EQ_TABLE_AGGREGATE),
+			 errdetail(
+				 "The extension records in such events how tables change, for rules."),
+			 errhint("Use another aggregate type.")));
 	if (strcmp(aggregate_type, "alert") != 0 ||
 		(strcmp(event_type, "alert.raised") != 0 &&
 		 strcmp(event_type, "alert.resolved") != 0))
@@ -104,8 +105,8 @@ eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 				(errcode(ERRCODE_EQ_INVALID_NAME),
 				 errmsg("event type \"%s\" of aggregate type \"alert\" is reserved",
 						event_type),
-				 errdetail("The extension tells its alerts by such events."),
-				 errhint("Take another event type or aggregate type.")));
+				 errdetail("The extension records alerts in such events."),
+				 errhint("Use another event type or aggregate type.")));
 }
 
 /* Checks the content, and adds what the event has not got from its caller. */
@@ -246,7 +247,7 @@ check_ids(EqEvent *events, int n_events)
 		(void) hash_search(ids, &events[i].id, HASH_ENTER, &found);
 		if (found)
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-							errmsg("an event id comes twice in one call")));
+							errmsg("an event id occurs twice in one call")));
 	}
 	if (ids)
 		hash_destroy(ids);
@@ -359,7 +360,7 @@ check_aggregates_differ(const EqAggregate *aggregates, int n)
 			if (strcmp(aggregates[i].id, aggregates[j].id) == 0 &&
 				strcmp(aggregates[i].type, aggregates[j].type) == 0)
 				ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-								errmsg("%s \"%s\" comes twice in one batch",
+								errmsg("%s \"%s\" occurs twice in one batch",
 									   aggregates[i].type, aggregates[i].id)));
 		}
 	}

@@ -256,10 +256,11 @@ eq_refresh_reducer(PG_FUNCTION_ARGS)
 	if (n_base > 0)
 		ereport(
 			NOTICE,
-			(errmsg("states of " UINT64_FORMAT
-					" %s stay as an earlier code made them",
-					n_base, type),
+			(errmsg(
+				 UINT64_FORMAT
+				 " states of aggregate type \"%s\" stay as an earlier version of the reducer computed them",
+				 n_base, type),
 			 errdetail(
-				 "Their first events are archived: they can't be folded again.")));
+				 "Their first events are archived, so they cannot be computed again.")));
 	PG_RETURN_INT64(n_dropped);
 }

@@ -48,7 +48,7 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 			 errdetail("Table \"%s\" is append-only.", table),
 			 is_event
 				 ? errhint("Append an event that corrects the earlier one.")
-				 : errhint("Old rows go by the setting event_queue.keep_audit.")));
+				 : errhint("Old rows are removed after event_queue.keep_audit.")));
 	PG_RETURN_POINTER(NULL);
 }
 

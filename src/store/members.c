@@ -259,13 +259,11 @@ eq_share_buckets(int32 subscription_id, const char *tenant, int n_buckets)
 			ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("too many sessions are members of subscriptions"),
-			 errdetail("There may be %d.  A database leaves a quarter of them, a"
-					   " session half, and a tenant half of what its database has.",
-					   eq_max_members),
+			 errdetail(
+				 "There may be %d.  A database may have three quarters of them, a session half, and a tenant half of those of its database.",
+				 eq_max_members),
 			 errhint(
-				 "Call event_queue.leave_subscription for those that a session"
-				 " reads no more, or raise"
-				 " event_queue.max_subscription_members and restart the server.")));
+				 "Call event_queue.leave_subscription for subscriptions that a session no longer reads, or raise event_queue.max_subscription_members and restart the server.")));
 	return mine;
 }
 

@@ -130,7 +130,7 @@ BEGIN
 	END IF;
 	INSERT INTO event_queue_internal.event_index VALUES ($1) ON CONFLICT DO NOTHING;
 	IF NOT FOUND AND $2 IS NOT TRUE THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('events have an index by %s', $1),
+		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('event index by %s already exists', $1),
 			HINT = 'if_not_exists => true leaves it.';
 	END IF;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
@@ -163,7 +163,7 @@ BEGIN
 	END IF;
 	DELETE FROM event_queue_internal.event_index i WHERE i."by" = $1;
 	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('events have no index by %s', $1);
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('event index by %s does not exist', $1);
 	END IF;
 	FOR this_table IN
 		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue_internal.event_partition p WHERE p.archived_at IS NULL
@@ -331,7 +331,7 @@ BEGIN
 	UPDATE event_queue_internal.event_partition p SET last_position = event_queue_internal.last_position()
 	WHERE p.name = $1 AND p.tenant_id IS NOT NULL AND p.last_position IS NULL;
 	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is no open partition of a tenant', $1);
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is not an open partition of a tenant', $1);
 	END IF;
 	PERFORM event_queue.create_event_partition();
 	RETURN true;
@@ -411,7 +411,7 @@ BEGIN
 		WHERE k.position <= this.last_position
 	) x;
 	IF late IS NOT NULL THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" is still read', $1),
+		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" is still being read', $1),
 			DETAIL = format('Not yet past its last event: %s.', late);
 	END IF;
 	EXECUTE format('SELECT o.tableoid::regclass::text

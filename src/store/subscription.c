@@ -162,9 +162,10 @@ read_subscription(Subscription *subscription, const char *name)
 	}
 	eq_spi_end(&spi);
 	if (ambiguous && tenant != NULL)
-		ereport(ERROR, (errcode(ERRCODE_EQ_AMBIGUOUS_NAME),
-						errmsg("several tenants have a subscription \"%s\"", name),
-						errhint("SET event_queue.tenant says which is meant.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_AMBIGUOUS_NAME),
+				 errmsg("several tenants have a subscription \"%s\"", name),
+				 errhint("Use SET event_queue.tenant to say which one is meant.")));
 	if (!found)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),

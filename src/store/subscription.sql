@@ -133,7 +133,7 @@ BEGIN
 	END IF;
 	IF cardinality(found) = 2 AND found[1].tenant_id IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ039', MESSAGE = format('several tenants have a subscription "%s"', $1),
-			HINT = 'SET event_queue.tenant says which is meant.';
+			HINT = 'Use SET event_queue.tenant to say which one is meant.';
 	END IF;
 	RETURN found[1].subscription_id;
 END
@@ -290,7 +290,7 @@ BEGIN
 	SELECT e.* INTO event FROM event_queue.event_store e, event_queue.subscription s
 	WHERE e.position = $2 AND s.subscription_id = this_id AND e.tenant_id = coalesce(s.tenant_id, e.tenant_id);
 	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('there is no event at position %s', $2);
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('event at position %s does not exist', $2);
 	END IF;
 	INSERT INTO event_queue_internal.subscription_parked
 		(subscription_id, tenant_id, aggregate_type, aggregate_id, position, error)

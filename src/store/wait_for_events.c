@@ -91,9 +91,8 @@ eq_wait_for_events(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
 				 errmsg("cannot wait for events inside a transaction"),
-				 errdetail(
-					 "The transaction's snapshot would keep vacuum from its work."),
-				 errhint("CALL it by itself, not between BEGIN and COMMIT.")));
+				 errdetail("The transaction's snapshot would hold back vacuum."),
+				 errhint("Use CALL outside a transaction block.")));
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

@@ -145,7 +145,7 @@ refuse_on(const char *what, Oid relid, const char *hint)
 		 errmsg("cannot have %s on table \"%s.%s\"", what,
 				get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)),
 		 errdetail(
-			 "The extension writes this table beneath the executor, which would not honor it."),
+			 "The extension writes this table beneath the executor, where it would have no effect."),
 		 errhint("%s", hint)));
 }
 

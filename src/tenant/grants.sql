@@ -89,13 +89,13 @@ BEGIN
 		PERFORM event_queue_internal.check_name('tenant', $2);
 		IF has_function_privilege($1, 'event_queue.create_handler(text, text, text, interval, boolean, boolean, int, int)', 'EXECUTE') THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ049',
-				MESSAGE = format('role "%s" is an admin, and so of all tenants', this_role),
-				HINT = 'Take its rights away with event_queue.revoke_access first.';
+				MESSAGE = format('role "%s" is an admin, who acts for all tenants', this_role),
+				HINT = 'Revoke its rights with event_queue.revoke_access first.';
 		END IF;
 		IF bound_to IS NOT NULL AND bound_to <> $2 THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ049',
 				MESSAGE = format('role "%s" is bound to another tenant', this_role),
-				HINT = 'Take its rights away with event_queue.revoke_access first.';
+				HINT = 'Revoke its rights with event_queue.revoke_access first.';
 		END IF;
 		INSERT INTO event_queue_internal.tenant_role VALUES ($1, $2) ON CONFLICT DO NOTHING;
 	END IF;
@@ -311,7 +311,7 @@ DECLARE
 BEGIN
 	IF bound_to IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ049', MESSAGE = format('role %s is bound to tenant %s', $1, bound_to),
-			HINT = 'An admin is trusted with all tenants: take the binding away with event_queue.revoke_access first.';
+			HINT = 'An admin acts for all tenants: remove the binding with event_queue.revoke_access first.';
 	END IF;
 	PERFORM event_queue.grant_producer(role);
 	PERFORM event_queue.grant_worker(role);

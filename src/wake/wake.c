@@ -441,7 +441,7 @@ eq_place_changed(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no room in shared memory for one more queue or channel"),
 				 errdetail(
-					 "This database would have %d of %d places, and leave less than a third as many free.",
+					 "This database would use %d of %d slots, and leave fewer than a third of that free.",
 					 eq_database()->n_slots, eq_max_queues),
 				 errhint(
 					 "Raise event_queue.max_queues (now %d) and restart the server.",

@@ -116,7 +116,7 @@ eq_read_queues(void)
 				 "event_queue: %d queues and channels of this database have no room in shared memory",
 				 n_without),
 			 errdetail(
-				 "They have no counters, workers are woken for them late, and those with limits can't be claimed from."),
+				 "They have no counters, workers are woken late for them, and no jobs can be claimed from those with limits."),
 			 errhint("Raise event_queue.max_queues (now %d) and restart the server.",
 					 eq_max_queues)));
 	warned_of = db->without_slots = n_without;

@@ -62,7 +62,7 @@ is(join(' ', sort keys %setting), join(' ', sort @settings), 'the settings of a 
 is(join(' ', grep { $all_examples !~ /(?:create|alter)_queue\((?:[^;]*\W)?$_ => / } @settings), '', 'each with an example');
 my %option = first_column('Options of a job');
 my (undef, undef, $complaint) = $node->psql('postgres', q(SELECT event_queue.enqueue('x', 'x', options => '{"no such option": 1}')));
-my @options = ($complaint =~ /Known are (.*)\./)[0] =~ /\w+/g;
+my @options = ($complaint =~ /Valid options are (.*)\./)[0] =~ /\w+/g;
 cmp_ok(scalar(@options), '>', 10, 'there are options');
 is(join(' ', sort keys %option), join(' ', sort @options), 'the options of a job are in their table');
 is(join(' ', grep { $all_examples !~ /"$_": |\b$_ => / } @options), '', 'each with an example');
