@@ -1,8 +1,8 @@
 /*
- * event_queue.c: the front door: settings and hooks.
+ * event_queue.c: defines the settings and installs the hooks.
  *
- * Everything else lives in the room of its topic: shared memory is listed in
- * shared_memory.c, what is done at the end of a transaction in xact/order.c.
+ * All else is in the room of its topic: the parts of shared memory are listed in
+ * shared_memory.c, the actions at the end of a transaction in xact/order.c.
  */
 #include "postgres.h"
 

@@ -1,8 +1,8 @@
 /*
- * event_queue.sql: what every other part stands on.
+ * event_queue.sql: the schemas and functions that all other parts use.
  *
- * The library refuses to load unless it was preloaded, so the first C function
- * below is also the check that the server is set up.
+ * The library refuses to load unless it was preloaded, so the first C function below also
+ * checks that the server is set up.
  */
 
 /*

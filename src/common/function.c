@@ -1,9 +1,9 @@
 /*
- * function.c: finding and calling users' functions, for rules and handlers.
+ * function.c: finds and calls users' functions, for rules and handlers.
  *
- * A function is stored by its qualified name and found again at each call, so
- * that it survives pg_dump and CREATE OR REPLACE, and a missing one is an error
- * of the job that needs it.
+ * A function is stored by its qualified name and looked up at each call, so that it
+ * survives pg_dump and CREATE OR REPLACE, and a missing one is an error of the job that
+ * needs it.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * json.c: reads JSON that a user gave, and builds what we store.
+ * json.c: reads JSON that users pass, and builds the JSON that is stored.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * json.h: reads JSON that a user gave, and builds what we store.
+ * json.h: reads JSON that users pass, and builds the JSON that is stored.
  */
 #ifndef EQ_JSON_H
 #define EQ_JSON_H

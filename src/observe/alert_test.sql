@@ -1,5 +1,5 @@
 /*
- * alert_test.sql: what an alert would have told, by the figures that are kept of before.
+ * alert_test.sql: computes what an alert would have reported, from stored samples.
  */
 
 /*

@@ -1,10 +1,10 @@
 /*
- * lists.sql: the lists that people look for, each in one call.
+ * lists.sql: lists of jobs for people, each in one call.
  *
- * None of them counts or sorts a table: each walks an index from where the answer
- * stands, and ends after so many rows.  What a tenant's session sees is chosen from
- * the rows that were walked over, by functions with the owner's rights (grants.sql),
- * so that a walk past another tenant's jobs has an end, too.
+ * None of them counts or sorts a table: each walks an index from where the answer begins,
+ * and ends after a given number of rows.  What a tenant's session sees is chosen from the
+ * rows that were walked, by functions with the owner's rights (grants.sql), so that a walk
+ * over another tenant's jobs ends, too.
  */
 
 /*

@@ -1,5 +1,6 @@
 /*
- * queue_health.sql: healthy, degraded or unhealthy: each queue, with the reasons.
+ * queue_health.sql: queue_health(): whether each queue is healthy, degraded or unhealthy,
+ * and why.
  */
 
 /*

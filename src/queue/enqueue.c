@@ -1,9 +1,9 @@
 /*
- * enqueue.c: jobs into a queue, in the caller's transaction: one, or many of one
- * name by multi-insert, as COPY does it.
+ * enqueue.c: adds jobs to a queue in the caller's transaction: one, or many of one name by
+ * multi-insert, as COPY does.
  *
- * A unique key is protected like an event id (store/append.c): a lock on the
- * key, a dirty look-up, and a wait for an open transaction that uses it.
+ * A unique key is protected like an event id (store/append.c): a lock on the key, a dirty
+ * look-up, and a wait for the open transaction that uses it.
  */
 #include "postgres.h"
 

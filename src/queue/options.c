@@ -1,13 +1,11 @@
 /*
- * options.c: what can be said of a new job: one table of options, with one parser
- * and one place for the limits of each.
+ * options.c: the options of a job: one table, one parser, and one place for each limit.
  *
- * enqueue, enqueue_many, enqueue_flow, create_rule and create_schedule read their
- * options here, so that a new option is a row in this table, a setter, and a
- * member of EqNewJob.  A reader is told which options its caller may be given
- * (EQ_IN_OPTIONS and so on); all others are refused with the list of those that
- * are known.  What depends on several options, or on the queue, is checked by
- * eq_check_job_options, when all are set.
+ * enqueue, enqueue_many, enqueue_flow, create_rule and create_schedule read their options
+ * here, so that a new option is a row in this table, a setter, and a member of EqNewJob.
+ * The caller of a reader says which options are allowed (EQ_IN_OPTIONS and so on); others
+ * are refused with the list of valid ones.  eq_check_job_options checks what depends on
+ * several options, or on the queue, when all are set.
  */
 #include "postgres.h"
 

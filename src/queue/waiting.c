@@ -1,11 +1,10 @@
 /*
- * waiting.c: sessions that sleep until there is a job, or until one has ended.
+ * waiting.c: claim_wait and await_job: sleep until there is a job, or until one has ended.
  *
- * Procedures, for the reason given in store/wait_for_events.c: between looks there is no
- * snapshot and no transaction id.  A sleeper raises its flag before it looks, and
- * whoever commits a job looks at the flags afterwards (wake/wake.c), so that no
- * job comes unseen between the look and the sleep.  As many sleepers are woken as
- * jobs came.
+ * They are procedures for the reason given in store/wait_for_events.c: while asleep they
+ * hold no snapshot and no transaction id.  A sleeper raises its flag before it looks, and
+ * every commit of jobs looks at the flags afterwards (wake/wake.c), so that no job is missed
+ * between the look and the sleep.  As many sleepers are woken as jobs came.
  */
 #include "postgres.h"
 

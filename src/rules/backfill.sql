@@ -1,8 +1,8 @@
 /*
- * backfill.sql: backfills of rules: what was asked, and how far each is.
+ * backfill.sql: requests for backfills of rules, and their progress.
  *
  * The rule runner does them (backfill.c), some events in each of its transactions, which
- * also moves the backfill's position: so they go on after a restart where they were.
+ * also moves the backfill's position: so they continue after a restart.
  */
 CREATE TABLE event_queue_internal.rule_backfill (
 	backfill_id		bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,6 +1,6 @@
 /*
- * call.c: jobs of the queue "rule-calls": functions of rules, and rules that an executor
- * tries again, as their condition failed or was slow (engine.c).
+ * call.c: runs jobs of the queue "rule-calls": functions of rules, and rules whose
+ * condition failed or was slow (engine.c).
  *
  * Called by the executor (worker/).
  */

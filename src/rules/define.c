@@ -1,10 +1,9 @@
 /*
  * define.c: create_rule and create_handler.
  *
- * In C because the names of users' functions are found by the caller's
- * search_path, and because rows are written with the extension owner's rights:
- * a role that could write the tables itself could make another role its owner,
- * and so have its code run as that role.
+ * In C because users' functions are looked up in the caller's search_path, and because rows
+ * are written with the rights of the extension's owner: a role that could write the tables
+ * itself could make another role the owner, and so have its code run as that role.
  */
 #include "postgres.h"
 

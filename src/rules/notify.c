@@ -1,5 +1,5 @@
 /*
- * notify.c: the action of a rule that notifies a channel.
+ * notify.c: the action "notify" of a rule.
  */
 #include "postgres.h"
 

@@ -4,18 +4,18 @@
  * Such a rule has row triggers of its own on the table.  They append one event for each
  * changed row, in the transaction of the change, of type table.RULE.inserted (updated,
  * deleted) and the reserved aggregate type "event_queue.table"; the rule's pattern is
- * table.RULE.*.  So a change meets its rule exactly once, in order, with all that rules on
- * events have: retries, explain_rule, test_rule, backfills, traces.  (A job in the place
- * of the event would be one less row, but nothing could be looked at or done again.)
+ * table.RULE.*.  So a change meets its rule exactly once and in order, and all that works
+ * for rules on events works here: retries, explain_rule, test_rule, backfills, traces.  (A
+ * job in place of the event would save a row, but could not be explained or repeated.)
  *
- * The triggers are the link between rule and table: they stay with the table when it or
- * its columns are renamed, go with it when it is dropped, and are dumped with it.  Nothing
- * else keeps its OID.  Whoever creates the rule makes them, with his own rights; whoever
- * writes to the table needs none: an event is appended beneath privileges, of the tenant
- * that the row names, which must be one that the session may act for.
+ * The triggers are the only link between rule and table: they stay when the table or its
+ * columns are renamed, go when it is dropped, and are dumped with it.  The creator of the
+ * rule creates them with his own rights; a session that writes to the table needs none: the
+ * event is appended without privilege checks, for the tenant that the row names, which must
+ * be one that the session may act for.
  *
- * Called by create_rule, by whoever writes to such a table, and by the trigger of table
- * rule that removes the triggers of a rule that was dropped.
+ * Called by create_rule, by writes to such a table, and by the trigger of table rule that
+ * removes the triggers of a dropped rule.
  */
 #include "postgres.h"
 

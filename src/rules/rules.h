@@ -1,5 +1,5 @@
 /*
- * rules.h: what the workers ask of rules and handlers.
+ * rules.h: what workers call of rules and handlers.
  */
 #ifndef EQ_RULES_H
 #define EQ_RULES_H

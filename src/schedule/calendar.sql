@@ -2,7 +2,7 @@
  * calendar.sql: working days and working hours, for "within two business days".
  *
  * A calendar has a time zone, hours for each weekday, and holidays.  It belongs to no
- * tenant, as queues don't; admins make it, and whoever enqueues jobs reckons with it.
+ * tenant, like queues; admins create it, and delays of jobs are computed with it.
  */
 
 /* Are these hours of a calendar?  {"mon": ["09:00-12:00", "13:00-18:00"], ...}, in order and apart. */

@@ -1,5 +1,5 @@
 /*
- * run.sql: schedules make their jobs, when they are due or when told to.
+ * run.sql: enqueues the jobs of schedules, when they are due or on demand.
  */
 
 CREATE TABLE event_queue_internal.schedule_run (

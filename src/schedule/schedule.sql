@@ -1,9 +1,9 @@
 /*
- * schedule.sql: jobs that come by the clock.
+ * schedule.sql: schedules: jobs at the times of a cron expression.
  *
- * The scheduler calls run_due_schedules whenever it wakes.  Runs that were
- * missed (the server was down) are made up for by one job, not by all of them, unless
- * the schedule has a catch_up.  run.sql makes the jobs, and keeps the last runs.
+ * The scheduler calls run_due_schedules whenever it wakes.  Missed runs (the server was
+ * down) are replaced by one job, not one each, unless the schedule has a catch_up.  run.sql
+ * enqueues the jobs, and keeps the last runs.
  */
 
 /*

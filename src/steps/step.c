@@ -1,8 +1,8 @@
 /*
- * step.c: steps of a job, as SQL calls them: step, step_done, run_step, sleep_job.
+ * step.c: step, step_done, run_step, sleep_job.
  *
- * A step is kept with the transaction that calls step_done, and so with what the step
- * did: both or none.
+ * A step is written in the transaction that calls step_done, together with the effects of
+ * the step: both or none.
  */
 #include "postgres.h"
 

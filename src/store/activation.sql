@@ -1,6 +1,6 @@
 /*
- * activation.sql: where the store is in service; restored dumps and copies hold
- * until activate() (activation.c says how).
+ * activation.sql: where the store is in service; restored dumps and copies hold until
+ * activate() (see activation.c).
  */
 
 CREATE TABLE event_queue_internal.activation (

@@ -1,9 +1,8 @@
 /*
- * arguments.c: the append functions as SQL calls them: what they are given, and
- * what they return.
+ * arguments.c: reads the arguments and builds the results of the append functions.
  *
- * append takes one event as arguments, append_many events of one aggregate as a
- * JSON array, append_batch a JSON array of aggregates with their events.
+ * append takes one event as arguments, append_many events of one aggregate as a JSON array,
+ * append_batch a JSON array of aggregates with their events.
  */
 #include "postgres.h"
 
@@ -378,8 +377,8 @@ eq_append_batch(PG_FUNCTION_ARGS)
 	EqAggregate *aggregates;
 	EqEvent *events = palloc0(MAX_BATCH_EVENTS * sizeof(EqEvent));
 	int n_events = 0;
-	int place;
-	ErrorContextCallback context = {.callback = tell_which_aggregate, .arg = &place};
+	int nth;
+	ErrorContextCallback context = {.callback = tell_which_aggregate, .arg = &nth};
 
 	if (n_aggregates < 1 || n_aggregates > MAX_BATCH_AGGREGATES)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
@@ -389,15 +388,15 @@ eq_append_batch(PG_FUNCTION_ARGS)
 	aggregates = palloc0(n_aggregates * sizeof(EqAggregate));
 	context.previous = error_context_stack;
 	error_context_stack = &context;
-	for (place = 0; place < n_aggregates; place++)
+	for (nth = 0; nth < n_aggregates; nth++)
 	{
-		JsonbContainer *object = array_object(batch, place, "aggregate");
+		JsonbContainer *object = array_object(batch, nth, "aggregate");
 		Jsonb *list = eq_json_jsonb_member(object, "events");
 
-		parse_aggregate(&aggregates[place], object);
+		parse_aggregate(&aggregates[nth], object);
 		n_events = parse_events(events, n_events,
 								list ? &list->root : &eq_empty_object()->root,
-								&aggregates[place]);
+								&aggregates[nth]);
 	}
 	error_context_stack = context.previous;
 	check_aggregates_differ(aggregates, n_aggregates);

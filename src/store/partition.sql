@@ -1,17 +1,15 @@
 /*
- * partition.sql: the event store in several tables: by time, by tenant; how old
- * events are archived.
+ * partition.sql: partitions of the event store, by time and by tenant; archiving.
  *
- * Partitions inherit from event_store: queries on event_store see them all, and
- * the store can be partitioned at any time without being rewritten, since what
- * is there stays where it is.  A partition by time begins where the one before
- * ends, at a position; a tenant's partition takes all of one tenant's events.
- * Which table an event goes to is decided by append (table/leaves.c reads
- * event_partition); each table has the indexes NAME_pkey, NAME_aggregate_key
- * and NAME_id_key.
+ * Partitions inherit from event_store: queries on event_store see them all, and the store
+ * can be partitioned at any time without being rewritten, since existing rows stay where
+ * they are.  A partition by time begins, at a position, where the previous one ends; a
+ * tenant's partition takes all events of the tenant.  append decides which table an event
+ * goes to (store/leaves.c reads event_partition); each table has the indexes NAME_pkey,
+ * NAME_aggregate_key and NAME_id_key.
  *
- * Archiving takes a whole sealed table away: what is left of its aggregates is
- * a snapshot (is_base) that carries their version and state on.
+ * Archiving removes a whole sealed table: what stays of its aggregates is a snapshot
+ * (is_base) with their version and state.
  */
 
 CREATE TABLE event_queue_internal.event_partition (

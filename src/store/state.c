@@ -1,11 +1,10 @@
 /*
- * state.c: the state of an aggregate at any version or time: the fold of its
- * events by its type's reducer, from the nearest snapshot on.
+ * state.c: computes the state of an aggregate at any version or time: the fold of its
+ * events by its type's reducer, from the nearest snapshot.
  *
- * A reducer runs as the role that created it, without the right to leave
- * anything behind, with a pinned search_path.  A snapshot carries its reducer's
- * fingerprint (fingerprint.c), so that one that other code made is not used,
- * whoever changed the function and how.
+ * A reducer runs as the role that created it, restricted so that it can leave nothing
+ * behind, with a pinned search_path.  A snapshot has its reducer's fingerprint
+ * (fingerprint.c), so that it is not used after the code changed.
  */
 #include "postgres.h"
 

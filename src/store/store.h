@@ -1,5 +1,5 @@
 /*
- * store.h: what other rooms may ask of the event store.
+ * store.h: what other rooms call of the event store.
  */
 #ifndef EQ_STORE_H
 #define EQ_STORE_H

@@ -250,9 +250,9 @@ CREATE FUNCTION event_queue_internal.all_subscription_members(OUT subscription_i
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_subscription_members';
 COMMENT ON FUNCTION event_queue_internal.all_subscription_members() IS 'Internal. subscription_members of all tenants.';
 
-CREATE FUNCTION event_queue_internal.member_places(OUT used int, OUT places int)
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_member_places';
-COMMENT ON FUNCTION event_queue_internal.member_places() IS 'Internal. What is taken of the room for members of subscriptions, of all databases.';
+CREATE FUNCTION event_queue_internal.member_use(OUT used int, OUT max_members int)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_member_use';
+COMMENT ON FUNCTION event_queue_internal.member_use() IS 'Internal. How many sessions are members of subscriptions, in all databases.';
 
 CREATE FUNCTION event_queue_internal.subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$

@@ -277,7 +277,7 @@ BEGIN
 		event_queue_internal.queue_depth(int), event_queue_internal.count_due(int, int), event_queue_internal.count_scheduled(int, int),
 		event_queue_internal.metrics("char", int), event_queue_internal.queue_now(int),
 		event_queue_internal.per_second(bigint[], int, float8), event_queue_internal.compliance(bigint[]),
-		event_queue_internal.histogram_quantile(bytea, float8), event_queue_internal.sampled_at(), event_queue_internal.series_places(), event_queue_internal.handler_code(text, boolean),
+		event_queue_internal.histogram_quantile(bytea, float8), event_queue_internal.sampled_at(), event_queue_internal.series_use(), event_queue_internal.handler_code(text, boolean),
 		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
 		event_queue.running_jobs(text, int), event_queue.next_jobs(text, int), event_queue.queue_jobs(text, int),
 		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int), event_queue.rule_runs(text, int), event_queue.rule_facts(text, int, uuid, text), event_queue_internal.table_of_rule(int), event_queue_internal.table_triggers(int), event_queue_internal.table_is_watched(int, text[]),

@@ -1,13 +1,13 @@
 /*
  * tenant.c: the tenant that a session is confined to.
  *
- * By its role, if the current user, the role that was SET, the session user, or a
- * role that one of them is a member of, stands in the table tenant_role; else by the setting event_queue.tenant; else by nothing.  Every
- * C path asks here, and the row security policies ask through tenant_visible,
- * so that both sides apply one rule.
+ * By its role, if the current user, the role that was SET, the session user, or a role that
+ * one of them is a member of, is in table tenant_role; else by the setting
+ * event_queue.tenant; else by nothing.  Every C path asks here, and the row security
+ * policies ask through tenant_visible, so that both sides apply one rule.
  *
- * The bindings are read once and kept until someone changes the table (its
- * trigger invalidates the relcache entry) or memberships change.
+ * Bindings are read once and cached until the table changes (its trigger invalidates the
+ * relcache entry) or memberships change.
  */
 #include "postgres.h"
 

@@ -1,13 +1,13 @@
 /*
- * handler.c: the call of a job's handler, by an executor; and run_jobs, which runs
- * jobs as executors do, in the caller's own session and transaction.
+ * handler.c: calls a job's handler, for executors; and run_jobs, which runs jobs as
+ * executors do, in the caller's own session and transaction.
  *
- * Nobody gains rights by run_jobs.  Its caller must be able to become the owner of
- * each handler of the queue: a session is not as clean as an executor's, and who
- * prepares it (temporary tables, settings) can make a handler do what its owner may.
- * The other way round, a handler of another role runs as a security-restricted operation:
- * nothing that it leaves in the session (a deferred trigger, a held cursor, a temporary
- * table) runs with the caller's rights later.
+ * run_jobs gives nobody more rights.  Its caller must be able to become the owner of each
+ * handler of the queue: a session is not as clean as an executor's, and a caller that
+ * prepares it (temporary tables, settings) can make a handler do what its owner may do.
+ * Conversely, a handler of another role runs as a security-restricted operation: nothing that
+ * it leaves in the session (a deferred trigger, a held cursor, a temporary table) runs with
+ * the caller's rights later.
  */
 #include "postgres.h"
 

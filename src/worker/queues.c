@@ -1,5 +1,5 @@
 /*
- * queues.c: the scheduler looks at queues: which have work, and when the next is due.
+ * queues.c: checks which queues have work, and when the next job is due, for the scheduler.
  */
 #include "postgres.h"
 

@@ -1,10 +1,10 @@
 /*
- * run.c: a call of a handler by an executor, and a job in a transaction of its own.
+ * run.c: calls a handler for an executor, and runs a job in a transaction of its own.
  *
- * The handler's transaction runs and commits as the role that created the handler:
- * deferred triggers fire in the commit, and must not fire as the superuser that the
- * worker is.  What a handler sets (settings, advisory locks, temporary tables) is gone
- * before the next job, which may be another tenant's.
+ * The handler's transaction runs and commits as the role that created the handler: deferred
+ * triggers fire at commit, and must not fire as the superuser that the worker is.  What a
+ * handler sets (settings, advisory locks, temporary tables) is reset before the next job,
+ * which may be another tenant's.
  */
 #include "postgres.h"
 

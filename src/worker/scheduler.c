@@ -1,14 +1,14 @@
 /*
- * scheduler.c: one per database: wake-ups, schedules, retention, and watching over
- * those that run user code.  It runs none itself, so that it always ends its round
- * (cycle.c).
+ * scheduler.c: the scheduler, one per database: wake-ups, schedules, retention, supervision
+ * of the processes that run user code.  It runs no user code itself, so that its rounds
+ * always end (cycle.c).
  *
- * Sleeps on its latch, which commits set (wake/wake.c), until the next job or
- * schedule is due, and at most until the next sweep.
+ * It sleeps on its latch, which commits set (wake/wake.c), until the next job or schedule is
+ * due, and at most until the next sweep.
  *
- * Its own transactions commit asynchronously: what a crash undoes is done again.
- * It waits for locks for a moment only, so that whoever locks one of our tables
- * holds up the chore that needs it and no other.
+ * Its own transactions commit asynchronously: what a crash undoes is done again.  It waits
+ * for locks only briefly, so that a lock on one of our tables delays the chore that needs
+ * it and no other.
  */
 #include "postgres.h"
 
