@@ -49,7 +49,7 @@ extern EqActivation eq_activation(bool anew);
 extern void eq_require_active(void);
 extern bool eq_in_restore(void);
 extern int64 eq_watermark_of_copy(void);
-extern bool eq_hold_copy(void);
+extern bool eq_in_service(void);
 extern bool eq_is_active_here(void);
 extern bool eq_before_statement(Node *stmt);
 extern void eq_after_statement(bool restores);

@@ -185,8 +185,8 @@ eq_read_verdict(const ErrorData *error)
 		if (!has_detail || read_seconds(error->detail, &us))
 		{
 			/* Not at once: nothing would ever end that. */
-			verdict.snoozed = true;
-			verdict.holds = error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED;
+			verdict.postponed = true;
+			verdict.postpones_queue = error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED;
 			verdict.delay = Max(us, POSTPONE_US);
 		}
 	}
@@ -416,11 +416,11 @@ record_run(const EqQueue *queue, const EqClaimedJob *job, const ErrorData *error
 		eq_close_jobs(&leased);
 		return "lost"; /* another job's handler has deleted it */
 	}
-	if (verdict.snoozed)
+	if (verdict.postponed)
 	{
 		eq_close_jobs(&leased);
 		eq_release(job->job_id, &job->token, verdict.delay);
-		if (verdict.holds)
+		if (verdict.postpones_queue)
 			eq_hold_queue(queue, verdict.delay);
 		*next = GetCurrentTimestamp() + verdict.delay;
 		return "postponed";

@@ -93,7 +93,7 @@ start_afresh(void)
  * here, or the extension is dropped.
  */
 static void
-hold_while_copy(void)
+wait_while_copy(void)
 {
 	volatile bool said = false;
 
@@ -106,7 +106,7 @@ hold_while_copy(void)
 		PG_TRY();
 		{
 			due = eq_update_is_due();
-			active = !due && eq_hold_copy();
+			active = !due && eq_in_service();
 		}
 		PG_CATCH();
 		{
@@ -154,7 +154,7 @@ eq_scheduler_main(Datum arg)
 
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
-	hold_while_copy();
+	wait_while_copy();
 	eq_clear_faults(dboid, "scheduler", NULL);
 	start_afresh();
 	before_shmem_exit(eq_sample_last_metrics, (Datum) 0);

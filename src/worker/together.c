@@ -239,7 +239,7 @@ run_range(Together *together, int first, int n, int timeout_ms)
 	if (runs_again(together, &call, error))
 		return false;
 	/* The whole queue is to wait: halves would fare no better. */
-	if (n > 1 && eq_read_verdict(error).holds)
+	if (n > 1 && eq_read_verdict(error).postpones_queue)
 	{
 		for (int i = first; i < first + n; i++)
 		{
