@@ -212,3 +212,11 @@ eq_json_check_members(JsonbContainer *object, const char *what,
 								   value.val.string.len, value.val.string.val)));
 	}
 }
+
+/* The object without a member. */
+Jsonb *
+eq_json_without(Jsonb *object, const char *key)
+{
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(object),
+											  CStringGetTextDatum(key)));
+}

@@ -269,9 +269,7 @@ without_chain(Jsonb *given)
 
 		if (given && JB_ROOT_IS_OBJECT(given) &&
 			eq_json_member(given, members[i], &buffer) != NULL && !is_believed())
-			given = DatumGetJsonbP(
-				DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(given),
-									CStringGetTextDatum(members[i])));
+			given = eq_json_without(given, members[i]);
 	}
 	return given;
 }

@@ -24,7 +24,7 @@ extern const EqSharedPart eq_activations_part;
 /* watermark.c: positions */
 extern int64 eq_take_position(void);
 extern EqXactKind eq_taken_positions;
-extern EqXactKind eq_session_fetches; /* subscription.c */
+extern EqXactKind eq_session_fetches; /* fetches.c */
 extern int64 eq_watermark(void);
 extern void eq_end_old_appends(void);
 extern int64 eq_last_position(void);
