@@ -36,7 +36,7 @@ COMMENT ON FUNCTION event_queue_internal.try_rule(rule, bigint) IS 'Internal. Wh
  *	SELECT x.* FROM event_queue.event_store e, event_queue.explain_rule('welcome', e.id) x WHERE e.aggregate_id = 'L1' AND e.version = 1;
  */
 CREATE FUNCTION explain_rule(
-	rule text, event_id uuid, tenant_id text DEFAULT NULL,
+	name text, event_id uuid, tenant_id text DEFAULT NULL,
 	OUT step text, OUT part text, OUT seen text, OUT compared text, OUT outcome text)
 RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -211,7 +211,7 @@ COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule
  *	SELECT outcome, count(*) FROM event_queue.test_rule('draft', max_rows => 1000) GROUP BY 1;
  */
 CREATE FUNCTION test_rule(
-	rule text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 100, max_events int DEFAULT 100000,
+	name text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 100, max_events int DEFAULT 100000,
 	version int DEFAULT NULL,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT outcome text, OUT payload jsonb, OUT options jsonb)
@@ -304,7 +304,7 @@ COMMENT ON FUNCTION rule_facts(text, int, uuid, text) IS 'Why a version of a rul
  *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');
  */
 CREATE FUNCTION compare_rule(
-	rule text, definition jsonb DEFAULT NULL, version int DEFAULT NULL,
+	name text, definition jsonb DEFAULT NULL, version int DEFAULT NULL,
 	from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 1000, max_events int DEFAULT 100000,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT change text, OUT outcome text, OUT new_outcome text, OUT payload jsonb, OUT new_payload jsonb)

@@ -32,7 +32,7 @@ is_keep_time(const Interval *keep)
 	return us >= 0 && us <= forever_us();
 }
 
-/* Options of a new job; as set_retry of options.c. */
+/* Options of a new job; as set_retry of option_list.c. */
 static void
 set_keep(EqNewJob *job, int column, Datum value)
 {

@@ -67,7 +67,7 @@ SELECT pg_catalog.pg_extension_config_dump('queue_queue_id_seq', '');
 
 /*
  * job_settings_complaint: what is wrong with those settings that a job may have of
- * its own; NULL: nothing.  Their limits are those of jobs, in options.c.
+ * its own; NULL: nothing.  Their limits are those of jobs, in option_list.c.
  */
 CREATE FUNCTION event_queue_internal.job_settings_complaint(
 	max_attempts int, backoff text, backoff_delay interval, backoff_max interval, backoff_jitter float8,

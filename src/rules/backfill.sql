@@ -60,7 +60,7 @@ COMMENT ON VIEW rule_backfills IS
  *	SELECT event_queue.backfill_rule('welcome', rate => 100) > 0 AS begun;
  *	SELECT rule, state, progress, fired FROM event_queue.rule_backfills;
  */
-CREATE FUNCTION backfill_rule(rule text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, rate float8 DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION backfill_rule(name text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, rate float8 DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE

@@ -98,8 +98,9 @@ extern Jsonb *eq_evaluate_rule(const EqRule *rule, Datum event, Jsonb **options)
 /* Events that a rule that catches up meets at once: more than come meanwhile. */
 #define EQ_CATCH_UP_BATCH (4 * eq_rule_batch)
 
-/* action.c */
+/* action_list.c */
 extern void eq_fill_actions(EqRule *rule, Jsonb *actions);
+/* action.c */
 extern void eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
 				   bool late);
 extern void eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate);

@@ -280,7 +280,7 @@ BEGIN
 		event_queue_internal.histogram_quantile(bytea, float8), event_queue_internal.sampled_at(), event_queue_internal.series_use(), event_queue_internal.handler_code(text, boolean),
 		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
 		event_queue.running_jobs(text, int), event_queue.next_jobs(text, int), event_queue.queue_jobs(text, int),
-		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int), event_queue.rule_runs(text, int), event_queue.rule_facts(text, int, uuid, text), event_queue_internal.table_of_rule(int), event_queue_internal.table_triggers(int), event_queue_internal.table_is_watched(int, text[]),
+		event_queue.failed_jobs(text, timestamptz, int), event_queue.rule_activity(text, int, int), event_queue.rule_runs(text, int), event_queue.rule_facts(text, int, uuid, text), event_queue_internal.table_of_rule(int), event_queue_internal.table_triggers(int), event_queue_internal.table_is_watched(int, text[]),
 		event_queue.aggregate_activity(text, text, int, text),
 		event_queue.health(), event_queue.queue_health(), event_queue.queue_history(text, interval, interval), event_queue.test_alert(text, interval), event_queue.prometheus(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.add_business_time(text, timestamptz, interval), event_queue.business_seconds(text, timestamptz, timestamptz),
