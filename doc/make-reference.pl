@@ -19,9 +19,11 @@ my %title = (
 	'lease.sql' => 'While a job is leased', 'admin.sql' => 'Changing jobs', 'dead.sql' => 'Dead letters',
 	'history.sql' => 'History', 'maintain.sql' => 'Clearing up', 'group.sql' => 'Groups',
 	'flow.sql' => 'Dependencies and flows', 'waiting.sql' => 'Waiting for jobs',
-	'rules.sql' => 'Rules and handlers', 'schedule.sql' => 'Schedules', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
+	'rules.sql' => 'Rules and handlers', 'on_table.sql' => 'Rules on tables', 'versions.sql' => 'Versions of rules',
+	'backfill.sql' => 'Backfills of rules', 'explain.sql' => 'What rules do with events',
+	'schedule.sql' => 'Schedules', 'run.sql' => 'Runs of schedules', 'calendar.sql' => 'Calendars', 'wake.sql' => 'Triggers for your tables', 'activation.sql' => 'Restored and copied stores',
 	'steps.sql' => 'Durable steps', 'clock.sql' => 'Clocks', 'checks.sql' => 'Checks',
-	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'metrics.sql' => 'Figures', 'queue_health.sql' => 'Health of queues', 'lists.sql' => 'Lists', 'handler.sql' => 'Running jobs in your own session', 'health.sql' => 'Health', 'alerts.sql' => 'Alerts', 'grants.sql' => 'Roles');
+	'faults.sql' => 'What fails', 'observe.sql' => 'Seeing', 'metrics.sql' => 'Figures', 'queue_health.sql' => 'Health of queues', 'lists.sql' => 'Lists', 'handler.sql' => 'Running jobs in your own session', 'health.sql' => 'Health', 'alerts.sql' => 'Alerts', 'queue_history.sql' => 'Queues over time', 'alert_test.sql' => 'Alerts, tried on the past', 'grants.sql' => 'Roles');
 my %text;
 for my $file (@ARGV)
 {
@@ -92,7 +94,8 @@ for my $file (@ARGV)
 		push @out, $line;
 	}
 	next if !@out;
-	$functions .= "### " . ($title{$base} // $base) . "\n\n" . join("\n\n", @out) . "\n\n";
+	die "$base has no title in make-reference.pl\n" if !$title{$base};
+	$functions .= "### $title{$base}" . "\n\n" . join("\n\n", @out) . "\n\n";
 }
 
 my $old = do { local (@ARGV, $/) = $reference; <> };

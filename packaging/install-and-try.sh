@@ -15,6 +15,9 @@ program=$(readlink -f "$2")
 version=$(dpkg-deb -f "$package" Package | sed 's/postgresql-\([0-9]*\)-.*/\1/')
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
+# no cluster beside the one that the container, or this test, makes
+mkdir -p /etc/postgresql-common/createcluster.d
+echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/event_queue.conf
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "$package" "$program" >/dev/null
 [ $keep = 1 ] && exit 0
@@ -32,7 +35,6 @@ if [ -x /usr/local/bin/serve.sh ]; then
 	echo "container: event_queue $answer"
 fi
 
-pg_dropcluster --stop "$version" main 2>/dev/null || true
 pg_createcluster "$version" try --port 5499 >/dev/null
 pg_conftool "$version" try set shared_preload_libraries event_queue
 pg_conftool "$version" try set listen_addresses ''

@@ -56,7 +56,7 @@ SELECT try($$SELECT event_queue.archive_event_partition('event_store_p2')$$);
 SELECT event_queue.create_subscription('slow') IS NOT NULL;
 SELECT event_queue.split_event_partition(clock_timestamp()) AS old \gset
 SELECT count(*) FROM ONLY event_queue.event_store;
-SELECT try(format('SELECT event_queue.archive_event_partition(%L)', :'old')) LIKE 'EQ013: partition % is still read | Not yet past its last event: subscription "slow".%';
+SELECT try(format('SELECT event_queue.archive_event_partition(%L)', :'old')) LIKE 'EQ013: partition % is still being read | Not yet past its last event: subscription "slow".%';
 SELECT event_queue.ack('slow', event_queue.watermark());
 SELECT try(format('SELECT event_queue.archive_event_partition(%L)', :'old'));
 SELECT event_queue.archive_event_partition('event_store_old1');

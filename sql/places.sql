@@ -32,7 +32,7 @@ CALL wait_until($$NOT EXISTS (SELECT FROM counted())$$);
 SELECT count(*) FROM generate_series(1000000, 1000100) n, event_queue_internal.queue_depth(n) d WHERE d.depth IS NOT NULL;
 SELECT try_places($$INSERT INTO event_queue.job (queue_id, run_at, created_at, tenant_id, name, max_attempts, payload) VALUES (1000000, now(), now(), 'x', 'j', 1, '{}')$$) <> 'ok' AS refused;
 SELECT count(*) FROM event_queue_internal.queue_counters() WHERE queue_id >= 1000000;
-SELECT ok, detail ~ '^\d+ of 16384 places for queues and channels, \d+ of 65536 for leases' AS said FROM event_queue.health() WHERE check_name = 'shared memory';
+SELECT ok, detail ~ '^\d+ of 16384 slots for queues and channels, \d+ of 65536 for leases' AS said FROM event_queue.health() WHERE check_name = 'shared memory';
 
 -- A bulk of jobs of one group asks for one look at the group.
 BEGIN;

@@ -5,12 +5,12 @@ SELECT count(*) FILTER (WHERE event_queue.fail(c.job_id, c.lease_token, 'no') IS
 UPDATE event_queue.dead_letter SET died_at = timestamptz '2021-01-01 00:00:00.000001+00' + interval '1 microsecond' * right(name, 1)::int WHERE name LIKE 'rf_';
 CREATE FUNCTION rf(since timestamptz) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-	shown text := (SELECT string_agg(f.name, ' ' ORDER BY f.name) FROM event_queue.failed_jobs(since, 'rf') f);
+	shown text := (SELECT string_agg(f.name, ' ' ORDER BY f.name) FROM event_queue.failed_jobs('rf', since) f);
 	n bigint;
 	retried text;
 BEGIN
 	BEGIN
-		n := event_queue.retry_failed(since, 'rf');
+		n := event_queue.retry_failed('rf', since);
 		retried := (SELECT string_agg(j.name, ' ' ORDER BY j.name) FROM event_queue.jobs j WHERE j.queue = 'rf');
 		RAISE EXCEPTION 'undo';
 	EXCEPTION WHEN raise_exception THEN
@@ -25,7 +25,7 @@ SELECT rf('2021-01-01 00:00:00.000004+00');
 SELECT rf('2021-01-01 00:00:00.000005+00');
 SELECT rf(NULL);
 SELECT rf('-infinity'), rf('infinity');
-SELECT event_queue.retry_failed('2021-01-01 00:00:00.000004+00', 'rf');
+SELECT event_queue.retry_failed('rf', '2021-01-01 00:00:00.000004+00');
 SELECT name FROM event_queue.dead_letters WHERE queue = 'rf' ORDER BY 1;
 SELECT event_queue.drop_queue('rf', true);
 DROP FUNCTION rf;

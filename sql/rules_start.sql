@@ -5,7 +5,7 @@ CREATE VIEW started AS SELECT name, array_agg(e.event_data -> 'n' ORDER BY job_i
 SELECT count(event_queue.append('starts', 'A', 'starts.a', jsonb_build_object('n', n))) FROM generate_series(1, 3) n;
 SELECT position AS second FROM event_queue.event_store WHERE aggregate_type = 'starts' AND version = 2 \gset
 SELECT s, try(format($$SELECT event_queue.create_rule('starts bad', 'starts.*', queue => 'starts', job_name => 'x', start => %L)$$, s))
-FROM unnest('{then,-1,1x,"",9223372036854775807,99999999999999999999}'::text[]) s WHERE try(format($$SELECT event_queue.create_rule('starts bad', 'starts.*', queue => 'starts', job_name => 'x', start => %L)$$, s)) NOT LIKE 'EQ054: start must be now, beginning, or a position that events have reached%';
+FROM unnest('{then,-1,1x,"",9223372036854775807,99999999999999999999}'::text[]) s WHERE try(format($$SELECT event_queue.create_rule('starts bad', 'starts.*', queue => 'starts', job_name => 'x', start => %L)$$, s)) NOT LIKE 'EQ054: start must be now, beginning, or an existing position%';
 SELECT event_queue.create_rule('starts all', 'starts.*', queue => 'starts', job_name => 'all', start => 'beginning') > 0 AS created;
 SELECT event_queue.create_rule('starts third', 'starts.*', queue => 'starts', job_name => 'third', start => :'second') > 0 AS created;
 SELECT event_queue.create_rule('starts now', 'starts.*', queue => 'starts', job_name => 'now') > 0 AS created;

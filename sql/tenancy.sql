@@ -37,7 +37,7 @@ SELECT event_queue.drop_subscription('projector');
 -- A consumer parks events of its subscription's tenant only.
 SELECT position AS other FROM event_queue.event_store WHERE event_type = 'ten.any' \gset
 SET ROLE eq_ten_a;
-SELECT try(format('SELECT event_queue.park_event(%L, %s)', 'projector', :other)) LIKE 'EQ025: there is no event at position %' AS refused,
+SELECT try(format('SELECT event_queue.park_event(%L, %s)', 'projector', :other)) LIKE 'EQ025: event at position % does not exist' AS refused,
 	try(format('SELECT event_queue.ack_parked(%L, %s)', 'projector', :other)) LIKE 'EQ025: the aggregate of the event%' AS refused;
 RESET ROLE;
 

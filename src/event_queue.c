@@ -1,8 +1,8 @@
 /*
- * event_queue.c: the front door: settings and hooks.
+ * event_queue.c: defines the settings and installs the hooks.
  *
- * Everything else lives in the room of its topic: shared memory is listed in
- * shared_memory.c, what is done at the end of a transaction in xact/order.c.
+ * All else is in the room of its topic: the parts of shared memory are listed in
+ * shared_memory.c, the actions at the end of a transaction in xact/order.c.
  */
 #include "postgres.h"
 
@@ -190,7 +190,7 @@ define_settings(void)
 		10 * 60 * 1000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"event_queue.keep_audit",
-		"How long rows of the audit log and resolved alerts are kept; 0: for ever.",
+		"How long rows of the audit log and resolved alerts are kept; 0: forever.",
 		NULL, &eq_keep_audit_min, 365 * 24 * 60, 0, INT_MAX, PGC_SIGHUP,
 		GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable(

@@ -1,8 +1,8 @@
 /*
- * event_queue.h: settings, and how shared memory is laid out, as every room sees them.
+ * event_queue.h: the settings, and what a part of shared memory is.
  *
- * Shared memory holds nothing that a restart may not lose: what must survive
- * is in tables, and is read again by whoever needs it first.
+ * Shared memory holds nothing that a restart may not lose: what must survive is in
+ * tables, and is read again by the first process that needs it.
  */
 #ifndef EQ_EVENT_QUEUE_H
 #define EQ_EVENT_QUEUE_H

@@ -1,8 +1,8 @@
 /*
- * event_queue.sql: what every other part stands on.
+ * event_queue.sql: the schemas and functions that all other parts use.
  *
- * The library refuses to load unless it was preloaded, so the first C function
- * below is also the check that the server is set up.
+ * The library refuses to load unless it was preloaded, so the first C function below also
+ * checks that the server is set up.
  */
 
 /*
@@ -46,7 +46,7 @@ CREATE FUNCTION event_queue_internal.notice_other_definition(what text, name tex
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	RAISE NOTICE USING MESSAGE = format('%s "%s" exists with another definition', what, name),
-		DETAIL = 'It was left as it is.', HINT = 'or_replace => true gives it the new one.';
+		DETAIL = 'It was left unchanged.', HINT = 'or_replace => true replaces it.';
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.notice_other_definition(text, text) IS 'Internal. What if_not_exists says of a thing that is not as asked for.';

@@ -1,5 +1,5 @@
 /*
- * automation.c: the nouns rule, schedule and sub: what runs by itself.
+ * automation.c: the nouns rule, schedule and sub.
  */
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /*
- * completion.c: completion for bash, made of the tables of verbs.
+ * completion.c: completion for bash, generated from the tables of verbs.
  */
 #include <string.h>
 

@@ -85,7 +85,7 @@ cmd_dead_ls(EqCli *cli, int argc, char **argv)
 	return eq_show(
 		cli,
 		"SELECT job_id, queue_name AS queue, name, tenant_id, died_at, reason, failures, "
-		"last_sqlstate, last_error FROM event_queue.failed_jobs($1::timestamptz, $2, "
+		"last_sqlstate, last_error FROM event_queue.failed_jobs($2, $1::timestamptz, "
 		"CASE WHEN coalesce($4, $5, $6) IS NULL THEN $3::int ELSE 100000 END) "
 		"WHERE ($4::text IS NULL OR name = $4) AND ($5::text IS NULL OR tenant_id = $5) "
 		"AND ($6::text IS NULL OR last_sqlstate = $6) LIMIT $3::int",

@@ -1,5 +1,5 @@
 /*
- * do.c: statements that change something, and what is said about them.
+ * do.c: runs statements that change something, and prints what they did.
  */
 #include <string.h>
 

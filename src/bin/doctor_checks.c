@@ -1,8 +1,8 @@
 /*
- * doctor_checks.c: what "eventq doctor" looks at beside the catalog.
+ * doctor_checks.c: the checks of "eventq doctor" beside the catalog.
  *
- * Each check is a statement that answers rows of (level, item, detail, repair): level is
- * error or warning, repair a statement or NULL; no row: all is well.
+ * Each check is a statement that returns rows of (level, item, detail, repair): level is
+ * error or warning, repair a statement or NULL; no row means that all is well.
  */
 #include "doctor.h"
 

@@ -1,5 +1,5 @@
 /*
- * health.c: the nouns health, fault, slo, stats, alert and audit: whether it goes well.
+ * health.c: the nouns health, fault, slo, stats, alert and audit.
  */
 #include "eventq.h"
 

@@ -90,7 +90,7 @@ static int
 cmd_queue_drain(EqCli *cli, int argc, char **argv)
 {
 	return eq_do_each(cli, argc, argv, "SELECT event_queue.drain_queue($1)",
-					  "takes no more jobs; still to do: ", NULL);
+					  "is being drained; jobs left: ", NULL);
 }
 
 /* Names of the settings that create_queue and alter_queue of this server know. */

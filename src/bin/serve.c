@@ -1,9 +1,9 @@
 /*
  * serve.c: "eventq serve": metrics, health, a JSON API and the dashboard over HTTP.
  *
- * Who signs in is a role of the database, and all that he sees or does is asked of the
- * database as this role: grants and row security decide, there are no rights beside
- * them.  Besides, nothing is changed without --allow-actions.
+ * A user signs in as a role of the database, and all that he sees or does is a query as
+ * that role: grants and row security decide, there are no other rights.  Besides, nothing
+ * can be changed without --allow-actions.
  */
 #include <ctype.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /*
- * serve.h: what the parts of "eventq serve" know of each other.
+ * serve.h: shared by the files of "eventq serve".
  *
  * serve.c       options, and which path goes where
  * serve_session.c  who is signed in

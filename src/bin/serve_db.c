@@ -2,13 +2,13 @@
  * serve_db.c: asynchronous libpq.
  *
  * A connection is opened as the session's role when a query needs one, and closed when
- * idle.  Sessions that have shown the same password of the same role use each other's.
- * Reads go to connections whose transactions are read only by default; actions go to
- * others.  So no GET can write, whatever its SQL calls.
+ * idle.  Sessions that have given the same password for the same role share connections.
+ * Reads use connections whose transactions are read-only by default; actions use others.
+ * So no GET can write, whatever its SQL calls.
  *
- * No role takes more than a quarter of all connections, and the last quarter is for
- * roles that have none at work and for those who sign in; idle ones give way.  What finds no
- * connection waits for one, the oldest first.
+ * No role takes more than a quarter of all connections, and the last quarter is reserved
+ * for roles that have none in use and for sign-ins; idle ones are closed to make room.
+ * Queries that find no connection wait in a queue, the oldest first.
  */
 #include <stdio.h>
 #include <stdlib.h>

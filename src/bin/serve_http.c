@@ -1,15 +1,15 @@
 /*
  * serve_http.c: HTTP/1.1 over libevent's buffers.
  *
- * Not by evhttp: that of libevent 2.1 has no limit of connections, and no deadline
- * for a whole request, so that who sends a byte now and then holds one for ever.
+ * Not evhttp: that of libevent 2.1 limits neither the number of connections nor the time
+ * for a whole request, so a client that sends a byte now and then keeps a connection
+ * forever.
  *
- * A connection has one request at a time.  What is taken is small and strict: a
- * head of at most MAX_HEAD bytes, a body with Content-Length of at most MAX_BODY, and
- * DEADLINE seconds for both; anything else is answered with an error, after which
- * the connection ends.  Of who is not signed in, a body is at most MAX_STRANGE_BODY, and
- * strangers' connections are at most three quarters of all: the oldest that is not at
- * work ends for a new one.
+ * A connection has one request at a time.  The limits are strict: a head of at most
+ * MAX_HEAD bytes, a body with Content-Length of at most MAX_BODY, and DEADLINE seconds for
+ * both; anything else is answered with an error, after which the connection ends.  Without a
+ * session, a body has at most MAX_STRANGE_BODY, and such connections are at most three
+ * quarters of all: the oldest idle one is closed for a new one.
  */
 #define _GNU_SOURCE /* strcasestr */
 

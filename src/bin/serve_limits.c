@@ -1,13 +1,13 @@
 /*
- * serve_limits.c: how often one may try to sign in to "eventq serve".
+ * serve_limits.c: limits attempts to sign in to "eventq serve".
  *
- * What is refused is counted for the role at the address, for the address, and for the
- * role, and forgotten by and by.  Who has used up the first tries later.  The other two
- * don't concern a role that has signed in from this address before: so whoever guesses,
- * with many names or from many addresses, doesn't shut out those who work here.  The
- * same goes for places: some of those that ask the database at a time are kept for them.
+ * Refused attempts are counted for the role at the address, for the address, and for the
+ * role, and decay over time.  The first limit is for everyone.  The other two do not apply
+ * to a role that has signed in from this address before: so an attacker who guesses, with
+ * many names or from many addresses, does not lock out the regular users.  Likewise, some of
+ * the concurrent sign-ins that ask the database are reserved for them.
  *
- * All tables have a fixed size, and a look takes a fixed number of steps.
+ * All tables have a fixed size, and a look-up takes a fixed number of steps.
  */
 #include <string.h>
 #include <time.h>

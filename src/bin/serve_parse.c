@@ -1,6 +1,5 @@
 /*
- * serve_parse.c: the head of a request: its line, its headers, and what is in URLs and
- * forms.
+ * serve_parse.c: parses the head of a request: its line, its headers, URLs and forms.
  */
 #define _GNU_SOURCE /* strcasestr */
 

@@ -1,6 +1,6 @@
 /*
- * serve_session.c: who is signed in to "eventq serve": sessions with a cookie, and those
- * of the token file.
+ * serve_session.c: sessions of "eventq serve": those with a cookie, and those of the token
+ * file.
  */
 #include <ctype.h>
 #include <errno.h>

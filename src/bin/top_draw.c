@@ -1,9 +1,8 @@
 /*
- * top_draw.c: what "eventq top" shows.
+ * top_draw.c: draws the screen of "eventq top".
  *
  * Four lines of head, the rows, one line of keys or messages.  Colour is never the only
- * sign.  What comes from the database goes through eq_fit_value, so that it can't move
- * the cursor.
+ * sign.  Values of the database go through eq_fit_value, so that they can't move the cursor.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,20 +1,20 @@
 /*
- * webhook.c: what a child of "eventq webhook" does: one job, one HTTP request.
+ * webhook.c: the child process of "eventq webhook": one job, one HTTP request.
  *
- * The job's payload is {"url": ..., "body": ..., "headers": {...}}; the body goes out as
- * JSON by POST.  An answer of 2xx completes the job, whose result is the status and the
- * beginning of the answer; 410, and what no second try can mend, makes it a dead letter;
- * all else fails it, and Retry-After says when it is tried again.  No redirect is
+ * The job's payload is {"url": ..., "body": ..., "headers": {...}}; the body is sent as
+ * JSON by POST.  A response of 2xx completes the job, whose result is the status and the
+ * beginning of the response; 410, and errors that a retry cannot repair, make it a dead
+ * letter; all else fails it, and Retry-After says when it is tried again.  Redirects are not
  * followed.
  *
  * Payloads come from tenants.  So no request goes to an address that is not public
- * (webhook_net.c), whatever name stands for it: that is judged of the address that is
- * connected to.  No proxy is asked, since it would connect for us.
+ * (webhook_net.c), whatever name resolves to it: the check is of the address that is
+ * connected to.  No proxy is used, since it would connect for us.
  *
- * Requests are signed as Standard Webhooks has it: webhook-id, webhook-timestamp, and in
- * webhook-signature the HMAC-SHA256 of id.timestamp.body, once for each secret, so that a
- * secret can be changed.  Which secrets is decided by the tenant and the host, never by
- * the payload: else a tenant could have its requests signed with another one's.
+ * Requests are signed as in Standard Webhooks: webhook-id, webhook-timestamp, and in
+ * webhook-signature the HMAC-SHA256 of id.timestamp.body, once for each secret, so that
+ * secrets can be rotated.  Tenant and host select the secrets, never the payload: else a
+ * tenant could have its requests signed with another one's.
  */
 #include <errno.h>
 #include <fcntl.h>

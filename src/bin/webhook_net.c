@@ -1,11 +1,11 @@
 /*
- * webhook_net.c: which addresses "eventq webhook" sends to.
+ * webhook_net.c: decides which addresses "eventq webhook" may send to.
  *
  * Payloads come from tenants.  So no request goes to an address of this machine, of a
- * private net, or of any other of the nets that IANA's registries of special-purpose
- * addresses name, and none to an IPv6 address that has such an IPv4 address inside.  What
- * only this network knows to be inside (a NAT64 prefix of its own, a public address that
- * leads to a private service) is for its firewall.
+ * private network, or of any other network in IANA's registries of special-purpose
+ * addresses, and none to an IPv6 address that embeds such an IPv4 address.  What only the
+ * local network knows to be internal (a NAT64 prefix of its own, a public address that leads
+ * to a private service) is left to its firewall.
  */
 #include <ifaddrs.h>
 #include <netinet/in.h>

@@ -1,17 +1,16 @@
 /*
- * work.c: "eventq work": any program as a worker.
+ * work.c: "eventq work": runs any program as a worker.
  *
- * One process with one loop over poll(): the connection (work_server.c), the pipes of
- * the children (work_child.c), and a pipe that the signal handlers write to.  No
- * statement is waited for, so a server that does not answer keeps no child alive
- * beyond its lease.
+ * One process with one poll() loop: the connection (work_server.c), the pipes of the
+ * children (work_child.c), and a pipe that the signal handlers write to.  It never blocks
+ * on a statement, so a server that does not answer keeps no child alive beyond its lease.
  *
- * What is promised:
- * - a job is told complete only after its child has ended with 0, and the place is
- *   free only after the server has confirmed that, over any number of connections; then
- *   it is never run again;
- * - a child never outlives its lease, as we know it: the end is counted from before the
- *   claim or renewal was sent.  It dies with us, too (Linux);
+ * Guarantees:
+ * - a job is completed only after its child has exited with 0, and its slot is free only
+ *   after the server has confirmed that, over any number of connections; then the job is
+ *   never run again;
+ * - a child never outlives its lease: the end is counted from before the claim or renewal
+ *   was sent.  It also dies with this process (Linux);
  * - SIGTERM stops claiming; children may end within --grace, after that they are stopped
  *   and their jobs released, which is not counted as an attempt.
  */
@@ -115,7 +114,7 @@ eq_work_log(Work *work, const char *fmt, ...)
 	fprintf(stderr, "%s %s: %s\n", stamp, work->cli->program, line);
 }
 
-/* Claims no more; ends when the places are free.  The first exit code that is an error stays. */
+/* Claims no more; ends when the slots are free.  The first exit code that is an error stays. */
 void
 eq_work_stop(Work *work, int exit_code)
 {
@@ -128,12 +127,12 @@ eq_work_stop(Work *work, int exit_code)
 }
 
 int
-eq_work_free_places(const Work *work)
+eq_work_free_slots(const Work *work)
 {
 	int n = 0;
 
-	for (int i = 0; i < work->n_places; i++)
-		n += work->places[i].state == PLACE_FREE;
+	for (int i = 0; i < work->n_slots; i++)
+		n += work->slots[i].state == PLACE_FREE;
 	return n;
 }
 
@@ -145,7 +144,7 @@ read_options(Work *work)
 
 	if (concurrency && !eq_parse_number(concurrency, 1, 1000, &number))
 		return !eq_usage(work->cli, "--concurrency takes a number from 1 to 1000");
-	work->n_places = (int) number;
+	work->n_slots = (int) number;
 	if (max_jobs && !eq_parse_number(max_jobs, 1, 1000000000, &work->max_jobs))
 		return !eq_usage(work->cli, "--max-jobs takes a number above 0");
 	work->grace = 30;
@@ -221,7 +220,7 @@ catch_signals(void)
 
 /*
  * Told to stop, all children are gone, and the server does not answer: whoever started us
- * won't wait for ever.
+ * won't wait forever.
  */
 static bool
 is_hopeless(Work *work)
@@ -230,11 +229,11 @@ is_hopeless(Work *work)
 
 	if (stop_signals == 0 || eq_now() < work->grace_ends + LAST_WORDS)
 		return false;
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		if (work->places[i].state == PLACE_RUNNING)
+		if (work->slots[i].state == PLACE_RUNNING)
 			return false;
-		untold += work->places[i].state == PLACE_ENDED;
+		untold += work->slots[i].state == PLACE_ENDED;
 	}
 	eq_error(
 		work->cli,
@@ -254,25 +253,25 @@ look_at_clock(Work *work)
 	if (stop_signals > 0 && work->stopping == 0)
 	{
 		eq_work_log(work, "stopping: %d jobs may end within %g s",
-					work->n_places - eq_work_free_places(work), work->grace);
+					work->n_slots - eq_work_free_slots(work), work->grace);
 		eq_work_stop(work, EQ_EXIT_OK);
 	}
 	if (stop_signals > 1)
 		work->grace_ends = work->stopping;
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		Place *place = &work->places[i];
+		Slot *slot = &work->slots[i];
 
-		if (place->state != PLACE_RUNNING)
+		if (slot->state != PLACE_RUNNING)
 			continue;
-		if (now >= place->lease_end)
-			eq_child_stop(work, place, STOP_LOST);
-		else if (place->time_limit != 0 && now >= place->time_limit)
-			eq_child_stop(work, place, STOP_TIME_LIMIT);
+		if (now >= slot->lease_end)
+			eq_child_stop(work, slot, STOP_LOST);
+		else if (slot->time_limit != 0 && now >= slot->time_limit)
+			eq_child_stop(work, slot, STOP_TIME_LIMIT);
 		else if (stop_signals > 0 && now >= work->grace_ends)
-			eq_child_stop(work, place, STOP_GRACE);
-		if (place->kill_at != 0 && now >= place->kill_at)
-			kill(-place->pid, SIGKILL);
+			eq_child_stop(work, slot, STOP_GRACE);
+		if (slot->kill_at != 0 && now >= slot->kill_at)
+			kill(-slot->pid, SIGKILL);
 	}
 }
 
@@ -284,19 +283,19 @@ time_to_sleep(const Work *work)
 
 	if (stop_signals > 0)
 		next = fmin(next, fmax(work->grace_ends + LAST_WORDS, now + 0.1));
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		const Place *place = &work->places[i];
+		const Slot *slot = &work->slots[i];
 
-		if (place->state != PLACE_RUNNING)
+		if (slot->state != PLACE_RUNNING)
 			continue;
-		if (place->kill_at != 0)
-			next = fmin(next, fmax(place->kill_at, now + 0.02));
+		if (slot->kill_at != 0)
+			next = fmin(next, fmax(slot->kill_at, now + 0.02));
 		else
-			next = fmin(next, place->lease_end);
-		if (place->time_limit != 0 && place->stop == STOP_NOT)
-			next = fmin(next, place->time_limit);
-		if (stop_signals > 0 && place->stop == STOP_NOT)
+			next = fmin(next, slot->lease_end);
+		if (slot->time_limit != 0 && slot->stop == STOP_NOT)
+			next = fmin(next, slot->time_limit);
+		if (stop_signals > 0 && slot->stop == STOP_NOT)
 			next = fmin(next, work->grace_ends);
 	}
 	if (next <= now)
@@ -316,8 +315,8 @@ drain_signal_pipe(void)
 static void
 loop(Work *work)
 {
-	struct pollfd *fds = eq_alloc(sizeof(struct pollfd) * (2 + 3 * work->n_places));
-	int *owners = eq_alloc(sizeof(int) * (2 + 3 * work->n_places));
+	struct pollfd *fds = eq_alloc(sizeof(struct pollfd) * (2 + 3 * work->n_slots));
+	int *owners = eq_alloc(sizeof(int) * (2 + 3 * work->n_slots));
 
 	for (;;)
 	{
@@ -326,7 +325,7 @@ loop(Work *work)
 		look_at_clock(work);
 		eq_server_turn(work);
 		if (work->stopping != 0 && eq_server_idle() &&
-			eq_work_free_places(work) == work->n_places)
+			eq_work_free_slots(work) == work->n_slots)
 			break;
 		if (is_hopeless(work))
 			break;
@@ -338,9 +337,9 @@ loop(Work *work)
 			server = n;
 			owners[n++] = -1;
 		}
-		for (int i = 0; i < work->n_places; i++)
+		for (int i = 0; i < work->n_slots; i++)
 		{
-			for (int more = eq_child_poll(&work->places[i], &fds[n]); more > 0;
+			for (int more = eq_child_poll(&work->slots[i], &fds[n]); more > 0;
 				 more--)
 				owners[n++] = i;
 		}
@@ -352,7 +351,7 @@ loop(Work *work)
 		for (int i = 1; i < n; i++)
 		{
 			if (fds[i].revents && owners[i] >= 0)
-				eq_child_io(work, &work->places[owners[i]], fds[i].fd);
+				eq_child_io(work, &work->slots[owners[i]], fds[i].fd);
 		}
 		if (fds[0].revents)
 			eq_children_reap(work);
@@ -367,9 +366,9 @@ loop(Work *work)
 static int
 run(Work *work)
 {
-	work->places = eq_alloc(sizeof(Place) * work->n_places);
-	for (int i = 0; i < work->n_places; i++)
-		eq_place_init(&work->places[i]);
+	work->slots = eq_alloc(sizeof(Slot) * work->n_slots);
+	for (int i = 0; i < work->n_slots; i++)
+		eq_slot_init(&work->slots[i]);
 	if (!catch_signals())
 	{
 		eq_error(work->cli, "could not make a pipe: %s", strerror(errno));
@@ -378,7 +377,7 @@ run(Work *work)
 	if (!eq_server_open(work))
 		return EQ_EXIT_ERROR;
 	eq_work_log(work, "works on queue \"%s\", %d at a time, as %s", work->queue,
-				work->n_places, work->worker);
+				work->n_slots, work->worker);
 	loop(work);
 	eq_server_close(work);
 	return work->exit_code;

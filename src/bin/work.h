@@ -1,9 +1,9 @@
 /*
- * work.h: what the files of "eventq work" share: a place for each job at hand.
+ * work.h: shared by the files of "eventq work": a slot for each job that it holds.
  *
- * A place goes FREE -> RUNNING -> ENDED -> FREE.  RUNNING: the child lives.  ENDED: it
- * was reaped, and settle says what the server is to be told; the place is free when
- * the server has confirmed that, or when the lease is lost.
+ * A slot goes FREE -> RUNNING -> ENDED -> FREE.  RUNNING: the child lives.  ENDED: it was
+ * reaped, and settle says how the job is to be settled; the slot is free when the server
+ * has confirmed that, or when the lease is lost.
  */
 #ifndef EVENTQ_WORK_H
 #define EVENTQ_WORK_H
@@ -19,12 +19,12 @@
 #define EXIT_TRY_LATER 75 /* EX_TEMPFAIL */
 #define EXIT_DEAD	   100
 
-typedef enum PlaceState
+typedef enum SlotState
 {
 	PLACE_FREE,
 	PLACE_RUNNING,
 	PLACE_ENDED
-} PlaceState;
+} SlotState;
 
 typedef enum Settle
 {
@@ -47,9 +47,9 @@ typedef enum Stop
 	STOP_OUTPUT /* it writes too much */
 } Stop;
 
-typedef struct Place
+typedef struct Slot
 {
-	PlaceState state;
+	SlotState state;
 	char job_id[24];
 	char token[40];
 	char *name;
@@ -72,7 +72,7 @@ typedef struct Place
 	double settle_at;	/* not before */
 	double retry_after; /* seconds, as the child said; 0: by the queue's settings */
 	bool as_text;		/* the output is no JSON */
-} Place;
+} Slot;
 
 typedef struct Work
 {
@@ -92,8 +92,8 @@ typedef struct Work
 	double look;   /* seconds between claims when nothing wakes us */
 	long max_jobs; /* 0: any number */
 
-	Place *places;
-	int n_places;
+	Slot *slots;
+	int n_slots;
 	long n_claimed;
 	double stopping;   /* since when; 0: not */
 	double grace_ends; /* then children are stopped */
@@ -104,16 +104,16 @@ typedef struct Work
 extern double eq_now(void);
 extern void eq_work_log(Work *work, const char *fmt, ...) EQ_PRINTF(2, 3);
 extern void eq_work_stop(Work *work, int exit_code);
-extern int eq_work_free_places(const Work *work);
+extern int eq_work_free_slots(const Work *work);
 
 /* work_child.c */
 struct pollfd;
-extern void eq_place_init(Place *place);
-extern void eq_place_clear(Place *place);
-extern void eq_child_start(Work *work, Place *place, const PGresult *job, int row);
-extern void eq_child_stop(Work *work, Place *place, Stop why);
-extern int eq_child_poll(const Place *place, struct pollfd *fds);
-extern void eq_child_io(Work *work, Place *place, int fd);
+extern void eq_slot_init(Slot *slot);
+extern void eq_slot_clear(Slot *slot);
+extern void eq_child_start(Work *work, Slot *slot, const PGresult *job, int row);
+extern void eq_child_stop(Work *work, Slot *slot, Stop why);
+extern int eq_child_poll(const Slot *slot, struct pollfd *fds);
+extern void eq_child_io(Work *work, Slot *slot, int fd);
 extern void eq_children_reap(Work *work);
 
 /* work_server.c */

@@ -1,10 +1,10 @@
 /*
- * work_child.c: the child that does a job: its environment, its pipes, its end.
+ * work_child.c: the child process of a job: its environment, its pipes, its exit.
  *
- * The payload goes to its stdin, stdout is the result, stderr goes to ours line by line
- * and its tail is kept for the error; where its last line is "retry-after: SECONDS", a
- * job that failed is tried again then.  Each child leads a process group, so that what
- * it has started is stopped with it, and a Ctrl-C reaches us alone.
+ * It reads the payload from stdin and writes the result to stdout; its stderr goes to ours
+ * line by line, and its tail is kept for the error.  If the last line is "retry-after:
+ * SECONDS", a failed job is tried again then.  Each child leads a process group, so that
+ * the processes that it started are stopped with it, and Ctrl-C reaches us alone.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,15 +27,15 @@
 extern char **environ;
 
 void
-eq_place_init(Place *place)
+eq_slot_init(Slot *slot)
 {
-	memset(place, 0, sizeof(*place));
-	place->in = place->out = place->err = -1;
-	eq_buf_init(&place->payload);
-	eq_buf_init(&place->output);
-	eq_buf_init(&place->error);
-	eq_buf_init(&place->error_line);
-	eq_buf_init(&place->message);
+	memset(slot, 0, sizeof(*slot));
+	slot->in = slot->out = slot->err = -1;
+	eq_buf_init(&slot->payload);
+	eq_buf_init(&slot->output);
+	eq_buf_init(&slot->error);
+	eq_buf_init(&slot->error_line);
+	eq_buf_init(&slot->message);
 }
 
 static void
@@ -46,20 +46,20 @@ close_pipe(int *fd)
 	*fd = -1;
 }
 
-/* Frees the place; what a large job needed goes back to the system. */
+/* Frees the slot; what a large job needed goes back to the system. */
 void
-eq_place_clear(Place *place)
+eq_slot_clear(Slot *slot)
 {
-	close_pipe(&place->in);
-	close_pipe(&place->out);
-	close_pipe(&place->err);
-	free(place->name);
-	eq_buf_free(&place->payload);
-	eq_buf_free(&place->output);
-	eq_buf_free(&place->error);
-	eq_buf_free(&place->error_line);
-	eq_buf_free(&place->message);
-	eq_place_init(place);
+	close_pipe(&slot->in);
+	close_pipe(&slot->out);
+	close_pipe(&slot->err);
+	free(slot->name);
+	eq_buf_free(&slot->payload);
+	eq_buf_free(&slot->output);
+	eq_buf_free(&slot->error);
+	eq_buf_free(&slot->error_line);
+	eq_buf_free(&slot->message);
+	eq_slot_init(slot);
 }
 
 /* The environment of the child: ours, and the job.  For the child only. */
@@ -169,22 +169,22 @@ make_pipe(int ends[2])
 
 /* Starts the child for a claimed job; a job that can't be started now is released. */
 void
-eq_child_start(Work *work, Place *place, const PGresult *job, int row)
+eq_child_start(Work *work, Slot *slot, const PGresult *job, int row)
 {
 	int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
 	pid_t parent = getpid();
 	char **environment;
 	int n_old = 0;
 
-	eq_buf_string(&place->payload, PQgetvalue(job, row, JOB_PAYLOAD));
-	place->state = PLACE_RUNNING;
-	place->started = eq_now();
+	eq_buf_string(&slot->payload, PQgetvalue(job, row, JOB_PAYLOAD));
+	slot->state = PLACE_RUNNING;
+	slot->started = eq_now();
 	environment = child_environment(work, job, row);
 	if (make_pipe(in) && make_pipe(out) && make_pipe(err))
-		place->pid = fork();
+		slot->pid = fork();
 	else
-		place->pid = -1;
-	if (place->pid == 0)
+		slot->pid = -1;
+	if (slot->pid == 0)
 		run_child(work, environment, in[0], out[1], err[1], parent);
 	while (environ[n_old])
 		n_old++;
@@ -201,72 +201,72 @@ eq_child_start(Work *work, Place *place, const PGresult *job, int row)
 	close_pipe(&in[0]);
 	close_pipe(&out[1]);
 	close_pipe(&err[1]);
-	place->in = in[1];
-	place->out = out[0];
-	place->err = err[0];
-	if (place->pid < 0)
+	slot->in = in[1];
+	slot->out = out[0];
+	slot->err = err[0];
+	if (slot->pid < 0)
 	{
-		eq_work_log(work, "job %s can't be started: %s", place->job_id,
+		eq_work_log(work, "job %s can't be started: %s", slot->job_id,
 					strerror(errno));
-		place->state = PLACE_ENDED;
-		place->settle = SETTLE_RELEASE;
-		close_pipe(&place->in);
-		close_pipe(&place->out);
-		close_pipe(&place->err);
+		slot->state = PLACE_ENDED;
+		slot->settle = SETTLE_RELEASE;
+		close_pipe(&slot->in);
+		close_pipe(&slot->out);
+		close_pipe(&slot->err);
 		return;
 	}
-	setpgid(place->pid, place->pid); /* who comes first */
-	fcntl(place->in, F_SETFL, O_NONBLOCK);
-	fcntl(place->out, F_SETFL, O_NONBLOCK);
-	fcntl(place->err, F_SETFL, O_NONBLOCK);
+	setpgid(slot->pid, slot->pid); /* who comes first */
+	fcntl(slot->in, F_SETFL, O_NONBLOCK);
+	fcntl(slot->out, F_SETFL, O_NONBLOCK);
+	fcntl(slot->err, F_SETFL, O_NONBLOCK);
 }
 
 /* Has a child end.  One whose lease is lost gets no time for it. */
 void
-eq_child_stop(Work *work, Place *place, Stop why)
+eq_child_stop(Work *work, Slot *slot, Stop why)
 {
-	if (place->state != PLACE_RUNNING)
+	if (slot->state != PLACE_RUNNING)
 		return;
 	if (why == STOP_LOST)
 	{
-		if (place->stop == STOP_NOT)
+		if (slot->stop == STOP_NOT)
 		{
 			eq_work_log(work, "job %s: the lease is lost, its child is killed",
-						place->job_id);
-			place->stop = why;
+						slot->job_id);
+			slot->stop = why;
 		}
-		kill(-place->pid, SIGKILL);
-		place->kill_at = eq_now() + 1;
+		kill(-slot->pid, SIGKILL);
+		slot->kill_at = eq_now() + 1;
 		return;
 	}
-	if (place->stop != STOP_NOT)
+	if (slot->stop != STOP_NOT)
 		return;
-	place->stop = why;
-	place->kill_at = eq_now() + KILL_AFTER;
-	kill(-place->pid, SIGTERM);
+	slot->stop = why;
+	slot->kill_at = eq_now() + KILL_AFTER;
+	kill(-slot->pid, SIGTERM);
 }
 
 /* Which of its pipes are to be watched; how many. */
 int
-eq_child_poll(const Place *place, struct pollfd *fds)
+eq_child_poll(const Slot *slot, struct pollfd *fds)
 {
 	int n = 0;
 
-	if (place->state != PLACE_RUNNING)
+	if (slot->state != PLACE_RUNNING)
 		return 0;
-	if (place->in >= 0)
+	if (slot->in >= 0)
 	{
-		fds[n].fd = place->in;
+		fds[n].fd = slot->in;
 		fds[n++].events = POLLOUT;
 	}
-	if (place->out >= 0)
+	if (slot->out >= 0)
 	{
-		fds[n].fd = place->out;
+		fds[n].fd = slot->out;
 		fds[n++].events = POLLIN;
 	}
-	if (place->err >= 0)
+	if (slot->err >= 0)
 	{
-		fds[n].fd = place->err;
+		fds[n].fd = slot->err;
 		fds[n++].events = POLLIN;
 	}
 	return n;
@@ -274,59 +274,59 @@ eq_child_poll(const Place *place, struct pollfd *fds)
 
 /* A child that does not read its stdin is none of our business. */
 static void
-write_payload(Place *place)
+write_payload(Slot *slot)
 {
-	ssize_t n = write(place->in, place->payload.data + place->written,
-					  place->payload.length - place->written);
+	ssize_t n = write(slot->in, slot->payload.data + slot->written,
+					  slot->payload.length - slot->written);
 
 	if (n > 0)
-		place->written += n;
+		slot->written += n;
 	else if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n < 0 || place->written == place->payload.length)
-		close_pipe(&place->in);
+	if (n < 0 || slot->written == slot->payload.length)
+		close_pipe(&slot->in);
 }
 
 /* Whole lines go to our stderr, with the job's number. */
 static void
-pass_lines(Work *work, Place *place, const char *bytes, size_t length, bool end)
+pass_lines(Work *work, Slot *slot, const char *bytes, size_t length, bool end)
 {
 	for (size_t i = 0; i < length; i++)
 	{
-		if (bytes[i] != '\n' && place->error_line.length < 8192)
+		if (bytes[i] != '\n' && slot->error_line.length < 8192)
 		{
-			eq_buf_char(&place->error_line, bytes[i]);
+			eq_buf_char(&slot->error_line, bytes[i]);
 			continue;
 		}
-		fprintf(stderr, "[%s] %s\n", place->job_id, place->error_line.data);
-		eq_buf_reset(&place->error_line);
+		fprintf(stderr, "[%s] %s\n", slot->job_id, slot->error_line.data);
+		eq_buf_reset(&slot->error_line);
 		if (bytes[i] != '\n')
-			eq_buf_char(&place->error_line, bytes[i]);
+			eq_buf_char(&slot->error_line, bytes[i]);
 	}
-	if (end && place->error_line.length > 0)
+	if (end && slot->error_line.length > 0)
 	{
-		fprintf(stderr, "[%s] %s\n", place->job_id, place->error_line.data);
-		eq_buf_reset(&place->error_line);
+		fprintf(stderr, "[%s] %s\n", slot->job_id, slot->error_line.data);
+		eq_buf_reset(&slot->error_line);
 	}
 }
 
 static void
-keep_error(Work *work, Place *place, const char *bytes, size_t length)
+keep_error(Work *work, Slot *slot, const char *bytes, size_t length)
 {
-	pass_lines(work, place, bytes, length, false);
-	eq_buf_bytes(&place->error, bytes, length);
-	if (place->error.length > KEPT_STDERR * 4)
+	pass_lines(work, slot, bytes, length, false);
+	eq_buf_bytes(&slot->error, bytes, length);
+	if (slot->error.length > KEPT_STDERR * 4)
 	{
-		memmove(place->error.data,
-				place->error.data + place->error.length - KEPT_STDERR,
+		memmove(slot->error.data,
+				slot->error.data + slot->error.length - KEPT_STDERR,
 				KEPT_STDERR + 1);
-		place->error.length = KEPT_STDERR;
+		slot->error.length = KEPT_STDERR;
 	}
 }
 
 /* Reads what there is; false at the end of the file. */
 static bool
-read_some(Work *work, Place *place, int fd)
+read_some(Work *work, Slot *slot, int fd)
 {
 	char bytes[65536];
 	ssize_t n = read(fd, bytes, sizeof(bytes));
@@ -335,38 +335,38 @@ read_some(Work *work, Place *place, int fd)
 		return errno == EINTR;
 	if (n == 0)
 		return false;
-	if (fd == place->err)
-		keep_error(work, place, bytes, n);
-	else if (place->output.length + n <= MAX_OUTPUT)
-		eq_buf_bytes(&place->output, bytes, n);
+	if (fd == slot->err)
+		keep_error(work, slot, bytes, n);
+	else if (slot->output.length + n <= MAX_OUTPUT)
+		eq_buf_bytes(&slot->output, bytes, n);
 	else
-		eq_child_stop(work, place, STOP_OUTPUT);
+		eq_child_stop(work, slot, STOP_OUTPUT);
 	return true;
 }
 
 void
-eq_child_io(Work *work, Place *place, int fd)
+eq_child_io(Work *work, Slot *slot, int fd)
 {
-	if (place->state != PLACE_RUNNING)
+	if (slot->state != PLACE_RUNNING)
 		return;
-	if (fd == place->in)
-		write_payload(place);
-	else if (!read_some(work, place, fd) && errno != EAGAIN)
+	if (fd == slot->in)
+		write_payload(slot);
+	else if (!read_some(work, slot, fd) && errno != EAGAIN)
 	{
-		if (fd == place->out)
-			close_pipe(&place->out);
+		if (fd == slot->out)
+			close_pipe(&slot->out);
 		else
-			close_pipe(&place->err);
+			close_pipe(&slot->err);
 	}
 }
 
 /* Takes the line "retry-after: SECONDS" from the end of stderr. */
 static void
-take_retry_after(Place *place)
+take_retry_after(Slot *slot)
 {
 	static const char key[] = "retry-after:";
-	char *text = place->error.data;
-	size_t end = place->error.length, begin;
+	char *text = slot->error.data;
+	size_t end = slot->error.length, begin;
 	double seconds;
 
 	while (end > 0 && strchr(" \t\r\n", text[end - 1]))
@@ -379,43 +379,43 @@ take_retry_after(Place *place)
 							  strspn(text + begin + strlen(key), " \t"),
 						  &seconds))
 		return;
-	place->retry_after = seconds;
-	place->error.length = begin;
+	slot->retry_after = seconds;
+	slot->error.length = begin;
 	text[begin] = '\0';
 }
 
 /* The last line that says something, else the exit status (code; -1: a signal). */
 static void
-take_message(Place *place, const char *status, int code)
+take_message(Slot *slot, const char *status, int code)
 {
-	char *text = place->error.data;
-	size_t end = place->error.length, begin;
+	char *text = slot->error.data;
+	size_t end = slot->error.length, begin;
 
 	while (end > 0 && strchr(" \t\r\n", text[end - 1]))
 		end--;
 	begin = end;
 	while (begin > 0 && text[begin - 1] != '\n' && end - begin < 1000)
 		begin--;
-	eq_buf_reset(&place->message);
+	eq_buf_reset(&slot->message);
 	if (end == begin || code < 0)
-		eq_buf_string(&place->message, status);
+		eq_buf_string(&slot->message, status);
 	if (end > begin && code < 0)
-		eq_buf_string(&place->message, ": ");
-	eq_buf_bytes(&place->message, text + begin, end - begin);
+		eq_buf_string(&slot->message, ": ");
+	eq_buf_bytes(&slot->message, text + begin, end - begin);
 	/* the context */
 	if (end > KEPT_STDERR)
 	{
 		memmove(text, text + end - KEPT_STDERR, KEPT_STDERR);
 		end = KEPT_STDERR;
 	}
-	place->error.length = end;
+	slot->error.length = end;
 	text[end] = '\0';
-	eq_buf_printf(&place->error, "%s(%s)", end > 0 ? "\n" : "", status);
+	eq_buf_printf(&slot->error, "%s(%s)", end > 0 ? "\n" : "", status);
 }
 
 /* What the server is to be told of a child that has ended. */
 static void
-judge(Work *work, Place *place, int wait_status)
+judge(Work *work, Slot *slot, int wait_status)
 {
 	char status[100];
 	int code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
@@ -425,39 +425,39 @@ judge(Work *work, Place *place, int wait_status)
 	else
 		snprintf(status, sizeof(status), "killed by signal %d",
 				 WTERMSIG(wait_status));
-	take_retry_after(place);
-	take_message(place, status, code);
-	place->state = PLACE_ENDED;
-	place->settle_at = 0;
-	place->settle = SETTLE_FAIL;
+	take_retry_after(slot);
+	take_message(slot, status, code);
+	slot->state = PLACE_ENDED;
+	slot->settle_at = 0;
+	slot->settle = SETTLE_FAIL;
 	/* Many programs end with 0 when they are told to stop, and have not finished then. */
-	if (code == 0 && place->stop == STOP_NOT)
-		place->settle = SETTLE_COMPLETE;
-	else if (place->stop == STOP_LOST)
-		place->settle = SETTLE_NOTHING;
-	else if (place->stop == STOP_GRACE)
-		place->settle = SETTLE_GIVE_BACK;
-	else if (place->stop == STOP_CANCELLED)
+	if (code == 0 && slot->stop == STOP_NOT)
+		slot->settle = SETTLE_COMPLETE;
+	else if (slot->stop == STOP_LOST)
+		slot->settle = SETTLE_NOTHING;
+	else if (slot->stop == STOP_GRACE)
+		slot->settle = SETTLE_GIVE_BACK;
+	else if (slot->stop == STOP_CANCELLED)
 	{
-		place->settle = SETTLE_FAIL_FINAL;
-		eq_buf_reset(&place->message);
-		eq_buf_string(&place->message, "cancelled");
+		slot->settle = SETTLE_FAIL_FINAL;
+		eq_buf_reset(&slot->message);
+		eq_buf_string(&slot->message, "cancelled");
 	}
-	else if (place->stop == STOP_TIME_LIMIT)
+	else if (slot->stop == STOP_TIME_LIMIT)
 	{
-		eq_buf_reset(&place->message);
-		eq_buf_string(&place->message, "stopped at its time limit");
+		eq_buf_reset(&slot->message);
+		eq_buf_string(&slot->message, "stopped at its time limit");
 	}
-	else if (place->stop == STOP_OUTPUT)
+	else if (slot->stop == STOP_OUTPUT)
 	{
-		eq_buf_reset(&place->message);
-		eq_buf_printf(&place->message, "wrote more than %d MB",
+		eq_buf_reset(&slot->message);
+		eq_buf_printf(&slot->message, "wrote more than %d MB",
 					  MAX_OUTPUT / 1024 / 1024);
 	}
 	else if (code == EXIT_TRY_LATER)
-		place->settle = SETTLE_RELEASE;
+		slot->settle = SETTLE_RELEASE;
 	else if (code == EXIT_DEAD)
-		place->settle = SETTLE_FAIL_FINAL;
+		slot->settle = SETTLE_FAIL_FINAL;
 }
 
 /* Those that have ended.  Whom a child has left behind with its pipes is not waited for. */
@@ -469,25 +469,23 @@ eq_children_reap(Work *work)
 
 	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0)
 	{
-		for (int i = 0; i < work->n_places; i++)
+		for (int i = 0; i < work->n_slots; i++)
 		{
-			Place *place = &work->places[i];
+			Slot *slot = &work->slots[i];
 
-			if (place->state != PLACE_RUNNING || place->pid != pid)
+			if (slot->state != PLACE_RUNNING || slot->pid != pid)
 				continue;
 			for (int n = 0;
-				 n < 64 && place->out >= 0 && read_some(work, place, place->out);
-				 n++)
+				 n < 64 && slot->out >= 0 && read_some(work, slot, slot->out); n++)
 				;
 			for (int n = 0;
-				 n < 64 && place->err >= 0 && read_some(work, place, place->err);
-				 n++)
+				 n < 64 && slot->err >= 0 && read_some(work, slot, slot->err); n++)
 				;
-			pass_lines(work, place, NULL, 0, true);
-			close_pipe(&place->in);
-			close_pipe(&place->out);
-			close_pipe(&place->err);
-			judge(work, place, wait_status);
+			pass_lines(work, slot, NULL, 0, true);
+			close_pipe(&slot->in);
+			close_pipe(&slot->out);
+			close_pipe(&slot->err);
+			judge(work, slot, wait_status);
 			break;
 		}
 	}

@@ -1,6 +1,5 @@
 /*
- * work_jobs.c: what "eventq work" tells the server about jobs, and what it learns: ends,
- * renewals of leases, claims.
+ * work_jobs.c: the statements of "eventq work": settles jobs, renews leases, claims.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -10,16 +9,15 @@
 #include "work_job.h"
 
 static void
-log_end(Work *work, Place *place, const char *what)
+log_end(Work *work, Slot *slot, const char *what)
 {
-	eq_work_log(work, "job %s (%s) %s after %.3f s%s%s", place->job_id, place->name,
-				what, eq_now() - place->started,
-				place->settle == SETTLE_FAIL || place->settle == SETTLE_FAIL_FINAL
-					? ": "
-					: "",
-				place->settle == SETTLE_FAIL || place->settle == SETTLE_FAIL_FINAL
-					? place->message.data
-					: "");
+	eq_work_log(
+		work, "job %s (%s) %s after %.3f s%s%s", slot->job_id, slot->name, what,
+		eq_now() - slot->started,
+		slot->settle == SETTLE_FAIL || slot->settle == SETTLE_FAIL_FINAL ? ": " : "",
+		slot->settle == SETTLE_FAIL || slot->settle == SETTLE_FAIL_FINAL
+			? slot->message.data
+			: "");
 }
 
 /* Text that the server takes: valid UTF-8 without 0 bytes. */
@@ -54,16 +52,16 @@ clean_text(EqBuf *text)
 
 /* Tells the server how a job has ended. */
 bool
-eq_send_settle(Work *work, Place *place)
+eq_send_settle(Work *work, Slot *slot)
 {
-	const char *params[6] = {place->job_id, place->token};
+	const char *params[6] = {slot->job_id, slot->token};
 	char seconds[40];
-	EqBuf *output = &place->output;
+	EqBuf *output = &slot->output;
 	bool sent;
 
-	clean_text(&place->message);
-	clean_text(&place->error);
-	switch (place->settle)
+	clean_text(&slot->message);
+	clean_text(&slot->error);
+	switch (slot->settle)
 	{
 		case SETTLE_COMPLETE:
 			clean_text(output);
@@ -73,24 +71,24 @@ eq_send_settle(Work *work, Place *place)
 			params[2] = output->length > 0 ? output->data : NULL;
 			sent = eq_send_statement(
 				work, SENT_SETTLE,
-				place->as_text
+				slot->as_text
 					? "SELECT event_queue.complete($1, $2, to_jsonb($3::text))"
 					: "SELECT event_queue.complete($1, $2, $3::jsonb)",
 				3, params);
 			break;
 		case SETTLE_RELEASE:
 		case SETTLE_GIVE_BACK:
-			params[2] = place->settle == SETTLE_RELEASE ? work->later_delay : "0";
+			params[2] = slot->settle == SETTLE_RELEASE ? work->later_delay : "0";
 			sent = eq_send_statement(
 				work, SENT_SETTLE,
 				"SELECT event_queue.release($1, $2, $3::interval)", 3, params);
 			break;
 		default:
-			params[2] = place->message.data;
-			params[3] = place->error.data;
-			params[4] = place->settle == SETTLE_FAIL_FINAL ? "true" : "false";
-			snprintf(seconds, sizeof(seconds), "%.3f seconds", place->retry_after);
-			params[5] = place->settle == SETTLE_FAIL && place->retry_after > 0
+			params[2] = slot->message.data;
+			params[3] = slot->error.data;
+			params[4] = slot->settle == SETTLE_FAIL_FINAL ? "true" : "false";
+			snprintf(seconds, sizeof(seconds), "%.3f seconds", slot->retry_after);
+			params[5] = slot->settle == SETTLE_FAIL && slot->retry_after > 0
 							? seconds
 							: NULL;
 			sent = eq_send_statement(
@@ -99,13 +97,13 @@ eq_send_settle(Work *work, Place *place)
 				"final => $5, retry_after => $6::interval)",
 				6, params);
 	}
-	eq_server.settled = place;
+	eq_server.settled = slot;
 	return sent;
 }
 
 /* The answer to send_settle. */
 void
-eq_settle_done(Work *work, Place *place, const PGresult *result)
+eq_settle_done(Work *work, Slot *slot, const PGresult *result)
 {
 	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 
@@ -114,11 +112,10 @@ eq_settle_done(Work *work, Place *place, const PGresult *result)
 		static const char *const what[] = {"completed",		  "failed",
 										   "failed for good", "is tried later",
 										   "is given back",	  ""};
-		bool dead = place->settle == SETTLE_FAIL && PQgetisnull(result, 0, 0);
+		bool dead = slot->settle == SETTLE_FAIL && PQgetisnull(result, 0, 0);
 
-		log_end(work, place,
-				dead ? "failed for the last time" : what[place->settle]);
-		eq_place_clear(place);
+		log_end(work, slot, dead ? "failed for the last time" : what[slot->settle]);
+		eq_slot_clear(slot);
 		eq_server.claim_at = 0;
 		return;
 	}
@@ -128,34 +125,34 @@ eq_settle_done(Work *work, Place *place, const PGresult *result)
 		eq_work_log(
 			work,
 			"job %s (%s): the lease was lost or settled before; nothing was changed",
-			place->job_id, place->name);
-		eq_place_clear(place);
+			slot->job_id, slot->name);
+		eq_slot_clear(slot);
 		eq_server.claim_at = 0;
 		return;
 	}
-	if (place->settle == SETTLE_COMPLETE && !place->as_text && sqlstate &&
+	if (slot->settle == SETTLE_COMPLETE && !slot->as_text && sqlstate &&
 		strncmp(sqlstate, "22", 2) == 0)
 	{
-		place->as_text = true;
+		slot->as_text = true;
 		return;
 	}
-	eq_work_log(work, "job %s (%s): %s", place->job_id, place->name,
+	eq_work_log(work, "job %s (%s): %s", slot->job_id, slot->name,
 				PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
-	if (place->settle == SETTLE_COMPLETE && sqlstate &&
+	if (slot->settle == SETTLE_COMPLETE && sqlstate &&
 		(strncmp(sqlstate, "22", 2) == 0 || strcmp(sqlstate, "EQ005") == 0 ||
 		 strncmp(sqlstate, "54", 2) == 0))
 	{
-		place->settle = SETTLE_FAIL;
-		eq_buf_reset(&place->message);
-		eq_buf_printf(&place->message, "result refused: %s",
+		slot->settle = SETTLE_FAIL;
+		eq_buf_reset(&slot->message);
+		eq_buf_printf(&slot->message, "result refused: %s",
 					  PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
 		return;
 	}
 	/* Once its lease has run out someone else does it. */
-	if (eq_now() > place->lease_end + 60)
-		eq_place_clear(place);
+	if (eq_now() > slot->lease_end + 60)
+		eq_slot_clear(slot);
 	else
-		place->settle_at = eq_now() + 1;
+		slot->settle_at = eq_now() + 1;
 }
 
 /* All leases at hand, in one statement. */
@@ -168,14 +165,14 @@ eq_send_renewal(Work *work)
 
 	eq_buf_init(&ids);
 	eq_buf_init(&tokens);
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		const Place *place = &work->places[i];
+		const Slot *slot = &work->slots[i];
 
-		if (place->state == PLACE_FREE || place->stop == STOP_LOST)
+		if (slot->state == PLACE_FREE || slot->stop == STOP_LOST)
 			continue;
-		eq_buf_printf(&ids, "%c%s", ids.length ? ',' : '{', place->job_id);
-		eq_buf_printf(&tokens, "%c%s", tokens.length ? ',' : '{', place->token);
+		eq_buf_printf(&ids, "%c%s", ids.length ? ',' : '{', slot->job_id);
+		eq_buf_printf(&tokens, "%c%s", tokens.length ? ',' : '{', slot->token);
 	}
 	eq_buf_char(&ids, '}');
 	eq_buf_char(&tokens, '}');
@@ -192,14 +189,14 @@ eq_send_renewal(Work *work)
 	return sent;
 }
 
-static Place *
-find_place(Work *work, const char *job_id)
+static Slot *
+find_slot(Work *work, const char *job_id)
 {
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		if (work->places[i].state != PLACE_FREE &&
-			strcmp(work->places[i].job_id, job_id) == 0)
-			return &work->places[i];
+		if (work->slots[i].state != PLACE_FREE &&
+			strcmp(work->slots[i].job_id, job_id) == 0)
+			return &work->slots[i];
 	}
 	return NULL;
 }
@@ -210,12 +207,12 @@ eq_plan_renewal(Work *work)
 {
 	double now = eq_now(), next = now + 3600;
 
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		const Place *place = &work->places[i];
+		const Slot *slot = &work->slots[i];
 
-		if (place->state != PLACE_FREE && place->stop != STOP_LOST)
-			next = fmin(next, now + fmax((place->lease_end - now) / 3, 0.1));
+		if (slot->state != PLACE_FREE && slot->stop != STOP_LOST)
+			next = fmin(next, now + fmax((slot->lease_end - now) / 3, 0.1));
 	}
 	eq_server.renew_at = next;
 }
@@ -232,18 +229,18 @@ eq_renewal_done(Work *work, const PGresult *result)
 	}
 	for (int row = 0; row < PQntuples(result); row++)
 	{
-		Place *place = find_place(work, PQgetvalue(result, row, 0));
+		Slot *slot = find_slot(work, PQgetvalue(result, row, 0));
 		const char *state = PQgetvalue(result, row, 1);
 
-		if (place == NULL)
+		if (slot == NULL)
 			continue;
 		if (strcmp(state, "leased") == 0)
-			place->lease_end = eq_server.sent_at +
-							   strtod(PQgetvalue(result, row, 2), NULL);
+			slot->lease_end = eq_server.sent_at +
+							  strtod(PQgetvalue(result, row, 2), NULL);
 		else if (strcmp(state, "cancelled") == 0)
-			eq_child_stop(work, place, STOP_CANCELLED);
+			eq_child_stop(work, slot, STOP_CANCELLED);
 		else
-			eq_child_stop(work, place, STOP_LOST);
+			eq_child_stop(work, slot, STOP_LOST);
 	}
 	eq_plan_renewal(work);
 }
@@ -252,7 +249,7 @@ eq_renewal_done(Work *work, const PGresult *result)
 int
 eq_jobs_wanted(const Work *work)
 {
-	int n = eq_work_free_places(work);
+	int n = eq_work_free_slots(work);
 
 	if (work->stopping != 0)
 		return 0;
@@ -288,34 +285,34 @@ eq_send_claim(Work *work, int n)
 static void
 take_job(Work *work, const PGresult *result, int row)
 {
-	Place *place = work->places;
+	Slot *slot = work->slots;
 
-	while (place->state != PLACE_FREE)
-		place++;
-	snprintf(place->job_id, sizeof(place->job_id), "%s",
+	while (slot->state != PLACE_FREE)
+		slot++;
+	snprintf(slot->job_id, sizeof(slot->job_id), "%s",
 			 PQgetvalue(result, row, JOB_ID));
-	snprintf(place->token, sizeof(place->token), "%s",
+	snprintf(slot->token, sizeof(slot->token), "%s",
 			 PQgetvalue(result, row, JOB_TOKEN));
-	place->name = eq_strdup(PQgetvalue(result, row, JOB_NAME));
-	place->lease_end = eq_server.sent_at +
-					   strtod(PQgetvalue(result, row, JOB_LEASE_SECONDS), NULL);
+	slot->name = eq_strdup(PQgetvalue(result, row, JOB_NAME));
+	slot->lease_end = eq_server.sent_at +
+					  strtod(PQgetvalue(result, row, JOB_LEASE_SECONDS), NULL);
 	if (!PQgetisnull(result, row, JOB_TIME_LIMIT_MS))
 	{
 		double limit = strtod(PQgetvalue(result, row, JOB_TIME_LIMIT_MS), NULL) /
 					   1000;
 
 		/* So that it has ended, and the server knows, when the lease does */
-		place->time_limit = eq_server.sent_at + limit - fmin(limit / 10, 2);
+		slot->time_limit = eq_server.sent_at + limit - fmin(limit / 10, 2);
 	}
 	work->n_claimed++;
 	if (work->stopping != 0)
 	{
-		place->state = PLACE_ENDED;
-		place->settle = SETTLE_GIVE_BACK;
-		place->started = eq_now();
+		slot->state = PLACE_ENDED;
+		slot->settle = SETTLE_GIVE_BACK;
+		slot->started = eq_now();
 		return;
 	}
-	eq_child_start(work, place, result, row);
+	eq_child_start(work, slot, result, row);
 }
 
 /* Errors of a claim that no second try mends. */
@@ -357,10 +354,10 @@ eq_claim_done(Work *work, const PGresult *result)
 		take_job(work, result, row);
 	if (n > 0)
 		eq_plan_renewal(work);
-	/* A full answer: there may be more when a place is free. */
+	/* A full answer: there may be more when a slot is free. */
 	eq_server.claim_at = n == eq_server.asked ? 0 : eq_now() + work->look;
 	if (work->max_jobs > 0 && work->n_claimed >= work->max_jobs)
 		eq_work_stop(work, EQ_EXIT_OK);
-	if (n == 0 && work->until_empty && eq_work_free_places(work) == work->n_places)
+	if (n == 0 && work->until_empty && eq_work_free_slots(work) == work->n_slots)
 		eq_work_stop(work, EQ_EXIT_OK);
 }

@@ -1,13 +1,12 @@
 /*
- * work_server.c: what "eventq work" and the server tell each other.
+ * work_server.c: the connection of "eventq work".
  *
- * One connection, one statement at a time, never waited for.  After a break it is made
- * again with growing pauses; what was not confirmed is told again then: a lease that
- * has been settled answers EQ016, so nothing is done twice.  Order of what is sent:
- * ends of jobs, renewals of leases, claims.
+ * One connection, one statement at a time, never blocking.  A broken connection is made
+ * again after growing pauses; unconfirmed statements are then sent again: a lease that was
+ * settled already answers EQ016, so nothing is done twice.  Statements are sent in this
+ * order: ends of jobs, renewals of leases, claims.
  *
- * Claims come by LISTEN on the queue's channel: the scheduler notifies when jobs come
- * or come due.
+ * LISTEN on the queue's channel wakes it: the scheduler notifies when jobs come or come due.
  */
 #include <errno.h>
 #include <math.h>
@@ -58,8 +57,8 @@ lose_server(Work *work)
 	/* Not all workers at the same moment */
 	eq_server.pause = fmin(eq_server.pause * (1.5 + (double) rand() / RAND_MAX),
 						   LONGEST_PAUSE);
-	for (int i = 0; work->session_bound && i < work->n_places; i++)
-		eq_child_stop(work, &work->places[i], STOP_LOST);
+	for (int i = 0; work->session_bound && i < work->n_slots; i++)
+		eq_child_stop(work, &work->slots[i], STOP_LOST);
 }
 
 static void
@@ -127,12 +126,12 @@ eq_server_turn(Work *work)
 	double now = eq_now();
 	int n;
 
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		if (work->places[i].state == PLACE_ENDED &&
-			work->places[i].settle == SETTLE_NOTHING)
+		if (work->slots[i].state == PLACE_ENDED &&
+			work->slots[i].settle == SETTLE_NOTHING)
 		{
-			eq_place_clear(&work->places[i]);
+			eq_slot_clear(&work->slots[i]);
 			eq_server.claim_at = 0;
 		}
 	}
@@ -149,19 +148,19 @@ eq_server_turn(Work *work)
 		lose_server(work);
 	if (eq_server.state != SERVER_IDLE)
 		return;
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		Place *place = &work->places[i];
+		Slot *slot = &work->slots[i];
 
-		if (place->state != PLACE_ENDED || place->settle_at > now)
+		if (slot->state != PLACE_ENDED || slot->settle_at > now)
 			continue;
-		if (!eq_send_settle(work, place))
+		if (!eq_send_settle(work, slot))
 			lose_server(work);
 		return;
 	}
 	if (now >= eq_server.renew_at)
 	{
-		if (eq_work_free_places(work) == work->n_places)
+		if (eq_work_free_slots(work) == work->n_slots)
 			eq_plan_renewal(work);
 		else
 		{
@@ -187,10 +186,10 @@ eq_server_next(const Work *work)
 		return eq_server.sent_at + CONNECT_TIMEOUT;
 	if (eq_server.state != SERVER_IDLE)
 		return next;
-	for (int i = 0; i < work->n_places; i++)
+	for (int i = 0; i < work->n_slots; i++)
 	{
-		if (work->places[i].state == PLACE_ENDED)
-			next = fmin(next, work->places[i].settle_at);
+		if (work->slots[i].state == PLACE_ENDED)
+			next = fmin(next, work->slots[i].settle_at);
 	}
 	next = fmin(next, eq_server.renew_at);
 	if (eq_jobs_wanted(work) > 0)

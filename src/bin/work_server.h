@@ -1,6 +1,5 @@
 /*
- * work_server.h: what work_server.c (the connection) and work_jobs.c (what is said about
- * jobs) share.
+ * work_server.h: shared by work_server.c (the connection) and work_jobs.c (the statements).
  */
 #ifndef EVENTQ_WORK_SERVER_H
 #define EVENTQ_WORK_SERVER_H
@@ -32,8 +31,8 @@ typedef struct Server
 	ServerState state;
 	PostgresPollingStatusType polling;
 	Sent sent;
-	Place *settled; /* of SENT_SETTLE */
-	int asked;		/* of SENT_CLAIM: so many jobs */
+	Slot *settled; /* of SENT_SETTLE */
+	int asked;	   /* of SENT_CLAIM: so many jobs */
 	double sent_at;
 	double retry_at; /* of SERVER_AWAY */
 	double pause;	 /* before the next try */
@@ -49,8 +48,8 @@ extern bool eq_send_statement(Work *work, Sent sent, const char *sql, int n,
 							  const char *const *params);
 
 /* work_jobs.c: false from a function that sends: the connection is broken. */
-extern bool eq_send_settle(Work *work, Place *place);
-extern void eq_settle_done(Work *work, Place *place, const PGresult *result);
+extern bool eq_send_settle(Work *work, Slot *slot);
+extern void eq_settle_done(Work *work, Slot *slot, const PGresult *result);
 extern bool eq_send_renewal(Work *work);
 extern void eq_renewal_done(Work *work, const PGresult *result);
 extern void eq_plan_renewal(Work *work);

@@ -1,13 +1,12 @@
 /*
- * access.c: event_queue.log_tenant_access: says in the log for which tenants sessions act
- * that no role binds to one.  Called by the hook of tenant.c, where it is decided what a
- * session sees.
+ * access.c: logs for which tenants unbound sessions act (event_queue.log_tenant_access).
  *
- * A line for each tenant, or "*" for all of them at once, in each session, for each role
- * that it has, and again after an hour.  In the log and not in audit_log: who only reads
- * must leave it too, on a standby, and whether the transaction is rolled back or not.
- * It counts whose rows a policy is asked for, also if the query leaves them out.  The owner
- * of a table and superusers read it without row security, and so unseen here.
+ * Called by the hook of tenant.c, which decides what a session sees.  Writes one line for
+ * each tenant, or "*" for all of them, per session and role, and again after an hour.  To
+ * the log and not to audit_log: a session that only reads must leave a trace too, also on a
+ * standby, and also if its transaction is rolled back.  A tenant counts if a policy is
+ * checked for a row of it, even if the query then filters that row out.  The tables' owner
+ * and superusers bypass row security, and are not seen here.
  */
 #include "postgres.h"
 

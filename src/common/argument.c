@@ -1,5 +1,5 @@
 /*
- * argument.c: checks arguments that functions of several rooms have.
+ * argument.c: checks arguments that functions of several rooms take.
  */
 #include "postgres.h"
 

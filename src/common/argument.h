@@ -1,5 +1,5 @@
 /*
- * argument.h: checks arguments that functions of several rooms have.
+ * argument.h: checks arguments that functions of several rooms take.
  */
 #ifndef EQ_ARGUMENT_H
 #define EQ_ARGUMENT_H

@@ -1,6 +1,5 @@
 /*
- * audit.c: writes the rows of audit_log: who changed what, in the transaction that
- * changes it.
+ * audit.c: writes rows of audit_log, in the transaction that makes the change.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * audit.h: who changed what.
+ * audit.h: writes rows of audit_log.
  */
 #ifndef EQ_AUDIT_H
 #define EQ_AUDIT_H

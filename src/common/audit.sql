@@ -1,9 +1,9 @@
 /*
- * audit.sql: who changed what: a table that only grows, in partitions by month.
+ * audit.sql: audit_log, an append-only table in partitions by month.
  *
- * Rows of configuration are watched by triggers (observe/audited.sql), so that no
- * function is forgotten; functions that act on jobs, dead letters and rights say it by
- * audit().  Events, enqueues, claims and what workers do with jobs are not written here.
+ * Triggers on tables of configuration write it (observe/audited.sql), so that no function
+ * can be forgotten; functions that act on jobs, dead letters and rights call audit().
+ * Events, enqueues, claims and what workers do with jobs are not audited.
  */
 CREATE SEQUENCE event_queue_internal.audit_id;
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.audit_id', '');

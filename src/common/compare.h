@@ -1,5 +1,5 @@
 /*
- * compare.h: compares what arrays are sorted by.
+ * compare.h: comparison functions for sorting arrays.
  */
 #ifndef EQ_COMPARE_H
 #define EQ_COMPARE_H

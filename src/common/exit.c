@@ -1,10 +1,9 @@
 /*
- * exit.c: limits how long the last transactions of an ending process may wait.
+ * exit.c: limits how long the last transaction of an exiting process waits.
  *
- * At exit PostgreSQL holds interrupts, and its own timeouts and signals cancel nothing
- * any more; in a session that waits for its client only a timeout would.  So a wait for a
- * lock could be ended by no one; with a prepared transaction that has the lock, a fast
- * shutdown would not end either.
+ * During exit PostgreSQL holds interrupts: neither its timeouts nor signals cancel a
+ * statement.  Without a limit, a wait for a lock could not be ended by anyone; if a
+ * prepared transaction held that lock, a fast shutdown would not end either.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * exit.h: for callbacks at exit that begin a transaction.
+ * exit.h: for exit callbacks that start a transaction.
  */
 #ifndef EQ_EXIT_H
 #define EQ_EXIT_H

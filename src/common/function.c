@@ -1,9 +1,9 @@
 /*
- * function.c: finding and calling users' functions, for rules and handlers.
+ * function.c: finds and calls users' functions, for rules and handlers.
  *
- * A function is stored by its qualified name and found again at each call, so
- * that it survives pg_dump and CREATE OR REPLACE, and a missing one is an error
- * of the job that needs it.
+ * A function is stored by its qualified name and looked up at each call, so that it
+ * survives pg_dump and CREATE OR REPLACE, and a missing one is an error of the job that
+ * needs it.
  */
 #include "postgres.h"
 
@@ -190,7 +190,7 @@ refuse_call(const char *kind, const char *label, const char *why)
 		ERROR,
 		(errcode(ERRCODE_EQ_NOT_CALLABLE), errmsg_internal("%s", why),
 		 errhint(
-			 "It was there when it was named; create it again, or name another one. Jobs wait meanwhile.")));
+			 "The function existed when it was named: create it again, or name another one.  Jobs wait until then.")));
 }
 
 /*
@@ -349,7 +349,7 @@ eq_call_function(const char *function, Oid argument_type, Datum argument)
 			 errmsg("function %s(%s) does not exist", function,
 					format_type_be(argument_type)),
 			 errhint(
-				 "It was there when it was named; create it again, or name another one.")));
+				 "The function existed when it was named: create it again, or name another one.")));
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

@@ -1,5 +1,5 @@
 /*
- * json.c: reads JSON that a user gave, and builds what we store.
+ * json.c: reads JSON that users pass, and builds the JSON that is stored.
  */
 #include "postgres.h"
 
@@ -211,4 +211,12 @@ eq_json_check_members(JsonbContainer *object, const char *what,
 							errmsg("%s has an unknown member \"%.*s\"", what,
 								   value.val.string.len, value.val.string.val)));
 	}
+}
+
+/* The object without a member. */
+Jsonb *
+eq_json_without(Jsonb *object, const char *key)
+{
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(object),
+											  CStringGetTextDatum(key)));
 }

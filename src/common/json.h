@@ -1,5 +1,5 @@
 /*
- * json.h: reads JSON that a user gave, and builds what we store.
+ * json.h: reads JSON that users pass, and builds the JSON that is stored.
  */
 #ifndef EQ_JSON_H
 #define EQ_JSON_H
@@ -25,5 +25,6 @@ extern void eq_json_add_string(JsonbParseState **state, const char *key,
 extern void eq_json_add_int64(JsonbParseState **state, const char *key,
 							  int64 number);
 extern void eq_json_add_jsonb(JsonbParseState **state, const char *key, Jsonb *json);
+extern Jsonb *eq_json_without(Jsonb *object, const char *key);
 
 #endif /* EQ_JSON_H */

@@ -1,8 +1,8 @@
 /*
- * log_line.c: lines of the server's log that programs read: a tag and key=value.
+ * log_line.c: writes log lines for programs: a tag and key=value.
  *
- * One line each, whatever users put into names and messages: a value with blanks,
- * quotes or control characters is quoted, and these are escaped as in a string of JSON.
+ * Each is one line, whatever users put into names and messages: a value with blanks,
+ * quotes or control characters is quoted and escaped as a JSON string.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * log_line.h: lines of the server's log that programs read: a tag and key=value.
+ * log_line.h: writes log lines for programs: a tag and key=value.
  */
 #ifndef EQ_LOG_LINE_H
 #define EQ_LOG_LINE_H

@@ -1,5 +1,6 @@
 /*
- * try.c: calls whose errors are not the transaction's.
+ * try.c: calls a function in a subtransaction, so that its error does not abort the
+ * transaction.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * try.h: calls whose errors are not the transaction's.
+ * try.h: calls a function in a subtransaction.
  */
 #ifndef EQ_TRY_H
 #define EQ_TRY_H

@@ -1,5 +1,5 @@
 /*
- * alert_test.sql: what an alert would have told, by the figures that are kept of before.
+ * alert_test.sql: computes what an alert would have reported, from stored samples.
  */
 
 /*
@@ -92,8 +92,8 @@ BEGIN
 	PERFORM event_queue_internal.require_unbound();
 	SELECT d.* INTO this FROM event_queue_internal.alert_definition d WHERE d.name = test_alert.name;
 	IF test_alert.name = 'health' THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ053', MESSAGE = 'of alert "health" no figures are kept',
-			HINT = 'The view event_queue.alert_history has what it told.';
+		RAISE EXCEPTION USING ERRCODE = 'EQ053', MESSAGE = 'no samples are kept for alert "health"',
+			HINT = 'See the view event_queue.alert_history.';
 	ELSIF this.name IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('alert "%s" does not exist', test_alert.name),
 			HINT = 'See the view event_queue.alert_definitions.';

@@ -1,16 +1,15 @@
 /*
- * alerts.sql: what is wrong is told once, as an event, and once again when it is over.
+ * alerts.sql: alerts: raised once, as an event, and resolved once.
  *
- * The scheduler calls evaluate_alerts every event_queue.alert_interval, by our own
- * statements only.  An alert has a key, NAME:OBJECT: the name of its definition, and the
- * queue or the check of health() that it is about.  Its life: pending (the condition holds,
- * for less than the definition's pending), raised, resolved (until cool_down is over).
- * State, history and event are written in one transaction, which waits for the disk:
- * so alert.raised and alert.resolved come once each, whatever stops in between.
+ * The scheduler calls evaluate_alerts every event_queue.alert_interval; it runs no code of
+ * users.  An alert has a key, NAME:OBJECT: the name of its definition, and the queue or the
+ * check of health() that it is about.  Its states: pending (the condition holds, but not yet
+ * for as long as the definition says), raised, resolved (until cool_down is over).  State,
+ * history and event are written in one transaction, which waits for the disk: so
+ * alert.raised and alert.resolved come once each, whatever stops in between.
  *
- * The events are the operator's, and so of the tenant "event_queue", which is no one
- * else's; only who is bound to that tenant, or to none, sees alerts.  Only the extension
- * appends them (arguments.c).
+ * The events belong to the reserved tenant "event_queue"; only roles that are bound to that
+ * tenant, or to none, see alerts.  Only the extension appends them (arguments.c).
  */
 
 CREATE TABLE event_queue_internal.alert_definition (
@@ -558,7 +557,7 @@ BEGIN
 	WHERE s.alert_id = r.alert_id AND s.state = 'raised' AND $1 IN (s.key, s.name);
 	GET DIAGNOSTICS n = ROW_COUNT;
 	IF n = 0 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('no alert "%s" is raised', $1),
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('alert "%s" is not raised', $1),
 			HINT = 'See the view event_queue.alerts.';
 	END IF;
 	PERFORM event_queue_internal.audit('ack_alert', 'alert', $1, "after" => jsonb_build_object('note', $2, 'alerts', n));

@@ -1,6 +1,6 @@
 /*
- * audited.sql: the tables of configuration whose changes audit_log tells, whatever
- * function or hand changes them.
+ * audited.sql: triggers that write changes of tables of configuration to audit_log,
+ * whichever function or manual statement makes them.
  */
 
 /*

@@ -1,6 +1,6 @@
 /*
- * counters.c: what was counted at commit (wake/wake.c adds it up), and who is
- * working.
+ * counters.c: shows the counters that commits add up (wake/wake.c), and the background
+ * workers.
  */
 #include "postgres.h"
 
@@ -29,7 +29,7 @@ PG_FUNCTION_INFO_V1(eq_workers);
 PG_FUNCTION_INFO_V1(eq_queue_depth);
 PG_FUNCTION_INFO_V1(eq_count_row);
 PG_FUNCTION_INFO_V1(eq_queue_figures);
-PG_FUNCTION_INFO_V1(eq_shared_memory_places);
+PG_FUNCTION_INFO_V1(eq_shared_memory_use);
 
 Datum
 eq_queue_counters(PG_FUNCTION_ARGS)
@@ -401,7 +401,7 @@ eq_queue_figures(PG_FUNCTION_ARGS)
 }
 
 Datum
-eq_shared_memory_places(PG_FUNCTION_ARGS)
+eq_shared_memory_use(PG_FUNCTION_ARGS)
 {
 	EqDatabase *db = eq_find_database(MyDatabaseId);
 	Datum values[5];

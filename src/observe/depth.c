@@ -1,6 +1,6 @@
 /*
- * depth.c: what of a queue is due, and what is for later, by a look of bounded length
- * into the index that claims walk.
+ * depth.c: counts how many jobs of a queue are due and how many are scheduled, by a
+ * bounded scan of the index that claims walk.
  */
 #include "postgres.h"
 

@@ -36,7 +36,7 @@ COMMENT ON FUNCTION event_queue_internal.try_rule(rule, bigint) IS 'Internal. Wh
  *	SELECT x.* FROM event_queue.event_store e, event_queue.explain_rule('welcome', e.id) x WHERE e.aggregate_id = 'L1' AND e.version = 1;
  */
 CREATE FUNCTION explain_rule(
-	rule text, event_id uuid, tenant_id text DEFAULT NULL,
+	name text, event_id uuid, tenant_id text DEFAULT NULL,
 	OUT step text, OUT part text, OUT seen text, OUT compared text, OUT outcome text)
 RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -211,7 +211,7 @@ COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule
  *	SELECT outcome, count(*) FROM event_queue.test_rule('draft', max_rows => 1000) GROUP BY 1;
  */
 CREATE FUNCTION test_rule(
-	rule text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 100, max_events int DEFAULT 100000,
+	name text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 100, max_events int DEFAULT 100000,
 	version int DEFAULT NULL,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT outcome text, OUT payload jsonb, OUT options jsonb)
@@ -308,7 +308,7 @@ COMMENT ON FUNCTION rule_facts(text, int, uuid, text) IS 'Why a version of a rul
  *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');
  */
 CREATE FUNCTION compare_rule(
-	rule text, definition jsonb DEFAULT NULL, version int DEFAULT NULL,
+	name text, definition jsonb DEFAULT NULL, version int DEFAULT NULL,
 	from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 1000, max_events int DEFAULT 100000,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT change text, OUT outcome text, OUT new_outcome text, OUT payload jsonb, OUT new_payload jsonb)
@@ -329,13 +329,13 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
 	END IF;
 	IF num_nonnulls($2, $3) > 1 OR ($2 IS NOT NULL AND jsonb_typeof($2) <> 'object') THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a rule is compared with a definition, which is a JSON object, or with a version';
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition, a JSON object, or version must be given';
 	END IF;
 	IF $2 IS NOT NULL THEN
 		BEGIN
 			becomes := event_queue_internal.rule_of(was, $2, quote_ident(coalesce(nullif(current_setting('role'), 'none'), session_user))::regrole);
 		EXCEPTION WHEN data_exception THEN
-			RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition is not what a rule has there', DETAIL = SQLERRM || '.',
+			RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition has the wrong type', DETAIL = SQLERRM || '.',
 				HINT = 'event_queue.rule_versions shows definitions.';
 		END;
 	ELSE

@@ -1,11 +1,11 @@
 /*
- * figures.sql: what prometheus() tells of rules, schedules, subscriptions and the
- * event store.
+ * figures.sql: metrics of rules, schedules, subscriptions and the event store, for
+ * prometheus().
  *
- * Read at each scrape, so it looks at small tables only: a look into the events ends at
- * 10000, of a subscription at 1000.  Never waits: what is locked, or fails, is left out,
- * and event_queue_figures_unavailable says so.  prometheus() asks as the extension's owner,
- * whom row security does not bind: each part names the tenant.
+ * Runs at each scrape, so it reads small tables only: a look into the events ends at 10000,
+ * of a subscription at 1000.  It never waits: what is locked, or fails, is left out, and
+ * event_queue_figures_unavailable says so.  prometheus() runs it as the extension's owner,
+ * who bypasses row security: each part names the tenant.
  */
 
 /*

@@ -1,6 +1,6 @@
 /*
- * health.c: what health() can't do in SQL: to lock without waiting, and to see
- * whether the scheduler and the executors are alive.
+ * health.c: what health() cannot do in SQL: lock tables without waiting, and tell whether
+ * the scheduler and the executors are alive.
  */
 #include "postgres.h"
 

@@ -1,8 +1,8 @@
 /*
- * health.sql: whether the flow moves, and what to type where it does not.
+ * health.sql: health(): checks whether everything works, and says what to do if not.
  *
- * Asked when something is wrong, so it never waits: it has all that it reads locked
- * beforehand without waiting, or says that it can't look; and an error in one part
+ * It is called when something is wrong, so it never waits: it locks all that it reads
+ * beforehand without waiting, or reports that it cannot look; and an error in one check
  * leaves the others.
  */
 
@@ -153,25 +153,25 @@ BEGIN
 			UNION ALL
 			SELECT 'locks', true, 'none', NULL WHERE NOT EXISTS (SELECT FROM held) $q$),
 		('shared memory', '{}', $q$
-			SELECT 'shared memory', p.without = 0 AND p.leases < p.max_leases * 3 / 4 AND m.used < m.places * 3 / 4,
-				CASE WHEN event_queue_internal.is_unbound() THEN format('%s of %s places for queues and channels, %s of %s for leases of queues with max_concurrency, %s of %s for members of subscriptions, %s without a place',
-					p.places, p.max_places, p.leases, p.max_leases, m.used, m.places, p.without) ELSE 'counted for all tenants' END,
+			SELECT 'shared memory', p.without = 0 AND p.leases < p.max_leases * 3 / 4 AND m.used < m.max_members * 3 / 4,
+				CASE WHEN event_queue_internal.is_unbound() THEN format('%s of %s slots for queues and channels, %s of %s for leases of queues with max_concurrency, %s of %s for members of subscriptions, %s without a slot',
+					p.slots, p.max_slots, p.leases, p.max_leases, m.used, m.max_members, p.without) ELSE 'counted for all tenants' END,
 				CASE WHEN p.without > 0 THEN 'Raise event_queue.max_queues and restart the server'
-					WHEN m.used >= m.places * 3 / 4 THEN 'Raise event_queue.max_subscription_members and restart the server'
+					WHEN m.used >= m.max_members * 3 / 4 THEN 'Raise event_queue.max_subscription_members and restart the server'
 					ELSE 'Raise event_queue.max_limited_leases and restart the server' END
-			FROM event_queue_internal.shared_memory_places() p, event_queue_internal.member_places() m $q$),
+			FROM event_queue_internal.shared_memory_use() p, event_queue_internal.member_use() m $q$),
 		('metrics', '{metric_state}', $q$
 			SELECT 'metrics', pg_is_in_recovery() OR (coalesce(s.at > clock_timestamp() - '3 minutes'::interval, false)
 					AND coalesce(p.last_at < clock_timestamp() - '1 hour'::interval, true)),
 				concat_ws(', ', coalesce('sampled ' || s.at::timestamptz(0), 'not sampled yet'), 'complete since ' || m.complete_since::timestamptz(0),
-					CASE WHEN event_queue_internal.is_unbound() THEN format('%s of %s places for job names, %s of %s for tenants', p.jobs, p.max_jobs, p.tenants, p.max_tenants) END),
+					CASE WHEN event_queue_internal.is_unbound() THEN format('%s of %s series for job names, %s of %s for tenants', p.jobs, p.max_jobs, p.tenants, p.max_tenants) END),
 				CASE WHEN p.last_at > clock_timestamp() - '1 hour'::interval AND p.no_room > 0 AND p.jobs > p.max_jobs * 3 / 4
 						THEN 'Figures of some job names are added up as "other": raise event_queue.max_job_stats and restart the server'
 					WHEN p.last_at > clock_timestamp() - '1 hour'::interval AND p.no_tenants > 0
 						THEN 'Figures of some tenants are added up as "other": raise event_queue.max_tenant_stats and restart the server'
 					WHEN s.at IS NULL THEN 'The first sample comes within a minute; if it doesn''t, see lines "store", "scheduler" and "faults"'
 					ELSE 'See lines "scheduler" and "faults"' END
-			FROM event_queue_internal.series_places() p CROSS JOIN (SELECT event_queue_internal.sampled_at()) AS s (at)
+			FROM event_queue_internal.series_use() p CROSS JOIN (SELECT event_queue_internal.sampled_at()) AS s (at)
 			LEFT JOIN event_queue_internal.metric_state m ON true $q$),
 		('open appends', '{}', $q$
 			SELECT 'open appends', coalesce(clock_timestamp() - min(b.began) < '1 minute', true),
@@ -252,7 +252,7 @@ BEGIN
 		('targets of rules', '{tenant_role,rule,queue}', $q$
 			SELECT format('rule %s', r.name), false,
 				CASE WHEN q.queue_id IS NULL AND r.queue_id IS NOT NULL THEN 'its queue does not exist'
-					WHEN q.draining THEN format('its queue "%s" takes no more jobs', q.name)
+					WHEN q.draining THEN format('its queue "%s" is being drained', q.name)
 					WHEN t.is_lost THEN format('table %s has not all of its triggers, or they are off', r.on_table)
 					ELSE format('its function %s does not exist', r.function) END,
 				CASE WHEN q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
@@ -265,7 +265,7 @@ BEGIN
 		('schedules', '{tenant_role,schedule,queue}', $q$
 			SELECT format('schedule %s', s.name), false,
 				coalesce(c.fault, CASE WHEN q.queue_id IS NULL THEN 'its queue does not exist'
-					WHEN q.draining THEN format('its queue "%s" takes no more jobs', q.name)
+					WHEN q.draining THEN format('its queue "%s" is being drained', q.name)
 					ELSE format('has been due for %s', clock_timestamp() - s.next_run) END),
 				CASE WHEN c.fault IS NULL AND q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
 					WHEN c.fault IS NULL AND q.queue_id IS NOT NULL THEN 'See lines "scheduler" and "locks"'

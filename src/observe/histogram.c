@@ -1,10 +1,10 @@
 /*
  * histogram.c: histograms of times as values of SQL.
  *
- * A histogram is a bytea: for each cell that is not empty, in their order, how many
- * cells it is after the one before it, and its count, both as base-128 numbers with the
- * lowest digits first.  So one of a minute is some dozens of bytes.  Where cells begin
- * and end is said in wake/series.h.
+ * A histogram is a bytea.  For each cell that is not empty, in order, it has the distance
+ * to the previous such cell and the count, both as base-128 numbers with the lowest digit
+ * first.  So the histogram of a minute has some dozens of bytes.  wake/series.h says where
+ * cells begin and end.
  */
 #include "postgres.h"
 
@@ -48,7 +48,7 @@ get_number(const uint8 *at, const uint8 *end, uint64 *n)
 			return at;
 	}
 	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
-					errmsg("invalid histogram: a number is cut off")));
+					errmsg("invalid histogram: a number is truncated")));
 }
 
 bytea *

@@ -1,10 +1,9 @@
 /*
- * lineage.sql: following a chain of causes: event -> rule -> job -> event.
+ * lineage.sql: trace(): follows a chain of causes: event -> rule -> job -> event.
  *
- * What it stands on: an event that was caused by another has its id in
- * metadata.causation_id (and the job's in job_id), a job the event's in
- * metadata.event_id; lineage.c puts them there.  Only such rows are in these
- * indexes (that of job_history is in history.sql).
+ * An event that was caused by another has its id in metadata.causation_id (and the job's in
+ * job_id), a job the event's in metadata.event_id; lineage.c puts them there.  Only such
+ * rows are in these indexes (that of job_history is in history.sql).
  */
 
 CREATE INDEX event_store_caused_by ON event_store ((metadata ->> 'causation_id')) WHERE metadata ? 'causation_id';

@@ -1,10 +1,10 @@
 /*
- * lists.sql: the lists that people look for, each in one call.
+ * lists.sql: lists of jobs for people, each in one call.
  *
- * None of them counts or sorts a table: each walks an index from where the answer
- * stands, and ends after so many rows.  What a tenant's session sees is chosen from
- * the rows that were walked over, by functions with the owner's rights (grants.sql),
- * so that a walk past another tenant's jobs has an end, too.
+ * None of them counts or sorts a table: each walks an index from where the answer begins,
+ * and ends after a given number of rows.  What a tenant's session sees is chosen from the
+ * rows that were walked, by functions with the owner's rights (grants.sql), so that a walk
+ * over another tenant's jobs ends, too.
  */
 
 /*
@@ -108,7 +108,7 @@ LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_
 #variable_conflict use_column
 BEGIN
 	IF ($2 BETWEEN 1 AND 100000) IS NOT TRUE OR ($3 BETWEEN 1 AND 100000) IS NOT TRUE THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a list must be of 1 to 100000 rows';
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 100000';
 	END IF;
 	IF $1 IS NULL THEN
 		RETURN QUERY SELECT q.* FROM event_queue.queue q;
@@ -287,15 +287,15 @@ COMMENT ON FUNCTION queue_jobs(text, int) IS
 'The jobs of a queue and their states: running, next, waiting for others, the last that died and the last that were completed.';
 
 /*
- * failed_jobs: the dead letters since a time, of a queue or of all, the last first.
- * Arguments: since: default a day ago; queue, NULL: all; max_jobs.
+ * failed_jobs: the dead letters of a queue or of all since a time, the last first.
+ * Arguments: queue, NULL: all; since: default a day ago; max_jobs.
  * A tenant's session sees its own among the last 10000 of each queue.
  * Errors: EQ009 max_jobs, EQ010 no such queue.
  * Example:
- *	SELECT job_id, name, reason, last_error FROM event_queue.failed_jobs(since => now() - interval '1 hour', queue => 'mail');
+ *	SELECT job_id, name, reason, last_error FROM event_queue.failed_jobs('mail', since => now() - interval '1 hour');
  */
 CREATE FUNCTION failed_jobs(
-	since timestamptz DEFAULT now() - interval '1 day', queue text DEFAULT NULL, max_jobs int DEFAULT 100,
+	queue text DEFAULT NULL, since timestamptz DEFAULT now() - interval '1 day', max_jobs int DEFAULT 100,
 	OUT job_id bigint, OUT queue_name text, OUT name text, OUT tenant_id text, OUT died_at timestamptz, OUT reason text,
 	OUT failures int, OUT last_error text, OUT last_sqlstate text, OUT payload jsonb)
 RETURNS SETOF record
@@ -303,26 +303,26 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queu
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 	SELECT d.job_id, q.name, d.name, d.tenant_id, d.died_at, d.reason, d.failures, d.errors -> -1 ->> 'message',
 		d.errors -> -1 ->> 'sqlstate', d.payload
-	FROM event_queue_internal.list_queues($2, $3, 1) q, LATERAL (
+	FROM event_queue_internal.list_queues($1, $3, 1) q, LATERAL (
 		SELECT y.* FROM (
-			SELECT x.* FROM event_queue.dead_letter x WHERE x.queue_id = q.queue_id AND x.died_at >= $1
+			SELECT x.* FROM event_queue.dead_letter x WHERE x.queue_id = q.queue_id AND x.died_at >= $2
 			ORDER BY x.died_at DESC, x.job_id DESC LIMIT greatest($3, 10000)) y
 		WHERE event_queue.tenant_visible(y.tenant_id)
 		ORDER BY y.died_at DESC, y.job_id DESC LIMIT greatest($3, 1)) d
 	ORDER BY d.died_at DESC, d.job_id DESC LIMIT greatest($3, 1)
 $$;
-COMMENT ON FUNCTION failed_jobs(timestamptz, text, int) IS 'Dead letters since a time (a day ago), of a queue or of all, the last first.';
+COMMENT ON FUNCTION failed_jobs(text, timestamptz, int) IS 'Dead letters of a queue or of all since a time (a day ago), the last first.';
 
 /*
  * retry_failed: puts what failed_jobs lists back into the queues, all of it.
- * Arguments: since: default a day ago; queue, NULL: all; job_name and sqlstate (of the
+ * Arguments: queue, NULL: all; since: default a day ago; job_name and sqlstate (of the
  * last error) narrow them down.
  * Result: how many.  Errors: EQ010 no such queue.
  * Example:
- *	SELECT event_queue.retry_failed(since => now() - interval '1 hour', queue => 'mail');
+ *	SELECT event_queue.retry_failed('mail', since => now() - interval '1 hour');
  */
 CREATE FUNCTION retry_failed(
-	since timestamptz DEFAULT now() - interval '1 day', queue text DEFAULT NULL, job_name text DEFAULT NULL,
+	queue text DEFAULT NULL, since timestamptz DEFAULT now() - interval '1 day', job_name text DEFAULT NULL,
 	sqlstate text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -331,16 +331,16 @@ DECLARE
 	q record;
 	n bigint := 0;
 BEGIN
-	FOR q IN SELECT x.name FROM event_queue_internal.list_queues($2, 1, 1) x ORDER BY x.queue_id LOOP
+	FOR q IN SELECT x.name FROM event_queue_internal.list_queues($1, 1, 1) x ORDER BY x.queue_id LOOP
 		n := n + event_queue_internal.settle_dead_letters(false, q.name, $3, NULL, $4,
 			-- as failed_jobs: from that time on, and none if it is NULL
-			coalesce($1, 'infinity') - interval '1 microsecond', NULL, NULL);
+			coalesce($2, 'infinity') - interval '1 microsecond', NULL, NULL);
 	END LOOP;
 	RETURN n;
 END
 $$;
-COMMENT ON FUNCTION retry_failed(timestamptz, text, text, text) IS
-'Puts the dead letters since a time (a day ago) back into their queues, of one or of all; returns how many.';
+COMMENT ON FUNCTION retry_failed(text, timestamptz, text, text) IS
+'Puts the dead letters of a queue or of all since a time (a day ago) back into their queues; returns how many.';
 
 /*
  * rule_activity: what a rule did of late: the jobs that came of the last events that

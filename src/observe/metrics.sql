@@ -209,11 +209,11 @@ CREATE FUNCTION event_queue_internal.sampled_at() RETURNS timestamptz
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_sampled_at';
 COMMENT ON FUNCTION event_queue_internal.sampled_at() IS 'For views. When the last samples of counters were taken.';
 
-/* series_places: what is taken of the room for job names and tenants; look-ups that found none, and when. */
-CREATE FUNCTION event_queue_internal.series_places(OUT jobs int, OUT max_jobs int, OUT tenants int, OUT max_tenants int,
+/* series_use: how many series of job names and tenants are in use; look-ups that found none, and when. */
+CREATE FUNCTION event_queue_internal.series_use(OUT jobs int, OUT max_jobs int, OUT tenants int, OUT max_tenants int,
 	OUT no_room bigint, OUT no_tenants bigint, OUT last_at timestamptz)
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_series_places';
-COMMENT ON FUNCTION event_queue_internal.series_places() IS 'For views. What is taken of the room for counters of job names and tenants.';
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_series_use';
+COMMENT ON FUNCTION event_queue_internal.series_use() IS 'For views. How many series of job names and tenants are in use.';
 
 /* queue_now: how many leases a queue has, sessions that wait for its jobs, and when its last job was claimed since the start. */
 CREATE FUNCTION event_queue_internal.queue_now(queue_id int, OUT leased bigint, OUT waiters int, OUT claimed_at timestamptz)

@@ -1,7 +1,7 @@
 /*
- * observe.sql: what an operator sees.  Nothing here counts rows: counters live in
- * shared memory, follow commits, and but for depth and dead start at zero with the server;
- * ages are read at the front of the index that claims walk.
+ * observe.sql: views for operators.  Nothing here counts rows: counters are in shared
+ * memory, follow commits, and except depth and dead start at zero with the server; ages are
+ * read at the front of the index that claims walk.
  */
 
 /*
@@ -233,9 +233,9 @@ COMMENT ON FUNCTION workers() IS
 'Background workers of this database: the scheduler, the rule runner, executors and those that stand in for them, the keeper; how many jobs each has run, and which one it runs now (both NULL for a role that is bound to a tenant).';
 
 /*
- * shared_memory_places: what is taken of the room that all databases share, and how
- * many queues and channels of this one have none.
+ * shared_memory_use: how much of the shared memory of all databases is in use, and how
+ * many queues and channels of this one have no slot.
  */
-CREATE FUNCTION event_queue_internal.shared_memory_places(OUT places int, OUT max_places int, OUT without int, OUT leases int, OUT max_leases int)
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_shared_memory_places';
-COMMENT ON FUNCTION event_queue_internal.shared_memory_places() IS 'Internal. What is taken of the room in shared memory that all databases share.';
+CREATE FUNCTION event_queue_internal.shared_memory_use(OUT slots int, OUT max_slots int, OUT without int, OUT leases int, OUT max_leases int)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_shared_memory_use';
+COMMENT ON FUNCTION event_queue_internal.shared_memory_use() IS 'Internal. How much of the shared memory of all databases is in use.';

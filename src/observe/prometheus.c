@@ -1,11 +1,10 @@
 /*
- * prometheus.c: counters and histograms in Prometheus' text format.
+ * prometheus.c: writes counters and histograms in Prometheus' text format.
  *
- * All of queues comes from shared memory, but for their names and settings, and the first
- * job of each queue that has some, which is one look into an index.  Counters begin
- * with the server, as Prometheus expects it; the views of metrics.sql have what was before.
- * Of rules, schedules, subscriptions and the event store, figures.sql tells, which reads
- * small tables.
+ * Reads shared memory for queues, except for their names and settings, and the first job
+ * of each queue that has jobs, which is one index look-up.  Counters begin with the server,
+ * as Prometheus expects; the views of metrics.sql add earlier ones.  figures.sql reads
+ * small tables for rules, schedules, subscriptions and the event store.
  */
 #include "postgres.h"
 
@@ -520,7 +519,7 @@ append_figures(StringInfo out, const char *database)
 		while (i < lengthof(figures) && strcmp(figures[i].name, metric) != 0)
 			i++;
 		if (i == lengthof(figures))
-			elog(ERROR, "figure \"%s\" is not described", metric);
+			elog(ERROR, "metric \"%s\" has no description", metric);
 		initStringInfo(&labels);
 		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(tuple, desc, 2, &isnull)),
 						  TEXTOID, -1, false, TYPALIGN_INT, &label, NULL, &n_labels);

@@ -1,5 +1,6 @@
 /*
- * queue_health.sql: healthy, degraded or unhealthy: each queue, with the reasons.
+ * queue_health.sql: queue_health(): whether each queue is healthy, degraded or unhealthy,
+ * and why.
  */
 
 /*
@@ -63,7 +64,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 				('stalled', 1, f.last_5m[6] > 0, format('%s leases ran out within 5 minutes', f.last_5m[6])),
 				('paused', 1, f.paused AND f.depth > 0, format('%s jobs are there', f.depth)),
 				('held', 1, f.held_until IS NOT NULL AND f.depth > 0, format('until %s, by postpone_queue', f.held_until)),
-				('draining', 1, f.draining, 'takes no more jobs')
+				('draining', 1, f.draining, 'is being drained')
 			) x (reason, level, holds, detail) WHERE x.holds) r
 	)
 	SELECT coalesce(jsonb_object_agg(j.name, jsonb_build_object(

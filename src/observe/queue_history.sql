@@ -1,5 +1,5 @@
 /*
- * queue_history.sql: how queues were: depth and waiting of each minute, and the figures of
+ * queue_history.sql: depth and waiting time of queues by the minute, and the metrics of
  * metrics.sql by steps, for charts and for test_alert.
  */
 

@@ -1,15 +1,15 @@
 /*
- * sample.c: what was counted in shared memory, as rows.
+ * sample.c: turns counters in shared memory into rows.
  *
- * Once a minute the scheduler writes what has changed since the last time into tables
- * (metrics.sql), and takes it out of the cells of histograms after the commit: an error
- * loses nothing, a crash what came since the last sample.  A series remembers when that
- * was (sampled_at): who adds up rows and what is counted since looks at memory first, and
- * at the rows afterwards; where a row is newer than that, it has all.
+ * Once a minute the scheduler writes what has changed since the last sample into tables
+ * (metrics.sql), and subtracts it from the cells of histograms after the commit: an error
+ * loses nothing, a crash loses what was counted since the last sample.  A series stores the
+ * time of its last sample (sampled_at).  A reader that adds rows and later counts looks at
+ * memory first and at rows second; a row newer than sampled_at already includes the counts.
  *
- * A queue is sampled together with the series of its job names, since its histograms
- * are theirs.  Queues are taken in portions, a transaction each, so that the scheduler is
- * never away for long.
+ * A queue is sampled together with the series of its job names, since its histograms are
+ * their sums.  Queues are sampled in portions, each in its own transaction, so that the
+ * scheduler is never busy for long.
  */
 #include "postgres.h"
 
@@ -32,7 +32,7 @@
 
 PG_FUNCTION_INFO_V1(eq_live_metrics);
 PG_FUNCTION_INFO_V1(eq_sampled_at);
-PG_FUNCTION_INFO_V1(eq_series_places);
+PG_FUNCTION_INFO_V1(eq_series_use);
 PG_FUNCTION_INFO_V1(eq_queue_now);
 
 #define ROWS_OF_PORTION	 100
@@ -601,7 +601,7 @@ eq_sampled_at(PG_FUNCTION_ARGS)
 
 /* What is taken of the room for series, and how often there was none. */
 Datum
-eq_series_places(PG_FUNCTION_ARGS)
+eq_series_use(PG_FUNCTION_ARGS)
 {
 	Datum values[7];
 	bool nulls[7] = {false};

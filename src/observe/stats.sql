@@ -1,9 +1,9 @@
 /*
- * stats.sql: one view for each kind of thing, with what it did and how it stands.
- * (Queues: queue_status; subscriptions: subscription_status.)
+ * stats.sql: one view for each kind of object, with its counts and state.  (Queues:
+ * queue_status; subscriptions: subscription_status.)
  *
- * None counts a table: counts are kept by who does the work, and a look into the events
- * ends at 10000.  What all tenants have together is NULL for a role that is bound to one.
+ * None counts a table: the code that does the work keeps the counts, and a look into the
+ * events ends at 10000.  Totals of all tenants are NULL for a role that is bound to one.
  */
 
 /* rule_lag: events that the rules have not met, to 10000, of those that the caller may see. */

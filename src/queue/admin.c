@@ -1,5 +1,5 @@
 /*
- * admin.c: what others than its worker do to a job: cancel it, change its priority.
+ * admin.c: cancels jobs and changes their priority, for sessions that do not hold them.
  */
 #include "postgres.h"
 

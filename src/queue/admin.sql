@@ -32,7 +32,7 @@ DECLARE
 	n bigint := 0;
 BEGIN
 	IF num_nonnulls($2, $3, $4, $5) = 0 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'cancel_jobs needs to know which jobs',
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'cancel_jobs needs at least one condition',
 			HINT = 'purge_queue deletes all jobs of a queue that are not leased.';
 	END IF;
 	IF this_queue <= 2 THEN

@@ -1,7 +1,8 @@
 /*
- * batch.c: calls that settle or extend many leases: each that is still the caller's;
- * a row for each says what became of it.  In the order of ids, as all do who take many
- * jobs, so that two calls that have some in common don't deadlock.
+ * batch.c: settles or extends many leases in one call: each that the caller still holds.
+ *
+ * Returns a row for each lease that says what became of it.  Locks jobs in the order of
+ * their ids, as all calls for many jobs do, so that two calls cannot deadlock.
  */
 #include "postgres.h"
 
@@ -25,7 +26,7 @@ typedef struct LeaseItem
 {
 	int64 job_id;
 	const pg_uuid_t *token;
-	int place; /* in the arguments */
+	int nth; /* in the arguments */
 	const char *state;
 	TimestampTz at; /* 0: NULL */
 } LeaseItem;
@@ -38,13 +39,13 @@ compare_items(const void *a, const void *b)
 
 	if (x->job_id != y->job_id)
 		return x->job_id < y->job_id ? -1 : 1;
-	return x->place - y->place;
+	return x->nth - y->nth;
 }
 
 static int
-compare_places(const void *a, const void *b)
+compare_nth(const void *a, const void *b)
 {
-	return ((const LeaseItem *) a)->place - ((const LeaseItem *) b)->place;
+	return ((const LeaseItem *) a)->nth - ((const LeaseItem *) b)->nth;
 }
 
 /* job_ids and lease_tokens are the first two arguments; sorted by job_id. */
@@ -74,10 +75,10 @@ read_items(FunctionCallInfo fcinfo, int *n)
 		if (id_nulls[i] || token_nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 							errmsg("job_id and lease_token must not be null"),
-							errdetail("Element %d of the list has none.", i + 1)));
+							errdetail("Element %d has none.", i + 1)));
 		items[i].job_id = DatumGetInt64(ids[i]);
 		items[i].token = DatumGetUUIDP(tokens[i]);
-		items[i].place = i;
+		items[i].nth = i;
 	}
 	qsort(items, *n, sizeof(LeaseItem), compare_items);
 	return items;
@@ -90,7 +91,7 @@ return_items(FunctionCallInfo fcinfo, LeaseItem *items, int n)
 
 	InitMaterializedSRF(fcinfo, 0);
 	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	qsort(items, n, sizeof(LeaseItem), compare_places);
+	qsort(items, n, sizeof(LeaseItem), compare_nth);
 	for (int i = 0; i < n; i++)
 	{
 		Datum values[3] = {Int64GetDatum(items[i].job_id),
@@ -105,7 +106,7 @@ return_items(FunctionCallInfo fcinfo, LeaseItem *items, int n)
 
 /*
  * Completes what is still the caller's of the leases that the first arguments name;
- * results are the argument at this place.  all: EQ016 if one is lost.
+ * results are the argument at this index.  all: EQ016 if one is lost.
  */
 static LeaseItem *
 complete_items(FunctionCallInfo fcinfo, int results_argno, bool all, int *n)
@@ -131,9 +132,9 @@ complete_items(FunctionCallInfo fcinfo, int results_argno, bool all, int *n)
 		Jsonb *result = NULL;
 
 		CHECK_FOR_INTERRUPTS();
-		if (n_results > 0 && !result_nulls[item->place])
+		if (n_results > 0 && !result_nulls[item->nth])
 		{
-			result = DatumGetJsonbP(results[item->place]);
+			result = DatumGetJsonbP(results[item->nth]);
 			eq_check_payload("job result", result);
 		}
 		item->state = "completed";

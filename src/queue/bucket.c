@@ -1,8 +1,8 @@
 /*
  * bucket.c: the token bucket of a queue with rate_limit.
  *
- * It fills at rate_limit per rate_interval up to rate_limit; limits.c says why no span
- * of time has more claims than it allows.  All functions are called with the lock held.
+ * It fills at rate_limit per rate_interval up to rate_limit; limits.c proves that no span
+ * of time has more claims than that allows.  Callers hold the lock of the limits.
  */
 #include "postgres.h"
 

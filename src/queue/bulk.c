@@ -1,20 +1,19 @@
 /*
- * bulk.c: calls that take many keys and rows in one transaction don't deadlock.
+ * bulk.c: keeps calls that lock many keys and rows from deadlocking.
  *
- * Rows are locked in one order wherever the call knows them beforehand: dead letters
- * by job_id, then jobs by job_id.  The rows and open transactions that hold
- * unique keys are known only one after the other: so enqueue_many, enqueue_flow and the
- * retry of dead letters wait for nobody while they hold something.  What they would have to wait for
- * is remembered here, and EQ044 raised; the caller rolls its subtransaction back, and
- * with that its locks, and begins again: first it waits for what was remembered, rows
- * in the order of all others.
+ * Rows that a call knows beforehand are locked in one order everywhere: dead letters by
+ * job_id, then jobs by job_id.  Holders of unique keys are found only one after the other.
+ * So enqueue_many, enqueue_flow and the retry of dead letters never wait while they hold a
+ * lock: they note what they would have to wait for and raise EQ044; the caller rolls its
+ * subtransaction back, which releases its locks, waits for what was noted (rows in the
+ * order above) and starts again.
  *
- * Where keys are in use all the time no attempt would come to its end: from the
- * eleventh on it looks again a few times before it gives up.  It never sleeps in the lock
- * manager with what it holds: so nobody else can be told of a deadlock with it.
+ * If keys are always in use, no attempt would succeed: from the eleventh on, an attempt
+ * polls a few times before it gives up.  It never sleeps in the lock manager while it holds
+ * locks, so it can't be part of a deadlock that another session is told of.
  *
- * No subtransaction may be committed within such an attempt: who waits for one goes on
- * to wait for the whole transaction, also when the attempt is rolled back.
+ * No subtransaction may be committed within such an attempt: a session that waits for one
+ * goes on to wait for the whole transaction, even if the attempt is rolled back.
  */
 #include "postgres.h"
 
@@ -76,8 +75,8 @@ raise_conflict(void)
 	ereport(
 		ERROR,
 		(errcode(ERRCODE_EQ_WOULD_WAIT),
-		 errmsg("another transaction holds a job or a unique key"),
-		 errdetail("A call for many jobs waits for nobody while it holds some.")));
+		 errmsg("another transaction has locked a job or a unique key"),
+		 errdetail("A call for many jobs waits for no lock while it holds some.")));
 }
 
 /* A first attempt knows of nothing. */

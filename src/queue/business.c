@@ -1,5 +1,5 @@
 /*
- * business.c: a job's delay as working time of a calendar (schedule/calendar.sql).
+ * business.c: computes a job's delay in working time of a calendar (schedule/calendar.sql).
  *
  * Called by options.c for jobs that have the option calendar.
  */

@@ -1,5 +1,5 @@
 /*
- * claim.sql: jobs are leased.
+ * claim.sql: claims: leases on jobs that are due.
  */
 
 CREATE TYPE claimed_job AS (

@@ -1,5 +1,5 @@
 /*
- * claim_sql.c: the SQL functions that claim jobs: their arguments and their result.
+ * claim_sql.c: reads the arguments and builds the results of the SQL functions that claim.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * dead.c: dead letters, and the list of errors that a job carries.
+ * dead.c: writes dead letters, and the list of errors of a job.
  */
 #include "postgres.h"
 

@@ -1,15 +1,13 @@
 /*
- * depend.c: jobs that depend on others: what enqueue notes, and what the end of a job
- * means for those that wait for it.  (When they may run, the scheduler decides:
- * review.c.)
+ * depend.c: dependencies between jobs: records them at enqueue, and settles dependents
+ * when a job ends.  The scheduler decides when a dependent may run (review.c).
  *
- * Whoever enqueues a dependent locks the row of the job it depends on until its own
- * commit; whoever ends that job waits for it, and then sees has_dependents.  All
- * statements here see what is committed now, at every isolation level.
+ * Enqueuing a dependent locks the row of the job it depends on until commit; ending that
+ * job waits for this lock, and then sees has_dependents.  All statements here use the
+ * latest committed state, at every isolation level.
  *
- * Rows of job_dependency are locked in the order of (depends_on, job_id), by those who
- * end jobs and those who delete such rows (lock_dependencies, flow.sql): else two that
- * have some in common would deadlock.
+ * Rows of job_dependency are locked in the order of (depends_on, job_id), both when jobs
+ * end and when such rows are deleted (lock_dependencies, flow.sql), to avoid deadlocks.
  */
 #include "postgres.h"
 
@@ -28,7 +26,7 @@
 #include "wake/wake.h"
 
 /* Where a job may be while it is not finished. */
-typedef struct Place
+typedef struct JobTable
 {
 	EqRelation table;
 	EqRelation pkey;
@@ -36,7 +34,7 @@ typedef struct Place
 	int tenant;
 	int name;
 	int has_dependents;
-} Place;
+} JobTable;
 
 #define MAX_COLUMNS 40
 
@@ -44,14 +42,14 @@ StaticAssertDecl((int) JOB_COLUMNS <= MAX_COLUMNS &&
 					 (int) DEAD_COLUMNS <= MAX_COLUMNS,
 				 "MAX_COLUMNS is too small");
 
-static const Place places[] = {
+static const JobTable job_tables[] = {
 	{EQ_JOB, EQ_JOB_PKEY, JOB_COLUMNS, JOB_TENANT, JOB_NAME, JOB_HAS_DEPENDENTS},
 	{EQ_DEAD_LETTER, EQ_DEAD_LETTER_PKEY, DEAD_COLUMNS, DEAD_TENANT, DEAD_NAME,
 	 DEAD_HAS_DEPENDENTS}};
 
 /* Of another tenant: its row is not even locked. */
 static bool
-is_of_tenant(const EqTable *table, const Place *place, int64 job_id,
+is_of_tenant(const EqTable *table, const JobTable *in, int64 job_id,
 			 const char *tenant, Snapshot snapshot)
 {
 	EqScan scan;
@@ -59,21 +57,20 @@ is_of_tenant(const EqTable *table, const Place *place, int64 job_id,
 	bool isnull;
 	bool found;
 
-	eq_scan_begin(&scan, table->rel, eq_relation_oid(place->pkey), snapshot, 1);
+	eq_scan_begin(&scan, table->rel, eq_relation_oid(in->pkey), snapshot, 1);
 	eq_scan_key(&scan, &key, 1, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(job_id));
 	eq_scan_start(&scan, &key, 1);
 	found = eq_scan_next(&scan, ForwardScanDirection) &&
-			strcmp(
-				TextDatumGetCString(slot_getattr(scan.slot, place->tenant, &isnull)),
-				tenant) == 0;
+			strcmp(TextDatumGetCString(slot_getattr(scan.slot, in->tenant, &isnull)),
+				   tenant) == 0;
 	eq_scan_end(&scan);
 	return found;
 }
 
 /* Locks the job's row in one of the two, and notes that others depend on it. */
 static bool
-mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
+mark_in(const JobTable *in, int64 job_id, const char *tenant, char **name)
 {
 	EqTable table;
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -82,26 +79,26 @@ mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
 	bool is_busy;
 	int looks = 0;
 
-	eq_table_open(&table, eq_relation_oid(place->table), place->n_columns);
+	eq_table_open(&table, eq_relation_oid(in->table), in->n_columns);
 	slot = table_slot_create(table.rel, NULL);
 	do
 	{
 		is_busy = false;
-		found = is_of_tenant(&table, place, job_id, tenant, snapshot) &&
-				eq_lock_row(&table, eq_relation_oid(place->pkey), job_id, snapshot,
+		found = is_of_tenant(&table, in, job_id, tenant, snapshot) &&
+				eq_lock_row(&table, eq_relation_oid(in->pkey), job_id, snapshot,
 							slot, eq_enqueue_may_wait() ? NULL : &is_busy);
 	} while (is_busy && eq_enqueue_looks_again(&looks));
 	if (is_busy)
-		eq_conflict_with_row(place->table == EQ_JOB, job_id);
+		eq_conflict_with_row(in->table == EQ_JOB, job_id);
 	if (found)
 	{
-		*name = TextDatumGetCString(slot->tts_values[place->name - 1]);
-		if (!DatumGetBool(slot->tts_values[place->has_dependents - 1]))
+		*name = TextDatumGetCString(slot->tts_values[in->name - 1]);
+		if (!DatumGetBool(slot->tts_values[in->has_dependents - 1]))
 		{
 			Datum values[MAX_COLUMNS];
 
-			memcpy(values, slot->tts_values, place->n_columns * sizeof(Datum));
-			values[place->has_dependents - 1] = BoolGetDatum(true);
+			memcpy(values, slot->tts_values, in->n_columns * sizeof(Datum));
+			values[in->has_dependents - 1] = BoolGetDatum(true);
 			eq_table_update(&table, slot, snapshot, values, slot->tts_isnull);
 		}
 	}
@@ -119,9 +116,9 @@ mark_in(const Place *place, int64 job_id, const char *tenant, char **name)
 static bool
 mark_dependency(int64 job_id, const char *tenant, char **name)
 {
-	for (int i = 0; i < 2 * lengthof(places); i++)
+	for (int i = 0; i < 2 * lengthof(job_tables); i++)
 	{
-		if (mark_in(&places[i % lengthof(places)], job_id, tenant, name))
+		if (mark_in(&job_tables[i % lengthof(job_tables)], job_id, tenant, name))
 			return true;
 	}
 	return false;
@@ -139,10 +136,9 @@ check_was_there(int64 job_id, int64 dependent)
 	if (job_id < 1 || job_id == dependent ||
 		job_id > DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 											 SPI_tuptable->tupdesc, 1, &isnull)))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_UNKNOWN_JOB),
-				 errmsg("job " INT64_FORMAT ", to be depended on, does not exist",
-						job_id)));
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
+						errmsg("job " INT64_FORMAT " in depends_on does not exist",
+							   job_id)));
 }
 
 /* One row of job_dependency; true if the job has to wait for it. */

@@ -1,9 +1,9 @@
 /*
- * enqueue.c: jobs into a queue, in the caller's transaction: one, or many of one
- * name by multi-insert, as COPY does it.
+ * enqueue.c: adds jobs to a queue in the caller's transaction: one, or many of one name by
+ * multi-insert, as COPY does.
  *
- * A unique key is protected like an event id (store/append.c): a lock on the
- * key, a dirty look-up, and a wait for an open transaction that uses it.
+ * A unique key is protected like an event id (store/append.c): a lock on the key, a dirty
+ * look-up, and a wait for the open transaction that uses it.
  */
 #include "postgres.h"
 
@@ -55,12 +55,11 @@ tell_who_has_key(const EqNewJob *job, TupleTableSlot *holder)
 	ereport(
 		NOTICE,
 		(errcode(ERRCODE_EQ_KEY_IS_RUNNING),
-		 errmsg("job " INT64_FORMAT ", which is running with another payload, has "
-				"the unique key; no job was added",
+		 errmsg("no job was added: job " INT64_FORMAT
+				" is running with the unique key and another payload",
 				job_id),
 		 errhint(
-			 "options => '{\"unique_mode\": \"replace\"}' keeps the payload for a job that "
-			 "follows it.")));
+			 "With options => '{\"unique_mode\": \"replace\"}' a job with this payload runs after it.")));
 }
 
 static uint32
@@ -336,11 +335,10 @@ eq_require_accepting(const EqQueue *queue)
 {
 	eq_require_active();
 	if (queue->draining)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_QUEUE_DRAINING),
-			 errmsg("queue \"%s\" takes no more jobs", queue->name),
-			 errhint("It is being drained; event_queue.resume_queue ends that.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_QUEUE_DRAINING),
+				 errmsg("queue \"%s\" is being drained", queue->name),
+				 errhint("Call event_queue.resume_queue to accept jobs again.")));
 }
 
 static int64

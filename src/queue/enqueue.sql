@@ -1,5 +1,5 @@
 /*
- * enqueue.sql: jobs come: one, or many.
+ * enqueue.sql: adds jobs to queues: one, or many.
  */
 
 /* Keys of unique_mode throttle: no second job until then. */

@@ -1,14 +1,14 @@
 /*
- * enqueue_many.c: many jobs in one call, all or none: a list of them, or a flow, a
- * tree in which each job waits for its children.
+ * enqueue_many.c: adds many jobs in one call, all or none: a list, or a flow, which is a
+ * tree in which each job depends on its children.
  *
- * All jobs are read and checked before the first is written.  Those that need no
- * look at other jobs are written by multi-insert, as COPY does it; those with a
- * unique key or dependencies go one by one through eq_enqueue.  Ids are drawn in
- * the order of the list beforehand, since jobs of a group run in the order of ids.
+ * All jobs are read and checked before the first is written.  Those without a unique key
+ * and dependencies are written by multi-insert, as COPY does; the others go one by one
+ * through eq_enqueue.  Ids are drawn beforehand in the order of the list, since jobs of a
+ * group run in the order of ids.
  *
- * Two calls that use the same keys, or depend on the same jobs, in different orders
- * don't deadlock: they wait for nobody while they hold something (bulk.c).
+ * Two calls that use the same keys, or depend on the same jobs, in different orders do not
+ * deadlock: they never wait while they hold a lock (bulk.c).
  */
 #include "postgres.h"
 

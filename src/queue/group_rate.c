@@ -1,9 +1,9 @@
 /*
- * group_rate.c: group_rate_limit: how often jobs of one key of a queue are claimed.
+ * group_rate.c: group_rate_limit: limits how often jobs of one group_key are claimed.
  *
- * Keys are many and come and go, so their buckets are in table group_rate, each kept
- * as the time at which it will be full again.  A claimer takes a key's bucket into
- * its hands (reserve.c) until its transaction ends; others pass the key's jobs by.
+ * There may be many keys, so their buckets are rows of table group_rate, each stored as the
+ * time at which the bucket will be full again.  A claimer reserves a key's bucket
+ * (reserve.c) until its transaction ends; other claimers skip the key's jobs.
  */
 #include "postgres.h"
 

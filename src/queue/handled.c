@@ -1,15 +1,14 @@
 /*
- * handled.c: which code does a job: what history, errors, steps and trace() say of the
- * handler.
+ * handled.c: records which code ran a job, for history, errors, steps and trace().
  *
  * A handler's version is that of create_handler, which counts its changes, and a hash of
- * the function's source and of what it calls (store/fingerprint.c), since CREATE OR REPLACE
- * FUNCTION needs no create_handler.  Who calls a handler says so (eq_note_handler) before
- * the call, and forgets it when its jobs are settled; whoever writes a row of a job in
- * between takes it from here.  A worker outside the database has none.
+ * the source of the function and of those that it calls (store/fingerprint.c), since CREATE
+ * OR REPLACE FUNCTION does not go through create_handler.  The caller of a handler sets it
+ * (eq_note_handler) before the call and resets it when the jobs are settled; what writes
+ * a row of a job in between reads it here.  Jobs of workers outside the database have none.
  *
- * What is written is made once for each version and kept in the session: a job costs a
- * look into a hash table.
+ * The text is built once per version and cached in the session: a job costs one hash
+ * look-up.
  */
 #include "postgres.h"
 

@@ -1,8 +1,8 @@
 /*
- * history.c: finished jobs of queues that keep them.
+ * history.c: writes finished jobs of queues that keep them.
  *
- * Rows go straight into the partition of the time when they expire, as an insert
- * into the parent would route them; history.sql makes and drops the partitions.
+ * Rows go directly to the partition of the time when they expire, as an insert into the
+ * parent would route them; history.sql creates and drops the partitions.
  */
 #include "postgres.h"
 

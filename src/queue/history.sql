@@ -1,5 +1,5 @@
 /*
- * history.sql: finished jobs, of queues that keep them.
+ * history.sql: the table of finished jobs, its partitions and its view.
  */
 
 /*

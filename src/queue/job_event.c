@@ -1,12 +1,10 @@
 /*
- * job_event.c: events that tell of the end of jobs, where the queue has job_events:
- * job.completed and job.dead, for rules and subscriptions.
+ * job_event.c: appends job.completed and job.dead events, for queues with job_events.
  *
- * The event is of the transaction that ends the job: both are there, or none.  It is of
- * an aggregate of its own, type "event_queue.job", so that no aggregate of users gets
- * versions by it; the aggregate that the job came of is among its data.  It carries the
- * job's rule_chain, so that a rule that listens to what its own jobs lead to does not
- * run in a loop.
+ * The event is appended in the transaction that ends the job.  It belongs to an aggregate
+ * of the reserved type "event_queue.job", so that aggregates of users get no versions from
+ * it; the aggregate that caused the job is in its data.  It carries the job's rule_chain, so
+ * that a rule on these events does not run in a loop with its own jobs.
  *
  * Called by settle.c and dead.c.
  */

@@ -1,22 +1,21 @@
 /*
- * job_row.c: writes a new version of a job's row, and does what follows from it.
+ * job_row.c: writes a new version of a job's row, and derives what follows from it.
  *
- * Every change of a row in C comes here; so nobody has to remember what a change means
- * for the ready mark (mark.c) and for those who wait for jobs:
+ * Every change of a row in C goes through here, so no caller has to know what it means for
+ * the ready mark (mark.c) and for sleeping claimers:
  *
- * - The job is out of this transaction's sight at the place where it was, in the order
- *   of claims: it moved, is leased or is blocked.  If the change is rolled back, it is
- *   there again.  So this transaction must not raise the mark over that place.
- * - The job can be claimed where it was not before: it moved, is no longer leased or no
- *   longer blocked.  So at commit the mark comes down to it, and claimers are woken.
+ * - If the job leaves its place in the order of claims (it moved, is leased or is blocked),
+ *   this transaction no longer sees it there, but it is back if the change is rolled back.
+ *   So this transaction must not raise the mark over that place.
+ * - If the job becomes claimable at a place (it moved, is no longer leased or no longer
+ *   blocked), the commit lowers the mark to that place and wakes claimers.
  *
- * What plain SQL writes comes to the same by the trigger note_written (mark.c) and by
- * jobs_loaded (wake.c), which says so for the table as a whole.  A new job is noted by
- * eq_after_enqueue, since many are inserted at once; jobs that go are removed by whoever
- * settles (settle.c), cancels (admin.c) or buries (dead.c) them.
+ * For plain SQL the triggers note_written (mark.c) and jobs_loaded (wake.c) do the same,
+ * the latter for the table as a whole.  New jobs are noted by eq_after_enqueue, since many
+ * are inserted at once; rows are deleted by settle.c, admin.c and dead.c.
  *
- * Counters, group reviews and dependents are not derived from the row: they depend on
- * why it changed, which the caller knows.
+ * Counters, group reviews and dependents do not follow from the row: they depend on why it
+ * changed, which the caller knows.
  */
 #include "postgres.h"
 

@@ -1,8 +1,9 @@
 /*
- * keep.c: what a job says about how long it is kept when it is finished (column keep).
+ * keep.c: the keep options of a job (column keep): how long it is kept once finished.
  *
- * A job that says how long, or how many, overrides both of its queue's settings; so does
- * keep_failed or keep_failed_count for dead letters, which maintain.sql reads.
+ * A job that gives keep_completed or keep_completed_count overrides both settings of its
+ * queue; so does keep_failed or keep_failed_count for dead letters, which maintain.sql
+ * reads.
  */
 #include "postgres.h"
 
@@ -31,7 +32,7 @@ is_keep_time(const Interval *keep)
 	return us >= 0 && us <= forever_us();
 }
 
-/* Options of a new job; as set_retry of options.c. */
+/* Options of a new job; as set_retry of option_list.c. */
 static void
 set_keep(EqNewJob *job, int column, Datum value)
 {

@@ -1,12 +1,10 @@
 /*
- * lease.c: the job of a lease, and what its worker says while it holds it: heartbeat
- * and progress.
+ * lease.c: finds and locks the job of a lease; heartbeat and progress.
  *
- * Each call names the lease by its token.  The row is found where the token says
- * (or, if it has moved, by its id), and locked in its newest version, waiting for
- * whoever is changing it; only then the token is compared: so a worker that lost
- * its lease gets EQ016 and changes nothing, whatever another session does at the
- * same time.
+ * Each call names the lease by its token.  The row is found by the TID in the token (or, if
+ * it has moved, by the job's id), and locked in its newest version, waiting for concurrent
+ * changes; only then is the token compared.  So a worker that lost its lease gets EQ016 and
+ * changes nothing, whatever other sessions do at the same time.
  */
 #include "postgres.h"
 

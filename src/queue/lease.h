@@ -1,6 +1,5 @@
 /*
- * lease.h: a job in hand, found by its lease or its id; for the files of this room,
- * and of src/steps.
+ * lease.h: a job found and locked by its lease or its id; for this room and src/steps.
  */
 #ifndef EQ_LEASE_H
 #define EQ_LEASE_H

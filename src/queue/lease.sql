@@ -1,5 +1,5 @@
 /*
- * lease.sql: what a worker says while it holds a job: heartbeat, progress, log.
+ * lease.sql: calls of a worker while it holds a lease: heartbeat, progress, log.
  */
 
 /* Lines that workers write about a job (log_job). */

@@ -314,10 +314,10 @@ eq_warn_lease_table_full(EqWakeSlot *slot)
 		(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 		 errmsg(
 			 "event_queue: no room for more leases of queues with max_concurrency"),
-		 errdetail("%u of %d are taken, %d of them by this queue; no queue and no"
-				   " database may have the room of all.",
-				   pg_atomic_read_u32(&table->taken), eq_max_limited_leases,
-				   eq_limits_of(slot)->active),
+		 errdetail(
+			 "%u of %d are taken, %d of them by this queue; a single queue or database cannot use all of them.",
+			 pg_atomic_read_u32(&table->taken), eq_max_limited_leases,
+			 eq_limits_of(slot)->active),
 		 errhint(
 			 "Raise event_queue.max_limited_leases (now %d) and restart the server.",
 			 eq_max_limited_leases)));

@@ -1,10 +1,10 @@
 /*
- * limit_changes.c: what this transaction changed of limits, and how that is undone.
+ * limit_changes.c: logs what this transaction changed of limits, and undoes it.
  *
- * Changes of shared memory hold at once, so each is logged with what was there before
- * (in TopMemoryContext, as callbacks at the end of a transaction need it).  The
- * log is a stack: a subtransaction's changes are at its end, and undone in reverse.
- * The callbacks don't throw.
+ * Changes of shared memory take effect at once, so each is logged with the previous value
+ * (in TopMemoryContext, as callbacks at the end of a transaction need it).  The log is a
+ * stack: a subtransaction's changes are at its end, and are undone in reverse.  The
+ * callbacks do not throw.
  */
 #include "postgres.h"
 

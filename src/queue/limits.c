@@ -323,9 +323,9 @@ eq_extend_lease(const EqQueue *queue, int64 job_id, TimestampTz was_until,
 	else
 	{
 		/* A lease that has not run out counts, though it may not be loaded yet. */
-		bool has_place = limits->load_state != EQ_LEASES_LOADED && was_until > now;
+		bool is_counted = limits->load_state != EQ_LEASES_LOADED && was_until > now;
 
-		if ((!has_place &&
+		if ((!is_counted &&
 			 (limits->load_state != EQ_LEASES_LOADED ||
 			  free_leases(slot, queue->max_concurrency, 1, now) == 0)) ||
 			eq_reserve_lease_entries(slot, db, 1) == 0 ||
@@ -335,7 +335,7 @@ eq_extend_lease(const EqQueue *queue, int64 job_id, TimestampTz was_until,
 			return false;
 		}
 		change = eq_log_limit_change(EQ_LIMIT_EXTENDED, slot);
-		change->was_there = has_place;
+		change->was_there = is_counted;
 	}
 	change->job_id = job_id;
 	if (!change->was_own)

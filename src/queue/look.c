@@ -1,7 +1,7 @@
 /*
- * look.c: what is asked of a queue's waiting jobs without claiming any: by the
- * scheduler, which wakes workers, lowers marks and moves jobs that came due; and by
- * who shows the age of the oldest one.
+ * look.c: examines a queue's waiting jobs without claiming any, for the scheduler, which
+ * wakes workers, lowers marks and moves jobs that came due, and for views that show the age
+ * of the oldest job.
  */
 #include "postgres.h"
 

@@ -1,6 +1,6 @@
 /*
- * maintain.sql: what queues keep no longer, and what is left of jobs and queues that
- * are gone; called by the scheduler once a minute.
+ * maintain.sql: deletes what queues no longer keep, and orphaned rows of jobs and queues;
+ * called by the scheduler once a minute.
  */
 
 /*

@@ -255,10 +255,8 @@ eq_get_own_queue(int32 queue_id)
 	const EqQueue *queue = eq_get_queue_by_id(queue_id);
 
 	if (queue == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_UNKNOWN_QUEUE),
-				 errmsg("queue %d, which is one of the extension's own, is missing",
-						queue_id),
-				 errhint("Insert its row into event_queue.queue again.")));
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_QUEUE),
+						errmsg("internal queue %d is missing", queue_id),
+						errhint("Insert its row into event_queue.queue again.")));
 	return queue;
 }

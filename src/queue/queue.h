@@ -95,7 +95,7 @@ extern const EqQueue *eq_get_own_queue(int32 queue_id);
 extern int32 eq_job_lane(const EqQueue *queue, const char *tenant,
 						 TimestampTz run_at);
 
-/* options.c: what can be said of a new job, in options.c's table; one bit each */
+/* The options of a job, in the list of option_list.c; one bit each */
 typedef enum EqJobOption
 {
 	/* Which job it is; not in the argument options. */

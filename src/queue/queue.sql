@@ -67,7 +67,7 @@ SELECT pg_catalog.pg_extension_config_dump('queue_queue_id_seq', '');
 
 /*
  * job_settings_complaint: what is wrong with those settings that a job may have of
- * its own; NULL: nothing.  Their limits are those of jobs, in options.c.
+ * its own; NULL: nothing.  Their limits are those of jobs, in option_list.c.
  */
 CREATE FUNCTION event_queue_internal.job_settings_complaint(
 	max_attempts int, backoff text, backoff_delay interval, backoff_max interval, backoff_jitter float8,
@@ -146,12 +146,12 @@ COMMENT ON FUNCTION event_queue_internal.limits_changed() IS 'Internal. Trigger:
 CREATE TRIGGER limits_changed AFTER INSERT OR UPDATE OR DELETE ON queue
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.limits_changed();
 
-/* place_changed: row trigger that gives a queue or channel its place in shared memory, or refuses it (53400). */
-CREATE FUNCTION event_queue_internal.place_changed() RETURNS trigger
-LANGUAGE C AS 'MODULE_PATHNAME', 'eq_place_changed';
-COMMENT ON FUNCTION event_queue_internal.place_changed() IS 'Internal. Trigger: a queue or channel has a place in shared memory as long as it is there; 53400 if there is none.';
-CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON queue
-	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.place_changed(1);
+/* slot_changed: row trigger that gives a queue or channel its slot in shared memory, or refuses it (53400). */
+CREATE FUNCTION event_queue_internal.slot_changed() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_slot_changed';
+COMMENT ON FUNCTION event_queue_internal.slot_changed() IS 'Internal. Trigger: gives a queue or channel its slot in shared memory, and frees it; 53400 if none is free.';
+CREATE TRIGGER slot_changed AFTER INSERT OR DELETE ON queue
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.slot_changed(1);
 
 /*
  * apply_queue_settings: what a change of settings does to the jobs that are there.

@@ -1,11 +1,10 @@
 /*
- * review.c: whose turn it is: jobs of a group, and jobs that depend on others.
+ * review.c: decides which blocked jobs may run: jobs of groups, and dependents.
  *
- * Such jobs are entered blocked.  Whoever may have unblocked one - an enqueue into
- * the group, a job of it that ended, a dependency that is completed - writes a row
- * into job_review in the same transaction.  The scheduler alone takes these rows
- * and unblocks: it sees what is committed, and after each commit that matters
- * there is a row that it has not read yet.
+ * Such jobs are entered blocked.  Whatever may unblock one (an enqueue into the group, the
+ * end of a job of the group, the end of a dependency) writes a row into job_review in the
+ * same transaction.  Only the scheduler reads these rows and unblocks jobs: it sees what is
+ * committed, and after each commit that matters there is a row that it has not read yet.
  */
 #include "postgres.h"
 

@@ -1,11 +1,10 @@
 /*
- * session.c: leases that end with the session which took them.
+ * session.c: ends leases with the session that took them (claim with session_bound).
  *
- * A claim with session_bound notes its jobs here; when the session ends, for
- * whatever reason short of a crash, it ends the leases that are still its own.
- * A session that ends as it should (its client has closed it) gives the jobs back,
- * and nothing is counted; otherwise they count as stalled.  After a crash of the server the scheduler does the same
- * when it starts: no session from before is left.
+ * At the end of the session, for any reason but a crash, it ends those of its leases that
+ * are still held.  If the client has closed the session, its jobs are released, which is
+ * not counted; otherwise they count as stalled.  After a crash of the server the scheduler
+ * does the same when it starts, since no session from before is left.
  */
 #include "postgres.h"
 

@@ -1,8 +1,7 @@
 /*
- * settle.c: how a leased job ends: complete, fail, release.  (Finding it by its lease
- * is lease.c.)
+ * settle.c: settles leased jobs: complete, fail, release.  lease.c finds them by the lease.
  *
- * A complete spares the lock: it deletes the version with its token, which fails if
+ * complete takes no row lock: it deletes the row version that has the token, which fails if
  * there is a newer one.
  */
 #include "postgres.h"

@@ -1,5 +1,5 @@
 /*
- * settle.sql: leased jobs end: complete, fail, release.
+ * settle.sql: settles leased jobs: complete, fail, release.
  */
 
 /*

@@ -1,11 +1,11 @@
 /*
- * suspend.c: a job whose worker or handler gives it back until it has what it waits
- * for, and the one function by which handlers' jobs are completed unless they did.
+ * suspend.c: suspends jobs that wait for a step, resumes them, and completes a handler's
+ * job unless the handler has settled or suspended it.
  *
- * A suspended job is a waiting one: it has no lease, and its run_at is the time at
- * which it stops waiting (100 years from now: never).  What it waits for is a row of
- * job_step (src/steps), which brings run_at forward by resume_job.  It keeps its place
- * in its group: jobs of one key stay in order.  Attempts are not counted.
+ * A suspended job is a waiting job: it has no lease, and its run_at is the time at which it
+ * stops waiting (100 years from now: never).  The step that it waits for is a row of
+ * job_step (src/steps); resume_job brings run_at forward.  The job keeps its turn in its
+ * group: jobs of one key stay in order.  No attempt is counted.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * trace.c: the line that stays of a finished job which an event caused, for trace().
+ * trace.c: writes the row of job_trace that remains of a finished job, for trace().
  */
 #include "postgres.h"
 

@@ -1,8 +1,8 @@
 /*
- * trace.sql: what trace() shows of jobs that are finished and not in the history:
- * the bare line of those that an event caused, for event_queue.keep_trace.
+ * trace.sql: job_trace: what trace() shows of finished jobs that are not in the history.
  *
- * trace.c writes it as the job is completed; maintain_history removes it.
+ * A row for each job that an event caused, kept for event_queue.keep_trace.  trace.c writes
+ * it as the job is completed; maintain_history deletes it.
  */
 CREATE TABLE job_trace (
 	job_id		bigint NOT NULL,

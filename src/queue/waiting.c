@@ -1,11 +1,10 @@
 /*
- * waiting.c: sessions that sleep until there is a job, or until one has ended.
+ * waiting.c: claim_wait and await_job: sleep until there is a job, or until one has ended.
  *
- * Procedures, for the reason given in store/wait_for_events.c: between looks there is no
- * snapshot and no transaction id.  A sleeper raises its flag before it looks, and
- * whoever commits a job looks at the flags afterwards (wake/wake.c), so that no
- * job comes unseen between the look and the sleep.  As many sleepers are woken as
- * jobs came.
+ * They are procedures for the reason given in store/wait_for_events.c: while asleep they
+ * hold no snapshot and no transaction id.  A sleeper raises its flag before it looks, and
+ * every commit of jobs looks at the flags afterwards (wake/wake.c), so that no job is missed
+ * between the look and the sleep.  As many sleepers are woken as jobs came.
  */
 #include "postgres.h"
 
@@ -68,9 +67,8 @@ begin_waiting(FunctionCallInfo fcinfo, int timeout_argno, const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
 				 errmsg("cannot wait for %s inside a transaction", what),
-				 errdetail(
-					 "The transaction's snapshot would keep vacuum from its work."),
-				 errhint("CALL it by itself, not between BEGIN and COMMIT.")));
+				 errdetail("The transaction's snapshot would hold back vacuum."),
+				 errhint("Use CALL outside a transaction block.")));
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (!registered)

@@ -1,30 +1,18 @@
 /*
- * action.c: what a rule does when it fires.
+ * action.c: performs the actions of a rule that fires.
  *
  * A rule has either one action, in columns of its own (a job, or a function), or a list
- * of them in its column actions:
+ * of them in its column actions (action_list.c).  All actions of a firing are in one
+ * (sub)transaction, in order: all of them or none.  A function runs in a job of its own,
+ * of the queue "rule-calls".
  *
- *	{"enqueue": {"queue": ..., "name": ..., "payload": ..., options of enqueue}}
- *	{"call": {"function": ..., "delay": ..., "calendar": ..., "priority": ...}}
- *	{"append": {"event_type": ..., "aggregate_type": ..., "aggregate_id": ..., ...}}
- *	{"notify": {"channel": ..., "payload": ...}}
- *	{"cancel": {"queue": ..., "unique_key": ...}}
- *
- * The list is one template (condition.c fills it): what is filled in is all but queues,
- * functions and channels, which are as they were checked when the rule was made.  All
- * actions of a firing are in one (sub)transaction, in order: all of them or none.  A
- * function runs in a job of its own, of the queue "rule-calls".
- *
- * Called by create_rule (eq_check_actions), by a constraint of table rule and by the engine.
+ * Called by the engine, and by call.c.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "commands/sequence.h"
-#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
@@ -33,335 +21,13 @@
 
 #include "common/argument.h"
 #include "common/function.h"
-#include "common/interval.h"
 #include "common/json.h"
 #include "queue/queue.h"
-#include "rules/rule.h"
+#include "rules/action_list.h"
 #include "rules/rules.h"
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
-
-PG_FUNCTION_INFO_V1(eq_are_actions);
-
-#define MAX_ACTIONS 16
-
-/* What may be said of a job; the tenant is the event's. */
-#define EQ_IN_ACTION                                                                \
-	(EQ_IN_OPTIONS | EQ_OPTION_BIT(EQ_OPTION_QUEUE) |                               \
-	 EQ_OPTION_BIT(EQ_OPTION_NAME) | EQ_OPTION_BIT(EQ_OPTION_PAYLOAD))
-#define EQ_IN_CALL                                                                  \
-	(EQ_OPTION_BIT(EQ_OPTION_DELAY) | EQ_OPTION_BIT(EQ_OPTION_PRIORITY) |           \
-	 EQ_OPTION_BIT(EQ_OPTION_CALENDAR))
-
-static const char *const kinds[] = {[EQ_ACTION_ENQUEUE] = "enqueue",
-									[EQ_ACTION_CALL] = "call",
-									[EQ_ACTION_APPEND] = "append",
-									[EQ_ACTION_NOTIFY] = "notify",
-									[EQ_ACTION_CANCEL] = "cancel"};
-
-/* The member that is no template. */
-static const char *const targets[] = {[EQ_ACTION_ENQUEUE] = "queue",
-									  [EQ_ACTION_CALL] = "function",
-									  [EQ_ACTION_APPEND] = NULL,
-									  [EQ_ACTION_NOTIFY] = "channel",
-									  [EQ_ACTION_CANCEL] = "queue"};
-
-static void
-pg_attribute_noreturn() refuse_action(const char *complaint)
-{
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_EQ_INVALID_ACTION), errmsg_internal("%s", complaint),
-		 errhint(
-			 "Such as [{\"enqueue\": {\"queue\": \"mail\", \"name\": \"welcome\"}}, {\"append\": {\"event_type\": \"lead.welcomed\"}}]; kinds are enqueue, call, append, notify and cancel.")));
-}
-
-/* Which action an error is of. */
-static void
-tell_action(void *argument)
-{
-	errcontext("action %d of the rule", *(int *) argument);
-}
-
-static bool
-is_object(const JsonbValue *value)
-{
-	return value && value->type == jbvBinary &&
-		   JsonContainerIsObject(value->val.binary.data);
-}
-
-/* The kind of an action, and its arguments; NULL, or what is wrong with it. */
-static const char *
-find_kind(JsonbContainer *actions, int i, EqActionKind *found,
-		  JsonbValue **arguments)
-{
-	JsonbValue *action = getIthJsonbValueFromContainer(actions, i);
-
-	if (!is_object(action) || JsonContainerSize(action->val.binary.data) != 1)
-		return "an action must be a JSON object with one member, its kind";
-	for (int kind = 0; kind < lengthof(kinds); kind++)
-	{
-		JsonbValue *value = getKeyJsonValueFromContainer(
-			action->val.binary.data, kinds[kind], strlen(kinds[kind]), NULL);
-
-		if (value == NULL)
-			continue;
-		if (!is_object(value))
-			return psprintf("arguments of %s must be a JSON object", kinds[kind]);
-		*found = kind;
-		*arguments = value;
-		return NULL;
-	}
-	return "unknown kind of action";
-}
-
-/* The same, EQ019 if it is none. */
-static EqActionKind
-split_action(JsonbContainer *actions, int i, Jsonb **arguments)
-{
-	EqActionKind kind = EQ_ACTION_ENQUEUE;
-	JsonbValue *value = NULL;
-	const char *complaint = find_kind(actions, i, &kind, &value);
-
-	if (complaint)
-		refuse_action(complaint);
-	*arguments = JsonbValueToJsonb(value);
-	return kind;
-}
-
-static Jsonb *
-without(Jsonb *arguments, const char *key)
-{
-	return DatumGetJsonbP(DirectFunctionCall2(
-		jsonb_delete, JsonbPGetDatum(arguments), CStringGetTextDatum(key)));
-}
-
-/*
- * Takes out the member delay_from: does a delay count from the event's time?
- */
-static bool
-take_delay_from(Jsonb **arguments)
-{
-	char *from = eq_json_string_member(&(*arguments)->root, "delay_from");
-
-	if (from && strcmp(from, "event") != 0 && strcmp(from, "now") != 0)
-		refuse_action("delay_from must be event or now");
-	*arguments = without(*arguments, "delay_from");
-	return from && strcmp(from, "event") == 0;
-}
-
-static void
-check_enqueue(Jsonb *arguments)
-{
-	EqNewJob job = {0};
-
-	(void) take_delay_from(&arguments);
-	eq_read_job_options(&job, &arguments->root, EQ_IN_ACTION, true);
-	if (job.payload && !JB_ROOT_IS_OBJECT(job.payload))
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-						errmsg("payload template must be a JSON object")));
-	eq_check_new_job(&job, eq_get_queue(job.queue_name), 0);
-}
-
-/* Returns the function's qualified name. */
-static char *
-check_call(Jsonb *arguments)
-{
-	EqNewJob job = {.name = "rule-call"};
-	char *function = eq_json_string_member(&arguments->root, "function");
-
-	(void) eq_find_function(function, EQ_FUNCTION_OF_EVENT, &function);
-	(void) take_delay_from(&arguments);
-	arguments = without(arguments, "function");
-	eq_read_job_options(&job, &arguments->root, EQ_IN_CALL, true);
-	eq_check_job_options(&job, eq_get_own_queue(EQ_RULE_CALLS), 0);
-	return function;
-}
-
-static void
-check_append(JsonbContainer *arguments)
-{
-	static const char *const members[] = {"event_type",	  "aggregate_type",
-										  "aggregate_id", "event_data",
-										  "metadata",	  NULL};
-
-	eq_json_check_members(arguments, "action append", members);
-	eq_check_name("event type", eq_json_string_member(arguments, "event_type"),
-				  EQ_MAX_NAME);
-	for (int i = 1; i < 3; i++)
-	{
-		char *name = eq_json_string_member(arguments, members[i]);
-
-		if (name)
-			eq_check_name(members[i], name, EQ_MAX_NAME);
-		if (name && i == 1)
-			eq_refuse_reserved(name, eq_json_string_member(arguments, "event_type"));
-	}
-	for (int i = 3; i < 5; i++)
-	{
-		Jsonb *object = eq_json_jsonb_member(arguments, members[i]);
-
-		if (object && !JB_ROOT_IS_OBJECT(object))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-							errmsg("%s of action append must be a JSON object",
-								   members[i])));
-	}
-}
-
-static void
-check_notify(JsonbContainer *arguments)
-{
-	static const char *const members[] = {"channel", "payload", NULL};
-	JsonbValue buffer;
-	JsonbValue *payload;
-
-	eq_json_check_members(arguments, "action notify", members);
-	eq_check_name("channel", eq_json_string_member(arguments, "channel"),
-				  NAMEDATALEN - 1);
-	payload = getKeyJsonValueFromContainer(arguments, "payload", strlen("payload"),
-										   &buffer);
-	if (payload && payload->type != jbvNull && payload->type != jbvString &&
-		!is_object(payload))
-		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_TEMPLATE),
-						errmsg("payload of action notify must be a string or a "
-							   "JSON object")));
-}
-
-static void
-check_cancel(JsonbContainer *arguments)
-{
-	static const char *const members[] = {"queue", "unique_key", NULL};
-
-	eq_json_check_members(arguments, "action cancel", members);
-	(void) eq_get_queue(eq_json_string_member(arguments, "queue"));
-	eq_check_name("unique_key", eq_json_string_member(arguments, "unique_key"),
-				  EQ_MAX_NAME);
-}
-
-/* Sets actions[i].call.function. */
-static Jsonb *
-set_function(Jsonb *actions, int i, const char *function)
-{
-	Datum path[3] = {CStringGetTextDatum(psprintf("%d", i)),
-					 CStringGetTextDatum("call"), CStringGetTextDatum("function")};
-	StringInfoData quoted;
-
-	initStringInfo(&quoted);
-	escape_json(&quoted, function);
-	return DatumGetJsonbP(DirectFunctionCall4(
-		jsonb_set, JsonbPGetDatum(actions),
-		PointerGetDatum(
-			construct_array(path, lengthof(path), TEXTOID, -1, false, TYPALIGN_INT)),
-		JsonbPGetDatum(eq_json_from(quoted.data)), BoolGetDatum(true)));
-}
-
-/* The list in an object: templates are objects. */
-static Jsonb *
-template_of(Jsonb *actions)
-{
-	JsonbParseState *state = NULL;
-
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	eq_json_add_jsonb(&state, "actions", actions);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-}
-
-/*
- * Checks the actions that create_rule was given: EQ019, or the error that the action
- * itself would raise.  Returns them with the names of functions qualified.
- */
-Jsonb *
-eq_check_actions(Jsonb *actions)
-{
-	ErrorContextCallback callback = {.callback = tell_action,
-									 .previous = error_context_stack};
-	int number;
-	int n = JB_ROOT_IS_ARRAY(actions) && !JB_ROOT_IS_SCALAR(actions)
-				? JB_ROOT_COUNT(actions)
-				: 0;
-
-	if (n < 1 || n > MAX_ACTIONS)
-		refuse_action(psprintf("actions must be a JSON array of 1 to %d actions",
-							   MAX_ACTIONS));
-	eq_check_payload("list of actions", actions);
-	callback.arg = &number;
-	error_context_stack = &callback;
-	for (int i = 0; i < n; i++)
-	{
-		Jsonb *arguments;
-
-		number = i + 1;
-		switch (split_action(&actions->root, i, &arguments))
-		{
-			case EQ_ACTION_ENQUEUE:
-				check_enqueue(arguments);
-				break;
-			case EQ_ACTION_CALL:
-				actions = set_function(actions, i, check_call(arguments));
-				break;
-			case EQ_ACTION_APPEND:
-				check_append(&arguments->root);
-				break;
-			case EQ_ACTION_NOTIFY:
-				check_notify(&arguments->root);
-				break;
-			case EQ_ACTION_CANCEL:
-				check_cancel(&arguments->root);
-				break;
-		}
-	}
-	error_context_stack = callback.previous;
-	eq_check_template("list of actions", template_of(actions));
-	return actions;
-}
-
-/* For a constraint: do all that read a rule's row understand this list? */
-Datum
-eq_are_actions(PG_FUNCTION_ARGS)
-{
-	Jsonb *actions = PG_GETARG_JSONB_P(0);
-	int n = JB_ROOT_IS_ARRAY(actions) && !JB_ROOT_IS_SCALAR(actions)
-				? JB_ROOT_COUNT(actions)
-				: 0;
-	bool good = n > 0 && n <= MAX_ACTIONS;
-
-	for (int i = 0; i < n && good; i++)
-	{
-		EqActionKind kind = EQ_ACTION_ENQUEUE;
-		JsonbValue *arguments = NULL;
-		JsonbValue *target;
-
-		good = find_kind(&actions->root, i, &kind, &arguments) == NULL;
-		if (!good || targets[kind] == NULL)
-			continue;
-		target = getKeyJsonValueFromContainer(
-			arguments->val.binary.data, targets[kind], strlen(targets[kind]), NULL);
-		good = target && target->type == jbvString;
-	}
-	PG_RETURN_BOOL(good);
-}
-
-/* Reads them from a rule's row, into the current memory context. */
-void
-eq_fill_actions(EqRule *rule, Jsonb *actions)
-{
-	rule->payload = template_of(actions);
-	rule->n_actions = JB_ROOT_COUNT(actions);
-	rule->actions = palloc0(rule->n_actions * sizeof(EqAction));
-	for (int i = 0; i < rule->n_actions; i++)
-	{
-		EqAction *action = &rule->actions[i];
-		Jsonb *arguments;
-		JsonbValue buffer;
-
-		action->kind = split_action(&actions->root, i, &arguments);
-		if (targets[action->kind])
-			action->target = eq_json_string_member(&arguments->root,
-												   targets[action->kind]);
-		action->has_payload = eq_json_member(arguments, "payload", &buffer) != NULL;
-	}
-}
 
 /*
  * What a job or an event that a rule makes says of where it comes from: for a job the
@@ -601,12 +267,12 @@ do_job(const EqRule *rule, int i, Datum event, Jsonb *arguments, Jsonb *whole,
 	TimestampTz from = GetCurrentTimestamp();
 	bool isnull;
 
-	if (take_delay_from(&arguments))
+	if (eq_take_delay_from(&arguments))
 		from = DatumGetTimestampTz(GetAttributeByNum(DatumGetHeapTupleHeader(event),
 													 EVENT_CREATED_AT, &isnull));
 	if (action->kind == EQ_ACTION_CALL)
 	{
-		arguments = without(arguments, "function");
+		arguments = eq_json_without(arguments, "function");
 		eq_read_job_options(&job, &arguments->root, EQ_IN_CALL, false);
 		enqueue_call(rule, event, false, i, NULL, &job, from);
 		return;
@@ -631,7 +297,7 @@ eq_start_timer(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
 	{
 		if (rule->actions[i].kind != EQ_ACTION_ENQUEUE)
 			continue;
-		(void) split_action(
+		(void) eq_split_action(
 			eq_json_member(payload, "actions", &buffer)->val.binary.data, i,
 			&arguments);
 		do_job(rule, i, event, arguments, options, true, timer);
@@ -645,7 +311,7 @@ eq_start_timer(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
 void
 eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options, bool late)
 {
-	ErrorContextCallback callback = {.callback = tell_action,
+	ErrorContextCallback callback = {.callback = eq_tell_action,
 									 .previous = error_context_stack};
 	JsonbValue buffer;
 	JsonbValue *filled;
@@ -668,7 +334,7 @@ eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options, bool lat
 
 		CHECK_FOR_INTERRUPTS();
 		number = i + 1;
-		(void) split_action(filled->val.binary.data, i, &arguments);
+		(void) eq_split_action(filled->val.binary.data, i, &arguments);
 		switch (rule->actions[i].kind)
 		{
 			case EQ_ACTION_ENQUEUE:

@@ -1,12 +1,11 @@
 /*
- * backfill.c: backfills: a rule meets events that are there, beside those that come.
+ * backfill.c: backfills: evaluates a rule for stored events, beside new ones.
  *
- * Called by the rule runner in each batch's transaction (engine.c), which also does what a
- * rule that catches up does; both end with the batch's commit, with the firings and the
- * backfill's position.  No event is met twice, whatever fires for it: live firings come of
- * events above the checkpoint, and a backfill stays below it and below where its rule
- * stands; all firings are in table rule_run, which is asked first; and there is one rule
- * runner.
+ * Called by the rule runner in each batch's transaction (engine.c); rules that catch up
+ * are evaluated by the same code.  Both end with the batch's commit, with the firings and
+ * the backfill's position.  No event is evaluated twice: live firings come from events above
+ * the checkpoint, a backfill stays below it and below its rule's own position; all firings
+ * are in table rule_run, which is looked up first; and there is one rule runner.
  */
 #include "postgres.h"
 

@@ -1,8 +1,8 @@
 /*
- * backfill.sql: backfills of rules: what was asked, and how far each is.
+ * backfill.sql: requests for backfills of rules, and their progress.
  *
  * The rule runner does them (backfill.c), some events in each of its transactions, which
- * also moves the backfill's position: so they go on after a restart where they were.
+ * also moves the backfill's position: so they continue after a restart.
  */
 CREATE TABLE event_queue_internal.rule_backfill (
 	backfill_id		bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -60,7 +60,7 @@ COMMENT ON VIEW rule_backfills IS
  *	SELECT event_queue.backfill_rule('welcome', rate => 100) > 0 AS begun;
  *	SELECT rule, state, progress, fired FROM event_queue.rule_backfills;
  */
-CREATE FUNCTION backfill_rule(rule text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, rate float8 DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION backfill_rule(name text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, rate float8 DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -74,7 +74,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
 	IF first < 0 OR last < first OR last > event_queue_internal.last_position() THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'from_position and to_position must be a range of positions that events have reached',
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'from_position and to_position must be a range of existing positions',
 			DETAIL = format('The newest one is %s.', event_queue_internal.last_position());
 	END IF;
 	IF $4 IS NOT NULL AND ($4 > 0 AND $4 <= 1000000) IS NOT TRUE THEN
@@ -84,7 +84,7 @@ BEGIN
 		INSERT INTO event_queue_internal.rule_backfill (rule_id, rule, tenant_id, from_position, to_position, position, rate, made_by)
 		VALUES (r.rule_id, r.name, r.tenant_id, first, last, first, $4, event_queue_internal.who());
 	EXCEPTION WHEN unique_violation THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ056', MESSAGE = format('rule "%s" has a backfill that is not over', $1),
+		RAISE EXCEPTION USING ERRCODE = 'EQ056', MESSAGE = format('rule "%s" has an unfinished backfill', $1),
 			HINT = format('The view event_queue.rule_backfills shows it; SELECT event_queue.cancel_backfill(%L) ends it.', $1);
 	END;
 	PERFORM event_queue_internal.audit('backfill_rule', 'rule', $1, r.tenant_id,

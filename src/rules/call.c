@@ -1,6 +1,6 @@
 /*
- * call.c: jobs of the queue "rule-calls": functions of rules, and rules that an executor
- * tries again, as their condition failed or was slow (engine.c).
+ * call.c: runs jobs of the queue "rule-calls": functions of rules, and rules whose
+ * condition failed or was slow (engine.c).
  *
  * Called by the executor (worker/).
  */
@@ -89,7 +89,8 @@ payload_number(Jsonb *payload, const char *key)
 	if (!eq_json_int64(eq_json_member(payload, key, &buffer), &number))
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("job of queue \"rule-calls\" has no number \"%s\"", key)));
+				 errmsg("job of queue \"rule-calls\" has no numeric member \"%s\"",
+						key)));
 	return number;
 }
 
@@ -125,11 +126,13 @@ function_of_call(const EqRule *rule, int64 action, const char *named)
 			strcmp(rule->actions[i].target, named) == 0)
 			return named;
 	}
-	ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
-					errmsg("rule \"%s\" does not call function \"%s\" any more",
-						   rule->name, named ? named : ""),
-					errhint("If it is to be called, give the rule the action again, "
-							"then retry this job.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+		 errmsg("rule \"%s\" no longer calls function \"%s\"", rule->name,
+				named ? named : ""),
+		 errhint(
+			 "To have it called, give the rule the action again and retry this job.")));
 }
 
 /*
@@ -157,10 +160,9 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 
 	if (rule == NULL || event == 0 ||
 		strcmp(eq_event_text(event, EVENT_TENANT), tenant) != 0)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
-			 errmsg("the rule or the event of this job does not exist any more")));
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+				 errmsg("the rule or the event of this job no longer exists")));
 	/* The rule may have been replaced since: it acts as it is now. */
 	if (!eq_rule_meets(rule, event))
 		return InvalidOid;
@@ -184,9 +186,10 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_EQ_NOT_ENDED),
-				 errmsg("rule \"%s\" rests: its condition did not end", rule->name),
+				 errmsg("rule \"%s\" is resting: its condition did not end",
+						rule->name),
 				 errhint(
-					 "Create the rule anew with another condition, then call event_queue.retry_dead.")));
+					 "Replace the rule by one with another condition, then call event_queue.retry_dead.")));
 		eq_require_owner("rule function", rule->label, rule->owner);
 		(void) eq_clear_fault("rule function", rule->label);
 		job_payload = eq_evaluate_rule(rule, event, &options);

@@ -1,11 +1,10 @@
 /*
- * changed.c: when_changed, that is, has a field of an event another value than before?
+ * changed.c: evaluates when_changed: does a field of an event differ from its last value?
  *
- * Before is the value in the last event of the aggregate that had the field.  An
- * event without the field does not change it; a field that no event had before is
- * changed by the first that has it, also if that is null.  The look goes down the
- * aggregate's index from the event's own version, so that the answer is the same
- * whenever it is asked; what was archived is not there.
+ * The last value is that of the aggregate's last earlier event that has the field.  An
+ * event without the field does not change it; the first event that has it does, even if it
+ * is null.  The search goes down the aggregate's index from the event's own version, so
+ * that the answer does not depend on when it is computed; archived events are not searched.
  */
 #include "postgres.h"
 

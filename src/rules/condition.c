@@ -1,10 +1,10 @@
 /*
- * condition.c: a rule's condition and payload template, as one query, and how it is run.
+ * condition.c: compiles a rule's condition and templates to one query, and runs it.
  *
- * The query takes the event as $1 and the template as $2, and gives the job's
- * payload, or NULL if the condition does not hold.  It always runs as the
- * rule's owner.  That the condition is one expression, and cannot break out of
- * its place in the query, is checked on its parse tree.
+ * The query takes the event as $1 and the template as $2, and returns the job's payload, or
+ * NULL if the condition does not hold.  It always runs as the rule's owner.  That the
+ * condition is a single expression, and cannot break out of its place in the query, is
+ * checked on its parse tree.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * counts.c: what rules did, counted in the transactions that did it (counts.sql).
+ * counts.c: counts what rules did, in the transactions that did it (counts.sql).
  */
 #include "postgres.h"
 

@@ -1,14 +1,13 @@
 /*
- * counts.sql: what rules did, exactly.
+ * counts.sql: exact counts of what rules did.
  *
- * The rule runner adds its counts in the transaction that moves the checkpoint: an
- * event is counted if, and only if, its jobs are there.  Jobs of the queue "rule-calls"
- * may run for long and at the same time, so they do not touch the rule's row: each
- * leaves a row in rule_count_change, which the rule runner adds to the counts with its
- * next events.
+ * The rule runner adds its counts in the transaction that moves the checkpoint: an event is
+ * counted if, and only if, its jobs exist.  Jobs of the queue "rule-calls" may run long and
+ * concurrently, so they do not update the rule's row: each inserts a row into
+ * rule_count_change, which the rule runner adds to the counts with its next events.
  *
- * No foreign key: its check would wait for whoever replaces the rule in an open
- * transaction.  Counts of rules that were dropped go when the rules are read anew.
+ * No foreign key: its check would wait for an open transaction that replaces the rule.
+ * Counts of dropped rules are deleted when the rules are read again.
  */
 CREATE TABLE event_queue_internal.rule_count (
 	rule_id			int PRIMARY KEY,

@@ -1,10 +1,9 @@
 /*
  * define.c: create_rule and create_handler.
  *
- * In C because the names of users' functions are found by the caller's
- * search_path, and because rows are written with the extension owner's rights:
- * a role that could write the tables itself could make another role its owner,
- * and so have its code run as that role.
+ * In C because users' functions are looked up in the caller's search_path, and because rows
+ * are written with the rights of the extension's owner: a role that could write the tables
+ * itself could make another role the owner, and so have its code run as that role.
  */
 #include "postgres.h"
 
@@ -99,8 +98,8 @@ existing_row(const char *what, const char *sql, int n, Oid *types, Datum *values
 	eq_spi_end(&spi);
 	if (!same)
 		ereport(NOTICE, (errmsg("%s exists with another definition", what),
-						 errdetail("It was left as it is."),
-						 errhint("or_replace => true gives it the new one.")));
+						 errdetail("It was left unchanged."),
+						 errhint("or_replace => true replaces it.")));
 	return id;
 }
 
@@ -129,8 +128,7 @@ start_argument(const char *start, int64 newest)
 		position > newest)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_START),
-				 errmsg("start must be now, beginning, or a position that events "
-						"have reached"),
+				 errmsg("start must be now, beginning, or an existing position"),
 				 errdetail("The newest one is " INT64_FORMAT ".", newest)));
 	return position;
 }
@@ -251,9 +249,11 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	if (actions)
 	{
 		if (job_name || payload || options || !PG_ARGISNULL(6) || !PG_ARGISNULL(7))
-			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ACTION),
-							errmsg("job_name, payload, delay, priority and options "
-								   "are said in actions")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_INVALID_ACTION),
+				 errmsg(
+					 "job_name, payload, delay, priority and options cannot be combined with actions")));
 		actions = eq_check_actions(actions);
 	}
 	else if (queue_name)
@@ -325,11 +325,12 @@ eq_create_rule(PG_FUNCTION_ARGS)
 		eq_require_unbound();
 		rule_id = keep_draft(n, types, values, nulls);
 		if (rule_id == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
-					 errmsg("rule \"%s\" does not exist", name),
-					 errhint("A draft is of a rule that is there: create it without "
-							 "draft, and pause it.")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+				 errmsg("rule \"%s\" does not exist", name),
+				 errhint(
+					 "A draft needs an existing rule: create the rule without draft, and pause it.")));
 		PG_RETURN_INT32(rule_id);
 	}
 

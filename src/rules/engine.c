@@ -1,27 +1,25 @@
 /*
- * engine.c: events meet rules.
+ * engine.c: evaluates rules for events.
  *
- * Called by the rule runner, which runs one batch a transaction: it reads events
- * above the checkpoint and up to the watermark, matches patterns in memory,
- * evaluates conditions, enqueues what follows, and moves the checkpoint.  All
- * of it commits or none: each event meets each rule exactly once.
+ * Called by the rule runner, one batch per transaction: reads events above the checkpoint
+ * and up to the watermark, matches patterns in memory, evaluates conditions, enqueues jobs
+ * and moves the checkpoint.  All of it commits or none: each event meets each rule exactly
+ * once.
  *
- * A rule that stands behind the others (it started in the past, or was off) meets the
- * events up to the checkpoint by itself, some in each batch's transaction, and goes on
- * with the others when it is there (table rule_catch_up).
+ * A rule that lags behind the others (it started in the past, or was paused) reads events up
+ * to the checkpoint by itself, some in each batch's transaction, and joins the others when
+ * it has caught up (table rule_catch_up).
  *
- * A condition runs as the rule's owner, without the right to write, under a
- * time limit, in a subtransaction: an error in it becomes a job of the queue
- * "rule-calls" that tries again, and so do rules that call a function.  Such
- * a job is run by an executor (eq_run_rule_call).
+ * A condition runs as the rule's owner, read-only, under a time limit, in a subtransaction.
+ * An error in it becomes a job of the queue "rule-calls", which tries it again; rules that
+ * call functions become such jobs too.  An executor runs them (eq_run_rule_call).
  *
- * A condition that reaches the time limit, or does not end even when cancelled and
- * so costs the process, is a fault of its rule (worker/faults.c).  For a while, each
- * time longer, the rule is then not evaluated here: its firings become such jobs at
- * once.  A condition that is merely slow is treated likewise, so that it does not
- * hold up other rules.  The executors try them, and once the fault has come
- * EQ_MAX_LOST times in a row, they refuse them for that while (EQ040), so that what
- * does not end does not cost one process after the other.
+ * A condition that reaches the time limit, or ignores its cancellation so that the process
+ * is terminated, is a fault of its rule (watch/faults.c).  For a while, longer each time,
+ * the rule is then not evaluated here: its events become such jobs at once.  A condition
+ * that is merely slow is treated likewise, so that it does not delay other rules.  If the
+ * fault has come EQ_MAX_LOST times in a row, executors refuse these jobs for that while
+ * (EQ040), so that the condition does not cost one process after the other.
  */
 #include "postgres.h"
 
@@ -433,7 +431,7 @@ read_checkpoint(void)
 			ERROR,
 			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 			 errmsg("the checkpoint of the rules is missing"),
-			 errdetail("Rules do not run until it is there."),
+			 errdetail("Rules do not run without it."),
 			 errhint(
 				 "If no restore is under way, insert the position of the last event that they have seen into event_queue_internal.rule_checkpoint.")));
 	position = DatumGetInt64(

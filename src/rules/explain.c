@@ -1,10 +1,10 @@
 /*
- * explain.c: what a rule would do with an event, and the parts of its condition with
- * the values that they see.
+ * explain.c: evaluates what a rule would do with an event, and the parts of its condition
+ * with the values that they see.
  *
- * All is evaluated as the rule runner does it: as the rule's owner, without the right
- * to write, within event_queue.condition_timeout, in a subtransaction.  Nothing is
- * enqueued, counted or noted as a fault.
+ * All is evaluated as by the rule runner: as the rule's owner, read-only, within
+ * event_queue.condition_timeout, in a subtransaction.  Nothing is enqueued, counted or
+ * noted as a fault.
  */
 #include "postgres.h"
 

@@ -1,15 +1,14 @@
 /*
- * fan_out.c: how much one event may lead to.
+ * fan_out.c: limits how many actions one event may lead to (event_queue.rule_fan_out).
  *
- * The depth of a chain is bounded (chain.c), its breadth is not: a rule with 16 actions
- * that may repeat makes thousands of events of one, and so do many rules that meet all
- * events.  So the actions that rules do for what rules led to are counted by the event at
- * the head of the chain, which metadata name as "rule_root"; past
- * event_queue.rule_fan_out no rule fires for its descendants.
+ * chain.c limits the depth of a chain, but not its breadth: a rule with 16 actions that may
+ * repeat makes thousands of events of one, and so do many rules that match all events.  So
+ * actions for events that rules led to are counted by the event at the head of the chain,
+ * which metadata names as "rule_root"; above the limit no rule fires for its descendants.
  *
- * The rule runner counts in memory and writes with its batch; an executor, which tries a
- * rule again, writes at once.  Both in the transaction of the actions: what is rolled back
- * is not counted.
+ * The rule runner counts in memory and writes with its batch; an executor that retries a
+ * rule writes at once.  Both write in the transaction of the actions, so what is rolled
+ * back is not counted.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * notify.c: the action of a rule that notifies a channel.
+ * notify.c: the action "notify" of a rule.
  */
 #include "postgres.h"
 
@@ -36,10 +36,12 @@ refuse_full_notify_queue(void)
 		next_look = now + NOTIFY_LOOK_US;
 	}
 	if (full)
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("the NOTIFY queue is nearly full"),
-						errhint("A session that has sent LISTEN and stays in a "
-								"transaction keeps it from being emptied.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("the NOTIFY queue is nearly full"),
+			 errhint(
+				 "The queue cannot be emptied while a session that executed LISTEN keeps a transaction open.")));
 }
 
 void

@@ -4,18 +4,18 @@
  * Such a rule has row triggers of its own on the table.  They append one event for each
  * changed row, in the transaction of the change, of type table.RULE.inserted (updated,
  * deleted) and the reserved aggregate type "event_queue.table"; the rule's pattern is
- * table.RULE.*.  So a change meets its rule exactly once, in order, with all that rules on
- * events have: retries, explain_rule, test_rule, backfills, traces.  (A job in the place
- * of the event would be one less row, but nothing could be looked at or done again.)
+ * table.RULE.*.  So a change meets its rule exactly once and in order, and all that works
+ * for rules on events works here: retries, explain_rule, test_rule, backfills, traces.  (A
+ * job in place of the event would save a row, but could not be explained or repeated.)
  *
- * The triggers are the link between rule and table: they stay with the table when it or
- * its columns are renamed, go with it when it is dropped, and are dumped with it.  Nothing
- * else keeps its OID.  Whoever creates the rule makes them, with his own rights; whoever
- * writes to the table needs none: an event is appended beneath privileges, of the tenant
- * that the row names, which must be one that the session may act for.
+ * The triggers are the only link between rule and table: they stay when the table or its
+ * columns are renamed, go when it is dropped, and are dumped with it.  The creator of the
+ * rule creates them with his own rights; a session that writes to the table needs none: the
+ * event is appended without privilege checks, for the tenant that the row names, which must
+ * be one that the session may act for.
  *
- * Called by create_rule, by whoever writes to such a table, and by the trigger of table
- * rule that removes the triggers of a rule that was dropped.
+ * Called by create_rule, by writes to such a table, and by the trigger of table rule that
+ * removes the triggers of a dropped rule.
  */
 #include "postgres.h"
 
@@ -110,7 +110,7 @@ eq_check_on_change(ArrayType *given)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("on_change must be a list of insert, update and "
 							   "delete"),
-						errhint("TRUNCATE changes no row: it lets no rule fire.")));
+						errhint("TRUNCATE fires no rules.")));
 	return PointerGetDatum(
 		construct_array(found, n_found, TEXTOID, -1, false, TYPALIGN_INT));
 }
@@ -152,7 +152,7 @@ eq_check_on_table(Oid relid, const char *tenant_column)
 	if (why)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_TABLE),
-				 errmsg("no rule can be made on %s", eq_qualified_table(relid)),
+				 errmsg("cannot create a rule on %s", eq_qualified_table(relid)),
 				 errdetail_internal("%s", why)));
 	/* Conditions and templates of the rule see its rows. */
 	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
@@ -559,9 +559,10 @@ eq_table_change(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(change->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(change->tg_event) ||
 		change->tg_trigger->tgnargs != N_ARGS)
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("table_change is a row trigger of rules"),
-						errhint("create_rule with on_table makes it.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("table_change: not called by a trigger of create_rule"),
+				 errhint("create_rule with on_table creates the trigger.")));
 	/* Rows that a dump brings are no changes: their events are in the dump. */
 	if (eq_in_restore())
 		return PointerGetDatum(NULL);

@@ -1,5 +1,5 @@
 /*
- * on_table.sql: rules on plain tables: the trigger function, and what removes triggers.
+ * on_table.sql: the trigger function of rules on plain tables, and what removes triggers.
  */
 
 CREATE FUNCTION table_change() RETURNS trigger

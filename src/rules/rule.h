@@ -105,8 +105,9 @@ typedef struct EqTimer
 	const char *key;
 } EqTimer;
 
-/* action.c */
+/* action_list.c */
 extern void eq_fill_actions(EqRule *rule, Jsonb *actions);
+/* action.c */
 extern void eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
 				   bool late);
 extern void eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate);

@@ -1,5 +1,5 @@
 /*
- * rules.h: what the workers ask of rules and handlers.
+ * rules.h: what workers call of rules and handlers.
  */
 #ifndef EQ_RULES_H
 #define EQ_RULES_H
@@ -26,7 +26,7 @@ extern void eq_note_condition_error(bool timed_out);
 /* counts.c: a job of queue "rule-calls" has failed */
 extern void eq_count_rule_call_failed(Jsonb *payload, const char *message);
 
-/* action.c */
+/* action_list.c */
 extern Jsonb *eq_check_actions(Jsonb *actions);
 
 /* condition.c */

@@ -1,9 +1,9 @@
 /*
- * runs.c: for which events rules have fired (runs.sql).
+ * runs.c: records for which events rules have fired (runs.sql).
  *
- * The rule runner notes the firings of a batch and writes them with one statement, in
- * the batch's transaction.  A firing whose job or event is not there is not noted, as
- * its subtransaction is rolled back before.  An executor writes its own, at once.
+ * The rule runner collects the firings of a batch and writes them with one statement, in the
+ * batch's transaction.  A firing whose subtransaction was rolled back is not recorded.  An
+ * executor writes its own at once.
  */
 #include "postgres.h"
 

@@ -1,10 +1,10 @@
 /*
- * runs.sql: the firings of rules: rule_runs, and what a backfill must not do again.
+ * runs.sql: the firings of rules, for rule_runs, and so that a backfill does not repeat them.
  *
  * The rule runner writes a row for each event for which a rule has fired, or is to be
- * tried again by a job of queue "rule-calls" (state deferred), in the transaction that
- * moves the checkpoint.  Rows go after event_queue.keep_rule_runs; up to known_from
- * of rule_memory it is then no longer known for which events a rule has fired.
+ * retried by a job of queue "rule-calls" (state deferred), in the transaction that moves the
+ * checkpoint.  Rows are deleted after event_queue.keep_rule_runs; up to known_from of
+ * rule_memory it is then unknown for which events a rule has fired.
  *
  * No foreign keys, as in counts.sql.
  */

@@ -1,23 +1,22 @@
 /*
- * timer.c: timers: a job with a unique key that one rule starts by an event, and another
- * one cancels by a later event.
+ * timer.c: timers: a job with a unique key that one rule enqueues for an event, and another
+ * one cancels for a later event.
  *
- * Rules meet events in order, but a firing may come late: tried again by a job (call.c), by
- * a rule that catches up, or by a backfill.  So a rule that cancels writes, for the key, the
- * position of its event into timer_end (runs.sql), and a start that comes late asks there
- * whether an event after its own has ended the timer already.  The row of the key is
- * locked by both until they commit: a cancel waits for a late start, and then finds
- * its job, or the start waits for the cancel, and finds its row.  A start that comes in order
- * need not ask, since no later event has met a rule.  The other way round, a cancel that
- * comes late leaves alone what a later event has started.
+ * Rules meet events in order, but a firing may come late: retried by a job (call.c), by a
+ * rule that catches up, or by a backfill.  So a rule that cancels records, for the key, the
+ * position of its event in timer_end (runs.sql), and a late start checks there whether
+ * an event after its own has ended the timer already.  Both lock the row of the key until
+ * they commit: a cancel waits for a late start, and then finds its job, or the start waits
+ * for the cancel, and finds its row.  A start in order need not check, since no later event
+ * has met a rule yet.  Conversely, a late cancel does not touch what a later event started.
  *
- * A start that is refused, as the timer is open, is noted (timer_start): if the end that
- * belongs before it comes late, it is done after all, by a job of queue "rule-calls", also
- * if the timer has fired meanwhile (that can't be undone), and as the rule is then.  Order of
- * events decides: the first refused start after the last end.  Who stops a timer by its
- * key (cancel_jobs) also stops what was refused.
+ * A start that is refused because the timer is running is recorded (timer_start): if the
+ * end that belongs before it comes late, the start is done after all, by a job of queue
+ * "rule-calls", also if the timer has fired meanwhile (which can't be undone), and as the
+ * rule is by then.  The order of events decides: the first refused start after the last
+ * end.  Stopping a timer by its key (cancel_jobs) also stops what was refused.
  *
- * What is older than event_queue.keep_rule_runs is forgotten, as firings are.
+ * Records are deleted after event_queue.keep_rule_runs, as firings are.
  */
 #include "postgres.h"
 

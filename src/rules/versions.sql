@@ -1,8 +1,8 @@
 /*
- * versions.sql: what a rule was, who made it so and when, and the way back.
+ * versions.sql: versions of rules: what a rule was, who changed it and when, and rollback.
  *
- * By triggers, so that what is written by hand is a version, too.  A version is what the
- * rule does and for whom; not whether it is paused.
+ * Written by triggers, so that manual changes are versions, too.  A version is what the
+ * rule does and for which tenant; not whether it is paused.
  */
 CREATE TABLE event_queue_internal.rule_version (
 	rule_id		int NOT NULL,

@@ -2,7 +2,7 @@
  * calendar.sql: working days and working hours, for "within two business days".
  *
  * A calendar has a time zone, hours for each weekday, and holidays.  It belongs to no
- * tenant, as queues don't; admins make it, and whoever enqueues jobs reckons with it.
+ * tenant, like queues; admins create it, and delays of jobs are computed with it.
  */
 
 /* Are these hours of a calendar?  {"mon": ["09:00-12:00", "13:00-18:00"], ...}, in order and apart. */
@@ -90,11 +90,11 @@ BEGIN
 	-- AT TIME ZONE takes CET and its like for an offset, as in winter, and only then for the zone of that name
 	IF EXISTS (SELECT FROM unnest(ARRAY[1, 7]) m
 		WHERE event_queue.cron_next(format('0 12 1 %s *', m), time_zone, '2026-01-01 00:00+00') IS DISTINCT FROM make_timestamp(2026, m, 1, 12, 0, 0) AT TIME ZONE time_zone) THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ031', MESSAGE = format('time zone "%s" is an abbreviation as well, which has no daylight saving', time_zone),
-			HINT = 'Name a place, such as Europe/Lisbon.';
+		RAISE EXCEPTION USING ERRCODE = 'EQ031', MESSAGE = format('time zone "%s" is also an abbreviation, without daylight saving time', time_zone),
+			HINT = 'Give a time zone by region and city, such as Europe/Lisbon.';
 	END IF;
 	IF NOT event_queue_internal.are_hours(hours) THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ058', MESSAGE = format('calendar "%s" has no such hours', name),
+		RAISE EXCEPTION USING ERRCODE = 'EQ058', MESSAGE = format('invalid hours for calendar "%s"', name),
 			DETAIL = 'For each weekday, mon to sun, an array of hours that are in order and do not overlap; one at least.',
 			HINT = 'Such as {"mon": ["09:00-12:00", "13:00-18:00"], "sat": ["09:00-12:00"]}.';
 	ELSIF NOT event_queue_internal.are_holidays(holidays) THEN
@@ -240,7 +240,7 @@ BEGIN
 	SELECT * INTO found_one FROM event_queue.calendar c WHERE c.name = $1;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('calendar "%s" does not exist', $1),
-			HINT = 'SELECT name FROM event_queue.calendar shows those that there are.';
+			HINT = 'See the table event_queue.calendar.';
 	ELSIF EXISTS (SELECT FROM unnest(times) t WHERE (t BETWEEN '1900-01-01 00:00+00' AND '9000-01-01 00:00+00') IS NOT TRUE) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a time must be given, from 1900 to 9000';
 	END IF;
@@ -313,7 +313,7 @@ BEGIN
 		END LOOP;
 		day := day + 1;
 	END LOOP;
-	RAISE EXCEPTION USING ERRCODE = 'EQ058', MESSAGE = format('calendar "%s" has not so much working time within 100 years', calendar);
+	RAISE EXCEPTION USING ERRCODE = 'EQ058', MESSAGE = format('calendar "%s" does not have that much working time within 100 years', calendar);
 END
 $$;
 COMMENT ON FUNCTION add_business_time(text, timestamptz, interval) IS

@@ -1,5 +1,5 @@
 /*
- * clock.sql: what a clock that was ahead has left in tables.
+ * clock.sql: corrects times in tables after the clock was set back.
  */
 
 /*

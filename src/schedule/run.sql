@@ -1,5 +1,5 @@
 /*
- * run.sql: schedules make their jobs, when they are due or when told to.
+ * run.sql: enqueues the jobs of schedules, when they are due or on demand.
  */
 
 CREATE TABLE event_queue_internal.schedule_run (
@@ -178,7 +178,7 @@ DECLARE
 BEGIN
 	IF ($2 < $3 AND $2 >= '0001-01-01 00:00:00+00' AND $3 <= clock_timestamp()) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'invalid range of times',
-			DETAIL = 'from_time must be before to_time and not before Christ, and to_time not in the future.';
+			DETAIL = 'from_time must be before to_time and not BC, and to_time must not be in the future.';
 	END IF;
 	t := $2 - interval '1 microsecond';
 	LOOP
@@ -186,8 +186,8 @@ BEGIN
 		EXIT WHEN t IS NULL OR t >= $3;
 		times := times || t;
 		IF cardinality(times) > 1000 THEN
-			RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'there are more than 1000 times in this range',
-				HINT = 'Go on by smaller ranges, each in a transaction of its own.';
+			RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'the range has more than 1000 times',
+				HINT = 'Use smaller ranges, each in a transaction of its own.';
 		END IF;
 	END LOOP;
 	FOREACH t IN ARRAY times LOOP

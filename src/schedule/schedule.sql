@@ -1,9 +1,9 @@
 /*
- * schedule.sql: jobs that come by the clock.
+ * schedule.sql: schedules: jobs at the times of a cron expression.
  *
- * The scheduler calls run_due_schedules whenever it wakes.  Runs that were
- * missed (the server was down) are made up for by one job, not by all of them, unless
- * the schedule has a catch_up.  run.sql makes the jobs, and keeps the last runs.
+ * The scheduler calls run_due_schedules whenever it wakes.  Missed runs (the server was
+ * down) are replaced by one job, not one each, unless the schedule has a catch_up.  run.sql
+ * enqueues the jobs, and keeps the last runs.
  */
 
 /*
@@ -44,7 +44,7 @@ DECLARE
 	t timestamptz := after_time;
 BEGIN
 	IF n NOT BETWEEN 1 AND 10000 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = format('n is %s', n), HINT = 'It may be 1 to 10000.';
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'n must be between 1 and 10000';
 	END IF;
 	FOR i IN 1 .. n LOOP
 		t := event_queue.cron_next(cron, time_zone, t);

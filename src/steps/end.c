@@ -1,10 +1,10 @@
 /*
- * end.c: the end of a job is that of its steps.
+ * end.c: ends the steps of a job together with the job.
  *
- * A job that is completed takes them along, into the history if that keeps it.  If it dies or is cancelled, the jobs that
- * undo its steps are enqueued, in the same transaction.
- * Called by src/queue, for jobs that have steps, and by a trigger for what plain SQL
- * deletes.
+ * Steps of a completed job are deleted, or moved into its history row if it has one.  If
+ * the job dies or is cancelled, the jobs that undo its steps are enqueued in the same
+ * transaction.  Called by src/queue for jobs that have steps, and by a trigger for deletes
+ * by plain SQL.
  */
 #include "postgres.h"
 

@@ -1,13 +1,13 @@
 /*
- * in_hand.c: a job in hand and one of its steps: finds, checks and writes the row.
+ * in_hand.c: a leased job and one of its steps: finds, checks and writes the row.
  *
- * Who writes a step of a job holds its lease: the job's row is locked and the token
- * compared in its newest version (queue/lease.c), so that no two sessions write steps
- * of one job.  Only what a step waits for comes from others (wait.c, match_events): for
- * a row that waits, the newest version is locked before it is judged.
+ * Writing a step requires the job's lease: the job's row is locked and the token compared in
+ * its newest version (queue/lease.c), so that no two sessions write steps of one job.  Other
+ * sessions only end waits (wait.c, match_events): the newest version of a waiting row is
+ * locked before it is examined.
  *
- * STEP_RUN is the token of the lease in which the step's name was used last: so a name
- * that is used twice in one run is seen, also where each step is a transaction.
+ * STEP_RUN is the token of the lease in which the step's name was last used, so that a name
+ * that is used twice in one run is detected, even if each step is a transaction.
  */
 #include "postgres.h"
 
@@ -211,7 +211,7 @@ eq_check_step(const EqStepInHand *hand, const EqStepCall *call, EqStepKind kind)
 			ERROR,
 			(errcode(ERRCODE_EQ_STEP_TWICE),
 			 errmsg("step \"%s\" of job " INT64_FORMAT
-					" was used in this run before",
+					" was already used in this run",
 					call->name, call->job_id),
 			 errhint(
 				 "Give each step of a job a name of its own; in a loop, one with a number.")));

@@ -1,5 +1,5 @@
 /*
- * in_hand.h: a job in hand and one of its steps; for the files of this room only.
+ * in_hand.h: a leased job and one of its steps; for the files of this room only.
  */
 #ifndef EQ_STEPS_IN_HAND_H
 #define EQ_STEPS_IN_HAND_H

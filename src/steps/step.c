@@ -1,8 +1,8 @@
 /*
- * step.c: steps of a job, as SQL calls them: step, step_done, run_step, sleep_job.
+ * step.c: step, step_done, run_step, sleep_job.
  *
- * A step is kept with the transaction that calls step_done, and so with what the step
- * did: both or none.
+ * A step is written in the transaction that calls step_done, together with the effects of
+ * the step: both or none.
  */
 #include "postgres.h"
 
@@ -58,7 +58,7 @@ check_undo(Jsonb *undo)
 			(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 			 errmsg("undo needs a queue and the name of a job"),
 			 errhint(
-				 "Give it as '{\"queue\": \"mail\", \"name\": \"take back\", \"payload\": {}}'.")));
+				 "For example: '{\"queue\": \"mail\", \"name\": \"take back\", \"payload\": {}}'.")));
 	queue = eq_get_queue(job.queue_name);
 	if (queue->queue_id <= EQ_SNAPSHOTS)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INTERNAL_QUEUE),
@@ -84,10 +84,10 @@ keep_result(const EqStepCall *call, Jsonb *result, Jsonb *undo)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_EQ_STEP_TWICE),
-			 errmsg("step \"%s\" of job " INT64_FORMAT " is done already",
+			 errmsg("step \"%s\" of job " INT64_FORMAT " is already done",
 					call->name, call->job_id),
 			 errhint(
-				 "Ask event_queue.step before it is done; what that gives is its result.")));
+				 "Call event_queue.step first: it returns the result of a step that is done.")));
 	eq_edit_step(&hand, call, EQ_STEP_WORK, EQ_STEP_DONE, &edit);
 	if (result)
 		eq_step_set(&edit, STEP_RESULT, JsonbPGetDatum(result));

@@ -1,5 +1,5 @@
 /*
- * steps.h: what the end of a job means for its steps (end.c); for src/queue.
+ * steps.h: ends the steps of a job (end.c); for src/queue.
  */
 #ifndef EQ_STEPS_H
 #define EQ_STEPS_H

@@ -1,16 +1,16 @@
 /*
- * wait.c: steps that wait for others: signals and events.
+ * wait.c: steps that wait for signals and events.
  *
- * A signal is kept in the table signal if no job waits for it, and goes to the first
- * that does; else it goes to all that wait, and is not kept.  Who sends one, and who
- * begins to wait for one, at first inserts the row of its name and key, or locks the one
- * that is there: so of two that meet, the second sees what the first has committed.  The
- * job's row comes after that, and who sends does not wait for it (resume_job).
+ * A signal is stored in table signal if no job waits for it, and goes to the first that
+ * does; otherwise it goes to all that wait, and is not stored.  Sending one and beginning to
+ * wait for one both start by inserting or locking the row of its name and key: so of two
+ * concurrent calls, the second sees what the first has committed.  The job's row is locked
+ * after that, and sending does not wait for it (resume_job).
  *
- * An event is looked for from a position on, up to the watermark; then the job is
- * suspended, and its step is "fresh".  The scheduler (match_events in steps.sql) looks
- * for events of fresh steps from there up to the position up to which it has matched
- * events with all others; so no event is missed in between.
+ * An event is searched from a position up to the watermark; if there is none, the job is
+ * suspended and its step is "fresh".  The scheduler (match_events in steps.sql) searches for
+ * fresh steps from there up to the position up to which it has matched events for all
+ * others, so that no event is missed in between.
  */
 #include "postgres.h"
 

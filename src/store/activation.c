@@ -1,6 +1,5 @@
 /*
- * activation.c: a restored or copied store holds until someone takes it into
- * service.
+ * activation.c: keeps a restored or copied store out of service until activate().
  *
  * A dump is loaded table by table: jobs and handlers are there before the tables
  * that they work on.  And a copy that is complete would send the messages of the
@@ -72,7 +71,7 @@ PG_FUNCTION_INFO_V1(eq_activate);
 PG_FUNCTION_INFO_V1(eq_activation_state);
 PG_FUNCTION_INFO_V1(eq_keep_builtin_settings);
 PG_FUNCTION_INFO_V1(eq_session_restores);
-PG_FUNCTION_INFO_V1(eq_hold_while_loaded);
+PG_FUNCTION_INFO_V1(eq_end_service_while_loaded);
 
 static Size
 activations_size(void)
@@ -223,16 +222,17 @@ eq_require_active(void)
 
 	if (state == EQ_ACTIVE)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_NOT_ACTIVATED),
-			 errmsg("this event store is a copy that is not in service"),
-			 state == EQ_NOT_LOADED
-				 ? errdetail("It was created by the script of a dump, whose data are"
-							 " not loaded (yet), or receives a subscription.")
-				 : errdetail("It was restored from a dump or copied from another"
-							 " database."),
-			 errhint("When the restore is complete and its jobs, rules and schedules"
-					 " shall run here: SELECT event_queue.activate().")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_NOT_ACTIVATED),
+		 errmsg("this event store is a copy that is not in service"),
+		 state == EQ_NOT_LOADED
+			 ? errdetail(
+				   "It was created by the script of a dump whose data is not loaded, or is the target of a logical replication subscription.")
+			 : errdetail("It was restored from a dump or copied from another"
+						 " database."),
+		 errhint(
+			 "If the restore is complete and its jobs, rules and schedules should run here: SELECT event_queue.activate().")));
 }
 
 /* Between eq_spi_begin and eq_spi_end. */
@@ -251,9 +251,9 @@ finds(const char *sql)
 	return SPI_processed > 0;
 }
 
-/* A dump is loaded into a store that is in service: from here on it holds. */
+/* A dump is loaded into a store that is in service: it is out of service from here on. */
 static void
-hold_store(void)
+end_service(void)
 {
 	EqSpi spi;
 
@@ -266,14 +266,15 @@ hold_store(void)
 
 /* Trigger of tables that such a session writes: not of what a function does in it. */
 Datum
-eq_hold_while_loaded(PG_FUNCTION_ARGS)
+eq_end_service_while_loaded(PG_FUNCTION_ARGS)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("hold_while_loaded: not called by trigger manager")));
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("end_service_while_loaded: not called by trigger manager")));
 	if (ActivePortal && (ActivePortal->commandTag == CMDTAG_INSERT ||
 						 ActivePortal->commandTag == CMDTAG_COPY))
-		hold_store();
+		end_service();
 	PG_RETURN_POINTER(NULL);
 }
 
@@ -467,7 +468,7 @@ eq_before_statement(Node *stmt)
 	if (restores && disables_our_triggers(stmt) && eq_sql_is_current(NULL))
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
-		hold_store();
+		end_service();
 		PopActiveSnapshot();
 	}
 	return restores;
@@ -488,7 +489,7 @@ eq_after_statement(bool restores)
  * been at work for a while, and no session of the database is doing anything.
  */
 bool
-eq_hold_copy(void)
+eq_in_service(void)
 {
 	EqDatabase *db = eq_database();
 	EqActivation state;

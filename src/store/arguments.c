@@ -1,9 +1,8 @@
 /*
- * arguments.c: the append functions as SQL calls them: what they are given, and
- * what they return.
+ * arguments.c: reads the arguments and builds the results of the append functions.
  *
- * append takes one event as arguments, append_many events of one aggregate as a
- * JSON array, append_batch a JSON array of aggregates with their events.
+ * append takes one event as arguments, append_many events of one aggregate as a JSON array,
+ * append_batch a JSON array of aggregates with their events.
  */
 #include "postgres.h"
 
@@ -85,16 +84,17 @@ eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_NAME),
 				 errmsg("aggregate type \"%s\" is reserved", EQ_JOB_AGGREGATE),
-				 errdetail("The extension tells by its events how jobs end."),
-				 errhint("Take another aggregate type.")));
+				 errdetail("The extension records in such events how jobs end."),
+				 errhint("Use another aggregate type.")));
 	/* Who could append these would let rules on tables fire (rules/on_table.c). */
 	if (strcmp(aggregate_type, EQ_TABLE_AGGREGATE) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_NAME),
-				 errmsg("aggregate type \"%s\" is reserved", EQ_TABLE_AGGREGATE),
-				 errdetail(
-					 "The extension tells rules by its events what tables changed."),
-				 errhint("Take another aggregate type.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_INVALID_NAME),
+			 errmsg("aggregate type \"%s\" is reserved", EQ_TABLE_AGGREGATE),
+			 errdetail(
+				 "The extension records in such events how tables change, for rules."),
+			 errhint("Use another aggregate type.")));
 	if (strcmp(aggregate_type, "alert") != 0 ||
 		(strcmp(event_type, "alert.raised") != 0 &&
 		 strcmp(event_type, "alert.resolved") != 0))
@@ -104,8 +104,8 @@ eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 				(errcode(ERRCODE_EQ_INVALID_NAME),
 				 errmsg("event type \"%s\" of aggregate type \"alert\" is reserved",
 						event_type),
-				 errdetail("The extension tells its alerts by such events."),
-				 errhint("Take another event type or aggregate type.")));
+				 errdetail("The extension records alerts in such events."),
+				 errhint("Use another event type or aggregate type.")));
 }
 
 /* Checks the content, and adds what the event has not got from its caller. */
@@ -246,7 +246,7 @@ check_ids(EqEvent *events, int n_events)
 		(void) hash_search(ids, &events[i].id, HASH_ENTER, &found);
 		if (found)
 			ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-							errmsg("an event id comes twice in one call")));
+							errmsg("an event id occurs twice in one call")));
 	}
 	if (ids)
 		hash_destroy(ids);
@@ -359,7 +359,7 @@ check_aggregates_differ(const EqAggregate *aggregates, int n)
 			if (strcmp(aggregates[i].id, aggregates[j].id) == 0 &&
 				strcmp(aggregates[i].type, aggregates[j].type) == 0)
 				ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-								errmsg("%s \"%s\" comes twice in one batch",
+								errmsg("%s \"%s\" occurs twice in one batch",
 									   aggregates[i].type, aggregates[i].id)));
 		}
 	}
@@ -377,8 +377,8 @@ eq_append_batch(PG_FUNCTION_ARGS)
 	EqAggregate *aggregates;
 	EqEvent *events = palloc0(MAX_BATCH_EVENTS * sizeof(EqEvent));
 	int n_events = 0;
-	int place;
-	ErrorContextCallback context = {.callback = tell_which_aggregate, .arg = &place};
+	int nth;
+	ErrorContextCallback context = {.callback = tell_which_aggregate, .arg = &nth};
 
 	if (n_aggregates < 1 || n_aggregates > MAX_BATCH_AGGREGATES)
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
@@ -388,15 +388,15 @@ eq_append_batch(PG_FUNCTION_ARGS)
 	aggregates = palloc0(n_aggregates * sizeof(EqAggregate));
 	context.previous = error_context_stack;
 	error_context_stack = &context;
-	for (place = 0; place < n_aggregates; place++)
+	for (nth = 0; nth < n_aggregates; nth++)
 	{
-		JsonbContainer *object = array_object(batch, place, "aggregate");
+		JsonbContainer *object = array_object(batch, nth, "aggregate");
 		Jsonb *list = eq_json_jsonb_member(object, "events");
 
-		parse_aggregate(&aggregates[place], object);
+		parse_aggregate(&aggregates[nth], object);
 		n_events = parse_events(events, n_events,
 								list ? &list->root : &eq_empty_object()->root,
-								&aggregates[place]);
+								&aggregates[nth]);
 	}
 	error_context_stack = context.previous;
 	check_aggregates_differ(aggregates, n_aggregates);

@@ -1,6 +1,6 @@
 /*
- * filter.c: which events a reader wants: by type pattern, aggregate type,
- * tenant and content.  Readers, subscriptions and replay share it.
+ * filter.c: filters events by type pattern, aggregate type, tenant and content, for readers,
+ * subscriptions and replay.
  */
 #include "postgres.h"
 

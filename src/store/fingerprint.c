@@ -1,12 +1,11 @@
 /*
- * fingerprint.c: which code makes the state of a type of aggregate.
+ * fingerprint.c: fingerprints of reducers: which code computes states of a type of aggregate.
  *
- * The fingerprint of a reducer changes with its source and with that of the
- * functions that it calls, and these call, as far as the sources show it: names
- * that stand in them, and functions that a BEGIN ATOMIC body was parsed to.  To
- * take one too many for called only makes a snapshot that is not used.  What no
- * source shows (tables and views that it reads, dynamic SQL, a library in C) is
- * the user's to tell: refresh_reducer.
+ * A fingerprint changes with the source of the reducer and of the functions that it calls,
+ * directly or not, as far as the source shows them: names that occur in it, and functions
+ * that a BEGIN ATOMIC body was parsed to.  Including one too many only makes a snapshot
+ * unusable.  Changes that no source shows (tables and views that it reads, dynamic SQL, a
+ * library in C) are reported by the user: refresh_reducer.
  */
 #include "postgres.h"
 
@@ -256,10 +255,11 @@ eq_refresh_reducer(PG_FUNCTION_ARGS)
 	if (n_base > 0)
 		ereport(
 			NOTICE,
-			(errmsg("states of " UINT64_FORMAT
-					" %s stay as an earlier code made them",
-					n_base, type),
+			(errmsg(
+				 UINT64_FORMAT
+				 " states of aggregate type \"%s\" stay as an earlier version of the reducer computed them",
+				 n_base, type),
 			 errdetail(
-				 "Their first events are archived: they can't be folded again.")));
+				 "Their first events are archived, so they cannot be computed again.")));
 	PG_RETURN_INT64(n_dropped);
 }

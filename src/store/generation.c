@@ -1,20 +1,17 @@
 /*
- * generation.c: what happens to positions when the store was restored.
+ * generation.c: begins a new generation of positions when the store was restored.
  *
- * After a restore to an earlier point, or a failover to a standby that lagged,
- * the store has forgotten events that a consumer outside may have seen.  It
- * must not give their positions again, or the consumer would skip the new
- * events there.  So the upper bits of a position are the generation: whenever
- * the database has another identity (system identifier, timeline, OID) than the
- * one stored, positions go on at the start of the next generation, above all that
- * were ever given.  A position of an older generation behind which that
- * generation has no event is one that was lost: asking for what comes after it
- * is an error that says where to go on.
+ * After a restore to an earlier point, or a failover to a standby that lagged, the store
+ * has lost events that an outside consumer may have seen.  Their positions must not be
+ * reused, or the consumer would skip new events there.  So the upper bits of a position are
+ * the generation: whenever the database has another identity (system identifier, timeline,
+ * OID) than the stored one, positions continue at the start of the next generation, above
+ * all earlier ones.  A position of an older generation after which that generation has no
+ * event is lost: reading from it is an error that says where to continue.
  *
- * The identity is kept as the value of the sequence event_generation: sequences
- * are written at once and not with a transaction, as positions must be.  A copy
- * of a disk has no new timeline: new_generation() does by hand what can't be
- * noticed.
+ * The identity is stored as the value of the sequence event_generation: sequences are
+ * written at once and outside of the transaction, as positions must be.  A copy of a disk
+ * has no new timeline: new_generation() does by hand what can't be detected.
  */
 #include "postgres.h"
 

@@ -1,9 +1,9 @@
 /*
- * guard.c: history can't be bent: UPDATE, DELETE and TRUNCATE of the tables of
- * events, and of the audit log, are refused to everyone, and the attempt is logged.
+ * guard.c: refuses UPDATE, DELETE and TRUNCATE of the tables of events and of audit_log to
+ * every role, and logs the attempt.
  *
- * Only functions of the extension that move events between its tables, or remove old
- * rows of the audit log, open the guard, for the rest of their transaction.
+ * Only functions of the extension that move events between its tables, or delete old rows
+ * of audit_log, open the guard, for the rest of their transaction.
  */
 #include "postgres.h"
 
@@ -48,7 +48,7 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 			 errdetail("Table \"%s\" is append-only.", table),
 			 is_event
 				 ? errhint("Append an event that corrects the earlier one.")
-				 : errhint("Old rows go by the setting event_queue.keep_audit.")));
+				 : errhint("Old rows are removed after event_queue.keep_audit.")));
 	PG_RETURN_POINTER(NULL);
 }
 

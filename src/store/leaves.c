@@ -82,7 +82,7 @@ add_leaf(const char *name, const char *tenant, int64 first_position,
 		!OidIsValid(leaf->id))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("partition \"%s\" has lost an index", name),
+				 errmsg("partition \"%s\" lacks an index", name),
 				 errdetail(
 					 "It needs the indexes %s_pkey, %s_aggregate_key and %s_id_key.",
 					 name, name, name)));

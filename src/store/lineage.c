@@ -1,16 +1,15 @@
 /*
- * lineage.c: who did it, and why: the metadata that events and jobs get by
- * themselves.
+ * lineage.c: adds the metadata of events and jobs: who caused them, and what.
  *
- * An event's metadata says the actor and, if something caused it, the
- * correlation id of the whole chain and the id of the event that caused it; an
- * event that a handler appends also says the job and, if there is one, the rule.
- * A job says the event and the job that it comes from.  So trace() can follow a
- * chain both ways.  Both say the rules that led to them, so that no rule runs in a loop.
- * What the caller gives stands; not in the place of the job, its rule and those rules:
- * a handler may copy the metadata of an earlier event.  The rules that a session says led
- * to its jobs and to its changes of tables count only if it may claim jobs: else whoever
- * can write to a table could keep the rules on it from firing.
+ * An event's metadata has the actor and, if something caused it, the correlation id of the
+ * whole chain and the id of the causing event; an event that a handler appends also has the
+ * job and, if there is one, the rule.  A job has the event and the job that it comes from.
+ * So trace() can follow a chain both ways.  Both have the rules that led to them, so that
+ * no rule runs in a loop.  Values that the caller gives are kept, except the job, its rule
+ * and those rules: a handler may copy the metadata of an earlier event.  The rules that a
+ * session names by event_queue.rule_chain count for jobs and for changes of tables only if
+ * it may claim jobs: otherwise anyone who can write to a table could keep its rules from
+ * firing.
  */
 #include "postgres.h"
 
@@ -270,9 +269,7 @@ without_chain(Jsonb *given)
 
 		if (given && JB_ROOT_IS_OBJECT(given) &&
 			eq_json_member(given, members[i], &buffer) != NULL && !is_believed())
-			given = DatumGetJsonbP(
-				DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(given),
-									CStringGetTextDatum(members[i])));
+			given = eq_json_without(given, members[i]);
 	}
 	return given;
 }

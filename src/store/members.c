@@ -1,7 +1,7 @@
 /*
  * members.c: which session has which buckets of a subscription.
  *
- * In shared memory: a member that ends leaves its buckets to the others at once.
+ * Kept in shared memory: the buckets of a member that ends are free at once.
  */
 #include "postgres.h"
 
@@ -23,7 +23,7 @@
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_subscription_members);
-PG_FUNCTION_INFO_V1(eq_member_places);
+PG_FUNCTION_INFO_V1(eq_member_use);
 
 #define SHARE_OF_SESSION 1 /* as EQ_SHARE_OF_DATABASE */
 #define SHARE_OF_TENANT	 1 /* of what is left for its database */
@@ -113,9 +113,9 @@ lowest_bits(uint64 bits, int n)
 
 /* Where one more member may be; NULL: it may not, or there is no room. */
 static Member *
-find_place(uint64 tenant)
+find_unused(uint64 tenant)
 {
-	Member *place = NULL;
+	Member *unused = NULL;
 	int free = eq_max_members;
 	int of_session = 0;
 	int of_tenant = 0;
@@ -128,8 +128,8 @@ find_place(uint64 tenant)
 
 		if (member->pid == 0)
 		{
-			if (place == NULL)
-				place = member;
+			if (unused == NULL)
+				unused = member;
 			continue;
 		}
 		free--;
@@ -146,7 +146,7 @@ find_place(uint64 tenant)
 		(tenant != 0 && of_tenant >= FEW_MEMBERS &&
 		 !eq_is_fair_share(of_tenant, 1, left, SHARE_OF_TENANT)))
 		return NULL;
-	return place ? place : &members[(*n_members)++];
+	return unused ? unused : &members[(*n_members)++];
 }
 
 /*
@@ -225,7 +225,7 @@ eq_share_buckets(int32 subscription_id, const char *tenant, int n_buckets)
 		if (member->pid == MyProcPid && is_member_of(member, subscription_id))
 			me = member;
 	}
-	if (me == NULL && (me = find_place(tenant_hash)) != NULL)
+	if (me == NULL && (me = find_unused(tenant_hash)) != NULL)
 	{
 		me->pid = MyProcPid;
 		me->dboid = MyDatabaseId;
@@ -259,13 +259,11 @@ eq_share_buckets(int32 subscription_id, const char *tenant, int n_buckets)
 			ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("too many sessions are members of subscriptions"),
-			 errdetail("There may be %d.  A database leaves a quarter of them, a"
-					   " session half, and a tenant half of what its database has.",
-					   eq_max_members),
+			 errdetail(
+				 "There may be %d.  A database may have three quarters of them, a session half, and a tenant half of those of its database.",
+				 eq_max_members),
 			 errhint(
-				 "Call event_queue.leave_subscription for those that a session"
-				 " reads no more, or raise"
-				 " event_queue.max_subscription_members and restart the server.")));
+				 "Call event_queue.leave_subscription for subscriptions that a session no longer reads, or raise event_queue.max_subscription_members and restart the server.")));
 	return mine;
 }
 
@@ -314,7 +312,7 @@ eq_subscription_members(PG_FUNCTION_ARGS)
 
 /* How many there are, of all databases, and may be. */
 Datum
-eq_member_places(PG_FUNCTION_ARGS)
+eq_member_use(PG_FUNCTION_ARGS)
 {
 	TupleDesc desc;
 	Datum values[2];

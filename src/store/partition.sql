@@ -1,17 +1,15 @@
 /*
- * partition.sql: the event store in several tables: by time, by tenant; how old
- * events are archived.
+ * partition.sql: partitions of the event store, by time and by tenant; archiving.
  *
- * Partitions inherit from event_store: queries on event_store see them all, and
- * the store can be partitioned at any time without being rewritten, since what
- * is there stays where it is.  A partition by time begins where the one before
- * ends, at a position; a tenant's partition takes all of one tenant's events.
- * Which table an event goes to is decided by append (table/leaves.c reads
- * event_partition); each table has the indexes NAME_pkey, NAME_aggregate_key
- * and NAME_id_key.
+ * Partitions inherit from event_store: queries on event_store see them all, and the store
+ * can be partitioned at any time without being rewritten, since existing rows stay where
+ * they are.  A partition by time begins, at a position, where the previous one ends; a
+ * tenant's partition takes all events of the tenant.  append decides which table an event
+ * goes to (store/leaves.c reads event_partition); each table has the indexes NAME_pkey,
+ * NAME_aggregate_key and NAME_id_key.
  *
- * Archiving takes a whole sealed table away: what is left of its aggregates is
- * a snapshot (is_base) that carries their version and state on.
+ * Archiving removes a whole sealed table: what stays of its aggregates is a snapshot
+ * (is_base) with their version and state.
  */
 
 CREATE TABLE event_queue_internal.event_partition (
@@ -130,7 +128,7 @@ BEGIN
 	END IF;
 	INSERT INTO event_queue_internal.event_index VALUES ($1) ON CONFLICT DO NOTHING;
 	IF NOT FOUND AND $2 IS NOT TRUE THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('events have an index by %s', $1),
+		RAISE EXCEPTION USING ERRCODE = 'EQ018', MESSAGE = format('event index by %s already exists', $1),
 			HINT = 'if_not_exists => true leaves it.';
 	END IF;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
@@ -163,7 +161,7 @@ BEGIN
 	END IF;
 	DELETE FROM event_queue_internal.event_index i WHERE i."by" = $1;
 	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('events have no index by %s', $1);
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('event index by %s does not exist', $1);
 	END IF;
 	FOR this_table IN
 		SELECT 'event_store' UNION ALL SELECT p.name FROM event_queue_internal.event_partition p WHERE p.archived_at IS NULL
@@ -331,7 +329,7 @@ BEGIN
 	UPDATE event_queue_internal.event_partition p SET last_position = event_queue_internal.last_position()
 	WHERE p.name = $1 AND p.tenant_id IS NOT NULL AND p.last_position IS NULL;
 	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is no open partition of a tenant', $1);
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('"%s" is not an open partition of a tenant', $1);
 	END IF;
 	PERFORM event_queue.create_event_partition();
 	RETURN true;
@@ -411,7 +409,7 @@ BEGIN
 		WHERE k.position <= this.last_position
 	) x;
 	IF late IS NOT NULL THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" is still read', $1),
+		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" is still being read', $1),
 			DETAIL = format('Not yet past its last event: %s.', late);
 	END IF;
 	EXECUTE format('SELECT o.tableoid::regclass::text

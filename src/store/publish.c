@@ -1,11 +1,11 @@
 /*
- * publish.c: the watermark as a standby sees it.
+ * publish.c: publishes the watermark for standbys.
  *
- * Shared memory is not replicated, so the scheduler writes the watermark into
- * the table event_watermark, every event_queue.publish_interval while events
- * come.  A reader on a standby takes that row first and its snapshot after.
- * Whoever sees the row sees all events up to it: they were committed before
- * the row was, and a standby replays commits in their order.
+ * Shared memory is not replicated, so the scheduler writes the watermark into the table
+ * event_watermark, every event_queue.publish_interval while events come.  A reader on a
+ * standby reads that row first and takes its snapshot after.  A session that sees the row
+ * sees all events up to it: they were committed before the row was, and a standby replays
+ * commits in order.
  */
 #include "postgres.h"
 

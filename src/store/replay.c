@@ -1,9 +1,9 @@
 /*
- * replay.c: stored events through a function, in order.
+ * replay.c: calls a function for stored events, in order.
  *
- * All calls run in a subtransaction that is rolled back at the end unless the
- * caller wants to keep what they did: a sandbox for trying a new projection or
- * rule on real history.  Progress is told by notices and in pg_stat_activity.
+ * All calls run in a subtransaction that is rolled back at the end unless the caller wants
+ * to keep their effects: for trying a new projection or rule on real history.  Progress is
+ * reported by notices and in pg_stat_activity.
  */
 #include "postgres.h"
 

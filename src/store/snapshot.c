@@ -1,6 +1,6 @@
 /*
- * snapshot.c: states of aggregates that are kept, so that the next fold is
- * short.  worker/snapshot_jobs.c says when one is taken.
+ * snapshot.c: stores states of aggregates, so that later folds are short.
+ * worker/snapshot_jobs.c decides when.
  */
 #include "postgres.h"
 

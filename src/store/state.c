@@ -1,11 +1,10 @@
 /*
- * state.c: the state of an aggregate at any version or time: the fold of its
- * events by its type's reducer, from the nearest snapshot on.
+ * state.c: computes the state of an aggregate at any version or time: the fold of its
+ * events by its type's reducer, from the nearest snapshot.
  *
- * A reducer runs as the role that created it, without the right to leave
- * anything behind, with a pinned search_path.  A snapshot carries its reducer's
- * fingerprint (fingerprint.c), so that one that other code made is not used,
- * whoever changed the function and how.
+ * A reducer runs as the role that created it, restricted so that it can leave nothing
+ * behind, with a pinned search_path.  A snapshot has its reducer's fingerprint
+ * (fingerprint.c), so that it is not used after the code changed.
  */
 #include "postgres.h"
 
@@ -180,7 +179,7 @@ apply_event(Reducer *reducer, Jsonb *state, TupleTableSlot *slot)
 						errmsg("reducer %s returned null", reducer->function),
 						errdetail("For the event at position " INT64_FORMAT ".",
 								  DatumGetInt64(values[EVENT_POSITION - 1])),
-						errhint("A state that is nothing is the JSON null.")));
+						errhint("To clear the state, return the JSON value null.")));
 	return copy_jsonb(DatumGetJsonbP(result)); /* it may be an argument */
 }
 
@@ -235,11 +234,12 @@ begin_from_snapshot(EqState *state, const char *tenant, const char *type,
 static void
 missing_events(const char *type, const char *id, int32 from, int32 to)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_EVENTS_ARCHIVED),
-			 errmsg("events of %s \"%s\" are archived", type, id),
-			 errdetail("Versions %d to %d are not in the store.", from, to),
-			 errhint("The state is known from the last archived version on.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_EVENTS_ARCHIVED),
+		 errmsg("events of %s \"%s\" are archived", type, id),
+		 errdetail("Versions %d to %d are not in the store.", from, to),
+		 errhint("The state is known as of the last archived version and later.")));
 }
 
 /*

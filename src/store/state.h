@@ -1,5 +1,5 @@
 /*
- * state.h: what the files of the store share about states of aggregates.
+ * state.h: states of aggregates; for the files of the store.
  */
 #ifndef EQ_STATE_H
 #define EQ_STATE_H

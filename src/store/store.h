@@ -1,5 +1,5 @@
 /*
- * store.h: what other rooms may ask of the event store.
+ * store.h: what other rooms call of the event store.
  */
 #ifndef EQ_STORE_H
 #define EQ_STORE_H
@@ -24,7 +24,7 @@ extern const EqSharedPart eq_activations_part;
 /* watermark.c: positions */
 extern int64 eq_take_position(void);
 extern EqXactKind eq_taken_positions;
-extern EqXactKind eq_session_fetches; /* subscription.c */
+extern EqXactKind eq_session_fetches; /* fetches.c */
 extern int64 eq_watermark(void);
 extern void eq_end_old_appends(void);
 extern int64 eq_last_position(void);
@@ -49,7 +49,7 @@ extern EqActivation eq_activation(bool anew);
 extern void eq_require_active(void);
 extern bool eq_in_restore(void);
 extern int64 eq_watermark_of_copy(void);
-extern bool eq_hold_copy(void);
+extern bool eq_in_service(void);
 extern bool eq_is_active_here(void);
 extern bool eq_before_statement(Node *stmt);
 extern void eq_after_statement(bool restores);

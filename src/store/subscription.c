@@ -25,7 +25,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "utils/array.h"
@@ -37,6 +36,7 @@
 
 #include "common/argument.h"
 #include "compat.h"
+#include "store/fetches.h"
 #include "store/members.h"
 #include "store/store.h"
 #include "table/table.h"
@@ -61,22 +61,6 @@ typedef struct Subscription
 	int64 checkpoints[EQ_MAX_BUCKETS];
 } Subscription;
 
-/* What this session fetched last of each subscription. */
-typedef struct Fetched
-{
-	int32 id; /* hash key */
-	uint64 buckets;
-	int64 up_to;
-
-	/*
-	 * What ack without a position acknowledges; -1: nothing.  Forgotten when the
-	 * subtransaction that fetched is rolled back, since its work was, too.
-	 */
-	int64 unnamed;
-	SubTransactionId in; /* invalid: fetched in an earlier transaction */
-	dlist_node node;	 /* in all_fetched */
-} Fetched;
-
 #define PARKED_KEY (3 * (EQ_MAX_NAME + 1))
 
 /*
@@ -99,9 +83,6 @@ typedef enum Verdict
 	WANTED,
 	STOP_BEFORE
 } Verdict;
-
-static HTAB *fetched = NULL;
-static dlist_head all_fetched = DLIST_STATIC_INIT(all_fetched);
 
 static int
 bucket_of(const char *tenant, const char *type, const char *id, int n_buckets)
@@ -163,9 +144,10 @@ read_subscription(Subscription *subscription, const char *name)
 	}
 	eq_spi_end(&spi);
 	if (ambiguous && tenant != NULL)
-		ereport(ERROR, (errcode(ERRCODE_EQ_AMBIGUOUS_NAME),
-						errmsg("several tenants have a subscription \"%s\"", name),
-						errhint("SET event_queue.tenant says which is meant.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_AMBIGUOUS_NAME),
+				 errmsg("several tenants have a subscription \"%s\"", name),
+				 errhint("Use SET event_queue.tenant to say which one is meant.")));
 	if (!found)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
@@ -346,103 +328,6 @@ move_checkpoints(const Subscription *subscription, int64 position)
 	eq_spi_end(&spi);
 }
 
-/* The end of a transaction: its fetches are those of an earlier one, or undone. */
-static void
-end_fetches(bool committed)
-{
-	dlist_iter iter;
-
-	dlist_foreach(iter, &all_fetched)
-	{
-		Fetched *fetch = dlist_container(Fetched, node, iter.cur);
-
-		if (!committed && fetch->in != InvalidSubTransactionId)
-			fetch->unnamed = -1;
-		fetch->in = InvalidSubTransactionId;
-	}
-}
-
-static void
-commit_fetches(void)
-{
-	end_fetches(true);
-}
-
-static void
-undo_fetches(void)
-{
-	end_fetches(false);
-}
-
-static void
-keep_sub_fetches(SubTransactionId sub, SubTransactionId parent)
-{
-	dlist_iter iter;
-
-	dlist_foreach(iter, &all_fetched)
-	{
-		Fetched *fetch = dlist_container(Fetched, node, iter.cur);
-
-		if (fetch->in == sub)
-			fetch->in = parent;
-	}
-}
-
-static void
-undo_sub_fetches(SubTransactionId sub, SubTransactionId parent)
-{
-	dlist_iter iter;
-
-	dlist_foreach(iter, &all_fetched)
-	{
-		Fetched *fetch = dlist_container(Fetched, node, iter.cur);
-
-		if (fetch->in == sub)
-			fetch->unnamed = -1;
-	}
-	keep_sub_fetches(sub, parent);
-}
-
-/* What is kept belongs to the session, and so has no entries in the log. */
-EqXactKind eq_session_fetches = {
-	.at_commit = commit_fetches,
-	.at_prepare = undo_fetches,
-	.at_abort = undo_fetches,
-	.at_subcommit = keep_sub_fetches,
-	.at_subabort = undo_sub_fetches,
-};
-
-/* What the session knows of its last fetch; NULL if there is none to find. */
-static Fetched *
-remember_fetch(int32 subscription_id, HASHACTION action)
-{
-	Fetched *fetch;
-	bool found;
-
-	if (fetched == NULL)
-	{
-		HASHCTL ctl = {.keysize = sizeof(int32), .entrysize = sizeof(Fetched)};
-
-		fetched = hash_create("event_queue fetched", 16, &ctl,
-							  HASH_ELEM | HASH_BLOBS);
-	}
-	fetch = hash_search(fetched, &subscription_id, action, &found);
-	if (action == HASH_ENTER && !found)
-		dlist_push_tail(&all_fetched, &fetch->node);
-	return fetch;
-}
-
-static void
-forget_fetch(int32 subscription_id)
-{
-	Fetched *fetch = remember_fetch(subscription_id, HASH_FIND);
-
-	if (fetch == NULL)
-		return;
-	dlist_delete(&fetch->node);
-	(void) hash_search(fetched, &subscription_id, HASH_REMOVE, NULL);
-}
-
 /* Locks what the session may read now. */
 static void
 take_buckets(Subscription *subscription)
@@ -533,7 +418,7 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	char *name = eq_name_argument(fcinfo, 0, "subscription name");
 	int limit = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
 	Subscription subscription;
-	Fetched *fetch;
+	EqFetched *fetch;
 	int64 after;
 	int64 seen;
 	int n_events;
@@ -553,7 +438,7 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	read_subscription(&subscription, name);
 	take_buckets(&subscription);
-	fetch = remember_fetch(subscription.id, HASH_ENTER);
+	fetch = eq_find_fetch(subscription.id, HASH_ENTER);
 	fetch->buckets = subscription.buckets;
 	fetch->up_to = 0;
 	fetch->unnamed = 0;
@@ -595,12 +480,12 @@ eq_ack(PG_FUNCTION_ARGS)
 	char *name = eq_name_argument(fcinfo, 0, "subscription name");
 	int64 position = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
 	Subscription subscription;
-	Fetched *fetch;
+	EqFetched *fetch;
 	int64 highest;
 
 	PreventCommandIfReadOnly("ack");
 	read_subscription(&subscription, name);
-	fetch = remember_fetch(subscription.id, HASH_FIND);
+	fetch = eq_find_fetch(subscription.id, HASH_FIND);
 	if (subscription.n_buckets == 1)
 	{
 		/* Any session may: through a pooler it may be another one. */
@@ -630,11 +515,11 @@ eq_ack_fetched(PG_FUNCTION_ARGS)
 {
 	char *name = eq_name_argument(fcinfo, 0, "subscription name");
 	Subscription subscription;
-	Fetched *fetch;
+	EqFetched *fetch;
 
 	PreventCommandIfReadOnly("ack");
 	read_subscription(&subscription, name);
-	fetch = remember_fetch(subscription.id, HASH_FIND);
+	fetch = eq_find_fetch(subscription.id, HASH_FIND);
 
 	/*
 	 * With one bucket, another consumer may have had it since the transaction
@@ -663,7 +548,7 @@ eq_leave_subscription(PG_FUNCTION_ARGS)
 	Subscription subscription;
 
 	read_subscription(&subscription, name);
-	forget_fetch(subscription.id);
+	eq_forget_fetch(subscription.id);
 	eq_leave_group(subscription.id);
 	PG_RETURN_BOOL(true);
 }

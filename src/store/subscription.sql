@@ -133,7 +133,7 @@ BEGIN
 	END IF;
 	IF cardinality(found) = 2 AND found[1].tenant_id IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ039', MESSAGE = format('several tenants have a subscription "%s"', $1),
-			HINT = 'SET event_queue.tenant says which is meant.';
+			HINT = 'Use SET event_queue.tenant to say which one is meant.';
 	END IF;
 	RETURN found[1].subscription_id;
 END
@@ -250,9 +250,9 @@ CREATE FUNCTION event_queue_internal.all_subscription_members(OUT subscription_i
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_subscription_members';
 COMMENT ON FUNCTION event_queue_internal.all_subscription_members() IS 'Internal. subscription_members of all tenants.';
 
-CREATE FUNCTION event_queue_internal.member_places(OUT used int, OUT places int)
-LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_member_places';
-COMMENT ON FUNCTION event_queue_internal.member_places() IS 'Internal. What is taken of the room for members of subscriptions, of all databases.';
+CREATE FUNCTION event_queue_internal.member_use(OUT used int, OUT max_members int)
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_member_use';
+COMMENT ON FUNCTION event_queue_internal.member_use() IS 'Internal. How many sessions are members of subscriptions, in all databases.';
 
 CREATE FUNCTION event_queue_internal.subscription_members(OUT subscription_id int, OUT pid int, OUT buckets int) RETURNS SETOF record
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -290,7 +290,7 @@ BEGIN
 	SELECT e.* INTO event FROM event_queue.event_store e, event_queue.subscription s
 	WHERE e.position = $2 AND s.subscription_id = this_id AND e.tenant_id = coalesce(s.tenant_id, e.tenant_id);
 	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('there is no event at position %s', $2);
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('event at position %s does not exist', $2);
 	END IF;
 	INSERT INTO event_queue_internal.subscription_parked
 		(subscription_id, tenant_id, aggregate_type, aggregate_id, position, error)

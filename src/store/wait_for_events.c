@@ -1,14 +1,13 @@
 /*
- * wait_for_events.c: readers that sleep until there are events to read.
+ * wait_for_events.c: wait_for_events: sleeps until there are events.
  *
- * A function can't do without the snapshot of the statement that calls it, and
- * a snapshot that is held while nothing happens keeps vacuum from its work.  A
- * procedure can: wait_for_events ends the transaction it was called in and
- * sleeps in a new one that has neither snapshot nor transaction id.
+ * A function always runs under the snapshot of the calling statement, and a snapshot held
+ * while nothing happens holds back vacuum.  So this is a procedure: it ends the transaction
+ * it was called in and sleeps in a new one with neither snapshot nor transaction id.
  *
- * The sleeper is woken by the transaction that moves the watermark, through its
- * latch: it raises its flag before it looks at the watermark, and whoever gives
- * positions back looks at the flag afterwards.
+ * The sleeper is woken through its latch by the transaction that moves the watermark: it
+ * raises its flag before it looks at the watermark, and the code that releases positions
+ * looks at the flag afterwards.
  */
 #include "postgres.h"
 
@@ -91,9 +90,8 @@ eq_wait_for_events(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_NOT_SUPPORTED_HERE),
 				 errmsg("cannot wait for events inside a transaction"),
-				 errdetail(
-					 "The transaction's snapshot would keep vacuum from its work."),
-				 errhint("CALL it by itself, not between BEGIN and COMMIT.")));
+				 errdetail("The transaction's snapshot would hold back vacuum."),
+				 errhint("Use CALL outside a transaction block.")));
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

@@ -368,7 +368,7 @@ eq_end_old_appends(void)
 			(errmsg(
 				 "terminating session %d, whose transaction has held back events since position %llu for more than %d ms",
 				 appender.pid, (unsigned long long) lowest, eq_append_timeout),
-			 errdetail("Its role is bound to a tenant."),
+			 errdetail("The session's role is bound to a tenant."),
 			 errhint("See event_queue.append_timeout.")));
 		(void) kill(appender.pid, SIGTERM);
 	}

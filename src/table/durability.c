@@ -1,12 +1,11 @@
 /*
- * durability.c: commits that need not wait for the disk.
+ * durability.c: decides which commits need not wait for the disk.
  *
- * A lease that is lost in a crash means only that the job is claimed again; the
- * same is true of settling jobs in queues that are not durable.  So a transaction
- * that wrote nothing else commits asynchronously.  Nothing else: it had no
- * transaction id before the first such write, and no WAL record of this backend
- * lies between or behind them.  One record of anyone else (also a page pruned by
- * a SELECT) makes it an ordinary commit.
+ * A lease lost in a crash only means that the job is claimed again; the same holds for
+ * settling jobs of queues that are not durable.  So a transaction that wrote nothing else
+ * commits asynchronously: it had no transaction id before the first such write, and no
+ * other WAL record of this backend lies between or after them.  Any other record (even of
+ * a page pruned by a SELECT) makes it an ordinary commit.
  */
 #include "postgres.h"
 

@@ -1,15 +1,15 @@
 /*
  * key_lock.c: locks on a hash of a key.
  *
- * They make sessions that use the same key take turns for the span of look-up and
- * insert, so that no one runs into a unique violation.  They are given back before the
- * call ends (the row itself holds others off until commit), so that a transaction of
- * 100,000 calls needs one at a time.  An error gives them back with the
- * (sub)transaction.  Order: EQ_LOCK_BUCKET, then EQ_LOCK_EVENT_ID, EQ_LOCK_AGGREGATE,
- * EQ_LOCK_POSITIONS.  EQ_LOCK_UNIQUE_KEY is taken alone.
+ * They serialize sessions that use the same key for the span of look-up and insert, so
+ * that none runs into a unique violation.  They are released before the call ends (the row
+ * itself blocks others until commit), so that a transaction of 100,000 calls needs one at a
+ * time.  An error releases them with the (sub)transaction.  Order: EQ_LOCK_BUCKET, then
+ * EQ_LOCK_EVENT_ID, EQ_LOCK_AGGREGATE, EQ_LOCK_POSITIONS.  EQ_LOCK_UNIQUE_KEY is taken
+ * alone.
  *
- * Those of buckets stay until the end of the transaction.  The server's table of locks is
- * shared by all, so one transaction has no more than a part of it.
+ * Locks on buckets are held until the end of the transaction.  The server's lock table is
+ * shared, so one transaction may take only a part of it.
  */
 #include "postgres.h"
 

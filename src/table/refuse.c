@@ -1,13 +1,12 @@
 /*
- * refuse.c: what would not be honoured is refused when it is made.
+ * refuse.c: refuses triggers, rules, policies and constraints that would have no effect.
  *
- * Events, jobs, dead letters, history and snapshots are written beneath the
- * executor: triggers, rules and policies of users would not be heeded there, CHECKs,
- * NOT NULL, defaults and what is checked at commit would not hold, columns that were
- * given another type would be written as what they were, rows of children
- * would never be found, and a row that a foreign key refers to could go.
- * Nobody would be told; so EQ037 says it at CREATE TRIGGER and its kin.  Indexes
- * are kept, also unique ones, and columns that may be NULL.
+ * Events, jobs, dead letters, history and snapshots are written beneath the executor:
+ * triggers, rules and policies of users would not run, CHECKs, NOT NULL, defaults and
+ * deferred constraints would not be enforced, columns whose type was changed would be
+ * written with the old one, rows of children would not be found, and a row that a foreign
+ * key refers to could be deleted.  So EQ037 is raised at CREATE TRIGGER and the like.
+ * Indexes, also unique ones, and nullable columns are allowed.
  */
 #include "postgres.h"
 
@@ -145,7 +144,7 @@ refuse_on(const char *what, Oid relid, const char *hint)
 		 errmsg("cannot have %s on table \"%s.%s\"", what,
 				get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)),
 		 errdetail(
-			 "The extension writes this table beneath the executor, which would not honor it."),
+			 "The extension writes this table beneath the executor, where it would have no effect."),
 		 errhint("%s", hint)));
 }
 

@@ -1,8 +1,8 @@
 /*
- * spi.c: SQL on our own tables, where no speed beneath the executor is needed.
+ * spi.c: SQL on the extension's own tables, where the executor is fast enough.
  *
- * Statements that run once for a job or a claim keep their plan for the session
- * (EqStatement); PostgreSQL plans them anew when a table in them changes.
+ * Statements that run once for each job or claim keep their plan for the session
+ * (EqStatement); PostgreSQL plans them again when a table in them changes.
  */
 #include "postgres.h"
 

@@ -1,9 +1,9 @@
 /*
- * checks.sql: rows that no function would have made are refused, whoever writes them
- * by hand (the owner; a restore).
+ * checks.sql: constraints that refuse rows that no function would have written, for rows
+ * written by hand (by the owner, or a restore).
  *
- * Not on jobs, dead letters, history and events: the C paths write these beneath
- * constraints, and look at JSON where they read it (common/json.h).
+ * Not on jobs, dead letters, history and events: C code writes these beneath constraints,
+ * and checks JSON when it reads it (common/json.h).
  */
 
 ALTER TABLE rule

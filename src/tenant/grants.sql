@@ -89,13 +89,13 @@ BEGIN
 		PERFORM event_queue_internal.check_name('tenant', $2);
 		IF has_function_privilege($1, 'event_queue.create_handler(text, text, text, interval, boolean, boolean, int, int)', 'EXECUTE') THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ049',
-				MESSAGE = format('role "%s" is an admin, and so of all tenants', this_role),
-				HINT = 'Take its rights away with event_queue.revoke_access first.';
+				MESSAGE = format('role "%s" is an admin, who acts for all tenants', this_role),
+				HINT = 'Revoke its rights with event_queue.revoke_access first.';
 		END IF;
 		IF bound_to IS NOT NULL AND bound_to <> $2 THEN
 			RAISE EXCEPTION USING ERRCODE = 'EQ049',
 				MESSAGE = format('role "%s" is bound to another tenant', this_role),
-				HINT = 'Take its rights away with event_queue.revoke_access first.';
+				HINT = 'Revoke its rights with event_queue.revoke_access first.';
 		END IF;
 		INSERT INTO event_queue_internal.tenant_role VALUES ($1, $2) ON CONFLICT DO NOTHING;
 	END IF;
@@ -277,10 +277,10 @@ BEGIN
 		event_queue_internal.queue_depth(int), event_queue_internal.count_due(int, int), event_queue_internal.count_scheduled(int, int),
 		event_queue_internal.metrics("char", int), event_queue_internal.queue_now(int),
 		event_queue_internal.per_second(bigint[], int, float8), event_queue_internal.compliance(bigint[]),
-		event_queue_internal.histogram_quantile(bytea, float8), event_queue_internal.sampled_at(), event_queue_internal.series_places(), event_queue_internal.handler_code(text, boolean),
+		event_queue_internal.histogram_quantile(bytea, float8), event_queue_internal.sampled_at(), event_queue_internal.series_use(), event_queue_internal.handler_code(text, boolean),
 		event_queue.trace(uuid, text), event_queue.queue_limits(text), event_queue.explain_job(bigint), event_queue.dependency_results(bigint), event_queue.workers(),
 		event_queue.running_jobs(text, int), event_queue.next_jobs(text, int), event_queue.queue_jobs(text, int),
-		event_queue.failed_jobs(timestamptz, text, int), event_queue.rule_activity(text, int, int), event_queue.rule_runs(text, int), event_queue.rule_facts(text, int, uuid, text), event_queue_internal.table_of_rule(int), event_queue_internal.table_triggers(int), event_queue_internal.table_is_watched(int, text[]),
+		event_queue.failed_jobs(text, timestamptz, int), event_queue.rule_activity(text, int, int), event_queue.rule_runs(text, int), event_queue.rule_facts(text, int, uuid, text), event_queue_internal.table_of_rule(int), event_queue_internal.table_triggers(int), event_queue_internal.table_is_watched(int, text[]),
 		event_queue.aggregate_activity(text, text, int, text),
 		event_queue.health(), event_queue.queue_health(), event_queue.queue_history(text, interval, interval), event_queue.test_alert(text, interval), event_queue.prometheus(), event_queue.activation_state(), event_queue.faults(),
 		event_queue.add_business_time(text, timestamptz, interval), event_queue.business_seconds(text, timestamptz, timestamptz),
@@ -311,7 +311,7 @@ DECLARE
 BEGIN
 	IF bound_to IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ049', MESSAGE = format('role %s is bound to tenant %s', $1, bound_to),
-			HINT = 'An admin is trusted with all tenants: take the binding away with event_queue.revoke_access first.';
+			HINT = 'An admin acts for all tenants: remove the binding with event_queue.revoke_access first.';
 	END IF;
 	PERFORM event_queue.grant_producer(role);
 	PERFORM event_queue.grant_worker(role);

@@ -1,9 +1,9 @@
 /*
- * owner.c: the owners of rules, handlers and reducers.
+ * owner.c: owners of rules, handlers and reducers.
  *
- * They are kept by OID.  A rename changes nothing; what was a dropped role's, a
- * role's whose access was taken away, or is now a tenant's own, is out of service
- * until someone else creates it again.
+ * Owners are stored by OID, so that a rename changes nothing.  What belongs to a role that
+ * was dropped, lost its access or is now bound to a tenant is out of service until another
+ * role creates it again.
  */
 #include "postgres.h"
 

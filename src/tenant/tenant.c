@@ -1,13 +1,13 @@
 /*
  * tenant.c: the tenant that a session is confined to.
  *
- * By its role, if the current user, the role that was SET, the session user, or a
- * role that one of them is a member of, stands in the table tenant_role; else by the setting event_queue.tenant; else by nothing.  Every
- * C path asks here, and the row security policies ask through tenant_visible,
- * so that both sides apply one rule.
+ * By its role, if the current user, the role that was SET, the session user, or a role that
+ * one of them is a member of, is in table tenant_role; else by the setting
+ * event_queue.tenant; else by nothing.  Every C path asks here, and the row security
+ * policies ask through tenant_visible, so that both sides apply one rule.
  *
- * The bindings are read once and kept until someone changes the table (its
- * trigger invalidates the relcache entry) or memberships change.
+ * Bindings are read once and cached until the table changes (its trigger invalidates the
+ * relcache entry) or memberships change.
  */
 #include "postgres.h"
 
@@ -179,7 +179,7 @@ find_binding(const Oid *roles)
 					 errmsg("role \"%s\" is bound to more than one tenant",
 							GetUserNameFromId(roles[first], false)),
 					 errdetail(
-						 "What binds is the session's user, the role that it has set, and the present role, with all roles that they are members of."),
+						 "The bindings of the session user, of the role that was SET, of the current user, and of all roles that these are members of count."),
 					 errhint("Make it a member of one tenant's role only.")));
 			strlcpy(found, tenant, sizeof(found));
 		}
@@ -312,7 +312,7 @@ eq_resolve_tenant(const char *argument)
 			 errmsg("this session acts for another tenant"),
 			 errdetail("The call names tenant \"%s\".", argument),
 			 errhint(
-				 "Leave tenant_id out: the role's binding, or event_queue.tenant, says for which tenant it acts.")));
+				 "Omit tenant_id: the session acts for the tenant of its role, or of event_queue.tenant.")));
 	eq_check_name("tenant", argument, EQ_MAX_NAME);
 	if (!by_role)
 		eq_tenant_access_hook(argument, strlen(argument));
@@ -402,7 +402,7 @@ eq_require_unbound(void)
 	if (tenant[0] != '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_SHARED_BY_TENANTS),
-				 errmsg("what all tenants share can't be changed for one"),
+				 errmsg("cannot change what all tenants share"),
 				 errdetail("This session is bound to tenant \"%s\" by its role.",
 						   tenant)));
 }

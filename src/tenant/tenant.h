@@ -1,5 +1,5 @@
 /*
- * tenant.h: whose rows a session may touch, and what names may look like.
+ * tenant.h: the tenant of a session, and checks of names.
  */
 #ifndef EQ_TENANT_H
 #define EQ_TENANT_H

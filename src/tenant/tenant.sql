@@ -1,10 +1,10 @@
 /*
- * tenant.sql: which tenant a session acts for.
+ * tenant.sql: decides which tenant a session acts for.
  *
- * A role may be bound to one tenant (grant_producer(role, tenant) and its
- * kin); then nothing that it sets or passes can reach another tenant's rows.
- * An unbound role is trusted with all tenants: the setting event_queue.tenant
- * narrows its session to one, and without the setting each call names its own.
+ * A role may be bound to one tenant (grant_producer(role, tenant) and so on); then nothing
+ * that it sets or passes reaches rows of other tenants.  An unbound role is trusted with
+ * all tenants: the setting event_queue.tenant narrows its session to one, and without the
+ * setting each call names its own.
  */
 
 CREATE TABLE event_queue_internal.tenant_role (

@@ -162,8 +162,8 @@ BEGIN
 		BEGIN
 			EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', this.tab, this.name);
 		EXCEPTION WHEN check_violation THEN
-			RAISE WARNING USING MESSAGE = pg_catalog.format('table %s has rows that constraint %s forbids from now on', this.tab, this.name),
-				HINT = pg_catalog.format('Mend them, then: ALTER TABLE %s VALIDATE CONSTRAINT %I', this.tab, this.name);
+			RAISE WARNING USING MESSAGE = pg_catalog.format('table %s has rows that violate new constraint %s', this.tab, this.name),
+				HINT = pg_catalog.format('Correct them, then: ALTER TABLE %s VALIDATE CONSTRAINT %I', this.tab, this.name);
 		END;
 	END LOOP;
 END

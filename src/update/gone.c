@@ -1,9 +1,9 @@
 /*
  * gone.c: C functions that older versions of the extension had.
  *
- * SQL of an older version can only be created, by CREATE EXTENSION ... VERSION or by
- * pg_upgrade, if the library has a symbol for each of its C functions; ALTER EXTENSION
- * event_queue UPDATE then replaces or drops them.  The Makefile finds out which are gone.
+ * SQL of an older version can be created (by CREATE EXTENSION ... VERSION or pg_upgrade)
+ * only if the library has a symbol for each of its C functions; ALTER EXTENSION event_queue
+ * UPDATE then replaces or drops them.  The Makefile generates the list.
  */
 #include "postgres.h"
 

@@ -167,8 +167,8 @@ BEGIN
 				PERFORM event_queue.update_as(this.role::regrole, this.command);
 			END IF;
 		EXCEPTION WHEN OTHERS THEN
-			RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = format('view %s can''t be made anew: %s', this.object, SQLERRM),
-				HINT = 'Drop it, update the extension, and create it as the new version has it.';
+			RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = format('could not recreate view %s: %s', this.object, SQLERRM),
+				HINT = 'Drop it, update the extension, and create it for the new version.';
 		END;
 	END LOOP;
 	FOR this IN SELECT k.* FROM event_queue.update_keeps k WHERE k.what = 'grant' ORDER BY k.id LOOP

@@ -1,6 +1,6 @@
 /*
- * client_sleep.c: how a session sleeps whose client waits for its answer (claim_wait,
- * await_job, wait_for_events).
+ * client_sleep.c: sleeps while the client waits for the answer (claim_wait, await_job,
+ * wait_for_events), and notices if the client goes away.
  */
 #include "postgres.h"
 

@@ -1,9 +1,9 @@
 /*
  * database.c: the databases that have the extension, in shared memory.
  *
- * An entry is taken by the first session that needs it, and found again by the OID.  It
- * is free when the database is dropped; that of a database whose extension was dropped is
- * given to another one if there is no other.
+ * The first session that needs an entry takes it; it is found by the OID.  It is free when
+ * the database is dropped; the entry of a database whose extension was dropped is reused
+ * if no other one is free.
  */
 #include "postgres.h"
 

@@ -1,6 +1,6 @@
 /*
- * database.h: what shared memory has of each database: who works in it, and flags that
- * tell its workers what there is to do.
+ * database.h: a database's entry in shared memory: its workers, and the flags that tell them
+ * what to do.
  */
 #ifndef EQ_DATABASE_H
 #define EQ_DATABASE_H

@@ -1,22 +1,22 @@
 /*
  * series.c: counters and histograms of job names and tenants.
  *
- * A series belongs to a job name in a queue, or to a tenant.  There is a fixed number of
- * them (event_queue.max_job_stats, event_queue.max_tenant_stats); who finds no room is
- * counted in the series of all others, of its queue or of the database.  What is counted of
- * a queue as a whole is exact whatever there is of series: it is in the queue's slot
- * (slot.c), and its histograms are the sums of those of its names.
+ * A series belongs to a job name of a queue, or to a tenant.  Their number is fixed
+ * (event_queue.max_job_stats, event_queue.max_tenant_stats); a name or tenant without one is
+ * counted in the series of all others, of its queue or of the database.  Counts of a queue
+ * as a whole are always exact: they are in the queue's slot (slot.c), and its histograms are
+ * the sums of those of its names.
  *
- * What a transaction does is noted in a log, and added after its commit: no job that is
- * rolled back counts.  The series is looked for when it is noted, since afterwards
- * nothing may throw or allocate.  If it has been given back meanwhile, its generation is
- * another, and the note is dropped; and it is not taken anew for a while, so that who
- * has just compared generations does not add to what is another's by then.
+ * What a transaction does is logged, and added after its commit, so that rolled back jobs
+ * do not count.  The series is looked up when it is logged, since afterwards nothing may
+ * throw or allocate.  If it was freed meanwhile, its generation differs, and the entry is
+ * dropped; a freed series is not reused for a while, so that a process that has just
+ * compared generations does not add to another's.
  *
- * Series of a database are found by a hash of (database, kind, queue, name), whose
- * chains change with the lock held exclusively, and by each session in a small cache.
- * They are given back with their queue, database or extension, and when there is little
- * room, by the scheduler, if nothing happens in them.
+ * Series of a database are found by a hash of (database, kind, queue, name), whose chains
+ * change with the lock held exclusively, and by each session in a small cache.  They are
+ * freed with their queue, database or extension, and, if room is short, by the scheduler if
+ * nothing happens in them.
  */
 #include "postgres.h"
 

@@ -1,9 +1,9 @@
 /*
- * sleepers.c: sessions that sleep until there are jobs, events, or the end of a job.
+ * sleepers.c: wakes sessions that sleep until there are jobs, events, or the end of a job.
  *
- * Each raises its flag before it looks for what it waits for; whoever brings that looks at
- * the flags after his commit is visible, and sets latches: one of them sees the other.
- * None of these functions throws but, of a session's first call, eq_sleeper.
+ * A sleeper raises its flag before it looks for what it waits for; the committing session
+ * looks at the flags after its commit is visible, and sets latches: one of them sees the
+ * other.  None of these functions throws, but eq_sleeper when a session first calls it.
  */
 #include "postgres.h"
 

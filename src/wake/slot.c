@@ -1,23 +1,21 @@
 /*
- * slot.c: which slot in shared memory a queue or notify channel has.
+ * slot.c: assigns slots in shared memory to queues and notify channels.
  *
- * A slot is found by a hash of (database, id), whose chains change with
- * eq_slots_lock held exclusively.  It is taken when its queue or channel is
- * created, which fails if there is no room, or by the first use after a restart;
- * it is freed by the transaction that drops the queue, by one that created it
- * and is rolled back, by DROP EXTENSION, by DROP DATABASE, and by the scheduler,
- * which looks for slots whose queues were dropped.
+ * A slot is found by a hash of (database, id), whose chains change with eq_slots_lock held
+ * exclusively.  It is taken when its queue or channel is created, which fails if there is
+ * no room, or at the first use after a restart.  It is freed by the transaction that drops
+ * the queue, or that created it and is rolled back, by DROP EXTENSION, by DROP DATABASE, and
+ * by the scheduler, which looks for slots of dropped queues.
  *
- * Who is given a slot has it pinned until the end of its transaction, so that what
- * it counts and wakes then is its own queue.  A slot that is freed loses its
- * key at once, and is taken for another queue when no one has it pinned and no one
- * sleeps on it.  A pinner pins first and looks at the key afterwards; who gives
- * back clears the key first and looks at the pins afterwards: one of them sees the
- * other.
+ * A session that uses a slot pins it until the end of its transaction, so that what it
+ * counts and wakes then is its own queue.  A freed slot loses its key at once, and is reused
+ * when no one has it pinned and no one sleeps on it.  A session that pins does so first and
+ * compares the key after; the one that frees clears the key first and looks at the pins
+ * after: one of them sees the other.
  *
- * A slot that is freed too early, because the server can't know better, is
- * never wrong: limits are read from the tables again, marks are found by keys of
- * their own, and counters begin again.
+ * A slot that is freed too early, because the server can't know better, is never wrong:
+ * limits are read from the tables again, marks are found by keys of their own, and counters
+ * begin again.
  */
 #include "postgres.h"
 
@@ -368,30 +366,30 @@ EqXactKind eq_pinned_slots = {
 
 /*
  * For the scheduler, also outside of transactions: is the flag of this queue or
- * channel up?  Lowers it.  The place where it was found last time is kept by the
+ * channel up?  Lowers it.  The slot where it was found last time is kept by the
  * caller.
  */
 bool
-eq_take_pending(int32 id, EqWakeSlot **place)
+eq_take_pending(int32 id, EqWakeSlot **slot)
 {
 	uint64 key = key_of(id);
 	bool pending;
 
-	if (*place == NULL || pg_atomic_read_u64(&(*place)->key) != key)
+	if (*slot == NULL || pg_atomic_read_u64(&(*slot)->key) != key)
 	{
 		LWLockAcquire(eq_slots_lock, LW_SHARED);
-		*place = look_up(key);
+		*slot = look_up(key);
 		LWLockRelease(eq_slots_lock);
 	}
-	if (*place == NULL)
+	if (*slot == NULL)
 		return true; /* no one had anything to say yet, or there is no room */
 	/* Who raises it sets the latch afterwards, and so this is looked at again. */
-	if (pg_atomic_read_u32(&(*place)->pending) == 0)
+	if (pg_atomic_read_u32(&(*slot)->pending) == 0)
 		return false;
-	if (!pin(*place, key))
+	if (!pin(*slot, key))
 		return true;
-	pending = pg_atomic_exchange_u32(&(*place)->pending, 0) != 0;
-	pg_atomic_fetch_sub_u32(&(*place)->pins, 1);
+	pending = pg_atomic_exchange_u32(&(*slot)->pending, 0) != 0;
+	pg_atomic_fetch_sub_u32(&(*slot)->pins, 1);
 	return pending;
 }
 

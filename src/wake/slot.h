@@ -77,6 +77,6 @@ extern void eq_give_back_slot(int32 id);
 extern void eq_give_back_idle_slot(int32 id);
 extern void eq_give_back_all_slots(Oid dboid);
 extern bool eq_has_fair_share_of_slots(void);
-extern bool eq_take_pending(int32 id, EqWakeSlot **place);
+extern bool eq_take_pending(int32 id, EqWakeSlot **slot);
 
 #endif /* EQ_SLOT_H */

@@ -1,13 +1,13 @@
 /*
- * wake.c: who is waiting and who to wake.
+ * wake.c: decides which processes a commit wakes, and what it counts.
  *
- * NOTIFY inside a transaction holds a cluster-wide lock across its commit.  So
- * a transaction only remembers here which queues it touched; when its commit
- * is visible, the callback raises flags in shared memory and sets the latch of
- * the database's scheduler, which wakes executors and sends one NOTIFY for
- * many commits.  The entries of an aborted subtransaction are forgotten with it (xact.h).
+ * NOTIFY inside a transaction holds a cluster-wide lock across its commit.  So a
+ * transaction only records here which queues it touched; when its commit is visible, the
+ * callback raises flags in shared memory and sets the latch of the database's scheduler,
+ * which wakes executors and sends one NOTIFY for many commits.  The entries of an aborted
+ * subtransaction are discarded (xact.h).
  *
- * Counters travel with the same entries, so that they count what was committed.
+ * Counters are part of the same entries, so that they count what was committed.
  */
 #include "postgres.h"
 
@@ -29,7 +29,7 @@
 PG_FUNCTION_INFO_V1(eq_config_changed);
 PG_FUNCTION_INFO_V1(eq_jobs_loaded);
 PG_FUNCTION_INFO_V1(eq_notify_change);
-PG_FUNCTION_INFO_V1(eq_place_changed);
+PG_FUNCTION_INFO_V1(eq_slot_changed);
 
 /* What one (sub)transaction did to one queue or channel. */
 typedef struct Wake
@@ -415,7 +415,7 @@ eq_config_changed(PG_FUNCTION_ARGS)
  * sign.  A queue that has no room in shared memory can't be created.
  */
 Datum
-eq_place_changed(PG_FUNCTION_ARGS)
+eq_slot_changed(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	bool isnull;
@@ -425,7 +425,7 @@ eq_place_changed(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
 		trigger->tg_trigger->tgnargs != 1)
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("place_changed: not called by its trigger")));
+						errmsg("slot_changed: not called by its trigger")));
 	id = DatumGetInt32(heap_getattr(trigger->tg_trigtuple, 1,
 									RelationGetDescr(trigger->tg_relation),
 									&isnull)) *
@@ -441,7 +441,7 @@ eq_place_changed(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no room in shared memory for one more queue or channel"),
 				 errdetail(
-					 "This database would have %d of %d places, and leave less than a third as many free.",
+					 "This database would use %d of %d slots, and leave fewer than a third of that free.",
 					 eq_database()->n_slots, eq_max_queues),
 				 errhint(
 					 "Raise event_queue.max_queues (now %d) and restart the server.",

@@ -1,6 +1,5 @@
 /*
- * wake.h: what a transaction notes and what takes effect at its commit:
- * who is to be woken, and what is to be counted.
+ * wake.h: records which processes to wake and what to count; both take effect at commit.
  */
 #ifndef EQ_WAKE_H
 #define EQ_WAKE_H

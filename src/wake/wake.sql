@@ -14,8 +14,8 @@ CREATE TABLE event_queue_internal.channel (
 COMMENT ON TABLE event_queue_internal.channel IS 'Channels that notify_on serves.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_queue_internal.channel
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
-CREATE TRIGGER place_changed AFTER INSERT OR DELETE ON event_queue_internal.channel
-	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.place_changed('-1');
+CREATE TRIGGER slot_changed AFTER INSERT OR DELETE ON event_queue_internal.channel
+	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.slot_changed('-1');
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.channel', '');
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.channel_channel_id_seq', '');
 

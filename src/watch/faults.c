@@ -1,12 +1,10 @@
 /*
- * faults.c: what the workers can't do at present, for health() and for each
- * other.
+ * faults.c: faults: what the workers cannot do at present, for health() and for each other.
  *
- * A fault has a kind ("scheduler": a chore of it, "rule runner": likewise,
- * "rule", "handler", "worker") and a name.  It is there from the first failure
- * to the next success, with the last error and when it is tried again.  The
- * table is small and lives in shared memory: a restart forgets it, and then
- * finds out again.  Nothing here throws.
+ * A fault has a kind ("scheduler", "rule runner": a chore of it; "rule", "handler",
+ * "worker") and a name.  It exists from the first failure to the next success, with the last
+ * error and the time of the next try.  The table is small and in shared memory: after a
+ * restart faults are detected again.  Nothing here throws.
  */
 #include "postgres.h"
 

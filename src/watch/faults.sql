@@ -1,5 +1,5 @@
 /*
- * faults.sql: what can't be done now, and since when; health() shows it.
+ * faults.sql: faults: what fails at present, and since when; health() shows it.
  */
 
 /*

@@ -1,11 +1,11 @@
 /*
- * watch.c: user code that does not end.
+ * watch.c: ends user code that does not end by itself.
  *
- * A worker says here when it begins and ends to run a user's code, and how long
- * that may take.  Its own timeout cancels it then; but a function may catch that.
- * So the scheduler, which runs no user code, looks at the deadlines: who is past
- * his is cancelled again, and then terminated, which nothing in SQL can catch.
- * (Code that never comes to CHECK_FOR_INTERRUPTS stays, and is shown as a fault.)
+ * A worker registers here when it begins and ends to run a user's code, and how long that
+ * may take.  Its own timeout cancels it then; but a function may catch that.  So the
+ * scheduler, which runs no user code, checks the deadlines: a worker past its own is
+ * cancelled again, and then terminated, which nothing in SQL can catch.  (Code that never
+ * reaches CHECK_FOR_INTERRUPTS goes on, and is shown as a fault.)
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * children.c: the scheduler starts workers, and again those that ended.
+ * children.c: starts the scheduler's workers, and restarts those that ended.
  */
 #include "postgres.h"
 

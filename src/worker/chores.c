@@ -1,9 +1,8 @@
 /*
- * chores.c: what a worker does in each round is a list of chores.
+ * chores.c: runs the chores of a background worker, in each round.
  *
- * Each has its own transactions, and an error in it is its own: it is logged when it
- * begins and shown by faults(), the chore is tried again after a while, and all
- * others go on.
+ * Each chore has its own transactions, and its errors do not affect the others: an error is
+ * logged when it begins and shown by faults(), and the chore is tried again after a while.
  */
 #include "postgres.h"
 

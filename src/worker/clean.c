@@ -1,5 +1,5 @@
 /*
- * clean.c: between two pieces of user code a worker's session is as new.
+ * clean.c: resets a worker's session between two pieces of user code.
  */
 #include "postgres.h"
 

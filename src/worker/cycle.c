@@ -575,7 +575,7 @@ eq_run_cycle(void)
 	if (sweep || now >= next_keep)
 	{
 		/* A restore into this database; the next scheduler holds. */
-		if (sweep && !eq_hold_copy())
+		if (sweep && !eq_in_service())
 		{
 			eq_wake_executors(); /* they see it, too */
 			eq_wake_rule_runner(db);

@@ -1,13 +1,13 @@
 /*
- * handler.c: the call of a job's handler, by an executor; and run_jobs, which runs
- * jobs as executors do, in the caller's own session and transaction.
+ * handler.c: calls a job's handler, for executors; and run_jobs, which runs jobs as
+ * executors do, in the caller's own session and transaction.
  *
- * Nobody gains rights by run_jobs.  Its caller must be able to become the owner of
- * each handler of the queue: a session is not as clean as an executor's, and who
- * prepares it (temporary tables, settings) can make a handler do what its owner may.
- * The other way round, a handler of another role runs as a security-restricted operation:
- * nothing that it leaves in the session (a deferred trigger, a held cursor, a temporary
- * table) runs with the caller's rights later.
+ * run_jobs gives nobody more rights.  Its caller must be able to become the owner of each
+ * handler of the queue: a session is not as clean as an executor's, and a caller that
+ * prepares it (temporary tables, settings) can make a handler do what its owner may do.
+ * Conversely, a handler of another role runs as a security-restricted operation: nothing that
+ * it leaves in the session (a deferred trigger, a held cursor, a temporary table) runs with
+ * the caller's rights later.
  */
 #include "postgres.h"
 
@@ -185,8 +185,8 @@ eq_read_verdict(const ErrorData *error)
 		if (!has_detail || read_seconds(error->detail, &us))
 		{
 			/* Not at once: nothing would ever end that. */
-			verdict.snoozed = true;
-			verdict.holds = error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED;
+			verdict.postponed = true;
+			verdict.postpones_queue = error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED;
 			verdict.delay = Max(us, POSTPONE_US);
 		}
 	}
@@ -416,11 +416,11 @@ record_run(const EqQueue *queue, const EqClaimedJob *job, const ErrorData *error
 		eq_close_jobs(&leased);
 		return "lost"; /* another job's handler has deleted it */
 	}
-	if (verdict.snoozed)
+	if (verdict.postponed)
 	{
 		eq_close_jobs(&leased);
 		eq_release(job->job_id, &job->token, verdict.delay);
-		if (verdict.holds)
+		if (verdict.postpones_queue)
 			eq_hold_queue(queue, verdict.delay);
 		*next = GetCurrentTimestamp() + verdict.delay;
 		return "postponed";

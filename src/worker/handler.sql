@@ -1,5 +1,5 @@
 /*
- * handler.sql: jobs run in the caller's own session.
+ * handler.sql: run_jobs, and what handlers raise about their job.
  */
 
 /*

@@ -1,5 +1,5 @@
 /*
- * handlers.c: reads which function does a job.
+ * handlers.c: reads which handler runs a job.
  */
 #include "postgres.h"
 

@@ -1,5 +1,5 @@
 /*
- * handlers.h: which function does a job.
+ * handlers.h: reads which handler runs a job.
  */
 #ifndef EQ_HANDLERS_H
 #define EQ_HANDLERS_H

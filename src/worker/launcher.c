@@ -1,12 +1,11 @@
 /*
- * launcher.c: finds the databases that have the extension and keeps one
- * scheduler running in each.
+ * launcher.c: finds the databases that have the extension, and keeps one scheduler running
+ * in each.
  *
- * It has no database of its own, since only a session inside a database can
- * see whether the extension is there; so it starts a scheduler in each
- * database once; one that finds nothing ends, and the database gets no entry in
- * shared memory.  After that, CREATE EXTENSION sets the
- * launcher's latch.
+ * The launcher is connected to no database, and only a session inside a database can see
+ * whether the extension is there.  So it starts a scheduler in each database once; one that
+ * finds no extension ends, and the database gets no entry in shared memory.  After that,
+ * CREATE EXTENSION sets the launcher's latch.
  */
 #include "postgres.h"
 

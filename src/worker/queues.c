@@ -1,5 +1,5 @@
 /*
- * queues.c: the scheduler looks at queues: which have work, and when the next is due.
+ * queues.c: checks which queues have work, and when the next job is due, for the scheduler.
  */
 #include "postgres.h"
 
@@ -116,7 +116,7 @@ eq_read_queues(void)
 				 "event_queue: %d queues and channels of this database have no room in shared memory",
 				 n_without),
 			 errdetail(
-				 "They have no counters, workers are woken for them late, and those with limits can't be claimed from."),
+				 "They have no counters, workers are woken late for them, and no jobs can be claimed from those with limits."),
 			 errhint("Raise event_queue.max_queues (now %d) and restart the server.",
 					 eq_max_queues)));
 	warned_of = db->without_slots = n_without;

@@ -1,6 +1,5 @@
 /*
- * registry.c: what the background workers share: how they start, are found,
- * and wait.
+ * registry.c: starts, finds and ends background workers, and lets them wait.
  */
 #include "postgres.h"
 

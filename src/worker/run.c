@@ -1,10 +1,10 @@
 /*
- * run.c: a call of a handler by an executor, and a job in a transaction of its own.
+ * run.c: calls a handler for an executor, and runs a job in a transaction of its own.
  *
- * The handler's transaction runs and commits as the role that created the handler:
- * deferred triggers fire in the commit, and must not fire as the superuser that the
- * worker is.  What a handler sets (settings, advisory locks, temporary tables) is gone
- * before the next job, which may be another tenant's.
+ * The handler's transaction runs and commits as the role that created the handler: deferred
+ * triggers fire at commit, and must not fire as the superuser that the worker is.  What a
+ * handler sets (settings, advisory locks, temporary tables) is reset before the next job,
+ * which may be another tenant's.
  */
 #include "postgres.h"
 
@@ -237,10 +237,10 @@ settle_failure(EqHand *hand, int i, const ErrorData *error, EqRunEnd *end)
 
 		eq_release(job->job_id, &job->token, Max(at - GetCurrentTimestamp(), 1));
 	}
-	else if (verdict.snoozed)
+	else if (verdict.postponed)
 	{
 		eq_release(job->job_id, &job->token, verdict.delay);
-		if (verdict.holds)
+		if (verdict.postpones_queue)
 			eq_hold_queue(&hand->queue, verdict.delay);
 	}
 	else
@@ -250,14 +250,14 @@ settle_failure(EqHand *hand, int i, const ErrorData *error, EqRunEnd *end)
 												: error->sqlerrcode),
 					   error->context, verdict.delay,
 					   cancelled || verdict.final) == 0;
-	if (!refused && !verdict.snoozed && handler->queue_id == EQ_RULE_CALLS)
+	if (!refused && !verdict.postponed && handler->queue_id == EQ_RULE_CALLS)
 		eq_count_rule_call_failed(job->payload, error->message);
 	PopActiveSnapshot();
 	end->job = job;
-	end->outcome = refused || verdict.snoozed ? "postponed"
-				   : cancelled				  ? "cancelled"
-				   : dead					  ? "dead"
-											  : "failed";
+	end->outcome = refused || verdict.postponed ? "postponed"
+				   : cancelled					? "cancelled"
+				   : dead						? "dead"
+												: "failed";
 	end->sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode));
 	end->message = error->message;
 	end->ended_at = GetCurrentTimestamp();

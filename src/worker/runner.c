@@ -1,15 +1,14 @@
 /*
- * runner.c: the rule runner and the keeper: the processes, apart from the
- * scheduler's, in which user code of the database's own chores runs.
+ * runner.c: the rule runner and the keeper: processes apart from the scheduler that run
+ * user code.
  *
- * The rule runner (one per database that has rules) reads events and evaluates
- * conditions and templates.  The keeper makes, archives and drops partitions of
- * events, for which reducers are called; the scheduler starts it when it is due,
- * and it ends when there is nothing to do.  Both may be lost at any time: what they
- * did not commit is done again.
+ * The rule runner (one per database that has rules) reads events and evaluates conditions
+ * and templates.  The keeper creates, archives and drops partitions of events, for which it
+ * calls reducers; the scheduler starts it when it is due, and it ends when there is nothing
+ * to do.  Both may be lost at any time: what they did not commit is done again.
  *
- * The rule runner's transactions commit asynchronously: rules and their checkpoint
- * are lost together or not at all, and what a lost one enqueued is enqueued again.
+ * The rule runner's transactions commit asynchronously: jobs and the checkpoint are lost
+ * together or not at all, and lost jobs are enqueued again.
  */
 #include "postgres.h"
 

@@ -1,15 +1,15 @@
 /*
- * running.c: which jobs an executor was running when it, or the server, died.
+ * running.c: records which jobs an executor is running, for the case that it, or the server,
+ * crashes.
  *
- * An executor has up to some hundred jobs in hand, but a crash is to be counted for
- * those only whose handler was at work: three crashes make a dead letter.  Shared memory
- * does not survive a crash, and a row for each job would be a flush for each.  So each
- * executor has a small file in the data directory, which it writes before each call of a
- * handler and nobody flushes: the operating system keeps it when processes die.  When
- * the machine itself dies it may be old; if it names no job that the executor had in
- * hand, all of these are counted.
+ * An executor may hold a hundred jobs, but only those whose handler was running count the
+ * crash: three crashes make a dead letter.  Shared memory does not survive a crash, and a
+ * row for each job would cost a flush each.  So each executor has a small file in the data
+ * directory, which it writes before each call of a handler without fsync: it survives the
+ * end of processes.  After a crash of the machine it may be old; if it names none of
+ * the jobs that the executor held, the crash counts for all of these.
  *
- * The scheduler reads it, too, when a job is cancelled (stop.c).
+ * The scheduler also reads it when a job is cancelled (stop.c).
  */
 #include "postgres.h"
 

@@ -1,17 +1,17 @@
 /*
- * scheduler.c: one per database: wake-ups, schedules, retention, and watching over
- * those that run user code.  It runs none itself, so that it always ends its round
- * (cycle.c).
+ * scheduler.c: the scheduler, one per database: wake-ups, schedules, retention, supervision
+ * of the processes that run user code.  It runs no user code itself, so that its rounds
+ * always end (cycle.c).
  *
- * Sleeps on its latch, which commits set (wake/wake.c), until the next job or
- * schedule is due, and at most until the next sweep.
+ * It sleeps on its latch, which commits set (wake/wake.c), until the next job or schedule is
+ * due, and at most until the next sweep.
  *
- * Its own transactions commit asynchronously: what a crash undoes is done again.
- * It waits for locks for a moment only, so that whoever locks one of our tables
- * holds up the chore that needs it and no other.
+ * Its own transactions commit asynchronously: what a crash undoes is done again.  It waits
+ * for locks only briefly, so that a lock on one of our tables delays the chore that needs
+ * it and no other.
  *
- * JIT is off: chores have enable_seqscan off, which gives plans such costs before 18
- * that each sweep would compile some for tens of milliseconds, while no job is told of.
+ * JIT is off: chores have enable_seqscan off, which raises the cost of plans before 18 so
+ * much that each sweep would compile some for tens of milliseconds.
  */
 #include "postgres.h"
 
@@ -96,7 +96,7 @@ start_afresh(void)
  * here, or the extension is dropped.
  */
 static void
-hold_while_copy(void)
+wait_while_copy(void)
 {
 	volatile bool said = false;
 
@@ -109,7 +109,7 @@ hold_while_copy(void)
 		PG_TRY();
 		{
 			due = eq_update_is_due();
-			active = !due && eq_hold_copy();
+			active = !due && eq_in_service();
 		}
 		PG_CATCH();
 		{
@@ -158,7 +158,7 @@ eq_scheduler_main(Datum arg)
 
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
-	hold_while_copy();
+	wait_while_copy();
 	eq_clear_faults(dboid, "scheduler", NULL);
 	start_afresh();
 	before_shmem_exit(eq_sample_last_metrics, (Datum) 0);

@@ -1,10 +1,10 @@
 /*
- * snapshot_jobs.c: jobs that take snapshots of aggregates.
+ * snapshot_jobs.c: enqueues and runs jobs that take snapshots of aggregates.
  *
- * create_reducer says after how many events one is due.  The scheduler walks
- * over the events below the watermark and enqueues a job of the queue
- * "snapshots" for each event whose version is a multiple; an executor takes the
- * snapshot, so that a slow reducer holds up no one else.
+ * create_reducer says after how many events a snapshot is due.  The scheduler reads the
+ * events below the watermark and enqueues a job of the queue "snapshots" for each event
+ * whose version is a multiple; an executor takes the snapshot, so that a slow reducer
+ * delays nothing else.
  */
 #include "postgres.h"
 

@@ -1,9 +1,9 @@
 /*
- * stop.c: ends the handlers of jobs that were cancelled; called by the scheduler.
+ * stop.c: ends the handlers of cancelled jobs; called by the scheduler.
  *
- * An executor is asked as pg_cancel_backend would, and if it goes on nevertheless as if its
- * time limit were over (watch/watch.c).  Jobs that wait in hand it looks at itself, before
- * each call; and one that is cancelled when its call has just ended is not completed.
+ * An executor is cancelled as by pg_cancel_backend, and if that has no effect, as if the
+ * job's time limit were over (watch/watch.c).  Before each call an executor checks the job
+ * itself; and a job that is cancelled when its call has just ended is not completed.
  */
 #include "postgres.h"
 

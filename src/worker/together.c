@@ -1,24 +1,24 @@
 /*
- * together.c: several jobs of an executor in one transaction, which is one flush.
+ * together.c: runs several jobs of an executor in one transaction, with one flush.
  *
- * Each call of a handler is a subtransaction of its own: an error undoes its effects and
- * no others, and the job's failure is recorded beside the others' completion.  The
- * effects are those of separate transactions:
+ * Each call of a handler is a subtransaction: an error undoes only its own effects, and the
+ * job's failure is recorded beside the others' completion.  The effects are those of
+ * separate transactions:
  *
- * - The jobs of one transaction have one owner, and what one leaves in the session is
- *   gone before the next (clean.c), or the transaction ends.
+ * - All jobs of one transaction have the same owner, and what one leaves in the session is
+ *   reset before the next (clean.c), or the transaction ends.
  * - Nobody waits for them for long.  The transaction ends after
- *   event_queue.handler_batch_time; and a job that others wait for, in it or behind it,
- *   may take twice that.  One that takes longer, also for waiting for a lock, is undone;
- *   those before it are committed, those behind it are given back, and it runs again,
- *   alone and for as long as it may.  So jobs that run long cost at most that little more,
- *   once: after it, no more of its handler are taken than will end in time.
- * - If the transaction itself fails (a deferred trigger, the commit), those that ran run
- *   alone and the others are given back: the error finds its job.
+ *   event_queue.handler_batch_time; a job that others wait for, in the transaction or after
+ *   it, may take twice that.  A job that takes longer, also by waiting for a lock, is
+ *   undone; those before it are committed, those after it are released, and it runs again,
+ *   alone and with its full time limit.  So a long job costs at most that little more, once:
+ *   afterwards only as many jobs of its handler are taken as will end in time.
+ * - If the transaction itself fails (a deferred trigger, the commit), the jobs that ran are
+ *   run alone and the others released, so that the error is that of its job.
  *
- * A handler that takes an array is called for up to so many jobs of one tenant at once.
- * If that fails, for each half of them, and so on: what is wrong with one of them fails
- * that one.  Those that have failed or stalled before come alone.
+ * A handler that takes an array is called for several jobs of one tenant at once.  If that
+ * fails, it is called for each half, and so on, so that the error is that of its job.  Jobs
+ * that have failed or stalled before are run alone.
  */
 #include "postgres.h"
 
@@ -239,7 +239,7 @@ run_range(Together *together, int first, int n, int timeout_ms)
 	if (runs_again(together, &call, error))
 		return false;
 	/* The whole queue is to wait: halves would fare no better. */
-	if (n > 1 && eq_read_verdict(error).holds)
+	if (n > 1 && eq_read_verdict(error).postpones_queue)
 	{
 		for (int i = first; i < first + n; i++)
 		{

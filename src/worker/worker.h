@@ -60,9 +60,9 @@ extern void eq_fire_deferred(void);
 /* What a handler's error asks for; delay in us, -1: the queue's backoff. */
 typedef struct EqVerdict
 {
-	bool final;	  /* no further attempt */
-	bool snoozed; /* not now, and no attempt counted */
-	bool holds;	  /* nor any other job of the queue */
+	bool final;			  /* no further attempt */
+	bool postponed;		  /* not now, and no attempt counted */
+	bool postpones_queue; /* nor any other job of the queue */
 	int64 delay;
 } EqVerdict;
 extern EqVerdict eq_read_verdict(const ErrorData *error);

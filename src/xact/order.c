@@ -1,7 +1,7 @@
 /*
- * order.c: what is done at the end of a transaction, and in which order.
+ * order.c: the order of all actions at the end of a transaction.
  *
- * The order is one for commit, prepare and abort.  None of these functions may throw
+ * It is the same for commit, prepare and abort.  None of these functions may throw
  * (xact.h), except those that are called before the end.
  */
 #include "postgres.h"

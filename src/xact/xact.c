@@ -1,10 +1,9 @@
 /*
- * xact.c: calls what is to be done at the end of transactions and subtransactions.
+ * xact.c: calls the actions at the end of transactions and subtransactions.
  *
- * The log lives in TopMemoryContext, since these callbacks read it when the transaction's
- * own memory is gone; and it grows before something is logged, since callbacks can't
- * allocate.  It is kept from transaction to transaction: an entry costs no more than
- * writing it.
+ * The log is in TopMemoryContext, since these callbacks read it when the transaction's own
+ * memory is gone; it grows before an entry is written, since callbacks can't allocate.  It
+ * is kept across transactions, so that an entry costs no more than writing it.
  */
 #include "postgres.h"
 

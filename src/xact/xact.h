@@ -1,9 +1,9 @@
 /*
- * xact.h: the log of what a transaction did, and what follows from it at its end.
+ * xact.h: the log of what a transaction did, and the actions at its end.
  *
- * A kind of entry (EqXactKind) is a static variable of the file that writes the
- * entries: it has their array and the functions to call.  order.c lists all kinds; their
- * order there is the order at each end of a transaction.
+ * A kind of entry (EqXactKind) is a static variable of the file that writes the entries: it
+ * has their array and the functions to call.  order.c lists all kinds; their order there is
+ * the order of the actions.
  *
  * Entries of one kind are in one array, in the order in which they were made.  An entry
  * begins with the SubTransactionId of its subtransaction, unless the kind is of the top

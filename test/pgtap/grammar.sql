@@ -22,12 +22,26 @@ SELECT is_empty($$
 	  AND NOT EXISTS (SELECT FROM pg_proc d WHERE d.pronamespace = p.pronamespace AND d.proname = replace(p.proname, 'create', 'drop'))
 	  AND p.proname <> 'create_event_partition'		-- seal, split and archive
 $$, 'what is created can be dropped');
+-- What an alert is about is not altered, but by or_replace.
 SELECT is_empty($$
-	SELECT c.name, c.type, a.name, a.type
-	FROM (SELECT name, type FROM argument WHERE proname = 'create_queue' AND name NOT IN ('or_replace', 'if_not_exists')) c
-	FULL JOIN (SELECT name, type FROM argument WHERE proname = 'alter_queue' AND name <> 'reset') a USING (name, type)
-	WHERE c.name IS NULL OR a.name IS NULL
-$$, 'alter_queue has the arguments of create_queue');
+	SELECT coalesce(c.proname, a.proname), name, c.type, a.type
+	FROM (SELECT proname, substr(proname, 8) AS kind, name, type FROM argument WHERE proname ~ '^create_' AND name NOT IN ('or_replace', 'if_not_exists')) c
+	FULL JOIN (SELECT proname, substr(proname, 7) AS kind, name, type FROM argument WHERE proname ~ '^alter_' AND name <> 'reset') a USING (kind, name)
+	WHERE kind IN (SELECT substr(proname, 7) FROM argument WHERE proname ~ '^alter_') AND c.type IS DISTINCT FROM a.type
+	  AND (kind, name) NOT IN (('alert', 'kind'), ('alert', 'queue'))
+$$, 'alter_* has the arguments of create_*');
+-- The first argument is the thing: by its name if the function says of what kind it is.
+SELECT is_empty($$
+	SELECT p.oid::regprocedure, p.proargnames[1] FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proargnames[1] IS DISTINCT FROM CASE
+		WHEN p.proname IN ('preview_schedule', 'postpone_queue', 'give_up_job', 'postpone_job') THEN p.proargnames[1]	-- of no thing, or of the present one
+		WHEN p.proname ~ '_(queue|rule|schedule|subscription|alert|calendar|draft|parked)$' THEN 'name'
+		WHEN p.proname ~ '_(reducer|aggregate)$' THEN 'aggregate_type'
+		WHEN p.proname ~ '(_jobs|_handler|_waiting|_failed|_all_dead)$|^(enqueue|claim|queue_)' AND p.proname <> 'queue_health' THEN 'queue'
+		WHEN p.proname ~ '_(job|dead|lease)$|^(complete|fail|release|report_progress)$' AND p.proname <> 'import_dead' AND p.proargnames[1] <> 'job' THEN 'job_id'
+		WHEN p.proname ~ '^grant_|^revoke_' THEN 'role'
+		ELSE p.proargnames[1] END
+$$, 'the first argument is the thing');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p
 	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname ~ '^alter_' AND NOT EXISTS (

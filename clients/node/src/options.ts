@@ -39,7 +39,7 @@ export interface JobOptions extends TxOption {
 	priority?: number;
 	/** A job of this queue, tenant and key is not added while there is one that is not finished. */
 	jobId?: string | number;
-	/** true: not kept, false: for ever, a number: the last so many of the queue; without it as the queue does. */
+	/** true: not kept, false: forever, a number: the last so many of the queue; without it as the queue does. */
 	removeOnComplete?: KeepJobs;
 	/** The same of dead letters. */
 	removeOnFail?: KeepJobs;

@@ -206,7 +206,7 @@ test('what can not be meant is told, and nothing is done', async () => {
 	assert.equal(await job.finished(), 'done');
 	// The queue of an undo is looked up when the step is kept.
 	assert.equal(work, 2);
-	assert.match(told.twice, /^StepTwiceError: step "a" .* was used in this run before\. Give each step/);
+	assert.match(told.twice, /^StepTwiceError: step "a" .* was already used in this run\. Give each step/);
 	assert.match(told.kind, /^StepTwiceError: .*another kind/);
 	assert.match(told.function, /^UnsupportedOptionError: .*number, not the function/);
 	assert.match(told.result, /^InvalidPayloadError: the result of step c .*as a string/);

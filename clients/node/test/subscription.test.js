@@ -24,7 +24,7 @@ test('events come in order, each once in the transaction that moves the checkpoi
 	}, { filter: { event_type: 'lead.*' }, batchSize: 2 });
 	await once(subscription, 'drained');
 	assert.deepEqual(got, [1, 2, 3, 4, 5]);
-	// woken by what comes; what the filter leaves out does not wake it for ever
+	// woken by what comes; what the filter leaves out does not wake it forever
 	const next = once(subscription, 'processed');
 	await eq.append('task', 'T', 'task.created', {});
 	await eq.append('lead', 'A', 'lead.moved', { i: 6 });

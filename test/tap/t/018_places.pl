@@ -165,7 +165,7 @@ $node->poll_query_until('d1', sprintf('SELECT (%s) = 0', sprintf($members_of, 1)
 fetch_all(6);
 cmp_ok(sql('d1', sprintf($members_of, 6)), '>=', 4, 'what ends leaves room');
 $_->quit for @sessions[3 .. $#sessions];
-ok($node->poll_query_until('d1', q(SELECT used = 0 FROM event_queue_internal.member_places())), 'all of it');
+ok($node->poll_query_until('d1', q(SELECT used = 0 FROM event_queue_internal.member_use())), 'all of it');
 is(sql('d1', sprintf($health, 0)), 't|t|none', 'and health is content');
 $node->stop;
 

@@ -104,10 +104,10 @@ UPDATE event_queue.schedule SET time_zone = 'Nowhere/Atlantis' WHERE name = 'bad
 ));
 health_names('schedule bad cron', 'cron', 'drop_schedule\\(.bad cron');
 health_names('schedule bad zone', 'Atlantis', 'drop_schedule\\(.bad zone');
-health_names('schedule to drained', 'takes no more jobs', 'resume_queue\\(.drained');
+health_names('schedule to drained', 'is being drained', 'resume_queue\\(.drained');
 sql(q(UPDATE event_queue.schedule SET next_run = now() - interval '2 hours' WHERE name IN ('to drained', 'bad cron', 'bad zone');
 	UPDATE event_queue.schedule SET cron = cron WHERE name = 'tick'));
-health_names('schedule to drained', 'takes no more jobs .EQ034., [3-9] times', 'resume_queue\\(.drained');
+health_names('schedule to drained', 'is being drained .EQ034., [3-9] times', 'resume_queue\\(.drained');
 flow_goes_on('schedules fail');
 sql(q(SELECT event_queue.resume_queue('drained')));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.jobs WHERE name = 'late')),

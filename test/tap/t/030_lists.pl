@@ -63,7 +63,7 @@ sub all_quick
 		'SELECT * FROM event_queue.next_jobs(NULL, 50)' => [ 50, 1500 ],
 		q(SELECT * FROM event_queue.queue_jobs('big')) => [ 100, 4000 ],
 		'SELECT * FROM event_queue.failed_jobs()' => [ 100, 300 ],
-		q(SELECT * FROM event_queue.failed_jobs(now() - interval '1 hour', 'big', 10)) => [ 10, 100 ],
+		q(SELECT * FROM event_queue.failed_jobs('big', now() - interval '1 hour', 10)) => [ 10, 100 ],
 		q(SELECT * FROM event_queue.rule_activity('calls')) => [ 100, 1000 ],
 		q(SELECT * FROM event_queue.aggregate_activity('lead', 'L777')) => [ 20, 100 ],
 		'SELECT * FROM event_queue.all_jobs WHERE job_id = ANY (\'{1001,1002,1003}\')' => [ 3, 20 ],
@@ -95,7 +95,7 @@ my $next = $one->(q(SELECT string_agg(job_id::text, ',' ORDER BY nth) FROM event
 is($next, $one->(q(BEGIN; SELECT string_agg(job_id::text, ',') FROM event_queue.claim('big', 30); ROLLBACK;)), 'what will run next is what is claimed next');
 is($one->(q(SELECT string_agg(state || ' ' || n, ', ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM event_queue.queue_jobs('big', 7) GROUP BY 1) s)),
 	'completed 7, dead 7, leased 7, ready 7, scheduled 7', 'so many of each state');
-is($one->(q(SELECT bool_and(died_at > now() - interval '1 hour') FROM event_queue.failed_jobs(now() - interval '1 hour', max_jobs => 100000))), 't', 'what has failed since');
+is($one->(q(SELECT bool_and(died_at > now() - interval '1 hour') FROM event_queue.failed_jobs(since => now() - interval '1 hour', max_jobs => 100000))), 't', 'what has failed since');
 is($one->(q(SELECT kind || ' ' || who FROM event_queue.aggregate_activity('lead', 'L777') GROUP BY 1 ORDER BY 1)), "event ana\njob rule calls", 'who did what to a lead');
 is($one->(q(SELECT string_agg(DISTINCT event_type || ' ' || state, ', ') FROM event_queue.rule_activity('calls'))), 'lead.moved completed, lead.moved dead, lead.moved ready, lead.moved scheduled',
 	'what a rule did');
@@ -115,8 +115,8 @@ ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM event_queue.ru
 
 # Retried in one call.
 my $died = $one->(q(SELECT count(*) FROM event_queue.dead_letters WHERE died_at > now() - interval '1 hour'));
-is($one->(q(SELECT event_queue.retry_failed(now() - interval '1 hour'))), $died, 'all that failed since then is retried');
-is($one->(q(SELECT count(*) FROM event_queue.failed_jobs(now() - interval '1 hour'))), '0', 'and nothing of it is left');
+is($one->(q(SELECT event_queue.retry_failed(since => now() - interval '1 hour'))), $died, 'all that failed since then is retried');
+is($one->(q(SELECT count(*) FROM event_queue.failed_jobs(since => now() - interval '1 hour'))), '0', 'and nothing of it is left');
 is($one->(q(SELECT event_queue.retry_failed(queue => 'small'))), '0', 'of another queue, nothing');
 
 # Turns of tenants, priorities, groups, dependencies, schedules, a paused queue.

@@ -134,10 +134,10 @@ like($node->safe_psql('postgres', "SELECT NOT ok, hint FROM event_queue.health()
 # What is gone leaves room, and no rows.
 $node->safe_psql('postgres', "SELECT event_queue.drop_queue('r', force => true)");
 is($node->safe_psql('postgres', "SELECT count(*) FROM event_queue.job_stats WHERE queue = 'r'"), '0', 'the queue is dropped');
-is($node->safe_psql('postgres', 'SELECT jobs FROM event_queue_internal.series_places()'), '0', 'its places are free');
+is($node->safe_psql('postgres', 'SELECT jobs FROM event_queue_internal.series_use()'), '0', 'its places are free');
 $node->safe_psql('postgres', 'DROP EXTENSION event_queue');
 $node->safe_psql('postgres', 'CREATE EXTENSION event_queue');
-is($node->safe_psql('postgres', 'SELECT jobs, tenants FROM event_queue_internal.series_places()'), '0|0', 'and those of an extension that is dropped');
+is($node->safe_psql('postgres', 'SELECT jobs, tenants FROM event_queue_internal.series_use()'), '0|0', 'and those of an extension that is dropped');
 
 $node->stop;
 unlike(slurp_file($node->logfile), qr/TRAP|PANIC|samples of metrics/, 'nothing failed');

@@ -163,12 +163,12 @@ well('a slot');
 # Schedules, rules, subscriptions.
 sql(q(SELECT event_queue.create_queue('drained')));
 sql(q(SELECT event_queue.create_schedule('s', '* * * * *', 'drained', 'j'), event_queue.drain_queue('drained')));
-$hint = fault('schedule s', 'takes no more jobs', qr/^SELECT event_queue.resume_queue\('drained'\)$/);
+$hint = fault('schedule s', 'is being drained', qr/^SELECT event_queue.resume_queue\('drained'\)$/);
 sql($hint);
 well('a schedule');
 sql(q(SELECT event_queue.drop_schedule('s')));
 sql(q(SELECT event_queue.create_rule('r', 'x', queue => 'drained', job_name => 'j', tenant_id => 'tenant a'), event_queue.drain_queue('drained')));
-fault('rule r', 'takes no more jobs', qr/resume_queue/);
+fault('rule r', 'is being drained', qr/resume_queue/);
 is(sql("SET ROLE obs_b; SELECT count(*) FROM event_queue.health() WHERE check_name = 'rule r'"), 0, 'a bound role is told of its own rules only');
 sql(q(SELECT event_queue.resume_queue('drained')));
 well('a rule');

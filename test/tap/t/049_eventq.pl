@@ -98,7 +98,7 @@ says('pause', 0, qr/mail: paused/, qw(queue pause mail));
 says('pause again', 0, qr/already/, qw(queue pause mail));
 is((grep { $_->{queue} eq 'mail' } @{ json_of(qw(queue ls)) })[0]{state}, 'paused', 'ls says so');
 says('one of two is not there', 1, qr/mail: resumed.*nope/s, qw(queue resume mail nope));
-says('drain', 0, qr/still to do: 0/, qw(queue drain mail));
+says('drain', 0, qr/jobs left: 0/, qw(queue drain mail));
 says('resume', 0, qr/mail: resumed/, qw(queue resume mail));
 says('CSV', 0, qr/\Aqueue,state,depth,/, qw(queue ls -o csv));
 says('CSV, quiet', 0, qr/\Amail,/, qw(queue ls -q -o csv));

@@ -33,7 +33,7 @@ export interface QueueSettings {
 	server?: ServerSettings | undefined;
 }
 
-/** Of what finishes: Bull keeps all of it for ever unless it is told otherwise. */
+/** Of what finishes: Bull keeps all of it forever unless it is told otherwise. */
 const KEPT_WITHOUT_A_WORD = 1000;
 
 const interval = (milliseconds: number): string => `${milliseconds} milliseconds`;

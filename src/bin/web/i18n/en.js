@@ -46,7 +46,7 @@ export default {
 	'now': 'now',
 	'ago': '{d} ago',
 	'in': 'in {d}',
-	'forever': 'for ever',
+	'forever': 'forever',
 	'perSecond': '{v}/s',
 	'perMinute': '{v}/min',
 	'offline': 'The server can\'t be reached.',
