@@ -39,12 +39,14 @@ while ($sql =~ s{^CREATE (?:OR REPLACE )?(FUNCTION|PROCEDURE) ([\w.]+)\s*\((.*?)
 	entry(lc $kind, '', qualified($name), defined $body ? md5_hex($body) : defined $symbol ? md5_hex($symbol) : '');
 }
 my $whole = $sql;
+my %tables;
 $sql =~ s{^DO \$\$.*?^\$\$;\n}{}msg;
 $sql =~ s{--[^\n]*}{}g;
 
 while ($sql =~ m{^CREATE (?:UNLOGGED )?(TABLE|VIEW) ([\w.]+)(.*?;)\n}msg)
 {
 	my ($kind, $table, $body) = (lc $1, qualified($2), $3);
+	$tables{$table} = 1 if $kind eq 'table';
 	entry($kind, $table, '', '');
 	next if $kind ne 'table' || $body =~ /^ PARTITION OF/;
 	my ($short) = $table =~ /(\w+)$/;
@@ -122,4 +124,13 @@ while ($audited =~ /\('([\w.]+)', '(\w+)', '([^']*)'\)/g)
 {
 	entry('trigger', $1, 'audit_row', "CREATE TRIGGER audit_row AFTER INSERT OR DELETE OR UPDATE$3 ON $1 "
 		. "FOR EACH ROW WHEN (NOT event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.audit_row('$2')");
+}
+
+# at the end of tenant/grants.sql
+while ($whole =~ /pg_extension_config_dump\('([\w.]+)'/g)
+{
+	my $table = qualified($1);
+	entry('trigger', $table, 'hold_while_loaded', "CREATE TRIGGER hold_while_loaded BEFORE INSERT ON $table FOR EACH STATEMENT "
+		. 'WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded()')
+		if $tables{$table} && $table ne 'event_queue_internal.activation';
 }

@@ -74,24 +74,23 @@ own_name(Oid relid)
 }
 
 /*
- * The table whose parts these are, as the install script names it, or NULL.  Partitions
- * have triggers and policies of their parents; a restore makes them anew.
+ * Partitions that were made later have triggers and policies of their parents: the
+ * parent's name, or NULL.  A restore makes them anew.
  */
 static char *
-table_of_parts(Oid relid, bool restores)
+parent_of_partition(const char *name, bool restores)
 {
 	static const char *const parents[] = {
 		EQ_SCHEMA ".event_store", EQ_SCHEMA ".job_history", EQ_SCHEMA ".audit_log"};
-	char *name = own_name(relid);
 
-	for (int i = 0; name && i < lengthof(parents); i++)
+	for (int i = 0; name && !restores && i < lengthof(parents); i++)
 	{
 		int length = strlen(parents[i]);
 
 		if (strncmp(name, parents[i], length) == 0 && name[length] == '_')
-			return restores ? NULL : pstrdup(parents[i]);
+			return pstrdup(parents[i]);
 	}
-	return name;
+	return NULL;
 }
 
 /* Has the extension made it?  kind "": a constraint of whatever kind; name NULL: any. */
@@ -111,9 +110,12 @@ is_own(const char *table, const char *kind, const char *name)
 }
 
 static void
-check_part(const char *table, const char *kind, const char *name)
+check_part(Oid relid, bool restores, const char *kind, const char *name)
 {
-	if (is_own(table, kind, name))
+	char *table = own_name(relid);
+
+	if (is_own(table, kind, name) ||
+		is_own(parent_of_partition(table, restores), kind, name))
 		refuse(psprintf("%s \"%s\" of table \"%s\"",
 						strcmp(kind, "always") == 0 ? "trigger"
 						: kind[0]					? kind
@@ -129,11 +131,10 @@ check_index(Oid relid, bool restores)
 	Oid table = kind == RELKIND_INDEX || kind == RELKIND_PARTITIONED_INDEX
 					? IndexGetRelation(relid, true)
 					: InvalidOid;
-	char *name = table_of_parts(table, restores);
 
-	check_part(name, "index", get_rel_name(relid));
+	check_part(table, restores, "index", get_rel_name(relid));
 	/* Those of keys have their names. */
-	check_part(name, "", get_rel_name(relid));
+	check_part(table, restores, "", get_rel_name(relid));
 }
 
 /* A table, view or sequence of the extension's gets another name or schema. */
@@ -161,8 +162,10 @@ check_type(List *names)
 }
 
 static void
-check_alter(const char *table, AlterTableCmd *cmd, bool restores)
+check_alter(Oid relid, AlterTableCmd *cmd, bool restores)
 {
+	char *table = own_name(relid);
+
 	switch (cmd->subtype)
 	{
 		case AT_DropColumn:
@@ -170,20 +173,20 @@ check_alter(const char *table, AlterTableCmd *cmd, bool restores)
 		case AT_SetNotNull:
 		case AT_DropNotNull:
 		case AT_DropIdentity:
-			check_part(table, "column", cmd->name);
+			check_part(relid, restores, "column", cmd->name);
 			break;
 		case AT_DropConstraint:
-			check_part(table, "", cmd->name);
+			check_part(relid, restores, "", cmd->name);
 			break;
 		case AT_AlterConstraint:
-			check_part(table, "", ((Constraint *) cmd->def)->conname);
+			check_part(relid, restores, "", ((Constraint *) cmd->def)->conname);
 			break;
 		case AT_EnableTrig:
-			check_part(table, "always", cmd->name);
+			check_part(relid, restores, "always", cmd->name);
 			break;
 		case AT_DisableTrig:
 		case AT_EnableReplicaTrig:
-			check_part(table, "trigger", cmd->name);
+			check_part(relid, restores, "trigger", cmd->name);
 			break;
 		case AT_DisableTrigAll:
 			/* pg_restore --disable-triggers: the store holds (store/activation.c). */
@@ -219,21 +222,20 @@ check_rename(RenameStmt *rename, bool restores)
 {
 	Oid relid = rename->relation ? RangeVarGetRelid(rename->relation, NoLock, true)
 								 : InvalidOid;
-	char *table = table_of_parts(relid, restores);
 
 	switch (rename->renameType)
 	{
 		case OBJECT_COLUMN:
-			check_part(table, "column", rename->subname);
+			check_part(relid, restores, "column", rename->subname);
 			break;
 		case OBJECT_TABCONSTRAINT:
-			check_part(table, "", rename->subname);
+			check_part(relid, restores, "", rename->subname);
 			break;
 		case OBJECT_TRIGGER:
-			check_part(table, "trigger", rename->subname);
+			check_part(relid, restores, "trigger", rename->subname);
 			break;
 		case OBJECT_POLICY:
-			check_part(table, "policy", rename->subname);
+			check_part(relid, restores, "policy", rename->subname);
 			break;
 		case OBJECT_TABLE:
 		case OBJECT_VIEW:
@@ -281,7 +283,7 @@ check_drop(DropStmt *drop, bool restores)
 		if (drop->removeType == OBJECT_INDEX)
 			check_index(relid, restores);
 		else
-			check_part(table_of_parts(relid, restores),
+			check_part(relid, restores,
 					   drop->removeType == OBJECT_TRIGGER ? "trigger" : "policy",
 					   last);
 	}
@@ -300,14 +302,14 @@ eq_refuse_change_of_own(Node *stmt, bool restores)
 	{
 		AlterTableStmt *alter = (AlterTableStmt *) stmt;
 		Oid relid = RangeVarGetRelid(alter->relation, NoLock, true);
-		char *table = table_of_parts(relid, restores);
+		char *table = own_name(relid);
 
-		if (own_name(relid) && alter->objtype == OBJECT_TYPE)
-			refuse(psprintf("type \"%s\"", own_name(relid)));
-		if (!is_own(table, "table", NULL))
+		if (table && alter->objtype == OBJECT_TYPE)
+			refuse(psprintf("type \"%s\"", table));
+		if (!is_own(table, "table", NULL) && !parent_of_partition(table, restores))
 			return;
 		foreach (cell, alter->cmds)
-			check_alter(table, lfirst_node(AlterTableCmd, cell), restores);
+			check_alter(relid, lfirst_node(AlterTableCmd, cell), restores);
 	}
 	else if (IsA(stmt, RenameStmt))
 		check_rename((RenameStmt *) stmt, restores);
@@ -328,16 +330,14 @@ eq_refuse_change_of_own(Node *stmt, bool restores)
 	{
 		AlterPolicyStmt *policy = (AlterPolicyStmt *) stmt;
 
-		check_part(
-			table_of_parts(RangeVarGetRelid(policy->table, NoLock, true), restores),
-			"policy", policy->policy_name);
+		check_part(RangeVarGetRelid(policy->table, NoLock, true), restores, "policy",
+				   policy->policy_name);
 	}
 	else if (IsA(stmt, CreateTrigStmt) && ((CreateTrigStmt *) stmt)->replace)
 	{
 		CreateTrigStmt *trigger = (CreateTrigStmt *) stmt;
 
-		check_part(table_of_parts(RangeVarGetRelid(trigger->relation, NoLock, true),
-								  restores),
+		check_part(RangeVarGetRelid(trigger->relation, NoLock, true), restores,
 				   "trigger", trigger->trigname);
 	}
 }
