@@ -42,7 +42,7 @@ PG_CPPFLAGS = -I$(CURDIR)/src
 PG_CFLAGS = -Wall -Wextra $(WERROR) -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers $(EXTRA_CFLAGS)
 override with_llvm = no
-EXTRA_CLEAN = $(INSTALL_SQL) $(UPDATE_SQL) src/update/gone.inc $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
+EXTRA_CLEAN = $(INSTALL_SQL) $(UPDATE_SQL) src/update/gone.inc src/table/own_parts.inc $(OBJS:.o=.gcda) $(OBJS:.o=.gcno) tmp_check results
 
 # Targets that bring what they need themselves, and so must not need PGXS.
 STANDALONE = help demo check check-one check-matrix fuzz bench bench-counters coverage format format-check reference deps deb check-deb check-drivers check-node e2e bench-bull bench-compare check-browser screenshots fuzz-http check-prometheus
@@ -59,6 +59,12 @@ endif
 $(OBJS): $(ALL_HEADERS) Makefile
 src/update/gone.o: src/update/gone.inc
 include src/bin/eventq.mk
+
+# what of its tables the extension made itself
+src/table/own_parts.o: src/table/own_parts.inc
+src/table/own_parts.inc: src/bin/expected.pl $(SQL_PARTS) Makefile
+	perl src/bin/expected.pl $(SQL_PARTS) | sed -n 's/^{"\(table\|column\|constraint\|check\|index\|trigger\|always\|policy\)", "\([^"]*\)", "\([^"]*\)".*/{"\1", "\2", "\3"},/p' > $@.tmp
+	mv $@.tmp $@
 
 $(INSTALL_SQL): $(SQL_PARTS) Makefile
 	{ printf '%s\n' '\echo Use "CREATE EXTENSION event_queue" to load this file. \quit'; \

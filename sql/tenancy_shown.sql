@@ -43,6 +43,7 @@ UPDATE event_queue_internal.subscription_bucket b SET moved_at = clock_timestamp
 FROM event_queue.subscription s WHERE s.subscription_id = b.subscription_id AND s.name LIKE 'shown%';
 BEGIN;
 -- as if they had been appended then
+SET LOCAL allow_system_table_mods = on;
 ALTER TABLE event_queue.event_store DISABLE TRIGGER USER;
 UPDATE event_queue.event_store SET created_at = created_at - interval '2 hours' WHERE aggregate_type = 'shown';
 SELECT check_name FROM event_queue.health() WHERE check_name ~ 'subscription shown' ORDER BY 1;

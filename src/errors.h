@@ -63,6 +63,7 @@
 #define ERRCODE_EQ_INVALID_START		  MAKE_SQLSTATE('E', 'Q', '0', '5', '4')
 #define ERRCODE_EQ_INVALID_TABLE		  MAKE_SQLSTATE('E', 'Q', '0', '5', '5')
 #define ERRCODE_EQ_BACKFILL_RUNS		  MAKE_SQLSTATE('E', 'Q', '0', '5', '6')
+#define ERRCODE_EQ_OWN_PART				  MAKE_SQLSTATE('E', 'Q', '0', '5', '7')
 #define ERRCODE_EQ_INVALID_CALENDAR		  MAKE_SQLSTATE('E', 'Q', '0', '5', '8')
 #define ERRCODE_EQ_TOO_MANY_BUCKETS		  MAKE_SQLSTATE('E', 'Q', '0', '5', '9')
 #define ERRCODE_EQ_HANDLER_FAILED		  MAKE_SQLSTATE('E', 'Q', '0', '6', '0')

@@ -308,7 +308,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
 	bool restores = eq_before_statement(stmt);
 
-	eq_refuse_unheeded(stmt);
+	eq_refuse_unheeded(stmt, restores);
 	if (drops_event_queue(stmt) && eq_find_database(MyDatabaseId) != NULL)
 		prepare_drop();
 

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # expected.pl SQL-PART...: what "eventq doctor" expects in a database, from the parts of
 # the install script, as entries of a C array: kind, table, name, and the statement that
-# makes it (of a function: the md5 of its body).
+# makes it (of a function: the md5 of its body).  src/table/own_parts.inc is made from the same.
 #
 # Read are statements that begin a line.  What the install script makes inside DO blocks
 # is named below.  What "eventq doctor" says of a new database (test/tap/t/049_eventq.pl)
@@ -39,12 +39,14 @@ while ($sql =~ s{^CREATE (?:OR REPLACE )?(FUNCTION|PROCEDURE) ([\w.]+)\s*\((.*?)
 	entry(lc $kind, '', qualified($name), defined $body ? md5_hex($body) : defined $symbol ? md5_hex($symbol) : '');
 }
 my $whole = $sql;
+my %tables;
 $sql =~ s{^DO \$\$.*?^\$\$;\n}{}msg;
 $sql =~ s{--[^\n]*}{}g;
 
 while ($sql =~ m{^CREATE (?:UNLOGGED )?(TABLE|VIEW) ([\w.]+)(.*?;)\n}msg)
 {
 	my ($kind, $table, $body) = (lc $1, qualified($2), $3);
+	$tables{$table} = 1 if $kind eq 'table';
 	entry($kind, $table, '', '');
 	next if $kind ne 'table' || $body =~ /^ PARTITION OF/;
 	my ($short) = $table =~ /(\w+)$/;
@@ -52,7 +54,10 @@ while ($sql =~ m{^CREATE (?:UNLOGGED )?(TABLE|VIEW) ([\w.]+)(.*?;)\n}msg)
 	for my $line (split /\n/, $body)
 	{
 		$column = $1 if $line =~ /^\t("?\w+"?)\s/ && $1 !~ /^(?:CONSTRAINT|PRIMARY|UNIQUE|CHECK)$/;
+		entry('column', $table, $column =~ s/"//gr, '') if $line =~ /^\t"?\w/ && $line =~ /^\t\Q$column\E\s/;
 		my $name = $line =~ /CONSTRAINT (\w+)/ ? $1 : undef;
+		entry('check', $table, $name // "${short}_${column}_check", '') if $line =~ /\bCHECK \(/;
+		entry('check', $table, "${short}_${column}_fkey", '') if $line =~ /\bREFERENCES\b/;
 		# a key that stands on a line of its own after CONSTRAINT
 		$body =~ /CONSTRAINT (\w+)\s+\Q$line\E/ and $name //= $1 if $line =~ /^\t\tUNIQUE/;
 		if ($line =~ /PRIMARY KEY(?: (\(.*?\)))?/)
@@ -68,6 +73,11 @@ while ($sql =~ m{^CREATE (?:UNLOGGED )?(TABLE|VIEW) ([\w.]+)(.*?;)\n}msg)
 			entry('constraint', $table, $name, "ALTER TABLE $table ADD CONSTRAINT $name UNIQUE$nulls $columns");
 		}
 	}
+}
+while ($sql =~ m{^ALTER TABLE ([\w.]+)([^;]*?ADD CONSTRAINT[^;]*);\n}msg)
+{
+	my ($table, $rest) = (qualified($1), $2);
+	entry('check', $table, $1, '') while $rest =~ /ADD CONSTRAINT (\w+) CHECK/g;
 }
 while ($sql =~ m{^CREATE (UNIQUE )?INDEX (\w+) ON ([\w.]+) (.*?);\n}msg)
 {
@@ -105,4 +115,22 @@ while ($shared =~ /'([\w.]+)'/g)
 	my $table = qualified($1);
 	entry('trigger', $table, 'refuse_bound', "CREATE TRIGGER refuse_bound BEFORE INSERT OR UPDATE OR DELETE ON $table "
 		. 'FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.refuse_bound()');
+}
+
+# observe/audited.sql
+my ($audited) = $whole =~ /\(VALUES((?:(?!VALUES).)*?)\) x \(tab, object_type, columns\)/s or die "no list of audited tables\n";
+$audited =~ s{--[^\n]*}{}g;
+while ($audited =~ /\('([\w.]+)', '(\w+)', '([^']*)'\)/g)
+{
+	entry('trigger', $1, 'audit_row', "CREATE TRIGGER audit_row AFTER INSERT OR DELETE OR UPDATE$3 ON $1 "
+		. "FOR EACH ROW WHEN (NOT event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.audit_row('$2')");
+}
+
+# at the end of tenant/grants.sql
+while ($whole =~ /pg_extension_config_dump\('([\w.]+)'/g)
+{
+	my $table = qualified($1);
+	entry('trigger', $table, 'end_service_while_loaded', "CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON $table FOR EACH STATEMENT "
+		. 'WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()')
+		if $tables{$table} && $table ne 'event_queue_internal.activation';
 }

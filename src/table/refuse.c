@@ -29,6 +29,7 @@
 #include "utils/typcache.h"
 
 #include "event_queue.h"
+#include "table/own_parts.h"
 #include "table/table.h"
 
 /* The name of an event table or of one of history, or what is to be one? */
@@ -120,7 +121,7 @@ is_own_bound(Constraint *constraint, RangeVar *table)
 	return false;
 }
 
-/* Triggers that the extension's own functions make on new partitions. */
+/* The extension's own functions make triggers on new partitions; repairs, on any table. */
 static bool
 is_own_function(List *name)
 {
@@ -128,8 +129,7 @@ is_own_function(List *name)
 	char *function;
 
 	DeconstructQualifiedName(name, &schema, &function);
-	return schema != NULL && strcmp(schema, EQ_INTERNAL) == 0 &&
-		   strcmp(function, "refuse_change") == 0;
+	return schema != NULL && strcmp(schema, EQ_INTERNAL) == 0;
 }
 
 static void
@@ -261,13 +261,26 @@ check_child(RangeVar *child, RangeVar *parent)
 		refuse("a child or partition", parent, ON_TABLE);
 }
 
-/* Raises EQ037 if a utility statement makes what our writes would pass by. */
+/* Is it the script of this extension that runs?  Not that of another one. */
+static bool
+own_script_runs(void)
+{
+	char *name = creating_extension ? get_extension_name(CurrentExtensionObject)
+									: NULL;
+
+	return name != NULL && strcmp(name, EQ_EXTENSION) == 0;
+}
+
+/*
+ * Raises EQ037 if a utility statement makes what our writes would pass by, or EQ057 if it
+ * changes what the extension has made.  restores: it is a dump's.
+ */
 void
-eq_refuse_unheeded(Node *stmt)
+eq_refuse_unheeded(Node *stmt, bool restores)
 {
 	ListCell *cell;
 
-	if (creating_extension || IsBinaryUpgrade || !IsTransactionState())
+	if (IsBinaryUpgrade || !IsTransactionState() || own_script_runs())
 		return;
 	if (IsA(stmt, CreateTrigStmt))
 	{
@@ -350,4 +363,7 @@ eq_refuse_unheeded(Node *stmt)
 				refuse("a default", alter->relation, ON_TABLE);
 		}
 	}
+
+	if (!allowSystemTableMods)
+		eq_refuse_change_of_own(stmt, restores);
 }

@@ -124,9 +124,9 @@ extern void eq_lock_key(EqKeySpace space, uint32 hash);
 extern void eq_unlock_key(EqKeySpace space, uint32 hash);
 extern bool eq_lock_key_until_end(EqKeySpace space, uint32 hash, bool wait);
 
-/* refuse.c: EQ037 for triggers, constraints and defaults of users on our tables */
+/* refuse.c: EQ037, EQ057: statements of users on our tables */
 extern bool eq_is_written_beneath(Oid relid);
-extern void eq_refuse_unheeded(Node *stmt);
+extern void eq_refuse_unheeded(Node *stmt, bool restores);
 
 /* spi.c: SPI with the extension owner's rights and a pinned search_path. */
 typedef struct EqSpi

@@ -383,6 +383,20 @@ REVOKE ALL ON FUNCTION event_queue_internal.grant_access(regrole, text), grant_p
 	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole), event_queue_internal.grant_reader(regrole),
 	grant_consumer(regrole, text), event_queue_internal.grant_outcomes(regrole) FROM PUBLIC;
 
+/* Data of a dump put the store out of service, whichever table they come into (store/activation.sql). */
+DO $$
+DECLARE
+	this record;
+BEGIN
+	FOR this IN SELECT c.oid::regclass AS "table" FROM pg_extension e, unnest(e.extconfig) x (oid), pg_class c
+		WHERE e.extname = 'event_queue' AND c.oid = x.oid AND c.relkind = 'r' AND c.oid <> 'event_queue_internal.activation'::regclass ORDER BY 1
+	LOOP
+		EXECUTE format('CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON %s FOR EACH STATEMENT
+			WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()', this."table");
+	END LOOP;
+END
+$$;
+
 /* All is there. */
 DO $$
 DECLARE

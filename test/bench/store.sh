@@ -43,6 +43,7 @@ if wanted append_10m read_aggregate_10m read_cold_10m read_all_10m; then
 		sql -d "bench_$size" <<SQL >/dev/null
 CREATE EXTENSION event_queue;
 BEGIN;
+SET LOCAL allow_system_table_mods = on;
 ALTER TABLE event_queue.event_store DISABLE TRIGGER events_loaded, DROP CONSTRAINT event_store_pkey, DROP CONSTRAINT event_store_aggregate_key,
 	DROP CONSTRAINT event_store_id_key;
 INSERT INTO event_queue.event_store

@@ -20,6 +20,7 @@ $node->start;
 $node->safe_psql('postgres', q(
 CREATE EXTENSION event_queue;
 BEGIN;
+SET LOCAL allow_system_table_mods = on;
 ALTER TABLE event_queue.event_store DISABLE TRIGGER events_loaded, DROP CONSTRAINT event_store_pkey,
 	DROP CONSTRAINT event_store_aggregate_key, DROP CONSTRAINT event_store_id_key;
 INSERT INTO event_queue.event_store

@@ -429,9 +429,11 @@ is(sql("SELECT count(*) FROM event_queue.jobs WHERE queue = 'work' AND state <> 
 says('the doctor finds nothing wrong', 0, qr/^0 errors/m, 'doctor') or diag('expected.pl reads the install script wrong, or the test left something');
 sql(q(
 SELECT event_queue.create_event_partition();
+SET allow_system_table_mods = on;
 DROP INDEX event_queue.job_group;
 ALTER TABLE event_queue.job DISABLE TRIGGER count_row;
 DROP TRIGGER config_changed ON event_queue.rule;
+DROP TRIGGER jobs_loaded ON event_queue.job;
 DROP POLICY tenant_isolation ON event_queue.dead_letter;
 ALTER TABLE event_queue.schedule DISABLE ROW LEVEL SECURITY;
 ALTER TABLE event_queue.event_store ENABLE TRIGGER refuse_change;
@@ -442,7 +444,7 @@ UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'event_queue.job_log_a
 ));
 is(join("\n", sort map { "$_->{area} $_->{detail}" } grep { $_->{level} eq 'error' } @{ json_of('doctor') }), join("\n",
 	'catalog constraint queue_name_key is missing', 'catalog index job_group is missing', 'catalog policy tenant_isolation is missing',
-	'catalog row security is off', 'catalog trigger config_changed is missing', 'catalog trigger refuse_change does not fire always',
+	'catalog row security is off', 'catalog trigger config_changed is missing', 'catalog trigger jobs_loaded is missing', 'catalog trigger refuse_change does not fire always',
 	"functions the function does not act with its owner's rights", 'functions the function has no search_path of its own',
 	'indexes index event_queue.job_log_at is invalid', 'triggers trigger count_row is disabled'), 'it finds what was broken, each once');
 my ($status, $repairs) = eventq(qw(doctor --sql));
