@@ -90,6 +90,8 @@ export class Database extends EventEmitter {
 			application_name: this.applicationName,
 			connectionTimeoutMillis: 5000,
 			keepAlive: true,
+			// The first calls of a new one take ten times as long.
+			idleTimeoutMillis: 300_000,
 			...toPrimary(configOf(options.connection)),
 			...(options.maxConnections === undefined ? {} : { max: options.maxConnections }),
 		});

@@ -383,14 +383,58 @@ describe('bad input', () => {
 		await module.init();
 		const queue = module.get(nest.getQueueToken('bad'));
 		try {
-			await assert.rejects(queue.add('a', {}, { repeat: { every: 7000 } }), /repeat\.every 7000 has no counterpart/);
-			await assert.rejects(queue.add('a', {}, { repeat: { cron: '5 0 3 * * *' } }), /no seconds/);
+			await assert.rejects(queue.add('a', {}, { repeat: { every: 1500 } }), /repeat\.every 1500 has no counterpart/);
+			await assert.rejects(queue.add('a', {}, { repeat: { every: 1000, limit: 3 } }), /repeat\.limit/);
+			await assert.rejects(queue.add('a', {}, { repeat: { cron: '* * * * *', endDate: 'soon' } }), /repeat\.endDate soon/);
+			await assert.rejects(queue.add('a', {}, { repeat: { cron: '* * * * *', every: 1000 } }), /either cron or every/);
+			await assert.rejects(queue.add('a', {}, { repeat: {} }), /either cron or every/);
+			await assert.rejects(queue.add('a', {}, { repeat: { cron: '1 2 3' } }), /invalid cron/);
 			await assert.rejects(queue.add('a', {}, { lifo: true }), /lifo/);
 			const job = await queue.add('a', { n: 1 });
 			await assert.rejects(job.update({ n: 2 }), /job\.update\(\) has no counterpart/);
 			await assert.rejects(job.promote(), /job\.promote\(\) has no counterpart/);
 			await assert.rejects(job.progress(1), /for who has leased the job/);
 			assert.throws(() => queue.client, /there is no Redis/);
+		} finally {
+			await module.close();
+		}
+	});
+
+	test('repeat: every so many seconds, with seconds in the expression, from and until a date', async () => {
+		const { Test } = require('@nestjs/testing');
+		const module = await Test.createTestingModule({
+			imports: [EventQueueModule.forRoot({ handleSignals: false }), EventQueueModule.registerQueue({ name: 'again' })],
+		}).compile();
+		await module.init();
+		const queue = module.get(nest.getQueueToken('again'));
+		try {
+			await queue.add('a', { n: 1 }, { repeat: { every: 1000 } });
+			await until('it comes twice', async () => await queue.count() >= 2);
+			await queue.removeRepeatable('a', { every: 1000 });
+			assert.equal(await queue.getRepeatableCount(), 0);
+			await queue.add('b', {}, { repeat: { every: 7000, endDate: '2100-01-01T00:00:00Z' } });
+			await queue.add('c', {}, { repeat: { cron: '*/10 0 3 * * *', startDate: new Date('2099-12-31T00:00:00Z'), endDate: Date.UTC(2100, 0, 1) } });
+			await queue.add('d', {}, { repeat: { cron: '0  0 3 * * *', tz: 'America/Sao_Paulo' } });
+			await queue.add('e', {}, { repeat: { every: 120_000 } });
+			const jobs = (await queue.getRepeatableJobs()).sort((x, y) => x.name < y.name ? -1 : 1);
+			assert.deepEqual(jobs.map(job => [job.name, job.cron, job.every, job.tz, job.endDate]), [
+				['b', '@every 7s', 7000, 'UTC', Date.UTC(2100, 0, 1)],
+				['c', '*/10 0 3 * * *', 0, 'UTC', Date.UTC(2100, 0, 1)],
+				['d', '0 3 * * *', 0, 'America/Sao_Paulo', undefined],
+				['e', '*/2 * * * *', 0, 'UTC', undefined],
+			]);
+			assert.equal(jobs[0].next % 7000, 0, 'as in Bull: counted from 1970');
+			assert.equal(jobs[1].next, Date.UTC(2099, 11, 31, 3));
+			// Over: it comes no more, and that is no error.
+			await queue.add('f', {}, { repeat: { every: 1000, endDate: 1000 } });
+			await queue.removeRepeatableByKey(jobs[0].key);
+			assert.deepEqual((await queue.getRepeatableJobs()).map(job => job.name).filter(name => name === 'b'), []);
+			await queue.add('g', {});
+			const active = await queue.getNextJob();
+			await assert.rejects(queue.obliterate(), /with active jobs/);
+			await active.moveToCompleted();
+			await queue.obliterate();
+			assert.deepEqual((await db.query(`SELECT 1 FROM event_queue.schedules WHERE queue = 'again' UNION ALL SELECT 1 FROM event_queue.queue WHERE name = 'again'`)).rows, []);
 		} finally {
 			await module.close();
 		}

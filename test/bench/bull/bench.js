@@ -1,8 +1,10 @@
 // bench.js: the same work through pg-event-queue and through Bull; run by run.sh.
 //
 // One line a measure and setting of Redis: BENCH name event_queue=N yardstick=N ratio=R,
-// where more is better for jobs/s and less for ms.  lost: adds that were confirmed, and are
-// not there after kill -9 of the server and its restart.
+// where more is better for jobs/s and less for ms.  Each is the median of some rounds, in which
+// the systems take turns, after a round that is not counted: a machine that is busy for a while
+// is so for all of them.  lost: adds that were confirmed, and are not there after kill -9 of the
+// server and its restart.
 const { execFileSync, spawn } = require('node:child_process');
 const fs = require('node:fs');
 const { createRequire } = require('node:module');
@@ -16,6 +18,7 @@ const Redis = from('ioredis');
 const Bull = from('bull');
 
 const jobs = Number(process.env.JOBS ?? 5000);
+const rounds = Number(process.env.ROUNDS ?? 5);
 const callers = 8;
 const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
 const quiet = () => {};
@@ -122,39 +125,44 @@ function bull(fsync) {
 	};
 }
 
-async function measure(system) {
+/** One by one, by callers that each wait for their answer: few, and as many as an API may have at a time. */
+async function enqueue(system) {
 	const result = {};
-	await system.open();
+	for (const [name, n] of [['enqueue', callers], ['many', 64]]) {
+		const queue = await system.queue();
+		const begin = performance.now();
+		await Promise.all(Array.from({ length: n }, async () => {
+			for (let i = 0; i < jobs / n; i++)
+				await system.add(queue, { i });
+		}));
+		result[name] = jobs / (performance.now() - begin) * 1000;
+	}
+	return result;
+}
 
-	// One by one, by callers that each wait for their answer
-	let queue = await system.queue();
-	let begin = performance.now();
-	await Promise.all(Array.from({ length: callers }, async () => {
-		for (let i = 0; i < jobs / callers; i++)
-			await system.add(queue, { i });
-	}));
-	result.enqueue = jobs / (performance.now() - begin) * 1000;
-
-	// A worker on jobs that do nothing
-	queue = await system.queue();
+/** A worker on jobs that do nothing. */
+async function work(system) {
+	const queue = await system.queue();
 	for (let i = 0; i < jobs; i += 1000)
 		await system.addBulk(queue, Array.from({ length: Math.min(1000, jobs - i) }, (_, k) => ({ name: 'x', data: { k } })));
 	let done = 0;
-	begin = performance.now();
+	const begin = performance.now();
 	let all;
 	const ended = new Promise(resolve => { all = resolve; });
-	let close = system.work(queue, () => {
+	const close = system.work(queue, () => {
 		if (++done === jobs)
 			all();
 	});
 	await ended;
 	await close();
-	result.worker = jobs / (performance.now() - begin) * 1000;
+	return { worker: jobs / (performance.now() - begin) * 1000 };
+}
 
-	// From add to start, at 100 jobs/s
-	queue = await system.queue();
+/** From add to start, at 100 jobs/s. */
+async function begin(system) {
+	const queue = await system.queue();
 	const lags = [];
-	close = system.work(queue, job => { lags.push(performance.now() - job.data.at); });
+	const close = system.work(queue, job => { lags.push(performance.now() - job.data.at); });
 	await sleep(500);
 	for (let i = 0; i < 500; i++) {
 		system.add(queue, { at: performance.now() }).catch(quiet);
@@ -164,11 +172,12 @@ async function measure(system) {
 		await sleep(10);
 	await close();
 	lags.sort((a, b) => a - b);
-	result.p50 = lags[249];
-	result.p99 = lags[494];
+	return { p50: lags[249], p99: lags[494] };
+}
 
-	// Killed while jobs are added
-	queue = await system.queue();
+/** The server is killed while jobs are added. */
+async function lose(system) {
+	const queue = await system.queue();
 	const confirmed = [];
 	let adding = true;
 	const add = async () => {
@@ -182,10 +191,20 @@ async function measure(system) {
 	await killed;
 	await Promise.race([Promise.all(adders), sleep(10_000)]);
 	const there = new Set(await system.ids(queue));
-	result.lost = confirmed.filter(id => !there.has(id)).length;
-	result.confirmed = confirmed.length;
-	await system.close();
-	return result;
+	return { lost: confirmed.filter(id => !there.has(id)).length, confirmed: confirmed.length };
+}
+
+/** The median of each figure, for each system. */
+async function medians(systems, measure) {
+	const all = systems.map(() => []);
+	for (let round = 0; round <= rounds; round++)
+		for (const [i, system] of systems.entries()) {
+			const figures = await measure(system);
+			if (round > 0)
+				all[i].push(figures);
+		}
+	return all.map(list => Object.fromEntries(Object.keys(list[0]).map(name =>
+		[name, list.map(figures => figures[name]).sort((a, b) => a - b)[list.length >> 1]])));
 }
 
 (async () => {
@@ -199,12 +218,24 @@ async function measure(system) {
 	await client.query('CREATE EXTENSION event_queue');
 	await client.end();
 
-	const ours = await measure(eventQueue());
-	for (const fsync of ['everysec', 'always']) {
-		const theirs = await measure(bull(fsync));
+	const systems = [eventQueue(), bull('everysec'), bull('always')];
+	for (const system of systems)
+		await system.open();
+	const results = systems.map(() => ({}));
+	for (const measure of [enqueue, work, begin])
+		for (const [i, figures] of (await medians(systems, measure)).entries())
+			Object.assign(results[i], figures);
+	for (const [i, system] of systems.entries()) {
+		Object.assign(results[i], await lose(system));
+		await system.close();
+	}
+	const [ours, ...others] = results;
+	for (const [i, fsync] of ['everysec', 'always'].entries()) {
+		const theirs = others[i];
 		const line = (name, field, digits) => console.log(
 			`BENCH bull_${fsync}_${name} event_queue=${ours[field].toFixed(digits)} yardstick=${theirs[field].toFixed(digits)} ratio=${(ours[field] / theirs[field]).toFixed(2)}`);
 		line('enqueue_jobs_per_s', 'enqueue', 0);
+		line('enqueue_64_callers_jobs_per_s', 'many', 0);
 		line('worker_jobs_per_s', 'worker', 0);
 		line('start_p50_ms', 'p50', 2);
 		line('start_p99_ms', 'p99', 2);

@@ -19,15 +19,21 @@ export interface BackoffOptions {
 	options?: any;
 }
 
-export interface CronRepeatOptions {
-	cron: string;
+export interface RepeatOptions {
 	tz?: string | undefined;
+	/** Not after. */
+	endDate?: Date | string | number | undefined;
 }
 
-export interface EveryRepeatOptions {
-	/** Milliseconds: whole minutes that divide an hour, or whole hours that divide a day. */
+export interface CronRepeatOptions extends RepeatOptions {
+	cron: string;
+	/** Not before. */
+	startDate?: Date | string | number | undefined;
+}
+
+export interface EveryRepeatOptions extends RepeatOptions {
+	/** Milliseconds: whole seconds, at most 366 days. */
 	every: number;
-	tz?: string | undefined;
 }
 
 export interface JobOptions {

@@ -15,6 +15,8 @@ export interface Port {
 		schedule: string;
 		cron: string;
 		tz: string;
+		startsAt?: Date | undefined;
+		endsAt?: Date | undefined;
 		queue: string;
 		name: string;
 		data: unknown;

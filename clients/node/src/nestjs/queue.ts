@@ -142,26 +142,33 @@ export class Queue<T = any> extends EventEmitter {
 
 	private async repeat(name: string, data: T, opts: JobOptions): Promise<Job<T>> {
 		const repeat = opts.repeat as CronRepeatOptions | EveryRepeatOptions;
-		for (const option of ['limit', 'startDate', 'endDate', 'count']) {
+		for (const option of ['limit', 'count']) {
 			if ((repeat as unknown as Record<string, unknown>)[option] !== undefined) {
-				throw new UnsupportedError(`repeat.${option}`, 'drop or pause the schedule when it is over');
+				throw new UnsupportedError(`repeat.${option}`, 'give an endDate, or remove it when it is over');
 			}
 		}
 		const { repeat: _repeat, ...rest } = opts;
 		const { schedule, cron, tz } = this.scheduleOf(name, repeat, opts.jobId);
-		await this.port.schedule({ schedule, cron, tz, queue: this.name, name, data, opts: rest });
+		await this.port.schedule({
+			schedule, cron, tz, queue: this.name, name, data, opts: rest,
+			startsAt: 'cron' in repeat ? dateOf('startDate', repeat.startDate) : undefined,
+			endsAt: dateOf('endDate', repeat.endDate),
+		});
 		return new Job<T>(this, this.rowOf(schedule, { name, data, opts: rest }), { ...rest, jobId: `repeat:${schedule}` });
 	}
 
 	private scheduleOf(name: string, repeat: CronRepeatOptions | EveryRepeatOptions, jobId?: JobId) {
 		const tz = repeat.tz ?? 'UTC';
-		const cron = 'cron' in repeat ? fiveFields(repeat.cron) : cronOfEvery(repeat.every);
+		if (('cron' in repeat) === ('every' in repeat)) {
+			throw new UnsupportedError('repeat', 'give either cron or every');
+		}
+		const cron = 'cron' in repeat ? fieldsOf(repeat.cron) : cronOfEvery(repeat.every);
 		return { schedule: [this.name, name, ...(jobId === undefined ? [] : [jobId]), cron, tz].join(':'), cron, tz };
 	}
 
 	async getRepeatableJobs(start = 0, end = -1, asc = false): Promise<JobInformation[]> {
-		const rows = await this.port.query<{ name: string; job_name: string; cron: string; time_zone: string; next_run: Date }>(
-			`SELECT name, job_name, cron, time_zone, next_run FROM event_queue.schedules WHERE queue = $1::text AND enabled
+		const rows = await this.port.query<{ name: string; job_name: string; cron: string; time_zone: string; next_run: Date; ends_at: Date | null }>(
+			`SELECT name, job_name, cron, time_zone, next_run, ends_at FROM event_queue.schedules WHERE queue = $1::text AND enabled
 			 ORDER BY next_run ${asc ? 'ASC' : 'DESC'} OFFSET $2::text::int LIMIT $3::text::int`,
 			[this.name, start, end < 0 ? null : end - start + 1],
 		);
@@ -170,7 +177,8 @@ export class Queue<T = any> extends EventEmitter {
 			name: row.job_name,
 			cron: row.cron,
 			tz: row.time_zone,
-			every: 0,
+			every: Number(/^@every (\d+)s$/.exec(row.cron)?.[1] ?? 0) * 1000,
+			endDate: row.ends_at === null ? undefined : new Date(row.ends_at).getTime(),
 			next: new Date(row.next_run).getTime(),
 		}));
 	}
@@ -415,9 +423,16 @@ export class Queue<T = any> extends EventEmitter {
 		await this.port.query('SELECT event_queue.purge_queue($1::text)', [this.name]);
 	}
 
+	/** Drops the queue with its schedules; without force not while jobs are active. */
 	async obliterate(options?: { force: boolean }): Promise<void> {
-		await this.port.query('SELECT event_queue.drop_queue($1::text, force => true)', [this.name]);
-		void options;
+		if (options?.force !== true && (await this.getActiveCount()) > 0) {
+			throw new Error(`Cannot obliterate queue "${this.name}" with active jobs: give { force: true }`);
+		}
+		await this.port.query(
+			`SELECT event_queue.drop_queue($1::text, force => true)
+			 FROM (SELECT count(event_queue.drop_schedule(s.name)) FROM event_queue.schedules s WHERE s.queue = $1::text) schedules`,
+			[this.name],
+		);
 	}
 
 	/** Makes all jobs that wait for their next attempt due now, or all that wait. */
@@ -551,31 +566,34 @@ export class Queue<T = any> extends EventEmitter {
 	}
 }
 
-/** Bull takes seconds as a first field of six; the server looks at minutes. */
-function fiveFields(cron: string): string {
-	const fields = cron.trim().split(/\s+/);
-	if (fields.length === 6) {
-		if (fields[0] !== '0') {
-			throw new UnsupportedError(`repeat.cron "${cron}"`, 'schedules have no seconds: the first of six fields must be 0');
-		}
-		return fields.slice(1).join(' ');
-	}
-	return fields.join(' ');
+/** Of six fields the first is seconds, as in Bull. */
+function fieldsOf(cron: string): string {
+	return cron.trim().split(/\s+/).join(' ').replace(/^0 (?=(\S+ ){4}\S+$)/, '');
 }
 
+/** Counted from 1970, as in Bull.  What a plain expression says is one, whose job comes at the same times. */
 function cronOfEvery(every: number): string {
 	const minutes = every / 60000;
-	if (Number.isInteger(minutes) && minutes >= 1) {
-		if (minutes < 60 && 60 % minutes === 0) {
-			return minutes === 1 ? '* * * * *' : `*/${minutes} * * * *`;
-		}
-		const hours = minutes / 60;
-		if (Number.isInteger(hours) && hours <= 24 && 24 % hours === 0) {
-			return hours === 24 ? '0 0 * * *' : hours === 1 ? '0 * * * *' : `0 */${hours} * * *`;
-		}
+	const hours = minutes / 60;
+	if (Number.isInteger(minutes) && minutes >= 1 && 60 % minutes === 0 && minutes < 60) {
+		return minutes === 1 ? '* * * * *' : `*/${minutes} * * * *`;
 	}
-	throw new UnsupportedError(
-		`repeat.every ${every}`,
-		'schedules run at whole minutes that divide an hour, or whole hours that divide a day: use a cron expression',
-	);
+	if (Number.isInteger(hours) && hours >= 1 && 24 % hours === 0) {
+		return hours === 24 ? '0 0 * * *' : hours === 1 ? '0 * * * *' : `0 */${hours} * * *`;
+	}
+	if (Number.isInteger(every / 1000) && every >= 1000 && hours <= 366 * 24) {
+		return `@every ${every / 1000}s`;
+	}
+	throw new UnsupportedError(`repeat.every ${every}`, 'schedules run every so many whole seconds, at most 366 days');
+}
+
+function dateOf(option: string, value: Date | string | number | undefined): Date | undefined {
+	if (value === undefined) {
+		return undefined;
+	}
+	const date = new Date(value);
+	if (Number.isNaN(date.getTime())) {
+		throw new UnsupportedError(`repeat.${option} ${String(value)}`, 'give a date');
+	}
+	return date;
 }

@@ -259,8 +259,9 @@ export class EventQueueService implements Port, EventSource {
 		const { priority, ...rest } = options;
 		await this.query(
 			`SELECT event_queue.create_schedule($1::text, $2::text, $3::text, $4::text, $5::text::jsonb, time_zone => $6::text,
-				priority => $7::text::int, options => $8::text::jsonb, or_replace => true)`,
-			[one.schedule, one.cron, one.queue, one.name, JSON.stringify(one.data ?? {}), one.tz, priority ?? null, JSON.stringify(rest)],
+				priority => $7::text::int, options => $8::text::jsonb, or_replace => true, starts_at => $9::text::timestamptz, ends_at => $10::text::timestamptz)`,
+			[one.schedule, one.cron, one.queue, one.name, JSON.stringify(one.data ?? {}), one.tz, priority ?? null, JSON.stringify(rest),
+				one.startsAt?.toISOString() ?? null, one.endsAt?.toISOString() ?? null],
 		);
 	}
 
