@@ -5,7 +5,7 @@
 
 #include "eventq.h"
 
-/* Runs it; its result is not shown. */
+/* Runs a statement; its result is not shown. */
 int
 eq_do(EqCli *cli, const char *sql, int n_params, const char *const *params)
 {

@@ -40,7 +40,7 @@ const EqSharedPart eq_sleepers_part = {
 	.attach = attach_sleepers,
 };
 
-/* This session's. */
+/* This session's entry. */
 EqSleeper *
 eq_sleeper(void)
 {
