@@ -86,7 +86,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.function_is_here(text, regtype[]) IS 'For health(): Whether a function of this name and these types exists.';
 
 /*
- * health: one line a check; all ok means that the flow moves.
+ * health: checks the whole system: one line per check, ok if nothing is wrong.
  * Result: what was looked at, whether it is well, how it stands, and what to do if
  * it is not.  Never waits for a lock; a table that is locked has a line that says so.
  * Example:
