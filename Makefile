@@ -104,6 +104,7 @@ check: ## build, install and run all tests on private clusters
 	@$(MAKE) -s --no-print-directory format-check
 	@perl test/arrows.pl --self-test && perl test/arrows.pl
 	@perl test/errors.pl --self-test && perl test/errors.pl
+	@perl test/meta.pl --self-test && perl test/meta.pl
 	@$(MAKE) -s --no-print-directory install WERROR=-Werror
 	@test/run.sh $(TESTS)
 

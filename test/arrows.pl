@@ -40,6 +40,15 @@ sub files_of
 	return map { s{^\Q$dir\E/}{}r } sort @files;
 }
 
+# What the map lists: the sources, the dashboard and the Node client.
+sub files_of_map
+{
+	my ($dir) = @_;
+	my @files = grep { /\.(?:c|sql)$/ } files_of($dir);
+	find({ no_chdir => 1, wanted => sub { push @files, s{^\Q$dir\E/}{}r if /\.[jt]s$/ } }, "$dir/src/bin/web", "$dir/clients/node/src");
+	return @files;
+}
+
 # A room is named by its directory, or by the name of its first file.  Files that the
 # table names stand for themselves, whatever directory they are in.
 my %room_of_path;
@@ -187,13 +196,13 @@ sub check_map
 	my $prefix = '';
 	for my $line (split /\n/, $map)
 	{
-		$prefix = $1 if $line =~ /^\*\*`(src\/\S*)`\*\*$/;
+		$prefix = $1 if $line =~ /^\*\*`((?:src|clients)\/\S*)`\*\*$/;
 		$prefix .= '/' if $prefix && $prefix !~ m{/$};
-		$listed{"$prefix$1"} = 1 if $prefix && $line =~ /^\| `([\w.-]+\.(?:c|sql))` \|/;
+		$listed{"$prefix$1"} = 1 if $prefix && $line =~ /^\| `([\w.\/-]+\.(?:c|sql|js|ts))` \|/;
 		$prefix = '' if $line =~ /^## / && $line ne '## Files';
 	}
 	my $code = join '', map { slurp("$dir/$_") } @files;
-	push @wrong, "doc/internals.md: $_ is not listed" for grep { /\.(?:c|sql)$/ && !$listed{$_} } @files;
+	push @wrong, "doc/internals.md: $_ is not listed" for grep { !$listed{$_} } files_of_map($dir);
 	push @wrong, "doc/internals.md: $_ is not there" for grep { !-e "$dir/$_" } sort keys %listed;
 	my %functions = map { $_ => 1 } $map =~ /`(eq_\w+)`/g;
 	push @wrong, "doc/internals.md: $_ is not there" for grep { $code !~ /^\Q$_\E\(/m } sort keys %functions;
@@ -219,6 +228,7 @@ sub self_test
 		[ 'a cycle in the table', 'doc/architecture.md', sub { $_[0] =~ s{^(\| `src/table/` \|.*\|)[^|]*\|$}{$1 queue |}mr }, 'table asks queue, which stands below it' ],
 		[ 'a room that is not in the table', 'src/attic/attic.c', sub { "int x;\n" }, 'room attic is not in the table' ],
 		[ 'a file that is not listed', 'src/queue/attic.c', sub { "int x;\n" }, 'src/queue/attic.c is not listed' ],
+		[ 'a file of the client that is not listed', 'clients/node/src/attic.ts', sub { "let x;\n" }, 'clients/node/src/attic.ts is not listed' ],
 		[ 'a function that is not there', 'doc/internals.md', sub { $_[0] . "\n`eq_no_such_thing`\n" }, 'eq_no_such_thing is not there' ],
 		[ 'a function that is elsewhere', 'doc/architecture.md', sub { $_[0] . "\n`eq_claim`\nin `queue/settle.c`\n" }, 'eq_claim is not in queue/settle.c' ],
 		[ 'a name in a comment', 'src/tenant/tenant.c', sub { $_[0] . "\n/* \"event_queue.job\" */\n" }, undef ],
@@ -228,7 +238,7 @@ sub self_test
 	{
 		my ($what, $file, $change, $expected) = @$case;
 		my $dir = tempdir(CLEANUP => 1);
-		for my $copied (files_of($top), 'doc/architecture.md', 'doc/internals.md')
+		for my $copied (files_of($top), (grep { /\.[jt]s$/ } files_of_map($top)), 'doc/architecture.md', 'doc/internals.md')
 		{
 			make_path(dirname("$dir/$copied"));
 			copy("$top/$copied", "$dir/$copied") or die "$copied: $!\n";

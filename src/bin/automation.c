@@ -196,7 +196,7 @@ cmd_sub_retry(EqCli *cli, int argc, char **argv)
 const EqCommand eq_rule_commands[] = {
 	{"rule", "ls", cmd_rule_ls, 0, 0, "", "Lists rules", NULL, 0},
 	{"rule", "show", cmd_rule_show, 1, 1, "RULE", "Shows a rule", NULL, 0},
-	{"rule", "why", cmd_rule_why, 1, 1, "RULE", "Tells what a rule did of late",
+	{"rule", "why", cmd_rule_why, 1, 1, "RULE", "Shows what a rule did recently",
 	 limit_option, 0},
 	{"rule", "pause", cmd_rule_pause, 1, -1, "RULE...", "Switches rules off", NULL,
 	 0},
@@ -220,7 +220,7 @@ const EqCommand eq_subscription_commands[] = {
 	{"sub", "ls", cmd_sub_ls, 0, 0, "", "Lists subscriptions with their lag", NULL,
 	 EQ_TAKES_WATCH},
 	{"sub", "parked", cmd_sub_parked, 0, 1, "[SUBSCRIPTION]",
-	 "Lists aggregates that a consumer could not digest", NULL, 0},
+	 "Lists aggregates whose events a consumer could not process", NULL, 0},
 	{"sub", "retry", cmd_sub_retry, 1, 3, "SUBSCRIPTION [TYPE [ID]]",
 	 "Lets parked aggregates be tried again", NULL, EQ_TAKES_ALL},
 	{"sub", "reset", cmd_sub_reset, 1, 1, "SUBSCRIPTION",

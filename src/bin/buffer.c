@@ -32,7 +32,7 @@ eq_realloc(void *old, size_t size)
 	return new;
 }
 
-/* Zeroed. */
+/* Allocates zeroed memory. */
 void *
 eq_alloc(size_t size)
 {

@@ -37,7 +37,7 @@ int
 eq_cmd_completion(EqCli *cli, int argc, char **argv)
 {
 	if (argc > 0 && strcmp(argv[0], "bash") != 0)
-		return eq_usage(cli, "only bash is known here");
+		return eq_usage(cli, "only bash is supported");
 	puts(
 		"# bash completion for eventq; made by: eventq completion bash\n"
 		"_eventq() {\n"

@@ -98,7 +98,7 @@ is_job_id(EqCli *cli, const char *text)
 	if (text[0] != '\0' && strspn(text, "0123456789") == strlen(text) &&
 		strlen(text) < 20)
 		return true;
-	eq_usage(cli, "\"%s\" is no number of a job", text);
+	eq_usage(cli, "\"%s\" is not a job id", text);
 	return false;
 }
 
@@ -217,7 +217,7 @@ cmd_dead_discard(EqCli *cli, int argc, char **argv)
 }
 
 const EqCommand eq_dead_commands[] = {
-	{"dead", "ls", cmd_dead_ls, 0, 1, "[QUEUE]", "Lists what has died of late",
+	{"dead", "ls", cmd_dead_ls, 0, 1, "[QUEUE]", "Lists recent dead letters",
 	 ls_options, EQ_TAKES_WATCH},
 	{"dead", "show", cmd_dead_show, 1, 1, "ID",
 	 "Shows a dead letter with all its errors", NULL, 0},

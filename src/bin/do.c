@@ -5,7 +5,7 @@
 
 #include "eventq.h"
 
-/* Runs it; its result is not shown. */
+/* Runs a statement; its result is not shown. */
 int
 eq_do(EqCli *cli, const char *sql, int n_params, const char *const *params)
 {
@@ -75,7 +75,7 @@ eq_may_do_many(EqCli *cli, bool has_filter, bool deletes)
 {
 	if (!has_filter && !cli->all)
 	{
-		eq_usage(cli, "which ones? Give numbers, a filter, or --all");
+		eq_usage(cli, "give job ids, a filter, or --all");
 		return false;
 	}
 	if (deletes && !cli->yes && !cli->dry_run)

@@ -181,7 +181,7 @@ main(int argc, char **argv)
 	}
 	if (rest == argc)
 	{
-		eq_error(&cli, "what shall be done?");
+		eq_error(&cli, "no command given");
 		fprintf(stderr, "Try \"%s --help\".\n", cli.program);
 		return EQ_EXIT_USAGE;
 	}

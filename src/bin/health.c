@@ -145,7 +145,8 @@ cmd_audit_ls(EqCli *cli, int argc, char **argv)
 
 const EqCommand eq_health_commands[] = {
 	{"health", NULL, cmd_health, 0, 0, "",
-	 "Tells whether the flow moves; exit status 3 if not", health_options, 0},
+	 "Checks the whole system; exit status 3 if something is wrong", health_options,
+	 0},
 	{"fault", "ls", cmd_fault_ls, 0, 0, "",
 	 "Lists what fails now and is tried again", NULL, EQ_TAKES_WATCH},
 	{"slo", NULL, cmd_slo, 0, 0, "",

@@ -59,7 +59,7 @@ check_id(EqCli *cli, const char *text)
 	if (text[0] != '\0' && strspn(text, "0123456789") == strlen(text) &&
 		strlen(text) < 20)
 		return true;
-	eq_usage(cli, "\"%s\" is no number of a job", text);
+	eq_usage(cli, "\"%s\" is not a job id", text);
 	return false;
 }
 

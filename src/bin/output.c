@@ -372,7 +372,7 @@ eq_error(EqCli *cli, const char *fmt, ...)
 	va_end(args);
 }
 
-/* What was typed is wrong.  Result: the exit code for it. */
+/* Reports a usage error.  Result: the exit code for it. */
 int
 eq_usage(EqCli *cli, const char *fmt, ...)
 {

@@ -264,7 +264,7 @@ const EqCommand eq_queue_commands[] = {
 	{"queue", "resume", cmd_queue_resume, 1, -1, "QUEUE...",
 	 "Undoes pause and drain", NULL, 0},
 	{"queue", "drain", cmd_queue_drain, 1, -1, "QUEUE...",
-	 "Takes no more jobs, does those that are there", NULL, 0},
+	 "Accepts no more jobs, runs the remaining ones", NULL, 0},
 	{"queue", "purge", cmd_queue_purge, 1, 1, "QUEUE",
 	 "Deletes the jobs that are not leased", NULL, EQ_TAKES_DRY_RUN | EQ_TAKES_YES},
 	{"queue", "drop", cmd_queue_drop, 1, 1, "QUEUE", "Removes a queue", drop_options,

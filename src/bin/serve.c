@@ -150,7 +150,7 @@ ready_done(Query *query, PGresult *result, const char *error, bool refused)
 	if (result && PQresultStatus(result) == PGRES_TUPLES_OK)
 		http_reply(query->http, 200, "text/plain", NULL, "ready\n", 6);
 	else
-		http_problem(query->http, 503, NULL, "the database can not be asked", NULL);
+		http_problem(query->http, 503, NULL, "could not query the database", NULL);
 }
 
 /* Metrics and health name queues: beyond this machine they are for who has a token. */
@@ -274,7 +274,7 @@ serve_request(Http *http)
 	}
 	if (strncmp(path, "/api/", 5) != 0)
 	{
-		http_problem(http, 404, NULL, "there is nothing here", NULL);
+		http_problem(http, 404, NULL, "not found", NULL);
 		return;
 	}
 	if (http->method == METHOD_POST && strcmp(path, "/api/session") == 0)
@@ -326,7 +326,7 @@ serve_request(Http *http)
 		actions++;
 	}
 	if (!api_request(http, session))
-		http_problem(http, 404, NULL, "there is nothing here", NULL);
+		http_problem(http, 404, NULL, "not found", NULL);
 }
 
 /* ------------------------------------------------------------------ main */

@@ -668,7 +668,7 @@ api_request(Http *http, Session *session)
 	}
 	if (other_method)
 	{
-		http_problem(http, 405, NULL, "this path is asked for in another way", NULL);
+		http_problem(http, 405, NULL, "method not allowed for this path", NULL);
 		return true;
 	}
 	return false;

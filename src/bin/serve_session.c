@@ -595,7 +595,7 @@ session_of_bearer(Http *http, Session **session)
 	return false;
 }
 
-/* Those that are over end. */
+/* Ends sessions that are over. */
 void
 sessions_tick(time_t now)
 {

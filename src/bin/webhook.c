@@ -440,7 +440,7 @@ add_webhook_headers(Request *request)
 	return 0;
 }
 
-/* What the answer means for the job: the child's exit status. */
+/* Decides what the response means for the job: the child's exit status. */
 static int
 judge_answer(CURL *curl, Request *request, CURLcode code, const char *message)
 {

@@ -413,7 +413,7 @@ take_message(Slot *slot, const char *status, int code)
 	eq_buf_printf(&slot->error, "%s(%s)", end > 0 ? "\n" : "", status);
 }
 
-/* What the server is to be told of a child that has ended. */
+/* Decides how the job of a child that has ended is settled. */
 static void
 judge(Work *work, Slot *slot, int wait_status)
 {
@@ -460,7 +460,10 @@ judge(Work *work, Slot *slot, int wait_status)
 		slot->settle = SETTLE_FAIL_FINAL;
 }
 
-/* Those that have ended.  Whom a child has left behind with its pipes is not waited for. */
+/*
+ * Reaps the children that have ended.  Whom a child has left behind with its pipes is
+ * not waited for.
+ */
 void
 eq_children_reap(Work *work)
 {

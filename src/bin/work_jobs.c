@@ -245,7 +245,7 @@ eq_renewal_done(Work *work, const PGresult *result)
 	eq_plan_renewal(work);
 }
 
-/* So many jobs can be begun. */
+/* How many jobs can be begun. */
 int
 eq_jobs_wanted(const Work *work)
 {

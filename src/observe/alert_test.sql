@@ -140,7 +140,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION test_alert(text, interval) IS 'What an alert would have told in the last days, with its present definition.';
+COMMENT ON FUNCTION test_alert(text, interval) IS 'What an alert would have reported in the last days, with its present definition.';
 
 /*
  * try_alert: tells of an alert as if it were raised and resolved at once, so that whoever is
@@ -177,4 +177,4 @@ BEGIN
 	RETURN raised;
 END
 $$;
-COMMENT ON FUNCTION try_alert(text) IS 'Tells of an alert as if it were raised and resolved, to see that whoever is to be told is; the event''s position.';
+COMMENT ON FUNCTION try_alert(text) IS 'Reports an alert as if it were raised and resolved, to test who is notified; returns the event''s position.';

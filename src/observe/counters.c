@@ -249,7 +249,7 @@ rates_size(void)
 	return mul_size(eq_max_queues, sizeof(Rates));
 }
 
-/* They are not touched before they are needed. */
+/* Leaves them untouched until they are used: unused ones take no memory. */
 static void
 attach_rates(void *memory, LWLockPadded *locks, bool is_new)
 {

@@ -20,13 +20,13 @@ COMMENT ON FUNCTION event_queue_internal.lock_for_look(text[]) IS
 CREATE FUNCTION event_queue_internal.scheduler_overdue() RETURNS interval
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_scheduler_overdue';
 COMMENT ON FUNCTION event_queue_internal.scheduler_overdue() IS
-'For health(): For how long the scheduler gives no sign of life; NULL if it does, or there is none.';
+'For health(): For how long the scheduler has not shown that it is alive; NULL if it has, or there is none.';
 
 /* executor_overdue: for how long an executor has slept on since it was woken; NULL: it has not. */
 CREATE FUNCTION event_queue_internal.executor_overdue(pid int) RETURNS interval
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_executor_overdue';
 COMMENT ON FUNCTION event_queue_internal.executor_overdue(int) IS
-'For health(): For how long an executor gives no sign of life though it was woken; NULL if it does.';
+'For health(): For how long an executor has not shown that it is alive though it was woken; NULL if it has.';
 
 /* session_began: since when a session of this database has its transaction open, also for who may not see its statement. */
 CREATE FUNCTION event_queue_internal.session_began(pid int) RETURNS timestamptz
@@ -43,7 +43,7 @@ BEGIN
 	RETURN event_queue.current_tenant() IS NULL;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.sees_all() IS 'For health(): May who asks be told of sessions of all tenants?';
+COMMENT ON FUNCTION event_queue_internal.sees_all() IS 'For health(): Whether the caller may see sessions of all tenants.';
 
 /* session_label: for details of health(): the application and role of a session; nothing to who is confined to a tenant. */
 CREATE FUNCTION event_queue_internal.session_label(pid int) RETURNS text
@@ -63,7 +63,7 @@ COMMENT ON FUNCTION event_queue_internal.stuck_after() IS 'For health(): After t
 /* any_leased: is one of the first jobs of each priority of a queue leased?  Whoever's they are. */
 CREATE FUNCTION event_queue_internal.any_leased(queue_id int, look_at int) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_any_leased_sql';
-COMMENT ON FUNCTION event_queue_internal.any_leased(int, int) IS 'For health(): Does anyone work on a queue?';
+COMMENT ON FUNCTION event_queue_internal.any_leased(int, int) IS 'For health(): Whether any job of a queue is leased.';
 
 /* cron_fault: why a cron expression or its time zone can't be read; NULL if it can. */
 CREATE FUNCTION event_queue_internal.cron_fault(expression text, time_zone text) RETURNS text
@@ -83,10 +83,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace, parse_ident($1) i
 		WHERE n.nspname = i[1] AND p.proname = i[2] AND p.proargtypes::text = array_to_string($2::oid[], ' '))
 $$;
-COMMENT ON FUNCTION event_queue_internal.function_is_here(text, regtype[]) IS 'For health(): Is there a function of this name and these types?';
+COMMENT ON FUNCTION event_queue_internal.function_is_here(text, regtype[]) IS 'For health(): Whether a function of this name and these types exists.';
 
 /*
- * health: one line a check; all ok means that the flow moves.
+ * health: checks the whole system: one line per check, ok if nothing is wrong.
  * Result: what was looked at, whether it is well, how it stands, and what to do if
  * it is not.  Never waits for a lock; a table that is locked has a line that says so.
  * Example:

@@ -343,7 +343,7 @@ COMMENT ON FUNCTION retry_failed(text, timestamptz, text, text) IS
 'Puts the dead letters of a queue or of all since a time (a day ago) back into their queues; returns how many.';
 
 /*
- * rule_activity: what a rule did of late: the jobs that came of the last events that
+ * rule_activity: what a rule did recently: the jobs that came of the last events that
  * match its pattern, and the events that these jobs appended; the last first.
  * Arguments: rule; max_rows; max_events: how many events are looked at, from the last
  * one back, whether they match or not (of those that match, at most 1000).
@@ -404,7 +404,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION rule_activity(text, int, int) IS
-'What a rule did of late: for the last events that match it, the jobs that it made, with their states, and what these appended.';
+'What a rule did recently: for the last events that match it, the jobs that it made, with their states, and what these appended.';
 
 /*
  * aggregate_activity: who did what to an aggregate, and what came of it: its events,

@@ -56,7 +56,7 @@ samples_size(void)
 					mul_size(eq_max_queues, sizeof(Sampled)));
 }
 
-/* What it has of slots is not touched before it is needed. */
+/* Leaves slots untouched until they are used: unused ones take no memory. */
 static void
 attach_samples(void *memory, LWLockPadded *locks, bool is_new)
 {

@@ -72,7 +72,7 @@ intervals_of(Datum array, Datum **values, bool **nulls)
 	return n;
 }
 
-/* Of a queue or job; they were checked when they were set. */
+/* Reads the intervals of a queue or job, which were checked when they were set. */
 void
 eq_read_intervals(EqRetry *retry, Datum array)
 {

@@ -345,7 +345,7 @@ lease_from_ring(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *l
 	return answer;
 }
 
-/* Leaves the jobs that follow in this segment to other claimers. */
+/* Fills the ring with the jobs that follow in this segment, for other claimers. */
 static void
 fill_ring(EqWalk *walk, bool goes_on)
 {

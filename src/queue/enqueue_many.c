@@ -98,7 +98,7 @@ queue_of(Batch *batch, const char *name)
 	return batch->queue;
 }
 
-/* Tenant and lineage; those of jobs that say nothing of their own are the same. */
+/* Adds tenant and lineage; jobs that give none share them. */
 static void
 add_session(Batch *batch, EqNewJob *job)
 {

@@ -66,7 +66,7 @@ describe(const char *name, int32 version, uint64 code)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* Empties it when versions of long ago fill it. */
+/* Empties the cache when old versions fill it. */
 static void
 make_room(void)
 {
@@ -87,9 +87,8 @@ make_room(void)
 }
 
 /*
- * This function is about to be called for jobs, which are settled as its until
- * eq_forget_handler.  version: of its handler; 0: it is a rule's, whose version the job
- * has.
+ * Notes that this function is called: until eq_forget_handler jobs are settled as run
+ * by it.  version: of its handler; 0: it is a rule's, whose version the job has.
  */
 void
 eq_note_handler(const char *name, Oid function, int32 version)

@@ -268,7 +268,7 @@ eq_renew_lease(int64 job_id, const pg_uuid_t *token)
 	return until;
 }
 
-/* What a lease is worth that was taken some time ago, without waiting for anyone. */
+/* Returns the state of a lease that was taken some time ago, without waiting. */
 EqHeldLease
 eq_look_at_lease(int64 job_id, const pg_uuid_t *token)
 {

@@ -280,7 +280,7 @@ read_leases(EqWakeSlot *slot, const EqQueue *queue)
 	return known;
 }
 
-/* Sees to it that the queue's leases are loaded; false if they can't be for now. */
+/* Loads the queue's leases unless they are loaded; false if that is not possible now. */
 bool
 eq_load_leases(EqWakeSlot *slot, const EqQueue *queue)
 {

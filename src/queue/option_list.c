@@ -150,7 +150,7 @@ set_max_attempts(EqNewJob *job, Datum value)
 	job->max_attempts = DatumGetInt32(value);
 }
 
-/* Of a struct of the job's own: what was there may be other jobs', too. */
+/* Sets it in a copy of the job's own: the struct that is there may be shared. */
 static void
 set_retry(EqNewJob *job, int column, Datum value)
 {

@@ -127,7 +127,7 @@ array_value(const EqOption *option, const JsonbValue *value, Oid type,
 										   false, TYPALIGN_DOUBLE));
 }
 
-/* As the option's setter wants it; EQ009 if it is of another type. */
+/* Converts a value to what the option's setter takes; EQ009 if it is of another type. */
 static Datum
 option_value(const EqOption *option, JsonbValue *value)
 {
@@ -175,7 +175,7 @@ option_value(const EqOption *option, JsonbValue *value)
 	pg_unreachable();
 }
 
-/* Hints at the options that there are, and at that which is meant by a name of Bull's. */
+/* Hints at the valid options, or at the one that an option name of Bull's means. */
 static int
 hint_options(const JsonbValue *name, const char *known)
 {

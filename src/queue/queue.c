@@ -248,7 +248,7 @@ eq_get_queue_by_id(int32 queue_id)
 	return queue ? copy_queue(queue) : NULL;
 }
 
-/* One of the extension's own, which are always there unless someone has cut them out. */
+/* Returns an internal queue; these exist unless someone has deleted their rows. */
 const EqQueue *
 eq_get_own_queue(int32 queue_id)
 {

@@ -489,7 +489,7 @@ CREATE FUNCTION resume_queue(name text) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.set_queue_paused($1, false)::int + event_queue_internal.end_hold(event_queue_internal.queue_id_of($1))::int > 0
 $$;
-COMMENT ON FUNCTION resume_queue(text) IS 'Lets a paused queue be claimed from, and a draining one take jobs, again.';
+COMMENT ON FUNCTION resume_queue(text) IS 'Lets jobs of a paused queue be claimed again, and a draining queue accept jobs again.';
 
 /*
  * drain_queue: takes no more jobs (enqueue raises EQ034), while claims go on; for
@@ -509,7 +509,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION drain_queue(text) IS
-'Has a queue take no more jobs, while its jobs are still done; returns how many there are.';
+'Lets a queue accept no more jobs, while its jobs are still run; returns how many there are.';
 
 /*
  * Queues that were dropped, until no transaction can be left that knew them: what

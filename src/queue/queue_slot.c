@@ -27,7 +27,7 @@ queue_slots_size(void)
 	return mul_size(eq_max_queues, sizeof(EqQueueSlot));
 }
 
-/* They are not touched before they are needed. */
+/* Leaves slots untouched until they are used: unused ones take no memory. */
 static void
 attach_queue_slots(void *memory, LWLockPadded *locks, bool is_new)
 {

@@ -32,7 +32,7 @@
 #define LOOK_AHEAD 1000 /* for a due one among those that wait to be retried */
 #define CAREFUL_US (10 * USECS_PER_SEC)
 
-/* Of a group, or (group_key NULL) of a job. */
+/* Writes a row for review: of a group, or (group_key NULL) of a job. */
 static void
 write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 {

@@ -43,7 +43,7 @@ eq_is_suspended(int64 job_id, const pg_uuid_t *token)
 	return false;
 }
 
-/* Gives back the job in hand, which the caller has locked, until then. */
+/* Suspends the leased job, which the caller has locked, until then. */
 void
 eq_suspend_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 				  TimestampTz until)

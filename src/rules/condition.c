@@ -95,9 +95,9 @@ end_limit(TimeLimit limit)
 }
 
 /*
- * Runs a query that gives one row as the rule's owner, without the right to write, for
- * no longer than event_queue.condition_timeout.  take reads what SPI has of it.  kept:
- * where the query's plan is, or is put for the next time; NULL: it is not kept.
+ * Runs a query that returns one row as the rule's owner, read-only, within
+ * event_queue.condition_timeout.  take reads what SPI has of it.  kept: where the
+ * query's plan is, or is put for the next time; NULL: it is not kept.
  */
 void
 eq_run_guarded(const EqRule *rule, const char *query, int n_arguments, Oid *types,

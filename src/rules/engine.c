@@ -133,7 +133,7 @@ read_catch_up(void)
 }
 
 /*
- * Where rules that were switched off stopped: where the others stand when they are first
+ * Notes where paused rules stopped: where the others stand when they are first
  * left out.
  */
 static void
@@ -334,8 +334,8 @@ log_meeting(const EqRule *rule, Datum event, const char *outcome, TimestampTz st
 }
 
 /*
- * One event meets one rule whose pattern and tenant match, live or by a backfill.  Did it
- * fire?
+ * Evaluates one rule, whose pattern and tenant match, for one event, live or by a
+ * backfill.  Did it fire?
  */
 static bool
 apply_rule(EqRule *rule, Datum event, bool backfilled)
@@ -466,9 +466,10 @@ backfill_event(EqBackfill *backfill, EqRule *rule, Datum event)
 }
 
 /*
- * Events that were read meet all rules, or this one, or this one by a backfill.  After a
- * while it stops: what an action has locked, and the positions it took, are held until the
- * commit.  Returns how many it were, and the position of the last.
+ * Evaluates all rules for events that were read, or this one, or this one by a
+ * backfill.  After a while it stops: what an action has locked, and the positions it
+ * took, are held until the commit.  Returns how many it were, and the position of the
+ * last.
  */
 int
 eq_meet_events(Tuplestorestate *events, EqRule *only, EqBackfill *backfill,
@@ -557,7 +558,7 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 }
 
 /*
- * One batch, in a transaction of its own.  Returns true if there may be more.
+ * Runs one batch, in a transaction of its own.  Returns true if there may be more.
  */
 bool
 eq_run_rules(void)

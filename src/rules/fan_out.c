@@ -47,7 +47,7 @@ typedef struct Root
 
 static HTAB *roots = NULL; /* of this transaction */
 
-/* At its begin. */
+/* Forgets the counts, at the begin of a transaction. */
 void
 eq_forget_roots(void)
 {
@@ -141,7 +141,7 @@ eq_count_fan_out(const EqRule *rule, Datum event)
 		root->added += Max(rule->n_actions, 1);
 }
 
-/* At the end of the transaction. */
+/* Writes the counts, at the end of the transaction. */
 void
 eq_write_roots(void)
 {

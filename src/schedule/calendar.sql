@@ -158,7 +158,7 @@ BEGIN
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION drop_calendar(text) IS 'Removes a calendar that no rule, no draft and no schedule reckons with. EQ025 if there is no such one.';
+COMMENT ON FUNCTION drop_calendar(text) IS 'Removes a calendar that no rule, no draft and no schedule uses. EQ025 if there is none of this name.';
 
 /* Schedules that do not run on a calendar's holidays are due by what these are now. */
 CREATE FUNCTION event_queue_internal.holidays_changed(calendar text) RETURNS void

@@ -151,7 +151,7 @@ eq_run_step(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(result);
 }
 
-/* Until when; from now on, or a time. */
+/* Returns until when to sleep: from now on, or a given time. */
 static TimestampTz
 sleep_until(FunctionCallInfo fcinfo, int argno)
 {

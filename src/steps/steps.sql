@@ -343,7 +343,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION fork_job(bigint, text) IS
-'Makes a new job like a living or dead one, which has the results of the steps before one and goes on with it; returns its id.';
+'Makes a new job from a living or dead one, which has the results of the steps before from_step and continues with that; returns its id.';
 
 /* resume_job: for what a job waits for, when it comes. */
 CREATE FUNCTION event_queue_internal.resume_job(job_id bigint) RETURNS boolean

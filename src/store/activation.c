@@ -145,7 +145,7 @@ identity_here(void)
 		hash_any_extended((unsigned char *) identity, sizeof(identity), 0));
 }
 
-/* What the table says, in a snapshot of its own. */
+/* Reads the table, in a snapshot of its own. */
 static EqActivation
 look_up(void)
 {
@@ -183,8 +183,8 @@ is_known_active(EqDatabase *db)
 }
 
 /*
- * How this store stands.  anew: whatever is remembered, for what may have come
- * past the triggers.
+ * Returns whether this store is in service.  anew: whatever is remembered, for what
+ * may have come past the triggers.
  */
 EqActivation
 eq_activation(bool anew)
@@ -235,7 +235,7 @@ eq_require_active(void)
 			 "If the restore is complete and its jobs, rules and schedules should run here: SELECT event_queue.activate().")));
 }
 
-/* Between eq_spi_begin and eq_spi_end. */
+/* Runs a statement between eq_spi_begin and eq_spi_end. */
 static void
 run(const char *sql)
 {

@@ -199,7 +199,7 @@ find_id_in(const EqLeaf *leaf, const char *tenant, EqEvent *event,
 }
 
 /*
- * How many of the events stand already.  *open is set if that depends on an
+ * Counts the events that are in the store already.  *open is set if that depends on an
  * open transaction.
  */
 static int
@@ -444,7 +444,7 @@ insert_events(AppendCall *append)
 	eq_table_close(&store);
 }
 
-/* Under the locks; false if an open transaction must be waited for. */
+/* Appends under the locks; false if it must wait for an open transaction first. */
 static bool
 try_append(AppendCall *append, TransactionId *open)
 {

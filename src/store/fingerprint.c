@@ -217,7 +217,10 @@ eq_fingerprint_of(const char *name, Oid function, int32 revision)
 	return (int64) (hash & PG_INT64_MAX);
 }
 
-/* As the owner of the tables, for whom no trigger or policy of users runs. */
+/*
+ * Executes a command as the owner of the tables, for whom no trigger or policy of
+ * users runs.
+ */
 static uint64
 execute_for_type(const char *command, const char *type)
 {

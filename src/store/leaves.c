@@ -153,7 +153,10 @@ read_leaves(void)
 	table_close(rel, AccessShareLock);
 }
 
-/* In the order that tables.h says.  Valid until the next call. */
+/*
+ * Returns the tables of events, in the order that tables.h describes.  Valid until the
+ * next call.
+ */
 int
 eq_event_leaves(EqLeaf **result)
 {

@@ -310,7 +310,7 @@ eq_subscription_members(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* How many there are, of all databases, and may be. */
+/* How many members there are and may be, in all databases. */
 Datum
 eq_member_use(PG_FUNCTION_ARGS)
 {

@@ -364,7 +364,7 @@ COMMENT ON VIEW watermark_blockers IS
 CREATE FUNCTION generation() RETURNS text
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_generation_sql';
 COMMENT ON FUNCTION generation() IS
-'Which life of the store this is: changes with a restore to an earlier point, a copy or a promotion.';
+'Identifies the generation of the store: changes with a restore to an earlier point, a copy or a promotion.';
 
 /*
  * new_generation: begins one by hand, after a restore that the server can't

@@ -45,7 +45,7 @@ CREATE TABLE event_queue_internal.subscription_parked (
 	PRIMARY KEY (subscription_id, aggregate_id, aggregate_type, tenant_id)
 );
 COMMENT ON TABLE event_queue_internal.subscription_parked IS
-'Aggregates whose events a consumer could not digest: from position on they wait until retry_parked.';
+'Aggregates whose events a consumer could not process: from position on they wait until retry_parked.';
 ALTER TABLE event_queue_internal.subscription_parked ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.subscription_parked USING (tenant_visible(tenant_id) AND EXISTS (
 	SELECT FROM subscription s WHERE s.subscription_id = subscription_parked.subscription_id));

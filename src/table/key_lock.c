@@ -92,8 +92,8 @@ make_room(void)
 }
 
 /*
- * Until the end of the transaction, or a rollback to a savepoint before; false if someone
- * holds it and wait is false.
+ * Locks a key until the end of the transaction, or a rollback to an earlier savepoint;
+ * false if someone holds it and wait is false.
  */
 bool
 eq_lock_key_until_end(EqKeySpace space, uint32 hash, bool wait)

@@ -78,7 +78,7 @@ const EqSharedPart eq_databases_part = {
 	.attach = attach_databases,
 };
 
-/* With the lock held. */
+/* Looks up the entry of a database, with the lock held. */
 static EqDatabase *
 look_up(Oid dboid)
 {

@@ -84,7 +84,7 @@ series_size(void)
 	return add_size(size, mul_size(n_series(), sizeof(EqSeries)));
 }
 
-/* Series are not touched before they are needed, but for their first words. */
+/* Leaves series untouched until they are used, but for their first words. */
 static void
 attach_series(void *memory, LWLockPadded *locks, bool is_new)
 {
@@ -151,7 +151,7 @@ is_of(const EqSeries *series, Oid dboid, char kind, int32 queue_id, const char *
 		   memcmp(series->name, name, length) == 0;
 }
 
-/* With the lock held. */
+/* Looks up a series, with the lock held. */
 static EqSeries *
 look_up(char kind, int32 queue_id, const char *name, int length, uint64 hash)
 {
@@ -174,7 +174,7 @@ is_tenants(const EqSeries *series)
 	return series - eq_series_pool->series >= eq_series_pool->max_jobs;
 }
 
-/* With the lock held exclusively. */
+/* Frees a series, with the lock held exclusively. */
 static void
 give_back(EqSeries *series, TimestampTz now)
 {
@@ -268,7 +268,7 @@ has_room(char kind, int32 queue_id, bool *is_full)
 	return !*is_full;
 }
 
-/* With the lock held exclusively; NULL if there is none. */
+/* Takes a free series, with the lock held exclusively; NULL if there is none. */
 static EqSeries *
 take(char kind, int32 queue_id, const char *name, int length, uint64 hash)
 {

@@ -49,7 +49,7 @@ lower_flags(int code, Datum arg)
 	pg_atomic_write_u32(&sleepers[EQ_MY_PROC_NUMBER].job, 0);
 }
 
-/* This session's. */
+/* This session's entry. */
 EqSleeper *
 eq_sleeper(void)
 {

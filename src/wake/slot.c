@@ -105,7 +105,7 @@ slots_size(void)
 					mul_size(eq_max_queues, sizeof(EqWakeSlot)));
 }
 
-/* Slots are not touched before they are needed. */
+/* Leaves slots untouched until they are used: unused ones take no memory. */
 static void
 attach_slots(void *memory, LWLockPadded *locks, bool is_new)
 {
@@ -133,7 +133,7 @@ eq_n_slots(void)
 	return slots->n;
 }
 
-/* With the lock held. */
+/* Looks up a slot, with the lock held. */
 static EqWakeSlot *
 look_up(uint64 key)
 {
@@ -154,7 +154,7 @@ pin(EqWakeSlot *slot, uint64 key)
 	return false;
 }
 
-/* With the lock held exclusively. */
+/* Frees a slot, with the lock held exclusively. */
 static void
 give_back(EqWakeSlot *slot)
 {

@@ -93,7 +93,10 @@ key_of(const char *kind, const char *name)
 	return hash_bytes_extended((const unsigned char *) name, strlen(name), key);
 }
 
-/* With the lock held; NULL if there is none.  Most are at the start of the array. */
+/*
+ * Finds a fault, with the lock held; NULL if there is none.  Most are at the start of
+ * the array.
+ */
 static Fault *
 find(uint64 key)
 {
@@ -140,7 +143,7 @@ copy_cut(char *to, const char *from, int size)
 }
 
 /*
- * It failed once more.  It is tried again after first_ms, twice that, and so on, up
+ * Notes one more failure.  It is tried again after first_ms, twice that, and so on, up
  * to most_ms; returns when.
  */
 TimestampTz
@@ -176,7 +179,7 @@ eq_note_fault(const char *kind, const char *name, const char *sqlstate,
 	return retry_at;
 }
 
-/* It went well; true if there was a fault. */
+/* Clears the fault after a success; true if there was one. */
 bool
 eq_clear_fault(const char *kind, const char *name)
 {
@@ -280,7 +283,7 @@ remove_stale(void)
 	LWLockRelease(faults->lock);
 }
 
-/* It failed; when it may be tried again.  tenant and hint may be NULL. */
+/* Notes a failure; returns when it may be tried again.  tenant and hint may be NULL. */
 TimestampTz
 eq_note_item(const char *kind, const char *name, const char *tenant, int sqlerrcode,
 			 const char *message, const char *hint)
@@ -317,7 +320,7 @@ eq_note_item(const char *kind, const char *name, const char *tenant, int sqlerrc
 	return retry_at;
 }
 
-/* It works (again), or, quietly, is gone. */
+/* Clears a fault: it works again, or (quietly) is gone. */
 void
 eq_clear_item(const char *kind, const char *name, bool quietly)
 {

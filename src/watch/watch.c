@@ -80,7 +80,7 @@ eq_watch_me(EqWorker *worker)
 }
 
 /*
- * User code begins, and is to end after limit_us.  If it does not, there is spare_us to
+ * Begins user code, which may take limit_us.  If it does not, there is spare_us to
  * terminate it in (a lease ends then); 0: enough.  The deadline before, to which
  * eq_watch_end returns: a rule's condition may be evaluated inside a job.
  */
@@ -115,7 +115,7 @@ eq_watch_end(int64 before)
 		pg_atomic_write_u64(&me->busy_since, 0);
 }
 
-/* Whatever limit it had, it is over now. */
+/* Lets the time limit end now. */
 void
 eq_end_limit(EqWorker *worker)
 {

@@ -75,9 +75,9 @@ eq_keep_workers_running(void)
 }
 
 /*
- * Jobs wait and every executor is at one for long: another one stands in, for jobs
- * of other handlers (executor.c), up to as many again.  When to look again; 0: no
- * need.
+ * Starts a stand-in if jobs wait and every executor is busy for long: another one
+ * stands in, for jobs of other handlers (executor.c), up to as many again.  When to
+ * look again; 0: no need.
  */
 TimestampTz
 eq_send_stand_in(void)

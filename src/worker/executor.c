@@ -147,7 +147,7 @@ queue_fails(const EqQueue *queue)
 	return true;
 }
 
-/* Was it the next claim that failed?  Then its queue waits for a while. */
+/* True if the next claim failed, and not the job.  Then its queue waits for a while. */
 bool
 eq_note_claim_error(const ErrorData *error)
 {
@@ -273,7 +273,10 @@ take_over(const EqHand *next)
 						hand.n > 0 ? hand.jobs[0].job_id : 0);
 }
 
-/* So many of the jobs in hand have ended, and the next ones, perhaps, were claimed. */
+/*
+ * Notes that so many of the jobs in hand have ended, and that the next may have been
+ * claimed.
+ */
 void
 eq_jobs_ended(EqHand *jobs, int n, const EqHand *next)
 {

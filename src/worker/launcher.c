@@ -99,7 +99,7 @@ is_allowed(const char *dbname)
 	return false;
 }
 
-/* What is known of a database; made if nothing is. */
+/* Finds the entry of a database, or makes one. */
 static Known *
 find_known(Oid dboid)
 {

@@ -130,7 +130,10 @@ eq_read_queues(void)
 	return true;
 }
 
-/* Of a fair queue, in the present transaction; comes back soon if there are more. */
+/*
+ * Moves due jobs of a fair queue to their lanes, in the present transaction; comes
+ * back soon if there are more.
+ */
 static void
 move_due_jobs(const EqQueue *queue, EqWakeSlot *slot)
 {

@@ -29,7 +29,7 @@
 
 static EqWorker *my_worker = NULL;
 
-/* On exit, also after an error. */
+/* Frees the entry on exit, also after an error. */
 static void
 leave_worker(int code, Datum arg)
 {

@@ -143,7 +143,7 @@ eq_abandon_call(void)
 	eq_watch_end(0);
 }
 
-/* Its jobs are done, but those that it has suspended. */
+/* Completes the jobs of a call, but those that it has suspended. */
 static void
 complete_jobs(EqCall *call)
 {
@@ -162,10 +162,10 @@ complete_jobs(EqCall *call)
 }
 
 /*
- * Its jobs are done.  A session may hold a job's row for as long as its transaction is
- * open, as by cancel_job or by a job that depends on it; executors are for all tenants,
- * so they don't wait for long.  Then the jobs' effects are undone, and they run again when
- * their leases have run out.
+ * Completes the jobs of a call.  A session may hold a job's row for as long as its
+ * transaction is open, as by cancel_job or by a job that depends on it; executors are
+ * for all tenants, so they don't wait for long.  Then the jobs' effects are undone,
+ * and they run again when their leases have run out.
  */
 void
 eq_complete_call(EqCall *call)
@@ -384,7 +384,10 @@ eq_may_run_still(EqHand *hand, int i, EqRunEnd *end)
 	return false;
 }
 
-/* It can be called, ends in time, and what it did is recorded. */
+/*
+ * Clears the handler's faults: it can be called, ends in time, and its end was
+ * recorded.
+ */
 void
 eq_clear_handler_faults(const EqHandler *handler)
 {

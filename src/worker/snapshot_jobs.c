@@ -117,8 +117,8 @@ consider_event(TupleTableSlot *slot)
 }
 
 /*
- * One batch, in a transaction of its own; true if there may be more.  As with
- * rules: watermark first, then the configuration, then the snapshot.
+ * Reads one batch of events, in a transaction of its own; true if there may be more.
+ * As with rules: watermark first, then the configuration, then the snapshot.
  */
 bool
 eq_order_snapshots(void)

@@ -57,7 +57,7 @@ first_of(const EqXactKind *kind, SubTransactionId subid)
 	return first;
 }
 
-/* Forgets all entries; a log that one transaction made long is not kept. */
+/* Empties the log; a log that one transaction made long is freed. */
 static void
 forget(EqXactKind *kind)
 {

@@ -94,7 +94,7 @@ for what in "$@"; do
 		need libcurl4-openssl-dev pkg-config --exists libcurl
 		need libssl-dev pkg-config --exists libcrypto
 		need libjs-chart.js test -f /usr/share/javascript/chart.js/chart.min.js
-		need postgresql-server-dev-all command -v pg_buildext
+		need postgresql-server-dev-all dpkg -s postgresql-server-dev-all
 		need debhelper command -v dh
 		need dpkg-dev command -v dpkg-buildpackage
 		need fakeroot command -v fakeroot

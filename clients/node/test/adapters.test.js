@@ -146,7 +146,7 @@ test('Prisma', { skip: prismaFolder === undefined ? 'Prisma is not installed her
 	const prisma = new PrismaClient({ adapter: new PrismaPg(connection) });
 	await check('prisma', work => prisma.$transaction(tx => work(tx, tag => tx.note.create({ data: { id: tag } }))));
 
-	// Every function by $queryRaw: its adapter refuses some types only after the statement has committed.
+	// By $queryRaw, whose adapter refuses some types, only after the statement has committed.
 	await prisma.$queryRaw`SELECT event_queue.create_queue('raw', backoff_delay => '1 hour')`;
 	const [{ enqueued }] = await prisma.$queryRaw`SELECT event_queue.enqueue('raw', 'x', '{"n": 1}') AS enqueued`;
 	await prisma.$queryRaw`SELECT event_queue.enqueue('raw', 'y'), event_queue.enqueue('raw', 'z')`;
@@ -161,6 +161,21 @@ test('Prisma', { skip: prismaFolder === undefined ? 'Prisma is not installed her
 	assert.deepEqual(await prisma.$queryRaw`SELECT event_queue.release(${leases[2][0]}, ${leases[2][1]}::uuid) AS done`, [{ done: true }]);
 	assert.deepEqual(await prisma.$queryRaw`SELECT name, state, last_error FROM event_queue.jobs WHERE queue = 'raw' ORDER BY name`,
 		[{ name: 'y', state: 'retrying', last_error: 'busy' }, { name: 'z', state: 'ready', last_error: null }]);
+
+	// All public functions and views: each type of their results, from the catalogs, and each view as it is.
+	const types = await prisma.$queryRaw`
+		WITH of_function AS (SELECT p.prorettype AS type FROM pg_proc p
+			WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prorettype NOT IN ('record'::regtype, 'trigger'::regtype)
+			UNION SELECT a.type FROM pg_proc p, unnest(p.proallargtypes, p.proargmodes) AS a (type, mode)
+			WHERE p.pronamespace = 'event_queue'::regnamespace AND a.mode IN ('o', 'b', 't'))
+		SELECT format_type(f.type, NULL) AS type FROM of_function f
+		UNION SELECT format_type(a.atttypid, NULL) FROM of_function f JOIN pg_type t ON t.oid = f.type JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
+		ORDER BY 1`;
+	assert.ok(types.length > 10);
+	for (const { type } of types) assert.deepEqual(await prisma.$queryRawUnsafe(`SELECT NULL::${type} AS it`), [{ it: null }], type);
+	const views = await prisma.$queryRaw`SELECT c.relname::text AS name FROM pg_class c WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'v'`;
+	assert.ok(views.length > 10);
+	for (const { name } of views) await prisma.$queryRawUnsafe(`SELECT * FROM event_queue.${name} LIMIT 3`);
 
 	// A subscription whose checkpoint moves in Prisma's transaction
 	const got = [];

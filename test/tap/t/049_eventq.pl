@@ -116,7 +116,7 @@ is(json_of(qw(job ls --state scheduled))->[0]{job_id}, 2, 'ls by state');
 is(scalar(@{ json_of(qw(job ls mail --name hello --tenant default)) }), 1, 'ls by name and tenant');
 says('why', 0, qr/delayed/, qw(job why 2));
 says('no such job', 1, qr/no job 99/, qw(job show 99));
-says('no number', 2, qr/no number/, qw(job show x));
+says('no job id', 2, qr/is not a job id/, qw(job show x));
 says('cancel', 1, qr/2: cancelled.*99/s, qw(job cancel 2 99));
 sql(q(SELECT event_queue.log_job(job_id, lease_token, 'half of it') FROM event_queue.claim('mail', worker => 'me')));
 says('log', 0, qr/half of it/, qw(job log 1));
