@@ -46,9 +46,8 @@ begin_types(void)
 
 	eq_forget_rule_types();
 	if (types_context == NULL)
-		types_context = AllocSetContextCreate(TopMemoryContext,
-											  "event_queue types of rules",
-											  ALLOCSET_DEFAULT_SIZES);
+		types_context = AllocSetContextCreate(
+			TopMemoryContext, "event_queue types of rules", ALLOCSET_DEFAULT_SIZES);
 	control.hcxt = types_context;
 	types = hash_create("event_queue types of rules", 64, &control,
 						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
