@@ -21,6 +21,14 @@ CREATE FUNCTION rc_writes() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN DELETE 
 SELECT DISTINCT new_outcome FROM rc('{"condition": "public.rc_writes()"}');
 SELECT d, try(format('SELECT * FROM rc(%L)', d)) FROM unnest(ARRAY['[]', '1', '{"none": 1}', '{"queue": "none"}', '{"condition": "true), (true"}', '{"function": "f", "queue": "rc"}',
 	'{"when_changed": 1}', '{"owner": "none at all"}', '{"priority": "high"}', '{"delay": "soon"}', '{"rule_order": 1e100}']) d;
+-- A definition by itself: of the rule with another condition, and of one that is not there.
+SELECT (e.event_data ->> 'n')::int AS n, c.outcome, c.payload FROM event_queue.test_rule('rc', definition => '{"condition": "(event_data ->> ''n'')::int = 2"}') c JOIN event_queue.event_store e USING (position) ORDER BY 1;
+SELECT (e.event_data ->> 'n')::int AS n, c.outcome, c.payload, c.options FROM event_queue.test_rule('not yet', definition => jsonb_build_object('event_pattern', 'rc.**',
+	'actions', '[{"enqueue": {"queue": "rc", "name": "x", "payload": {"m": "$.data.n"}}}]'::jsonb)) c JOIN event_queue.event_store e USING (position) ORDER BY position;
+SELECT try($$SELECT event_queue.test_rule('not yet')$$), try($$SELECT event_queue.test_rule('not yet', definition => '{}')$$), try($$SELECT event_queue.test_rule('rc', version => 1, definition => '{}')$$),
+	try($$SELECT event_queue.test_rule('not yet', definition => '{"queue": "rc", "job_name": "x"}')$$), try($$SELECT event_queue.test_rule('not yet', definition => '{"event_pattern": "a", "queue": "no queue", "job_name": "x"}')$$),
+	try($$SELECT event_queue.test_rule('rc', definition => '[]')$$), try($$SELECT event_queue.test_rule('rc', definition => '{"no member": 1}')$$);
+SELECT count(*) FROM event_queue.rules WHERE name = 'not yet';
 SELECT try($$SELECT event_queue.compare_rule('none')$$), try($$SELECT event_queue.compare_rule('rc')$$), try($$SELECT event_queue.compare_rule('rc', '{}', 1)$$),
 	try($$SELECT event_queue.compare_rule('rc', '{}', max_rows => 0)$$), try($$SELECT event_queue.compare_rule('rc', version => 9)$$);
 SELECT * FROM rc_all;

@@ -38,5 +38,18 @@ SELECT payload FROM event_queue.job WHERE queue_id = event_queue_internal.queue_
 SELECT seen, matched, failed FROM event_queue.rule_stats WHERE rule = 'ix plan';
 SELECT event_queue.drop_rule('ix plan');
 DROP FUNCTION ix.bound();
+-- Which rules a type is for is kept for the types that come, and anew for more of them than are kept, and when a rule comes.
+SELECT count(event_queue.create_rule('ix types ' || n, pattern, queue => 'ix', job_name => 'types ' || n, rule_order => -n::int))
+FROM unnest('{ix.many.*,ix.**,ix.many.7,iy.**,ix.*.7.more}'::text[]) WITH ORDINALITY x (pattern, n);
+SELECT count(event_queue.append('ix', 'I3', 'ix.many.' || n % 1300)) FROM generate_series(0, 2599) n;
+CALL wait_until($$(SELECT position FROM event_queue_internal.rule_checkpoint) >= (SELECT max(position) FROM event_queue.event_store)$$);
+SELECT event_queue.create_rule('ix types 6', 'ix.many.7', queue => 'ix', job_name => 'types 6', rule_order => -6) > 0 AS created;
+SELECT event_queue.drop_rule('ix types 2');
+SELECT count(event_queue.append('ix', 'I3', 'ix.many.' || n)) FROM generate_series(6, 8) n;
+CALL wait_until($$(SELECT position FROM event_queue_internal.rule_checkpoint) >= (SELECT max(position) FROM event_queue.event_store)$$);
+SELECT name, count(*), count(DISTINCT metadata ->> 'event_position') AS events FROM event_queue.job WHERE name LIKE 'types %' GROUP BY 1 ORDER BY 1;
+-- in their order
+SELECT string_agg(name, ', ' ORDER BY job_id) FROM event_queue.job WHERE name LIKE 'types %' AND payload ->> 'event_type' = 'ix.many.7' GROUP BY metadata ->> 'event_position' ORDER BY min(job_id);
+SELECT count(event_queue.drop_rule(name)) FROM event_queue.rules WHERE name LIKE 'ix types %';
 DROP SCHEMA ix;
 SELECT event_queue.purge_queue('ix') > 0 AS purged;

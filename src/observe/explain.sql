@@ -190,6 +190,21 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule''s row as a version of it says.';
 
+/* rule_by: a rule's row with some members of its definition, or all of them, as the caller would have it. */
+CREATE FUNCTION event_queue_internal.rule_by(r rule, definition jsonb) RETURNS rule
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	IF jsonb_typeof($2) <> 'object' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a definition of a rule must be a JSON object';
+	END IF;
+	RETURN event_queue_internal.rule_of($1, $2, quote_ident(coalesce(nullif(current_setting('role'), 'none'), session_user))::regrole);
+EXCEPTION WHEN data_exception THEN
+	RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition has the wrong type', DETAIL = SQLERRM || '.',
+		HINT = 'event_queue.rule_versions shows definitions.';
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.rule_by(rule, jsonb) IS 'Internal. A rule''s row with a definition of the caller.';
+
 /*
  * test_rule: what a rule would do with events that are there.
  *
@@ -198,21 +213,24 @@ COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule
  * events after the first and up to the second (NULL: up to the newest that may be read);
  * max_events: how many events of that range are looked at, from its start, or the newest if
  * from_position is NULL; max_rows: how many that pattern and tenant let through are tried; version:
- * which version or draft of the rule (rule_versions; NULL: the present one), evaluated with the rights of who made it.
+ * which version or draft of the rule (rule_versions; NULL: the present one), evaluated with the rights of who made it;
+ * definition: as in compare_rule, with the caller's rights; of a rule that is not there it is a whole one, with event_pattern and an action.
  * Result: one row for each of these, in order: outcome is matched, not matched,
  * suppressed (the rule led to the event), too deep (event_queue.rule_depth), or the error;
  * payload and options of the job, if the rule enqueues one; of a rule with actions payload is
  * their list, filled.
- * Errors: EQ009 max_rows or max_events, EQ025 no such rule or version.
+ * Errors: EQ009 max_rows or max_events, definition and version, or an unknown member, EQ010 no such queue, EQ019 no action or
+ * two, EQ023 no event_pattern, EQ025 no such rule or version.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT event_queue.create_rule('draft', 'lead.won', queue => 'mail', job_name => 'won');
  *	SELECT event_queue.pause_rule('draft');
  *	SELECT outcome, count(*) FROM event_queue.test_rule('draft', max_rows => 1000) GROUP BY 1;
+ *	SELECT outcome, payload FROM event_queue.test_rule('not yet', definition => '{"event_pattern": "lead.*", "queue": "mail", "job_name": "won", "payload": {"lead": "$.aggregate_id"}}');
  */
 CREATE FUNCTION test_rule(
 	name text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 100, max_events int DEFAULT 100000,
-	version int DEFAULT NULL,
+	version int DEFAULT NULL, definition jsonb DEFAULT NULL,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT outcome text, OUT payload jsonb, OUT options jsonb)
 RETURNS SETOF record
@@ -223,14 +241,25 @@ DECLARE
 	r event_queue.rule;
 BEGIN
 	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
-	IF NOT FOUND THEN
+	IF NOT FOUND AND $7 IS NOT NULL THEN
+		r := jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', 0, 'name', coalesce($1, ''), 'version', 1, 'enabled', true,
+			'start_position', 0, 'on_loop', 'skip', 'stop', false, 'rule_order', 0));
+	ELSIF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
+	END IF;
+	IF num_nonnulls($6, $7) > 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition or version may be given';
 	END IF;
 	IF ($4 BETWEEN 1 AND 10000) IS NOT TRUE OR ($5 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
 	END IF;
 	IF $6 IS NOT NULL THEN
 		r := event_queue_internal.rule_at(r, $6);
+	ELSIF $7 IS NOT NULL THEN
+		r := event_queue_internal.rule_by(r, $7);
+	END IF;
+	IF r.event_pattern IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ023', MESSAGE = 'the definition has no event_pattern';
 	END IF;
 	RETURN QUERY
 	SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at, t.outcome, t.payload, t.options
@@ -249,8 +278,8 @@ BEGIN
 	ORDER BY m.position;
 END
 $$;
-COMMENT ON FUNCTION test_rule(text, bigint, bigint, int, int, int) IS
-'What a rule would do with events that are there: one row for each that its pattern and tenant let through. Leaves no trace.';
+COMMENT ON FUNCTION test_rule(text, bigint, bigint, int, int, int, jsonb) IS
+'What a rule, or a definition of one, would do with events that are there: one row for each that its pattern and tenant let through. Leaves no trace.';
 
 /*
  * rule_facts: why a version of a rule fired for an event, for who has to tell a person (trace
@@ -328,16 +357,11 @@ BEGIN
 	IF ($6 BETWEEN 1 AND 10000) IS NOT TRUE OR ($7 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
 	END IF;
-	IF num_nonnulls($2, $3) > 1 OR ($2 IS NOT NULL AND jsonb_typeof($2) <> 'object') THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition, a JSON object, or version must be given';
+	IF num_nonnulls($2, $3) > 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition or version may be given';
 	END IF;
 	IF $2 IS NOT NULL THEN
-		BEGIN
-			becomes := event_queue_internal.rule_of(was, $2, quote_ident(coalesce(nullif(current_setting('role'), 'none'), session_user))::regrole);
-		EXCEPTION WHEN data_exception THEN
-			RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition has the wrong type', DETAIL = SQLERRM || '.',
-				HINT = 'event_queue.rule_versions shows definitions.';
-		END;
+		becomes := event_queue_internal.rule_by(was, $2);
 	ELSE
 		other := coalesce($3, (SELECT max(v.version) FROM event_queue_internal.rule_version v
 			WHERE v.rule_id = was.rule_id AND v.draft AND event_queue.tenant_visible(v.tenant_id)));

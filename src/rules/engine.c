@@ -51,7 +51,6 @@
 #include "common/interval.h"
 #include "common/json.h"
 #include "common/log_line.h"
-#include "common/pattern.h"
 #include "queue/queue.h"
 #include "rules/rule.h"
 #include "rules/rules.h"
@@ -166,6 +165,7 @@ read_rules(void)
 			(void) SPI_freeplan(plans[i]);
 	}
 	n_rules = -1;
+	eq_forget_rule_types();
 	MemoryContextReset(rules_context);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
@@ -391,16 +391,18 @@ apply_rules(Datum event)
 	bool of_table = strcmp(eq_event_text(event, EVENT_AGGREGATE_TYPE),
 						   EQ_TABLE_AGGREGATE) == 0;
 	bool tenant_stopped = false; /* by a rule of the tenant, for these */
+	int n;
+	const int *of_type = eq_rules_of_type(rules, n_rules, type, &n);
 
-	for (int i = 0; i < n_rules; i++)
+	for (int i = 0; i < n; i++)
 	{
-		EqRule *rule = &rules[i];
+		EqRule *rule = &rules[of_type[i]];
 
 		CHECK_FOR_INTERRUPTS();
 		if (position <= rule->start_position ||
 			(rule->tenant &&
 			 (tenant_stopped || strcmp(rule->tenant, tenant) != 0)) ||
-			rule->on_table != of_table || !eq_pattern_matches(type, rule->pattern))
+			rule->on_table != of_table)
 			continue;
 		if (!apply_rule(rule, event, false) || !rule->stop)
 			continue;

@@ -84,6 +84,11 @@ extern bool eq_rule_meets(const EqRule *rule, Datum event);
 
 extern Datum eq_read_event(int64 position); /* call.c */
 
+/* types.c */
+extern void eq_forget_rule_types(void);
+extern const int *eq_rules_of_type(const EqRule *rules, int n_rules,
+								   const char *name, int *n_found);
+
 /* engine.c */
 extern char *eq_event_text(Datum event, int column);
 extern int64 eq_event_position(Datum event);
