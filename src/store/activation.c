@@ -71,7 +71,7 @@ PG_FUNCTION_INFO_V1(eq_activate);
 PG_FUNCTION_INFO_V1(eq_activation_state);
 PG_FUNCTION_INFO_V1(eq_keep_builtin_settings);
 PG_FUNCTION_INFO_V1(eq_session_restores);
-PG_FUNCTION_INFO_V1(eq_end_service_while_loaded);
+PG_FUNCTION_INFO_V1(eq_hold_while_loaded);
 
 static Size
 activations_size(void)
@@ -266,12 +266,12 @@ end_service(void)
 
 /* Trigger of tables that such a session writes: not of what a function does in it. */
 Datum
-eq_end_service_while_loaded(PG_FUNCTION_ARGS)
+eq_hold_while_loaded(PG_FUNCTION_ARGS)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("end_service_while_loaded: not called by trigger manager")));
+				 errmsg("hold_while_loaded: not called by trigger manager")));
 	if (ActivePortal && (ActivePortal->commandTag == CMDTAG_INSERT ||
 						 ActivePortal->commandTag == CMDTAG_COPY))
 		end_service();

@@ -17,23 +17,23 @@ ALTER TABLE event_queue_internal.activation ENABLE ALWAYS TRIGGER config_changed
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.activation', '');
 
 /*
- * end_service_while_loaded: data of a dump that come into a store that is in service put it out
+ * hold_while_loaded: data of a dump that come into a store that is in service put it out
  * of service, before there is a job, a handler or a rule of them.
  */
-CREATE FUNCTION event_queue_internal.end_service_while_loaded() RETURNS trigger
-LANGUAGE C AS 'MODULE_PATHNAME', 'eq_end_service_while_loaded';
-COMMENT ON FUNCTION event_queue_internal.end_service_while_loaded() IS
+CREATE FUNCTION event_queue_internal.hold_while_loaded() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'eq_hold_while_loaded';
+COMMENT ON FUNCTION event_queue_internal.hold_while_loaded() IS
 'Internal. Trigger: rows that a dump brings put the store out of service until activate().';
-CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON event_store
-	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded();
-CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON queue
-	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded();
-CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON job
-	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded();
-CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON handler
-	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded();
-CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON rule
-	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON event_store
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON queue
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON job
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON handler
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
+CREATE TRIGGER hold_while_loaded BEFORE INSERT ON rule
+	FOR EACH STATEMENT WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.hold_while_loaded();
 
 CREATE FUNCTION event_queue_internal.created() RETURNS boolean
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_created';
