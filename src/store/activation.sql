@@ -109,6 +109,7 @@ DECLARE
 	this record;
 	columns text;
 	first bigint;
+	highest bigint;
 BEGIN
 	FOR this IN SELECT t.tgrelid::regclass AS "table", t.tgname FROM pg_trigger t
 		WHERE t.tgenabled <> 'A' AND (t.tgfoid = 'event_queue_internal.refuse_change'::regproc
@@ -140,9 +141,19 @@ BEGIN
 			WHERE q.name = $2 AND q.queue_id <= 2', columns) USING this.settings, this.name;
 	END LOOP;
 	INSERT INTO event_queue.event_watermark (position, published_at) VALUES (0, now()) ON CONFLICT DO NOTHING;
+	-- A table that was loaded alone came without its sequence.
+	FOR this IN SELECT s.oid::regclass AS sequence, a.attrelid::regclass AS "table", a.attname AS "column"
+		FROM pg_class s JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+		JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+		WHERE s.relkind = 'S' AND s.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
+	LOOP
+		EXECUTE format('SELECT max(%I) FROM %s', this."column", this."table") INTO highest;
+		IF this."table" = 'event_queue.job'::regclass THEN
+			highest := greatest(highest, (SELECT max(l.job_id) FROM event_queue.dead_letter l), (SELECT max(h.job_id) FROM event_queue.job_history h));
+		END IF;
+		EXECUTE format('SELECT setval(%L, $1) FROM %s WHERE last_value <= $1', this.sequence, this.sequence) USING highest;
+	END LOOP;
 	-- Whatever was loaded of job_review: all that waits is looked at.
-	PERFORM setval('event_queue_internal.job_review_review_id_seq', greatest(s.last_value, r.last)) FROM event_queue_internal.job_review_review_id_seq s,
-		(SELECT max(r.review_id) FROM event_queue_internal.job_review r) r (last);
 	INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)
 	SELECT DISTINCT j.queue_id, j.tenant_id, j.group_key FROM event_queue.job j WHERE j.blocked = 1 AND j.group_key IS NOT NULL;
 	INSERT INTO event_queue_internal.job_review (job_id) SELECT j.job_id FROM event_queue.job j WHERE j.blocked = 2;
