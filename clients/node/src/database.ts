@@ -90,8 +90,9 @@ export class Database extends EventEmitter {
 			application_name: this.applicationName,
 			connectionTimeoutMillis: 5000,
 			keepAlive: true,
-			// The first calls of a new one take ten times as long.
+			// The first calls of a new one take ten times as long; they keep no process that has nothing else to do.
 			idleTimeoutMillis: 300_000,
+			allowExitOnIdle: true,
 			...toPrimary(configOf(options.connection)),
 			...(options.maxConnections === undefined ? {} : { max: options.maxConnections }),
 		});
