@@ -1,6 +1,6 @@
 # Rules in trouble: the owner of one is dropped, or loses a right, in the middle of a batch; what
-# one user's code opens by dblink is closed before the next; a restore into the store is
-# cut off by the end of the server, before and after its commit.
+# one user's code opens by dblink is closed before the next; executors are ended gracefully; a
+# restore into the store is cut off by the end of the server, before and after its commit.
 use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
@@ -110,6 +110,29 @@ SELECT event_queue.resume_queue('opens');
 	is(sql(q(SELECT matched, failed FROM event_queue.rule_stats WHERE rule = 'opens')), '5|0', 'the first time');
 	sql(q(SELECT event_queue.drop_rule('opens'), event_queue.purge_queue('q')));
 }
+
+# A graceful end: without executors what runs comes to its end, and the rest waits.
+sql(q(
+CREATE TABLE may_end (yes boolean);
+CREATE FUNCTION takes_long(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE NOT EXISTS (SELECT FROM public.may_end) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END $$;
+SELECT event_queue.create_queue('long', keep_completed => '1 hour', lease => '10 minutes'), event_queue.create_handler('long', '*', 'takes_long');
+SELECT event_queue.enqueue('long', 'x') FROM generate_series(1, 3);
+));
+soon(q(EXISTS (SELECT FROM event_queue.worker_stats WHERE job_name = 'x')), 'a job runs');
+sql('ALTER SYSTEM SET event_queue.executors = 0');
+$node->reload;
+sql('INSERT INTO may_end VALUES (true)');
+soon(q(NOT EXISTS (SELECT FROM event_queue.workers() WHERE kind = 'executor')), 'the executors end');
+is(sql(q(SELECT (SELECT count(*) >= 1 FROM event_queue.history WHERE queue = 'long'), count(*) FROM (SELECT failures + stalled AS n FROM event_queue.history WHERE queue = 'long'
+	UNION ALL SELECT failures + stalled FROM event_queue.job j JOIN event_queue.queue USING (queue_id) WHERE queue.name = 'long' AND leased_until IS NULL) x WHERE n = 0)), 't|3', 'the job is done, the others wait, nothing is counted');
+sql('ALTER SYSTEM RESET event_queue.executors');
+$node->reload;
+soon(q((SELECT count(*) = 3 FROM event_queue.history WHERE queue = 'long')), 'and go on');
 
 # A dump is loaded into a store that is in service, which holds from then on; or not, if nothing of it is kept.
 my $restore = q(SET check_function_bodies = off; SET row_security = off;
