@@ -41,7 +41,7 @@ DROP FUNCTION ix.bound();
 -- Which rules a type is for is kept for the types that come, and anew for more of them than are kept, and when a rule comes.
 SELECT count(event_queue.create_rule('ix types ' || n, pattern, queue => 'ix', job_name => 'types ' || n, rule_order => -n::int))
 FROM unnest('{ix.many.*,ix.**,ix.many.7,iy.**,ix.*.7.more}'::text[]) WITH ORDINALITY x (pattern, n);
-SELECT count(event_queue.append('ix', 'I3', 'ix.many.' || n % 1300)) FROM generate_series(0, 2599) n;
+SELECT count(event_queue.append('ix', 'I3', 'ix.many.' || n % 1300)) FROM generate_series(0, 2608) n;
 CALL wait_until($$(SELECT position FROM event_queue_internal.rule_checkpoint) >= (SELECT max(position) FROM event_queue.event_store)$$);
 SELECT event_queue.create_rule('ix types 6', 'ix.many.7', queue => 'ix', job_name => 'types 6', rule_order => -6) > 0 AS created;
 SELECT event_queue.drop_rule('ix types 2');
