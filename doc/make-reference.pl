@@ -32,7 +32,14 @@ for my $file (@ARGV)
 	$text{$file} = <$in>;
 }
 
-# Who may call, by name.
+# name(types), as COMMENT and GRANT write it
+sub signature
+{
+	my ($name, $types) = @_;
+	return "$name(" . ($types =~ s/event_queue\.//gr =~ s/\s+/ /gr) . ')';
+}
+
+# Who may call, by signature.
 my %who;
 my ($grants) = grep { /grants\.sql$/ } @ARGV;
 while ($text{$grants} =~ /CREATE FUNCTION (?:event_queue_internal\.)?grant_(reader|outcomes|producer|consumer|worker|observer)\b(.*?)\$\$;/gs)
@@ -40,10 +47,12 @@ while ($text{$grants} =~ /CREATE FUNCTION (?:event_queue_internal\.)?grant_(read
 	my ($kind, $body) = ($1, $2);
 	for my $kind ($kind eq 'reader' ? qw(producer consumer observer) : $kind eq 'outcomes' ? qw(producer worker) : $kind)
 	{
-		$who{$1}{$kind} = 1 while $body =~ /event_queue\.(\w+)\(/g;
+		$who{signature($1, $2)}{$kind} = 1 while $body =~ /event_queue\.(\w+)\(([^)]*)\)/g;
 	}
 }
-my %public = map { $_ => 1 } $text{$grants} =~ /^GRANT EXECUTE ON FUNCTION (.*?) TO PUBLIC;/ms ? $1 =~ /(\w+)\(/g : ();
+my %public;
+my ($public) = $text{$grants} =~ /^GRANT EXECUTE ON FUNCTION (.*?) TO PUBLIC;/ms;
+$public{signature($1, $2)} = 1 while $public =~ /(\w+)\(([^)]*)\)/g;
 # What grant_admin leaves out.
 my %owner = map { $_ => 1 } $text{$grants} =~ /p\.proname NOT IN \(([^)]*)\)/ ? $1 =~ /(\w+)/g : ();
 
@@ -72,16 +81,17 @@ for my $file (@ARGV)
 	{
 		my ($comment, $what, $name, $rest) = ($1, $2, $3, $4);
 		next if $what eq 'VIEW';
-		my ($said) = $sql =~ /^COMMENT ON $what (?:event_queue\.)?$name\([^;]*?\) IS\s*'((?:[^']|'')*)';/m;
-		my ($its) = $sql =~ /\G[^;]*?;?.*?^COMMENT ON $what (?:event_queue\.)?\Q$name\E\([^;]*?\) IS\s*'((?:[^']|'')*)';/smgc ? $1 : $said;
+		my ($types, $its) = $sql =~ /^COMMENT ON $what (?:event_queue\.)?$name\(([^;]*?)\) IS\s*'((?:[^']|'')*)';/m;
+		($types, $its) = ($1, $2) if $sql =~ /\G[^;]*?;?.*?^COMMENT ON $what (?:event_queue\.)?\Q$name\E\(([^;]*?)\) IS\s*'((?:[^']|'')*)';/smgc;
 		next if !defined $its || $its =~ /^Internal/;
 		$its =~ s/''/'/g;
 		$rest =~ s/\s+/ /g;
 		$rest =~ s/^\s*\(\s*/(/;
 		$rest =~ s/ RETURNS / → /;
 		$rest =~ s/\s+$//;
-		my $by = $public{$name} ? 'everyone' : $owner{$name} || $name =~ /^grant_/ ? "the extension's owner"
-			: join(', ', sort(keys %{ $who{$name} // {} }), 'admin');
+		my $form = signature($name, $types);
+		my $by = $public{$form} ? 'everyone' : $owner{$name} || $name =~ /^grant_/ ? "the extension's owner"
+			: join(', ', sort(keys %{ $who{$form} // {} }), 'admin');
 		my $line = "**$name** `$rest`  \n$its  \nWho: $by.";
 		if (defined $comment)
 		{

@@ -127,7 +127,9 @@ TRUNCATE app.done, event_queue.job_history;
 ));
 $node->safe_psql('postgres', q(SELECT event_queue.enqueue('outside', 'job', jsonb_build_object('n', g)) FROM generate_series(1, 40) g));
 are_done('COPY, NOTIFY, parallel queries');
-is($node->safe_psql('postgres', q(SELECT max(note::int) - min(note::int) FROM app.done)), '39', 'each has seen the ones before it');
+# (an executor that stands in may have had some, in transactions of its own)
+is($node->safe_psql('postgres', q(SELECT count(*) FROM (SELECT note::int <= lag(note::int) OVER (PARTITION BY xid ORDER BY seq) AS wrong FROM app.done) x WHERE wrong)), '0',
+	'each has seen the ones before it');
 
 # A queue that is dropped while its jobs run.
 change(q(SELECT event_queue.drop_handler('q', '*'); SELECT event_queue.drop_queue('q', force => true)));
