@@ -189,8 +189,8 @@ is(sql(q(SELECT count(*) FROM event_queue.dead_letters)), '0', 'none is dead');
 # the quickest of ten is that much quicker.
 sql(q(
 CREATE FUNCTION fails(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
-CREATE FUNCTION refuse(failures int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN IF failures > 0 THEN RAISE ''refused by an index''; END IF; RETURN 1; END';
-CREATE INDEX refusing ON event_queue.job (refuse(failures))));
+CREATE FUNCTION refuse(token uuid) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN IF token IS NOT NULL THEN RAISE ''refused by an index''; END IF; RETURN 1; END';
+CREATE INDEX refusing ON event_queue.job (refuse(lease_token))));
 my $quickest = 100;
 for my $round (1 .. 10)
 {
