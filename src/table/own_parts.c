@@ -18,6 +18,7 @@
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "nodes/makefuncs.h"
@@ -123,6 +124,28 @@ check_part(Oid relid, bool restores, const char *kind, const char *name)
 						name, table));
 }
 
+static void
+check_constraint(Oid relid, bool restores, const char *name)
+{
+#if PG_VERSION_NUM >= 180000
+	/* NOT NULL is a constraint with a name, too. */
+	Oid oid = OidIsValid(relid) ? get_relation_constraint_oid(relid, name, true)
+								: InvalidOid;
+	HeapTuple row = SearchSysCache1(CONSTROID, ObjectIdGetDatum(oid));
+	char *column = NULL;
+
+	if (HeapTupleIsValid(row))
+	{
+		if (((Form_pg_constraint) GETSTRUCT(row))->contype == CONSTRAINT_NOTNULL)
+			column = get_attname(relid, extractNotNullColumn(row), true);
+		ReleaseSysCache(row);
+	}
+	if (column)
+		check_part(relid, restores, "column", column);
+#endif
+	check_part(relid, restores, "", name);
+}
+
 /* If it is an index of a table of ours, that the extension has made. */
 static void
 check_index(Oid relid, bool restores)
@@ -176,10 +199,16 @@ check_alter(Oid relid, AlterTableCmd *cmd, bool restores)
 			check_part(relid, restores, "column", cmd->name);
 			break;
 		case AT_DropConstraint:
-			check_part(relid, restores, "", cmd->name);
+			check_constraint(relid, restores, cmd->name);
 			break;
 		case AT_AlterConstraint:
-			check_part(relid, restores, "", ((Constraint *) cmd->def)->conname);
+#if PG_VERSION_NUM >= 180000
+			check_constraint(relid, restores,
+							 castNode(ATAlterConstraint, cmd->def)->conname);
+#else
+			check_constraint(relid, restores,
+							 castNode(Constraint, cmd->def)->conname);
+#endif
 			break;
 		case AT_EnableTrig:
 			check_part(relid, restores, "always", cmd->name);
@@ -229,7 +258,7 @@ check_rename(RenameStmt *rename, bool restores)
 			check_part(relid, restores, "column", rename->subname);
 			break;
 		case OBJECT_TABCONSTRAINT:
-			check_part(relid, restores, "", rename->subname);
+			check_constraint(relid, restores, rename->subname);
 			break;
 		case OBJECT_TRIGGER:
 			check_part(relid, restores, "trigger", rename->subname);
