@@ -62,7 +62,13 @@ CREATE SCHEMA rc_admin AUTHORIZATION rc_admin;
 SET ROLE rc_admin;
 CREATE FUNCTION rc_admin.whoever() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'run by %', current_user; END $$;
 SELECT event_queue.create_rule('rc', 'rc.x', 'rc_admin.whoever()', queue => 'rc', job_name => 'a', draft => true) AS drafted \gset
+-- A definition has the rights of who calls, not of the session in which he does (a handler's is a superuser's).
+CREATE FUNCTION rc_admin.ask() RETURNS SETOF text SECURITY DEFINER LANGUAGE sql AS $$
+	SELECT DISTINCT outcome FROM event_queue.test_rule('rc', definition => '{"condition": "rc_admin.whoever()", "event_pattern": "rc.*"}')
+	UNION ALL SELECT DISTINCT new_outcome FROM event_queue.compare_rule('rc', '{"condition": "rc_admin.whoever()", "event_pattern": "rc.*"}')
+$$;
 RESET ROLE;
+SELECT rc_admin.ask();
 SELECT DISTINCT new_outcome FROM event_queue.compare_rule('rc');
 SELECT DISTINCT outcome FROM event_queue.test_rule('rc', version => (SELECT max(version) FROM event_queue.rule_versions WHERE rule = 'rc'));
 ALTER ROLE rc_admin RENAME TO rc_renamed;

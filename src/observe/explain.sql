@@ -191,19 +191,72 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule''s row as a version of it says.';
 
 /* rule_by: a rule's row with some members of its definition, or all of them, as the caller would have it. */
-CREATE FUNCTION event_queue_internal.rule_by(r rule, definition jsonb) RETURNS rule
+CREATE FUNCTION event_queue_internal.rule_by(r rule, definition jsonb, caller regrole) RETURNS rule
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
 	IF jsonb_typeof($2) <> 'object' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a definition of a rule must be a JSON object';
 	END IF;
-	RETURN event_queue_internal.rule_of($1, $2, quote_ident(coalesce(nullif(current_setting('role'), 'none'), session_user))::regrole);
+	RETURN event_queue_internal.rule_of($1, $2, $3);
 EXCEPTION WHEN data_exception THEN
 	RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition has the wrong type', DETAIL = SQLERRM || '.',
 		HINT = 'event_queue.rule_versions shows definitions.';
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.rule_by(rule, jsonb) IS 'Internal. A rule''s row with a definition of the caller.';
+COMMENT ON FUNCTION event_queue_internal.rule_by(rule, jsonb, regrole) IS 'Internal. A rule''s row with a definition of the caller.';
+
+/* test_rule, with the rights of the extension's owner; a definition has those of caller. */
+CREATE FUNCTION event_queue_internal.test_rule(
+	name text, from_position bigint, to_position bigint, max_rows int, max_events int,
+	version int, definition jsonb, caller regrole,
+	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
+	OUT created_at timestamptz, OUT outcome text, OUT payload jsonb, OUT options jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
+#variable_conflict use_column
+DECLARE
+	r event_queue.rule;
+BEGIN
+	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
+	IF NOT FOUND AND $7 IS NOT NULL THEN
+		r := jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', 0, 'name', coalesce($1, ''), 'version', 1, 'enabled', true,
+			'start_position', 0, 'on_loop', 'skip', 'stop', false, 'rule_order', 0));
+	ELSIF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
+	END IF;
+	IF num_nonnulls($6, $7) > 1 THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition or version may be given';
+	END IF;
+	IF ($4 BETWEEN 1 AND 10000) IS NOT TRUE OR ($5 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
+	END IF;
+	IF $6 IS NOT NULL THEN
+		r := event_queue_internal.rule_at(r, $6);
+	ELSIF $7 IS NOT NULL THEN
+		r := event_queue_internal.rule_by(r, $7, $8);
+	END IF;
+	IF r.event_pattern IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ023', MESSAGE = 'the definition has no event_pattern';
+	END IF;
+	RETURN QUERY
+	SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at, t.outcome, t.payload, t.options
+	FROM (
+		-- from one end of the range or the other, no further than max_rows needs
+		SELECT x.* FROM (
+			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
+			WHERE s.position > $2 AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position LIMIT $5)
+			UNION ALL
+			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
+			WHERE $2 IS NULL AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position DESC LIMIT $5)) x
+		WHERE (r.tenant_id IS NULL OR x.tenant_id = r.tenant_id) AND event_queue.tenant_visible(x.tenant_id)
+		  AND event_queue.event_matches(x.event_type, r.event_pattern)
+		LIMIT $4) m,
+		event_queue_internal.try_rule(r, m.position) t
+	ORDER BY m.position;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, int, int, jsonb, regrole) IS 'Internal. test_rule for a caller.';
 
 /*
  * test_rule: what a rule would do with events that are there.
@@ -234,50 +287,7 @@ CREATE FUNCTION test_rule(
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT outcome text, OUT payload jsonb, OUT options jsonb)
 RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
-#variable_conflict use_column
-DECLARE
-	r event_queue.rule;
-BEGIN
-	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
-	IF NOT FOUND AND $7 IS NOT NULL THEN
-		r := jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', 0, 'name', coalesce($1, ''), 'version', 1, 'enabled', true,
-			'start_position', 0, 'on_loop', 'skip', 'stop', false, 'rule_order', 0));
-	ELSIF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
-	END IF;
-	IF num_nonnulls($6, $7) > 1 THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition or version may be given';
-	END IF;
-	IF ($4 BETWEEN 1 AND 10000) IS NOT TRUE OR ($5 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
-	END IF;
-	IF $6 IS NOT NULL THEN
-		r := event_queue_internal.rule_at(r, $6);
-	ELSIF $7 IS NOT NULL THEN
-		r := event_queue_internal.rule_by(r, $7);
-	END IF;
-	IF r.event_pattern IS NULL THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ023', MESSAGE = 'the definition has no event_pattern';
-	END IF;
-	RETURN QUERY
-	SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at, t.outcome, t.payload, t.options
-	FROM (
-		-- from one end of the range or the other, no further than max_rows needs
-		SELECT x.* FROM (
-			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
-			WHERE s.position > $2 AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position LIMIT $5)
-			UNION ALL
-			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
-			WHERE $2 IS NULL AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position DESC LIMIT $5)) x
-		WHERE (r.tenant_id IS NULL OR x.tenant_id = r.tenant_id) AND event_queue.tenant_visible(x.tenant_id)
-		  AND event_queue.event_matches(x.event_type, r.event_pattern)
-		LIMIT $4) m,
-		event_queue_internal.try_rule(r, m.position) t
-	ORDER BY m.position;
-END
-$$;
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION test_rule(text, bigint, bigint, int, int, int, jsonb) IS
 'What a rule, or a definition of one, would do with events that are there: one row for each that its pattern and tenant let through. Leaves no trace.';
 
@@ -316,29 +326,10 @@ END
 $$;
 COMMENT ON FUNCTION rule_facts(text, int, uuid, text) IS 'Why a version of a rule fired for an event: its owner, its condition, and what each part of it saw.';
 
-/*
- * compare_rule: what a rule would do with events that are there and what another definition
- * of it would, where the two differ.
- *
- * Nothing is enqueued, and nothing counted.  A definition is evaluated with the rights of the
- * caller, who would be its owner; a version or draft with those of who made it.
- * Arguments: rule, its name; definition: members of what rule_versions shows as a rule's
- * definition, such as condition, event_pattern, payload or actions: those given take the place of
- * the present ones; or version, that of an earlier definition or of a draft (NULL: the
- * newest draft); from_position, to_position, max_rows and max_events as in test_rule.
- * Result: one row for each event with another outcome, in order.  change: added (it would
- * fire for it), lost (it would no longer), changed (another payload or other options), other (another
- * reason why it does not fire); outcome and payload by the present definition, new_outcome and
- * new_payload by the other one, as test_rule shows them.
- * Errors: EQ009 max_rows, max_events, definition and version, or an unknown member, EQ010 no such queue,
- * EQ019 no action or two, EQ022 condition, EQ025 no such rule, version or draft.
- * Isolation: each part by a snapshot of its own; nothing is locked.
- * Example:
- *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');
- */
-CREATE FUNCTION compare_rule(
-	name text, definition jsonb DEFAULT NULL, version int DEFAULT NULL,
-	from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 1000, max_events int DEFAULT 100000,
+/* compare_rule, with the rights of the extension's owner; a definition has those of caller. */
+CREATE FUNCTION event_queue_internal.compare_rule(
+	name text, definition jsonb, version int,
+	from_position bigint, to_position bigint, max_rows int, max_events int, caller regrole,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT change text, OUT outcome text, OUT new_outcome text, OUT payload jsonb, OUT new_payload jsonb)
 RETURNS SETOF record
@@ -361,7 +352,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition or version may be given';
 	END IF;
 	IF $2 IS NOT NULL THEN
-		becomes := event_queue_internal.rule_by(was, $2);
+		becomes := event_queue_internal.rule_by(was, $2, $8);
 	ELSE
 		other := coalesce($3, (SELECT max(v.version) FROM event_queue_internal.rule_version v
 			WHERE v.rule_id = was.rule_id AND v.draft AND event_queue.tenant_visible(v.tenant_id)));
@@ -396,6 +387,35 @@ BEGIN
 	ORDER BY d.position;
 END
 $$;
+COMMENT ON FUNCTION event_queue_internal.compare_rule(text, jsonb, int, bigint, bigint, int, int, regrole) IS 'Internal. compare_rule for a caller.';
+
+/*
+ * compare_rule: what a rule would do with events that are there and what another definition
+ * of it would, where the two differ.
+ *
+ * Nothing is enqueued, and nothing counted.  A definition is evaluated with the rights of the
+ * caller, who would be its owner; a version or draft with those of who made it.
+ * Arguments: rule, its name; definition: members of what rule_versions shows as a rule's
+ * definition, such as condition, event_pattern, payload or actions: those given take the place of
+ * the present ones; or version, that of an earlier definition or of a draft (NULL: the
+ * newest draft); from_position, to_position, max_rows and max_events as in test_rule.
+ * Result: one row for each event with another outcome, in order.  change: added (it would
+ * fire for it), lost (it would no longer), changed (another payload or other options), other (another
+ * reason why it does not fire); outcome and payload by the present definition, new_outcome and
+ * new_payload by the other one, as test_rule shows them.
+ * Errors: EQ009 max_rows, max_events, definition and version, or an unknown member, EQ010 no such queue,
+ * EQ019 no action or two, EQ022 condition, EQ025 no such rule, version or draft.
+ * Isolation: each part by a snapshot of its own; nothing is locked.
+ * Example:
+ *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');
+ */
+CREATE FUNCTION compare_rule(
+	name text, definition jsonb DEFAULT NULL, version int DEFAULT NULL,
+	from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 1000, max_events int DEFAULT 100000,
+	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
+	OUT created_at timestamptz, OUT change text, OUT outcome text, OUT new_outcome text, OUT payload jsonb, OUT new_payload jsonb)
+RETURNS SETOF record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION compare_rule(text, jsonb, int, bigint, bigint, int, int) IS
 'Events for which another definition of a rule, or a version or draft of it, would do something else: added, lost, changed. Leaves no trace.';
 
