@@ -128,6 +128,11 @@ SELECT event_queue.enqueue('tm', 'own', delay => '1 day', unique_key => 'tm I', 
 SELECT count(event_queue.append('tm', 'I', 'tm.answered'));
 CALL tm.settled();
 SELECT count(*) FROM tm.open WHERE unique_key = 'tm I';
+-- whatever number stands in the metadata of the job that is in a start's way
+SELECT event_queue.enqueue('tm', 'own', delay => '1 day', unique_key => 'J', options => '{"metadata": {"rule": "own", "event_position": -1e30}}') > 0 AS enqueued;
+SELECT count(event_queue.append('tm', 'J', 'tm.asked'));
+CALL tm.settled();
+SELECT opened FROM event_queue_internal.timer_start WHERE unique_key = 'J';
 
 -- Ends are remembered as long as firings; a dropped queue has none.
 SELECT count(*) > 0 AS remembered, bool_and(position > 0) AS positions FROM event_queue_internal.timer_end;

@@ -127,7 +127,7 @@ eq_note_refused_start(const EqRule *rule, const EqQueue *queue, const EqNewJob *
 		.sql =
 			"INSERT INTO event_queue_internal.timer_start"
 			" (queue_id, tenant_id, unique_key, position, rule_id, opened)"
-			" SELECT $1, $2, $3, $4, $5, coalesce((SELECT least((j.metadata -> 'event_position')::numeric, $4)"
+			" SELECT $1, $2, $3, $4, $5, coalesce((SELECT greatest(least((j.metadata -> 'event_position')::numeric, $4), 0)"
 			" FROM event_queue.job j WHERE j.job_id = $6 AND j.metadata ? 'rule'"
 			" AND jsonb_typeof(j.metadata -> 'event_position') = 'number'), 0)"
 			" ON CONFLICT DO NOTHING",
