@@ -84,6 +84,8 @@ SELECT s AS statement, parts_try(s) AS result FROM unnest(ARRAY[
 	'CREATE SCHEMA mine; CREATE TABLE mine.job (payload int); ALTER TABLE mine.job DROP payload; ALTER SCHEMA mine RENAME TO ours',
 	'CREATE TEMP TABLE job (payload int); ALTER TABLE job DROP payload, DISABLE TRIGGER ALL; ALTER TABLE job RENAME TO x',
 	'CREATE TYPE mine AS (a int); ALTER TYPE mine ADD ATTRIBUTE b int; ALTER TYPE mine RENAME TO ours']) s;
+SELECT parts_try('CREATE TYPE event_queue.mine AS (a int); ALTER TYPE event_queue.mine ADD ATTRIBUTE b int; ALTER TYPE event_queue.mine RENAME ATTRIBUTE b TO c;
+	ALTER TYPE event_queue.mine RENAME TO ours; ALTER TYPE event_queue.ours SET SCHEMA public') AS type_of_a_user_here;
 ROLLBACK;
 
 -- A superuser who must.

@@ -24,6 +24,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parse_type.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -170,18 +171,19 @@ check_relation(Oid relid, bool restores)
 		refuse(psprintf("the name of \"%s\"", own_name(relid)));
 }
 
+/* Types of users may be in our schemas, too. */
 static void
-check_type(List *names)
+check_type(Oid type)
 {
-	Type type = LookupTypeName(NULL, makeTypeNameFromNameList(names), NULL, true);
-	char *schema;
+	if (OidIsValid(type) && getExtensionOfObject(TypeRelationId, type) ==
+								get_extension_oid(EQ_EXTENSION, true))
+		refuse(psprintf("type \"%s\"", format_type_be_qualified(type)));
+}
 
-	if (type == NULL)
-		return;
-	schema = get_namespace_name(((Form_pg_type) GETSTRUCT(type))->typnamespace);
-	if (is_own_schema(schema))
-		refuse(psprintf("type \"%s\"", typeTypeName(type)));
-	ReleaseSysCache(type);
+static void
+check_type_name(List *names)
+{
+	check_type(LookupTypeNameOid(NULL, makeTypeNameFromNameList(names), true));
 }
 
 static void
@@ -274,11 +276,10 @@ check_rename(RenameStmt *rename, bool restores)
 				check_relation(relid, restores);
 			break;
 		case OBJECT_ATTRIBUTE:
-			if (own_name(relid))
-				refuse(psprintf("type \"%s\"", own_name(relid)));
+			check_type(get_rel_type_id(relid));
 			break;
 		case OBJECT_TYPE:
-			check_type((List *) rename->object);
+			check_type_name((List *) rename->object);
 			break;
 		case OBJECT_SCHEMA:
 			if (is_own_schema(rename->subname))
@@ -333,8 +334,8 @@ eq_refuse_change_of_own(Node *stmt, bool restores)
 		Oid relid = RangeVarGetRelid(alter->relation, NoLock, true);
 		char *table = own_name(relid);
 
-		if (table && alter->objtype == OBJECT_TYPE)
-			refuse(psprintf("type \"%s\"", table));
+		if (alter->objtype == OBJECT_TYPE)
+			check_type(get_rel_type_id(relid));
 		if (!is_own(table, "table", NULL) && !parent_of_partition(table, restores))
 			return;
 		foreach (cell, alter->cmds)
@@ -353,7 +354,7 @@ eq_refuse_change_of_own(Node *stmt, bool restores)
 		if (OidIsValid(relid))
 			check_relation(relid, restores);
 		else if (move->objectType == OBJECT_TYPE)
-			check_type((List *) move->object);
+			check_type_name((List *) move->object);
 	}
 	else if (IsA(stmt, AlterPolicyStmt))
 	{
