@@ -141,8 +141,12 @@ open_rule(FunctionCallInfo fcinfo, Datum *event, bool *may_see)
 				 tenant) != 0)))
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 						errmsg("the rule or the event does not exist")));
-	/* Not the present user: explain_rule acts as the extension's owner. */
-	*may_see = has_privs_of_role(GetOuterUserId(), rule->owner);
+	/*
+	 * Not the present user: explain_rule acts as the extension's owner.  In a handler the
+	 * outer one is a superuser, and the role that asks is not known.
+	 */
+	*may_see = MyBackendType == B_BACKEND &&
+			   has_privs_of_role(GetOuterUserId(), rule->owner);
 	return rule;
 }
 
