@@ -18,7 +18,7 @@ CREATE VIEW parts_statements AS
 	-- Columns of children are their parents'.
 	SELECT 'column' AS part, format(x, t.name, a.attname) AS sql FROM parts_tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped,
 		unnest(ARRAY['ALTER TABLE %s DROP COLUMN %I CASCADE', 'ALTER TABLE %s RENAME COLUMN %I TO x', 'ALTER TABLE %s ALTER %I TYPE text',
-			'ALTER TABLE %s ALTER %I SET NOT NULL', 'ALTER TABLE %s ALTER %I DROP NOT NULL', 'ALTER TABLE %s ADD y int, DROP %I']) x
+			'ALTER TABLE %s ALTER %I SET NOT NULL', 'ALTER TABLE %s ALTER %I DROP NOT NULL', 'ALTER TABLE %s ALTER %I DROP DEFAULT', 'ALTER TABLE %s ADD y int, DROP %I']) x
 	WHERE NOT t.partition AND NOT t.made_later
 	UNION ALL
 	SELECT 'constraint', format(x, t.name, c.conname) FROM parts_tables t JOIN pg_constraint c ON c.conrelid = t.oid,

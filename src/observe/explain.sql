@@ -54,10 +54,7 @@ DECLARE
 	has_failed boolean := false;
 	this record;
 BEGIN
-	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
-	END IF;
+	r := event_queue_internal.get_rule($1);
 	SELECT x.* INTO e FROM event_queue.event_store x WHERE x.id = $2 AND x.tenant_id = tenant;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('event %s does not exist', $2);
@@ -341,10 +338,7 @@ DECLARE
 	becomes event_queue.rule;
 	other int;
 BEGIN
-	SELECT x.* INTO was FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
-	END IF;
+	was := event_queue_internal.get_rule($1);
 	IF ($6 BETWEEN 1 AND 10000) IS NOT TRUE OR ($7 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
 	END IF;
@@ -445,10 +439,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
 	r event_queue.rule;
 BEGIN
-	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
-	END IF;
+	r := event_queue_internal.get_rule($1);
 	IF ($2 BETWEEN 1 AND 10000) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000';
 	END IF;

@@ -370,10 +370,7 @@ DECLARE
 	matched int := 0;
 	found_now int;
 BEGIN
-	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
-	END IF;
+	r := event_queue_internal.get_rule($1);
 	IF ($2 BETWEEN 1 AND 100000) IS NOT TRUE OR ($3 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 100000, max_events between 1 and 10000000';
 	END IF;

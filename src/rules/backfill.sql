@@ -109,10 +109,7 @@ DECLARE
 	r event_queue.rule;
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
-	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
-	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
-	END IF;
+	r := event_queue_internal.get_rule($1);
 	UPDATE event_queue_internal.rule_backfill b SET state = 'cancelled', ended_at = clock_timestamp()
 	WHERE b.rule_id = r.rule_id AND b.state = 'running';
 	IF NOT FOUND THEN

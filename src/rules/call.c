@@ -46,12 +46,13 @@ eq_read_event(int64 position)
 }
 
 /*
- * What a job of queue "rule-calls" does of a rule's actions.  An executor waits for locks
- * of others no longer than the rule runner: the job is tried again after a second, and
- * that is no attempt.
+ * What a job of queue "rule-calls" does of a rule's actions: all, or the start of one timer.
+ * An executor waits for locks of others no longer than the rule runner: the job is tried
+ * again after a second, and that is no attempt.
  */
 static void
-act_later(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
+act_later(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
+		  const EqTimer *timer)
 {
 	MemoryContext context = CurrentMemoryContext;
 	int lock_timeout = LockTimeout;
@@ -59,7 +60,10 @@ act_later(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options)
 	PG_TRY();
 	{
 		LockTimeout = EQ_KEY_WAIT_MS;
-		eq_act(rule, event, payload, options, true);
+		if (timer)
+			eq_start_timer(rule, event, payload, options, timer);
+		else
+			eq_act(rule, event, payload, options, true);
 		LockTimeout = lock_timeout;
 	}
 	PG_CATCH();
@@ -94,6 +98,20 @@ payload_number(Jsonb *payload, const char *key)
 	return number;
 }
 
+/* Refuses a rule whose condition did not end, again and again. */
+static void
+require_awake(const EqRule *rule)
+{
+	if (eq_rule_rests(rule) < EQ_MAX_LOST)
+		return;
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_NOT_ENDED),
+		 errmsg("rule \"%s\" is resting: its condition did not end", rule->name),
+		 errhint(
+			 "Replace the rule by one with another condition, then call event_queue.retry_dead.")));
+}
+
 /*
  * A timer's start that was refused in its time (timer.c).  The rule has fired for this
  * event, which is counted; if it was replaced since, it starts this timer if it would now.
@@ -104,10 +122,11 @@ run_start(EqRule *rule, Datum event, const EqTimer *timer)
 	Jsonb *options = NULL;
 	Jsonb *payload;
 
+	require_awake(rule);
 	eq_require_owner("rule function", rule->label, rule->owner);
 	payload = eq_evaluate_rule(rule, event, &options);
 	if (payload)
-		eq_start_timer(rule, event, payload, options, timer);
+		act_later(rule, event, payload, options, timer);
 }
 
 /*
@@ -182,14 +201,7 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	{
 		EqChainVerdict verdict = EQ_CHAIN_FREE;
 
-		if (eq_rule_rests(rule) >= EQ_MAX_LOST)
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_EQ_NOT_ENDED),
-				 errmsg("rule \"%s\" is resting: its condition did not end",
-						rule->name),
-				 errhint(
-					 "Replace the rule by one with another condition, then call event_queue.retry_dead.")));
+		require_awake(rule);
 		eq_require_owner("rule function", rule->label, rule->owner);
 		(void) eq_clear_fault("rule function", rule->label);
 		job_payload = eq_evaluate_rule(rule, event, &options);
@@ -218,7 +230,7 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	}
 	if (function == NULL)
 	{
-		act_later(rule, event, job_payload, options);
+		act_later(rule, event, job_payload, options, NULL);
 		return InvalidOid;
 	}
 

@@ -21,7 +21,6 @@
 #include "parser/scansup.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
@@ -36,7 +35,6 @@
 
 PG_FUNCTION_INFO_V1(eq_condition_parts);
 PG_FUNCTION_INFO_V1(eq_try_rule);
-PG_FUNCTION_INFO_V1(eq_call_as_owner);
 
 /* One thing that is evaluated for an event. */
 typedef struct Look
@@ -429,50 +427,4 @@ eq_try_rule(PG_FUNCTION_ARGS)
 	values[2] = JsonbPGetDatum(look.options);
 	PG_RETURN_DATUM(
 		HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
-}
-
-/*
- * Calls the function of the same name in event_queue_internal as the extension's owner,
- * with the caller as last argument.  A SECURITY DEFINER function can't know its caller:
- * in handlers, and in such functions of others, role and session_user have more rights.
- */
-Datum
-eq_call_as_owner(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid function = fcinfo->flinfo->fn_oid;
-	Oid *declared;
-	Oid types[FUNC_MAX_ARGS];
-	Datum values[FUNC_MAX_ARGS];
-	char nulls[FUNC_MAX_ARGS];
-	int n;
-	StringInfoData sql;
-	EqSpi spi;
-
-	(void) get_func_signature(function, &declared, &n);
-	Assert(n == PG_NARGS() && n < FUNC_MAX_ARGS);
-	InitMaterializedSRF(fcinfo, 0);
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT * FROM " EQ_INTERNAL ".%s(",
-					 quote_identifier(get_func_name(function)));
-	for (int i = 0; i < n; i++)
-	{
-		types[i] = declared[i];
-		values[i] = PG_GETARG_DATUM(i);
-		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-		appendStringInfo(&sql, "$%d, ", i + 1);
-	}
-	types[n] = REGROLEOID;
-	values[n] = ObjectIdGetDatum(GetUserId());
-	nulls[n] = ' ';
-	appendStringInfo(&sql, "$%d)", n + 1);
-
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(sql.data, n + 1, types, values, nulls, false, 0) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not execute: %s", sql.data);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
-	eq_spi_end(&spi);
-	return (Datum) 0;
 }

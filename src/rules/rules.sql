@@ -251,6 +251,21 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_rule';
 COMMENT ON FUNCTION create_rule(text, text, text, text, text, jsonb, interval, int, text, text, jsonb, boolean, boolean, text, text[], jsonb, boolean, int, text, regclass, text[], name, boolean) IS
 'Creates an automation rule: events that match the pattern and the condition, or changes of a table''s rows, enqueue jobs, call functions, append events or notify.';
 
+CREATE FUNCTION event_queue_internal.get_rule(name text) RETURNS rule
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	r event_queue.rule;
+BEGIN
+	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
+	IF NOT FOUND THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
+	END IF;
+	RETURN r;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.get_rule(text) IS 'Internal. A rule by its name; EQ025 if there is none that the caller may see.';
+
 CREATE FUNCTION event_queue_internal.switch_rule(name text, enabled boolean, catch_up boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column

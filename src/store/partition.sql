@@ -337,38 +337,20 @@ END
 $$;
 COMMENT ON FUNCTION seal_event_partition(text) IS 'Closes a tenant''s partition, so that it can be archived.';
 
-CREATE FUNCTION event_queue_internal.check_archive_schema(archive_schema text) RETURNS void
+CREATE FUNCTION event_queue_internal.check_archive_schema(archive_schema text, caller regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-DECLARE
-	caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END;
 BEGIN
 	-- Tables are moved as their owner, and so into a schema where the caller could make one.
-	IF NOT has_schema_privilege(caller, $1, 'CREATE') THEN
+	IF NOT has_schema_privilege($2, $1, 'CREATE') THEN
 		RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = format('permission denied for schema %s', $1),
-			HINT = format('Role "%s" needs CREATE on it.', caller);
+			HINT = format('Role "%s" needs CREATE on it.', pg_get_userbyid($2));
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.check_archive_schema(text) IS 'Internal. 42501 unless the caller may create tables in the schema.';
+COMMENT ON FUNCTION event_queue_internal.check_archive_schema(text, regrole) IS 'Internal. 42501 unless the caller may create tables in the schema.';
 
-/*
- * archive_event_partition: takes a sealed partition out of the store.  Of each
- * aggregate that has events in it, the state and version after them are kept as
- * a snapshot: append and aggregate_state go on as before, only older versions
- * are no longer there to be read.
- *
- * Arguments: archive_schema: the table is moved there, for pg_dump -t or for
- * reading by hand; NULL: it is dropped.
- * Result: how many aggregates got such a snapshot.
- * Errors: EQ025 no such partition, EQ013 it is not sealed, an older one with
- * events of the same aggregates is still there, or a subscription, the rules or
- * the snapshots have not yet passed it; 3F000 no such schema, 42501 no CREATE on it,
- * 55P03 as create_event_partition.
- * Example:
- *	SELECT event_queue.drop_subscription('projector');	-- it has not read to the end
- *	SELECT event_queue.archive_event_partition(:'partition', 'public');
- */
-CREATE FUNCTION archive_event_partition(name text, archive_schema text DEFAULT NULL) RETURNS bigint
+/* archive_event_partition, with the rights of the extension's owner. */
+CREATE FUNCTION event_queue_internal.archive_event_partition(name text, archive_schema text, caller regrole) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
@@ -377,7 +359,7 @@ DECLARE
 	n bigint;
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
-	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
+	PERFORM event_queue_internal.check_archive_schema($2, $3) WHERE $2 IS NOT NULL;
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	SELECT p.* INTO this FROM event_queue_internal.event_partition p WHERE p.name = $1 AND p.archived_at IS NULL FOR UPDATE;
 	IF NOT FOUND THEN
@@ -442,8 +424,46 @@ BEGIN
 	RETURN n;
 END
 $$;
+COMMENT ON FUNCTION event_queue_internal.archive_event_partition(text, text, regrole) IS 'Internal. archive_event_partition for a caller.';
+
+/*
+ * archive_event_partition: takes a sealed partition out of the store.  Of each
+ * aggregate that has events in it, the state and version after them are kept as
+ * a snapshot: append and aggregate_state go on as before, only older versions
+ * are no longer there to be read.
+ *
+ * Arguments: archive_schema: the table is moved there, for pg_dump -t or for
+ * reading by hand; NULL: it is dropped.
+ * Result: how many aggregates got such a snapshot.
+ * Errors: EQ025 no such partition, EQ013 it is not sealed, an older one with
+ * events of the same aggregates is still there, or a subscription, the rules or
+ * the snapshots have not yet passed it; 3F000 no such schema, 42501 no CREATE on it,
+ * 55P03 as create_event_partition.
+ * Example:
+ *	SELECT event_queue.drop_subscription('projector');	-- it has not read to the end
+ *	SELECT event_queue.archive_event_partition(:'partition', 'public');
+ */
+CREATE FUNCTION archive_event_partition(name text, archive_schema text DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION archive_event_partition(text, text) IS
 'Takes a sealed partition out of the store, keeping state and version of its aggregates; moves its table to a schema, or drops it.';
+
+/* set_event_retention, with the rights of the extension's owner. */
+CREATE FUNCTION event_queue_internal.set_event_retention(keep interval, archive_schema text, caller regrole) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+	PERFORM event_queue_internal.require_unbound();
+	IF $1 NOT BETWEEN interval '1 day' AND interval '100 years' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day and at most 100 years';
+	END IF;
+	PERFORM event_queue_internal.check_archive_schema($2, $3) WHERE $2 IS NOT NULL;
+	INSERT INTO event_queue_internal.partition_policy (keep, archive_schema) VALUES ($1, $2)
+	ON CONFLICT (one_row) DO UPDATE SET keep = excluded.keep, archive_schema = excluded.archive_schema;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.set_event_retention(interval, text, regrole) IS 'Internal. set_event_retention for a caller.';
 
 /*
  * set_event_retention: has the worker archive partitions whose last event is
@@ -453,19 +473,7 @@ COMMENT ON FUNCTION archive_event_partition(text, text) IS
  *	SELECT event_queue.set_event_retention('5 years');
  */
 CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-#variable_conflict use_column
-BEGIN
-	PERFORM event_queue_internal.require_unbound();
-	IF $1 NOT BETWEEN interval '1 day' AND interval '100 years' THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'events must be kept for at least one day and at most 100 years';
-	END IF;
-	PERFORM event_queue_internal.check_archive_schema($2) WHERE $2 IS NOT NULL;
-	INSERT INTO event_queue_internal.partition_policy (keep, archive_schema) VALUES ($1, $2)
-	ON CONFLICT (one_row) DO UPDATE SET keep = excluded.keep, archive_schema = excluded.archive_schema;
-	RETURN true;
-END
-$$;
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION set_event_retention(interval, text) IS
 'How long events are kept: the worker archives partitions that are older. NULL: forever.';
 
@@ -507,7 +515,7 @@ BEGIN
 			EXECUTE format('SELECT created_at FROM event_queue.%I ORDER BY position DESC LIMIT 1', this.name) INTO newest;
 			IF newest IS NULL OR newest < clock_timestamp() - policy.keep THEN
 				LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
-				PERFORM event_queue.archive_event_partition(this.name, policy.archive_schema);
+				PERFORM event_queue_internal.archive_event_partition(this.name, policy.archive_schema, quote_ident(current_user)::regrole);
 				PERFORM event_queue_internal.clear_fault('archiving of', this.name);
 				RETURN true;
 			END IF;

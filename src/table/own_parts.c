@@ -200,6 +200,10 @@ check_alter(Oid relid, AlterTableCmd *cmd, bool restores)
 		case AT_DropIdentity:
 			check_part(relid, restores, "column", cmd->name);
 			break;
+		case AT_ColumnDefault:
+			if (cmd->def == NULL) /* another one is the owner's choice */
+				check_part(relid, restores, "column", cmd->name);
+			break;
 		case AT_DropConstraint:
 			check_constraint(relid, restores, cmd->name);
 			break;

@@ -7,12 +7,20 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "event_queue.h"
 #include "table/table.h"
+
+PG_FUNCTION_INFO_V1(eq_call_as_owner);
 
 /*
  * What is committed now; in a query that has parallel workers, what its statement sees,
@@ -97,4 +105,68 @@ eq_spi_run(EqStatement *statement, Datum *values, const char *nulls)
 	if (SPI_execute_snapshot(statement->plan, values, nulls, eq_latest_snapshot(),
 							 InvalidSnapshot, false, true, 0) < 0)
 		elog(ERROR, "could not run \"%s\"", statement->sql);
+}
+
+/*
+ * Calls the function of the same name in event_queue_internal as the extension's owner,
+ * with the caller as last argument.  A SECURITY DEFINER function can't know its caller:
+ * in handlers, and in such functions of others, role and session_user have more rights.
+ */
+Datum
+eq_call_as_owner(PG_FUNCTION_ARGS)
+{
+	Oid function = fcinfo->flinfo->fn_oid;
+	bool is_set = get_func_retset(function);
+	Oid *declared;
+	Oid types[FUNC_MAX_ARGS];
+	Datum values[FUNC_MAX_ARGS];
+	char nulls[FUNC_MAX_ARGS];
+	int n;
+	StringInfoData sql;
+	Datum value = (Datum) 0;
+	EqSpi spi;
+
+	(void) get_func_signature(function, &declared, &n);
+	Assert(n == PG_NARGS() && n < FUNC_MAX_ARGS);
+	if (is_set)
+		InitMaterializedSRF(fcinfo, 0);
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT * FROM " EQ_INTERNAL ".%s(",
+					 quote_identifier(get_func_name(function)));
+	for (int i = 0; i < n; i++)
+	{
+		types[i] = declared[i];
+		values[i] = PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+		appendStringInfo(&sql, "$%d, ", i + 1);
+	}
+	types[n] = REGROLEOID;
+	values[n] = ObjectIdGetDatum(GetUserId());
+	nulls[n] = ' ';
+	appendStringInfo(&sql, "$%d)", n + 1);
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(sql.data, n + 1, types, values, nulls, false, 0) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not execute: %s", sql.data);
+	if (is_set)
+	{
+		ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+		for (uint64 i = 0; i < SPI_processed; i++)
+			tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
+	}
+	else
+	{
+		bool by_value;
+		int16 length;
+
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+							  &fcinfo->isnull);
+		get_typlenbyval(get_func_rettype(function), &length, &by_value);
+		if (!fcinfo->isnull)
+			value = SPI_datumTransfer(value, by_value, length);
+	}
+	eq_spi_end(&spi);
+	return value;
 }

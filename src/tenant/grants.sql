@@ -34,7 +34,7 @@ DECLARE
 		'backfill_rule', 'cancel_backfill',
 		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule', 'trigger_schedule', 'backfill_schedule',
 		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'set_event_partitioning',
-		'split_event_partition', 'seal_event_partition', 'archive_event_partition', 'set_event_retention',
+		'split_event_partition', 'seal_event_partition',
 		'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert', 'try_alert'];
 	shared CONSTANT text[] := ARRAY['queue', 'rule', 'handler', 'reducer', 'schedule', 'calendar',
 		'event_queue_internal.channel', 'event_queue_internal.event_partition', 'event_queue_internal.partition_policy',

@@ -72,8 +72,7 @@ $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'par
 	'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'cancel_jobs', 'retry_waiting', 'retry_dead', 'retry_all_dead', 'fork_job', 'discard_dead',
 	'discard_all_dead', 'import_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'drop_handler', 'drop_reducer', 'create_schedule',
 	'pause_schedule', 'resume_schedule', 'drop_schedule', 'trigger_schedule', 'backfill_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
-	'create_event_partition', 'set_event_partitioning', 'split_event_partition', 'seal_event_partition', 'archive_event_partition',
-	'set_event_retention', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
+	'create_event_partition', 'set_event_partitioning', 'split_event_partition', 'seal_event_partition', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
 	'aggregate_activity', 'explain_rule', 'rule_runs', 'rule_facts', 'backfill_rule', 'cancel_backfill', 'kept_definition', 'discard_draft', 'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert', 'try_alert'],
 	'as the owner act only functions that are known to');
 SELECT is_empty($$
