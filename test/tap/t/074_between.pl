@@ -186,11 +186,11 @@ is(sql($all), join("\n", map { "$_|400|400" } qw(after grouped plain ruled)), 'e
 is(sql(q(SELECT count(*) FROM event_queue.dead_letters)), '0', 'none is dead');
 
 # An executor that backs off after an error ends at once when it is told to.  Each back-off is of one second, so
-# the quickest of ten is that much quicker.
+# the quickest of ten is that much quicker.  (The index is partial, as CREATE INDEX reads dead rows of claims, too.)
 sql(q(
 CREATE FUNCTION fails(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
 CREATE FUNCTION refuse(token uuid) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN IF token IS NOT NULL THEN RAISE ''refused by an index''; END IF; RETURN 1; END';
-CREATE INDEX refusing ON event_queue.job (refuse(lease_token))));
+CREATE INDEX refusing ON event_queue.job (refuse(lease_token)) WHERE name = 'refused'));
 my $quickest = 100;
 for my $round (1 .. 10)
 {
@@ -198,7 +198,7 @@ for my $round (1 .. 10)
 	$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM event_queue.workers() WHERE kind = 'executor')) or die;
 	my $from = -s $node->logfile;
 	my $pid = sql(q(SELECT pid FROM event_queue.workers() WHERE kind = 'executor'));
-	sql("SELECT event_queue.create_queue('backs off $round'), event_queue.create_handler('backs off $round', '*', 'fails'); SELECT event_queue.enqueue('backs off $round', 'x')");
+	sql("SELECT event_queue.create_queue('backs off $round'), event_queue.create_handler('backs off $round', '*', 'fails'); SELECT event_queue.enqueue('backs off $round', 'refused')");
 	for (1 .. 6000)
 	{
 		last if slurp_file($node->logfile, $from) =~ /refused by an index/;
