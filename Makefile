@@ -62,8 +62,8 @@ include src/bin/eventq.mk
 
 # what of its tables the extension made itself
 src/table/own_parts.o: src/table/own_parts.inc
-src/table/own_parts.inc: src/bin/expected.pl $(SQL_PARTS) Makefile
-	perl src/bin/expected.pl $(SQL_PARTS) | sed -n 's/^{"\(table\|column\|constraint\|check\|index\|trigger\|always\|policy\)", "\([^"]*\)", "\([^"]*\)".*/{"\1", "\2", "\3"},/p' > $@.tmp
+src/table/own_parts.inc: src/bin/doctor_expected.inc Makefile
+	sed -n 's/^{"\(table\|column\|constraint\|check\|index\|trigger\|always\|policy\)", "\([^"]*\)", "\([^"]*\)".*/{"\1", "\2", "\3"},/p' $< > $@.tmp
 	mv $@.tmp $@
 
 $(INSTALL_SQL): $(SQL_PARTS) Makefile

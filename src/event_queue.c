@@ -291,7 +291,7 @@ prepare_drop(void)
 	if (!OidIsValid(extension) || !eq_owns_extension(extension, GetUserId()))
 		return; /* the statement's own error, or notice */
 	eq_note_extension_dropped();
-	eq_send_workers_away_until_end();
+	eq_send_workers_away_until_end(MyDatabaseId);
 }
 
 /*
@@ -313,10 +313,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		prepare_drop();
 
 	/* Who may not drop it gets the statement's own error. */
-	if (OidIsValid(dboid) && !eq_owns_database(dboid, GetUserId()))
-		dboid = InvalidOid;
-	if (OidIsValid(dboid))
-		eq_send_workers_away(dboid);
+	if (OidIsValid(dboid) && eq_owns_database(dboid, GetUserId()))
+		eq_send_workers_away_until_end(dboid);
 	PG_TRY();
 	{
 		if (prev_process_utility_hook)
@@ -336,8 +334,6 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	PG_FINALLY();
 	{
 		eq_after_statement(restores);
-		if (OidIsValid(dboid))
-			eq_let_workers_return(dboid);
 	}
 	PG_END_TRY();
 }

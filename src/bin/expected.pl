@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # expected.pl SQL-PART...: what "eventq doctor" expects in a database, from the parts of
 # the install script, as entries of a C array: kind, table, name, and the statement that
-# makes it (of a function: the md5 of its body).  src/table/own_parts.inc is made from the same.
+# makes it (of a function: the md5 of its body).  src/table/own_parts.inc is a part of it.
 #
 # Read are statements that begin a line.  What the install script makes inside DO blocks
 # is named below.  What "eventq doctor" says of a new database (test/tap/t/049_eventq.pl)

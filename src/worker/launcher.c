@@ -319,8 +319,8 @@ eq_database_emptied_by(Node *stmt)
  * seconds; whatever is still there then makes the statement fail as any other
  * session would.
  */
-void
-eq_send_workers_away(Oid dboid)
+static void
+send_workers_away(Oid dboid)
 {
 	EqDatabase *db = eq_find_database(dboid);
 
@@ -336,8 +336,8 @@ eq_send_workers_away(Oid dboid)
 	}
 }
 
-void
-eq_let_workers_return(Oid dboid)
+static void
+let_workers_return(Oid dboid)
 {
 	EqDatabase *db = eq_find_database(dboid);
 
@@ -348,29 +348,38 @@ eq_let_workers_return(Oid dboid)
 	eq_ask_launcher();
 }
 
-/* This transaction keeps this database's workers away. */
-static bool workers_are_away = false;
+/* The databases whose workers this transaction keeps away; in TopTransactionContext. */
+static List *kept_empty = NIL;
 
-/* Sends the workers of this database away until the transaction ends. */
+/*
+ * Sends the workers of a database away until the transaction ends: before that a new one
+ * would wait for the lock on the database, to find it gone or with another name.
+ */
 void
-eq_send_workers_away_until_end(void)
+eq_send_workers_away_until_end(Oid dboid)
 {
-	if (workers_are_away)
+	MemoryContext old;
+
+	if (list_member_oid(kept_empty, dboid))
 		return;
-	workers_are_away = true;
-	eq_send_workers_away(MyDatabaseId);
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	kept_empty = lappend_oid(kept_empty, dboid);
+	MemoryContextSwitchTo(old);
+	send_workers_away(dboid);
 }
 
 static void
-let_workers_return(void)
+let_all_return(void)
 {
-	if (workers_are_away)
-		eq_let_workers_return(MyDatabaseId);
-	workers_are_away = false;
+	ListCell *cell;
+
+	foreach (cell, kept_empty)
+		let_workers_return(lfirst_oid(cell));
+	kept_empty = NIL;
 }
 
 EqXactKind eq_workers_away = {
-	.at_commit = let_workers_return,
-	.at_prepare = let_workers_return,
-	.at_abort = let_workers_return,
+	.at_commit = let_all_return,
+	.at_prepare = let_all_return,
+	.at_abort = let_all_return,
 };

@@ -24,9 +24,7 @@
 /* launcher.c, for the front door */
 extern void eq_register_launcher(void);
 extern const char *eq_database_emptied_by(Node *stmt);
-extern void eq_send_workers_away(Oid dboid);
-extern void eq_let_workers_return(Oid dboid);
-extern void eq_send_workers_away_until_end(void);
+extern void eq_send_workers_away_until_end(Oid dboid);
 extern EqXactKind eq_workers_away; /* order.c */
 
 /* chores.c: what a worker does in each round */

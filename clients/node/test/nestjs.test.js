@@ -41,9 +41,14 @@ describe('an application', () => {
 	const line = what => until(`"${what}" of ${JSON.stringify(settings.lines)}`, () => settings.lines.includes(what));
 
 	test('concurrency of a named processor, resolved when it starts, is exact', async () => {
-		await queue('work').addBulk(Array.from({ length: 20 }, () => ({ name: 'counted', data: {} })));
-		await until('all are done', async () => (await queue('work').getJobCounts()).completed === 20);
+		let warning;
+		process.once('warning', one => { warning = one; });
+		await queue('work').addBulk(Array.from({ length: 40 }, () => ({ name: 'counted', data: {} })));
+		await until('some run', async () => (await queue('work').getJobCounts()).active > 0);
+		await queue('work').whenCurrentJobsFinished();
+		await until('all are done', async () => (await queue('work').getJobCounts()).completed === 40);
 		assert.equal(settings.most, 2);
+		assert.equal(warning, undefined, 'who waits for the end of the jobs leaves no listeners behind');
 	});
 
 	test('WorkerHost and OnWorkerEvent, the shape of @nestjs/bullmq', async () => {

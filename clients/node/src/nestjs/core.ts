@@ -155,14 +155,15 @@ export class Core {
 
 		const whenIdle = async (): Promise<void> => {
 			while (worker.activeCount > 0) {
+				const ends = ['completed', 'failed', 'released', 'lost', 'suspended'] as const;
 				await new Promise<void>((resolve) => {
-					const timer = setTimeout(resolve, 1000);
-					for (const event of ['completed', 'failed', 'released', 'lost', 'suspended'] as const) {
-						worker.once(event, () => {
-							clearTimeout(timer);
-							resolve();
-						});
-					}
+					const done = (): void => {
+						clearTimeout(timer);
+						ends.forEach((event) => worker.off(event, done));
+						resolve();
+					};
+					const timer = setTimeout(done, 1000);
+					ends.forEach((event) => worker.on(event, done));
 				});
 			}
 		};
