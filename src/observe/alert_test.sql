@@ -62,15 +62,15 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.alert_values(event_queue_internal.alert_definition, timestamptz) IS 'Internal. How the figure of an alert was.';
 
 /*
- * test_alert: what an alert would have told, with its present definition, had it been there
- * since then.  It changes nothing and tells nobody.
- * Arguments: name; since: how far back, to 366 days.  What is kept: each minute for a
- * day, then each hour for event_queue.keep_metrics days (depth and waiting: each minute
- * for two days, then the highest of each hour; of the thousand deepest queues).
- * Result: a row for each time that it would have been raised: key, queue, when, when it
- * would have been resolved (NULL: it would still be raised), the highest figure.
- * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant, EQ052 since,
- * EQ053 of health no figures are kept (see alert_history).
+ * test_alert: what an alert would have reported in the past, with its present definition.  It
+ * changes nothing and notifies nobody.
+ * Arguments: name; since: how far back, at most 366 days.  Kept are each minute for a day, then
+ * each hour for event_queue.keep_metrics days (depth and waiting: each minute for two days, then
+ * the highest of each hour; of the thousand deepest queues).
+ * Result: a row for each time that it would have been raised: key, queue, when, when it would
+ * have been resolved (NULL: it would still be raised), the highest figure.
+ * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant, EQ052 since, EQ053 of
+ * health no figures are kept (see alert_history).
  * Example:
  *	SELECT event_queue.create_alert('deep queue', 'queue_depth', threshold => 1000, pending => '2 minutes');
  *	SELECT * FROM event_queue.test_alert('deep queue', since => '3 days');

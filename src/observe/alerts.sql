@@ -372,28 +372,36 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.store_alert(event_queue_internal.alert_definition, boolean) IS 'Internal. Writes the definition of an alert; EQ052.';
 
 /*
- * create_alert: from now on, an alert is raised for each queue, or for one, whose figure
- * is above a threshold, and resolved when it is no longer above clear_threshold.
+ * create_alert: defines an alert, for each queue or for one: raised when a figure of the queue
+ * is above threshold, resolved when it is no longer above clear_threshold.
  *
- * Arguments: kind: queue_depth (jobs), oldest_waiting (seconds that the oldest ready job
- * has waited), failure_rate (share of the attempts of the last minute that failed, 0 to
- * 1, of five attempts at least), dead_letters (how many there are), new_dead_letters (how
- * many came in the last five minutes and are there), sla (what the oldest ready job has
- * used up of its queue's sla: 1 is all), slo_burn (how many times
- * too fast the error budget of sla_target burns, over an hour and over 5 minutes as well),
- * slo_burn_slow (likewise, over 6 hours and over an hour); both of 10 finished jobs at
- * least.  queue: NULL: each, an alert of its own.
- * threshold: default 0 for dead letters, 0.5 for failure_rate, 1 for sla, 14.4 for
- * slo_burn (a fiftieth of the budget in an hour), 6 for slo_burn_slow.
- * clear_threshold: default: the threshold.  pending: how long the figure must have been
- * above threshold.  cool_down: how long after it was resolved it is not raised again.
- * severity: info, warning, critical.  or_replace: an alert of this name gets the new
- * definition; switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE
- * if its definition is another.
+ * Arguments:
+ * - kind: which figure.
+ *   - queue_depth: jobs.
+ *   - oldest_waiting: seconds that the oldest ready job has waited.
+ *   - failure_rate: share of the attempts of the last minute that failed, 0 to 1, of at least
+ *     five.
+ *   - dead_letters: how many there are.
+ *   - new_dead_letters: how many came in the last five minutes and are still there.
+ *   - sla: what part of the queue's sla the oldest ready job has used up: 1 is all.
+ *   - slo_burn: how many times too fast the error budget of sla_target burns, over an hour and
+ *     over 5 minutes as well, of at least 10 finished jobs.
+ *   - slo_burn_slow: likewise, over 6 hours and over an hour.
+ * - queue: NULL: each queue, with an alert of its own.
+ * - threshold: default 0 for dead_letters and new_dead_letters, 0.5 for failure_rate, 1 for
+ *   sla, 14.4 for slo_burn (a fiftieth of the budget in an hour), 6 for slo_burn_slow; required
+ *   for the others.
+ * - clear_threshold: default: the threshold.
+ * - pending: how long the figure must have been above threshold.
+ * - cool_down: how long after it was resolved it is not raised again.
+ * - severity: info, warning, critical.
+ * - or_replace: an alert of this name gets the new definition.  A paused alert stays paused.
+ * - if_not_exists: an alert of this name stays as it is, with a NOTICE if its definition
+ *   differs.
+ *
  * Result: false if if_not_exists found one.
- * Errors: EQ006 name, EQ009 both or_replace and
- * if_not_exists, EQ010 no such queue, EQ018 it exists, EQ048 the session is
- * bound to a tenant, EQ052 bad setting.
+ * Errors: EQ006 name, EQ009 both or_replace and if_not_exists, EQ010 no such queue, EQ018 it
+ * exists, EQ048 the session is bound to a tenant, EQ052 bad setting.
  * Example:
  *	SELECT event_queue.create_alert('deep mail', 'queue_depth', 'mail', 1000, clear_threshold => 500, pending => '1 minute');
  *	SELECT event_queue.create_alert('dead letters', 'dead_letters', severity => 'critical');
@@ -536,9 +544,10 @@ $$;
 COMMENT ON FUNCTION drop_alert(text) IS 'Removes an alert. EQ025 if there is none.';
 
 /*
- * ack_alert: says that someone looks after an alert that is raised; it is told in the
- * views, and forgotten when the alert is resolved.
- * Arguments: name: of an alert, for all that is raised of it, or the key of one; note.
+ * ack_alert: notes that someone looks after an alert that is raised; the views show it until the
+ * alert is resolved.
+ * Arguments: name: of an alert, for all that is raised of it, or the key of one; note: is shown,
+ * too.
  * Result: how many.  Errors: EQ025 nothing of that name is raised, EQ048.
  * Example:
  *	-- as long as it is not raised: error EQ025
@@ -567,10 +576,12 @@ $$;
 COMMENT ON FUNCTION ack_alert(text, text) IS 'Says that someone looks after a raised alert, by its name or key; returns how many.';
 
 /*
- * snooze_alert: an alert is not raised for a time.  What is raised stays so, and is
- * resolved when it is over; what still holds when the time is over is raised then.
- * Arguments: name: of an alert ("health": all built-in ones), or a key NAME:OBJECT, also
- * ahead of time; duration, or until: 0, or a time that is past, ends it.
+ * snooze_alert: keeps an alert from being raised for a time.  What is raised stays raised, and
+ * is resolved as usual; if the condition holds when the time is over, the alert is raised then.
+ * Arguments:
+ * - name: of an alert ("health": all built-in ones), or a key NAME:OBJECT, also ahead of time.
+ * - duration, or until: 0, or a time in the past, ends it.
+ *
  * Result: until when.  Errors: EQ025 no such alert, EQ048, EQ052 duration.
  * Example:
  *	SELECT event_queue.snooze_alert('health:queue mail', '2 hours', note => 'deployment');

@@ -261,16 +261,16 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.queue_id_of(text) IS 'Internal. A queue''s number; EQ006 without a name, EQ010 if there is no such queue.';
 
 /*
- * create_queue: a new queue.
- * Arguments: settings; see Settings of a queue in the reference.
- * or_replace: a queue of this name gets all settings as they are given here
- * (those that are not, their defaults), live as by alter_queue, and keeps its
- * jobs.  if_not_exists: it stays as it is, with a NOTICE if its settings are
- * others.
+ * create_queue: creates a queue.
+ * Arguments:
+ * - the settings: see Settings of a queue in the reference.
+ * - or_replace: a queue of this name keeps its jobs and gets all settings as they are given
+ *   here, the others their defaults, live as by alter_queue.
+ * - if_not_exists: a queue of this name stays as it is, with a NOTICE if its settings differ.
+ *
  * Result: the queue's number.
- * Errors: EQ006 bad name, EQ009 both or_replace and if_not_exists, EQ011 the
- * queue exists, EQ012 bad setting, 53400 no room in shared memory
- * (event_queue.max_queues).
+ * Errors: EQ006 bad name, EQ009 both or_replace and if_not_exists, EQ011 the queue exists, EQ012
+ * bad setting, 53400 no room in shared memory (event_queue.max_queues).
  * Example:
  *	SELECT event_queue.create_queue('mail', max_attempts => 5, keep_completed => '7 days', or_replace => true);
  */
@@ -364,17 +364,18 @@ COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, inter
 'Creates a queue. Lease, stalled_interval, max_stalled, max_attempts and backoff mean what they mean in Bull.';
 
 /*
- * alter_queue: changes settings of a queue, live: they hold for the next claim
- * and settle after its commit, also of jobs that are there already.  A limit
- * counts what was claimed before; a rate keeps the tokens that it has, up to the
- * new limit.  A change of fair moves all waiting jobs in this
- * transaction: it takes time in proportion, and claims find no job meanwhile.
- * Arguments: those of create_queue; what is NULL stays as it is.  reset: names of
- * settings that get their defaults again, which for limits is none:
- * alter_queue('mail', lease => '1 minute', reset => '{rate_limit, sla}').
+ * alter_queue: changes settings of a queue, live: they hold from the next claim, complete or
+ * fail after the commit on, also of jobs that were enqueued before.
+ *
+ * A limit counts the jobs that are leased already; a rate keeps its tokens, up to the new limit.
+ * A change of fair moves all waiting jobs in this transaction: it takes time in proportion, and
+ * claims find no job meanwhile.
+ * Arguments:
+ * - the settings of create_queue; NULL: it stays as it is.
+ * - reset: names of settings that get their defaults again, which for limits is none.
+ *
  * Result: true.
- * Errors: EQ010 no such queue, EQ012 bad setting, or reset names none or one that is
- * given, too.
+ * Errors: EQ010 no such queue, EQ012 bad setting, or reset names none or one that is given, too.
  * Example:
  *	SELECT event_queue.alter_queue('mail', lease => '1 minute', reset => '{rate_limit, sla}');
  */
@@ -464,7 +465,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.set_queue_paused(text, boolean) IS 'Internal. What pause_queue and resume_queue share.';
 
 /*
- * pause_queue: nothing more is claimed; enqueue goes on.
+ * pause_queue: stops claims from a queue; enqueue goes on.
  * Result: false if it was paused already.  Errors: EQ010.
  * Example:
  *	SELECT event_queue.pause_queue('mail');
@@ -492,10 +493,10 @@ $$;
 COMMENT ON FUNCTION resume_queue(text) IS 'Lets jobs of a paused queue be claimed again, and a draining queue accept jobs again.';
 
 /*
- * drain_queue: takes no more jobs (enqueue raises EQ034), while claims go on; for
- * a queue that is to be emptied.  resume_queue undoes it.
- * Result: how many jobs are still there, by the counter that queue_status shows
- * as depth.  Errors: EQ010.
+ * drain_queue: has a queue refuse new jobs (EQ034), while claims go on; for a queue that is to
+ * be emptied.  resume_queue undoes it.
+ * Result: how many jobs are still there, by the counter that queue_status shows as
+ * depth.  Errors: EQ010.
  * Example:
  *	SELECT event_queue.create_queue('old mail');
  *	SELECT event_queue.drain_queue('old mail');
@@ -523,12 +524,12 @@ COMMENT ON TABLE event_queue_internal.dropped_queue IS
 'Internal. Queues whose jobs may still be committed by transactions that began before the queue was dropped; seen_at: all of those are older.';
 
 /*
- * drop_queue: removes a queue with its jobs, dead letters and history; jobs of
- * other queues that depend on them become dead letters.
- * Arguments: force also drops a queue that still has jobs or dead letters.
- * Errors: EQ010 no such queue, EQ013 it has jobs, dead letters, rules,
- * handlers or schedules.
- * Isolation: jobs of enqueues that are open go within a minute after their commit.
+ * drop_queue: removes a queue with its jobs, dead letters and history; jobs of other queues that
+ * depend on them become dead letters.
+ * Arguments: force: also drops a queue that still has jobs or dead letters.
+ * Errors: EQ010 no such queue, EQ013 it has jobs, dead letters, rules, handlers or schedules.
+ * Isolation: jobs of transactions that are enqueuing at the time are removed within a minute
+ * after their commit.
  * Example:
  *	SELECT event_queue.drop_queue('old mail', force => true);
  */

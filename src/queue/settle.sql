@@ -120,11 +120,16 @@ COMMENT ON FUNCTION release(bigint, uuid, interval) IS
 'Gives a leased job back to the queue; this does not count as an attempt.';
 
 /*
- * postpone_queue: for workers outside: a provider has answered 429. As release, and from then on no job of the
- * queue is claimed for delay, by nobody; at most a day, also where this job's own delay is longer. queue_limits and explain_job show it;
- * resume_queue ends it, and a restart of the server does, but no rollback. (If the limit is that of one contact, release
- * the job, with the contact as its group_key: the others of its group wait for it, unless group_retry is pass.)
- * Result: true; false in a session that is confined to a tenant: only this job waits, as the queue is for all.
+ * postpone_queue: gives a leased job back, as release does, and holds its queue: no worker
+ * claims a job of it for delay, a day at most.
+ *
+ * For workers outside, when a provider has answered 429.  queue_limits and explain_job show the
+ * hold; resume_queue and a restart of the server end it, a rollback does not.  If the provider
+ * limits a single contact, release the job instead, with the contact as its group_key: the other
+ * jobs of the group wait for it, unless group_retry is pass.
+ * Arguments: delay: also of this job, for which it may be longer than a day.
+ * Result: true; false in a session that is confined to a tenant: only the job waits, since the
+ * queue belongs to all.
  * Errors: EQ014 delay, EQ016 lease lost.
  * Example:
  *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
