@@ -143,10 +143,9 @@ $$;
 COMMENT ON FUNCTION test_alert(text, interval) IS 'What an alert would have reported in the last days, with its present definition.';
 
 /*
- * try_alert: tells of an alert as if it were raised and resolved at once, so that whoever is
- * to be told can be seen to be: the same events and NOTIFYs, with "test": true in the
- * event.  No alert is raised: alerts and alert_history don't show it, a snooze does not
- * count.
+ * try_alert: reports an alert as if it were raised and resolved at once, to test whether those
+ * who are to be notified are: the same events and NOTIFYs, with "test": true in the event.  No
+ * alert is raised: alerts and alert_history don't show it, a snooze does not count.
  * Arguments: name: of an alert; "health": the built-in ones.
  * Result: the position of the event alert.raised.
  * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant.

@@ -3,10 +3,9 @@
  */
 
 /*
- * cancel_job: a waiting job is removed; the worker of a leased one is told at
- * its next extend_lease or report_progress, by EQ033; a handler inside the database
- * is stopped, and the job is a dead letter then.  Jobs that depend on a
- * cancelled one become dead letters.
+ * cancel_job: removes a waiting job, or asks for a leased one to be stopped.  Its worker is told
+ * at the next extend_lease or report_progress, by EQ033; a handler in the database is stopped,
+ * and the job is a dead letter then.  Jobs that depend on a cancelled one become dead letters.
  * Result: cancelled (it is gone), requested (it is leased).
  * Errors: EQ032 no such job (finished, dead, or another tenant's).
  * Example:
@@ -92,10 +91,11 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.cancel_jobs(text, text, text, text, text, bigint) IS 'Internal. cancel_jobs, also for rules.';
 
 /*
- * cancel_jobs: cancel_job for all jobs of a queue to which all that is given applies.
- * Arguments: unique_key is that of one job, of tenant_id as enqueue has it (so a job that was enqueued
- * with a delay and a key is a timer, which this stops); tenant_id without unique_key: NULL
- * means all tenants'.
+ * cancel_jobs: cancels, as cancel_job does, all jobs of a queue to which all that is given
+ * applies.
+ * Arguments: unique_key is that of one job, of tenant_id as enqueue has it (so a job that was
+ * enqueued with a delay and a key is a timer, which this stops); tenant_id without unique_key:
+ * NULL means all tenants'.
  * Result: how many were cancelled, or asked to stop.
  * Errors: EQ003/EQ004 tenant, EQ009 nothing is given but the queue, EQ010 no such queue.
  * Isolation: waits for a transaction that has the job with the key; else it skips jobs that
@@ -113,8 +113,8 @@ COMMENT ON FUNCTION cancel_jobs(text, text, text, text, text) IS
 'Cancels the jobs of a queue with a unique key, name, group or tenant; returns how many.';
 
 /*
- * change_priority: of a waiting job.  Errors: EQ015 priority, EQ032 no such
- * waiting job.
+ * change_priority: changes the priority of a waiting job.
+ * Errors: EQ015 priority, EQ032 no such waiting job.
  * Example:
  *	SELECT event_queue.enqueue('mail', 'digest', delay => '1 day') AS job \gset
  *	SELECT event_queue.change_priority(:job, 1);

@@ -125,8 +125,9 @@ COMMENT ON FUNCTION create_calendar(text, text, jsonb, date[], boolean, boolean)
 'Makes a calendar: a time zone, working hours for each weekday, and holidays; for add_business_time.';
 
 /*
- * drop_calendar: removes a calendar. What was reckoned with it stays; rollback_rule to a version that names it is then EQ025.
- * Errors: EQ013 a rule, a draft of one or a schedule reckons with it, EQ025 no such calendar.
+ * drop_calendar: removes a calendar. Times that were computed with it stay; rollback_rule to a
+ * version that names it is then EQ025.
+ * Errors: EQ013 a rule, a draft of one or a schedule uses it, EQ025 no such calendar.
  * Example:
  *	SELECT event_queue.drop_calendar('br');
  */
@@ -195,7 +196,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.change_holidays(text, date[], date[]) IS 'Internal. Adds and removes holidays of a calendar.';
 
 /*
- * add_holidays: adds days without work to a calendar; those that it has are harmless.
+ * add_holidays: adds days without work to a calendar; days that it has already are ignored.
  * Result: how many are new. Errors: EQ025 no such calendar, EQ058 days.
  * Example:
  *	SELECT event_queue.create_calendar('br', 'America/Sao_Paulo', if_not_exists => true);
@@ -208,7 +209,8 @@ $$;
 COMMENT ON FUNCTION add_holidays(text, date[]) IS 'Adds holidays to a calendar; how many are new.';
 
 /*
- * remove_holidays: the opposite. Result: how many there were. Errors: as add_holidays.
+ * remove_holidays: removes days without work from a calendar.
+ * Result: how many there were. Errors: as add_holidays.
  * Example:
  *	SELECT event_queue.remove_holidays('br', '{2027-02-08}');
  */
@@ -250,13 +252,14 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.calendar_for(text, timestamptz[]) IS 'Internal. The calendar of this name, for times that can be reckoned with.';
 
 /*
- * add_business_time: when so much working time will have passed.
+ * add_business_time: the time at which so much working time will have passed.
  *
- * Arguments: amount: days are working days, and the time of the day stays what it is; hours, minutes and seconds are
- * working hours, and follow the days. At most 3,660 days and 87,840 hours.
- * So '2 days' after Friday 17:00 is Tuesday 17:00, and '2 hours' after it, in a calendar until 18:00, Monday 10:00.
- * Errors: EQ009 a NULL or a time out of range, EQ025 no such calendar, EQ058 amount; or the calendar has no working
- * time for 100 years.
+ * Arguments: amount: days are working days, and keep the time of the day; hours, minutes and
+ * seconds are working hours, and are added after the days. At most 3,660 days and 87,840 hours.
+ * So '2 days' after Friday 17:00 is Tuesday 17:00, and '2 hours' after it, in a calendar until
+ * 18:00, Monday 10:00.
+ * Errors: EQ009 a NULL or a time out of range, EQ025 no such calendar, EQ058 amount; or the
+ * calendar has no working time for 100 years.
  * Example:
  *	SELECT event_queue.add_business_time('br', '2026-11-27 17:00-03', '2 days');
  */

@@ -175,12 +175,12 @@ $$;
 COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index made.';
 
 /*
- * create_event_partition: new events go to a new table from now on: all of them
- * (by time), or those of one tenant.
+ * create_event_partition: begins a new table for new events: for all of them (by time), or for
+ * those of one tenant.
  * Arguments: if_not_exists: a tenant that has one keeps it.
  * Result: the table's name.
- * Errors: EQ018 the tenant has one, 55P03 if transactions that have appended do
- * not end within 5 s: then nothing has changed, try again.
+ * Errors: EQ018 the tenant has one, 55P03 if transactions that have appended do not end within 5
+ * s: then nothing has changed, try again.
  * Example:
  *	SELECT event_queue.create_event_partition('acme', if_not_exists => true) AS partition \gset
  */
@@ -233,8 +233,8 @@ COMMENT ON FUNCTION create_event_partition(text, boolean) IS
 'Sends new events, or one tenant''s, to a new table from now on.';
 
 /*
- * set_event_partitioning: has the worker begin a partition by time each so often, the
- * first one now; NULL: no more.  At creation of the store or at any later time.
+ * set_event_partitioning: has the keeper begin a partition by time at this interval, the first
+ * one now; NULL: no more.  Possible at any time.
  * Errors: EQ009 below one hour or above 100 years; as create_event_partition.
  * Example:
  *	SELECT event_queue.set_event_partitioning('1 month');
@@ -314,9 +314,10 @@ COMMENT ON FUNCTION split_event_partition(timestamptz, text) IS
 'Moves old events, or one tenant''s, out of event_store into a sealed partition, which can be archived.';
 
 /*
- * seal_event_partition: a tenant's partition takes no more events; they go where
- * the others go, from now on to a new partition: what is newer must be in a
- * newer table.  (One by time is sealed by the next.)  Errors: EQ025.
+ * seal_event_partition: closes a tenant's partition.  The tenant's events go where those of
+ * others go, from now on to a new partition: what is newer must be in a newer table.  (A
+ * partition by time is sealed by the next one.)
+ * Errors: EQ025.
  * Example:
  *	SELECT event_queue.seal_event_partition(:'partition');
  */
@@ -466,9 +467,9 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.set_event_retention(interval, text, regrole) IS 'Internal. set_event_retention for a caller.';
 
 /*
- * set_event_retention: has the worker archive partitions whose last event is
- * older than this; NULL: none.  Errors: EQ009 below one day or above 100 years, 3F000 no such schema,
- * 42501 no CREATE on it.
+ * set_event_retention: has the keeper archive partitions whose last event is older than this;
+ * NULL: none.
+ * Errors: EQ009 below one day or above 100 years, 3F000 no such schema, 42501 no CREATE on it.
  * Example:
  *	SELECT event_queue.set_event_retention('5 years');
  */
