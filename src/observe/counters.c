@@ -234,7 +234,7 @@ typedef struct Sample
 
 #define SAMPLES 13 /* of the last minute; the scheduler takes one each EQ_RATES_US */
 
-/* Of one queue, by the number of its slot; under eq_slots_lock. */
+/* The samples of a queue, by the number of its slot; protected by eq_slots_lock. */
 typedef struct Rates
 {
 	Sample samples[SAMPLES]; /* a ring */

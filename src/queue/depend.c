@@ -47,7 +47,7 @@ static const JobTable job_tables[] = {
 	{EQ_DEAD_LETTER, EQ_DEAD_LETTER_PKEY, DEAD_COLUMNS, DEAD_TENANT, DEAD_NAME,
 	 DEAD_HAS_DEPENDENTS}};
 
-/* Of another tenant: its row is not even locked. */
+/* Checks the tenant before the row is locked: rows of other tenants must not be. */
 static bool
 is_of_tenant(const EqTable *table, const JobTable *in, int64 job_id,
 			 const char *tenant, Snapshot snapshot)
@@ -246,7 +246,7 @@ eq_add_follower(int64 job_id, const char *tenant, int64 after)
 	eq_spi_end(&spi);
 }
 
-/* A job has ended otherwise than by being completed: those go on that only follow it. */
+/* The job has died or was cancelled: unblocks the jobs that wait for any end of it (any_end). */
 static void
 tell_followers(int64 job_id)
 {

@@ -375,8 +375,8 @@ commit_changes(void)
 }
 
 /*
- * COMMIT PREPARED has no access to this log.  Whatever it will be, the leases count
- * until they run out.
+ * At PREPARE TRANSACTION.  COMMIT PREPARED has no access to this log, so the leases count
+ * until they run out, whether the transaction is committed or not.
  */
 static void
 prepare_changes(void)

@@ -73,9 +73,9 @@ eq_peek(const EqQueue *queue, TimestampTz *next_due)
 }
 
 /*
- * Is the queue fair by a snapshot that is not older than the one that showed its jobs?
- * What a session keeps of a queue may be: alter_queue's rows are seen before its
- * invalidation arrives.  What changes after the look, an update of the job finds.
+ * Is the queue fair, by a snapshot that is not older than the one that showed its jobs?  The
+ * cached queue may be older: rows that alter_queue moved are visible before its
+ * invalidation arrives.  If fair changes after this, the update of the job fails.
  */
 static bool
 is_fair_now(const EqQueue *queue)

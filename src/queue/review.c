@@ -55,7 +55,7 @@ write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 	eq_table_close(&reviews);
 }
 
-/* The next job of a group may run, or one has come. */
+/* Has the scheduler review a group: a job of it has ended, or a new one was enqueued. */
 void
 eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
 {
@@ -101,7 +101,7 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 /* When a row of group_review_at comes due, at the earliest; 0: none. */
 static TimestampTz next_timed_review = 0;
 
-/* All jobs of a group that may run wait for their time: look again then. */
+/* Has a group reviewed again at a time: its jobs that could run are not due before. */
 static void
 review_group_at(int32 queue_id, Datum tenant, Datum group_key, TimestampTz at)
 {
@@ -345,8 +345,8 @@ call_review(void *argument)
 }
 
 /*
- * The same, so that an error is this group's or job's own: it is looked at again with
- * a later sweep.  False if there was one.
+ * Does a review in a subtransaction, so that an error affects only this group or job, which
+ * is reviewed again with a later sweep.  False if there was an error.
  */
 static bool
 try_review(Snapshot snapshot, const Review *review)

@@ -23,13 +23,13 @@
 #include "store/store.h"
 #include "table/table.h"
 
-/* Some may be there: as of the configuration that the runner has read. */
+/* Backfills may be running; false: none since the configuration was read. */
 static bool any = true;
 
-/* When the next is due, by its rate; 0: none. */
+/* When the next backfill is due, by its rate; 0: none is. */
 static TimestampTz next_due = 0;
 
-/* By rule: when the last step was, for the rate. */
+/* By rule, for the rate: the time of the last step. */
 static HTAB *last_steps = NULL;
 
 typedef struct LastStep
@@ -62,7 +62,7 @@ eq_backfill_is_due(void)
 	return next_due != 0 && GetCurrentTimestamp() >= next_due;
 }
 
-/* Someone who has locked these tables holds up backfills, and nothing else. */
+/* Locks the tables of backfills; false if another session has them locked: rules go on. */
 static bool
 lock_tables(void)
 {
@@ -73,8 +73,8 @@ lock_tables(void)
 }
 
 /*
- * Those that run, of the rules at hand; they are locked against who would cancel them.
- * One that another session has locked comes again with the next sweep.
+ * Reads the running backfills of these rules, and locks their rows against cancel_backfill.
+ * Skips one that another session has locked, until the next sweep.
  */
 static EqBackfill *
 read_backfills(EqRule *rules, int n_rules, int *n)

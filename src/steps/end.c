@@ -48,9 +48,8 @@ delete_steps(int64 job_id)
 }
 
 /*
- * Steps of a job that is done, for its history: the first thousand, and of their results
- * so much as one job's payload may be, since what is kept must not fail the job.  NULL:
- * none.
+ * Returns the steps of a completed job, for its history; NULL if it has none.  At most a
+ * thousand, with results of event_queue.max_payload in all: more could fail the completion.
  */
 Jsonb *
 eq_steps_to_keep(int64 job_id)
@@ -123,7 +122,7 @@ typedef struct Undo
 	int64 undone_by; /* out */
 } Undo;
 
-/* What the job that undoes a step gets to see, if nothing was said. */
+/* The payload of a job that undoes a step, if the step named none. */
 static Jsonb *
 default_payload(const Undo *undo)
 {
@@ -138,8 +137,8 @@ default_payload(const Undo *undo)
 }
 
 /*
- * What led to the job has led to this one: else a rule whose job dies each time would run
- * in a loop by way of what its undo does.
+ * Adds the lineage of the job to the metadata of the one that undoes its step.  Otherwise a
+ * rule whose job always dies could run in a loop, by the events of its undo job.
  */
 static Jsonb *
 undo_metadata(const Undo *undo, Jsonb *given)
@@ -234,7 +233,7 @@ read_undos(int64 job_id, Undo **undos)
 	return n;
 }
 
-/* The first step that was undone, and all after it, are to be done anew. */
+/* Marks the first undone step and all after it as undone, so that a retry does them anew. */
 static void
 note_undone(int64 job_id, const Undo *undos, int n)
 {

@@ -75,7 +75,7 @@ expected_version_argument(FunctionCallInfo fcinfo, int argno)
 	return PG_GETARG_INT32(argno);
 }
 
-/* What alerts are told by is believed, so nobody else appends it (observe/alerts.sql). */
+/* EQ006 for types of events that only the extension may append. */
 void
 eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 {
@@ -108,7 +108,7 @@ eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 				 errhint("Use another event type or aggregate type.")));
 }
 
-/* Checks the content, and adds what the event has not got from its caller. */
+/* Checks an event, and adds the defaults and metadata that its caller did not give. */
 void
 eq_complete_event(EqEvent *event)
 {
@@ -133,7 +133,7 @@ array_object(JsonbContainer *array, int i, const char *what)
 	return value->val.binary.data;
 }
 
-/* Has the form that uuid_in takes, which raises 22P02 without a word of the member. */
+/* Does uuid_in accept the text?  Its own error (22P02) would not name the event. */
 static bool
 is_uuid(const char *text)
 {

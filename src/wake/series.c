@@ -195,7 +195,7 @@ give_back(EqSeries *series, TimestampTz now)
 	pg_atomic_fetch_add_u32(&eq_series_pool->given_back, 1);
 }
 
-/* A series that nobody uses any more; NULL if there is none.  Likewise. */
+/* Takes a free series, with the lock held exclusively; NULL if there is none. */
 static EqSeries *
 take_free(bool tenants, TimestampTz now)
 {
@@ -215,7 +215,7 @@ take_free(bool tenants, TimestampTz now)
 	return NULL;
 }
 
-/* How many series this database, and this queue, has.  Likewise. */
+/* Counts the series of this database and of this queue, with the lock held. */
 static void
 count_taken(bool tenants, int32 queue_id, int *of_database, int *of_queue)
 {

@@ -292,7 +292,7 @@ eq_settle_failure(EqHand *hand, int i, const ErrorData *error, EqRunEnd *end)
 	return is_failure;
 }
 
-/* A cancellation that comes late was for the call before, and not for this settling. */
+/* Settles in a subtransaction; tries again if a late signal, meant for the call, cancels it. */
 static ErrorData *
 try_settling(void (*settle)(void *), void *argument)
 {

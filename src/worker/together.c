@@ -290,14 +290,14 @@ may_join(const Together *together)
 			   batch_us();
 }
 
-/* Were the jobs claimed just now?  Nobody has had the time to do anything to them. */
+/* Were the jobs claimed just now, so that their leases need not be checked? */
 static bool
 are_fresh(const Together *together)
 {
 	return together->hand->runs == 1 && together->n_ends == 0;
 }
 
-/* So many of a call's jobs are its: before one that is not to run, which begins the next. */
+/* Returns how many of n jobs a call can have: those before the first that must not run. */
 static int
 count_held(const Together *together, int i, int n)
 {
