@@ -25,7 +25,7 @@
 
 #define lengthof(array) ((int) (sizeof(array) / sizeof((array)[0])))
 
-/* Exit codes; doctor also ends with EQ_EXIT_WARNING. */
+/* Exit statuses; UNHEALTHY: health or doctor found something wrong. */
 #define EQ_EXIT_OK		  0
 #define EQ_EXIT_ERROR	  1
 #define EQ_EXIT_USAGE	  2
