@@ -69,7 +69,6 @@ typedef struct EqBuf
 } EqBuf;
 
 /* connect.c */
-extern PGconn *eq_connect_as(EqCli *cli, const char *user, const char *password);
 extern bool eq_connect(EqCli *cli);
 extern void eq_disconnect(EqCli *cli);
 extern PGresult *eq_query(EqCli *cli, const char *sql, int n_params,

@@ -52,7 +52,6 @@ eq_audit(const char *action, const char *object_type, const char *object,
 				  TEXTOID, JSONBOID, JSONBOID}};
 	Datum values[AUDIT_COLUMNS];
 	char nulls[AUDIT_COLUMNS];
-	EqSpi spi;
 
 	if (creating_extension || eq_audit_rests)
 		return;
@@ -82,9 +81,7 @@ eq_audit(const char *action, const char *object_type, const char *object,
 		values[9] = JsonbPGetDatum(after);
 	else
 		nulls[9] = 'n';
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&insert, values, nulls);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&insert, values, nulls);
 }
 
 static char *

@@ -239,11 +239,8 @@ eq_add_follower(int64 job_id, const char *tenant, int64 after)
 		.types = {INT8OID, INT8OID, TEXTOID}};
 	Datum values[3] = {Int64GetDatum(job_id), Int64GetDatum(after),
 					   CStringGetTextDatum(tenant)};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&add, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&add, values, NULL);
 }
 
 /* The job has died or was cancelled: unblocks the jobs that wait for any end of it (any_end). */

@@ -99,7 +99,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', OLD.name),
 			HINT = 'Its settings can be changed with event_queue.alter_queue.';
 	END IF;
-	PERFORM event_queue_internal.check_name('queue name', NEW.name, 50);
+	PERFORM event_queue_internal.check_name('queue name', NEW.name, 50);	-- so that its NOTIFY channel fits in 63 bytes
 	bad := CASE
 		WHEN NEW.lease IS NULL OR NEW.lease < '1 second' OR NEW.lease > '1 day' THEN 'lease must be between 1 second and 1 day'
 		WHEN NEW.stalled_interval IS NULL OR NEW.stalled_interval < '100 milliseconds' OR NEW.stalled_interval > '1 hour' THEN 'stalled_interval must be between 100 milliseconds and 1 hour'

@@ -115,11 +115,8 @@ review_group_at(int32 queue_id, Datum tenant, Datum group_key, TimestampTz at)
 		.types = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 	Datum values[4] = {Int32GetDatum(queue_id), tenant, group_key,
 					   TimestampTzGetDatum(at)};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&write, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&write, values, NULL);
 	if (next_timed_review == 0 || at < next_timed_review)
 		next_timed_review = at;
 }

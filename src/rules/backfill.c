@@ -226,13 +226,10 @@ move_backfill(EqBackfill *backfill, int64 met)
 		.n_arguments = 6,
 		.types = {INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID}};
 	Datum values[6] = {Int64GetDatum(backfill->id), Int64GetDatum(met)};
-	EqSpi spi;
 
 	for (int i = 0; i < EQ_BACKFILL_COUNTS; i++)
 		values[2 + i] = Int64GetDatum(backfill->counts[i]);
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&move, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&move, values, NULL);
 }
 
 /* One step of a backfill.  True: there is more to do at once. */

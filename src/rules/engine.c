@@ -532,7 +532,6 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 	int64 until = Min(checkpoint, watermark);
 	int64 met = Max(rule->caught_up, until); /* if nothing is left to be read */
 	bool more = false;
-	EqSpi spi;
 
 	if (rule->caught_up < until)
 	{
@@ -551,9 +550,7 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 		tuplestore_end(events);
 	}
 	values[1] = Int64GetDatum(met);
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(met < checkpoint ? &move : &join, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(met < checkpoint ? &move : &join, values, NULL);
 	/* Who has joined the others meets what came meanwhile, which nobody has read if it was alone. */
 	return more || met >= checkpoint;
 }

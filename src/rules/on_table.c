@@ -238,11 +238,8 @@ drop_other_triggers(int32 rule_id, Oid relid, Datum names)
 		.n_arguments = 3,
 		.types = {INT4OID, OIDOID, TEXTARRAYOID}};
 	Datum values[3] = {Int32GetDatum(rule_id), ObjectIdGetDatum(relid), names};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&drop, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&drop, values, NULL);
 }
 
 /*

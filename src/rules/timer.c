@@ -138,11 +138,8 @@ eq_note_refused_start(const EqRule *rule, const EqQueue *queue, const EqNewJob *
 		Int32GetDatum(queue->queue_id),		  CStringGetTextDatum(job->tenant),
 		CStringGetTextDatum(job->unique_key), Int64GetDatum(position),
 		Int32GetDatum(rule->rule_id),		  Int64GetDatum(holder)};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&note, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&note, values, NULL);
 }
 
 /*

@@ -40,11 +40,8 @@ delete_steps(int64 job_id)
 		.n_arguments = 1,
 		.types = {INT8OID}};
 	Datum value = Int64GetDatum(job_id);
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&delete, &value, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&delete, &value, NULL);
 }
 
 /*
@@ -247,7 +244,6 @@ note_undone(int64 job_id, const Undo *undos, int n)
 	Datum *failed = palloc(n * sizeof(Datum));
 	int n_failed = 0;
 	Datum values[3];
-	EqSpi spi;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -258,9 +254,7 @@ note_undone(int64 job_id, const Undo *undos, int n)
 	values[1] = Int64GetDatum(undos[n - 1].step_id);
 	values[2] = PointerGetDatum(construct_array(
 		failed, n_failed, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&note, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&note, values, NULL);
 }
 
 /*
