@@ -610,7 +610,7 @@ BEGIN
 	RETURN ends;
 END
 $$;
-COMMENT ON FUNCTION snooze_alert(text, interval, timestamptz, text) IS 'Has an alert, by its name or key, not be raised for a time.';
+COMMENT ON FUNCTION snooze_alert(text, interval, timestamptz, text) IS 'Keeps an alert, by its name or key, from being raised for a time.';
 
 CREATE VIEW alert_definitions WITH (security_invoker = true) AS
 	SELECT d.name, d.kind, d.queue, d.threshold, d.clear_threshold, extract(epoch FROM d.pending)::double precision AS pending_seconds,

@@ -77,7 +77,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	FROM event_queue_internal.all_queue_limits(event_queue_internal.queue_id_of($1)) l
 $$;
 COMMENT ON FUNCTION queue_limits(text) IS
-'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, up to 100 of them, and until when a handler has had it wait.';
+'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, up to 100 of them, and until when postpone_queue holds it.';
 
 CREATE VIEW queue_status WITH (security_invoker = true) AS
 	SELECT q.name AS queue, q.paused, q.draining, d.depth, d.dead,

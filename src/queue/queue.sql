@@ -58,7 +58,7 @@ COMMENT ON COLUMN queue.max_concurrency IS 'At most this many jobs leased at a t
 COMMENT ON COLUMN queue.sla_target IS 'The share of jobs that should be finished within sla; see slo_status.';
 COMMENT ON COLUMN queue.owner IS 'Who looks after the queue: a person or team, for alerts and dashboards.';
 COMMENT ON COLUMN queue.job_events IS 'The end of each of its jobs is an event: job.completed or job.dead.';
-COMMENT ON COLUMN queue.docs_url IS 'Where it says what to do when something is wrong with the queue.';
+COMMENT ON COLUMN queue.docs_url IS 'Address of the document that says what to do when something is wrong with the queue.';
 COMMENT ON COLUMN queue.sla IS 'A job should be finished this long after it became due; seen in queue_status.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON queue
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();

@@ -206,7 +206,7 @@ CREATE FUNCTION add_holidays(calendar text, days date[]) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.change_holidays($1, $2, '{}')
 $$;
-COMMENT ON FUNCTION add_holidays(text, date[]) IS 'Adds holidays to a calendar; how many are new.';
+COMMENT ON FUNCTION add_holidays(text, date[]) IS 'Adds holidays to a calendar; returns how many are new.';
 
 /*
  * remove_holidays: removes days without work from a calendar.
@@ -218,7 +218,7 @@ CREATE FUNCTION remove_holidays(calendar text, days date[]) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.change_holidays($1, '{}', $2)
 $$;
-COMMENT ON FUNCTION remove_holidays(text, date[]) IS 'Removes holidays from a calendar; how many there were.';
+COMMENT ON FUNCTION remove_holidays(text, date[]) IS 'Removes holidays from a calendar; returns how many there were.';
 
 /* The working hours of a day; not those that fall into an hour that the clocks leave out. */
 CREATE FUNCTION event_queue_internal.working_hours(calendar event_queue.calendar, day date, OUT starts_at timestamptz, OUT ends_at timestamptz)

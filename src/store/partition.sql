@@ -40,7 +40,7 @@ CREATE TABLE event_queue_internal.partition_policy (
 	keep			interval,
 	archive_schema	text
 );
-COMMENT ON TABLE event_queue_internal.partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
+COMMENT ON TABLE event_queue_internal.partition_policy IS 'When the keeper begins a partition by time, and archives old ones.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_queue_internal.partition_policy
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.partition_policy', '');
@@ -257,7 +257,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION set_event_partitioning(interval) IS
-'Partitions the event store by time: a new table each so often, made by the worker; the first one now.';
+'Partitions the event store by time: the keeper begins a new table at each interval, the first one now.';
 
 /*
  * split_event_partition: moves events that stand in event_store itself to a sealed
@@ -476,7 +476,7 @@ COMMENT ON FUNCTION event_queue_internal.set_event_retention(interval, text, reg
 CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION set_event_retention(interval, text) IS
-'How long events are kept: the worker archives partitions that are older. NULL: forever.';
+'How long events are kept: the keeper archives partitions that are older. NULL: forever.';
 
 /*
  * maintain_partitions: what the worker does once a minute.  One step in each
@@ -532,4 +532,4 @@ BEGIN
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.maintain_partitions() IS 'Internal. The worker''s share of set_event_partitioning and set_event_retention.';
+COMMENT ON FUNCTION event_queue_internal.maintain_partitions() IS 'Internal. What the keeper does for set_event_partitioning and set_event_retention.';

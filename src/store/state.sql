@@ -147,7 +147,7 @@ COMMENT ON FUNCTION event_queue_internal.store_reducer(text, text, int, regrole,
 CREATE FUNCTION refresh_reducer(aggregate_type text) RETURNS bigint
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_refresh_reducer';
 COMMENT ON FUNCTION refresh_reducer(text) IS
-'Has states of a type of aggregate made anew, after a change of its reducer''s code that no source shows.';
+'Drops the snapshots of a type of aggregate, after a change of its reducer''s code that no source shows; returns how many.';
 
 /*
  * drop_reducer: removes the reducer and the snapshots of a type of aggregate; its event_data is

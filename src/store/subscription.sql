@@ -186,7 +186,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION reset_subscription(text, bigint) IS
-'Moves a subscription to a position, back or ahead, and parks nothing any more.';
+'Moves a subscription to a position, back or ahead; its aggregates are no longer parked.';
 
 /*
  * fetch_events: the next events for a consumer, in order of position.
