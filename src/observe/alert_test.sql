@@ -3,8 +3,8 @@
  */
 
 /*
- * alert_values: the figure that an alert looks at since then, whenever it was another one.
- * Each holds until the next one of its queue; NULL: there was none.
+ * alert_values: the values of an alert's figure since a time, a row for each change.  A value
+ * holds until the next row of its queue; NULL: there was no figure.
  */
 CREATE FUNCTION event_queue_internal.alert_values(this event_queue_internal.alert_definition, since timestamptz, OUT queue text, OUT at timestamptz, OUT value float8)
 RETURNS SETOF record
@@ -25,13 +25,13 @@ BEGIN
 	END IF;
 	RETURN QUERY
 	WITH changes AS MATERIALIZED (
-		-- what the longest window still sees at the begin
+		-- samples that the longest window still contains at the beginning
 		SELECT c.queue_id, c.at, c.length, c.changes[3] AS completed, c.changes[4] AS failed, c.changes[7] AS dead, c.changes[9] AS late
 		FROM event_queue_internal.queue_changes(this_queue, since - interval '6 hours') c WHERE this.queue IS NULL OR this_queue IS NOT NULL
 	), points AS (
 		SELECT c.queue_id, c.at, c.completed, c.failed, c.dead, c.late FROM changes c
 		UNION ALL
-		-- and when a window sees it no longer
+		-- and when a sample leaves a window
 		SELECT c.queue_id, c.at + w.length + interval '1 microsecond', 0, 0, 0, 0 FROM changes c
 		CROSS JOIN LATERAL (SELECT unnest(CASE this.kind WHEN 'failure_rate' THEN ARRAY[c.length] WHEN 'new_dead_letters' THEN ARRAY[greatest(c.length, '5 minutes')]
 			WHEN 'slo_burn' THEN ARRAY[greatest(c.length, '5 minutes'), '1 hour'] ELSE ARRAY['1 hour', '6 hours']::interval[] END)) w (length)
@@ -84,7 +84,7 @@ DECLARE
 	this event_queue_internal.alert_definition;
 	v record;
 	pending_since timestamptz;
-	-- between two figures: since then it holds for long enough, and may be told again
+	-- pending or cool_down end between two values
 	due timestamptz;
 	quiet_until timestamptz := '-infinity';
 	last_value float8;

@@ -171,7 +171,7 @@ $$;
 COMMENT ON FUNCTION explain_rule(text, uuid, text) IS
 'Why a rule fired for an event or did not: state, position, tenant, pattern, each part of the condition with the value that it saw, the rules that led to the event, and what followed.';
 
-/* rule_at: a rule as a version or draft of it says, with the rights of who made it: it is his code. */
+/* rule_at: the row of a rule with the definition and owner of one of its versions or drafts. */
 CREATE FUNCTION event_queue_internal.rule_at(r rule, version int) RETURNS rule
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -190,7 +190,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule''s row as a version of it says.';
 
-/* rule_by: a rule's row with some members of its definition, or all of them, as the caller would have it. */
+/* rule_by: the row of a rule with members of a definition, and the caller as its owner. */
 CREATE FUNCTION event_queue_internal.rule_by(r rule, definition jsonb, caller regrole) RETURNS rule
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN

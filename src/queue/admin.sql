@@ -17,7 +17,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_cancel_job';
 COMMENT ON FUNCTION cancel_job(bigint) IS
 'Removes a waiting job, or asks the worker of a leased one to stop; returns cancelled or requested.';
 
-/* cancel_jobs, and with up_to only what no rule has made by an event after this position (rules/timer.c). */
+/* cancel_jobs; with up_to, leaves jobs that a rule made for an event after this position (rules/timer.c). */
 CREATE FUNCTION event_queue_internal.cancel_jobs(queue text, unique_key text DEFAULT NULL, job_name text DEFAULT NULL,
 	group_key text DEFAULT NULL, tenant_id text DEFAULT NULL, up_to bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp
@@ -37,7 +37,7 @@ BEGIN
 	IF this_queue <= 2 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', $1);
 	END IF;
-	-- Who is about to give a job this key is waited for.
+	-- Wait for a transaction that is enqueuing a job with this key.
 	WHILE $2 IS NOT NULL LOOP
 		BEGIN
 			PERFORM event_queue_internal.unlock_key(this_queue, this_tenant, $2)
@@ -48,7 +48,7 @@ BEGIN
 		END;
 	END LOOP;
 	IF $2 IS NULL THEN
-		-- As purge_queue: waits for no one, and takes those that depend on a job with it.
+		-- As in purge_queue: without waiting, and with the jobs that depend on them.
 		locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id = ANY (ARRAY(
 			SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
 				LEFT JOIN event_queue.job_dependency d ON x.has_dependents AND d.depends_on = x.job_id AND d.completed_at IS NULL
@@ -80,7 +80,7 @@ BEGIN
 			NULL; -- it has ended meanwhile, or went with one that it depended on
 		END;
 	END LOOP;
-	-- Nor does a rule start again what it would have started beside them (rules/timer.c).
+	-- Delete the starts that were refused because of these timers, too (rules/timer.c).
 	DELETE FROM event_queue_internal.timer_start s
 	WHERE s.queue_id = this_queue AND s.tenant_id = this_tenant AND s.unique_key = $2 AND $6 IS NULL;
 	PERFORM event_queue_internal.audit('cancel_jobs', 'queue', $1, this_tenant,

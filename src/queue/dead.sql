@@ -115,10 +115,9 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.revive_dead_letters(bigint[], jsonb) IS 'Internal. What retry_dead and retry_all_dead share.';
 
 /*
- * settle_dead_letters: what retry_all_dead and discard_all_dead share, from the oldest
- * on.  Retried are a thousand at a time, so that memory holds no more; after the first
- * thousand it skips those that others have locked.  Those that die meanwhile are
- * left.
+ * settle_dead_letters: what retry_all_dead and discard_all_dead share: takes dead letters from
+ * the oldest on, but none that came after the call began.  Retries a thousand at a time, to
+ * bound memory, and after the first thousand skips those that others have locked.
  */
 CREATE FUNCTION event_queue_internal.settle_dead_letters(
 	discard boolean, queue text, job_name text, tenant_id text, sqlstate text, died_after timestamptz, max_jobs int,
@@ -332,7 +331,7 @@ DECLARE
 	died CONSTANT timestamptz := coalesce(died_at, clock_timestamp());
 	made CONSTANT timestamptz := coalesce(created_at, died);
 	is_object CONSTANT boolean := coalesce(jsonb_typeof(options) = 'object', false);
-	-- left out below, since a living job may have it; NULL: none, or one that enqueue refuses
+	-- not enqueued below, since a living job may have the key; NULL: none, or an invalid one
 	key CONSTANT text := CASE WHEN is_object AND jsonb_typeof(options -> 'unique_key') IN ('string', 'number') THEN options ->> 'unique_key' END;
 	id bigint;
 BEGIN

@@ -108,7 +108,7 @@ COMMENT ON FUNCTION event_queue_internal.leases_truncated() IS
 CREATE TRIGGER leases_truncated AFTER TRUNCATE ON job
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.leases_truncated();
 
-/* A claim finds them from the commit on, also where claims have gone on from already. */
+/* The commit lowers the ready mark for them, so that the next claim finds them. */
 CREATE FUNCTION event_queue_internal.note_written() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_note_written';
 COMMENT ON FUNCTION event_queue_internal.note_written() IS
@@ -116,7 +116,7 @@ COMMENT ON FUNCTION event_queue_internal.note_written() IS
 CREATE TRIGGER note_written AFTER INSERT OR UPDATE ON job
 	FOR EACH ROW WHEN (NEW.blocked = 0) EXECUTE FUNCTION event_queue_internal.note_written();
 
-/* And they count, as enqueue and complete do by themselves. */
+/* They are counted; enqueue and complete, beneath triggers, count by themselves. */
 CREATE FUNCTION event_queue_internal.count_row() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_count_row';
 COMMENT ON FUNCTION event_queue_internal.count_row() IS

@@ -199,9 +199,9 @@ CREATE TRIGGER apply_queue_settings AFTER UPDATE ON queue
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.apply_queue_settings();
 
 /*
- * move_lanes: puts jobs into lane 0 that do not know yet that their queue is no longer
- * fair.  Called by the scheduler at each sweep.  (Those that do not know that it has
- * become fair, it finds by itself: lane 0 is that of jobs that are not yet due.)
+ * move_lanes: moves jobs to lane 0 that were enqueued into other lanes although their queue is
+ * no longer fair.  Called by the scheduler at each sweep.  (Jobs in lane 0 of a queue that has
+ * become fair need nothing: the scheduler moves due jobs from there to their lanes.)
  */
 CREATE FUNCTION event_queue_internal.move_lanes() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off AS $$
@@ -581,7 +581,7 @@ BEGIN
 	DELETE FROM event_queue_internal.timer_end WHERE queue_id = this_id;
 	DELETE FROM event_queue_internal.timer_start WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
-	IF NOT FOUND THEN -- another session was faster
+	IF NOT FOUND THEN -- another session has created it meanwhile
 		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);
 	END IF;
 	INSERT INTO event_queue_internal.dropped_queue (queue_id) VALUES (this_id);

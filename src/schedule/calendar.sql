@@ -5,7 +5,7 @@
  * tenant, like queues; admins create it, and delays of jobs are computed with it.
  */
 
-/* Are these hours of a calendar?  {"mon": ["09:00-12:00", "13:00-18:00"], ...}, in order and apart. */
+/* Are these valid hours?  {"mon": ["09:00-12:00", "13:00-18:00"], ...}, in order, not overlapping. */
 CREATE FUNCTION event_queue_internal.are_hours(hours jsonb) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
@@ -38,7 +38,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.are_hours(jsonb) IS 'Internal. Is this what a calendar''s hours may be?';
 
-/* Are these holidays of a calendar? */
+/* Are these valid holidays? */
 CREATE FUNCTION event_queue_internal.are_holidays(holidays date[]) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT holidays IS NOT NULL AND coalesce(array_ndims(holidays), 1) = 1 AND cardinality(holidays) <= 10000
@@ -161,7 +161,7 @@ END
 $$;
 COMMENT ON FUNCTION drop_calendar(text) IS 'Removes a calendar that no rule, no draft and no schedule uses. EQ025 if there is none of this name.';
 
-/* Schedules that do not run on a calendar's holidays are due by what these are now. */
+/* Computes the next runs of schedules anew that exclude the holidays of this calendar. */
 CREATE FUNCTION event_queue_internal.holidays_changed(calendar text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	-- cron: so that the scheduler hears of it; what is due already keeps its time
@@ -170,7 +170,7 @@ LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION event_queue_internal.holidays_changed(text) IS 'Internal. New next runs for the schedules that do not run on the holidays of a calendar.';
 
-/* The days of a calendar become these; how many they are more, or fewer. */
+/* Sets the holidays of a calendar; returns how many were added or removed. */
 CREATE FUNCTION event_queue_internal.change_holidays(calendar text, added date[], removed date[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_variable
@@ -232,7 +232,7 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_
 $$;
 COMMENT ON FUNCTION event_queue_internal.working_hours(event_queue.calendar, date) IS 'Internal. The working hours of a day.';
 
-/* The calendar of this name, and times that can be reckoned with. */
+/* Returns the calendar of this name; checks that times are within the range that it computes. */
 CREATE FUNCTION event_queue_internal.calendar_for(name text, VARIADIC times timestamptz[]) RETURNS event_queue.calendar
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column

@@ -407,7 +407,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.find_event(text, text, text, text, bigint, bigint) IS
 'Internal. The first event of a span of positions that a step waits for.';
 
-/* give_event: a step that waits has its event; not if its job is just looking itself. */
+/* give_event: gives a waiting step its event; skips a row that is locked: its job runs and looks itself. */
 CREATE FUNCTION event_queue_internal.give_event(job_id bigint, name text, event jsonb) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	UPDATE event_queue.job_step s

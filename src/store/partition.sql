@@ -194,7 +194,7 @@ DECLARE
 	before event_queue_internal.event_partition;
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
-	-- No one has appended and is open: what comes after lies above first.
+	-- No open transaction has appended: positions from now on are above first.
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	IF $1 IS NOT NULL THEN
 		PERFORM event_queue_internal.check_name('tenant', $1);

@@ -230,9 +230,9 @@ COMMENT ON FUNCTION ack(text, bigint) IS
 'Moves a subscription''s checkpoint: its consumer is done with all events up to the position.';
 
 /*
- * ack without a position: done with all that the last fetch_events returned, and
- * with nothing else, whatever has come since.  A fetch that was rolled back (its
- * work was, too) can't be acknowledged.
+ * Without a position: acknowledges the events that the last fetch_events returned, and no
+ * others, whatever has come since.  A fetch that was rolled back, as its work was, can't be
+ * acknowledged.
  * Errors: EQ025 no such subscription; EQ029 nothing was fetched: with one bucket
  * in this transaction, with more in this session; 40001 as above.
  */

@@ -42,7 +42,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_note_fault_sql';
 COMMENT ON FUNCTION event_queue_internal.note_fault(text, text, text, text, text, text) IS
 'Internal. Notes that something failed that is tried again; faults() and health() show it.';
 
-/* clear_fault: something works (again); or, gone, it is not tried any more, of which nothing is logged. */
+/* clear_fault: clears a fault after a success; gone: the thing is no longer tried, and nothing is logged. */
 CREATE FUNCTION event_queue_internal.clear_fault(what text, item text, gone boolean DEFAULT false) RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_clear_fault_sql';
 COMMENT ON FUNCTION event_queue_internal.clear_fault(text, text, boolean) IS 'Internal. Something works (again), or is gone.';

@@ -1,5 +1,5 @@
 /*
- * handler.sql: run_jobs, and what handlers raise about their job.
+ * handler.sql: run_jobs, and functions by which handlers decide on their job.
  */
 
 /*
