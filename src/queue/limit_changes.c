@@ -387,7 +387,7 @@ prepare_changes(void)
 		EqLimits *limits;
 		EqLease *lease;
 
-		/* Who loads them waits for the table's lock, and so for what it will be. */
+		/* A session that loads the leases waits for the table's lock, until TRUNCATE has ended. */
 		if (change->kind == EQ_LIMIT_TRUNCATED)
 		{
 			eq_reload_leases(false);

@@ -276,7 +276,7 @@ eq_sweep_marks(const EqQueue *queue)
 		if (below)
 			eq_mark_lower(walk.slot, queue->queue_id, walk.lane, walk.priority,
 						  walk.place);
-		/* What is above the mark, claims find themselves. */
+		/* Claims find the jobs above the mark. */
 		skip_segment(&walk);
 	}
 	eq_walk_end(&walk);

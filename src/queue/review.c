@@ -158,7 +158,7 @@ eq_take_timed_reviews(void)
 	eq_spi_run(&look, NULL, NULL);
 	next = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	now = GetCurrentTimestamp();
-	/* What is due still is locked: not at once again. */
+	/* Rows that are still due are locked: wait a second. */
 	next_timed_review = isnull ? 0 : DatumGetTimestampTz(next);
 	if (next_timed_review != 0 && next_timed_review <= now)
 		next_timed_review = now + USECS_PER_SEC;

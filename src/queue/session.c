@@ -62,7 +62,7 @@ eq_end_leases(const char *which, int n_arguments, Oid *types, Datum *values)
 		const EqQueue *queue = eq_get_queue_by_id(
 			DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull)));
 
-		/* What runs no longer leaves its place to others. */
+		/* Frees the seat of a job that no longer runs. */
 		if (queue && queue->max_concurrency > 0)
 			eq_free_lease(queue, DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
 						  DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &isnull)));

@@ -180,7 +180,7 @@ eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate)
 
 	if (!evaluate && rule->delay)
 		eq_set_job_option(&job, EQ_OPTION_DELAY, IntervalPGetDatum(rule->delay));
-	/* One that was written by hand must not keep others from their events. */
+	/* A priority that was written by hand may be invalid, and must not hold up other rules. */
 	if (rule->priority >= 0 && (!evaluate || rule->priority <= EQ_PRIORITY_LAST))
 		eq_set_job_option(&job, EQ_OPTION_PRIORITY, Int32GetDatum(rule->priority));
 	enqueue_call(rule, event, evaluate, -1, NULL, &job, GetCurrentTimestamp());

@@ -242,7 +242,7 @@ step_backfill(EqBackfill *backfill, int64 checkpoint, int64 watermark)
 	bool more = false;
 	LastStep *step = NULL;
 
-	/* What the rule is yet to meet by itself is not for its backfill. */
+	/* Events that a rule which catches up will meet by itself are not backfilled. */
 	if (rule->behind)
 		until = Min(until, rule->caught_up);
 	backfill->limit = PG_INT64_MAX;

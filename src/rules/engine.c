@@ -551,7 +551,7 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 	}
 	values[1] = Int64GetDatum(met);
 	eq_run_as_owner(met < checkpoint ? &move : &join, values, NULL);
-	/* Who has joined the others meets what came meanwhile, which nobody has read if it was alone. */
+	/* After joining the others, call again: if the rule was the only one, nobody has read new events. */
 	return more || met >= checkpoint;
 }
 

@@ -264,7 +264,7 @@ sides_of(const char *part, char **left, char **right)
 
 	*left = pnstrdup(part, location);
 	*right = pstrdup(part + location + operator_length);
-	/* What stands in parentheses as a whole: they are not the side's. */
+	/* Moves parentheses around the whole comparison out of its sides. */
 	while (!is_expression(*left))
 	{
 		char *inner = *left + strspn(*left, " \t\r\n");

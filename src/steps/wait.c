@@ -210,7 +210,7 @@ await_signal(const EqStepCall *call, TimestampTz until)
 			eq_close_step(&hand);
 			return result;
 		}
-		/* It came while this waited for the lock; a later one is not touched. */
+		/* The signal came while this waited for the lock; a later one is not touched. */
 		if (!kept)
 			remove_signal(tenant, call->name, call->key);
 	}

@@ -79,14 +79,14 @@ expected_version_argument(FunctionCallInfo fcinfo, int argno)
 void
 eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 {
-	/* Who holds one of these would keep jobs from ending (queue/job_event.c). */
+	/* A transaction that holds such an aggregate would keep jobs from ending (queue/job_event.c). */
 	if (strcmp(aggregate_type, EQ_JOB_AGGREGATE) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_NAME),
 				 errmsg("aggregate type \"%s\" is reserved", EQ_JOB_AGGREGATE),
 				 errdetail("The extension records in such events how jobs end."),
 				 errhint("Use another aggregate type.")));
-	/* Who could append these would let rules on tables fire (rules/on_table.c). */
+	/* A role that could append such events could fire rules on tables (rules/on_table.c). */
 	if (strcmp(aggregate_type, EQ_TABLE_AGGREGATE) == 0)
 		ereport(
 			ERROR,

@@ -372,7 +372,7 @@ event_metadata(Jsonb *given, Jsonb *chain)
 	check_given(given, "event", "causation_id", causation);
 	begin_object(&state, given);
 	add_string(&state, given, "actor", actor());
-	/* Whoever claims to act for another is named as well. */
+	/* A session that names another actor is recorded, too. */
 	if (!job.running &&
 		(eq_actor[0] != '\0' || eq_json_member(given, "actor", &buffer)))
 		add_string(&state, NULL, "session_user",

@@ -157,7 +157,7 @@ check_index(Oid relid, bool restores)
 					: InvalidOid;
 
 	check_part(table, restores, "index", get_rel_name(relid));
-	/* Those of keys have their names. */
+	/* An index of a constraint has the constraint's name. */
 	check_part(table, restores, "", get_rel_name(relid));
 }
 

@@ -198,7 +198,7 @@ eq_claim_next(EqHand *next)
 		while (i < eq_n_handlers && first->most_executors == 0 &&
 			   is_claimed_with(&eq_handlers[(first_handler + i) % eq_n_handlers],
 							   first));
-		/* One with limits that has no room in shared memory must not stop the others. */
+		/* Skips a queue with limits that has no room in shared memory, so that others go on. */
 		if (queue == NULL || queue_fails(queue) ||
 			(eq_queue_is_limited(queue) && eq_wake_slot(queue->queue_id) == NULL) ||
 			!choose_names(&claim, first))

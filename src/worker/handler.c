@@ -183,7 +183,7 @@ eq_read_verdict(const ErrorData *error)
 
 		if (!has_detail || read_seconds(error->detail, &us))
 		{
-			/* Not at once: nothing would ever end that. */
+			/* At least a second, or the job could be postponed in an endless loop. */
 			verdict.postponed = true;
 			verdict.postpones_queue = error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED;
 			verdict.delay = Max(us, POSTPONE_US);
@@ -387,7 +387,7 @@ run_one(const Run *run, const EqClaimedJob *job, Jsonb **result, bool *suspended
 		RollbackAndReleaseCurrentSubTransaction(); /* and the role, and the settings */
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = resources;
-		/* It was for the caller's statement, not for the job. */
+		/* The cancellation was meant for the caller's statement, not for the job. */
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 	}

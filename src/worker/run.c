@@ -207,7 +207,7 @@ eq_was_stopped(const EqHand *hand, int first, int n, const ErrorData *error)
 void
 eq_note_time_limit(const EqHandler *handler, const char *message)
 {
-	/* That would be the rule's (rules/engine.c). */
+	/* Faults of rules are noted by their conditions (rules/condition.c). */
 	if (handler->queue_id == EQ_RULE_CALLS)
 		return;
 	(void) eq_note_fault("time limit", handler->label,

@@ -421,7 +421,7 @@ eq_run_together(EqHand *hand)
 	if (!error)
 	{
 		note_ends(&together);
-		/* One that was cut short may have its whole time, also with a short lease. */
+		/* A job that was cut short runs alone, with its whole time limit. */
 		hand->alone = together.singly || together.n_again == 1 ? together.n_again
 															   : 0;
 		if (together.over)
