@@ -38,7 +38,7 @@ COMMENT ON COLUMN claimed_job.time_limit_ms IS 'Its time_limit in milliseconds: 
  * - session_bound: the jobs go back into the queue when this session ends, counted as stalled
  *   unless the client closed it.  Needs a connection of one's own, not a transaction pooler's.
  *
- * Result: the jobs with their lease tokens; none if the queue is empty, paused, or at its
+ * Result: the jobs with their lease tokens; none if the queue is empty, paused, held, or at its
  * rate_limit or max_concurrency.
  * Errors: EQ003 tenant, EQ009 max_jobs not in 1 to 10000, EQ010 no such queue, EQ012 lease not
  * positive, 53400 event_queue.max_queues is too small for a queue with limits.

@@ -387,7 +387,7 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  *   or max_executors differs.
  *
  * An error in a handler undoes its effects, and the job is tried again after the queue's
- * backoff.  Two SQLSTATEs mean something else; with a DETAIL that is no number of seconds they
+ * backoff.  Some SQLSTATEs mean something else; with a DETAIL that is no number of seconds they
  * are errors like all others:
  * - EQ060 without DETAIL: no further attempt, the job is a dead letter at once; with DETAIL,
  *   the next attempt comes after so many seconds.  See give_up_job and retry_job_after.

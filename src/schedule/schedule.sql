@@ -194,9 +194,9 @@ COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, i
  * - catch_up: of the times that passed while the server was down or the schedule was paused,
  *   those within so long get a job each.  NULL: one job for all that passed while the server
  *   was down, none for a pause.
- * - jitter: each job runs up to so much later, at random.
+ * - jitter: each job runs up to so much later, at random; at most a year.
  * - starts_at, ends_at: no runs before and after them.
- * - exclude: no runs on these dates of time_zone.
+ * - exclude: no runs on these dates of time_zone, at most 1000.
  * - exclude_calendar: no runs on the holidays of this calendar, also those that are added
  *   later.
  * - or_replace: a schedule of this name gets the new definition; its next run changes only if
@@ -207,7 +207,7 @@ COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, i
  *
  * Result: the schedule's number.
  * Errors: EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009 options, overlap,
- * catch_up (less than 10 seconds), jitter, ends_at, exclude (more than 1000), or both or_replace
+ * catch_up, jitter, starts_at, ends_at, exclude, or both or_replace
  * and if_not_exists, EQ010 no such queue, EQ015 priority, EQ018 the schedule exists, EQ025 no
  * such calendar, EQ030 expression, EQ031 time zone.
  * Example:
