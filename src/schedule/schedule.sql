@@ -192,8 +192,8 @@ COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, i
  *   which runs after the earlier ones (they are a group, so the queue's group_concurrency must
  *   be 1).  cancel: the earlier ones are cancelled, as by cancel_job.
  * - catch_up: of the times that passed while the server was down or the schedule was paused,
- *   those within so long get a job each.  NULL: one job for all that passed while the server
- *   was down, none for a pause.
+ *   those within so long (10 seconds to 10 years) get a job each.  NULL: one job for all that
+ *   passed while the server was down, none for a pause.
  * - jitter: each job runs up to so much later, at random; at most a year.
  * - starts_at, ends_at: no runs before and after them.
  * - exclude: no runs on these dates of time_zone, at most 1000.
@@ -207,8 +207,8 @@ COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, i
  *
  * Result: the schedule's number.
  * Errors: EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009 options, overlap,
- * catch_up, jitter, starts_at, ends_at, exclude, or both or_replace
- * and if_not_exists, EQ010 no such queue, EQ015 priority, EQ018 the schedule exists, EQ025 no
+ * catch_up, jitter, starts_at, ends_at, exclude, or both or_replace and if_not_exists, EQ010
+ * no such queue, EQ015 priority, EQ018 the schedule exists, EQ025 no
  * such calendar, EQ030 expression, EQ031 time zone.
  * Example:
  *	SELECT event_queue.create_schedule('digest', '0 7 * * 1-5', 'mail', 'digest', time_zone => 'America/Sao_Paulo', or_replace => true);
