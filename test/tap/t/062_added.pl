@@ -157,6 +157,64 @@ is(sql('quiet', 'SELECT event_queue.activation_state()'), 'not loaded', 'and is 
 sql('quiet', 'SET allow_system_table_mods = on; ALTER TABLE event_queue.queue ENABLE TRIGGER end_service_while_loaded; SELECT event_queue.activate()');
 is(sql('quiet', q(SELECT count(*) FROM pg_trigger WHERE tgname = 'end_service_while_loaded' AND tgenabled <> 'A')), '0', 'activate sees to it that the next one is noticed');
 
+# All of it belongs to a role that is no superuser, whose functions the workers don't make one.
+sql('postgres', 'CREATE ROLE boss SUPERUSER; CREATE ROLE app; CREATE DATABASE owned');
+sql('owned', 'SET ROLE boss; CREATE EXTENSION event_queue; RESET ROLE; REASSIGN OWNED BY boss TO app');
+$n = 0;
+sql('owned', $base =~ s/CREATE EXTENSION event_queue;//r);
+sql('owned', q(
+CREATE TABLE entered (name text, rights text);
+GRANT ALL ON entered TO PUBLIC;
+CREATE FUNCTION note(name text) RETURNS void LANGUAGE sql AS 'INSERT INTO public.entered VALUES (name, current_user)';
+CREATE FUNCTION enter(name text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM public.note(name);
+	RETURN name;
+END
+$$;
+ALTER TABLE entered OWNER TO app;
+ALTER FUNCTION enter OWNER TO app;
+SELECT event_queue.create_queue('moved', fair => true);
+SET ROLE app;
+CREATE INDEX entered ON event_queue.job (enter(name));
+));
+sql('owned', q(SELECT event_queue.enqueue('moved', 'moved', delay => '1 second')));
+ok($node->poll_query_until('owned', q(SELECT count(*) = 2 FROM entered WHERE name = 'moved')), 'an index calls its function, also when the scheduler moves a job');
+is(sql('owned', q(SELECT string_agg(rights, ' ' ORDER BY ctid) FROM entered WHERE name = 'moved')), 'postgres app', 'there as the owner');
+goes_on('owned', 'of another owner');
+
+# A function in an index that the owner has added does not end, for some rows.
+sql('postgres', 'CREATE DATABASE stuck');
+$n = 0;
+sql('stuck', $base . q(
+CREATE TABLE stuck (n int);
+CREATE FUNCTION stick(name text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE name LIKE 'stuck%' AND EXISTS (SELECT FROM public.stuck) LOOP
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+	RETURN name;
+END
+$$;
+CREATE INDEX stick ON event_queue.job (stick(name));
+SELECT event_queue.create_queue('stuck', fair => true), event_queue.create_queue('stuck too');
+SELECT event_queue.create_schedule('stuck', '0 0 1 1 *', 'stuck', 'stuck scheduled');
+SELECT event_queue.enqueue('stuck', 'stuck delayed', delay => '3 seconds');
+SELECT event_queue.enqueue('stuck too', 'first', group_key => 'stuck'), event_queue.enqueue('stuck too', 'stuck second', group_key => 'stuck');
+));
+ok($node->poll_query_until('stuck', q(SELECT state = 'ready' FROM event_queue.jobs WHERE name = 'first')), 'a group begins');
+sql('stuck', q(INSERT INTO stuck VALUES (1);
+	SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('stuck too');
+	UPDATE event_queue.schedule SET next_run = now() WHERE name = 'stuck'));
+for my $fault ('wake-ups of queue stuck', 'group stuck', 'schedule stuck')
+{
+	ok($node->poll_query_until('stuck', qq(SELECT count(*) = 1 FROM event_queue.health() WHERE check_name = '$fault' AND detail ~ 'a function in an index of table .job. did not end .* .EQ040.')), "$fault: health says why it waits");
+}
+goes_on('stuck', 'a function in an index does not end');
+sql('stuck', q(DELETE FROM stuck; UPDATE event_queue.queue SET sla = sla));
+ok($node->poll_query_until('stuck', q(SELECT count(*) = 3 FROM event_queue.jobs WHERE name LIKE 'stuck%' AND state = 'ready')), 'when it ends, all comes');
+ok($node->poll_query_until('stuck', q(SELECT count(*) = 0 FROM event_queue.faults())), 'and no fault is left');
+
 # The tablespace of the database, by name.
 sql('postgres', 'CREATE DATABASE named');
 sql('named', 'SET default_tablespace = pg_default; CREATE EXTENSION event_queue');
