@@ -90,6 +90,12 @@ CREATE VIEW parts_statements AS
 	UNION ALL
 	SELECT 'trigger', format('ALTER TRIGGER %I ON %s DEPENDS ON EXTENSION plpgsql', g.tgname, t.name) FROM parts_tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgparentid = 0
 	UNION ALL
+	-- Tables of events are no members, and nobody deletes an event.
+	SELECT 'events', format(x, t.name, t.name || k) FROM parts_tables t, unnest('{_pkey,_aggregate_key,_id_key}'::text[]) k,
+		unnest(ARRAY['DROP TABLE %s', 'DROP TABLE IF EXISTS %s CASCADE', 'ALTER TABLE %s RENAME TO x', 'ALTER TABLE %s SET SCHEMA public',
+		'ALTER TABLE %s NO INHERIT event_queue.event_store', 'ALTER INDEX %2$s RENAME TO x', 'ALTER TABLE %1$s DROP CONSTRAINT ' || replace(t.name, 'event_queue.', '') || k]) x
+	WHERE t.made_later AND t.name ~ 'event_store'
+	UNION ALL
 	SELECT 'extension', 'ALTER EXTENSION event_queue ADD FUNCTION parts_try(text)'
 	UNION ALL
 	SELECT 'schema', 'ALTER SCHEMA ' || n || ' RENAME TO x' FROM unnest('{event_queue,event_queue_internal}'::text[]) n;

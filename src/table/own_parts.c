@@ -26,6 +26,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
@@ -35,12 +36,14 @@
 #include "nodes/parsenodes.h"
 #include "parser/parse_func.h"
 #include "parser/parse_type.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "event_queue.h"
 #include "table/own_parts.h"
 #include "table/table.h"
@@ -108,6 +111,45 @@ parent_of_partition(const char *name, bool restores)
 	return NULL;
 }
 
+LocalTransactionId eq_guard_open_in = InvalidLocalTransactionId;
+
+/*
+ * A table that holds events beside event_store: what is dropped, moved or renamed is lost
+ * to all readers, past the guard that lets nobody delete an event.  Not what a restore
+ * does, or our functions that archive (store/guard.c).
+ */
+static bool
+holds_events(Oid relid, bool restores)
+{
+	char *name = own_name(relid);
+
+	return name && !restores && eq_guard_open_in != EQ_MY_LXID &&
+		   strncmp(name, EQ_SCHEMA ".event_store_",
+				   strlen(EQ_SCHEMA ".event_store_")) == 0 &&
+		   get_rel_relkind(relid) == RELKIND_RELATION && has_superclass(relid);
+}
+
+static void
+check_event_table(Oid relid, bool restores)
+{
+	if (holds_events(relid, restores))
+		refuse(psprintf("table \"%s\", which holds events", own_name(relid)));
+}
+
+/* The keys of such a table, which append looks for by name. */
+static void
+check_event_key(Oid table, bool restores, const char *name)
+{
+	static const char *const keys[] = {"pkey", "aggregate_key", "id_key"};
+
+	for (int i = 0; OidIsValid(table) && i < lengthof(keys); i++)
+	{
+		if (strcmp(name, psprintf("%s_%s", get_rel_name(table), keys[i])) == 0 &&
+			holds_events(table, restores))
+			refuse(psprintf("key \"%s\" of table \"%s\"", name, own_name(table)));
+	}
+}
+
 /* Has the extension made it?  kind "": a constraint of whatever kind; name NULL: any. */
 static bool
 is_own(const char *table, const char *kind, const char *name)
@@ -158,6 +200,7 @@ check_constraint(Oid relid, bool restores, const char *name)
 		check_part(relid, restores, "column", column);
 #endif
 	check_part(relid, restores, "", name);
+	check_event_key(relid, restores, name);
 }
 
 /* If it is an index of a table of ours, that the extension has made. */
@@ -172,6 +215,8 @@ check_index(Oid relid, bool restores)
 	check_part(table, restores, "index", get_rel_name(relid));
 	/* Those of keys have their names. */
 	check_part(table, restores, "", get_rel_name(relid));
+	if (OidIsValid(table))
+		check_event_key(table, restores, get_rel_name(relid));
 }
 
 /* Has the extension's script made it?  (Users may have objects in our schemas, too.) */
@@ -187,6 +232,7 @@ static void
 check_relation(Oid relid, bool restores)
 {
 	check_index(relid, restores);
+	check_event_table(relid, restores);
 	if (is_member(RelationRelationId, relid))
 		refuse(psprintf("the name of \"%s\"", own_name(relid)));
 }
@@ -411,6 +457,9 @@ check_alter(Oid relid, AlterTableCmd *cmd, bool restores)
 		case AT_SetUnLogged:
 			refuse(psprintf("how table \"%s\" is logged", table));
 			break;
+		case AT_DropInherit:
+			check_event_table(relid, restores);
+			break;
 		case AT_DetachPartition:
 		{
 			RangeVar *part = ((PartitionCmd *) cmd->def)->name;
@@ -479,7 +528,7 @@ check_drop(DropStmt *drop, bool restores)
 	ListCell *cell;
 
 	if (drop->removeType != OBJECT_INDEX && drop->removeType != OBJECT_TRIGGER &&
-		drop->removeType != OBJECT_POLICY)
+		drop->removeType != OBJECT_POLICY && drop->removeType != OBJECT_TABLE)
 		return;
 	foreach (cell, drop->objects)
 	{
@@ -488,13 +537,15 @@ check_drop(DropStmt *drop, bool restores)
 		Oid relid;
 
 		/* Of a trigger or policy: its table, and its own name. */
-		if (drop->removeType != OBJECT_INDEX)
+		if (drop->removeType == OBJECT_TRIGGER || drop->removeType == OBJECT_POLICY)
 			names = list_truncate(names, list_length(names) - 1);
 		relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
 		if (!OidIsValid(relid))
 			continue;
 		if (drop->removeType == OBJECT_INDEX)
 			check_index(relid, restores);
+		else if (drop->removeType == OBJECT_TABLE)
+			check_event_table(relid, restores);
 		else
 			check_part(relid, restores,
 					   drop->removeType == OBJECT_TRIGGER ? "trigger" : "policy",

@@ -132,6 +132,14 @@ is(restore('steps', '--section=post-data', "$dir/erp.custom"), '', 'the last ste
 like(sql('steps', 'SELECT event_queue.activate()'), qr/^1-/, 'then it activates');
 is(sql('steps', q(SELECT position > 1::bigint << 40 FROM event_queue.append('a', '1', 'x'))), 't', 'and takes events');
 
+# The extension alone, in its schemas.
+$node->command_ok([ 'pg_dump', '-Fc', '-e', 'event_queue', '-n', 'event_queue*', '-f', "$dir/alone.custom", $node->connstr('lacks_queue') ], 'pg_dump -e event_queue -n event_queue*');
+sql('postgres', 'CREATE DATABASE alone');
+is(restore('alone', '--section=pre-data', "$dir/alone.custom"), '', 'it makes the extension');
+sql('alone', 'ALTER TABLE event_queue.queue ADD COLUMN cost int NOT NULL DEFAULT 3');
+is(restore('alone', '--section=data', '--section=post-data', "$dir/alone.custom"), '', 'and has its data');
+is(sql('alone', q(SELECT event_queue.activation_state(), (SELECT count(*) FROM event_queue.jobs), event_queue.activate() ~ '^2-')), 'copy|1|t', 'as in a dump of the database');
+
 # The same dump twice over.
 sql('postgres', 'CREATE DATABASE twice');
 restore('twice', '--section=pre-data', '--section=data', "$dir/erp.custom");
