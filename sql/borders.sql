@@ -149,6 +149,7 @@ CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.jobs WHERE name = 'nobod
 SELECT event_queue.drop_rule('once');
 
 -- A chore of the scheduler that fails stops no other: here that of the schedules.
+SET allow_system_table_mods = on;
 ALTER FUNCTION event_queue_internal.run_due_schedules() RENAME TO run_due_schedules_broken;
 SELECT pg_sleep(0.2);
 SELECT event_queue.create_queue('border-group') > 0;
@@ -160,6 +161,7 @@ CALL wait_until($$(SELECT state = 'ready' FROM event_queue.jobs WHERE queue = 'b
 SELECT event_queue.enqueue('border-left', 'look') > 0;
 CALL wait_until('(SELECT count(*) = 11 FROM border_seen)');
 ALTER FUNCTION event_queue_internal.run_due_schedules_broken() RENAME TO run_due_schedules;
+RESET allow_system_table_mods;
 SELECT event_queue.drop_queue('border-group', true);
 
 SELECT event_queue.drop_handler('border-left', 'leave'), event_queue.drop_handler('border-left', 'look');

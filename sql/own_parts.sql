@@ -10,6 +10,7 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN CASE WHEN SQLERRM = 'allowed' THEN SQLERRM ELSE concat_ws(' ', SQLSTATE, SQLERRM) END;
 END
 $$;
+CREATE ROLE parts_role;
 CREATE VIEW parts_tables AS
 	SELECT c.oid, c.oid::regclass::text AS name, c.relispartition AS partition,
 		NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') AS made_later
@@ -53,6 +54,50 @@ CREATE VIEW parts_statements AS
 		unnest(ARRAY['ALTER TYPE %s ADD ATTRIBUTE x int', 'ALTER TYPE %s RENAME TO x', 'ALTER TYPE %s SET SCHEMA public']) x
 	WHERE t.typnamespace = 'event_queue'::regnamespace AND c.relkind = 'c'
 	UNION ALL
+	-- All that is a member of the extension.
+	SELECT 'function', format(x, p.oid::regprocedure) FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e',
+		unnest(ARRAY['ALTER ROUTINE %s RENAME TO x', 'ALTER ROUTINE %s SET SCHEMA public', 'ALTER ROUTINE %s OWNER TO parts_role', 'ALTER ROUTINE %s SECURITY DEFINER', 'ALTER ROUTINE %s RESET ALL',
+			'ALTER ROUTINE %s SET search_path = public', 'ALTER ROUTINE %s RESET search_path', 'ALTER ROUTINE %s DEPENDS ON EXTENSION plpgsql', 'ALTER EXTENSION event_queue DROP ROUTINE %s']) x
+	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
+	UNION ALL
+	SELECT 'function', format(x, p.oid::regprocedure) FROM pg_proc p, unnest(ARRAY['ALTER FUNCTION %s IMMUTABLE', 'ALTER FUNCTION %s STRICT', 'ALTER FUNCTION %s LEAKPROOF', 'ALTER FUNCTION %s PARALLEL SAFE']) x
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prokind = 'f'
+	UNION ALL
+	SELECT 'body', pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
+	UNION ALL
+	SELECT 'view', format(x, c.oid::regclass, pg_get_viewdef(c.oid)) FROM pg_class c,
+		unnest(ARRAY['ALTER VIEW %s SET (security_invoker = off)', 'ALTER VIEW %s RESET (security_invoker)', 'ALTER TABLE %s SET (security_barrier)', 'CREATE OR REPLACE VIEW %s AS %s',
+			'CREATE OR REPLACE RULE "_RETURN" AS ON SELECT TO %s DO INSTEAD %s', 'ALTER EXTENSION event_queue DROP VIEW %s']) x
+	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'v'
+	UNION ALL
+	SELECT 'view', format('ALTER VIEW %s RENAME COLUMN %I TO x', c.oid::regclass, a.attname) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+	WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind = 'v'
+	UNION ALL
+	SELECT 'sequence', format(x, c.oid::regclass) FROM pg_class c,
+		unnest(ARRAY['ALTER SEQUENCE %s CACHE 100', 'ALTER SEQUENCE %s INCREMENT 2', 'ALTER SEQUENCE %s MAXVALUE 100', 'ALTER SEQUENCE %s CYCLE', 'ALTER SEQUENCE %s SET UNLOGGED', 'ALTER EXTENSION event_queue DROP SEQUENCE %s']) x
+	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'S'
+	UNION ALL
+	SELECT 'identity', format(x, t.name, a.attname) FROM parts_tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attidentity <> '',
+		unnest(ARRAY['ALTER TABLE %s ALTER %I SET CACHE 100', 'ALTER TABLE %s ALTER %I SET GENERATED ALWAYS', 'ALTER TABLE %s ALTER %I DROP IDENTITY']) x
+	UNION ALL
+	SELECT 'owner', format('ALTER TABLE %s OWNER TO parts_role', c.oid::regclass) FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+	WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v', 'S')
+	UNION ALL
+	SELECT 'owner', format('ALTER TYPE %s OWNER TO parts_role', t.oid::regtype) FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid
+	WHERE t.typnamespace = 'event_queue'::regnamespace AND c.relkind = 'c'
+	UNION ALL
+	SELECT 'index', format('ALTER INDEX %s DEPENDS ON EXTENSION plpgsql', i.indexrelid::regclass) FROM parts_tables t JOIN pg_index i ON i.indrelid = t.oid WHERE NOT t.partition AND NOT t.made_later
+	UNION ALL
+	SELECT 'trigger', format('ALTER TRIGGER %I ON %s DEPENDS ON EXTENSION plpgsql', g.tgname, t.name) FROM parts_tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgparentid = 0
+	UNION ALL
+	-- Tables of events are no members, and nobody deletes an event.
+	SELECT 'events', format(x, t.name, t.name || k) FROM parts_tables t, unnest('{_pkey,_aggregate_key,_id_key}'::text[]) k,
+		unnest(ARRAY['DROP TABLE %s', 'DROP TABLE IF EXISTS %s CASCADE', 'ALTER TABLE %s RENAME TO x', 'ALTER TABLE %s SET SCHEMA public',
+		'ALTER TABLE %s NO INHERIT event_queue.event_store', 'ALTER INDEX %2$s RENAME TO x', 'ALTER TABLE %1$s DROP CONSTRAINT ' || replace(t.name, 'event_queue.', '') || k]) x
+	WHERE t.made_later AND t.name ~ 'event_store'
+	UNION ALL
+	SELECT 'extension', 'ALTER EXTENSION event_queue ADD FUNCTION parts_try(text)'
+	UNION ALL
 	SELECT 'schema', 'ALTER SCHEMA ' || n || ' RENAME TO x' FROM unnest('{event_queue,event_queue_internal}'::text[]) n;
 BEGIN;
 SELECT event_queue.create_event_partition() IS NOT NULL AS with_a_partition;
@@ -68,6 +113,11 @@ DROP TRIGGER IF EXISTS config_changed ON event_queue.rule;
 DROP INDEX event_queue.job_order;
 ALTER TABLE event_queue.job RENAME TO jobs_of_mine;
 ALTER SCHEMA event_queue RENAME TO queues;
+ALTER VIEW event_queue.jobs RESET (security_invoker);
+ALTER FUNCTION event_queue.pause_queue SET search_path = public;
+ALTER SEQUENCE event_queue_internal.event_position CACHE 10;
+ALTER TABLE event_queue.queue OWNER TO parts_role;
+ALTER EXTENSION event_queue DROP FUNCTION event_queue.pause_queue(text);
 -- What others have added is theirs, and what does not change it is allowed.
 BEGIN;
 CREATE FUNCTION parts_fn() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
@@ -83,7 +133,19 @@ SELECT s AS statement, parts_try(s) AS result FROM unnest(ARRAY[
 	'CLUSTER event_queue.job USING job_pkey', 'REINDEX TABLE event_queue.job', 'ALTER TABLE event_queue.event_store ENABLE ALWAYS TRIGGER refuse_change',
 	'CREATE SCHEMA mine; CREATE TABLE mine.job (payload int); ALTER TABLE mine.job DROP payload; ALTER SCHEMA mine RENAME TO ours',
 	'CREATE TEMP TABLE job (payload int); ALTER TABLE job DROP payload, DISABLE TRIGGER ALL; ALTER TABLE job RENAME TO x',
-	'CREATE TYPE mine AS (a int); ALTER TYPE mine ADD ATTRIBUTE b int; ALTER TYPE mine RENAME TO ours']) s;
+	'CREATE TYPE mine AS (a int); ALTER TYPE mine ADD ATTRIBUTE b int; ALTER TYPE mine RENAME TO ours',
+	'ALTER FUNCTION event_queue.pause_queue COST 3 SET work_mem = 10000; ALTER FUNCTION event_queue.pause_queue RESET work_mem; ALTER FUNCTION event_queue.pause_queue OWNER TO CURRENT_USER',
+	'ALTER SEQUENCE event_queue.job_job_id_seq RESTART WITH 1000; ALTER TABLE event_queue.job ALTER job_id RESTART WITH 2000',
+	'COMMENT ON FUNCTION event_queue.pause_queue IS ''ours''; COMMENT ON FUNCTION event_queue.resume_queue IS NULL; GRANT EXECUTE ON FUNCTION event_queue.pause_queue TO parts_role',
+	'CREATE FUNCTION event_queue.mine(int) RETURNS int LANGUAGE sql AS ''SELECT 1''; CREATE OR REPLACE FUNCTION event_queue.mine(int) RETURNS int LANGUAGE sql AS ''SELECT 2'';
+		ALTER FUNCTION event_queue.mine STABLE SECURITY DEFINER; ALTER FUNCTION event_queue.mine OWNER TO parts_role; ALTER FUNCTION event_queue.mine RENAME TO ours; ALTER FUNCTION event_queue.ours SET SCHEMA public',
+	'CREATE VIEW event_queue.mine AS SELECT 1 AS a; CREATE OR REPLACE VIEW event_queue.mine AS SELECT 2 AS a; ALTER VIEW event_queue.mine SET (security_invoker); ALTER VIEW event_queue.mine OWNER TO parts_role',
+	'CREATE SEQUENCE event_queue.mine; ALTER SEQUENCE event_queue.mine CACHE 5; ALTER SEQUENCE event_queue.mine OWNER TO parts_role',
+	-- Names of ours on the search_path: what is made is not ours.
+	'SET LOCAL search_path = public, event_queue; CREATE OR REPLACE VIEW jobs AS SELECT 1 AS a; ALTER VIEW jobs RENAME a TO b; CREATE OR REPLACE FUNCTION pause_queue(name text) RETURNS int LANGUAGE sql AS ''SELECT 1''; DROP VIEW jobs']) s;
+-- Rights follow what is the extension's, not what is commented.
+COMMENT ON FUNCTION event_queue.resume_queue IS NULL;
+SELECT event_queue.grant_admin('parts_role'), has_function_privilege('parts_role', 'event_queue.resume_queue(text)', 'EXECUTE');
 SELECT parts_try('CREATE TYPE event_queue.mine AS (a int); ALTER TYPE event_queue.mine ADD ATTRIBUTE b int; ALTER TYPE event_queue.mine RENAME ATTRIBUTE b TO c;
 	ALTER TYPE event_queue.mine RENAME TO ours; ALTER TYPE event_queue.ours SET SCHEMA public') AS type_of_a_user_here;
 ROLLBACK;
@@ -95,4 +157,5 @@ ALTER TABLE event_queue.job DISABLE TRIGGER USER;
 ALTER TABLE event_queue.queue DROP CONSTRAINT queue_name_key;
 ROLLBACK;
 DROP VIEW parts_statements, parts_tables;
+DROP ROLE parts_role;
 DROP FUNCTION parts_try;

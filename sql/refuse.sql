@@ -1,5 +1,5 @@
 -- What our writes would pass by is refused when it is made.
-\set VERBOSITY verbose
+\set VERBOSITY default
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
 CREATE FUNCTION refuse_fn() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
@@ -74,6 +74,11 @@ SELECT s AS statement, refuse_try(s) AS result FROM unnest(ARRAY[
 	'ALTER DOMAIN refuse_free SET DEFAULT 7',
 	'CREATE TRIGGER t AFTER INSERT ON event_queue_internal.channel FOR EACH ROW EXECUTE FUNCTION refuse_fn()',
 	'CREATE TABLE refuse_other (id bigint REFERENCES refuse_mine, n int NOT NULL DEFAULT 1 CHECK (n > 0))']) s;
+-- Tables of ours on the search_path: one of the same name that is created is not ours, nor is what it refers to.
+SELECT refuse_try('SET LOCAL search_path = public, event_queue; CREATE TABLE job (id serial PRIMARY KEY, parent int NOT NULL REFERENCES job, name text DEFAULT ''x'' CHECK (name <> ''''));
+	ALTER TABLE job ADD n int NOT NULL DEFAULT 1, ADD FOREIGN KEY (n) REFERENCES job; CREATE TEMP TABLE dead_letter (id int NOT NULL); DROP TABLE job, dead_letter') AS of_that_name,
+	refuse_try('SET LOCAL search_path = public, event_queue; CREATE TABLE refuse_child (id bigint REFERENCES job)') AS to_ours,
+	refuse_try('CREATE TABLE IF NOT EXISTS event_queue.job (id int NOT NULL)') AS is_there;
 DROP TRIGGER t ON event_queue_internal.channel;
 ALTER TABLE event_queue.job DROP COLUMN c, DROP COLUMN d;
 DROP TABLE refuse_other, refuse_mine;

@@ -6,6 +6,20 @@
  */
 
 /*
+ * PostgreSQL refuses partitioned tables if default_tablespace names the tablespace that
+ * is the database's anyway.
+ */
+DO $$
+BEGIN
+	IF pg_catalog.current_setting('default_tablespace') = (SELECT t.spcname FROM pg_catalog.pg_tablespace t, pg_catalog.pg_database d
+		WHERE t.oid = d.dattablespace AND d.datname = pg_catalog.current_database())
+	THEN
+		PERFORM pg_catalog.set_config('default_tablespace', '', true);
+	END IF;
+END
+$$;
+
+/*
  * Internals: tables that only the extension's functions use, trigger functions, and functions
  * that others share.  Only the extension's owner may use this schema: functions that look
  * names up in it run as the owner (tenant/grants.sql); views and BEGIN ATOMIC bodies have

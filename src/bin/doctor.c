@@ -317,7 +317,10 @@ eq_cmd_doctor(EqCli *cli, int argc, char **argv)
 			0, NULL) != EQ_EXIT_OK)
 		return EQ_EXIT_ERROR;
 	if (only_sql)
+	{
 		puts("SET search_path = event_queue, pg_catalog;");
+		puts("SET allow_system_table_mods = on;	-- else EQ057");
+	}
 	can_go_on = check_versions(&doctor, &same);
 	if (can_go_on)
 	{

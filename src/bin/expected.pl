@@ -130,7 +130,8 @@ while ($audited =~ /\('([\w.]+)', '(\w+)', '([^']*)'\)/g)
 while ($whole =~ /pg_extension_config_dump\('([\w.]+)'/g)
 {
 	my $table = qualified($1);
+	next if !$tables{$table} || $table eq 'event_queue_internal.activation';
 	entry('trigger', $table, 'end_service_while_loaded', "CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON $table FOR EACH STATEMENT "
-		. 'WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()')
-		if $tables{$table} && $table ne 'event_queue_internal.activation';
+		. 'WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()');
+	entry('always', $table, 'end_service_while_loaded', "ALTER TABLE $table ENABLE ALWAYS TRIGGER end_service_while_loaded");
 }

@@ -342,7 +342,7 @@ eq_created(PG_FUNCTION_ARGS)
 	" WHERE c.relnamespace = 'event_queue'::pg_catalog.regnamespace"
 
 /*
- * A new generation above all that is here first, then what a dump could not
+ * Looks whether all is here; then a new generation above it, what a dump could not
  * carry, and last the row that lets the workers in.
  */
 static void
@@ -361,6 +361,8 @@ take_into_service(void)
 						 " arrived, and DROP SUBSCRIPTION first.")));
 	if (look_up() != EQ_ACTIVE)
 	{
+		/* A generation is used up even if the transaction fails. */
+		run("SELECT event_queue_internal.check_copy()");
 		eq_begin_generation();
 		run("SELECT event_queue_internal.mend_copy()");
 		run("DELETE FROM event_queue_internal.activation");

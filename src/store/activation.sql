@@ -46,8 +46,8 @@ COMMENT ON FUNCTION event_queue_internal.created() IS
  * event_queue.activate_copies = on the scheduler calls activate.
  * Result: the generation, as generation() returns it; a store that is in service is left as it
  * is.
- * Errors: EQ036 a subscription of logical replication writes to the store, EQ008 on a standby
- * (which goes on by itself when it is promoted).
+ * Errors: EQ036 a subscription of logical replication writes to the store, or the restore was not
+ * complete; EQ008 on a standby (which goes on by itself when it is promoted).
  * Isolation: any; holds at commit.
  * Example:
  *	SELECT event_queue.activate();
@@ -92,16 +92,57 @@ CREATE TRIGGER keep_builtin_settings AFTER UPDATE ON queue
 	FOR EACH ROW WHEN (NEW.queue_id <= 2) EXECUTE FUNCTION event_queue_internal.keep_builtin_settings();
 
 /* own_references: the foreign keys between our tables. */
-CREATE FUNCTION event_queue_internal.own_references(OUT table_name text, OUT constraint_name name, OUT definition text) RETURNS SETOF record
+CREATE FUNCTION event_queue_internal.own_references(
+	OUT table_name text, OUT constraint_name name, OUT definition text, OUT key name, OUT parent text) RETURNS SETOF record
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT 'event_queue.' || t, t || '_queue_id_fkey', 'FOREIGN KEY (queue_id) REFERENCES event_queue.queue'
+	SELECT 'event_queue.' || t, t || '_queue_id_fkey', 'FOREIGN KEY (queue_id) REFERENCES event_queue.queue', 'queue_id', 'event_queue.queue'
 	FROM unnest(ARRAY['rule', 'handler', 'schedule']) t
 	UNION ALL
-	SELECT 'event_queue_internal.' || t, t || '_' || p || '_id_fkey', format('FOREIGN KEY (%1$s_id) REFERENCES event_queue.%1$s ON DELETE CASCADE', p)
+	SELECT 'event_queue_internal.' || t, t || '_' || p || '_id_fkey', format('FOREIGN KEY (%1$s_id) REFERENCES event_queue.%1$s ON DELETE CASCADE', p),
+		p || '_id', 'event_queue.' || p
 	FROM (VALUES ('subscription_bucket', 'subscription'), ('subscription_parked', 'subscription'), ('schedule_run', 'schedule')) x (t, p)
 $$;
 COMMENT ON FUNCTION event_queue_internal.own_references() IS
 'Internal. Foreign keys between tables of the extension: a restore does without, since pg_restore -j loads tables in any order.';
+
+/*
+ * check_copy: raises EQ036 if a restore was not complete, before anything relies on what
+ * is missing: rows that others refer to, indexes of event tables.  Jobs without their
+ * queue harm nobody, and nobody sees them: a warning.
+ */
+CREATE FUNCTION event_queue_internal.check_copy() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	this record;
+	missing text;
+	n bigint;
+BEGIN
+	FOR this IN SELECT * FROM event_queue_internal.own_references() LOOP
+		EXECUTE format('SELECT string_agg(DISTINCT c.%1$I::text, '', '') FROM %2$s c
+			WHERE NOT EXISTS (SELECT FROM %3$s p WHERE p.%1$I = c.%1$I)', this.key, this.table_name, this.parent) INTO missing;
+		IF missing IS NOT NULL THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ036', MESSAGE = format('cannot activate: rows of table "%s" refer to rows of "%s" that are missing', this.table_name, this.parent),
+				DETAIL = format('Missing: %s %s.  The restore of table "%s" has failed, or was left out.', this.key, missing, this.parent),
+				HINT = format('Load the rows of "%s" from the same dump, or delete those that refer to it; then activate.', this.parent);
+		END IF;
+	END LOOP;
+	SELECT string_agg(p.name || s, ', ' ORDER BY p.name, s) INTO missing
+	FROM event_queue_internal.event_partition p, unnest(ARRAY['_pkey', '_aggregate_key', '_id_key']) s
+	WHERE to_regclass(format('event_queue.%I', p.name)) IS NOT NULL AND to_regclass(format('event_queue.%I', p.name || s)) IS NULL;
+	IF missing IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ036', MESSAGE = 'cannot activate: tables of events lack indexes', DETAIL = format('Missing: %s.', missing),
+			HINT = 'The restore has not come to its end, or was run twice, so that events are there twice.  Repeat it in an empty database.';
+	END IF;
+	SELECT count(*) INTO n FROM (SELECT j.queue_id FROM event_queue.job j UNION ALL SELECT l.queue_id FROM event_queue.dead_letter l) x
+	WHERE NOT EXISTS (SELECT FROM event_queue.queue q WHERE q.queue_id = x.queue_id);
+	IF n > 0 THEN
+		RAISE WARNING USING MESSAGE = format('%s jobs and dead letters are of queues that are not here', n),
+			DETAIL = 'They came without table "event_queue.queue" of the same dump, and are never done.',
+			HINT = 'SELECT * FROM event_queue.job WHERE queue_id NOT IN (SELECT queue_id FROM event_queue.queue)';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.check_copy() IS 'Internal. Raises an error if a restore was not complete.';
 
 /*
  * mend_copy: what a dump can't carry, or leaves in another form (pg_restore
@@ -116,7 +157,7 @@ DECLARE
 	highest bigint;
 BEGIN
 	FOR this IN SELECT t.tgrelid::regclass AS "table", t.tgname FROM pg_trigger t
-		WHERE t.tgenabled <> 'A' AND (t.tgfoid = 'event_queue_internal.refuse_change'::regproc
+		WHERE t.tgenabled <> 'A' AND (t.tgfoid IN ('event_queue_internal.refuse_change'::regproc, 'event_queue_internal.end_service_while_loaded'::regproc)
 			OR t.tgrelid = 'event_queue_internal.activation'::regclass AND t.tgname = 'config_changed')
 	LOOP
 		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', this."table", this.tgname);

@@ -15,11 +15,10 @@
 
 #include "compat.h"
 #include "event_queue.h"
+#include "table/own_parts.h"
 
 PG_FUNCTION_INFO_V1(eq_refuse_change);
 PG_FUNCTION_INFO_V1(eq_open_guard);
-
-static LocalTransactionId open_in = InvalidLocalTransactionId;
 
 Datum
 eq_refuse_change(PG_FUNCTION_ARGS)
@@ -33,7 +32,7 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("refuse_change: not called by trigger manager")));
 	is_event = trigger->tg_trigger->tgnargs == 0;
-	if (open_in == EQ_MY_LXID && TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+	if (eq_guard_open_in == EQ_MY_LXID && TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		PG_RETURN_POINTER(trigger->tg_trigtuple);
 	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)	? "UPDATE"
 		   : TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "DELETE"
@@ -56,6 +55,6 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 Datum
 eq_open_guard(PG_FUNCTION_ARGS)
 {
-	open_in = PG_GETARG_BOOL(0) ? EQ_MY_LXID : InvalidLocalTransactionId;
+	eq_guard_open_in = PG_GETARG_BOOL(0) ? EQ_MY_LXID : InvalidLocalTransactionId;
 	PG_RETURN_VOID();
 }

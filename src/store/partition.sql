@@ -415,7 +415,9 @@ BEGIN
 		ON CONFLICT ON CONSTRAINT aggregate_snapshot_pkey DO UPDATE
 		SET is_base = true, state = excluded.state, reducer = excluded.reducer', $1);
 	GET DIAGNOSTICS n = ROW_COUNT;
+	PERFORM event_queue_internal.open_guard(true);
 	EXECUTE format('ALTER TABLE event_queue.%I NO INHERIT event_queue.event_store', $1);
+	PERFORM event_queue_internal.open_guard(false);
 	IF $2 IS NULL THEN
 		EXECUTE format('DROP TABLE event_queue.%I', $1);
 	ELSE

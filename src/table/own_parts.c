@@ -6,10 +6,17 @@
  * What is written beneath the executor knows columns by their place, counters and
  * wake-ups live on triggers, tenants on row security: after such a change enqueue fails,
  * or nothing is said and something is wrong.  So EQ057 says it at the ALTER TABLE.
- * What others have added is theirs; and a superuser who sets allow_system_table_mods,
- * PostgreSQL's own switch for such work, may do anything.
+ * Functions, views, types and sequences likewise: a view that is not security_invoker
+ * shows the rows of all tenants, a function with another search_path calls what a user
+ * has made, positions of a sequence with a cache are given out of order, and what is no
+ * member of the extension is not in a dump.
  *
- * The parts are read out of the install script when the library is built.
+ * What others have added is theirs, and so is what only costs or saves time (COST,
+ * fillfactor, statistics), comments and rights.  A superuser who sets
+ * allow_system_table_mods, PostgreSQL's own switch for such work, may do anything.
+ *
+ * The parts of tables are read out of the install script when the library is built; that
+ * other objects are the extension's, the catalog says.
  */
 #include "postgres.h"
 
@@ -19,15 +26,24 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "parser/parse_func.h"
 #include "parser/parse_type.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "event_queue.h"
 #include "table/own_parts.h"
 #include "table/table.h"
@@ -95,6 +111,45 @@ parent_of_partition(const char *name, bool restores)
 	return NULL;
 }
 
+LocalTransactionId eq_guard_open_in = InvalidLocalTransactionId;
+
+/*
+ * A table that holds events beside event_store: what is dropped, moved or renamed is lost
+ * to all readers, past the guard that lets nobody delete an event.  Not what a restore
+ * does, or our functions that archive (store/guard.c).
+ */
+static bool
+holds_events(Oid relid, bool restores)
+{
+	char *name = own_name(relid);
+
+	return name && !restores && eq_guard_open_in != EQ_MY_LXID &&
+		   strncmp(name, EQ_SCHEMA ".event_store_",
+				   strlen(EQ_SCHEMA ".event_store_")) == 0 &&
+		   get_rel_relkind(relid) == RELKIND_RELATION && has_superclass(relid);
+}
+
+static void
+check_event_table(Oid relid, bool restores)
+{
+	if (holds_events(relid, restores))
+		refuse(psprintf("table \"%s\", which holds events", own_name(relid)));
+}
+
+/* The keys of such a table, which append looks for by name. */
+static void
+check_event_key(Oid table, bool restores, const char *name)
+{
+	static const char *const keys[] = {"pkey", "aggregate_key", "id_key"};
+
+	for (int i = 0; OidIsValid(table) && i < lengthof(keys); i++)
+	{
+		if (strcmp(name, psprintf("%s_%s", get_rel_name(table), keys[i])) == 0 &&
+			holds_events(table, restores))
+			refuse(psprintf("key \"%s\" of table \"%s\"", name, own_name(table)));
+	}
+}
+
 /* Has the extension made it?  kind "": a constraint of whatever kind; name NULL: any. */
 static bool
 is_own(const char *table, const char *kind, const char *name)
@@ -145,6 +200,7 @@ check_constraint(Oid relid, bool restores, const char *name)
 		check_part(relid, restores, "column", column);
 #endif
 	check_part(relid, restores, "", name);
+	check_event_key(relid, restores, name);
 }
 
 /* If it is an index of a table of ours, that the extension has made. */
@@ -159,6 +215,16 @@ check_index(Oid relid, bool restores)
 	check_part(table, restores, "index", get_rel_name(relid));
 	/* An index of a constraint has the constraint's name. */
 	check_part(table, restores, "", get_rel_name(relid));
+	if (OidIsValid(table))
+		check_event_key(table, restores, get_rel_name(relid));
+}
+
+/* Has the extension's script made it?  (Users may have objects in our schemas, too.) */
+static bool
+is_member(Oid class, Oid object)
+{
+	return OidIsValid(object) && getExtensionOfObject(class, object) ==
+									 get_extension_oid(EQ_EXTENSION, true);
 }
 
 /* A table, view or sequence of the extension's gets another name or schema. */
@@ -166,8 +232,8 @@ static void
 check_relation(Oid relid, bool restores)
 {
 	check_index(relid, restores);
-	if (own_name(relid) && getExtensionOfObject(RelationRelationId, relid) ==
-							   get_extension_oid(EQ_EXTENSION, true))
+	check_event_table(relid, restores);
+	if (is_member(RelationRelationId, relid))
 		refuse(psprintf("the name of \"%s\"", own_name(relid)));
 }
 
@@ -175,9 +241,152 @@ check_relation(Oid relid, bool restores)
 static void
 check_type(Oid type)
 {
-	if (OidIsValid(type) && getExtensionOfObject(TypeRelationId, type) ==
-								get_extension_oid(EQ_EXTENSION, true))
+	if (is_member(TypeRelationId, type))
 		refuse(psprintf("type \"%s\"", format_type_be_qualified(type)));
+}
+
+static bool
+is_view(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_VIEW &&
+		   is_member(RelationRelationId, relid);
+}
+
+static void
+check_view(Oid relid)
+{
+	if (is_view(relid))
+		refuse(psprintf("view \"%s\"", own_name(relid)));
+}
+
+static void
+check_function(Oid function)
+{
+	if (is_member(ProcedureRelationId, function))
+		refuse(psprintf("function %s", format_procedure(function)));
+}
+
+static void
+check_function_name(ObjectType type, Node *name)
+{
+	check_function(LookupFuncWithArgs(type, castNode(ObjectWithArgs, name), true));
+}
+
+/* How fast it is thought to be, and settings but search_path, are the owner's choice. */
+static void
+check_alter_function(AlterFunctionStmt *alter)
+{
+	ListCell *cell;
+
+	foreach (cell, alter->actions)
+	{
+		DefElem *action = lfirst_node(DefElem, cell);
+
+		if (strcmp(action->defname, "set") == 0)
+		{
+			VariableSetStmt *set = castNode(VariableSetStmt, action->arg);
+
+			if (set->kind != VAR_RESET_ALL &&
+				pg_strcasecmp(set->name, "search_path") != 0)
+				continue;
+		}
+		else if (strcmp(action->defname, "cost") == 0 ||
+				 strcmp(action->defname, "rows") == 0)
+			continue;
+		check_function_name(alter->objtype, (Node *) alter->func);
+	}
+}
+
+/* CREATE OR REPLACE FUNCTION, with the arguments of one of ours? */
+static void
+check_replace_function(CreateFunctionStmt *create)
+{
+	Oid types[FUNC_MAX_ARGS];
+	int n = 0;
+	char *name;
+	Oid schema = QualifiedNameGetCreationNamespace(create->funcname, &name);
+	ListCell *cell;
+
+	if (!is_own_schema(get_namespace_name(schema)))
+		return;
+	foreach (cell, create->parameters)
+	{
+		FunctionParameter *parameter = lfirst_node(FunctionParameter, cell);
+
+		if (parameter->mode == FUNC_PARAM_OUT || parameter->mode == FUNC_PARAM_TABLE)
+			continue;
+		if (n == FUNC_MAX_ARGS)
+			return;
+		types[n++] = LookupTypeNameOid(NULL, parameter->argType, true);
+	}
+	check_function(GetSysCacheOid3(
+		PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+		PointerGetDatum(buildoidvector(types, n)), ObjectIdGetDatum(schema)));
+}
+
+/* CREATE OR REPLACE VIEW makes one where it would be created, whatever is on the path. */
+static void
+check_replace_view(ViewStmt *view)
+{
+	if (view->view->relpersistence != RELPERSISTENCE_TEMP)
+		check_view(get_relname_relid(view->view->relname,
+									 RangeVarGetCreationNamespace(view->view)));
+}
+
+/*
+ * What our functions do as their owner, they do to tables of another one.  All of it can
+ * be another role's (REASSIGN OWNED), not a part.
+ */
+static void
+check_owner(Oid class, Oid object, RoleSpec *role)
+{
+	ObjectAddress address;
+	Oid now;
+	Oid owner;
+
+	if (!is_member(class, object))
+		return;
+	now = eq_extension_owner();
+	owner = get_rolespec_oid(role, true);
+	if (OidIsValid(owner) && owner != now &&
+		!(superuser_arg(owner) && superuser_arg(now)))
+	{
+		ObjectAddressSet(address, class, object);
+		refuse(psprintf("the owner of %s", getObjectDescription(&address, false)));
+	}
+}
+
+/* The next number may be set, as pg_dump does; the way in which they are given may not. */
+static void
+check_sequence(Oid relid, List *options)
+{
+	ListCell *cell;
+
+	if (!is_member(RelationRelationId, relid))
+		return;
+	foreach (cell, options)
+	{
+		if (strcmp(lfirst_node(DefElem, cell)->defname, "restart") != 0)
+			refuse(psprintf("sequence \"%s\"", own_name(relid)));
+	}
+}
+
+/* It would be dropped with another extension. */
+static void
+check_depends(AlterObjectDependsStmt *depends, bool restores)
+{
+	Oid relid = depends->relation ? RangeVarGetRelid(depends->relation, NoLock, true)
+								  : InvalidOid;
+
+	if (depends->remove)
+		return;
+	if (depends->objectType == OBJECT_TRIGGER)
+		check_part(relid, restores, "trigger",
+				   strVal(llast(castNode(List, depends->object))));
+	else if (OidIsValid(relid))
+		check_index(relid, restores);
+	else if (depends->object && IsA(depends->object, ObjectWithArgs))
+		check_function_name(depends->objectType, depends->object);
 }
 
 static void
@@ -200,6 +409,17 @@ check_alter(Oid relid, AlterTableCmd *cmd, bool restores)
 		case AT_DropIdentity:
 			check_part(relid, restores, "column", cmd->name);
 			break;
+		case AT_SetIdentity:
+		{
+			ListCell *cell;
+
+			foreach (cell, castNode(List, cmd->def))
+			{
+				if (strcmp(lfirst_node(DefElem, cell)->defname, "restart") != 0)
+					check_part(relid, restores, "column", cmd->name);
+			}
+			break;
+		}
 		case AT_ColumnDefault:
 			if (cmd->def == NULL) /* another one is the owner's choice */
 				check_part(relid, restores, "column", cmd->name);
@@ -238,6 +458,9 @@ check_alter(Oid relid, AlterTableCmd *cmd, bool restores)
 		case AT_SetUnLogged:
 			refuse(psprintf("how table \"%s\" is logged", table));
 			break;
+		case AT_DropInherit:
+			check_event_table(relid, restores);
+			break;
 		case AT_DetachPartition:
 		{
 			RangeVar *part = ((PartitionCmd *) cmd->def)->name;
@@ -261,6 +484,7 @@ check_rename(RenameStmt *rename, bool restores)
 	switch (rename->renameType)
 	{
 		case OBJECT_COLUMN:
+			check_view(relid);
 			check_part(relid, restores, "column", rename->subname);
 			break;
 		case OBJECT_TABCONSTRAINT:
@@ -285,6 +509,11 @@ check_rename(RenameStmt *rename, bool restores)
 		case OBJECT_TYPE:
 			check_type_name((List *) rename->object);
 			break;
+		case OBJECT_FUNCTION:
+		case OBJECT_PROCEDURE:
+		case OBJECT_ROUTINE:
+			check_function_name(rename->renameType, rename->object);
+			break;
 		case OBJECT_SCHEMA:
 			if (is_own_schema(rename->subname))
 				refuse(psprintf("the name of schema \"%s\"", rename->subname));
@@ -300,7 +529,7 @@ check_drop(DropStmt *drop, bool restores)
 	ListCell *cell;
 
 	if (drop->removeType != OBJECT_INDEX && drop->removeType != OBJECT_TRIGGER &&
-		drop->removeType != OBJECT_POLICY)
+		drop->removeType != OBJECT_POLICY && drop->removeType != OBJECT_TABLE)
 		return;
 	foreach (cell, drop->objects)
 	{
@@ -309,17 +538,88 @@ check_drop(DropStmt *drop, bool restores)
 		Oid relid;
 
 		/* Of a trigger or policy: its table, and its own name. */
-		if (drop->removeType != OBJECT_INDEX)
+		if (drop->removeType == OBJECT_TRIGGER || drop->removeType == OBJECT_POLICY)
 			names = list_truncate(names, list_length(names) - 1);
 		relid = RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
 		if (!OidIsValid(relid))
 			continue;
 		if (drop->removeType == OBJECT_INDEX)
 			check_index(relid, restores);
+		else if (drop->removeType == OBJECT_TABLE)
+			check_event_table(relid, restores);
 		else
 			check_part(relid, restores,
 					   drop->removeType == OBJECT_TRIGGER ? "trigger" : "policy",
 					   last);
+	}
+}
+
+/* ALTER TABLE of a view or sequence, and what is the same for all relations. */
+static void
+check_alter_relation(Oid relid, AlterTableCmd *cmd)
+{
+	switch (cmd->subtype)
+	{
+		case AT_ChangeOwner:
+			check_owner(RelationRelationId, relid, cmd->newowner);
+			break;
+		case AT_SetRelOptions:
+		case AT_ResetRelOptions:
+		case AT_ReplaceRelOptions:
+			check_view(relid);
+			break;
+		case AT_SetUnLogged:
+			if (get_rel_relkind(relid) == RELKIND_SEQUENCE &&
+				is_member(RelationRelationId, relid))
+				refuse(psprintf("how sequence \"%s\" is logged", own_name(relid)));
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+check_alter_table(AlterTableStmt *alter, bool restores)
+{
+	Oid relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	char *table = own_name(relid);
+	ListCell *cell;
+
+	if (table == NULL)
+		return;
+	if (alter->objtype == OBJECT_TYPE)
+		check_type(get_rel_type_id(relid));
+	foreach (cell, alter->cmds)
+	{
+		check_alter_relation(relid, lfirst_node(AlterTableCmd, cell));
+		if (is_own(table, "table", NULL) || parent_of_partition(table, restores))
+			check_alter(relid, lfirst_node(AlterTableCmd, cell), restores);
+	}
+}
+
+static void
+check_alter_owner(AlterOwnerStmt *alter)
+{
+	switch (alter->objectType)
+	{
+		case OBJECT_FUNCTION:
+		case OBJECT_PROCEDURE:
+		case OBJECT_ROUTINE:
+			check_owner(ProcedureRelationId,
+						LookupFuncWithArgs(alter->objectType,
+										   castNode(ObjectWithArgs, alter->object),
+										   true),
+						alter->newowner);
+			break;
+		case OBJECT_TYPE:
+			check_owner(
+				TypeRelationId,
+				LookupTypeNameOid(
+					NULL, makeTypeNameFromNameList((List *) alter->object), true),
+				alter->newowner);
+			break;
+		default:
+			break;
 	}
 }
 
@@ -330,21 +630,8 @@ check_drop(DropStmt *drop, bool restores)
 void
 eq_refuse_change_of_own(Node *stmt, bool restores)
 {
-	ListCell *cell;
-
 	if (IsA(stmt, AlterTableStmt))
-	{
-		AlterTableStmt *alter = (AlterTableStmt *) stmt;
-		Oid relid = RangeVarGetRelid(alter->relation, NoLock, true);
-		char *table = own_name(relid);
-
-		if (alter->objtype == OBJECT_TYPE)
-			check_type(get_rel_type_id(relid));
-		if (!is_own(table, "table", NULL) && !parent_of_partition(table, restores))
-			return;
-		foreach (cell, alter->cmds)
-			check_alter(relid, lfirst_node(AlterTableCmd, cell), restores);
-	}
+		check_alter_table((AlterTableStmt *) stmt, restores);
 	else if (IsA(stmt, RenameStmt))
 		check_rename((RenameStmt *) stmt, restores);
 	else if (IsA(stmt, DropStmt))
@@ -359,6 +646,30 @@ eq_refuse_change_of_own(Node *stmt, bool restores)
 			check_relation(relid, restores);
 		else if (move->objectType == OBJECT_TYPE)
 			check_type_name((List *) move->object);
+		else if (move->object && IsA(move->object, ObjectWithArgs))
+			check_function_name(move->objectType, move->object);
+	}
+	else if (IsA(stmt, AlterFunctionStmt))
+		check_alter_function((AlterFunctionStmt *) stmt);
+	else if (IsA(stmt, CreateFunctionStmt) && ((CreateFunctionStmt *) stmt)->replace)
+		check_replace_function((CreateFunctionStmt *) stmt);
+	else if (IsA(stmt, ViewStmt) && ((ViewStmt *) stmt)->replace)
+		check_replace_view((ViewStmt *) stmt);
+	else if (IsA(stmt, RuleStmt) && ((RuleStmt *) stmt)->event == CMD_SELECT)
+		check_view(RangeVarGetRelid(((RuleStmt *) stmt)->relation, NoLock, true));
+	else if (IsA(stmt, AlterOwnerStmt))
+		check_alter_owner((AlterOwnerStmt *) stmt);
+	else if (IsA(stmt, AlterSeqStmt))
+		check_sequence(
+			RangeVarGetRelid(((AlterSeqStmt *) stmt)->sequence, NoLock, true),
+			((AlterSeqStmt *) stmt)->options);
+	else if (IsA(stmt, AlterObjectDependsStmt))
+		check_depends((AlterObjectDependsStmt *) stmt, restores);
+	else if (IsA(stmt, AlterExtensionContentsStmt))
+	{
+		if (strcmp(((AlterExtensionContentsStmt *) stmt)->extname, EQ_EXTENSION) ==
+			0)
+			refuse("what belongs to extension \"" EQ_EXTENSION "\"");
 	}
 	else if (IsA(stmt, AlterPolicyStmt))
 	{

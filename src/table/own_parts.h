@@ -6,6 +6,9 @@
 
 #include "nodes/nodes.h"
 
+/* The transaction in which a function of ours removes events; of nobody else. */
+extern LocalTransactionId eq_guard_open_in;
+
 extern void eq_refuse_change_of_own(Node *stmt, bool restores);
 
 #endif

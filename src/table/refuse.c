@@ -14,6 +14,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -158,7 +159,18 @@ refuse(const char *what, RangeVar *table, const char *hint)
 	"Use a rule, a handler or a subscription; or keep the rest in a table of your own."
 #define ON_KEY "Keep the id in a plain column: finished jobs are deleted."
 
-/* A constraint of "table", new or altered. */
+/* A foreign key of "table" to a table of ours; not one to itself, while it is created. */
+static void
+check_reference(Constraint *constraint, RangeVar *table)
+{
+	RangeVar *to = constraint->pktable;
+
+	if (constraint->contype == CONSTR_FOREIGN && is_written_beneath(to) &&
+		(to->schemaname || strcmp(to->relname, table->relname) != 0))
+		refuse("a foreign key", to, ON_KEY);
+}
+
+/* A constraint that is added to "table", or altered. */
 static void
 check_constraint(Constraint *constraint, RangeVar *table)
 {
@@ -271,6 +283,35 @@ own_script_runs(void)
 	return name != NULL && strcmp(name, EQ_EXTENSION) == 0;
 }
 
+/* A dump has the rows of our tables with all columns, and not the columns. */
+static void
+warn_of_columns(AlterTableStmt *alter)
+{
+	Oid relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	ListCell *cell;
+
+	if (alter->objtype != OBJECT_TABLE || !OidIsValid(relid) ||
+		getExtensionOfObject(RelationRelationId, relid) !=
+			get_extension_oid(EQ_EXTENSION, true))
+		return;
+	foreach (cell, alter->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, cell);
+
+		if (cmd->subtype == AT_AddColumn)
+			ereport(
+				WARNING,
+				(errmsg("a restore does not make column \"%s\" of table \"%s.%s\"",
+						((ColumnDef *) cmd->def)->colname,
+						get_namespace_name(get_rel_namespace(relid)),
+						get_rel_name(relid)),
+				 errdetail(
+					 "CREATE EXTENSION makes the table without it, and its rows in the dump have it: they would not be loaded."),
+				 errhint(
+					 "Restore in steps: pg_restore --section=pre-data, this ALTER TABLE again, then --section=data and --section=post-data.")));
+	}
+}
+
 /*
  * Raises EQ037 if a utility statement makes what our writes would pass by, or EQ057 if it
  * changes what the extension has made.  restores: it is a dump's.
@@ -322,13 +363,18 @@ eq_refuse_unheeded(Node *stmt, bool restores)
 
 		foreach (cell, create->inhRelations)
 			check_child(create->relation, lfirst_node(RangeVar, cell));
-		/* Partitions of our tables have what those have. */
+		/* It is none of ours, also if one of its name is on the search_path. */
 		foreach (cell, create->tableElts)
 		{
 			if (IsA(lfirst(cell), Constraint))
-				check_constraint(lfirst(cell), create->relation);
+				check_reference(lfirst(cell), create->relation);
 			else if (IsA(lfirst(cell), ColumnDef))
-				check_column(lfirst(cell), create->relation);
+			{
+				ListCell *of_column;
+
+				foreach (of_column, lfirst_node(ColumnDef, cell)->constraints)
+					check_reference(lfirst(of_column), create->relation);
+			}
 		}
 	}
 	else if (IsA(stmt, AlterTableStmt))
@@ -366,4 +412,7 @@ eq_refuse_unheeded(Node *stmt, bool restores)
 
 	if (!allowSystemTableMods)
 		eq_refuse_change_of_own(stmt, restores);
+	/* The script of another extension is run again by a restore. */
+	if (IsA(stmt, AlterTableStmt) && !restores && !creating_extension)
+		warn_of_columns((AlterTableStmt *) stmt);
 }

@@ -20,6 +20,7 @@
 #include "commands/sequence.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -33,6 +34,8 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "event_queue.h"
@@ -129,10 +132,16 @@ typedef struct OpenPlan
 	EState *estate;
 	ResultRelInfo *result;
 	Oid *indexes;
+	Oid users_index; /* one that calls functions of users; InvalidOid: there is none */
 	TupleTableSlot *out;
 } OpenPlan;
 
 static HTAB *plans = NULL;
+
+/* Is this process a background worker, which runs nothing of users but what it limits? */
+bool eq_is_worker = false;
+
+#define INDEX_LIMIT_MS 2000 /* for the functions in the indexes of one row */
 
 /* A table or index of ours changed, or all may have. */
 static void
@@ -151,6 +160,19 @@ forget_plans(Oid relid)
 	}
 }
 
+static bool
+is_of_users(Oid function, void *context)
+{
+	return function >= FirstNormalObjectId;
+}
+
+static bool
+calls_users(Node *node, void *context)
+{
+	return node != NULL && (check_functions_in_node(node, is_of_users, context) ||
+							expression_tree_walker(node, calls_users, context));
+}
+
 static void
 build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
 {
@@ -162,6 +184,7 @@ build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
 	plan->valid = true; /* an invalidation from here on must stick */
 	plan->built = false;
 	plan->n_blocks = 0;
+	plan->users_index = InvalidOid;
 	if (plan->context)
 		MemoryContextDelete(plan->context);
 	plan->context = NULL;
@@ -180,9 +203,13 @@ build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
 	foreach (cell, indexes)
 	{
 		Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
+		IndexInfo *info = BuildIndexInfo(index);
 
 		plan->indexes[n] = lfirst_oid(cell);
-		plan->result->ri_IndexRelationInfo[n++] = BuildIndexInfo(index);
+		plan->result->ri_IndexRelationInfo[n++] = info;
+		if (calls_users((Node *) info->ii_Expressions, NULL) ||
+			calls_users((Node *) info->ii_Predicate, NULL))
+			plan->users_index = lfirst_oid(cell);
 		index_close(index, NoLock);
 	}
 	plan->result->ri_NumIndices = n;
@@ -279,6 +306,56 @@ eq_table_open(EqTable *table, Oid relid, int n_columns)
 	table->out = plan->out;
 }
 
+/*
+ * The same in a background worker, where an index calls functions of users: they have the rights
+ * of the table's owner and not the worker's, and may not take long, as all others
+ * wait for the worker.
+ */
+static void
+insert_limited(EqTable *table, TupleTableSlot *row, bool summarizing)
+{
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz began = GetCurrentTimestamp();
+	TimestampTz outer = get_timeout_active(STATEMENT_TIMEOUT)
+							? get_timeout_finish_time(STATEMENT_TIMEOUT)
+							: 0;
+	Oid user;
+	int security;
+
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(table->rel->rd_rel->relowner,
+						   security | SECURITY_RESTRICTED_OPERATION);
+	enable_timeout_after(STATEMENT_TIMEOUT, INDEX_LIMIT_MS);
+	PG_TRY();
+	{
+		eq_insert_index_tuples(table->result, row, table->estate, summarizing);
+	}
+	PG_CATCH();
+	{
+		disable_timeout(STATEMENT_TIMEOUT, false);
+		SetUserIdAndSecContext(user, security);
+		if (geterrcode() != ERRCODE_QUERY_CANCELED ||
+			!TimestampDifferenceExceeds(began, GetCurrentTimestamp(),
+										INDEX_LIMIT_MS))
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_NOT_ENDED),
+			 errmsg("a function in an index of table \"%s\" did not end within %d s",
+					RelationGetRelationName(table->rel), INDEX_LIMIT_MS / 1000),
+			 errdetail("One that calls functions is \"%s\".",
+					   get_rel_name(table->plan->users_index)),
+			 errhint("DROP INDEX, or mend its function.")));
+	}
+	PG_END_TRY();
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	if (outer != 0)
+		enable_timeout_at(STATEMENT_TIMEOUT, outer);
+	SetUserIdAndSecContext(user, security);
+}
+
 /* Enters a row into the indexes, which are opened when there is a first one. */
 static void
 insert_index_tuples(EqTable *table, TupleTableSlot *row, bool summarizing)
@@ -294,7 +371,11 @@ insert_index_tuples(EqTable *table, TupleTableSlot *row, bool summarizing)
 		result->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
 	}
 	table->has_indexes = true;
-	eq_insert_index_tuples(result, row, table->estate, summarizing);
+	if (OidIsValid(table->plan->users_index) && eq_is_worker &&
+		GetUserId() == GetSessionUserId())
+		insert_limited(table, row, summarizing);
+	else
+		eq_insert_index_tuples(result, row, table->estate, summarizing);
 	ResetPerTupleExprContext(table->estate);
 }
 

@@ -40,6 +40,7 @@ extern Oid eq_relation_oid(EqRelation relation);
 extern Oid eq_find_relation(const char *name);
 extern Snapshot eq_latest_snapshot(void);
 extern Oid eq_extension_owner(void);
+extern bool eq_is_worker;
 
 /* A table opened for writing, with its indexes. */
 typedef struct EqTable

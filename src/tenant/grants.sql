@@ -323,7 +323,7 @@ BEGIN
 	-- (new_generation), and who may do what.
 	FOR this IN SELECT p.oid::regprocedure FROM pg_proc p
 		WHERE p.pronamespace = 'event_queue'::regnamespace
-		  AND coalesce(obj_description(p.oid, 'pg_proc'), 'Internal.') NOT LIKE 'Internal.%'
+		  AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 		  AND p.proname NOT LIKE 'grant\_%' AND p.proname NOT IN ('revoke_access', 'new_generation')
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', this, role);
@@ -383,7 +383,10 @@ REVOKE ALL ON FUNCTION event_queue_internal.grant_access(regrole, text), grant_p
 	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole), event_queue_internal.grant_reader(regrole),
 	grant_consumer(regrole, text), event_queue_internal.grant_outcomes(regrole) FROM PUBLIC;
 
-/* Data of a dump put the store out of service, whichever table they come into (store/activation.sql). */
+/*
+ * Data of a dump put the store out of service, whichever table they come into
+ * (store/activation.sql); always, as a restore may run as session_replication_role replica.
+ */
 DO $$
 DECLARE
 	this record;
@@ -393,6 +396,7 @@ BEGIN
 	LOOP
 		EXECUTE format('CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON %s FOR EACH STATEMENT
 			WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()', this."table");
+		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER end_service_while_loaded', this."table");
 	END LOOP;
 END
 $$;

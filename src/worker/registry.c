@@ -22,6 +22,7 @@
 
 #include "compat.h"
 #include "event_queue.h"
+#include "table/table.h"
 #include "wake/database.h"
 #include "worker/worker.h"
 
@@ -256,6 +257,7 @@ eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
 	if (eq_enter_worker(kind, index) == NULL)
 		proc_exit(0);
+	eq_is_worker = true;
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
 	return my_worker;
 }

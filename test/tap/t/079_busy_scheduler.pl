@@ -38,12 +38,12 @@ END $$;
 ));
 my $gates = $node->background_psql('postgres');
 $gates->query_safe('SELECT pg_advisory_lock(1), pg_advisory_lock(2)');
-$node->safe_psql('postgres', q(
+$node->safe_psql('postgres', q(SET allow_system_table_mods = on;
 CREATE OR REPLACE FUNCTION event_queue_internal.run_due_schedules() RETURNS timestamptz LANGUAGE plpgsql
 AS $$ BEGIN PERFORM public.gate('first', 1); RETURN NULL; END $$;
 ));
 ok($node->poll_query_until('postgres', "SELECT application_name = 'first' $scheduler"), 'a chore takes its time');
-$node->safe_psql('postgres', q(
+$node->safe_psql('postgres', q(SET allow_system_table_mods = on;
 CREATE OR REPLACE FUNCTION event_queue_internal.move_lanes() RETURNS void LANGUAGE plpgsql
 AS $$ BEGIN PERFORM public.gate('second', 2); END $$;
 ));
