@@ -125,5 +125,20 @@ is(quiet(q(SELECT pattern FROM event_queue.job_step WHERE state = 0)), '*.100', 
 quiet(q(SELECT count(*) FROM event_queue.append_many('many', '2', (SELECT jsonb_agg(jsonb_build_object('event_type', 'same')) FROM generate_series(1, 900) n))));
 is(quiet('SELECT event_queue_internal.match_events()'), 'f', 'events of one type are met at once');
 
+# Jobs that say how many of them are to be kept, each another number: one pass over the history and the dead letters.
+quiet(q(
+SELECT count(event_queue.enqueue('q', 'kept', options => jsonb_build_object('max_attempts', 1, 'keep_completed_count', 900 + n, 'keep_failed_count', 900 + n))) FROM generate_series(1, 2000) n;
+SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('q', 1000, job_names => '{kept}');
+SELECT count(event_queue.fail(job_id, lease_token, 'no')) FROM event_queue.claim('q', 1000, job_names => '{kept}');
+));
+my $reads = q(SELECT sum(idx_tup_fetch + coalesce(seq_tup_read, 0)) + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname ~ '^(job_history|dead_letter)')
+	FROM pg_stat_user_tables WHERE relname ~ '^(job_history|dead_letter)');
+my $before = quiet($reads);
+quiet('SELECT event_queue_internal.maintain_history()');
+cmp_ok(quiet($reads) - $before, '<', 100_000, 'a look at what is to be kept reads each row some times, not each for each other');
+# of those of 901 to 1900 there are 1000: the oldest, which say the least, go
+is(quiet(q(SELECT min(h.keep_count), (SELECT count(*) FROM event_queue.job_history) FROM event_queue.job_history h)), '951|950', 'the oldest finished jobs went');
+is(quiet(q(SELECT min((d.keep).keep_failed_count), count(*) FROM event_queue.dead_letter d)), '1901|1000', 'no dead letter: more of them are to be kept than there are');
+
 $node->stop;
 done_testing();
