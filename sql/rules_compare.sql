@@ -62,6 +62,9 @@ CREATE SCHEMA rc_admin AUTHORIZATION rc_admin;
 SET ROLE rc_admin;
 CREATE FUNCTION rc_admin.whoever() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'run by %', current_user; END $$;
 SELECT event_queue.create_rule('rc', 'rc.x', 'rc_admin.whoever()', queue => 'rc', job_name => 'a', draft => true) AS drafted \gset
+-- A list of actions that is none.
+SELECT DISTINCT try(format('SELECT count(*) FROM event_queue.%s(''rc'', definition => %L)', f, format('{"actions": %s}', a)))
+FROM unnest('{test_rule,compare_rule}'::text[]) f, unnest('{"{}","[]",5,"\"x\"","{\"enqueue\": {\"queue\": \"rc\", \"name\": \"x\"}}"}'::text[]) a;
 -- A definition has the rights of who calls, not of the session in which he does (a handler's is a superuser's).
 CREATE FUNCTION rc_admin.ask() RETURNS SETOF text SECURITY DEFINER LANGUAGE sql AS $$
 	SELECT DISTINCT outcome FROM event_queue.test_rule('rc', definition => '{"condition": "rc_admin.whoever()", "event_pattern": "rc.*"}')
@@ -84,7 +87,22 @@ SELECT event_queue.create_handler('rc looks', 'look', 'rc_admin.look') > 0 AS cr
 RESET ROLE;
 CALL wait_until($$EXISTS (SELECT FROM rc_admin.saw)$$);
 SELECT * FROM rc_admin.saw;
-SELECT event_queue.drop_rule('rc hidden'), event_queue.drop_handler('rc looks', 'look'), event_queue.drop_queue('rc looks', force => true);
+-- Nor does a function of his, whoever calls it; and a handler sees what his own rules see.
+SET ROLE rc_admin;
+CREATE FUNCTION rc_admin.seen(rule text) RETURNS TABLE (seen text, fact jsonb) SECURITY DEFINER LANGUAGE sql AS $$
+	SELECT x.seen, event_queue.rule_facts(rule, 1, e.id) #> '{facts,0,seen}' FROM event_queue.event_store e, event_queue.explain_rule(rule, e.id) x WHERE e.event_type = 'hidden.rc' AND step = 'condition' $$;
+RESET ROLE;
+SELECT * FROM rc_admin.seen('rc hidden');
+SET ROLE rc_admin;
+SELECT event_queue.create_rule('rc own', 'hidden.rc', $$event_data ->> 'n' = '2'$$, queue => 'rc', job_name => 'h', tenant_id => 'default') > 0 AS created;
+CREATE OR REPLACE FUNCTION rc_admin.look(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO rc_admin.saw SELECT concat_ws(' ', s.seen, s.fact) FROM rc_admin.seen('rc own') s $$;
+RESET ROLE;
+SELECT * FROM rc_admin.seen('rc own');
+SELECT event_queue.enqueue('rc looks', 'look') > 0 AS enqueued;
+CALL wait_until($$(SELECT count(*) FROM rc_admin.saw) = 2$$);
+SELECT * FROM rc_admin.saw ORDER BY 1;
+SELECT event_queue.drop_rule('rc hidden'), event_queue.drop_rule('rc own'), event_queue.drop_handler('rc looks', 'look'), event_queue.drop_queue('rc looks', force => true);
 DROP TABLE rc_hidden;
 SELECT DISTINCT new_outcome FROM event_queue.compare_rule('rc');
 SELECT DISTINCT outcome FROM event_queue.test_rule('rc', version => (SELECT max(version) FROM event_queue.rule_versions WHERE rule = 'rc'));

@@ -5,41 +5,18 @@
  * leave nothing behind (rules/explain.c).
  */
 CREATE FUNCTION event_queue_internal.condition_parts(
-	rule rule, "position" bigint, OUT step text, OUT part text, OUT outcome text, OUT seen text, OUT compared text)
+	rule rule, "position" bigint, caller regrole, OUT step text, OUT part text, OUT outcome text, OUT seen text, OUT compared text)
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_condition_parts';
-COMMENT ON FUNCTION event_queue_internal.condition_parts(rule, bigint) IS 'Internal. The fields of a rule''s when_changed and the parts of its condition, and what they give for an event.';
+COMMENT ON FUNCTION event_queue_internal.condition_parts(rule, bigint, regrole) IS 'Internal. The fields of a rule''s when_changed and the parts of its condition, and what they give for an event.';
 
 CREATE FUNCTION event_queue_internal.try_rule(rule rule, "position" bigint, OUT outcome text, OUT payload jsonb, OUT options jsonb)
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_try_rule';
 COMMENT ON FUNCTION event_queue_internal.try_rule(rule, bigint) IS 'Internal. What a rule would do with an event.';
 
-/*
- * explain_rule: why a rule fired for an event, or why it did not.
- *
- * Arguments: name: of the rule; event_id, tenant_id: the event and its tenant.
- * Result: one row for each thing that is checked, in order, also after one that says no.  The
- * rule is taken as it is now.
- * - step: state, position, tenant, pattern, when_changed (a row for each field: seen is its
- *   value, compared the one before; one yes is enough), condition (a row for each part that AND
- *   joins; part is its text), action (a row for each: what its template gives), chain (the
- *   rules that led to the event), followed (the jobs and events that came of it), verdict.
- * - seen: the value that was found; of a part of the condition, the left side of its
- *   comparison; of state, the rule's version; of a job that followed, the version that made it.
- * - compared: the right side of the comparison, if that is no constant.  Both are NULL for a
- *   caller without the rights of the rule's owner.
- * - outcome: yes or no; of a part of the condition also unknown (NULL) or the error; of the
- *   verdict: fired, failed (a job of queue "rule-calls" tries again, or is dead), will fire,
- *   would fire (the event is past: the rule met it as the rule was then, or what followed is
- *   not kept), does not fire.
- *
- * Errors: EQ003 tenant, EQ025 no such rule or event.
- * Isolation: each part by a snapshot of its own; nothing is locked.
- * Example:
- *	SELECT x.* FROM event_queue.event_store e, event_queue.explain_rule('welcome', e.id) x WHERE e.aggregate_id = 'L1' AND e.version = 1;
- */
-CREATE FUNCTION explain_rule(
-	name text, event_id uuid, tenant_id text DEFAULT NULL,
+/* explain_rule, with the rights of the extension's owner; values are for who may become the rule's owner. */
+CREATE FUNCTION event_queue_internal.explain_rule(
+	name text, event_id uuid, tenant_id text, caller regrole,
 	OUT step text, OUT part text, OUT seen text, OUT compared text, OUT outcome text)
 RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -93,7 +70,7 @@ BEGIN
 	all_yes := all_yes AND outcome = 'yes';
 	RETURN NEXT;
 
-	FOR this IN SELECT p.* FROM event_queue_internal.condition_parts(r, e.position) p LOOP
+	FOR this IN SELECT p.* FROM event_queue_internal.condition_parts(r, e.position, $4) p LOOP
 		step := this.step; part := this.part; seen := this.seen; compared := this.compared;
 		outcome := CASE this.outcome WHEN 'true' THEN 'yes' WHEN 'false' THEN 'no' ELSE this.outcome END;
 		RETURN NEXT;
@@ -168,6 +145,37 @@ BEGIN
 	RETURN NEXT;
 END
 $$;
+COMMENT ON FUNCTION event_queue_internal.explain_rule(text, uuid, text, regrole) IS 'Internal. explain_rule for a caller.';
+
+/*
+ * explain_rule: why a rule fired for an event, or why it did not.
+ *
+ * Arguments: name: of the rule; event_id, tenant_id: the event and its tenant.
+ * Result: one row for each thing that is checked, in order, also after one that says no.  The
+ * rule is taken as it is now.
+ * - step: state, position, tenant, pattern, when_changed (a row for each field: seen is its
+ *   value, compared the one before; one yes is enough), condition (a row for each part that AND
+ *   joins; part is its text), action (a row for each: what its template gives), chain (the
+ *   rules that led to the event), followed (the jobs and events that came of it), verdict.
+ * - seen: the value that was found; of a part of the condition, the left side of its
+ *   comparison; of state, the rule's version; of a job that followed, the version that made it.
+ * - compared: the right side of the comparison, if that is no constant.  Both are NULL for a
+ *   caller without the rights of the rule's owner.
+ * - outcome: yes or no; of a part of the condition also unknown (NULL) or the error; of the
+ *   verdict: fired, failed (a job of queue "rule-calls" tries again, or is dead), will fire,
+ *   would fire (the event is past: the rule met it as the rule was then, or what followed is
+ *   not kept), does not fire.
+ *
+ * Errors: EQ003 tenant, EQ025 no such rule or event.
+ * Isolation: each part by a snapshot of its own; nothing is locked.
+ * Example:
+ *	SELECT x.* FROM event_queue.event_store e, event_queue.explain_rule('welcome', e.id) x WHERE e.aggregate_id = 'L1' AND e.version = 1;
+ */
+CREATE FUNCTION explain_rule(
+	name text, event_id uuid, tenant_id text DEFAULT NULL,
+	OUT step text, OUT part text, OUT seen text, OUT compared text, OUT outcome text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION explain_rule(text, uuid, text) IS
 'Why a rule fired for an event or did not: state, position, tenant, pattern, each part of the condition with the value that it saw, the rules that led to the event, and what followed.';
 
@@ -298,20 +306,8 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION test_rule(text, bigint, bigint, int, int, int, jsonb) IS
 'What a rule, or a definition of one, would do with events that are there: one row for each that its pattern and tenant let through. Leaves no trace.';
 
-/*
- * rule_facts: why a version of a rule fired for an event: what to tell the person whom it
- * concerns.  trace shows it, too.
- *
- * The condition is evaluated again, on the event, which has not changed, and with the rights of
- * the version's owner; tables that it reads may have changed.
- * Result: owner, condition, and facts: each part of the condition with the value seen, what it
- * was compared with, and the outcome, as in explain_rule; NULL if the version is not kept
- * (event_queue.keep_audit) or belongs to another tenant.
- * Errors: EQ003 tenant.
- * Example:
- *	SELECT event_queue.rule_facts('welcome', 1, e.id) FROM event_queue.event_store e WHERE e.aggregate_id = 'L1' AND e.version = 1;
- */
-CREATE FUNCTION rule_facts(rule text, version int, event_id uuid, tenant_id text DEFAULT NULL) RETURNS jsonb
+/* rule_facts, with the rights of the extension's owner. */
+CREATE FUNCTION event_queue_internal.rule_facts(rule text, version int, event_id uuid, tenant_id text, caller regrole) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -330,9 +326,26 @@ BEGIN
 	RETURN jsonb_strip_nulls(jsonb_build_object('owner', d -> 'owner', 'condition', d -> 'condition', 'facts',
 		(SELECT jsonb_agg(jsonb_build_object('part', p.part, 'seen', p.seen, 'compared', p.compared, 'outcome', p.outcome))
 		 FROM event_queue_internal.condition_parts(event_queue_internal.rule_of(
-			jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', this_rule, 'name', $1, 'version', $2, 'enabled', true, 'start_position', 0)), d, maker), at_position) p)));
+			jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', this_rule, 'name', $1, 'version', $2, 'enabled', true, 'start_position', 0)), d, maker), at_position, $5) p)));
 END
 $$;
+COMMENT ON FUNCTION event_queue_internal.rule_facts(text, int, uuid, text, regrole) IS 'Internal. rule_facts for a caller.';
+
+/*
+ * rule_facts: why a version of a rule fired for an event: what to tell the person whom it
+ * concerns.  trace shows it, too.
+ *
+ * The condition is evaluated again, on the event, which has not changed, and with the rights of
+ * the version's owner; tables that it reads may have changed.
+ * Result: owner, condition, and facts: each part of the condition with the value seen, what it
+ * was compared with, and the outcome, as in explain_rule; NULL if the version is not kept
+ * (event_queue.keep_audit) or belongs to another tenant.
+ * Errors: EQ003 tenant.
+ * Example:
+ *	SELECT event_queue.rule_facts('welcome', 1, e.id) FROM event_queue.event_store e WHERE e.aggregate_id = 'L1' AND e.version = 1;
+ */
+CREATE FUNCTION rule_facts(rule text, version int, event_id uuid, tenant_id text DEFAULT NULL) RETURNS jsonb
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION rule_facts(text, int, uuid, text) IS 'Why a version of a rule fired for an event: its owner, its condition, and what each part of it saw.';
 
 /* compare_rule, with the rights of the extension's owner; a definition has those of caller. */

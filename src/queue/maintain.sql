@@ -8,10 +8,8 @@
  * Skips dead letters that someone has locked.
  */
 CREATE FUNCTION event_queue_internal.trim_queue(q queue) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' SET enable_nestloop = off AS $$
 #variable_conflict use_column
-DECLARE
-	n int;
 BEGIN
 	IF q.keep_completed_count IS NOT NULL THEN
 		DELETE FROM event_queue.job_history h
@@ -19,13 +17,18 @@ BEGIN
 			SELECT k.completed_at, k.job_id FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
 			ORDER BY k.completed_at DESC, k.job_id DESC OFFSET q.keep_completed_count - 1 LIMIT 1);
 	END IF;
-	-- Jobs with keep options of their own
-	FOR n IN SELECT DISTINCT h.keep_count FROM event_queue.job_history h WHERE h.queue_id = q.queue_id AND h.keep_count > 0 LOOP
-		DELETE FROM event_queue.job_history h
-		WHERE h.queue_id = q.queue_id AND h.keep_count = n AND h.keep_count > 0 AND (h.completed_at, h.job_id) < (
-			SELECT k.completed_at, k.job_id FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
-			ORDER BY k.completed_at DESC, k.job_id DESC OFFSET n - 1 LIMIT 1);
-	END LOOP;
+	-- Jobs with keep options of their own: each may have another number, so one pass over the newest serves all.
+	WITH counts AS MATERIALIZED (
+		SELECT DISTINCT h.keep_count AS n FROM event_queue.job_history h WHERE h.queue_id = q.queue_id AND h.keep_count > 0
+	), newest AS (
+		SELECT k.completed_at, k.job_id, row_number() OVER (ORDER BY k.completed_at DESC, k.job_id DESC) AS place
+		FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
+		ORDER BY k.completed_at DESC, k.job_id DESC LIMIT (SELECT coalesce(max(c.n), 0) FROM counts c)
+	), last AS MATERIALIZED (
+		SELECT c.n, w.completed_at, w.job_id FROM newest w JOIN counts c ON c.n = w.place
+	)
+	DELETE FROM event_queue.job_history h USING last l
+	WHERE h.queue_id = q.queue_id AND h.keep_count = l.n AND h.keep_count > 0 AND (h.completed_at, h.job_id) < (l.completed_at, l.job_id);
 	IF q.keep_failed IS NOT NULL THEN
 		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
 			SELECT d.job_id FROM event_queue.dead_letter d
@@ -47,15 +50,20 @@ BEGIN
 		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL)
 		  AND (d.keep).keep_failed < '1000 years' AND d.died_at <= clock_timestamp() - (d.keep).keep_failed
 		FOR UPDATE SKIP LOCKED));
-	FOR n IN SELECT DISTINCT (d.keep).keep_failed_count FROM event_queue.dead_letter d
-		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL) AND (d.keep).keep_failed_count IS NOT NULL LOOP
-		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
-			SELECT d.job_id FROM event_queue.dead_letter d
-			WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL) AND (d.keep).keep_failed_count = n AND (d.died_at, d.job_id) < (
-				SELECT k.died_at, k.job_id FROM event_queue.dead_letter k WHERE k.queue_id = q.queue_id
-				ORDER BY k.died_at DESC, k.job_id DESC OFFSET n - 1 LIMIT 1)
-			FOR UPDATE SKIP LOCKED));
-	END LOOP;
+	WITH counts AS MATERIALIZED (
+		SELECT DISTINCT (d.keep).keep_failed_count AS n FROM event_queue.dead_letter d
+		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL) AND (d.keep).keep_failed_count > 0
+	), newest AS (
+		SELECT k.died_at, k.job_id, row_number() OVER (ORDER BY k.died_at DESC, k.job_id DESC) AS place
+		FROM event_queue.dead_letter k WHERE k.queue_id = q.queue_id
+		ORDER BY k.died_at DESC, k.job_id DESC LIMIT (SELECT coalesce(max(c.n), 0) FROM counts c)
+	), last AS MATERIALIZED (
+		SELECT c.n, w.died_at, w.job_id FROM newest w JOIN counts c ON c.n = w.place
+	)
+	DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
+		SELECT d.job_id FROM event_queue.dead_letter d JOIN last l ON l.n = (d.keep).keep_failed_count
+		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL) AND (d.died_at, d.job_id) < (l.died_at, l.job_id)
+		FOR UPDATE OF d SKIP LOCKED));
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.trim_queue(queue) IS 'Internal. Removes finished jobs and dead letters that a queue keeps no longer.';

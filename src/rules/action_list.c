@@ -57,6 +57,28 @@ pg_attribute_noreturn() refuse_action(const char *complaint)
 			 "For example: [{\"enqueue\": {\"queue\": \"mail\", \"name\": \"welcome\"}}, {\"append\": {\"event_type\": \"lead.welcomed\"}}]; kinds are enqueue, call, append, notify and cancel.")));
 }
 
+/* Is it a list of as many actions as a rule may have?  0: it is not. */
+static int
+count_actions(Jsonb *actions)
+{
+	int n = JB_ROOT_IS_ARRAY(actions) && !JB_ROOT_IS_SCALAR(actions)
+				? JB_ROOT_COUNT(actions)
+				: 0;
+
+	return n <= MAX_ACTIONS ? n : 0;
+}
+
+static int
+require_list(Jsonb *actions)
+{
+	int n = count_actions(actions);
+
+	if (n == 0)
+		refuse_action(psprintf("actions must be a JSON array of 1 to %d actions",
+							   MAX_ACTIONS));
+	return n;
+}
+
 /* Error context callback: adds the number of the action. */
 void
 eq_tell_action(void *argument)
@@ -250,13 +272,8 @@ eq_check_actions(Jsonb *actions)
 	ErrorContextCallback callback = {.callback = eq_tell_action,
 									 .previous = error_context_stack};
 	int number;
-	int n = JB_ROOT_IS_ARRAY(actions) && !JB_ROOT_IS_SCALAR(actions)
-				? JB_ROOT_COUNT(actions)
-				: 0;
+	int n = require_list(actions);
 
-	if (n < 1 || n > MAX_ACTIONS)
-		refuse_action(psprintf("actions must be a JSON array of 1 to %d actions",
-							   MAX_ACTIONS));
 	eq_check_payload("list of actions", actions);
 	callback.arg = &number;
 	error_context_stack = &callback;
@@ -294,10 +311,8 @@ Datum
 eq_are_actions(PG_FUNCTION_ARGS)
 {
 	Jsonb *actions = PG_GETARG_JSONB_P(0);
-	int n = JB_ROOT_IS_ARRAY(actions) && !JB_ROOT_IS_SCALAR(actions)
-				? JB_ROOT_COUNT(actions)
-				: 0;
-	bool good = n > 0 && n <= MAX_ACTIONS;
+	int n = count_actions(actions);
+	bool good = n > 0;
 
 	for (int i = 0; i < n && good; i++)
 	{
@@ -315,12 +330,12 @@ eq_are_actions(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(good);
 }
 
-/* Reads them from a rule's row, into the current memory context. */
+/* Reads them from a rule's row, which may be one of test_rule, into the current memory context. */
 void
 eq_fill_actions(EqRule *rule, Jsonb *actions)
 {
+	rule->n_actions = require_list(actions);
 	rule->payload = template_of(actions);
-	rule->n_actions = JB_ROOT_COUNT(actions);
 	rule->actions = palloc0(rule->n_actions * sizeof(EqAction));
 	for (int i = 0; i < rule->n_actions; i++)
 	{

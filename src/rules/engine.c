@@ -46,10 +46,10 @@
 
 #include "access/table.h"
 #include "common/argument.h"
-#include "common/dblink.h"
 #include "common/function.h"
 #include "common/interval.h"
 #include "common/json.h"
+#include "common/leftovers.h"
 #include "common/log_line.h"
 #include "queue/queue.h"
 #include "rules/rule.h"
@@ -235,7 +235,7 @@ try_rule(EqRule *rule, Datum event, bool backfilled, Jsonb **payload,
 	int lock_timeout = LockTimeout;
 	TimestampTz start = GetCurrentTimestamp();
 
-	eq_close_dblink(); /* of another rule's condition */
+	eq_drop_leftovers(); /* of another rule's condition */
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();

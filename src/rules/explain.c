@@ -119,11 +119,10 @@ is_expression(const char *text)
 
 /*
  * Reads a rule from a row, which may be in no table, and the event at a position; EQ025 unless
- * the session may see both.  *may_see: may it see the values that the rule sees?  Only as a
- * member of the rule's owner.
+ * the session may see both.
  */
 static const EqRule *
-open_rule(FunctionCallInfo fcinfo, Datum *event, bool *may_see)
+open_rule(FunctionCallInfo fcinfo, Datum *event)
 {
 	EqRule *rule = PG_ARGISNULL(0) ? NULL
 								   : eq_rule_of_row(PG_GETARG_HEAPTUPLEHEADER(0));
@@ -139,12 +138,6 @@ open_rule(FunctionCallInfo fcinfo, Datum *event, bool *may_see)
 				 tenant) != 0)))
 		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
 						errmsg("the rule or the event does not exist")));
-	/*
-	 * Not the present user: explain_rule acts as the extension's owner.  In a handler the
-	 * outer one is a superuser, and the role that asks is not known.
-	 */
-	*may_see = MyBackendType == B_BACKEND &&
-			   has_privs_of_role(GetOuterUserId(), rule->owner);
 	return rule;
 }
 
@@ -328,15 +321,17 @@ put_changes(ReturnSetInfo *result, const EqRule *rule, Datum event, bool may_see
 
 /*
  * Rows (step, part, outcome, seen, compared with): the fields of a rule's when_changed,
- * the parts of its condition, and what they give for an event.
+ * the parts of its condition, and what they give for an event.  The values seen are for
+ * a caller who could look for himself, as a member of the rule's owner.
  */
 Datum
 eq_condition_parts(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	Datum event;
-	bool may_see;
-	const EqRule *rule = open_rule(fcinfo, &event, &may_see);
+	const EqRule *rule = open_rule(fcinfo, &event);
+	bool may_see = !PG_ARGISNULL(2) &&
+				   has_privs_of_role(PG_GETARG_OID(2), rule->owner);
 	ListCell *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -382,7 +377,6 @@ Datum
 eq_try_rule(PG_FUNCTION_ARGS)
 {
 	Look look = {0};
-	bool may_see;
 	bool isnull;
 	char *outcome;
 	TupleDesc desc;
@@ -391,7 +385,7 @@ eq_try_rule(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	look.rule = open_rule(fcinfo, &look.event, &may_see);
+	look.rule = open_rule(fcinfo, &look.event);
 	/* It may be one that no create_rule has seen. */
 	if (look.rule->condition && !is_expression(look.rule->condition))
 		outcome = psprintf("%s: condition of the rule is not one expression",

@@ -459,7 +459,34 @@ COMMENT ON FUNCTION event_queue_internal.awaited_events(bigint, bigint) IS
 'Internal. The steps that wait for events of a span of positions, each with its first one.';
 
 /*
- * match_events: for the scheduler: events meet the steps that wait for them, a thousand at a time.
+ * match_up_to: how far of a span of positions match_events goes at once: 1000 events, or until
+ * some 100,000 comparisons of an event's type with a pattern, so that a tenant that waits for
+ * many patterns does not hold up the scheduler's other chores for long.
+ */
+CREATE FUNCTION event_queue_internal.match_up_to(after_position bigint, up_to bigint) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off AS $$
+	WITH e AS MATERIALIZED (
+		SELECT x.position, x.tenant_id, row_number() OVER (PARTITION BY x.tenant_id, x.aggregate_type, x.event_type ORDER BY x.position) AS nth
+		FROM (SELECT y.position, y.tenant_id, y.aggregate_type, y.event_type FROM event_queue.event_store y
+			WHERE y.position > $1 AND y.position <= $2 ORDER BY y.position LIMIT 1000) x
+	), wanted AS MATERIALIZED (
+		SELECT t.tenant_id, (SELECT count(*) FROM (
+			SELECT DISTINCT x.pattern, x.aggregate_type FROM event_queue.job_step x
+			WHERE x.tenant_id = t.tenant_id AND x.aggregate_id IS NULL AND x.kind = 3 AND x.state = 1 AND NOT x.fresh) p) AS patterns
+		FROM (SELECT DISTINCT e.tenant_id FROM e) t
+	), summed AS (
+		-- as awaited_events has it: once for each type
+		SELECT e.position, row_number() OVER w AS place, sum(CASE e.nth WHEN 1 THEN n.patterns ELSE 0 END) OVER w AS comparisons
+		FROM e JOIN wanted n USING (tenant_id) WINDOW w AS (ORDER BY e.position)
+	)
+	SELECT CASE WHEN count(*) = count(*) FILTER (WHERE s.comparisons <= 100000 OR s.place = 1) AND count(*) < 1000 THEN $2
+		ELSE max(s.position) FILTER (WHERE s.comparisons <= 100000 OR s.place = 1) END
+	FROM summed s
+$$;
+COMMENT ON FUNCTION event_queue_internal.match_up_to(bigint, bigint) IS 'Internal. Up to which position events meet waiting steps at once.';
+
+/*
+ * match_events: for the scheduler: events meet the steps that wait for them, some at a time (match_up_to).
  *
  * A step whose wait has committed is fresh until it was looked at here: for events
  * from its own position up to the checkpoint.  From then on it meets events with all
@@ -489,13 +516,8 @@ BEGIN
 	IF up_to > checkpoint THEN
 		last := up_to;
 		IF EXISTS (SELECT FROM event_queue.job_step x WHERE x.kind = 3 AND x.state = 1 AND NOT x.fresh) THEN
-			SELECT count(*), max(e.position) INTO n, last FROM (
-				SELECT x.position FROM event_queue.event_store x WHERE x.position > checkpoint AND x.position <= up_to
-				ORDER BY x.position LIMIT 1000) e;
-			more := n = 1000;
-			IF NOT more THEN
-				last := up_to;
-			END IF;
+			last := event_queue_internal.match_up_to(checkpoint, up_to);
+			more := last < up_to;
 			FOR s IN SELECT a.job_id, a.name, a.position FROM event_queue_internal.awaited_events(checkpoint, last) a LOOP
 				PERFORM event_queue_internal.give_event(s.job_id, s.name, event_queue.event_as_json(e))
 				FROM event_queue.event_store e WHERE e.position = s.position;

@@ -24,7 +24,7 @@ DECLARE
 		-- workers and observers
 		'log_job', 'queue_limits', 'health', 'metrics', 'queue_health', 'queue_history', 'test_alert', 'explain_job',
 		'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'rule_activity', 'aggregate_activity',
-		'explain_rule', 'rule_runs', 'rule_facts',
+		'rule_runs',
 		-- whoever reckons with a calendar
 		'add_business_time', 'business_seconds',
 		-- admins

@@ -5,16 +5,10 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "commands/async.h"
-#include "commands/prepare.h"
-#include "commands/sequence.h"
-#include "libpq/be-fsstubs.h"
-#include "storage/lock.h"
 #include "utils/guc.h"
-#include "utils/portal.h"
 #include "utils/snapmgr.h"
 
-#include "common/dblink.h"
+#include "common/leftovers.h"
 #include "worker/worker.h"
 
 static bool constraints_set = false;
@@ -33,19 +27,6 @@ eq_constraints_were_set(void)
 	return constraints_set;
 }
 
-/* Resets what can be reset within a transaction, for the next job in it. */
-void
-eq_clean_in_transaction(void)
-{
-	PortalHashTableDeleteAll();
-	AtEOXact_LargeObject(true); /* their descriptors */
-	Async_UnlistenAll();
-	LockReleaseSession(USER_LOCKMETHOD);
-	DropAllPreparedStatements();
-	ResetSequenceCaches();
-	eq_close_dblink();
-}
-
 /*
  * Drops all that DISCARD ALL covers but plans: those show nothing to anyone, and
  * without them short jobs take half as long again (measured).  (Role and session authorization can't be
@@ -58,7 +39,7 @@ eq_clean_session(void)
 
 	is_clean = constraints_set = false;
 	StartTransactionCommand();
-	eq_clean_in_transaction();
+	eq_drop_leftovers();
 	CommitTransactionCommand();
 	ResetAllOptions();
 	StartTransactionCommand();

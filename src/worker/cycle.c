@@ -278,6 +278,9 @@ counts_chore(void)
 		return;
 	next = GetCurrentTimestamp() + COUNT_US;
 	wanted = eq_count_rows();
+	/* No prepared transaction is left: leases of one that was rolled back don't count on. */
+	if (!wanted)
+		eq_reload_leases(false);
 }
 
 static void

@@ -419,7 +419,8 @@ record_run(const EqQueue *queue, const EqClaimedJob *job, const ErrorData *error
 	{
 		eq_close_jobs(&leased);
 		eq_release(job->job_id, &job->token, verdict.delay);
-		if (verdict.postpones_queue)
+		/* As postpone_queue with a lease: the queue is for all tenants. */
+		if (verdict.postpones_queue && eq_confined_tenant() == NULL)
 			eq_hold_queue(queue, verdict.delay);
 		*next = GetCurrentTimestamp() + verdict.delay;
 		return "postponed";

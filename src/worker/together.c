@@ -30,6 +30,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "common/leftovers.h"
 #include "common/try.h"
 #include "event_queue.h"
 #include "queue/queue.h"
@@ -345,7 +346,7 @@ run_together(Together *together, EqHand *next)
 			together->over = true;
 		}
 		CommandCounterIncrement();
-		eq_clean_in_transaction();
+		eq_drop_leftovers();
 	} while (may_join(together));
 
 	behind = together->first + together->n_ends + together->n_again;

@@ -42,7 +42,6 @@ extern void eq_attempt_chore(const char *worker, EqChore *chore);
 /* clean.c */
 extern void eq_note_constraints_set(void);
 extern bool eq_constraints_were_set(void);
-extern void eq_clean_in_transaction(void);
 extern void eq_clean_session(void);
 extern bool eq_session_is_clean(void);
 

@@ -73,7 +73,7 @@ $$, ARRAY['create_subscription', 'drop_subscription', 'reset_subscription', 'par
 	'discard_all_dead', 'import_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'drop_handler', 'drop_reducer', 'create_schedule',
 	'pause_schedule', 'resume_schedule', 'drop_schedule', 'trigger_schedule', 'backfill_schedule', 'channel_id_of', 'create_event_index', 'drop_event_index',
 	'create_event_partition', 'set_event_partitioning', 'split_event_partition', 'seal_event_partition', 'running_jobs', 'next_jobs', 'queue_jobs', 'failed_jobs', 'retry_failed', 'rule_activity',
-	'aggregate_activity', 'explain_rule', 'rule_runs', 'rule_facts', 'backfill_rule', 'cancel_backfill', 'kept_definition', 'discard_draft', 'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert', 'try_alert'],
+	'aggregate_activity', 'rule_runs', 'backfill_rule', 'cancel_backfill', 'kept_definition', 'discard_draft', 'create_alert', 'alter_alert', 'drop_alert', 'pause_alert', 'resume_alert', 'ack_alert', 'snooze_alert', 'try_alert'],
 	'as the owner act only functions that are known to');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped

@@ -1,0 +1,43 @@
+/*
+ * leftovers.c: drops what user code leaves in a worker's session, while the transaction
+ * goes on: what runs next there may be another role's.
+ *
+ * What can only be dropped between two transactions (settings made by plain SET, temporary
+ * tables) is dropped by worker/clean.c; conditions and templates of rules can't leave it.
+ */
+#include "postgres.h"
+
+#include "commands/async.h"
+#include "commands/prepare.h"
+#include "commands/sequence.h"
+#include "common/pg_prng.h"
+#include "fmgr.h"
+#include "libpq/be-fsstubs.h"
+#include "storage/lock.h"
+#include "utils/fmgrprotos.h"
+#include "utils/portal.h"
+
+#include "common/dblink.h"
+#include "common/leftovers.h"
+
+/* Whoever called setseed() would know what random() gives to the next one. */
+static void
+forget_seed(void)
+{
+	(void) DirectFunctionCall1(
+		setseed, Float8GetDatum(pg_prng_double(&pg_global_prng_state)));
+}
+
+/* Cheap where nothing was left: it is done for each job, and for each rule and event. */
+void
+eq_drop_leftovers(void)
+{
+	PortalHashTableDeleteAll();
+	AtEOXact_LargeObject(true); /* their descriptors */
+	Async_UnlistenAll();
+	LockReleaseSession(USER_LOCKMETHOD);
+	DropAllPreparedStatements();
+	ResetSequenceCaches();
+	forget_seed();
+	eq_close_dblink();
+}
