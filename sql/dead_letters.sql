@@ -23,7 +23,12 @@ SELECT fails('letters', 'first', 'EX001'), fails('letters', 'second', 'EX002');
 SELECT name, reason, failures, last_error, last_sqlstate, payload FROM event_queue.dead_letters WHERE queue = 'letters';
 SELECT event_queue.retry_dead(:job);
 SELECT state, failures, jsonb_array_length(errors) AS errors FROM event_queue.jobs WHERE job_id = :job;
+-- (when they were is the same text whatever the worker's session has set)
+SET datestyle = 'SQL, DMY';
+SET timezone = 'Asia/Kolkata';
 SELECT fails('letters', 'third', 'EX003'), fails('letters', 'fourth', 'EX004');
+RESET datestyle;
+RESET timezone;
 SELECT failures, last_error FROM event_queue.dead_letters WHERE queue = 'letters';
 SELECT event_queue.retry_dead(:job, '{"n": 2}');
 SELECT * FROM done_with('letters');
@@ -32,7 +37,8 @@ SELECT count(*) FROM event_queue.dead_letters WHERE queue = 'letters';
 SELECT try(format('SELECT event_queue.retry_dead(%s)', :job)) ~ '^EQ017' AS not_there;
 SELECT event_queue.job_outcome(:job);
 SELECT e -> 'attempt' AS attempt, e ->> 'worker' AS worker, e ->> 'sqlstate' AS sqlstate, e ->> 'message' AS message,
-	e ->> 'context' AS context, (e ->> 'at')::timestamptz BETWEEN h.created_at AND h.completed_at AS in_its_time
+	e ->> 'context' AS context, (e ->> 'at')::timestamptz BETWEEN h.created_at AND h.completed_at AS in_its_time,
+	e ->> 'at' ~ '^\d{4}-\d\d-\d\dT[\d:.]+\+00:00$' AS in_utc
 FROM event_queue.history h, jsonb_array_elements(h.errors) WITH ORDINALITY AS x (e, n) WHERE job_id = :job ORDER BY n;
 SELECT failures, payload FROM event_queue.history WHERE job_id = :job;
 

@@ -235,6 +235,29 @@ UPDATE rt.types SET odd = '2';
 UPDATE rt.types SET pair = ROW(1, '{"a": 1}'), place = '(1,2)';
 CALL wait_until($$(SELECT count(*) = 2 FROM rt.met WHERE name = 'types')$$);
 SELECT payload FROM rt.met WHERE name = 'types';
+-- What a row is as JSON, and which row it is, does not depend on what the writing session has set.
+CREATE TABLE rt.settings (at timestamptz PRIMARY KEY, f float8, i interval, b bytea, r daterange, note text);
+SELECT event_queue.create_rule('rt settings', on_table => 'rt.settings', on_change => '{update}', queue => 'rt', job_name => 'settings',
+	payload => '{"row": "$.aggregate_id", "data": "$.data"}') > 0 AS created;
+SELECT event_queue.record_changes('rt.settings', 'rt setting', 'at');
+INSERT INTO rt.settings VALUES ('2026-01-01 12:00+00', 0.3, '1 day 02:00', '\x00ff', '[2026-01-02,2026-02-01)');
+SET extra_float_digits = 0;
+UPDATE rt.settings SET f = 0.1::float8 + 0.2::float8;
+SET timezone = 'Asia/Tokyo';
+SET datestyle = 'German';
+SET intervalstyle = 'sql_standard';
+SET bytea_output = 'escape';
+UPDATE rt.settings SET note = 'in Tokyo';
+SELECT current_setting('extra_float_digits') AS digits, current_setting('timezone') AS timezone, current_setting('datestyle') AS datestyle;
+RESET extra_float_digits;
+RESET timezone;
+RESET datestyle;
+RESET intervalstyle;
+RESET bytea_output;
+CALL wait_until($$(SELECT count(*) = 2 FROM rt.met WHERE name = 'settings')$$);
+SELECT count(DISTINCT payload -> 'row') AS rows FROM rt.met WHERE name = 'settings';
+SELECT payload -> 'data' -> 'changed' AS changed, payload -> 'data' -> 'new' AS new FROM rt.met WHERE name = 'settings' ORDER BY 1;
+SELECT aggregate_id, version, event_data -> 'changed' AS changed, event_data -> 'new' AS new FROM event_queue.event_store WHERE aggregate_type = 'rt setting' ORDER BY version;
 -- A row that goes to another tenant: what it was is not for that one.
 CREATE TABLE rt.moves (id int PRIMARY KEY, secret text, company text);
 SELECT event_queue.create_rule('rt moves', on_table => 'rt.moves', tenant_column => 'company', queue => 'rt', job_name => 'moves', payload => '{"data": "$.data"}') > 0 AS created;

@@ -94,9 +94,12 @@ typedef bool EqUpdateIndexes;
 	object_ownercheck(DatabaseRelationId, dboid, role)
 #define eq_owns_extension(extension, role)                                          \
 	object_ownercheck(ExtensionRelationId, extension, role)
+#define eq_owns_schema(schema, role)                                                \
+	object_ownercheck(NamespaceRelationId, schema, role)
 #else
 #define eq_owns_database(dboid, role)	   pg_database_ownercheck(dboid, role)
 #define eq_owns_extension(extension, role) pg_extension_ownercheck(extension, role)
+#define eq_owns_schema(schema, role)	   pg_namespace_ownercheck(schema, role)
 #endif
 
 /* May the role SET ROLE to that one?  16 made this an option of the membership. */

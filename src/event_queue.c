@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
@@ -16,6 +17,7 @@
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
@@ -264,34 +266,63 @@ attach_shared_memory(void)
 	eq_attach_shared_memory();
 }
 
+/* Drops the statement, by CASCADE, what the extension needs: its schema, or plpgsql? */
+static bool
+drops_what_it_needs(DropStmt *drop, const char *name)
+{
+	Oid user = GetUserId();
+	Oid oid;
+
+	if (drop->behavior != DROP_CASCADE)
+		return false;
+	if (drop->removeType == OBJECT_SCHEMA && strcmp(name, EQ_SCHEMA) == 0)
+		return OidIsValid(oid = get_namespace_oid(name, true)) &&
+			   eq_owns_schema(oid, user);
+	return drop->removeType == OBJECT_EXTENSION && strcmp(name, "plpgsql") == 0 &&
+		   OidIsValid(oid = get_extension_oid(name, true)) &&
+		   eq_owns_extension(oid, user);
+}
+
+/* Drops the statement the extension?  Who may not do it gets the statement's own error. */
 static bool
 drops_event_queue(Node *stmt)
 {
+	bool is_drop = IsA(stmt, DropStmt) &&
+				   (((DropStmt *) stmt)->removeType == OBJECT_EXTENSION ||
+					((DropStmt *) stmt)->removeType == OBJECT_SCHEMA);
+	Oid extension;
 	ListCell *lc;
 
-	if (!IsA(stmt, DropStmt) || ((DropStmt *) stmt)->removeType != OBJECT_EXTENSION)
+	if (!is_drop && !IsA(stmt, DropOwnedStmt))
 		return false;
-	foreach (lc, ((DropStmt *) stmt)->objects)
+	extension = get_extension_oid(EQ_EXTENSION, true);
+	if (!OidIsValid(extension) || eq_find_database(MyDatabaseId) == NULL)
+		return false;
+	if (is_drop)
 	{
-		if (strcmp(strVal(lfirst(lc)), "event_queue") == 0)
+		DropStmt *drop = (DropStmt *) stmt;
+
+		foreach (lc, drop->objects)
+		{
+			const char *name = strVal(lfirst(lc));
+
+			if ((drop->removeType == OBJECT_EXTENSION &&
+				 strcmp(name, EQ_EXTENSION) == 0 &&
+				 eq_owns_extension(extension, GetUserId())) ||
+				drops_what_it_needs(drop, name))
+				return true;
+		}
+		return false;
+	}
+	foreach (lc, ((DropOwnedStmt *) stmt)->roles)
+	{
+		Oid role = get_rolespec_oid(lfirst_node(RoleSpec, lc), true);
+
+		if (OidIsValid(role) && role == eq_extension_owner() &&
+			has_privs_of_role(GetUserId(), role))
 			return true;
 	}
 	return false;
-}
-
-/*
- * DROP EXTENSION: workers, which use the tables, would deadlock with it, so they go
- * until it is committed.  What shared memory has of the database is freed then.
- */
-static void
-prepare_drop(void)
-{
-	Oid extension = get_extension_oid(EQ_EXTENSION, true);
-
-	if (!OidIsValid(extension) || !eq_owns_extension(extension, GetUserId()))
-		return; /* the statement's own error, or notice */
-	eq_note_extension_dropped();
-	eq_send_workers_away_until_end(MyDatabaseId);
 }
 
 /*
@@ -306,11 +337,19 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Node *stmt = pstmt->utilityStmt;
 	const char *dbname = eq_database_emptied_by(stmt);
 	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
+	/* Not after it: a procedure that rolls back may free the statement. */
+	bool sets_constraints = IsA(stmt, ConstraintsSetStmt);
+	bool subscribes = IsA(stmt, CreateSubscriptionStmt) ||
+					  IsA(stmt, AlterSubscriptionStmt);
+	bool updates = IsA(stmt, AlterExtensionStmt) &&
+				   strcmp(((AlterExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0;
+	bool drops = drops_event_queue(stmt);
 	bool restores = eq_before_statement(stmt);
 
 	eq_refuse_unheeded(stmt, restores);
-	if (drops_event_queue(stmt) && eq_find_database(MyDatabaseId) != NULL)
-		prepare_drop();
+	/* Their statements would deadlock with it: they go until it is committed. */
+	if (drops)
+		eq_send_workers_away_until_end(MyDatabaseId);
 
 	/* A role that may not drop it gets the statement's own error. */
 	if (OidIsValid(dboid) && eq_owns_database(dboid, GetUserId()))
@@ -323,13 +362,15 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		else
 			standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 									env, dest, qc);
-		if (IsA(stmt, ConstraintsSetStmt))
+		if (sets_constraints)
 			eq_note_constraints_set();
-		if (IsA(stmt, CreateSubscriptionStmt) || IsA(stmt, AlterSubscriptionStmt))
+		if (subscribes)
 			eq_note_subscription();
-		if (IsA(stmt, AlterExtensionStmt) &&
-			strcmp(((AlterExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0)
-			eq_note_config_changed(); /* workers may wait for this update */
+		/* What shared memory has of the database is freed at the commit. */
+		if (drops && !OidIsValid(get_extension_oid(EQ_EXTENSION, true)))
+			eq_note_extension_dropped();
+		if (updates)
+			eq_note_config_changed(); /* workers may wait for it */
 	}
 	PG_FINALLY();
 	{

@@ -539,14 +539,21 @@ bool
 eq_sample_metrics(TimestampTz *round)
 {
 	static int next_slot;
-	MemoryContext context = AllocSetContextCreate(
-		CurrentMemoryContext, "event_queue sample", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	static MemoryContext context =
+		NULL; /* emptied by the next call after an error */
+	MemoryContext old = CurrentMemoryContext;
 	Readings readings = {0};
 	int n_known;
-	Known *known = find_series(&n_known);
+	Known *known;
 	int slot_number;
 	bool is_last;
+
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "event_queue sample",
+										ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(context);
+	MemoryContextSwitchTo(context);
+	known = find_series(&n_known);
 
 	if (*round == 0)
 	{
@@ -569,7 +576,7 @@ eq_sample_metrics(TimestampTz *round)
 		read_queue(NULL, 0, known, n_known, false, &readings);
 	keep_readings(&readings, *round);
 	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	MemoryContextReset(context);
 	next_slot = slot_number;
 	if (!is_last)
 		return true;

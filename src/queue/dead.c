@@ -4,10 +4,13 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -23,6 +26,17 @@ PG_FUNCTION_INFO_V1(eq_bury_dependents);
 
 #define MAX_ERRORS	   50	/* kept of one job: the last ones */
 #define MAX_ERROR_TEXT 2000 /* bytes kept of a message or context */
+
+/* The time as JSON has it, in UTC: it is read in sessions with other settings. */
+static char *
+time_of_error(void)
+{
+	static const int utc = 0;
+	char text[MAXDATELEN + 1];
+
+	return pstrdup(JsonEncodeDateTime(
+		text, TimestampTzGetDatum(GetCurrentTimestamp()), TIMESTAMPTZOID, &utc));
+}
 
 /* The errors of a job, with one more at their end. */
 Jsonb *
@@ -41,8 +55,6 @@ eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 	JsonbValue item;
 	JsonbIteratorToken token;
 	int surplus = errors ? JB_ROOT_COUNT(errors) - (MAX_ERRORS - 1) : 0;
-	Datum now = DirectFunctionCall1(timestamptz_out,
-									TimestampTzGetDatum(GetCurrentTimestamp()));
 
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	if (errors)
@@ -58,7 +70,7 @@ eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	eq_json_add_int64(&state, "attempt", attempt);
-	eq_json_add_string(&state, "at", DatumGetCString(now), MAX_ERROR_TEXT);
+	eq_json_add_string(&state, "at", time_of_error(), MAX_ERROR_TEXT);
 	eq_json_add_string(&state, "worker", worker, MAX_ERROR_TEXT);
 	eq_json_add_string(&state, "sqlstate", sqlstate, MAX_ERROR_TEXT);
 	eq_json_add_string(&state, "message", message, MAX_ERROR_TEXT);

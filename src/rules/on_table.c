@@ -33,6 +33,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -298,6 +299,36 @@ eq_make_table_triggers(int32 rule_id, Oid relid, Datum on_change, ArrayType *col
 														false, TYPALIGN_INT)));
 }
 
+/*
+ * Has values written in one way, whatever the session that changes the row has set: else
+ * an equal value looks changed, or a changed one equal (extra_float_digits), and a row has
+ * another key in each time zone.  Money alone is as lc_monetary says.  Undone by
+ * AtEOXact_GUC of the result.
+ */
+static int
+pin_output(void)
+{
+	static const struct
+	{
+		const char *name;
+		const char *value;
+	} pinned[] = {{"DateStyle", "ISO, MDY"},
+				  {"IntervalStyle", "postgres"},
+				  {"TimeZone", "UTC"},
+				  {"bytea_output", "hex"},
+				  {"extra_float_digits", "1"}};
+	int level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(pinned); i++)
+	{
+		if (strcmp(GetConfigOption(pinned[i].name, false, false), pinned[i].value) !=
+			0)
+			(void) set_config_option(pinned[i].name, pinned[i].value, PGC_USERSET,
+									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	}
+	return level;
+}
+
 /* A row, and what it is as JSON. */
 typedef struct Conversion
 {
@@ -552,6 +583,7 @@ eq_table_change(PG_FUNCTION_ARGS)
 	EqEvent event = {.aggregate = &aggregate};
 	char **arguments;
 	int32 rule_id;
+	int guc_level;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(change->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(change->tg_event) ||
@@ -569,11 +601,13 @@ eq_table_change(PG_FUNCTION_ARGS)
 	inserts = TRIGGER_FIRED_BY_INSERT(change->tg_event);
 	deletes = TRIGGER_FIRED_BY_DELETE(change->tg_event);
 	operation = &operations[inserts ? 0 : deletes ? 2 : 1];
+	guc_level = pin_output();
 	before = row_as_json(inserts ? NULL : change->tg_trigtuple, desc, &left_out);
 	now = row_as_json(deletes	? NULL
 					  : inserts ? change->tg_trigtuple
 								: change->tg_newtuple,
 					  desc, &left_out);
+	AtEOXact_GUC(false, guc_level);
 	if (before && now)
 	{
 		changed = changed_names(before, now);

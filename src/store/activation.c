@@ -190,12 +190,14 @@ EqActivation
 eq_activation(bool anew)
 {
 	static LocalTransactionId seen_in = InvalidLocalTransactionId;
+	static SubTransactionId seen_by = InvalidSubTransactionId;
 	EqDatabase *db = eq_database();
 	uint32 generation = pg_atomic_read_u32(&db->config_generation);
 	EqActivation found;
 
 	if (!anew && (is_known_active(db) ||
-				  (seen_in == EQ_MY_LXID && seen_in != InvalidLocalTransactionId)))
+				  (seen_in == EQ_MY_LXID && seen_in != InvalidLocalTransactionId &&
+				   SubTransactionIsActive(seen_by))))
 		return EQ_ACTIVE;
 	pg_memory_barrier();
 	/* Nothing waits for who has the table locked: it is as it was when last seen. */
@@ -207,8 +209,11 @@ eq_activation(bool anew)
 	if (found != EQ_ACTIVE)
 		pg_atomic_write_u32(&activation_of(db)->active_at, 0);
 	else if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		/* It may be this transaction that wrote the row, and it may yet abort. */
+	{
+		/* It may be this (sub)transaction that wrote the row, and it may yet abort. */
 		seen_in = EQ_MY_LXID;
+		seen_by = GetCurrentSubTransactionId();
+	}
 	else
 		pg_atomic_write_u32(&activation_of(db)->active_at, generation + 1);
 	return found;
@@ -493,6 +498,7 @@ eq_after_statement(bool restores)
 bool
 eq_in_service(void)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	EqDatabase *db = eq_database();
 	EqActivation state;
 
@@ -517,6 +523,7 @@ eq_in_service(void)
 		state = EQ_ACTIVE;
 	}
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller); /* the end of a transaction leaves it */
 	return state == EQ_ACTIVE;
 }
 

@@ -72,10 +72,11 @@ COMMENT ON FUNCTION notify_on(regclass, text, boolean) IS
 
 /*
  * record_change: trigger of record_changes.  Arguments: aggregate type, id
- * column, tenant column or '', event prefix.
+ * column, tenant column or '', event prefix.  Settings as in on_table.c (pin_output).
  */
 CREATE FUNCTION record_change() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp
+SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET timezone = 'UTC' SET bytea_output = 'hex' SET extra_float_digits = 1 AS $$
 DECLARE
 	new_row jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
 	old_row jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;
@@ -134,7 +135,8 @@ COMMENT ON FUNCTION event_queue_internal.make_recording(regclass, text, name, na
  * record_changes: from now on every row change of the table appends an event
  * PREFIX.inserted, PREFIX.updated or PREFIX.deleted with data {new, old,
  * changed}, in the writer's transaction.  An UPDATE that changes nothing
- * appends nothing.  Whoever writes to the table needs grant_producer.
+ * appends nothing.  Times are in UTC, and values of other types, too, are written
+ * the same whatever the writer's settings.  Whoever writes to the table needs grant_producer.
  * Arguments: id_column holds the aggregate's id; tenant_column the tenant
  * (default: the session's); event_prefix defaults to aggregate_type; or_replace:
  * if the table records already, from now on it does so as given here.

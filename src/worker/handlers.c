@@ -48,6 +48,7 @@ bool
 eq_read_handlers(void)
 {
 	uint32 generation = pg_atomic_read_u32(&eq_database()->config_generation);
+	MemoryContext caller = CurrentMemoryContext;
 	Oid table;
 	EqSpi spi;
 
@@ -61,6 +62,7 @@ eq_read_handlers(void)
 		!ConditionalLockRelationOid(table, AccessShareLock))
 	{
 		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
 		return false;
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -121,6 +123,7 @@ eq_read_handlers(void)
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller); /* the end of a transaction leaves it */
 	eq_clear_faults(MyDatabaseId, "time limit", is_label);
 	eq_clear_faults(MyDatabaseId, EQ_UNRECORDED, is_label);
 	config_seen = generation;

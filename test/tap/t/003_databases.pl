@@ -137,6 +137,31 @@ $node->safe_psql('postgres', 'DROP DATABASE copy3');
 $node->safe_psql('postgres', 'DROP DATABASE copy');
 pass('DROP DATABASE does not wait for the workers');
 
+# What takes the extension with it does not wait for the workers either.
+$node->safe_psql('postgres', 'CREATE ROLE boss SUPERUSER LOGIN');
+$node->safe_psql('postgres', 'CREATE DATABASE other_ways');
+for my $drop ('DROP SCHEMA event_queue CASCADE', 'DROP OWNED BY boss CASCADE', 'DROP EXTENSION plpgsql CASCADE')
+{
+	$node->safe_psql('other_ways', q(
+		SET ROLE boss;
+		CREATE SCHEMA event_queue;
+		CREATE EXTENSION event_queue;
+		CREATE FUNCTION look(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+			'SELECT count(*) FROM event_queue.job; SELECT pg_sleep(600)';
+		SELECT event_queue.create_queue('q', lease => '1 hour');
+		SELECT event_queue.create_handler('q', '*', 'look');
+		SELECT event_queue.enqueue('q', 'j')));
+	$comes_to_in->('other_ways', q(SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND backend_type = 'event_queue executor'), 'a handler runs');
+	my ($status, $out, $err) = $node->psql('other_ways', "SET lock_timeout = '60s'; $drop");
+	is($status, 0, $drop) or diag($err);
+	is($node->safe_psql('other_ways', q(SELECT count(*) FROM pg_extension WHERE extname = 'event_queue')), '0', 'drops it');
+	$comes_to->($workers->('other_ways', 1), '0', 'and the workers have left');
+	$node->safe_psql('other_ways', 'DROP SCHEMA IF EXISTS event_queue; CREATE EXTENSION IF NOT EXISTS plpgsql');
+}
+$node->safe_psql('other_ways', 'CREATE EXTENSION event_queue');
+$comes_to->($workers->('other_ways'), '3', 'they come back with it');
+$node->safe_psql('postgres', 'DROP DATABASE other_ways');
+
 # Restricting.
 $node->append_conf('postgresql.conf', "event_queue.databases = 'other'");
 $node->reload;

@@ -59,7 +59,11 @@ is($node->safe_psql('template_copy', 'SELECT (SELECT count(*) FROM done), (SELEC
 like(error_of($node, 'template_copy', 'SET ROLE worker; SELECT event_queue.activate()'), qr/^42501 /, 'a worker may not activate');
 $node->safe_psql('template_copy', 'BEGIN; SELECT event_queue.activate(); ROLLBACK');
 is($node->safe_psql('template_copy', $state), 'copy', 'an activation that is rolled back is none');
-is($node->safe_psql('template_copy', q(BEGIN; SET ROLE admin; SELECT event_queue.activate() ~ '^2-'; SELECT event_queue.enqueue('tasks', 'now') > 0; COMMIT)), "t\nt", 'an admin may');
+like(error_of($node, 'template_copy', q(BEGIN; SAVEPOINT s; SELECT event_queue.activate(); SELECT event_queue.append('a', '1', 'x');
+	ROLLBACK TO s; SELECT event_queue.append('a', '1', 'x'); COMMIT)), qr/^EQ036 /, 'nor is one to a savepoint for what follows it');
+like(error_of($node, 'template_copy', q(BEGIN; SAVEPOINT s; SELECT event_queue.activate(); RELEASE s; SELECT event_queue.append('a', '1', 'x');
+	SAVEPOINT t; SELECT event_queue.append('a', '1', 'x'); ROLLBACK TO t; SELECT event_queue.append('a', '1', 'x'); ROLLBACK)), qr/^none: /, 'one that is kept is one');
+is($node->safe_psql('template_copy', q(BEGIN; SET ROLE admin; SELECT event_queue.activate() ~ '^4-'; SELECT event_queue.enqueue('tasks', 'now') > 0; COMMIT)), "t\nt", 'an admin may');
 ok($node->poll_query_until('template_copy', 'SELECT count(*) = 2 FROM done'), 'then its jobs run');
 $node->safe_psql('postgres', 'DROP DATABASE template_copy');
 
