@@ -74,6 +74,7 @@ CREATE TABLE rc_hidden AS SELECT 'hidden' AS what;
 SELECT event_queue.create_rule('rc hidden', 'rc.hidden', $$(SELECT what FROM public.rc_hidden) = event_data ->> 'n'$$, queue => 'rc', job_name => 'h', tenant_id => 'default') > 0 AS created;
 SELECT event_queue.create_queue('rc looks') > 0 AS created;
 SELECT version FROM event_queue.append('rc hidden', 'A', 'rc.hidden', '{"n": 1}');
+CALL wait_until($$(SELECT seen = 1 FROM event_queue.rule_stats WHERE rule = 'rc hidden')$$); -- before rc may meet it
 SELECT DISTINCT seen FROM event_queue.event_store e, event_queue.explain_rule('rc hidden', e.id) WHERE e.event_type = 'rc.hidden' AND step = 'condition';
 SET ROLE rc_admin;
 CREATE TABLE rc_admin.saw (what text);

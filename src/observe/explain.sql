@@ -83,10 +83,11 @@ BEGIN
 	outcome := CASE WHEN r.tenant_id = e.tenant_id OR r.tenant_id IS NULL THEN 'yes' ELSE 'no' END;
 	all_yes := all_yes AND outcome = 'yes';
 	RETURN NEXT;
-	step := 'pattern'; part := r.event_pattern; seen := e.event_type;
-	-- what a changed row's trigger appends is for its rule alone
+	step := 'pattern'; part := concat_ws(' of ', r.event_pattern, array_to_string(r.on_change, ', ')); seen := e.event_type;
+	-- what a changed row's trigger appends is for its rule alone, which may have asked for other operations then
 	outcome := CASE WHEN event_queue.event_matches(e.event_type, r.event_pattern)
-		AND (r.on_table IS NOT NULL) = (e.aggregate_type = 'event_queue.table') THEN 'yes' ELSE 'no' END;
+		AND (r.on_table IS NOT NULL) = (e.aggregate_type = 'event_queue.table')
+		AND (r.on_table IS NULL OR e.event_data ->> 'operation' = ANY (r.on_change)) THEN 'yes' ELSE 'no' END;
 	all_yes := all_yes AND outcome = 'yes';
 	RETURN NEXT;
 

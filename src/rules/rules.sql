@@ -213,7 +213,11 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * The condition also sees old and new, the rows as jsonb: old ->> 'status'.  tenant_column
  * names the tenant; else it is the session's.  Who writes to the table needs no rights of the
  * extension.  The caller needs the privileges TRIGGER and SELECT on the table; writers are
- * waited for once, and from the commit on no change is missed.  TRUNCATE lets no rule fire.
+ * waited for once, and from the commit on no change is missed.  TRUNCATE lets no rule fire, nor
+ * does what logical replication or a session with session_replication_role = replica writes, unless
+ * the table's owner has the rule's triggers fire for it (ALTER TABLE ... ENABLE ALWAYS TRIGGER).
+ * An event that came under an earlier definition and meets the rule late (catch_up, backfill_rule)
+ * is asked for on_change and when_changed as they are then.
  * Renaming table and columns changes nothing for the triggers, but event data has the new names;
  * a rule whose table was dropped is out of service.  A write with such a rule cannot be prepared
  * (PREPARE TRANSACTION), as append cannot.
