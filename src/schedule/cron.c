@@ -43,6 +43,7 @@
 PG_FUNCTION_INFO_V1(eq_cron_next_sql);
 PG_FUNCTION_INFO_V1(eq_zone_day);
 PG_FUNCTION_INFO_V1(eq_zone_day_begins);
+PG_FUNCTION_INFO_V1(eq_local_moment);
 
 #define MAX_DAYS_AHEAD 146097 /* 400 years: then the calendar comes again */
 #define MAX_EXPRESSION 1000	  /* bytes; each value of each field takes 600 */
@@ -581,6 +582,27 @@ eq_zone_day_begins(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("timestamp out of range")));
 	PG_RETURN_TIMESTAMPTZ(begins);
+}
+
+/*
+ * A local time as a moment: one that the clocks leave out is the moment when they go
+ * forward, of one that comes twice it is the second, as of AT TIME ZONE.  (That takes the
+ * first kind for a later time, so that hours of work would overlap those that follow.)
+ */
+Datum
+eq_local_moment(PG_FUNCTION_ARGS)
+{
+	struct pg_tm tm;
+	fsec_t fsec;
+	Moments moments;
+
+	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMP(0)) ||
+		timestamp2tm(PG_GETARG_TIMESTAMP(0), NULL, &tm, &fsec, NULL, NULL) != 0)
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("timestamp out of range")));
+	find_moments(&moments, date2j(tm.tm_year, tm.tm_mon, tm.tm_mday), tm.tm_hour,
+				 tm.tm_min, tm.tm_sec, zone_of(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_TIMESTAMPTZ(moments.doubled ? moments.second : moments.first);
 }
 
 Datum
