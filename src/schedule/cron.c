@@ -2,7 +2,7 @@
  * cron.c: when a cron expression is due next.
  *
  * Five fields: minute, hour, day of month, month, day of week (0 or 7 is
- * Sunday), or six with the second first; lists, ranges, steps, names of months
+ * Sunday, also at the end of a range: sat-sun), or six with the second first; lists, ranges, steps, names of months
  * and days; @hourly, @daily, @weekly, @monthly and @yearly.  Days of the month may
  * be L (the last), 15W (the working day, Monday to Friday, next to the 15th in its
  * month) and LW; days of the week mon#1 (the first Monday) and friL (the last
@@ -192,6 +192,8 @@ parse_field(const char *expression, const char *field, int low, int high,
 			{
 				s++;
 				to = parse_value(&s, names, n_names, first_name);
+				if (names == day_names && to == 0 && from > 0)
+					to = 7; /* mon-sun, sat-sun: Sunday is the last day, too */
 			}
 			else if (*s == '/')
 				to = high; /* 5/15 is 5-59/15 */
