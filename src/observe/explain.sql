@@ -4,6 +4,34 @@
  * Conditions and templates run as the rule's owner, as the rule runner runs them, and
  * leave nothing behind (rules/explain.c).
  */
+/*
+ * advisory_locks: calls that would give back the advisory locks that the session has; release_new_locks: gives back
+ * those that it has got since.  No rollback does, of pg_advisory_lock in a condition.
+ */
+CREATE FUNCTION event_queue_internal.advisory_locks() RETURNS text[]
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT coalesce(array_agg(CASE WHEN l.mode = 'ShareLock' THEN 'pg_advisory_unlock_shared' ELSE 'pg_advisory_unlock' END
+		|| CASE l.objsubid WHEN 1 THEN format('(%s::bigint)', quote_literal((l.classid::bigint << 32) | l.objid::bigint))
+			ELSE format('(%s::int, %s::int)', quote_literal(l.classid::bigint::bit(32)::int), quote_literal(l.objid::bigint::bit(32)::int)) END), '{}')
+	FROM pg_locks l WHERE l.locktype = 'advisory' AND l.pid = pg_backend_pid() AND l.granted
+$$;
+COMMENT ON FUNCTION event_queue_internal.advisory_locks() IS 'Internal. Calls that would give back the advisory locks that the session has.';
+CREATE FUNCTION event_queue_internal.release_new_locks(had text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	call text;
+BEGIN
+	FOREACH call IN ARRAY event_queue_internal.advisory_locks() LOOP
+		CONTINUE WHEN call = ANY (had);
+		LOOP	-- taken for each event
+			EXECUTE 'SELECT ' || call;
+			EXIT WHEN call <> ALL (event_queue_internal.advisory_locks());
+		END LOOP;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.release_new_locks(text[]) IS 'Internal. Gives back the advisory locks that the session has got since.';
+
 CREATE FUNCTION event_queue_internal.condition_parts(
 	rule rule, "position" bigint, OUT step text, OUT part text, OUT outcome text, OUT seen text, OUT compared text)
 RETURNS SETOF record
@@ -53,6 +81,7 @@ DECLARE
 	has_fired boolean := false;
 	has_failed boolean := false;
 	this record;
+	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	r := event_queue_internal.get_rule($1);
 	SELECT x.* INTO e FROM event_queue.event_store x WHERE x.id = $2 AND x.tenant_id = tenant;
@@ -99,6 +128,7 @@ BEGIN
 	compared := NULL;
 
 	SELECT t.* INTO tried FROM event_queue_internal.try_rule(r, e.position) t;
+	PERFORM event_queue_internal.release_new_locks(locks);
 	IF tried.outcome <> 'not matched' THEN
 		step := 'action';
 		outcome := CASE WHEN tried.outcome IN ('matched', 'suppressed', 'too deep') THEN 'yes' ELSE tried.outcome END;
@@ -215,6 +245,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET j
 #variable_conflict use_column
 DECLARE
 	r event_queue.rule;
+	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
 	IF NOT FOUND AND $7 IS NOT NULL THEN
@@ -252,6 +283,7 @@ BEGIN
 		LIMIT $4) m,
 		event_queue_internal.try_rule(r, m.position) t
 	ORDER BY m.position;
+	PERFORM event_queue_internal.release_new_locks(locks);
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, int, int, jsonb, regrole) IS 'Internal. test_rule for a caller.';
@@ -309,6 +341,8 @@ DECLARE
 	this_rule int;
 	maker regrole;
 	at_position bigint := (SELECT e.position FROM event_queue.event_store e WHERE e.id = $3 AND e.tenant_id = tenant);
+	facts jsonb;
+	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	SELECT v.definition, v.rule_id, v.owner INTO d, this_rule, maker FROM event_queue_internal.rule_version v
 	WHERE v.rule = $1 AND v.version = $2 AND NOT v.draft AND event_queue.tenant_visible(v.tenant_id)
@@ -316,10 +350,11 @@ BEGIN
 	IF d IS NULL OR at_position IS NULL THEN
 		RETURN NULL;
 	END IF;
-	RETURN jsonb_strip_nulls(jsonb_build_object('owner', d -> 'owner', 'condition', d -> 'condition', 'facts',
-		(SELECT jsonb_agg(jsonb_build_object('part', p.part, 'seen', p.seen, 'compared', p.compared, 'outcome', p.outcome))
-		 FROM event_queue_internal.condition_parts(event_queue_internal.rule_of(
-			jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', this_rule, 'name', $1, 'version', $2, 'enabled', true, 'start_position', 0)), d, maker), at_position) p)));
+	facts := (SELECT jsonb_agg(jsonb_build_object('part', p.part, 'seen', p.seen, 'compared', p.compared, 'outcome', p.outcome))
+		FROM event_queue_internal.condition_parts(event_queue_internal.rule_of(
+			jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', this_rule, 'name', $1, 'version', $2, 'enabled', true, 'start_position', 0)), d, maker), at_position) p);
+	PERFORM event_queue_internal.release_new_locks(locks);
+	RETURN jsonb_strip_nulls(jsonb_build_object('owner', d -> 'owner', 'condition', d -> 'condition', 'facts', facts));
 END
 $$;
 COMMENT ON FUNCTION rule_facts(text, int, uuid, text) IS 'Why a version of a rule fired for an event: its owner, its condition, and what each part of it saw.';
@@ -338,6 +373,7 @@ DECLARE
 	was event_queue.rule;
 	becomes event_queue.rule;
 	other int;
+	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	was := event_queue_internal.get_rule($1);
 	IF ($6 BETWEEN 1 AND 10000) IS NOT TRUE OR ($7 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
@@ -380,6 +416,7 @@ BEGIN
 	WHERE (m.now OR m.after) AND (t.outcome, t.payload, t.options) IS DISTINCT FROM (n.outcome, n.payload, n.options)
 	LIMIT $6) d
 	ORDER BY d.position;
+	PERFORM event_queue_internal.release_new_locks(locks);
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.compare_rule(text, jsonb, int, bigint, bigint, int, int, regrole) IS 'Internal. compare_rule for a caller.';
