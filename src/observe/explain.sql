@@ -225,6 +225,13 @@ BEGIN
 	IF jsonb_typeof($2) <> 'object' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a definition of a rule must be a JSON object';
 	END IF;
+	IF $2 ->> 'actions' IS NOT NULL THEN
+		IF NOT event_queue_internal.are_actions($2 -> 'actions') THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ019', MESSAGE = 'actions must be a JSON array of 1 to 16 actions, each with what it needs',
+				HINT = 'For example: [{"enqueue": {"queue": "mail", "name": "welcome"}}, {"append": {"event_type": "lead.welcomed"}}]; kinds are enqueue, call, append, notify and cancel.';
+		END IF;
+		PERFORM event_queue_internal.queue_id_of(q #>> '{}') FROM jsonb_path_query($2 -> 'actions', '$[*].*.queue') q;
+	END IF;
 	RETURN event_queue_internal.rule_of($1, $2, $3);
 EXCEPTION WHEN data_exception THEN
 	RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition has the wrong type', DETAIL = SQLERRM || '.',
@@ -303,7 +310,7 @@ COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, in
  * payload and options of the job, if the rule enqueues one; of a rule with actions payload is
  * their list, filled.
  * Errors: EQ009 max_rows or max_events, definition and version, or an unknown member, EQ010 no such queue, EQ019 no action or
- * two, EQ023 no event_pattern, EQ025 no such rule or version.
+ * two, or actions, EQ023 no event_pattern, EQ025 no such rule or version.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT event_queue.create_rule('draft', 'lead.won', queue => 'mail', job_name => 'won');
@@ -436,7 +443,7 @@ COMMENT ON FUNCTION event_queue_internal.compare_rule(text, jsonb, int, bigint, 
  * reason why it does not fire); outcome and payload by the present definition, new_outcome and
  * new_payload by the other one, as test_rule shows them.
  * Errors: EQ009 max_rows, max_events, definition and version, or an unknown member, EQ010 no such queue,
- * EQ019 no action or two, EQ022 condition, EQ025 no such rule, version or draft.
+ * EQ019 no action or two, or actions, EQ022 condition, EQ025 no such rule, version or draft.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');
