@@ -29,6 +29,19 @@ SELECT event_queue.add_business_time('sp', '2018-11-03 00:30-03', '1 day') AT TI
 SELECT event_queue.create_calendar('gap', 'America/New_York', '{"sun": ["02:15-02:45", "02:50-04:00"], "mon": ["09:00-10:00"]}') > 0 AS created;
 SELECT event_queue.business_seconds('gap', '2026-03-08 00:00-05', '2026-03-08 12:00-04') / 60 AS minutes,
 	event_queue.add_business_time('gap', '2026-03-08 00:00-05', '20 minutes') AT TIME ZONE 'America/New_York' AS twenty_minutes;
+-- hours that end, or begin, in it do not overlap those that follow (01:00 to 02:00, and 03:00 to 04:00)
+SELECT event_queue.create_calendar('gap 2', 'America/New_York', '{"sun": ["01:00-02:30", "02:30-02:45", "03:00-04:00"]}') > 0 AS created;
+SELECT event_queue.business_seconds('gap 2', '2026-03-08 00:00-05', '2026-03-08 12:00-04') / 60 AS minutes,
+	event_queue.add_business_time('gap 2', '2026-03-08 00:00-05', '90 minutes') AT TIME ZONE 'America/New_York' AS ninety_minutes;
+-- half an hour that comes twice, or is left out; a whole day that is left out (Friday, 2011-12-30)
+SELECT event_queue.create_calendar('half', 'Australia/Lord_Howe', '{"sun": ["00:00-24:00"]}') > 0 AS created;
+SELECT event_queue.business_seconds('half', '2026-04-04 00:00+00', '2026-04-06 00:00+00') / 3600 AS more, event_queue.business_seconds('half', '2026-10-03 00:00+00', '2026-10-05 00:00+00') / 3600 AS less;
+SELECT event_queue.create_calendar('apia', 'Pacific/Apia') > 0 AS created;
+SELECT event_queue.business_seconds('apia', '2011-12-29 00:00-10', '2012-01-03 00:00+14') / 3600 AS hours,
+	event_queue.add_business_time('apia', '2011-12-29 10:00-10', '1 day') AT TIME ZONE 'Pacific/Apia' AS one_day,
+	event_queue.add_business_time('apia', '2011-12-29 10:00-10', '9 hours') AT TIME ZONE 'Pacific/Apia' AS nine_hours;
+-- zones in which the year begins first, and last
+SELECT z, try(format('SELECT event_queue.create_calendar(%L, %L)', z, z)) FROM unnest('{Pacific/Auckland,Pacific/Fiji,Pacific/Kiritimati,Etc/GMT+12}'::text[]) z;
 
 -- Holidays.
 SELECT event_queue.add_holidays('cal', '{2026-11-30,2026-12-25,2026-11-30}'), event_queue.remove_holidays('cal', '{2026-12-25,2020-01-01}');

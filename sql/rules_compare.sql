@@ -28,6 +28,8 @@ SELECT (e.event_data ->> 'n')::int AS n, c.outcome, c.payload, c.options FROM ev
 SELECT try($$SELECT event_queue.test_rule('not yet')$$), try($$SELECT event_queue.test_rule('not yet', definition => '{}')$$), try($$SELECT event_queue.test_rule('rc', version => 1, definition => '{}')$$),
 	try($$SELECT event_queue.test_rule('not yet', definition => '{"queue": "rc", "job_name": "x"}')$$), try($$SELECT event_queue.test_rule('not yet', definition => '{"event_pattern": "a", "queue": "no queue", "job_name": "x"}')$$),
 	try($$SELECT event_queue.test_rule('rc', definition => '[]')$$), try($$SELECT event_queue.test_rule('rc', definition => '{"no member": 1}')$$);
+SELECT d, try(format('SELECT event_queue.test_rule(%L, definition => jsonb_build_object(%L, %L::jsonb))', 'rc', 'actions', d)) FROM unnest(ARRAY['{"append": {"event_type": "x"}}', '[]', '1', '[1]', '[{"call": {}}]', '[{"enqueue": {"name": "x"}}]',
+	'[{"enqueue": {"queue": "none", "name": "x"}}]', '[{"cancel": {"queue": "none", "unique_key": "x"}}]', '[{"notify": {"channel": "x"}}, {"append": {"event_type": "x"}}, {"tell": {}}]']) d;
 SELECT count(*) FROM event_queue.rules WHERE name = 'not yet';
 SELECT try($$SELECT event_queue.compare_rule('none')$$), try($$SELECT event_queue.compare_rule('rc')$$), try($$SELECT event_queue.compare_rule('rc', '{}', 1)$$),
 	try($$SELECT event_queue.compare_rule('rc', '{}', max_rows => 0)$$), try($$SELECT event_queue.compare_rule('rc', version => 9)$$);

@@ -73,6 +73,23 @@ SET statement_timeout = '100 ms';
 SELECT outcome FROM event_queue.test_rule('ex slow', max_rows => 1);
 \set VERBOSITY default
 RESET statement_timeout;
+-- What a condition can do without writing is undone, too: notifications, and locks of the session, but those that it had.
+SELECT pg_advisory_lock(-1), pg_advisory_lock_shared(-2, -3);
+CREATE FUNCTION explain.traces() RETURNS boolean LANGUAGE sql AS $$
+	SELECT pg_notify('explain', 'seen'), pg_advisory_lock(-1), pg_advisory_lock_shared(-4), pg_advisory_lock(-5, 6), pg_advisory_lock_shared(-7, -8), pg_advisory_xact_lock(9);
+	SELECT set_config('work_mem', '1234kB', false) IS NOT NULL
+$$;
+LISTEN explain;
+SELECT event_queue.create_rule('ex traces', 'exl.*', 'explain.traces()', queue => 'explain', job_name => 'traces', tenant_id => 'none') > 0 AS created;
+SELECT DISTINCT outcome FROM event_queue.test_rule('ex traces', definition => '{"condition": "explain.traces()", "tenant_id": null}') WHERE event_type = 'exl.moved';
+SELECT DISTINCT change FROM event_queue.compare_rule('ex traces', '{"condition": "explain.traces()", "tenant_id": null}') WHERE event_type = 'exl.moved';
+SELECT outcome FROM event_queue.explain_rule('ex traces', :'won') WHERE step IN ('condition', 'verdict');
+SELECT event_queue.rule_facts('ex traces', 1, :'won') -> 'facts' AS facts;
+UNLISTEN explain;
+SELECT mode, classid::bigint, objid::bigint, objsubid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() ORDER BY 1, 2;
+SELECT pg_advisory_unlock_all();
+SHOW work_mem;
+SELECT event_queue.drop_rule('ex traces');
 SELECT event_queue.drop_rule('ex slow') AND event_queue.drop_rule('ex write') AS dropped;
 SELECT count(*) FROM explain.wanted;
 SHOW transaction_read_only;

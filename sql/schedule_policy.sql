@@ -42,6 +42,11 @@ SELECT run_it('pol', now()), run_it('pol', now()), run_it('pol', now());
 CALL wait_until($$EXISTS (SELECT FROM event_queue.jobs WHERE queue = 'pol' AND state = 'ready')$$);
 TABLE pol;
 SELECT skipped > 0 AS counted, overlap FROM event_queue.schedules WHERE name = 'pol';
+-- a group that is null is none
+SELECT event_queue.create_schedule('null', '0 0 1 1 *', 'pol', 'null', overlap => 'queue_all', options => '{"group_key": null}') > 0 AS created;
+SELECT run_it('null', now()), run_it('null', now());
+SELECT count(*), count(DISTINCT group_key) AS groups FROM event_queue.jobs WHERE name = 'null' AND group_key IS NOT NULL;
+SELECT event_queue.drop_schedule('null'), count(event_queue.cancel_job(job_id)) FROM event_queue.jobs WHERE name = 'null';
 SELECT state, count(*) FROM event_queue.schedule_runs WHERE schedule = 'pol' GROUP BY 1 ORDER BY 1;
 SELECT event_queue.purge_queue('pol');
 

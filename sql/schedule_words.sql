@@ -18,6 +18,10 @@ SELECT cron, event_queue.cron_next(cron, 'UTC', t::timestamptz) AS next FROM (VA
 	('0 0 LW * *', '2026-02-01'),			-- 28 February is a Saturday
 	('0 0 1,lw * *', '2026-02-02'),
 	('0 0 * * mon#1', '2026-03-03'),
+	('0 0 * * sat-sun', '2026-01-05'),
+	('0 0 * * SAT-0', '2026-01-10'),
+	('0 0 * * mon-sun/3', '2026-01-05'),	-- Monday, Thursday, Sunday
+	('0 0 * * 0-0', '2026-01-05'),
 	('0 0 * * 5#5', '2026-01-31'),
 	('0 0 * * friL', '2026-02-01'),
 	('0 0 * * 7#2', '2026-02-09'),
@@ -26,6 +30,7 @@ SELECT cron, event_queue.cron_next(cron, 'UTC', t::timestamptz) AS next FROM (VA
 ) AS c (cron, t);
 SELECT c, try(format('SELECT event_queue.cron_next(%L)', c))
 FROM unnest('{"60 * * * * *", "* * * * * * *", "@every", "@every 0s", "@every 10", "@every 10x", "@every 99999999999999999999s", "@every 367d", "@everyday", "* * * * L",
+	"* * * * fri-mon", "0 22-2 * * *", "0 0 * nov-feb *", "@reboot", "* * * * 5#mon", "1,,2 * * * *", "*/0 * * * *", "0 0 ? * mon",
 	"* * 32W * *", "* * 0W * *", "* * W * *", "* * 15W/2 * *", "* * 1-5W * *", "* * * * mon#0", "* * * * mon#6", "* * * * mon#", "* * * * 8#1", "* L * * *", "* * * L *", "* * L-3 * *"}'::text[]) c;
 -- A megabyte is refused without being read or shown.
 SELECT try(format('SELECT event_queue.cron_next(%L)', repeat('* ', 500000)));

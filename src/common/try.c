@@ -12,12 +12,8 @@
 
 #include "common/try.h"
 
-/*
- * Calls a function in a subtransaction.  Returns NULL, or the error for which the
- * subtransaction was rolled back, in the caller's memory context.
- */
-ErrorData *
-eq_try(void (*function)(void *), void *argument)
+static ErrorData *
+call(void (*function)(void *), void *argument, bool keep)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -28,7 +24,10 @@ eq_try(void (*function)(void *), void *argument)
 	PG_TRY();
 	{
 		function(argument);
-		ReleaseCurrentSubTransaction();
+		if (keep)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
@@ -41,6 +40,23 @@ eq_try(void (*function)(void *), void *argument)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return error;
+}
+
+/*
+ * Calls a function in a subtransaction.  Returns NULL, or the error for which the
+ * subtransaction was rolled back, in the caller's memory context.
+ */
+ErrorData *
+eq_try(void (*function)(void *), void *argument)
+{
+	return call(function, argument, true);
+}
+
+/* The same, but what the function has done is undone, whether or not it failed. */
+ErrorData *
+eq_try_and_undo(void (*function)(void *), void *argument)
+{
+	return call(function, argument, false);
 }
 
 /*

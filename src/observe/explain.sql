@@ -4,6 +4,35 @@
  * Conditions and templates run as the rule's owner, as the rule runner runs them, and
  * leave nothing behind (rules/explain.c).
  */
+/*
+ * advisory_locks: calls that would give back the advisory locks that the session has; release_new_locks: gives back
+ * those that it has got since.  No rollback does, of pg_advisory_lock in a condition.
+ */
+CREATE FUNCTION event_queue_internal.advisory_locks() RETURNS text[]
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT coalesce(array_agg(CASE WHEN l.mode = 'ShareLock' THEN 'pg_advisory_unlock_shared' ELSE 'pg_advisory_unlock' END
+		|| CASE l.objsubid WHEN 1 THEN format('(%s::bigint)', quote_literal((l.classid::bigint << 32) | l.objid::bigint))
+			ELSE format('(%s::int, %s::int)', quote_literal(l.classid::bigint::bit(32)::int), quote_literal(l.objid::bigint::bit(32)::int)) END), '{}')
+	FROM pg_locks l WHERE l.locktype = 'advisory' AND l.pid = pg_backend_pid() AND l.granted
+$$;
+COMMENT ON FUNCTION event_queue_internal.advisory_locks() IS 'Internal. Calls that would give back the advisory locks that the session has.';
+CREATE FUNCTION event_queue_internal.release_new_locks(had text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	call text;
+	released boolean;
+BEGIN
+	FOREACH call IN ARRAY event_queue_internal.advisory_locks() LOOP
+		CONTINUE WHEN call = ANY (had);
+		LOOP	-- taken for each event
+			EXECUTE 'SELECT ' || call INTO released;
+			EXIT WHEN NOT released OR call <> ALL (event_queue_internal.advisory_locks());
+		END LOOP;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.release_new_locks(text[]) IS 'Internal. Gives back the advisory locks that the session has got since.';
+
 CREATE FUNCTION event_queue_internal.condition_parts(
 	rule rule, "position" bigint, caller regrole, OUT step text, OUT part text, OUT outcome text, OUT seen text, OUT compared text)
 RETURNS SETOF record
@@ -33,6 +62,7 @@ DECLARE
 	has_fired boolean := false;
 	has_failed boolean := false;
 	this record;
+	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	r := event_queue_internal.get_rule($1);
 	SELECT x.* INTO e FROM event_queue.event_store x WHERE x.id = $2 AND x.tenant_id = tenant;
@@ -63,10 +93,11 @@ BEGIN
 	outcome := CASE WHEN r.tenant_id = e.tenant_id OR r.tenant_id IS NULL THEN 'yes' ELSE 'no' END;
 	all_yes := all_yes AND outcome = 'yes';
 	RETURN NEXT;
-	step := 'pattern'; part := r.event_pattern; seen := e.event_type;
-	-- what a changed row's trigger appends is for its rule alone
+	step := 'pattern'; part := concat_ws(' of ', r.event_pattern, array_to_string(r.on_change, ', ')); seen := e.event_type;
+	-- what a changed row's trigger appends is for its rule alone, which may have asked for other operations then
 	outcome := CASE WHEN event_queue.event_matches(e.event_type, r.event_pattern)
-		AND (r.on_table IS NOT NULL) = (e.aggregate_type = 'event_queue.table') THEN 'yes' ELSE 'no' END;
+		AND (r.on_table IS NOT NULL) = (e.aggregate_type = 'event_queue.table')
+		AND (r.on_table IS NULL OR e.event_data ->> 'operation' = ANY (r.on_change)) THEN 'yes' ELSE 'no' END;
 	all_yes := all_yes AND outcome = 'yes';
 	RETURN NEXT;
 
@@ -78,6 +109,7 @@ BEGIN
 	compared := NULL;
 
 	SELECT t.* INTO tried FROM event_queue_internal.try_rule(r, e.position) t;
+	PERFORM event_queue_internal.release_new_locks(locks);
 	IF tried.outcome <> 'not matched' THEN
 		step := 'action';
 		outcome := CASE WHEN tried.outcome IN ('matched', 'suppressed', 'too deep') THEN 'yes' ELSE tried.outcome END;
@@ -205,6 +237,13 @@ BEGIN
 	IF jsonb_typeof($2) <> 'object' THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a definition of a rule must be a JSON object';
 	END IF;
+	IF $2 ->> 'actions' IS NOT NULL THEN
+		IF NOT event_queue_internal.are_actions($2 -> 'actions') THEN
+			RAISE EXCEPTION USING ERRCODE = 'EQ019', MESSAGE = 'actions must be a JSON array of 1 to 16 actions, each with what it needs',
+				HINT = 'For example: [{"enqueue": {"queue": "mail", "name": "welcome"}}, {"append": {"event_type": "lead.welcomed"}}]; kinds are enqueue, call, append, notify and cancel.';
+		END IF;
+		PERFORM event_queue_internal.queue_id_of(q #>> '{}') FROM jsonb_path_query($2 -> 'actions', '$[*].*.queue') q;
+	END IF;
 	RETURN event_queue_internal.rule_of($1, $2, $3);
 EXCEPTION WHEN data_exception THEN
 	RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'a member of the definition has the wrong type', DETAIL = SQLERRM || '.',
@@ -225,6 +264,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET j
 #variable_conflict use_column
 DECLARE
 	r event_queue.rule;
+	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
 	IF NOT FOUND AND $7 IS NOT NULL THEN
@@ -262,6 +302,7 @@ BEGIN
 		LIMIT $4) m,
 		event_queue_internal.try_rule(r, m.position) t
 	ORDER BY m.position;
+	PERFORM event_queue_internal.release_new_locks(locks);
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, int, int, jsonb, regrole) IS 'Internal. test_rule for a caller.';
@@ -288,7 +329,7 @@ COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, in
  *   their list, filled.
  *
  * Errors: EQ009 max_rows or max_events, definition and version, or an unknown member, EQ010 no
- * such queue, EQ019 no action or two, EQ023 no event_pattern, EQ025 no such rule or version.
+ * such queue, EQ019 no action or two, or actions, EQ023 no event_pattern, EQ025 no such rule or version.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT event_queue.create_rule('draft', 'lead.won', queue => 'mail', job_name => 'won');
@@ -316,6 +357,8 @@ DECLARE
 	this_rule int;
 	maker regrole;
 	at_position bigint := (SELECT e.position FROM event_queue.event_store e WHERE e.id = $3 AND e.tenant_id = tenant);
+	facts jsonb;
+	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	SELECT v.definition, v.rule_id, v.owner INTO d, this_rule, maker FROM event_queue_internal.rule_version v
 	WHERE v.rule = $1 AND v.version = $2 AND NOT v.draft AND event_queue.tenant_visible(v.tenant_id)
@@ -323,10 +366,11 @@ BEGIN
 	IF d IS NULL OR at_position IS NULL THEN
 		RETURN NULL;
 	END IF;
-	RETURN jsonb_strip_nulls(jsonb_build_object('owner', d -> 'owner', 'condition', d -> 'condition', 'facts',
-		(SELECT jsonb_agg(jsonb_build_object('part', p.part, 'seen', p.seen, 'compared', p.compared, 'outcome', p.outcome))
-		 FROM event_queue_internal.condition_parts(event_queue_internal.rule_of(
-			jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', this_rule, 'name', $1, 'version', $2, 'enabled', true, 'start_position', 0)), d, maker), at_position, $5) p)));
+	facts := (SELECT jsonb_agg(jsonb_build_object('part', p.part, 'seen', p.seen, 'compared', p.compared, 'outcome', p.outcome))
+		FROM event_queue_internal.condition_parts(event_queue_internal.rule_of(
+			jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', this_rule, 'name', $1, 'version', $2, 'enabled', true, 'start_position', 0)), d, maker), at_position, $5) p);
+	PERFORM event_queue_internal.release_new_locks(locks);
+	RETURN jsonb_strip_nulls(jsonb_build_object('owner', d -> 'owner', 'condition', d -> 'condition', 'facts', facts));
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.rule_facts(text, int, uuid, text, regrole) IS 'Internal. rule_facts for a caller.';
@@ -362,6 +406,7 @@ DECLARE
 	was event_queue.rule;
 	becomes event_queue.rule;
 	other int;
+	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	was := event_queue_internal.get_rule($1);
 	IF ($6 BETWEEN 1 AND 10000) IS NOT TRUE OR ($7 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
@@ -404,6 +449,7 @@ BEGIN
 	WHERE (m.now OR m.after) AND (t.outcome, t.payload, t.options) IS DISTINCT FROM (n.outcome, n.payload, n.options)
 	LIMIT $6) d
 	ORDER BY d.position;
+	PERFORM event_queue_internal.release_new_locks(locks);
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.compare_rule(text, jsonb, int, bigint, bigint, int, int, regrole) IS 'Internal. compare_rule for a caller.';
@@ -428,7 +474,7 @@ COMMENT ON FUNCTION event_queue_internal.compare_rule(text, jsonb, int, bigint, 
  * - new_outcome, new_payload: by the other one.
  *
  * Errors: EQ009 max_rows, max_events, definition and version, or an unknown member, EQ010 no
- * such queue, EQ019 no action or two, EQ022 condition, EQ025 no such rule, version or draft.
+ * such queue, EQ019 no action or two, or actions, EQ022 condition, EQ025 no such rule, version or draft.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');

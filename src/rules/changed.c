@@ -43,18 +43,20 @@ eq_check_when_changed(ArrayType *fields)
 					  nulls[i] ? NULL : TextDatumGetCString(names[i]), EQ_MAX_NAME);
 }
 
-/* Reads them from a rule's row, into the current memory context. */
-void
-eq_fill_when_changed(EqRule *rule, Datum fields)
+/* Reads names from a rule's row, into the current memory context. */
+char **
+eq_read_names(Datum list, int *n)
 {
 	Datum *names;
 	bool *nulls;
+	char **result;
 
-	deconstruct_array(DatumGetArrayTypePCopy(fields), TEXTOID, -1, false,
-					  TYPALIGN_INT, &names, &nulls, &rule->n_changing);
-	rule->changing = palloc(Max(rule->n_changing, 1) * sizeof(char *));
-	for (int i = 0; i < rule->n_changing; i++)
-		rule->changing[i] = nulls[i] ? pstrdup("") : TextDatumGetCString(names[i]);
+	deconstruct_array(DatumGetArrayTypePCopy(list), TEXTOID, -1, false, TYPALIGN_INT,
+					  &names, &nulls, n);
+	result = palloc(Max(*n, 1) * sizeof(char *));
+	for (int i = 0; i < *n; i++)
+		result[i] = nulls[i] ? pstrdup("") : TextDatumGetCString(names[i]);
+	return result;
 }
 
 /* The field's value in the event; NULL if it has none. */
@@ -152,6 +154,32 @@ eq_column_changed(Datum event, const char *column, Jsonb **now, Jsonb **before)
 		   compareJsonbContainers(&(*now)->root, &(*before)->root) != 0;
 }
 
+/*
+ * Is the change of a row one that the rule asks for?  The triggers have seen to it, but
+ * perhaps for another definition: events that a rule catches up, or meets by a backfill,
+ * test_rule or compare_rule, may be older than it.
+ */
+bool
+eq_asks_for_operation(const EqRule *rule, Datum event)
+{
+	bool isnull;
+	JsonbValue buffer;
+	JsonbValue *operation = eq_json_member(
+		DatumGetJsonbP(
+			GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_DATA, &isnull)),
+		"operation", &buffer);
+	char *name = operation && operation->type == jbvString
+					 ? eq_json_string(operation)
+					 : NULL;
+
+	for (int i = 0; name && i < rule->n_operations; i++)
+	{
+		if (strcmp(rule->operations[i], name) == 0)
+			return true;
+	}
+	return name == NULL || rule->n_operations == 0;
+}
+
 /* Lets when_changed the rule fire for the event? */
 bool
 eq_any_changed(const EqRule *rule, Datum event)
@@ -161,7 +189,9 @@ eq_any_changed(const EqRule *rule, Datum event)
 
 	for (int i = 0; i < rule->n_changing; i++)
 	{
-		if (eq_field_changed(event, rule->changing[i], &now, &before))
+		if (rule->on_table
+				? eq_column_changed(event, rule->changing[i], &now, &before)
+				: eq_field_changed(event, rule->changing[i], &now, &before))
 			return true;
 	}
 	return rule->n_changing == 0;

@@ -190,8 +190,9 @@ eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
 	bool with_options;
 
 	*options = NULL;
-	/* Of a table, the triggers have seen to it. */
-	if (rule->n_changing > 0 && !rule->on_table)
+	if (rule->on_table && !eq_asks_for_operation(rule, event))
+		return NULL;
+	if (rule->n_changing > 0)
 	{
 		/* The look may be long: of a field that is rare in an aggregate of many events. */
 		TimeLimit limit = begin_limit();

@@ -217,8 +217,8 @@ eq_judge_rule(const EqRule *rule, Datum event)
 static bool
 needs_nothing_asked(const EqRule *rule)
 {
-	return rule->function && rule->condition == NULL &&
-		   (rule->n_changing == 0 || rule->on_table);
+	return rule->function && rule->condition == NULL && rule->n_changing == 0 &&
+		   !rule->on_table;
 }
 
 /*

@@ -82,7 +82,8 @@ error_of(Look *look)
 	ErrorData *error;
 
 	look->context = CurrentMemoryContext;
-	error = eq_try(evaluate, look);
+	/* A notification, for one, is possible without writing. */
+	error = eq_try_and_undo(evaluate, look);
 	if (error == NULL)
 		return NULL;
 	disable_timeout(STATEMENT_TIMEOUT, false);

@@ -184,19 +184,26 @@ append_comparison(StringInfo when, Oid relid, const char *column)
 					 quote_identifier(column), as);
 }
 
-/* Is the trigger there, as it would be made now? */
+/*
+ * Is the trigger there, as it would be made now?  always: it also fires for what
+ * replication writes, as the table's owner wants it (ENABLE ALWAYS TRIGGER).
+ */
 static bool
-trigger_is_there(Oid relid, const char *name, const char *const *arguments)
+trigger_is_there(Oid relid, const char *name, const char *const *arguments,
+				 bool *always)
 {
 	Relation rel = table_open(relid, AccessShareLock);
 	bool found = false;
 
+	*always = false;
 	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
 	{
 		Trigger *trigger = &rel->trigdesc->triggers[i];
 
-		if (strcmp(trigger->tgname, name) != 0 || trigger->tgnargs != N_ARGS ||
-			trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN)
+		if (strcmp(trigger->tgname, name) != 0 || trigger->tgnargs != N_ARGS)
+			continue;
+		*always = trigger->tgenabled == TRIGGER_FIRES_ALWAYS;
+		if (!*always && trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN)
 			continue;
 		found = true;
 		for (int arg = 0; arg < N_ARGS; arg++)
@@ -227,6 +234,21 @@ make_trigger(Oid relid, const char *name, const char *operation, const char *whe
 	eq_spi_begin(&spi, GetUserId(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
 		elog(ERROR, "could not create trigger \"%s\"", name);
+	eq_spi_end(&spi);
+}
+
+/* Has a trigger that was made anew fire for what replication writes, as the old one. */
+static void
+enable_always(Oid relid, const char *name)
+{
+	char *sql = psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
+						 eq_qualified_table(relid), quote_identifier(name));
+	EqSpi spi;
+
+	/* The caller may have no more than the right to make triggers. */
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not enable trigger \"%s\"", name);
 	eq_spi_end(&spi);
 }
 
@@ -288,11 +310,15 @@ eq_make_table_triggers(int32 rule_id, Oid relid, Datum on_change, ArrayType *col
 		char *operation = TextDatumGetCString(names[i]);
 		char *name = psprintf(TRIGGER_PREFIX "%d_%s", rule_id, operation);
 
+		bool always;
+
 		made[n_made++] = CStringGetTextDatum(name);
-		if (!trigger_is_there(relid, name, arguments))
-			make_trigger(relid, name, operation,
-						 strcmp(operation, "update") == 0 ? when.data : "",
-						 arguments);
+		if (trigger_is_there(relid, name, arguments, &always))
+			continue;
+		make_trigger(relid, name, operation,
+					 strcmp(operation, "update") == 0 ? when.data : "", arguments);
+		if (always)
+			enable_always(relid, name);
 	}
 	drop_other_triggers(rule_id, relid,
 						PointerGetDatum(construct_array(made, n_made, TEXTOID, -1,

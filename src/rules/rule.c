@@ -55,7 +55,7 @@ eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc)
 	value = SPI_getbinval(row, desc, 16, &isnull);
 	rule->n_changing = 0;
 	if (!isnull)
-		eq_fill_when_changed(rule, value);
+		rule->changing = eq_read_names(value, &rule->n_changing);
 	rule->version = DatumGetInt32(SPI_getbinval(row, desc, 17, &isnull));
 	value = SPI_getbinval(row, desc, 18, &isnull);
 	rule->n_actions = 0;
@@ -63,6 +63,10 @@ eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc)
 		eq_fill_actions(rule, DatumGetJsonbP(value));
 	rule->stop = DatumGetBool(SPI_getbinval(row, desc, 19, &isnull));
 	rule->on_table = DatumGetBool(SPI_getbinval(row, desc, 20, &isnull));
+	value = SPI_getbinval(row, desc, 21, &isnull);
+	rule->n_operations = 0;
+	if (!isnull)
+		rule->operations = eq_read_names(value, &rule->n_operations);
 }
 
 /* The rule of this number, in the current memory context; NULL if there is none. */

@@ -55,6 +55,8 @@ typedef struct EqRule
 	char **changing;   /* fields of when_changed */
 	int n_changing;	   /* 0: it does not matter */
 	bool on_table;	   /* it meets what its triggers append (on_table.c) */
+	char **operations; /* of on_change */
+	int n_operations;  /* 0: all */
 	SPIPlanPtr *plan;  /* where its query's plan is kept; NULL: nowhere */
 	bool may_repeat;   /* also if it has led to the event */
 	bool behind;	   /* it catches up: the others' events are not for it yet */
@@ -75,7 +77,7 @@ typedef struct EqRule
 	"rule_id, name, owner, tenant_id, event_pattern, condition, queue_id, job_name," \
 	" payload, delay, priority, function, start_position, options,"                  \
 	" on_loop = 'allow', when_changed, version, actions, stop,"                      \
-	" on_table IS NOT NULL"
+	" on_table IS NOT NULL, on_change"
 
 extern void eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc);
 extern EqRule *eq_read_rule(int32 rule_id);
@@ -129,7 +131,8 @@ extern const char *eq_event_source(bool on_table);
 extern bool eq_is_one_expression(const char *condition);
 
 /* changed.c: when_changed */
-extern void eq_fill_when_changed(EqRule *rule, Datum fields);
+extern char **eq_read_names(Datum list, int *n);
+extern bool eq_asks_for_operation(const EqRule *rule, Datum event);
 extern bool eq_field_changed(Datum event, const char *field, Jsonb **now,
 							 Jsonb **before);
 extern bool eq_column_changed(Datum event, const char *column, Jsonb **now,

@@ -229,7 +229,12 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  *   out.
  * - Roles that write to the table need no rights on the extension.  The caller needs the
  *   privileges TRIGGER and SELECT on the table, and waits once for transactions that write to
- *   it; no change is missed from the commit on.  TRUNCATE fires no rule.
+ *   it; no change is missed from the commit on.
+ * - TRUNCATE fires no rule, nor does what logical replication or a session with
+ *   session_replication_role = replica writes, unless the table's owner has the rule's triggers
+ *   fire for it (ALTER TABLE ... ENABLE ALWAYS TRIGGER).
+ * - An event that came under an earlier definition and meets the rule late (catch_up,
+ *   backfill_rule) is checked against on_change and when_changed as they are then.
  * - The triggers survive renames of the table and its columns; event data has the new names.  A
  *   rule whose table was dropped is out of service.
  * - A transaction that writes to the table cannot be prepared (PREPARE TRANSACTION), as one

@@ -64,7 +64,8 @@ SELECT pg_catalog.pg_extension_config_dump('calendar_calendar_id_seq', '');
  * create_calendar: makes a calendar of working hours.
  *
  * Arguments: hours: for each weekday (mon, tue, wed, thu, fri, sat, sun) an array of hours as
- * "09:00-12:00", in order; days that are not there are free. holidays: days without work, at most 10,000.
+ * "09:00-12:00", in order; days that are not there are free, and so is what the clocks leave out of an hour, while
+ * what comes twice counts twice. holidays: days without work, at most 10,000.
  * or_replace: a calendar of this name gets these; if_not_exists: it stays as it is, with a NOTICE
  * if it is another.
  * Result: the calendar's number.
@@ -87,9 +88,10 @@ BEGIN
 	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);
 	PERFORM event_queue_internal.check_name('calendar name', name);
 	PERFORM event_queue.cron_next('@daily', coalesce(time_zone, ''));
-	-- AT TIME ZONE takes CET and its like for an offset, as in winter, and only then for the zone of that name
+	-- AT TIME ZONE takes CET and its like for an offset, as in winter, and only then for the zone of that name;
+	-- where it is noon of the 1st of January first, it is still the 31st of December in UTC
 	IF EXISTS (SELECT FROM unnest(ARRAY[1, 7]) m
-		WHERE event_queue.cron_next(format('0 12 1 %s *', m), time_zone, '2026-01-01 00:00+00') IS DISTINCT FROM make_timestamp(2026, m, 1, 12, 0, 0) AT TIME ZONE time_zone) THEN
+		WHERE event_queue.cron_next(format('0 12 1 %s *', m), time_zone, '2025-12-31 00:00+00') IS DISTINCT FROM make_timestamp(2026, m, 1, 12, 0, 0) AT TIME ZONE time_zone) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ031', MESSAGE = format('time zone "%s" is also an abbreviation, without daylight saving time', time_zone),
 			HINT = 'Give a time zone by region and city, such as Europe/Lisbon.';
 	END IF;
@@ -227,7 +229,8 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_
 	SELECT t.starts_at, t.ends_at
 	FROM jsonb_array_elements_text(calendar.hours -> (ARRAY['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'])[extract(isodow FROM day)::int])
 		WITH ORDINALITY AS x (h, n),
-		LATERAL (SELECT (day + left(h, 5)::time) AT TIME ZONE calendar.time_zone, (day + right(h, 5)::time) AT TIME ZONE calendar.time_zone) t (starts_at, ends_at)
+		LATERAL (SELECT event_queue_internal.local_moment(day + left(h, 5)::time, calendar.time_zone),
+			event_queue_internal.local_moment(day + right(h, 5)::time, calendar.time_zone)) t (starts_at, ends_at)
 	WHERE day <> ALL (calendar.holidays) AND t.starts_at < t.ends_at ORDER BY n
 $$;
 COMMENT ON FUNCTION event_queue_internal.working_hours(event_queue.calendar, date) IS 'Internal. The working hours of a day.';

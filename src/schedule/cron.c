@@ -2,7 +2,7 @@
  * cron.c: when a cron expression is due next.
  *
  * Five fields: minute, hour, day of month, month, day of week (0 or 7 is
- * Sunday), or six with the second first; lists, ranges, steps, names of months
+ * Sunday, also at the end of a range: sat-sun), or six with the second first; lists, ranges, steps, names of months
  * and days; @hourly, @daily, @weekly, @monthly and @yearly.  Days of the month may
  * be L (the last), 15W (the working day, Monday to Friday, next to the 15th in its
  * month) and LW; days of the week mon#1 (the first Monday) and friL (the last
@@ -43,6 +43,7 @@
 PG_FUNCTION_INFO_V1(eq_cron_next_sql);
 PG_FUNCTION_INFO_V1(eq_zone_day);
 PG_FUNCTION_INFO_V1(eq_zone_day_begins);
+PG_FUNCTION_INFO_V1(eq_local_moment);
 
 #define MAX_DAYS_AHEAD 146097 /* 400 years: then the calendar comes again */
 #define MAX_EXPRESSION 1000	  /* bytes; each value of each field takes 600 */
@@ -191,6 +192,8 @@ parse_field(const char *expression, const char *field, int low, int high,
 			{
 				s++;
 				to = parse_value(&s, names, n_names, first_name);
+				if (names == day_names && to == 0 && from > 0)
+					to = 7; /* mon-sun, sat-sun: Sunday is the last day, too */
 			}
 			else if (*s == '/')
 				to = high; /* 5/15 is 5-59/15 */
@@ -581,6 +584,27 @@ eq_zone_day_begins(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("timestamp out of range")));
 	PG_RETURN_TIMESTAMPTZ(begins);
+}
+
+/*
+ * A local time as a moment: one that the clocks leave out is the moment when they go
+ * forward, of one that comes twice it is the second, as of AT TIME ZONE.  (That takes the
+ * first kind for a later time, so that hours of work would overlap those that follow.)
+ */
+Datum
+eq_local_moment(PG_FUNCTION_ARGS)
+{
+	struct pg_tm tm;
+	fsec_t fsec;
+	Moments moments;
+
+	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMP(0)) ||
+		timestamp2tm(PG_GETARG_TIMESTAMP(0), NULL, &tm, &fsec, NULL, NULL) != 0)
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("timestamp out of range")));
+	find_moments(&moments, date2j(tm.tm_year, tm.tm_mon, tm.tm_mday), tm.tm_hour,
+				 tm.tm_min, tm.tm_sec, zone_of(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_TIMESTAMPTZ(moments.doubled ? moments.second : moments.first);
 }
 
 Datum

@@ -65,7 +65,7 @@ BEGIN
 		END LOOP;
 	END IF;
 	IF NOT skips THEN
-		IF $3 IN ('queue_one', 'queue_all') AND NOT options ? 'group_key' THEN
+		IF $3 IN ('queue_one', 'queue_all') AND options ->> 'group_key' IS NULL THEN
 			options := options || jsonb_build_object('group_key', 'schedule ' || s.schedule_id);
 		END IF;
 		IF s.jitter > interval '0' THEN

@@ -111,6 +111,10 @@ CREATE FUNCTION event_queue_internal.zone_day_begins(day date, time_zone text) R
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_zone_day_begins';
 COMMENT ON FUNCTION event_queue_internal.zone_day_begins(date, text) IS 'Internal. When a date begins in a time zone, as cron_next knows it.';
 
+CREATE FUNCTION event_queue_internal.local_moment(local timestamp, time_zone text) RETURNS timestamptz
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_local_moment';
+COMMENT ON FUNCTION event_queue_internal.local_moment(timestamp, text) IS 'Internal. A local time of a time zone; one that is left out there is the moment when the clocks go forward.';
+
 /* next_time: when a schedule is due next after a time, by all that it says. */
 CREATE FUNCTION event_queue_internal.next_time(
 	cron text, time_zone text, after_time timestamptz, starts_at timestamptz, ends_at timestamptz, exclude date[])
