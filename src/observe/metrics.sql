@@ -316,20 +316,29 @@ COMMENT ON FUNCTION event_queue_internal.metrics("char", int) IS
  */
 CREATE FUNCTION event_queue_internal.failing(OUT queue_id int, OUT name text, OUT names text, OUT whole boolean) RETURNS SETOF record
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp SET jit = off AS $$
+	WITH suspects AS MATERIALIZED (
+		SELECT s.kind, s.queue_id, s.name
+		FROM event_queue_internal.metric_series s
+		WHERE s.failing_since IS NOT NULL AND s.kind IN ('q', 'j')
+		  AND (event_queue_internal.queue_depth(s.queue_id)).depth > 0
+		  -- of a long queue it is not asked
+		  AND EXISTS (SELECT FROM (SELECT j.name, j.failures FROM event_queue.job j WHERE j.queue_id = s.queue_id AND j.blocked = 0
+				ORDER BY j.queue_id, j.lane, j.priority, j.run_at, j.job_id LIMIT 1000) f
+			HAVING count(*) = 1000 OR bool_or(f.failures > 0 AND (s.kind = 'q' OR f.name = s.name COLLATE "C")))
+	), well AS MATERIALIZED (
+		-- since the last sample; of one queue, or of all at once
+		SELECT v.kind, v.queue_id, v.name
+		FROM event_queue_internal.live_metrics(NULL, (SELECT min(s.queue_id) FROM suspects s HAVING count(DISTINCT s.queue_id) = 1)) v
+		WHERE EXISTS (SELECT FROM suspects) AND v.delta[3] > 0
+	)
 	SELECT m.queue_id, min(m.name) FILTER (WHERE m.kind = 'j'),
 		string_agg(quote_ident(m.name), ', ' ORDER BY m.name) FILTER (WHERE m.kind = 'j' AND m.place <= 3)
 			|| CASE WHEN count(*) FILTER (WHERE m.kind = 'j') > 3 THEN ', ...' ELSE '' END,
 		bool_or(m.kind = 'q')
 	FROM (
-		SELECT s.kind, s.queue_id, s.name, row_number() OVER (PARTITION BY s.kind, s.queue_id ORDER BY s.name) AS place
-		FROM event_queue_internal.metric_series s
-		WHERE s.failing_since IS NOT NULL AND s.kind IN ('q', 'j')
-		  AND NOT EXISTS (SELECT FROM event_queue_internal.live_metrics(s.kind, s.queue_id) v WHERE v.kind = s.kind AND v.name = s.name AND v.delta[3] > 0)
-		  -- of a long queue it is not asked; each lane has an order of its own in the index
-		  AND (event_queue_internal.queue_depth(s.queue_id)).depth > 0
-		  AND EXISTS (SELECT FROM (SELECT j.name, j.failures FROM event_queue.job j WHERE j.queue_id = s.queue_id AND j.blocked = 0
-				ORDER BY j.queue_id, j.lane, j.priority, j.run_at, j.job_id LIMIT 1000) f
-			HAVING count(*) = 1000 OR bool_or(f.failures > 0 AND (s.kind = 'q' OR f.name = s.name COLLATE "C")))) m
+		SELECT s.*, row_number() OVER (PARTITION BY s.kind, s.queue_id ORDER BY s.name) AS place
+		FROM suspects s LEFT JOIN well w ON w.kind = s.kind AND w.queue_id = s.queue_id AND w.name = s.name COLLATE "C"
+		WHERE w.kind IS NULL) m
 	GROUP BY m.queue_id
 $$;
 COMMENT ON FUNCTION event_queue_internal.failing() IS 'For health(): Queues and job names of which all attempts fail, and one waits to be tried again.';
