@@ -232,6 +232,13 @@ SET ROLE al_observer;
 SELECT event_queue.try_alert('health');
 RESET ROLE;
 
+-- What is snoozed of an alert goes with it: the next one of its name is told.
+SELECT event_queue.create_alert('s', 'queue_depth', 'al', 0, if_not_exists => true) AS made;
+SELECT event_queue.snooze_alert('s', '1 hour') > now() AND event_queue.snooze_alert('s:al', '1 hour') > now() AND event_queue.snooze_alert('health', '1 hour') > now() AS snoozed;
+SELECT event_queue.drop_alert('s');
+SELECT name FROM event_queue_internal.alert_snooze ORDER BY 1;
+SELECT event_queue.snooze_alert('health', '0') <= clock_timestamp() AS ended;
+
 -- Old ones go.
 SELECT count(*) > 0 AS there FROM event_queue.alert_history;
 BEGIN;

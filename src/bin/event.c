@@ -130,7 +130,7 @@ cmd_event_tail(EqCli *cli, int argc, char **argv)
 		PQclear(result);
 		if (!follow)
 			return EQ_EXIT_OK;
-		if (fflush(stdout) != 0)
+		if (!eq_flush(cli))
 			return EQ_EXIT_ERROR;
 		cli->quiet = cli->quiet || number > 0;
 		/* Nothing of what the filter wants up to here: wait above it. */

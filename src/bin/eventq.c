@@ -1,6 +1,7 @@
 /*
  * eventq.c: the program: finds the verb, parses its options, runs it.
  */
+#include <fcntl.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <signal.h>
@@ -153,6 +154,21 @@ find_command(EqCli *cli, int argc, char **argv, int *used)
 	return NULL;
 }
 
+/*
+ * Takes the places of standard streams that are closed: the connection would get the
+ * first free one, and what is printed would go to the server.  Writing there fails.
+ */
+static void
+open_standard_streams(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+	{
+		if (fcntl(fd, F_GETFD) == -1 &&
+			open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			exit(EQ_EXIT_ERROR);
+	}
+}
+
 int
 main(int argc, char **argv)
 {
@@ -162,6 +178,7 @@ main(int argc, char **argv)
 	char **words;
 	int n_words;
 
+	open_standard_streams();
 	setlocale(LC_ALL, "");
 	setlocale(LC_NUMERIC, "C");
 	signal(SIGPIPE, SIG_IGN);
@@ -177,7 +194,7 @@ main(int argc, char **argv)
 	if (rest == -1)
 	{
 		print_help(cli.program);
-		return EQ_EXIT_OK;
+		return eq_flush(&cli) ? EQ_EXIT_OK : EQ_EXIT_ERROR;
 	}
 	if (rest == argc)
 	{
@@ -206,7 +223,7 @@ main(int argc, char **argv)
 	}
 	status = command->run(&cli, n_words - rest, words + rest);
 	eq_disconnect(&cli);
-	if (fflush(stdout) != 0 && status == EQ_EXIT_OK)
+	if (!eq_flush(&cli) && status == EQ_EXIT_OK)
 		status = EQ_EXIT_ERROR;
 	return status;
 }

@@ -87,6 +87,7 @@ extern int eq_show_card(EqCli *cli, const char *sql, int n_params,
 						const char *const *params, const char *missing);
 extern void eq_say(EqCli *cli, const char *fmt, ...) EQ_PRINTF(2, 3);
 extern void eq_error(EqCli *cli, const char *fmt, ...) EQ_PRINTF(2, 3);
+extern bool eq_flush(EqCli *cli);
 extern int eq_usage(EqCli *cli, const char *fmt, ...) EQ_PRINTF(2, 3);
 
 /* do.c */

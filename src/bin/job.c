@@ -194,7 +194,9 @@ cmd_job_log(EqCli *cli, int argc, char **argv)
 		else if (!follow)
 			eq_print_result(cli, result);
 		PQclear(result);
-		if (ended || fflush(stdout) != 0)
+		if (!eq_flush(cli))
+			return EQ_EXIT_ERROR;
+		if (ended)
 			return EQ_EXIT_OK;
 		nanosleep(&second, NULL);
 	}

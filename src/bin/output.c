@@ -3,6 +3,8 @@
  * errors.  Column names are those of the query in all of them.
  */
 #define _GNU_SOURCE /* wcwidth */
+#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -272,7 +274,7 @@ eq_show(EqCli *cli, const char *sql, int n_params, const char *const *params)
 			fputs("\033[H\033[2J", stdout);
 		eq_print_result(cli, result);
 		PQclear(result);
-		if (fflush(stdout) != 0)
+		if (!eq_flush(cli))
 			return EQ_EXIT_ERROR;
 		if (cli->watch <= 0)
 			return EQ_EXIT_OK;
@@ -370,6 +372,34 @@ eq_error(EqCli *cli, const char *fmt, ...)
 	va_start(args, fmt);
 	print_error(cli, fmt, args);
 	va_end(args);
+}
+
+/* Is stdout a pipe that nobody reads any more?  What a write has failed with may be past. */
+static bool
+is_closed_pipe(void)
+{
+	struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+	return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
+/*
+ * Has all that was printed go out.  Result: false if some of it is lost, which is
+ * reported once; a pipe that is closed is no error of ours, and ends us quietly.
+ */
+bool
+eq_flush(EqCli *cli)
+{
+	static bool reported = false;
+	int error = fflush(stdout) != 0 ? errno : 0;
+
+	if (error == 0 && !ferror(stdout))
+		return true;
+	if (!reported && !is_closed_pipe())
+		eq_error(cli, "could not write all of the output%s%s", error ? ": " : "",
+				 error ? strerror(error) : "");
+	reported = true;
+	return false;
 }
 
 /* Reports a usage error.  Result: the exit code for it. */

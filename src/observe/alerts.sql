@@ -523,7 +523,7 @@ $$;
 COMMENT ON FUNCTION resume_alert(text) IS 'Switches an alert on again.';
 
 /*
- * drop_alert: removes an alert; what is raised of it is resolved.
+ * drop_alert: removes an alert; what is raised of it is resolved, and what is snoozed of it is forgotten.
  * Errors: EQ025 no such alert, EQ048, EQ052 it is built in.
  * Example:
  *	SELECT event_queue.drop_alert('dead letters');
@@ -538,6 +538,7 @@ BEGIN
 			HINT = 'SELECT event_queue.pause_alert(''health'') switches it off.';
 	END IF;
 	DELETE FROM event_queue_internal.alert_definition d WHERE d.name = $1;
+	DELETE FROM event_queue_internal.alert_snooze z WHERE split_part(z.name, ':', 1) = $1;
 	RETURN true;
 END
 $$;

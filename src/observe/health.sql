@@ -53,6 +53,20 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION event_queue_internal.session_label(int) IS 'For health(): Application and role of a session.';
 
+/*
+ * holder_of: who has a row in hand, by its xmax.
+ * Result: one row if that transaction is open: who, with its application if the caller may see it,
+ * and what ends it.
+ */
+CREATE FUNCTION event_queue_internal.holder_of(xmax xid, OUT who text, OUT hint text)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	SELECT coalesce('session ' || l.pid || coalesce(event_queue_internal.session_label(l.pid), ''), 'a prepared transaction'),
+		coalesce(format('SELECT pg_terminate_backend(%s)', l.pid) , 'SELECT * FROM pg_prepared_xacts')
+	FROM pg_locks l
+	WHERE l.locktype = 'transactionid' AND l.transactionid = $1 AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+$$;
+COMMENT ON FUNCTION event_queue_internal.holder_of(xid) IS 'For health(): Whose open transaction has a row in hand, and what ends it.';
+
 /* stuck_after: event_queue.stuck_after: after this, what waits or is held open is a fault. */
 CREATE FUNCTION event_queue_internal.stuck_after() RETURNS interval
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
@@ -132,16 +146,46 @@ BEGIN
 			SELECT 'faults', true, 'none', NULL
 			WHERE NOT EXISTS (SELECT FROM event_queue.faults() f WHERE f.sqlstate <> '55P03' OR f.failures >= 3) $q$),
 		('locks', '{}', $q$
-			WITH held AS (
-				SELECT l.pid, string_agg(DISTINCT l.mode, ', ') AS modes, array_agg(DISTINCT l.relation) AS relations,
-					string_agg(DISTINCT c.relname, ', ') AS tables
+			WITH mine AS MATERIALIZED (
+				SELECT w.pid, w.kind FROM event_queue.workers() w
+			), ours AS MATERIALIZED (
+				SELECT l.pid, l.relation, c.relname, l.mode, l.granted,
+					l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') AS strong
 				FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-				WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
+				WHERE l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
 				  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 				  AND n.nspname IN ('event_queue', 'event_queue_internal') AND c.relkind IN ('r', 'p')
-				  AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-				  AND l.pid NOT IN (SELECT w.pid FROM event_queue.workers() w)
-				GROUP BY l.pid)
+				  AND NOT EXISTS (SELECT FROM mine m WHERE m.pid = l.pid)
+			), held AS MATERIALIZED (
+				SELECT o.pid, string_agg(DISTINCT o.mode, ', ') AS modes, array_agg(DISTINCT o.relation) AS relations,
+					string_agg(DISTINCT o.relname, ', ') AS tables
+				FROM ours o WHERE o.strong AND o.granted
+				GROUP BY o.pid
+			), wanted AS MATERIALIZED (
+				-- whoever asks for such a lock holds up all who come after, though it has none yet
+				SELECT o.pid, o.mode, o.relname, o.relation, b.pids
+				FROM ours o CROSS JOIN LATERAL (SELECT pg_blocking_pids(o.pid)) b (pids)
+				WHERE o.strong AND NOT o.granted AND NOT EXISTS (SELECT FROM held h WHERE coalesce(h.pid, 0) = ANY (b.pids))
+			), rows AS MATERIALIZED (
+				-- those of single rows are in no table of locks: who holds some is known by the workers that wait, ...
+				SELECT b.pid, NULL AS tables, string_agg(DISTINCT format('%s %s', m.kind, m.pid), ', ') AS workers
+				FROM mine m JOIN pg_locks l ON l.pid = m.pid CROSS JOIN LATERAL unnest(pg_blocking_pids(m.pid)) AS b (pid)
+				WHERE NOT l.granted AND l.waitstart < clock_timestamp()
+					- CASE WHEN m.kind IN ('executor', 'stand-in') THEN interval '5 seconds' ELSE interval '1 second' END
+				  AND NOT EXISTS (SELECT FROM mine x WHERE x.pid = b.pid) AND NOT EXISTS (SELECT FROM wanted x WHERE x.pid = b.pid)
+				  AND NOT EXISTS (SELECT FROM held x WHERE coalesce(x.pid, 0) = b.pid)
+				GROUP BY b.pid
+				UNION ALL
+				-- ... or, as chores do not wait for long, suspected by what it has written or locked
+				SELECT coalesce(o.pid, 0), string_agg(DISTINCT o.relname, ', '), NULL
+				FROM ours o
+				WHERE o.granted AND o.mode IN ('RowShareLock', 'RowExclusiveLock')
+				  AND NOT EXISTS (SELECT FROM held) AND NOT EXISTS (SELECT FROM wanted)
+				  AND coalesce(event_queue_internal.session_began(o.pid) < clock_timestamp() - interval '1 second', o.pid IS NULL)
+				  AND EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'transactionid' AND l.pid IS NOT DISTINCT FROM o.pid AND l.mode = 'ExclusiveLock' AND l.granted)
+				  AND CASE WHEN event_queue_internal.sees_all() THEN EXISTS (SELECT FROM event_queue.faults() f WHERE f.sqlstate = '55P03' AND f.failures >= 3) END
+				GROUP BY o.pid
+			)
 			SELECT 'locks', false,
 				concat(coalesce('session ' || h.pid, 'a prepared transaction'), ' holds ', h.modes, ' on ', h.tables,
 					' since ' || event_queue_internal.session_began(h.pid)::timestamptz(0), ', ',
@@ -151,7 +195,23 @@ BEGIN
 					WHEN NOT pg_is_in_recovery() THEN format('SELECT pg_terminate_backend(%s)', h.pid) END
 			FROM held h
 			UNION ALL
-			SELECT 'locks', true, 'none', NULL WHERE NOT EXISTS (SELECT FROM held) $q$),
+			SELECT 'locks', false,
+				format('session %s waits for %s on %s%s, behind %s%s, and %s behind it', w.pid, w.mode, w.relname, event_queue_internal.session_label(w.pid),
+					CASE w.pids[1] WHEN 0 THEN 'a prepared transaction' ELSE 'session ' || w.pids[1] END, event_queue_internal.session_label(w.pids[1]),
+					(SELECT count(*) FROM pg_locks x WHERE NOT x.granted AND x.relation = w.relation AND x.pid <> w.pid)),
+				format('SELECT pg_cancel_backend(%s), and the others go on; %s, and it does', w.pid,
+					CASE w.pids[1] WHEN 0 THEN 'end that of pg_prepared_xacts' ELSE format('SELECT pg_terminate_backend(%s)', w.pids[1]) END)
+			FROM wanted w WHERE w.pids <> '{}'
+			UNION ALL
+			SELECT 'locks', false,
+				concat(CASE r.pid WHEN 0 THEN 'a prepared transaction' ELSE 'session ' || r.pid END,
+					' holds up ' || string_agg(r.workers, ', '), ', has written or locked rows of ' || string_agg(r.tables, ', '),
+					', its transaction is open since ' || event_queue_internal.session_began(r.pid)::timestamptz(0), event_queue_internal.session_label(r.pid)),
+				CASE r.pid WHEN 0 THEN 'SELECT * FROM pg_prepared_xacts' ELSE format('SELECT pg_terminate_backend(%s)', r.pid) END
+			FROM rows r GROUP BY r.pid
+			UNION ALL
+			SELECT 'locks', true, 'none', NULL
+			WHERE NOT EXISTS (SELECT FROM held) AND NOT EXISTS (SELECT FROM wanted w WHERE w.pids <> '{}') AND NOT EXISTS (SELECT FROM rows) $q$),
 		('shared memory', '{}', $q$
 			SELECT 'shared memory', p.without = 0 AND p.leases < p.max_leases * 3 / 4 AND m.used < m.max_members * 3 / 4,
 				CASE WHEN event_queue_internal.is_unbound() THEN format('%s of %s slots for queues and channels, %s of %s for leases of queues with max_concurrency, %s of %s for members of subscriptions, %s without a slot',
@@ -266,12 +326,13 @@ BEGIN
 			SELECT format('schedule %s', s.name), false,
 				coalesce(c.fault, CASE WHEN q.queue_id IS NULL THEN 'its queue does not exist'
 					WHEN q.draining THEN format('its queue "%s" is being drained', q.name)
-					ELSE format('has been due for %s', clock_timestamp() - s.next_run) END),
+					ELSE concat(format('has been due for %s', clock_timestamp() - s.next_run), ', its row is held by ' || o.who) END),
 				CASE WHEN c.fault IS NULL AND q.draining THEN format('SELECT event_queue.resume_queue(%L)', q.name)
-					WHEN c.fault IS NULL AND q.queue_id IS NOT NULL THEN 'See lines "scheduler" and "locks"'
+					WHEN c.fault IS NULL AND q.queue_id IS NOT NULL THEN coalesce(o.hint, 'See lines "scheduler" and "locks"')
 					ELSE format('SELECT event_queue.drop_schedule(%L), and create_schedule it anew', s.name) END
-			FROM event_queue.schedule s LEFT JOIN event_queue.queue q USING (queue_id),
-				event_queue_internal.cron_fault(s.cron, s.time_zone) AS c (fault)
+			FROM (SELECT x.*, x.xmax AS holder FROM event_queue.schedule x) s LEFT JOIN event_queue.queue q USING (queue_id)
+				CROSS JOIN event_queue_internal.cron_fault(s.cron, s.time_zone) AS c (fault)
+				LEFT JOIN LATERAL event_queue_internal.holder_of(s.holder) o ON true
 			WHERE s.enabled AND event_queue.tenant_visible(s.tenant_id) AND (c.fault IS NOT NULL OR q.queue_id IS NULL OR q.draining OR s.next_run < clock_timestamp() - '1 minute'::interval)
 			  AND NOT EXISTS (SELECT FROM event_queue.faults() f WHERE f.what = 'schedule' AND f.item = s.name) $q$),
 		('retention', '{partition_policy}', $q$
@@ -309,17 +370,19 @@ BEGIN
 				ORDER BY x.position LIMIT 1) e ON e.created_at < clock_timestamp() - interval '1 hour'
 				AND b.moved_at < clock_timestamp() - interval '1 hour'
 			WHERE event_queue.tenant_visible(s.tenant_id) AND (k.n > 0 OR e.created_at IS NOT NULL) $q$),
-		('queues', '{tenant_role,queue,job,handler}', $q$
+		('queues', '{tenant_role,queue,job,handler,metric_series}', $q$
 			SELECT format('queue %s', s.queue),
-				NOT (s.sla_missed OR s.dead > 0 OR s.depth IS NULL OR x.fails OR x.starves OR x.waits),
+				NOT (s.sla_missed OR s.dead > 0 OR s.depth IS NULL OR x.fails OR f.names IS NOT NULL OR x.starves OR x.waits),
 				concat(CASE WHEN s.depth IS NULL THEN 'no place in shared memory'
 						ELSE format('%s jobs, %s dead, oldest ready %s', s.depth, s.dead, coalesce((s.oldest_ready_seconds * interval '1 second')::text, 'none')) END,
 					CASE WHEN s.paused THEN ', paused' END, CASE WHEN s.draining THEN ', draining' END,
-					CASE WHEN x.fails THEN ', all attempts fail' END, CASE WHEN x.starves THEN ', no executor is free' END,
+					CASE WHEN x.fails THEN ', all attempts fail' ELSE ', all attempts of ' || f.names || ' fail' END, CASE WHEN x.starves THEN ', no executor is free' END,
 					CASE WHEN x.waits AND NOT s.paused THEN ', nobody works on it' END),
 				CASE WHEN s.depth IS NULL THEN 'Raise event_queue.max_queues and restart the server'
 					WHEN s.paused AND (s.sla_missed OR x.waits) THEN format('SELECT event_queue.resume_queue(%L)', s.queue)
 					WHEN x.fails THEN format('SELECT j.job_id, e.* FROM event_queue.jobs j, event_queue.explain_job(j.job_id) e WHERE j.queue = %L LIMIT 10', s.queue)
+					WHEN f.names IS NOT NULL THEN format(
+						'SELECT j.job_id, e.* FROM event_queue.jobs j, event_queue.explain_job(j.job_id) e WHERE j.queue = %L AND j.name = %L AND j.failures > 0 LIMIT 10', s.queue, f.name)
 					WHEN x.starves AND b.executors = 0 THEN 'No executor runs: see lines "store", "scheduler" and "executors"'
 					WHEN x.starves THEN format('SELECT * FROM event_queue.worker_stats shows what they do; ALTER SYSTEM SET event_queue.executors = %s, and SELECT pg_reload_conf()',
 						least(b.executors * 2, 64))
@@ -332,7 +395,8 @@ BEGIN
 			FROM event_queue.queue_status s JOIN event_queue.queue q ON q.name = s.queue
 			CROSS JOIN (SELECT count(*) <= count(w.current_job), count(*) FROM event_queue.workers() w WHERE w.kind = 'executor') AS b (busy, executors)
 			CROSS JOIN LATERAL (SELECT q.queue_id <= 2 OR EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id)) AS k (handled)
-			CROSS JOIN LATERAL (SELECT coalesce(s.failed_per_s > 0 AND s.completed_per_s = 0 AND s.depth > 0, false),
+			LEFT JOIN event_queue_internal.failing() f USING (queue_id)
+			CROSS JOIN LATERAL (SELECT coalesce((s.failed_per_s > 0 OR f.whole) AND s.completed_per_s = 0 AND s.depth > 0, false),
 				coalesce(b.busy AND s.oldest_ready_seconds > 5 AND NOT s.paused AND NOT pg_is_in_recovery()
 					AND EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = q.queue_id), false),
 				CASE WHEN s.oldest_ready_seconds > extract(epoch FROM event_queue_internal.stuck_after()) AND NOT pg_is_in_recovery()

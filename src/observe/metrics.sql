@@ -53,10 +53,11 @@ CREATE TABLE event_queue_internal.metric_series (
 	first_at	timestamptz NOT NULL,
 	at			timestamptz NOT NULL,
 	counters	bigint[] NOT NULL,
+	failing_since	timestamptz,
 	PRIMARY KEY (kind, queue_id, name)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE event_queue_internal.metric_series IS
-'Internal. What is counted, and its totals at the last sample: q a queue, j a job name of a queue, o its other jobs (0: of all other queues), t a tenant, u all other tenants.';
+'Internal. What is counted, its totals at the last sample, and since which one attempts have failed and none was completed: q a queue, j a job name of a queue, o its other jobs (0: of all other queues), t a tenant, u all other tenants.';
 
 /*
  * A ring of three partitions, by the day modulo 3: that of the day before yesterday is
@@ -116,9 +117,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	total bigint[];
 BEGIN
-	INSERT INTO event_queue_internal.metric_series AS s VALUES ($1, $2, $3, $4, $4, $5)
+	INSERT INTO event_queue_internal.metric_series AS s VALUES ($1, $2, $3, $4, $4, $5, CASE WHEN $5[4] > 0 AND $5[3] = 0 THEN $4 END)
 	ON CONFLICT (kind, queue_id, name) DO UPDATE
-		SET at = $4, counters = event_queue_internal.counters_plus(s.counters, $5)
+		SET at = $4, counters = event_queue_internal.counters_plus(s.counters, $5),
+			-- over however long a back-off, and a restart
+			failing_since = CASE WHEN $5[3] = 0 THEN coalesce(s.failing_since, excluded.failing_since) END
 	RETURNING s.counters INTO total;
 	INSERT INTO event_queue_internal.metric_sample VALUES (event_queue_internal.metric_day($4), $4, $1, $2, $3, total, $6, $7, $8);
 	INSERT INTO event_queue_internal.metric_hour AS h VALUES ($1, $2, $3, date_trunc('hour', $4, 'UTC') + '1 hour', total, $6, $7, $8)
@@ -304,6 +307,41 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.metrics("char", int) IS
 'For views. What happened to jobs by queue, job name or tenant, in all and lately.';
+
+/*
+ * failing: queues, and job names of queues, of which attempts have failed for a sample or longer
+ * and none was completed since; and of which one waits that has failed.  So it holds over any
+ * back-off, and ends when one is completed or the last one is gone.  names: of up to three of
+ * them; name: one; whole: none of the queue was completed.
+ */
+CREATE FUNCTION event_queue_internal.failing(OUT queue_id int, OUT name text, OUT names text, OUT whole boolean) RETURNS SETOF record
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp SET jit = off AS $$
+	WITH suspects AS MATERIALIZED (
+		SELECT s.kind, s.queue_id, s.name
+		FROM event_queue_internal.metric_series s
+		WHERE s.failing_since IS NOT NULL AND s.kind IN ('q', 'j')
+		  AND (event_queue_internal.queue_depth(s.queue_id)).depth > 0
+		  -- of a long queue it is not asked
+		  AND EXISTS (SELECT FROM (SELECT j.name, j.failures FROM event_queue.job j WHERE j.queue_id = s.queue_id AND j.blocked = 0
+				ORDER BY j.queue_id, j.lane, j.priority, j.run_at, j.job_id LIMIT 1000) f
+			HAVING count(*) = 1000 OR bool_or(f.failures > 0 AND (s.kind = 'q' OR f.name = s.name COLLATE "C")))
+	), well AS MATERIALIZED (
+		-- since the last sample; of one queue, or of all at once
+		SELECT v.kind, v.queue_id, v.name
+		FROM event_queue_internal.live_metrics(NULL, (SELECT min(s.queue_id) FROM suspects s HAVING count(DISTINCT s.queue_id) = 1)) v
+		WHERE EXISTS (SELECT FROM suspects) AND v.delta[3] > 0
+	)
+	SELECT m.queue_id, min(m.name) FILTER (WHERE m.kind = 'j'),
+		string_agg(quote_ident(m.name), ', ' ORDER BY m.name) FILTER (WHERE m.kind = 'j' AND m.place <= 3)
+			|| CASE WHEN count(*) FILTER (WHERE m.kind = 'j') > 3 THEN ', ...' ELSE '' END,
+		bool_or(m.kind = 'q')
+	FROM (
+		SELECT s.*, row_number() OVER (PARTITION BY s.kind, s.queue_id ORDER BY s.name) AS place
+		FROM suspects s LEFT JOIN well w ON w.kind = s.kind AND w.queue_id = s.queue_id AND w.name = s.name COLLATE "C"
+		WHERE w.kind IS NULL) m
+	GROUP BY m.queue_id
+$$;
+COMMENT ON FUNCTION event_queue_internal.failing() IS 'For health(): Queues and job names of which all attempts fail, and one waits to be tried again.';
 
 /* per_second: the rate of a counter, by its number, over a time. */
 CREATE FUNCTION event_queue_internal.per_second(counters bigint[], counter int, seconds float8) RETURNS float8

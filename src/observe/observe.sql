@@ -213,6 +213,12 @@ BEGIN
 		FROM event_queue.handler h WHERE h.queue_id = q.queue_id;
 		n := n + 1;
 	END IF;
+	SELECT h.* INTO other FROM event_queue.job x, event_queue_internal.holder_of(x.xmax) h WHERE x.job_id = $1;
+	IF other.who IS NOT NULL THEN
+		RETURN QUERY SELECT 'held by a session', NULL::timestamptz,
+			format('%s has claimed, changed or locked it in a transaction that is open: %s', other.who, other.hint);
+		n := n + 1;
+	END IF;
 	IF n = 0 THEN
 		RETURN QUERY SELECT 'ready', NULL::timestamptz, concat_ws('; ',
 			format('the first of its queue has been due for %s', clock_timestamp() -

@@ -28,6 +28,8 @@
  *
  * Reasons of degraded:
  * - failures: 5 % of at least 10 attempts of 5 minutes failed.
+ * - job_fails: no job of a name was completed since its attempts fail, and one waits to be tried
+ *   again.
  * - late: the oldest job has waited longer than sla, or without one than 5 minutes.
  * - sla: less than sla_target of at least 10 jobs of an hour were in time.
  * - dead_letters: some came within the hour.
@@ -48,12 +50,13 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 			CASE WHEN d.depth > n.leased THEN event_queue_internal.count_scheduled(q.queue_id, 10000) ELSE 0 END AS delayed,
 			m.total, m.last_5m, m.last_1h, m.last_24h, m.wait_1h, m.run_1h,
 			coalesce(m.last_5m[3] + m.last_5m[4], 0) AS attempts, coalesce(m.last_5m[4], 0) AS failed,
-			coalesce(m.last_1h[3] + m.last_1h[7], 0) AS finished,
+			coalesce(m.last_1h[3] + m.last_1h[7], 0) AS finished, y.names AS failing,
 			coalesce((1 - event_queue_internal.compliance(m.last_1h)) / (1 - q.sla_target), 0) AS burn_1h,
 			coalesce((1 - event_queue_internal.compliance(m.last_5m)) / (1 - q.sla_target), 0) AS burn_5m
 		FROM event_queue.queue q CROSS JOIN LATERAL event_queue_internal.queue_depth(q.queue_id) d
 		CROSS JOIN LATERAL event_queue_internal.queue_now(q.queue_id) n
 		LEFT JOIN event_queue_internal.metrics('q', NULL) m USING (queue_id)
+		LEFT JOIN event_queue_internal.failing() y USING (queue_id)
 		WHERE event_queue_internal.is_unbound()
 	), judged AS (
 		SELECT f.*, r.reasons, r.level, CASE WHEN EXISTS (SELECT FROM event_queue.handler h WHERE h.queue_id = f.queue_id)
@@ -69,6 +72,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 					format('%s of %s attempts of the last 5 minutes failed', f.failed, f.attempts)),
 				('failures', 1, f.attempts >= 10 AND f.failed * 2 < f.attempts AND f.failed * 20 >= f.attempts,
 					format('%s of %s attempts of the last 5 minutes failed', f.failed, f.attempts)),
+				('job_fails', 1, f.failing IS NOT NULL, format('all attempts of %s fail', f.failing)),
 				('sla_burn', 2, f.sla IS NOT NULL AND f.finished >= 10 AND f.burn_1h >= 14.4 AND f.burn_5m >= 14.4,
 					format('the budget of errors burns %s times too fast', round(f.burn_1h::numeric, 1))),
 				('sla', 1, f.sla IS NOT NULL AND f.finished >= 10 AND f.burn_1h > 1 AND NOT (f.burn_1h >= 14.4 AND f.burn_5m >= 14.4),

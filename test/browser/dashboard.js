@@ -133,6 +133,32 @@ ok(true, 'g d goes to the dead letters');
 await page.selectOption('select.language', 'pt-BR');
 await page.waitForFunction(() => document.documentElement.lang === 'pt-BR');
 ok((await page.textContent('h1')).includes('Jobs mortos'), 'Portuguese');
+// What the database tells is in Portuguese, too; names, errors and SQL stay, and no text is made HTML or calls itself for ever.
+const untold = await page.evaluate(async (texts) => {
+	const { tell } = await import('/lib/i18n.js');
+	return texts.map(([text, told]) => [tell(text), told]).filter(([a, b]) => a !== b).map((x) => x.join(' <> '));
+}, [
+	['8 jobs, 2 dead, oldest ready 00:01:53.9, paused, all attempts of bad, "b b" fail, nobody works on it', '8 jobs, 2 mortos, o mais antigo está pronto há 00:01:53.9, pausada, todas as tentativas de bad, "b b" falham, ninguém trabalha nela'],
+	['8 jobs, 0 dead, oldest ready none, all attempts fail', '8 jobs, 0 mortos, nenhum pronto, todas as tentativas falham'],
+	['session 5 waits for AccessExclusiveLock on job (application "a b", role r), behind session 6 (application c, role r), and 3 behind it',
+		'a sessão 5 espera por AccessExclusiveLock em job (aplicação "a b", usuário r); quem a impede é a sessão 6 (aplicação c, usuário r), e mais 3 esperam atrás dela'],
+	['session 5', 'a sessão 5'],
+	['has been due for 00:01:11, its row is held by session 5', 'deveria ter rodado há 00:01:11, sua linha está com a sessão 5'],
+	['oldest open for 00:02:00, the watermark is held by session 12 (application x, role y)', 'a mais antiga está aberta há 00:02:00, quem segura a marca d\'água é a sessão 12 (aplicação x, usuário y)'],
+	['2 of 2 running, 1 busy, no sign of life of 1 for 00:00:09, 2 for 00:00:10', '2 de 2 em execução, 1 ocupados, sem sinal de vida de 1 há 00:00:09, 2 há 00:00:10'],
+	['division by zero (22012), 3 times since 2026-11-27 17:59:41+00', 'division by zero (22012), 3 vezes desde 2026-11-27 17:59:41+00'],
+	['after failure 1: ready, <b>running</b>', 'após a falha 1: ready, <b>running</b>'],
+	['attempts, died at 2026-11-27 17:44:40+00: boom: x', 'sem mais tentativas, morreu em 2026-11-27 17:44:40+00: boom: x'],
+	['no format of ours', null],
+	['', ''],
+]);
+ok(untold.length === 0, 'told in Portuguese', untold.join('\n#   '));
+for (const where of ['overview', 'alerts', `job/${sql("SELECT max(job_id) FROM event_queue.dead_letter")}`]) {
+	await visit(page, where);
+	await page.waitForFunction(() => document.querySelector('.problems li, tbody tr, .empty'));
+	const english = await page.evaluate(() => [...document.querySelectorAll('.page [lang=en]')].filter((e) => !e.closest('code')).map((e) => e.textContent));
+	ok(english.length === 0, `nothing is told in English: ${where.replace(/\d+/, 'ID')}`, english.join('\n#   '));
+}
 await page.selectOption('select.language', 'en');
 
 /* ---------------------------------------------------------------- no barrier on any page */

@@ -453,5 +453,25 @@ $node->safe_psql('postgres', $repairs);
 says('its SQL repairs all of it', 0, qr/^0 errors/m, 'doctor');
 sql(q(SET allow_system_table_mods = on; CREATE OR REPLACE FUNCTION event_queue.current_tenant() RETURNS text LANGUAGE sql AS 'SELECT NULL::text'));
 says('a function that was replaced', 3, qr/event_queue\.current_tenant: the function has another body/, 'doctor');
+# Output that can't be written is told; a pipe that is closed is not; and what is printed to a
+# stream that is closed does not get into the connection.
+sub shell
+{
+	my ($command) = @_;
+	my ($out, $err) = ('', '');
+	run([ 'bash', '-c', $command ], '<', \'', '>', \$out, '2>', \$err, timeout(60));
+	return ($? >> 8) . "|$out|$err";
+}
+SKIP:
+{
+	skip 'there is no /dev/full', 5 unless -c '/dev/full';
+	like(shell("eventq $_ > /dev/full"), qr/^1\|\|eventq: could not write all of the output/, "a full disk: $_")
+	  for 'queue ls', '-o json queue ls', 'event tail', 'metrics', '--help';
+}
+is(shell("eventq metrics | head -1 > /dev/null; echo \${PIPESTATUS[0]}"), "0|1\n|", 'a closed pipe');
+like(shell("eventq queue ls >&-"), qr/^1\|\|eventq: could not write all of the output: Bad file descriptor/, 'stdout is closed');
+is(shell("eventq queue ls <&- >&- 2>&-"), '1||', 'all are');
+is(shell("echo '{}' | eventq job add >&- 2>&-"), '2||', 'a usage error');
+
 $node->stop;
 done_testing();

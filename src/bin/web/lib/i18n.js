@@ -1,6 +1,7 @@
 // i18n.js: texts of the page in the language of the user; one dictionary each.
 import en from '../i18n/en.js';
 import ptBR from '../i18n/pt-BR.js';
+import toldPtBR from '../i18n/told.pt-BR.js';
 
 export const LANGUAGES = { en: ['English', en], 'pt-BR': ['Português', ptBR] };
 
@@ -28,6 +29,18 @@ export function t(key, values = {}) {
 }
 
 export const has = (key) => key in en;
+
+const TOLD = { 'pt-BR': toldPtBR.map(([pattern, to]) => [new RegExp(`^(?:${pattern})$`, 's'), to]) };
+
+// tell: what the database has told in English, in the language of the user; null: there is no such text.
+export function tell(text) {
+	if (!TOLD[language] || text === '') return text;
+	for (const [pattern, to] of TOLD[language]) {
+		const found = pattern.exec(text);
+		if (found) return to.replace(/([$%])(\d)/g, (_, kind, i) => (kind === '%' && found[i] && found[i].length < text.length ? tell(found[i]) ?? found[i] : found[i] ?? ''));
+	}
+	return null;
+}
 
 // number: of any size; ids stay text and don't come here
 export function number(value, digits = 0) {

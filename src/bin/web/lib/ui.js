@@ -1,6 +1,6 @@
 // ui.js: what pages are made of: tables, states, times, dialogs, notes.
 import { h, s, replace, icon, uid } from './dom.js';
-import { t, has, relative, exact } from './i18n.js';
+import { t, has, tell, relative, exact } from './i18n.js';
 import { mayAct } from './api.js';
 
 export function say(text) {
@@ -65,6 +65,17 @@ export const link = (href, ...text) => h('a', { href }, ...text);
 export const jobLink = (id) => link(`#/job/${id}`, id);
 export const queueLink = (name) => link(`#/queue/${encodeURIComponent(name)}`, name);
 export const code = (text) => h('code', {}, text);
+
+// told: what the database tells; what is there in English only says so to screen readers.
+// An alert that is about several lines of health() joins them.
+export function told(text) {
+	if (text === null || text === undefined) return null;
+	const whole = tell(text);
+	if (whole !== null) return whole;
+	const parts = text.split('; ').map((part) => [part, tell(part)]);
+	if (parts.every(([, translated]) => translated === null)) return h('span', { lang: 'en' }, text);
+	return parts.map(([part, translated], i) => [i ? '; ' : '', translated ?? h('span', { lang: 'en' }, part)]).flat();
+}
 
 // pre: long text that can be scrolled by keyboard
 export function pre(text, label) {

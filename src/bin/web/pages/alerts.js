@@ -1,5 +1,5 @@
 // alerts.js: SLA, alerts with acknowledge and snooze, and who did what.
-import { h, card, list, table, badge, queueLink, link, time, dialog, toast, field, select, explain } from '../lib/ui.js';
+import { h, card, list, table, badge, queueLink, link, time, dialog, toast, field, select, explain, told } from '../lib/ui.js';
 import { t, number, compact, duration } from '../lib/i18n.js';
 import { get, post, mayAct } from '../lib/api.js';
 import { percent } from './queues.js';
@@ -25,7 +25,7 @@ export function alerts(page) {
 	async function act(what, a) {
 		const note = h('input', { autocomplete: 'off' });
 		const length = select([['1 hour', t('hours', { n: 1 })], ['4 hours', t('hours', { n: 4 })], ['1 day', t('days', { n: 1 })], ['7 days', t('days', { n: 7 })]], '1 hour');
-		const done = await dialog({ title: t(what, { name: a.key }), yes: t(`${what}Word`), body: [h('p', {}, a.detail ?? ''), what === 'snooze' ? field(t('howLong'), length) : null, field(t('note'), note)],
+		const done = await dialog({ title: t(what, { name: a.key }), yes: t(`${what}Word`), body: [h('p', {}, told(a.detail) ?? ''), what === 'snooze' ? field(t('howLong'), length) : null, field(t('note'), note)],
 			check: () => post(`api/alerts/${what}`, { key: a.key, note: note.value || null, duration: length.value }) });
 		if (done) {
 			toast(t('done', { what: t(`${what}Word`) }));
@@ -35,7 +35,7 @@ export function alerts(page) {
 	const columns = [
 		{ title: t('alert'), cell: (a) => (a.object && (a.kind !== 'health' || /^queue /.test(a.object)) ? link(`#/queue/${encodeURIComponent((a.object ?? '').replace(/^queue /, ''))}`, a.key) : a.key) },
 		{ title: t('stateWord'), cell: (a) => badge(a.state) }, { title: t('severity'), cell: (a) => a.severity ?? '' }, { title: t('sinceWord'), class: 'nowrap', cell: (a) => time(a.raised_at ?? a.since) },
-		{ title: t('detail'), class: 'wide', cell: (a) => [a.detail ?? '', a.hint ? h('div', {}, h('code', { class: 'muted' }, a.hint)) : null] },
+		{ title: t('detail'), class: 'wide', cell: (a) => [told(a.detail) ?? '', a.hint ? h('div', {}, h('code', { class: 'muted' }, told(a.hint))) : null] },
 		{ title: t('lookedAfter'), cell: (a) => [a.acked_by ? [a.acked_by, ' · ', time(a.acked_at), a.ack_note ? h('div', { class: 'muted' }, a.ack_note) : null] : null, a.snoozed_until ? h('div', {}, t('snoozedUntil'), ' ', time(a.snoozed_until)) : null] }];
 	if (mayAct()) {
 		columns.push({ title: t('actions'), cell: (a) => h('div', { class: 'tools' }, a.state === 'raised' ? h('button', { type: 'button', class: 'small', onclick: () => act('ack', a) }, t('ackWord')) : null,
@@ -44,7 +44,7 @@ export function alerts(page) {
 	const now = table(t('alertsNow'), columns, (a) => a.key);
 	const past = list(t('alertHistory'), [
 		{ title: t('alert'), cell: (a) => a.key }, { title: t('stateWord'), cell: (a) => badge(a.resolved_at ? 'resolved' : 'raised') }, { title: t('severity'), cell: (a) => a.severity }, { title: t('raised'), class: 'nowrap', cell: (a) => time(a.raised_at) },
-		{ title: t('lasted'), class: 'num', cell: (a) => (a.resolved_at ? duration((new Date(a.resolved_at) - new Date(a.raised_at)) / 1000) : '') }, { title: t('detail'), class: 'wide', cell: (a) => a.detail ?? '' }, { title: t('lookedAfter'), cell: (a) => a.acked_by ?? '' }],
+		{ title: t('lasted'), class: 'num', cell: (a) => (a.resolved_at ? duration((new Date(a.resolved_at) - new Date(a.raised_at)) / 1000) : '') }, { title: t('detail'), class: 'wide', cell: (a) => told(a.detail) ?? '' }, { title: t('lookedAfter'), cell: (a) => a.acked_by ?? '' }],
 	(a) => a.alert_id, (after) => get('api/alerts/history', { after }));
 	page.body.append(card(t('alertsNow'), now), card(t('alertHistory'), past));
 	page.load = async () => {

@@ -1,5 +1,5 @@
 // jobs.js: jobs by state with search, and one job.
-import { h, replace, card, list, badge, queueLink, jobLink, link, facts, action, field, time, pre, hidden, empty, dialog, toast, button, explain, failure } from '../lib/ui.js';
+import { h, replace, card, list, badge, queueLink, jobLink, link, facts, action, field, time, pre, hidden, empty, dialog, toast, button, explain, failure, told } from '../lib/ui.js';
 import { t, number, duration } from '../lib/i18n.js';
 import { get, post, seg, session, mayAct } from '../lib/api.js';
 import { trace } from '../lib/trace.js';
@@ -79,7 +79,7 @@ export function job(page) {
 		const reasons = await get(`api/jobs/${seg(id)}/why`).catch((error) => ({ error }));
 		if (reasons.error) replace(why, h('li', {}, failure(reasons.error)));
 		else {
-			replace(why, reasons.items.map((r) => h('li', { class: /^(running|completed)/.test(r.reason) ? 'ok' : '' }, h('div', {}, h('p', { class: 'what' }, r.reason, r.until ? [' · ', time(r.until)] : null), r.detail ? h('p', {}, r.detail) : null))));
+			replace(why, reasons.items.map((r) => h('li', { class: /^(running|completed)/.test(r.reason) ? 'ok' : '' }, h('div', {}, h('p', { class: 'what' }, told(r.reason), r.until ? [' · ', time(r.until)] : null), r.detail ? h('p', {}, told(r.detail)) : null))));
 		}
 		const text = JSON.stringify(j);
 		if (text === known && j.state !== 'leased') return;

@@ -1,5 +1,5 @@
 // overview.js: what is wrong, before all else; then how things go.
-import { h, replace, card, tile, table, badge, queueLink, icon, link, failure } from '../lib/ui.js';
+import { h, replace, card, tile, table, badge, queueLink, icon, link, failure, told } from '../lib/ui.js';
 import { t, compact, rate, duration, ms, number } from '../lib/i18n.js';
 import { get } from '../lib/api.js';
 import { chart, spark, pastHour } from '../lib/charts.js';
@@ -60,7 +60,7 @@ export default function overview(page) {
 		const serious = (x) => !/^(queue|subscription)/.test(x.check);
 		items.sort((a, b) => serious(b) - serious(a));
 		replace(problems, items.length ? items.slice(0, 8).map((x) => h('li', { class: serious(x) ? 'bad' : '' }, icon(serious(x) ? 'bad' : 'warn'),
-			h('div', {}, h('p', {}, h('span', { class: 'what' }, what(x.check)), ' — ', x.detail), x.hint ? h('p', { class: 'hint' }, h('code', {}, x.hint)) : null)))
+			h('div', {}, h('p', {}, h('span', { class: 'what' }, what(x.check)), ' — ', told(x.detail)), x.hint ? h('p', { class: 'hint' }, h('code', {}, told(x.hint))) : null)))
 			: h('li', { class: 'ok' }, icon('ok'), h('p', {}, t('allWell'))),
 		items.length > 8 ? h('li', {}, icon('warn'), h('p', {}, t('moreProblems', { n: items.length - 8 }))) : null);
 	}
