@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { EventEmitter, setMaxListeners } from 'node:events';
 import * as pg from 'pg';
 import { maxTimer, now } from './clock';
-import { ClosedError, ConnectionError, isConnectionError, toEventQueueError } from './errors';
+import { ClosedError, ConnectionError, isConnectionError, ReadOnlyError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { HostsClient, toPrimary, withHosts } from './hosts';
 import type { Executor, Row, Value } from './tx';
 
@@ -80,6 +80,9 @@ export class Database extends EventEmitter {
 
 	constructor(options: ConnectionOptions) {
 		super();
+		for (const given of [options.connection, options.listenConnection])
+			if (/^rediss?:/i.test(String(typeof given === 'object' ? given.connectionString : given)))
+				throw new UnsupportedOptionError('the connection is a URI of Redis: give that of the database, postgresql://...');
 		// Every call that waits listens to it.
 		setMaxListeners(0, this.ending.signal);
 		this.applicationName = options.applicationName ?? 'event_queue_node';
@@ -123,8 +126,8 @@ export class Database extends EventEmitter {
 		return this.listenTo ??= { hosts: undefined, ...withHosts(configOf(this.listenConfig)) } as pg.ClientConfig;
 	}
 
-	/** A connection of its own, tried until it is there or the signal aborts. */
-	async connect(purpose: string, signal: AbortSignal, config: pg.ClientConfig = this.clientConfig()): Promise<pg.Client> {
+	/** A connection of its own, tried until it is there or the signal aborts; failed hears of each attempt that failed. */
+	async connect(purpose: string, signal: AbortSignal, config: pg.ClientConfig = this.clientConfig(), failed: (error: unknown) => void = () => {}): Promise<pg.Client> {
 		for (let failures = 0; ; failures++) {
 			if (signal.aborted)
 				throw new ClosedError('closed');
@@ -140,6 +143,7 @@ export class Database extends EventEmitter {
 				if (!isConnectionError(error))
 					throw toEventQueueError(error);
 				this.emit('connectionError', error);
+				failed(error);
 				await sleep(backoffAfter(failures), signal);
 			}
 		}
@@ -236,6 +240,9 @@ export class Database extends EventEmitter {
 					throw toEventQueueError(error);
 				}
 				client.release(true);
+				const known = toEventQueueError(error);
+				if (known instanceof ReadOnlyError)
+					throw known;
 				// The pool's connection was of a server that is gone: the statement did not
 				// leave this process as a whole, so it was not carried out.
 				if ((error as any).code === 'EPIPE' && (error as any).syscall === 'write')
@@ -249,6 +256,7 @@ export class Database extends EventEmitter {
 	async transaction<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
 		const client = await this.take(this.connectWait);
 		let broken = false;
+		let readOnly = false;
 		let committing = false;
 		try {
 			await client.query('BEGIN');
@@ -259,11 +267,14 @@ export class Database extends EventEmitter {
 		} catch (error) {
 			// The work may have failed to reach something else: what counts is whether this connection answers.
 			await client.query('ROLLBACK').catch(() => { broken = true; });
-			throw broken && isConnectionError(error)
-				? new ConnectionError(`the connection broke during the transaction: ${(error as Error).message}`, committing, error)
-				: toEventQueueError(error);
+			if (broken && isConnectionError(error))
+				throw new ConnectionError(`the connection broke during the transaction: ${(error as Error).message}`, committing, error);
+			const known = toEventQueueError(error);
+			readOnly = known instanceof ReadOnlyError;
+			throw known;
 		} finally {
-			client.release(broken);
+			// Another connection may reach the primary.
+			client.release(broken || readOnly);
 		}
 	}
 

@@ -23,6 +23,10 @@ export interface RepeatOptions {
 	tz?: string | undefined;
 	/** Not after. */
 	endDate?: Date | string | number | undefined;
+	/** It ends with this run, counted from when it was first added; those that the server was down for count. */
+	limit?: number | undefined;
+	/** So many of the limit are done. */
+	count?: number | undefined;
 }
 
 export interface CronRepeatOptions extends RepeatOptions {

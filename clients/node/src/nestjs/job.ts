@@ -203,9 +203,10 @@ export class Job<T = any> implements DurableSteps {
 		return (await this.getState()) === 'stuck';
 	}
 
-	/** A dead letter back into its queue; a job that waits for its next attempt, or is delayed, is refused. */
-	async retry(): Promise<void> {
-		await this.queue.retryDead(this.jobId);
+	/** A dead letter back into its queue, with other data if they are given; a job that waits is refused. */
+	async retry(data?: T): Promise<void> {
+		await this.queue.retryDead(this, data);
+		this.data = data ?? this.data;
 	}
 
 	async remove(): Promise<void> {
@@ -238,12 +239,15 @@ export class Job<T = any> implements DurableSteps {
 		return 1;
 	}
 
-	async update(_data: T): Promise<void> {
-		throw new UnsupportedError('job.update()', 'add a job with the same uniqueKey, or keep what changes in a table');
+	/** Of a job that waits, or in its processor, whose next attempt has the new data. */
+	async update(data: T): Promise<void> {
+		await this.queue.changeData(this, data);
+		this.data = data;
 	}
 
+	/** A job that is delayed, or waits for its next attempt, is due now. */
 	async promote(): Promise<void> {
-		throw new UnsupportedError('job.promote()', 'queue.retryWaiting() makes all that wait due; or add without a delay');
+		await this.queue.promote(this);
 	}
 
 	lockKey(): string {

@@ -17,6 +17,10 @@ export interface Port {
 		tz: string;
 		startsAt?: Date | undefined;
 		endsAt?: Date | undefined;
+		/** It ends with the run of this number. */
+		times?: number | undefined;
+		/** As the jobs have it in their options. */
+		repeat: object;
 		queue: string;
 		name: string;
 		data: unknown;
