@@ -223,13 +223,13 @@ export class Job<T = any> implements DurableSteps {
 	}
 
 	/** For a job of `getNextJob`. */
-	async moveToCompleted(result?: unknown): Promise<null> {
+	async moveToCompleted(result?: unknown, _ignoreLock?: boolean, _notFetch?: boolean): Promise<null> {
 		await this.queue.settle(this, undefined, result);
 		return null;
 	}
 
 	/** For a job of `getNextJob`. */
-	async moveToFailed(error: { message: string }): Promise<null> {
+	async moveToFailed(error: { message: string }, _ignoreLock?: boolean): Promise<null> {
 		await this.queue.settle(this, error);
 		return null;
 	}

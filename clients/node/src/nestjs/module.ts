@@ -39,6 +39,7 @@ export interface SharedAsyncConfiguration extends Pick<ModuleMetadata, 'imports'
 	useClass?: Type<SharedConfigurationFactory>;
 	useFactory?: (...args: any[]) => Promise<EventQueueRootOptions> | EventQueueRootOptions;
 	inject?: FactoryProvider['inject'];
+	extraProviders?: Provider[];
 }
 
 export interface QueueOptionsFactory {
@@ -93,7 +94,7 @@ export class EventQueueModule {
 	static forRootAsync(first: string | SharedAsyncConfiguration, second?: SharedAsyncConfiguration): DynamicModule {
 		const [configKey, options] = typeof first === 'string' ? [first, second as SharedAsyncConfiguration] : [undefined, first];
 		const provide = getSharedConfigToken(configKey);
-		const extra: Provider[] = options.useClass === undefined ? [] : [options.useClass];
+		const extra: Provider[] = [...(options.useClass === undefined ? [] : [options.useClass]), ...(options.extraProviders ?? [])];
 		const factory = options.useClass ?? options.useExisting;
 		const config: Provider =
 			factory === undefined
