@@ -346,7 +346,7 @@ describe('bad input', () => {
 		class Doer {}
 		for (const [index, name] of names.entries()) {
 			const method = `method${index}`;
-			Doer.prototype[method] = async () => {};
+			Doer.prototype[method] = async job => { if (job.data?.fails) throw new Error('it fails'); };
 			nest.Process(name)(Doer.prototype, method, Object.getOwnPropertyDescriptor(Doer.prototype, method));
 		}
 		nest.Processor(queue)(Doer);
@@ -480,6 +480,39 @@ describe('bad input', () => {
 			assert.equal((await queue.getRepeatableJobs()).find(one => one.name === 'b').endDate, Date.UTC(2100, 0, 2, 3));
 			await queue.add('c', {}, { repeat: { cron: '0 3 * * *', limit: 3, count: 3 } });
 			assert.equal(await queue.getRepeatableCount(), 1, 'all times of c are over');
+		} finally {
+			await module.close();
+		}
+	});
+
+	test('as in Bull: queue.on of global events, counts of a paused queue, stacks', async () => {
+		const { Test } = require('@nestjs/testing');
+		const module = await Test.createTestingModule({
+			imports: [EventQueueModule.forRoot({ handleSignals: false }), EventQueueModule.registerQueue({ name: 'as bull' })],
+			providers: [processor('as bull', 'ok', 'bad')],
+		}).compile();
+		await module.init();
+		const queue = module.get(nest.getQueueToken('as bull'));
+		try {
+			await queue.pause();
+			const ok = await queue.add('ok', {});
+			assert.deepEqual(await queue.getJobCounts(), { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, paused: 1 });
+			assert.deepEqual([await queue.getWaitingCount(), await queue.getPausedCount(), await queue.count(), (await queue.getWaiting()).length], [1, 1, 1, 1]);
+			// Nobody has a decorator for it, and it is done elsewhere.
+			const heard = [];
+			queue.on('global:completed', (id, result) => heard.push([id, result]));
+			await queue.pause(true);
+			await queue.resume();
+			// What is there when the queue is first looked at is no news.
+			await until('it was looked at', async () => queue.port.global.queues.get('as bull').looked);
+			await db.query(`SELECT event_queue.complete(job_id, lease_token, '{"by": "another"}') FROM event_queue.claim('as bull')`);
+			await until('it is heard', () => heard.length === 1);
+			assert.deepEqual(heard, [[String(ok.jobId), '{"by":"another"}']]);
+			const failed = new Promise(resolve => queue.once('failed', resolve));
+			const bad = await queue.add('bad', { fails: true });
+			await queue.resume(true);
+			for (const job of [await failed, await queue.getJob(bad.id)])
+				assert.match(job.stacktrace[0], /^Error: it fails\n +at /);
 		} finally {
 			await module.close();
 		}

@@ -116,6 +116,8 @@ export interface JobCounts {
 	failed: number;
 	delayed: number;
 	waiting: number;
+	/** Those that would wait, if the queue were not paused. */
+	paused?: number;
 }
 
 export interface JobInformation {

@@ -136,7 +136,7 @@ export class Core {
 			const job = toJob(one);
 			job.attemptsMade = one.attemptsMade;
 			job.failedReason = one.failedReason;
-			job.stacktrace = one.stacktrace;
+			job.stacktrace = [...job.stacktrace, one.stacktrace.join('\n')];
 			job.finishedOn = one.finishedOn;
 			delete job.lease;
 			queue.emit('failed', job, error, dead);

@@ -103,7 +103,8 @@ export class Job<T = any> implements DurableSteps {
 		this.processedOn = milliseconds(row.claimed_at);
 		this.finishedOn = milliseconds(row.finished_at);
 		const errors = row.errors ?? [];
-		this.stacktrace = errors.map((error) => error.context || error.message);
+		// The server has the message by itself, a worker of Node's the lines of the stack.
+		this.stacktrace = errors.map(({ message, context }) => (/^\s+at /.test(context ?? '') ? `Error: ${message}\n${context}` : context || message));
 		this.failedReason = errors.at(-1)?.message;
 		this.returnvalue = row.result ?? undefined;
 		this.reached = row.progress ?? 0;

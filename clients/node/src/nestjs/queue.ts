@@ -55,6 +55,11 @@ export class Queue<T = any> extends EventEmitter {
 		this.setMaxListeners(0);
 		// Without a listener an 'error' would be thrown, and end the process: Nest's users rarely have one.
 		this.on('error', () => undefined);
+		this.on('newListener', (event) => {
+			if (String(event).startsWith('global:')) {
+				port.watch(this);
+			}
+		});
 		this.on('completed', (job: Job, result: unknown) => this.tell(job.jobId, { result }));
 		this.on('failed', (job: Job, error: Error, final?: boolean) => final && this.tell(job.jobId, { error }));
 	}
@@ -235,7 +240,7 @@ export class Queue<T = any> extends EventEmitter {
 	}
 
 	getWaiting(start?: number, end?: number): Promise<Job<T>[]> {
-		return this.getJobs(['waiting'], start, end, true);
+		return this.getJobs(['waiting', 'paused'], start, end, true);
 	}
 
 	getActive(start?: number, end?: number): Promise<Job<T>[]> {
@@ -255,9 +260,9 @@ export class Queue<T = any> extends EventEmitter {
 	}
 
 	async getJobCounts(): Promise<JobCounts> {
-		const counts: JobCounts = { active: 0, completed: 0, failed: 0, delayed: 0, waiting: 0 };
+		const counts = { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, paused: 0 };
 		for (const [status, jobs] of await this.counts()) {
-			counts[status === 'paused' ? 'waiting' : status] += jobs;
+			counts[status] += jobs;
 		}
 		return counts;
 	}
@@ -292,7 +297,7 @@ export class Queue<T = any> extends EventEmitter {
 	}
 
 	getWaitingCount(): Promise<number> {
-		return this.getJobCountByTypes('waiting');
+		return this.getJobCountByTypes(['waiting', 'paused']);
 	}
 
 	getPausedCount(): Promise<number> {
