@@ -43,6 +43,9 @@ export function prepared(sql: string): string {
 const isOfStatementName = (error: any, name: string | undefined): boolean =>
 	name !== undefined && (error?.code === '26000' || error?.code === '42P05') && String(error.message).includes(name);
 
+/* serialization_failure and deadlock_detected: the statement, a transaction of its own, was rolled back */
+const isConflict = (error: any): boolean => error?.code === '40001' || error?.code === '40P01';
+
 /** At most maxTimer. */
 export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
 	new Promise(resolve => {
@@ -222,7 +225,7 @@ export class Database extends EventEmitter {
 	readonly run: Executor = (sql, values) => this.runWaiting(sql, values, this.connectWait);
 
 	async runWaiting(sql: string, values: readonly unknown[], wait: number): Promise<Row[]> {
-		for (;;) {
+		for (let conflicts = 0; ;) {
 			const client = await this.take(wait);
 			const name = this.keepsStatements ? statementNames.get(sql) : undefined;
 			try {
@@ -235,6 +238,11 @@ export class Database extends EventEmitter {
 					// It was not carried out.
 					if (isOfStatementName(error, name)) {
 						this.keepsStatements = false;
+						continue;
+					}
+					// Nor was this: where the role's transactions are serializable, or of two calls that wait for each other.
+					if (isConflict(error) && conflicts++ < 20) {
+						await sleep(Math.random() * 10 * conflicts, this.ending.signal);
 						continue;
 					}
 					throw toEventQueueError(error);

@@ -450,6 +450,29 @@ test('timeouts of the role make waits shorter, and nothing else', async () => {
 	await own.close();
 });
 
+test('where transactions are serializable, calls that conflict are made again', async () => {
+	const queue = await newQueue('max_attempts => 1');
+	await query(connection, `DROP ROLE IF EXISTS eq_node_strict; CREATE ROLE eq_node_strict LOGIN SUPERUSER;
+		ALTER ROLE eq_node_strict SET default_transaction_isolation = serializable;
+		CREATE SEQUENCE tries;
+		CREATE FUNCTION conflict(times int) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+			IF nextval('tries') <= times THEN RAISE 'of this test' USING ERRCODE = CASE WHEN currval('tries') = 1 THEN '40001' ELSE '40P01' END; END IF;
+			RETURN currval('tries');
+		END $$`);
+	const own = open({ ...connection, user: 'eq_node_strict' });
+	assert.deepEqual(await own.database.run('SELECT public.conflict(2) AS tries', []), [{ tries: '3' }]);
+	await query(connection, 'ALTER SEQUENCE tries RESTART');
+	// Who has a transaction of his own does it again himself.
+	await assert.rejects(own.transaction(tx => tx.query('SELECT public.conflict(1)')), error => error.code === '40001');
+	const mine = own.queue(queue.name);
+	const worker = own.worker(queue.name, async job => { await job.log('a line'); await job.update({ done: true }); }, { concurrency: 5 });
+	worker.on('failed', (_, error) => assert.fail(error));
+	await Promise.all(Array.from({ length: 40 }, (_, i) => mine.add('x', { i }, { jobId: i })));
+	await until(async () => (await mine.getJobCounts()).completed === 40, 'all are done');
+	await worker.close();
+	await own.close();
+});
+
 test('closed is closed: nothing is open, waited for or claimed, also where a processor never ends', async () => {
 	const queue = await newQueue();
 	const child = spawn(process.execPath, ['-e', `
