@@ -114,6 +114,8 @@ INSERT INTO au_call (f, call) VALUES
 	('create_queue', $$'auq', max_attempts => 1$$), ('alter_queue', $$'auq', lease => '1 hour'$$), ('pause_queue', $$'auq'$$), ('resume_queue', $$'auq'$$),
 	('drain_queue', $$'auq'$$), ('resume_queue', $$'auq'$$),
 	('=', $$event_queue.enqueue('auq', 'a')$$), ('change_priority', $$(SELECT max(job_id) FROM event_queue.job), 3$$),
+	('change_payload', $$(SELECT max(job_id) FROM event_queue.job), '{}'$$),
+	('=', $$event_queue.enqueue('auq', 'a', delay => '1 hour')$$), ('promote_job', $$(SELECT max(job_id) FROM event_queue.job)$$),
 	('cancel_job', $$(SELECT max(job_id) FROM event_queue.job)$$),
 	('=', $$event_queue.enqueue('auq', 'c')$$), ('cancel_jobs', $$'auq', job_name => 'c'$$),
 	('=', $$event_queue.enqueue('auq', 'f')$$), ('=', $$event_queue.step_done(c, 'a') FROM event_queue.claim('auq', job_names => '{f}') c$$), ('fork_job', $$(SELECT max(job_id) FROM event_queue.job_steps), 'a'$$),

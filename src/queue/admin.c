@@ -1,5 +1,6 @@
 /*
- * admin.c: cancels jobs and changes their priority, for sessions that do not hold them.
+ * admin.c: cancels jobs and changes their priority, payload and time, for sessions that do
+ * not hold them; the payload also for who does.
  */
 #include "postgres.h"
 
@@ -7,6 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "common/argument.h"
 #include "common/audit.h"
 #include "common/json.h"
 #include "queue/lease.h"
@@ -16,6 +18,8 @@
 
 PG_FUNCTION_INFO_V1(eq_cancel_job);
 PG_FUNCTION_INFO_V1(eq_change_priority);
+PG_FUNCTION_INFO_V1(eq_change_payload);
+PG_FUNCTION_INFO_V1(eq_promote_job);
 
 static bool
 is_leased_now(EqLeased *leased)
@@ -107,6 +111,17 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(leased_now ? "requested" : "cancelled"));
 }
 
+/* A job in nobody's hands, locked, or EQ032. */
+static void
+open_waiting_job(EqLeased *leased, int64 job_id, const char *hint)
+{
+	eq_open_jobs(leased);
+	if (!lock_job_by_id(leased, job_id) || is_leased_now(leased))
+		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
+						errmsg("job " INT64_FORMAT " is not waiting", job_id),
+						hint ? errhint("%s", hint) : 0));
+}
+
 Datum
 eq_change_priority(PG_FUNCTION_ARGS)
 {
@@ -115,14 +130,76 @@ eq_change_priority(PG_FUNCTION_ARGS)
 	EqLeased leased;
 	EqJobEdit edit;
 
-	eq_open_jobs(&leased);
-	if (!lock_job_by_id(&leased, job_id) || is_leased_now(&leased))
-		ereport(ERROR, (errcode(ERRCODE_EQ_UNKNOWN_JOB),
-						errmsg("job " INT64_FORMAT " is not waiting", job_id)));
+	open_waiting_job(&leased, job_id, NULL);
 	eq_edit_job(&edit, leased.slot);
 	eq_edit_set(&edit, JOB_PRIORITY, Int16GetDatum(priority));
 	eq_write_job(&leased.jobs, leased.snapshot, &edit);
 	tell(psprintf("priority %d", priority), "change_priority", &leased, job_id);
+	eq_close_jobs(&leased);
+	PG_RETURN_BOOL(true);
+}
+
+Datum
+eq_change_payload(PG_FUNCTION_ARGS)
+{
+	int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	bool by_worker = !PG_ARGISNULL(2);
+	EqLeased leased;
+	EqJobEdit edit;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+						errmsg("payload must not be null"),
+						errhint("An empty one is '{}'.")));
+	eq_check_payload("job payload", PG_GETARG_JSONB_P(1));
+	if (by_worker)
+	{
+		eq_open_leased(&leased, job_id, PG_GETARG_UUID_P(2), false);
+		eq_check_not_cancelled(&leased, job_id);
+	}
+	else
+		open_waiting_job(
+			&leased, job_id,
+			"A leased job is its worker's to change, with the lease_token; a dead letter gets a new payload from event_queue.retry_dead.");
+	if (leased.queue->queue_id <= EQ_SNAPSHOTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INTERNAL_QUEUE),
+				 errmsg("job " INT64_FORMAT " is of an internal queue", job_id)));
+	eq_edit_job(&edit, leased.slot);
+	eq_edit_set(&edit, JOB_PAYLOAD, PG_GETARG_DATUM(1));
+	eq_write_job(&leased.jobs, leased.snapshot, &edit);
+	/* What a worker does with its own job is no act of administration. */
+	if (!by_worker)
+		tell("payload changed", "change_payload", &leased, job_id);
+	eq_close_jobs(&leased);
+	PG_RETURN_BOOL(true);
+}
+
+Datum
+eq_promote_job(PG_FUNCTION_ARGS)
+{
+	int64 job_id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	EqLeased leased;
+	EqJobEdit edit;
+
+	open_waiting_job(
+		&leased, job_id,
+		"A dead letter goes back into its queue by event_queue.retry_dead.");
+	eq_edit_job(&edit, leased.slot);
+	if (DatumGetTimestampTz(edit.values[JOB_RUN_AT - 1]) <= leased.now ||
+		DatumGetBool(edit.values[JOB_SUSPENDED - 1]))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_UNKNOWN_JOB),
+				 errmsg("job " INT64_FORMAT " does not wait for its time", job_id),
+				 errdetail("It is due already, or suspended by sleep_job, "
+						   "await_signal or await_event.")));
+	eq_edit_set_run_at(&edit, leased.queue, leased.now);
+	eq_write_job(&leased.jobs, leased.snapshot, &edit);
+	/* One that was passed by others of its group is let in by the scheduler. */
+	if (!edit.nulls[JOB_GROUP_KEY - 1])
+		eq_review_group(leased.queue->queue_id, edit.values[JOB_TENANT - 1],
+						edit.values[JOB_GROUP_KEY - 1]);
+	tell("due now", "promote_job", &leased, job_id);
 	eq_close_jobs(&leased);
 	PG_RETURN_BOOL(true);
 }

@@ -1,5 +1,5 @@
 /*
- * admin.sql: what others do to jobs: cancel, change their priority, purge, run now.
+ * admin.sql: what others do to jobs: cancel, change their priority and payload, purge, run now.
  */
 
 /*
@@ -122,6 +122,33 @@ COMMENT ON FUNCTION cancel_jobs(text, text, text, text, text) IS
 CREATE FUNCTION change_priority(job_id bigint, priority int) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_change_priority';
 COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a waiting job.';
+
+/*
+ * change_payload: a new payload for a job, for this run's next attempt and all who look at it.
+ * Arguments: lease_token: of a leased job, whose worker alone may change it; NULL: of a waiting
+ * job.  (A dead letter gets one by retry_dead.)
+ * Errors: EQ005 payload too large, EQ009 payload NULL, EQ016 lease lost, EQ032 no such waiting
+ * job, EQ033 the job was cancelled, EQ035 it is of an internal queue.
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'digest', '{"to": "ana@example.org"}', delay => '1 day') AS job \gset
+ *	SELECT event_queue.change_payload(:job, '{"to": "ana@example.com"}');
+ */
+CREATE FUNCTION change_payload(job_id bigint, payload jsonb, lease_token uuid DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_change_payload';
+COMMENT ON FUNCTION change_payload(bigint, jsonb, uuid) IS
+'Changes the payload of a waiting job, or of the one whose lease the caller has.';
+
+/*
+ * promote_job: a job that waits for its time, delayed or for its next attempt, is due now.  Jobs
+ * before it, those of its group and those that it depends on, it waits for as ever.
+ * Errors: EQ032 no such job, or it does not wait for its time (it is due, leased, or suspended).
+ * Example:
+ *	SELECT event_queue.enqueue('mail', 'digest', delay => '1 day') AS job \gset
+ *	SELECT event_queue.promote_job(:job);
+ */
+CREATE FUNCTION promote_job(job_id bigint) RETURNS boolean
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_promote_job';
+COMMENT ON FUNCTION promote_job(bigint) IS 'Makes a job that is delayed, or waits for its next attempt, due now.';
 
 /*
  * purge_queue: deletes the queue's jobs that are not leased; jobs elsewhere that

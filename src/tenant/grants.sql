@@ -151,6 +151,7 @@ BEGIN
 		event_queue.enqueue(text, text, jsonb, interval, timestamptz, int, text, text, bigint[], text, jsonb),
 		event_queue.enqueue_many(text, jsonb, text, jsonb), event_queue.enqueue_flow(text, jsonb, text, jsonb),
 		event_queue.cancel_job(bigint), event_queue.cancel_jobs(text, text, text, text, text),
+		event_queue.change_payload(bigint, jsonb, uuid), event_queue.promote_job(bigint),
 		event_queue.send_signal(text, text, jsonb, interval, text),
 		event_queue.aggregate_activity(text, text, int, text)
 		TO %s', role);
@@ -226,6 +227,7 @@ BEGIN
 		event_queue.complete_and_claim(bigint, uuid, text, int, text, interval, text[], text, boolean, jsonb),
 		event_queue.complete_many_and_claim(bigint[], uuid[], text, int, text, interval, text[], text, boolean, jsonb[]),
 		event_queue.report_progress(bigint, uuid, jsonb), event_queue.log_job(bigint, uuid, text, text),
+		event_queue.change_payload(bigint, jsonb, uuid),
 		event_queue.fail(bigint, uuid, text, text, text, interval, boolean),
 		event_queue.release(bigint, uuid, interval), event_queue.postpone_queue(bigint, uuid, interval),
 		event_queue.extend_lease(bigint, uuid, interval), event_queue.run_jobs(text, int),

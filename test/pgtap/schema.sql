@@ -34,7 +34,7 @@ SELECT has_function('event_queue', f, f) FROM unnest(ARRAY['append', 'append_man
 	'watermark', 'uuid_v7', 'create_queue', 'alter_queue', 'drop_queue', 'pause_queue',
 	'resume_queue', 'drain_queue', 'purge_queue', 'cancel_jobs', 'retry_waiting', 'enqueue', 'enqueue_many', 'enqueue_flow',
 	'claim', 'claim_wait', 'complete', 'complete_many', 'fail_many', 'extend_leases', 'complete_and_claim', 'complete_many_and_claim',
-	'report_progress', 'log_job', 'cancel_job', 'cancel_jobs', 'change_priority', 'await_job', 'job_outcome', 'dependency_results',
+	'report_progress', 'log_job', 'cancel_job', 'cancel_jobs', 'change_priority', 'change_payload', 'promote_job', 'await_job', 'job_outcome', 'dependency_results',
 	'explain_job', 'queue_limits', 'fail', 'release', 'extend_lease', 'retry_dead',
 	'retry_all_dead', 'discard_dead', 'discard_all_dead', 'import_dead', 'create_rule', 'drop_rule', 'pause_rule', 'resume_rule', 'create_handler',
 	'drop_handler', 'event_matches', 'create_schedule', 'drop_schedule', 'notify_on', 'record_changes',

@@ -15,9 +15,10 @@ for (const entry of ['index', 'nestjs/index']) {
 		continue;
 	const base = path.basename(entry);
 	const names = Object.keys(require(file)).filter(name => name !== 'default' && name !== '__esModule');
+	const hasDefault = require(file).default !== undefined;
 	fs.writeFileSync(path.join(dist, `${entry}.mjs`),
-		`import cjs from './${base}.js';\nexport const {\n${names.map(name => `\t${name},\n`).join('')}} = cjs;\n`);
-	fs.writeFileSync(path.join(dist, `${entry}.d.mts`), `export * from './${base}.js';\n`);
+		`import cjs from './${base}.js';\nexport const {\n${names.map(name => `\t${name},\n`).join('')}} = cjs;\n${hasDefault ? 'export default cjs.default;\n' : ''}`);
+	fs.writeFileSync(path.join(dist, `${entry}.d.mts`), `export * from './${base}.js';\n${hasDefault ? `export { default } from './${base}.js';\n` : ''}`);
 }
 const license = path.join(root, '..', '..', 'LICENSE');
 if (fs.existsSync(license))

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { EventEmitter, setMaxListeners } from 'node:events';
 import * as pg from 'pg';
 import { maxTimer, now } from './clock';
-import { ClosedError, ConnectionError, isConnectionError, toEventQueueError } from './errors';
+import { ClosedError, ConnectionError, isConnectionError, ReadOnlyError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { HostsClient, toPrimary, withHosts } from './hosts';
 import type { Executor, Row, Value } from './tx';
 
@@ -42,6 +42,9 @@ export function prepared(sql: string): string {
 /* invalid_sql_statement_name and duplicate_prepared_statement: a pooler in between, or DEALLOCATE */
 const isOfStatementName = (error: any, name: string | undefined): boolean =>
 	name !== undefined && (error?.code === '26000' || error?.code === '42P05') && String(error.message).includes(name);
+
+/* serialization_failure and deadlock_detected: the statement, a transaction of its own, was rolled back */
+const isConflict = (error: any): boolean => error?.code === '40001' || error?.code === '40P01';
 
 /** At most maxTimer. */
 export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
@@ -80,6 +83,9 @@ export class Database extends EventEmitter {
 
 	constructor(options: ConnectionOptions) {
 		super();
+		for (const given of [options.connection, options.listenConnection])
+			if (/^rediss?:/i.test(String(typeof given === 'object' ? given.connectionString : given)))
+				throw new UnsupportedOptionError('the connection is a URI of Redis: give that of the database, postgresql://...');
 		// Every call that waits listens to it.
 		setMaxListeners(0, this.ending.signal);
 		this.applicationName = options.applicationName ?? 'event_queue_node';
@@ -123,8 +129,8 @@ export class Database extends EventEmitter {
 		return this.listenTo ??= { hosts: undefined, ...withHosts(configOf(this.listenConfig)) } as pg.ClientConfig;
 	}
 
-	/** A connection of its own, tried until it is there or the signal aborts. */
-	async connect(purpose: string, signal: AbortSignal, config: pg.ClientConfig = this.clientConfig()): Promise<pg.Client> {
+	/** A connection of its own, tried until it is there or the signal aborts; failed hears of each attempt that failed. */
+	async connect(purpose: string, signal: AbortSignal, config: pg.ClientConfig = this.clientConfig(), failed: (error: unknown) => void = () => {}): Promise<pg.Client> {
 		for (let failures = 0; ; failures++) {
 			if (signal.aborted)
 				throw new ClosedError('closed');
@@ -140,6 +146,7 @@ export class Database extends EventEmitter {
 				if (!isConnectionError(error))
 					throw toEventQueueError(error);
 				this.emit('connectionError', error);
+				failed(error);
 				await sleep(backoffAfter(failures), signal);
 			}
 		}
@@ -218,7 +225,7 @@ export class Database extends EventEmitter {
 	readonly run: Executor = (sql, values) => this.runWaiting(sql, values, this.connectWait);
 
 	async runWaiting(sql: string, values: readonly unknown[], wait: number): Promise<Row[]> {
-		for (;;) {
+		for (let conflicts = 0; ;) {
 			const client = await this.take(wait);
 			const name = this.keepsStatements ? statementNames.get(sql) : undefined;
 			try {
@@ -233,9 +240,17 @@ export class Database extends EventEmitter {
 						this.keepsStatements = false;
 						continue;
 					}
+					// Nor was this: where the role's transactions are serializable, or of two calls that wait for each other.
+					if (isConflict(error) && conflicts++ < 20) {
+						await sleep(Math.random() * 10 * conflicts, this.ending.signal);
+						continue;
+					}
 					throw toEventQueueError(error);
 				}
 				client.release(true);
+				const known = toEventQueueError(error);
+				if (known instanceof ReadOnlyError)
+					throw known;
 				// The pool's connection was of a server that is gone: the statement did not
 				// leave this process as a whole, so it was not carried out.
 				if ((error as any).code === 'EPIPE' && (error as any).syscall === 'write')
@@ -249,6 +264,7 @@ export class Database extends EventEmitter {
 	async transaction<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
 		const client = await this.take(this.connectWait);
 		let broken = false;
+		let readOnly = false;
 		let committing = false;
 		try {
 			await client.query('BEGIN');
@@ -259,11 +275,14 @@ export class Database extends EventEmitter {
 		} catch (error) {
 			// The work may have failed to reach something else: what counts is whether this connection answers.
 			await client.query('ROLLBACK').catch(() => { broken = true; });
-			throw broken && isConnectionError(error)
-				? new ConnectionError(`the connection broke during the transaction: ${(error as Error).message}`, committing, error)
-				: toEventQueueError(error);
+			if (broken && isConnectionError(error))
+				throw new ConnectionError(`the connection broke during the transaction: ${(error as Error).message}`, committing, error);
+			const known = toEventQueueError(error);
+			readOnly = known instanceof ReadOnlyError;
+			throw known;
 		} finally {
-			client.release(broken);
+			// Another connection may reach the primary.
+			client.release(broken || readOnly);
 		}
 	}
 

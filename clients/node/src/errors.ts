@@ -114,9 +114,15 @@ export class ConnectionError extends EventQueueError {
 	/** False: the call never reached the server.  True: it may have been carried out. */
 	readonly outcomeUnknown: boolean;
 
-	constructor(message: string, outcomeUnknown: boolean, cause?: unknown) {
-		super(message, { cause });
+	constructor(message: string, outcomeUnknown: boolean, cause?: unknown, sqlstate?: string) {
+		super(message, { cause, sqlstate });
 		this.outcomeUnknown = outcomeUnknown;
+	}
+}
+/** 25006: the server is a standby, or its transactions are read-only by a setting.  Nothing was carried out. */
+export class ReadOnlyError extends ConnectionError {
+	constructor(message: string, fields: ServerFields = {}) {
+		super(message, false, fields.cause, '25006');
 	}
 }
 /** An option of Bull, or an unknown one, that has no meaning here. */
@@ -268,6 +274,9 @@ export function isConnectionError(error: unknown): boolean {
 	return false;
 }
 
+/** True if the statement took longer than statement_timeout, or was cancelled by hand. */
+export const isCancelled = (error: unknown): boolean => serverFieldsOf(error).sqlstate === '57014';
+
 /** True if a library says that the transaction is over, or its connection was given back. */
 export function hasEnded(error: unknown): boolean {
 	for (const source of sourcesOf(error)) {
@@ -307,6 +316,8 @@ export function toEventQueueError(error: unknown): unknown {
 	const all = { ...fields, cause: error };
 	if (state === undefined)
 		return error;
+	if (state === '25006')
+		return new ReadOnlyError(`${text}: a standby, and default_transaction_read_only, allow no writing; connect to the primary`, all);
 	if (classes[state] !== undefined)
 		return new classes[state](text, all);
 	if (/^EQ/.test(state))

@@ -5,13 +5,13 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PoolClient } from 'pg';
 import { Database, textOrNull, type ConnectionOptions } from './database';
-import { AccessDeniedError, ClosedError, ExtensionMissingError, ExtensionVersionError, JobFailedError, QueueNotFoundError } from './errors';
+import { AccessDeniedError, ClosedError, ExtensionMissingError, ExtensionVersionError, isCancelled, JobFailedError, QueueNotFoundError, UnsupportedOptionError } from './errors';
 import { SafeEmitter, warn } from './emitter';
 import { Heartbeat } from './heartbeat';
 import type { JobState } from './job';
 import { now } from './clock';
 import { fromJson, toJson } from './json';
-import { integer, interval } from './options';
+import { checkKnown, encodeQueueSettings, integer, interval, knownSettings } from './options';
 import { Coalescer, Queue, type QueueOptions } from './queue';
 import { Subscription, type SubscriptionHandler, type SubscriptionOptions } from './subscription';
 import { readDeclaration, sync, type Declaration, type SyncReport } from './sync';
@@ -34,6 +34,9 @@ export interface EventQueueOptions extends ConnectionOptions {
 	/** How long jobs may go on when it closes, in ms; default 25000. */
 	shutdownTimeout?: number;
 }
+
+export const knownOptions = ['connection', 'pool', 'listenConnection', 'maxConnections', 'connectWait', 'applicationName', 'tenantId', 'currentTransaction',
+	'handleSignals', 'shutdownTimeout'] as const;
 
 /** Queue -> job -> data. */
 export type QueueTypes = Record<string, Record<string, any>>;
@@ -192,6 +195,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 
 	constructor(options: EventQueueOptions = {}) {
 		super();
+		checkKnown('the EventQueue', options, knownOptions);
 		this.options = options;
 		this.database = new Database(options);
 		this.database.on('connectionError', error => this.emit('connectionError', error));
@@ -330,8 +334,13 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	/** The queue of this name, one object a name; its settings take effect by sync. */
 	queue<Name extends keyof Queues & string>(name: Name, options?: QueueOptions): QueueTypes extends Queues ? Queue : TypedQueue<Queues[Name]>;
 	queue(name: string, options?: QueueOptions): any {
-		if (options !== undefined)
+		if (typeof name !== 'string')
+			throw new UnsupportedOptionError(`the name of a queue is a ${typeof name}, not a string`);
+		checkKnown(`queue "${name}"`, options, [...knownSettings, 'tenantId']);
+		if (options !== undefined) {
+			encodeQueueSettings(options);	// throws what sync would
 			this.declared.add(name);
+		}
 		let queue = this.queues.get(name);
 		if (queue === undefined) {
 			queue = new Queue(this, name, options);
@@ -386,8 +395,13 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		const until = options.timeout === undefined ? Infinity : now() + options.timeout;
 		for (;;) {
 			const wait = Math.max(0, Math.min(60_000, until - now()));
-			const [row] = await this.database.run('CALL event_queue.await_job($1::text::bigint, $2::text::interval)', [String(jobId), `${Math.round(wait)} milliseconds`]);
-			const outcome = outcomeOf(row);
+			// A statement_timeout of the role's only makes the wait shorter.
+			const waited = this.database.run('CALL event_queue.await_job($1::text::bigint, $2::text::interval)', [String(jobId), `${Math.round(wait)} milliseconds`]);
+			const outcome = await waited.then(([row]) => outcomeOf(row), error => {
+				if (!isCancelled(error))
+					throw error;
+				return this.outside(() => this.jobOutcome(jobId));
+			});
 			if (outcome.state === 'dead')
 				throw new JobFailedError(outcome.error ?? `job ${jobId} is dead`);
 			if (outcome.state === 'completed' || outcome.state === 'gone')

@@ -3,7 +3,7 @@
  */
 import { toJson } from './json';
 import type { AwaitEventOptions, AwaitSignalOptions, DurableSteps, EventOutcome, JobStep, JobSteps, SignalOutcome, StepOptions } from './steps';
-import { LeaseLostError, UnsupportedOptionError } from './errors';
+import { LeaseLostError } from './errors';
 import type { JobOptions } from './options';
 import type { TxOption } from './tx';
 import type { Queue } from './queue';
@@ -56,7 +56,7 @@ export class Job<Data = any, Result = any, Name extends string = string> impleme
 	/** The number that the extension gave it, as a string. */
 	readonly id: string;
 	readonly name: Name;
-	readonly data: Data;
+	data: Data;
 	readonly queue: Queue<any, any, any>;
 	/** As given to add; in a worker, what can be told of them. */
 	readonly opts: JobOptions;
@@ -228,14 +228,25 @@ export class Job<Data = any, Result = any, Name extends string = string> impleme
 			await this.queue.client.cancelJob(this.id, context);
 	}
 
-	/** A dead letter goes back into its queue. */
-	async retry(context?: TxOption): Promise<void> {
-		await this.queue.client.executor(context)('SELECT event_queue.retry_dead($1::text::bigint)::text', [this.id]);
+	/** A dead letter goes back into its queue, with other data if they are given. */
+	async retry(options?: { data?: Data } & TxOption): Promise<void> {
+		const data = options?.data;
+		await this.queue.client.executor(options)('SELECT event_queue.retry_dead($1::text::bigint, $2::text::jsonb)::text',
+			[this.id, data === undefined ? null : toJson(data, `the data of job ${this.name}`)]);
+		if (data !== undefined)
+			this.data = data;
 	}
 
-	/** Not possible here. */
-	update(_data: Data): Promise<void> {
-		throw new UnsupportedOptionError("a job's data can't be changed; add it with uniqueKey and uniqueMode replace");
+	/** Other data, of a job that waits, or in its processor, whose next attempt has them. */
+	async update(data: Data, context?: TxOption): Promise<void> {
+		await this.queue.client.executor(context)('SELECT event_queue.change_payload($1::text::bigint, $2::text::jsonb, $3::text::uuid)::text',
+			[this.id, toJson(data, `the data of job ${this.name}`), this.token ?? null]);
+		this.data = data;
+	}
+
+	/** A job that is delayed, or waits for its next attempt, is due now. */
+	async promote(context?: TxOption): Promise<void> {
+		await this.queue.client.executor(context)('SELECT event_queue.promote_job($1::text::bigint)::text', [this.id]);
 	}
 
 	toJSON(): Record<string, unknown> {

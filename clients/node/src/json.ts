@@ -14,7 +14,7 @@ export function toJson(value: unknown, what: string): string {
 		throw new InvalidPayloadError(`${what} is no JSON: ${(error as Error).message}${hint}`, { cause: error });
 	}
 	if (text === undefined)
-		throw new InvalidPayloadError(`${what} is no JSON: it is ${value === undefined ? 'undefined' : `a ${typeof value}`}`);
+		throw new InvalidPayloadError(`${what} is no JSON: it is ${value === undefined ? 'undefined' : typeof value === 'object' ? 'an object whose toJSON gives nothing' : `a ${typeof value}`}`);
 	const bad = text.includes('\\u0000') || text.includes('\\ud') ? notOfJsonb.exec(text)?.[1] : undefined;
 	if (bad !== undefined)
 		throw new InvalidPayloadError(bad === 'u0000'

@@ -127,6 +127,38 @@ const unsupported = new Map(Object.entries({
 	group: 'use groupKey',
 }));
 
+/** The options, none for undefined and null; throws if they are something else. */
+export function optionsOf<Options extends object>(whose: string, given: Options | undefined | null): Options {
+	if (given !== undefined && given !== null && (typeof given !== 'object' || Array.isArray(given)))
+		throw new UnsupportedOptionError(`the options of ${whose} are ${shown(given)}, not an object`);
+	return given ?? {} as Options;
+}
+
+/** Throws if there is an option that is not known; instead: what to use in its place. */
+export function checkKnown(whose: string, given: object | undefined | null, known: readonly string[], instead: Record<string, string> = {}): void {
+	for (const [name, value] of Object.entries(optionsOf(whose, given)))
+		if (value !== undefined && !known.includes(name))
+			throw new UnsupportedOptionError(Object.hasOwn(instead, name)
+				? `option ${name} of ${whose} has no meaning here: ${instead[name]}`
+				: `option ${name} of ${whose} is not known; known are ${[...known].sort().join(', ')}`);
+}
+
+const knownAdvanced = ['lockDuration', 'lockRenewTime', 'stalledInterval', 'maxStalledCount', 'backoffStrategies', 'guardInterval', 'retryProcessDelay', 'drainDelay',
+	'isSharedChildPool'];
+
+/** Bull's settings, and limiter; throws if one is not known, or no number. */
+export function checkBullSettings(whose: string, settings: AdvancedSettings | undefined, limiter?: LimiterOptions | null): void {
+	checkKnown(`settings of ${whose}`, settings, knownAdvanced);
+	checkKnown(`limiter of ${whose}`, limiter, ['max', 'duration', 'groupKey', 'bounceBack']);
+	for (const name of ['lockDuration', 'lockRenewTime', 'stalledInterval', 'maxStalledCount'] as const)
+		if (settings?.[name] !== undefined)
+			integer(name, settings[name], name === 'lockDuration' || name === 'lockRenewTime' ? 1 : 0);
+	if (limiter) {
+		integer('limiter.max', limiter.max, 1);
+		integer('limiter.duration', limiter.duration, 1);
+	}
+}
+
 export const knownSettings = ['defaultJobOptions', 'limiter', 'settings', 'maxConcurrency', 'groupConcurrency', 'groupRetry', 'fair', 'durable', 'sla'];
 
 const known = new Set(['tx', 'attempts', 'backoff', 'delay', 'priority', 'jobId', 'removeOnComplete', 'removeOnFail', 'timeout',
@@ -264,7 +296,9 @@ export function encodeJobOptions(options: JobOptions): Record<string, unknown> {
 		encoded.unique_window = interval(integer('uniqueWindow', options.uniqueWindow, 0));
 	if (options.groupKey !== undefined && options.groupKey !== null)
 		encoded.group_key = key('groupKey', options.groupKey);
-	if (options.dependsOn !== undefined && options.dependsOn.length > 0)
+	if (options.dependsOn !== undefined && options.dependsOn !== null && !Array.isArray(options.dependsOn))
+		throw new UnsupportedOptionError(`dependsOn is ${shown(options.dependsOn)}, not an array of jobs or ids`);
+	if (options.dependsOn?.length)
 		encoded.depends_on = options.dependsOn.map(jobId);
 	if (options.timeout !== undefined && options.timeout !== null && options.timeout !== 0)
 		encoded.time_limit = interval(integer('timeout', options.timeout, 1));
@@ -325,10 +359,11 @@ function encodeKeep(remove: KeepJobs | undefined, suffix: 'completed' | 'failed'
 /** The settings as arguments of create_queue and alter_queue; null: to be reset. */
 export function encodeQueueSettings(queue: QueueSettings): Record<string, unknown> {
 	const encoded: Record<string, unknown> = {};
-	const job = queue.defaultJobOptions ?? {};
+	const job = optionsOf('the jobs of a queue', queue.defaultJobOptions);
 	const settings = queue.settings ?? {};
 
 	checkJobOptions(job);
+	checkBullSettings('a queue', queue.settings, queue.limiter);
 	if (job.attempts !== undefined)
 		encoded.max_attempts = integer('attempts', job.attempts, 1);
 	if (job.backoff !== undefined)
@@ -339,18 +374,19 @@ export function encodeQueueSettings(queue: QueueSettings): Record<string, unknow
 		encoded.rate_limit = encoded.rate_interval = encoded.group_rate_limit = encoded.group_rate_interval = null;
 	if (queue.limiter) {
 		const group = queue.limiter.groupKey === undefined ? '' : 'group_';
-		encoded[`${group}rate_limit`] = integer('limiter.max', queue.limiter.max, 1);
-		encoded[`${group}rate_interval`] = interval(integer('limiter.duration', queue.limiter.duration, 1));
+		encoded[`${group}rate_limit`] = queue.limiter.max;
+		encoded[`${group}rate_interval`] = interval(queue.limiter.duration);
 		// Bull limits how many of a group begin, not how many run.
 		if (group !== '' && queue.groupConcurrency === undefined)
 			encoded.group_concurrency = 1000;
 	}
 	if (settings.lockDuration !== undefined)
-		encoded.lease = interval(integer('lockDuration', settings.lockDuration, 1));
-	if (settings.stalledInterval !== undefined)
-		encoded.stalled_interval = interval(integer('stalledInterval', settings.stalledInterval, 1));
+		encoded.lease = interval(settings.lockDuration);
+	// In Bull 0 is never
+	if (settings.stalledInterval)
+		encoded.stalled_interval = interval(settings.stalledInterval);
 	if (settings.maxStalledCount !== undefined)
-		encoded.max_stalled = integer('maxStalledCount', settings.maxStalledCount, 0);
+		encoded.max_stalled = settings.maxStalledCount;
 	if (queue.maxConcurrency !== undefined)
 		encoded.max_concurrency = queue.maxConcurrency;
 	if (queue.groupConcurrency !== undefined)

@@ -10,7 +10,7 @@ import type { EventQueue } from './event-queue';
 import { isConnectionError, UnsupportedOptionError } from './errors';
 import { Job, type JobState } from './job';
 import { fromJson, toJson } from './json';
-import { encodeJobOptions, ownValue, type JobOptions, type QueueSettings } from './options';
+import { checkKnown, encodeJobOptions, optionsOf, ownValue, type JobOptions, type QueueSettings } from './options';
 import { inSpan, withTrace } from './telemetry';
 import { toExecutor, type Executor, type TransactionLike, type TxOption } from './tx';
 import { prepared, textOrNull } from './database';
@@ -178,7 +178,7 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 	async add(...args: any[]): Promise<Job<Data, Result, Name>> {
 		const [name, data, options, context]: [string, any, JobOptions | undefined, TxOption | undefined] =
 			typeof args[0] === 'string' ? (args as any) : [defaultJobName, ...args];
-		const { tx: among, ...given } = options ?? {};
+		const { tx: among, ...given } = optionsOf(`job ${name}`, options);
 		const tx = this.client.transactionOf(context?.tx, among);
 		return inSpan(`${this.name} enqueue`, 'producer', { 'messaging.destination.name': this.name, 'event_queue.job.name': name }, undefined,
 			async () => {
@@ -194,6 +194,13 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 
 	/** Adds jobs, all or none. */
 	async addBulk(jobs: Array<BulkJob<Data>>, context?: TxOption): Promise<Array<Job<Data, Result, Name>>> {
+		if (!Array.isArray(jobs))
+			throw new UnsupportedOptionError(`addBulk is given a ${typeof jobs}, not an array of { name, data, opts }`);
+		for (const [i, job] of jobs.entries()) {
+			if (job === null || typeof job !== 'object')
+				throw new UnsupportedOptionError(`job ${i} of addBulk is ${String(job)}, not { name, data, opts }`);
+			checkKnown(`job ${i} of addBulk`, job, ['name', 'data', 'opts']);
+		}
 		if (jobs.length === 0)
 			return [];
 		const tx = this.client.transactionOf(context?.tx);
@@ -201,7 +208,7 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 			undefined, async () => {
 				if (jobs.some(job => job.opts?.tx !== undefined && job.opts.tx !== tx))
 					throw new UnsupportedOptionError('addBulk adds all jobs in one transaction: give tx as addBulk(jobs, { tx })');
-				const encoded = jobs.map(job => this.encode(job.name ?? defaultJobName, job.data, job.opts ?? {}));
+				const encoded = jobs.map(job => this.encode(job.name ?? defaultJobName, job.data, optionsOf(`job ${job.name}`, job.opts)));
 				const ids = await enqueueMany(tx === undefined ? this.client.database.run : toExecutor(tx), encoded.map(job => job.wire));
 				if (tx === undefined)
 					for (const name of new Set(encoded.map(job => job.wire.name)))
@@ -290,6 +297,8 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 	async discardFailed(context?: TxOption): Promise<number> { return Number(await this.set('discard_all_dead($1::text)', [], context)); }
 	/** Makes jobs due that wait for their next attempt; how many. */
 	async retryWaiting(context?: TxOption): Promise<number> { return Number(await this.set('retry_waiting($1::text)', [], context)); }
+	/** Makes all jobs due that are delayed, or wait for their next attempt; how many. */
+	async promoteJobs(context?: TxOption): Promise<number> { return Number(await this.set('retry_waiting($1::text, failed_only => false)', [], context)); }
 	/** Drops the queue with all that is in it. */
 	async obliterate(options: { force?: boolean } & TxOption = {}): Promise<void> {
 		await this.set('drop_queue($1::text, force => $2::text::boolean)', [String(options.force ?? false)], options);

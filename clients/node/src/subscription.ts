@@ -13,8 +13,10 @@
 import type { Client } from 'pg';
 import { backoffAfter, sleep } from './database';
 import { SafeEmitter } from './emitter';
-import { asError, ClosedError, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
+import { asError, ClosedError, isCancelled, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { eventColumns, eventOf, type EventFilter, type EventQueue, type StoredEvent } from './event-queue';
+import { checkKnown } from './options';
+import { Outage } from './outage';
 import { inSpan } from './telemetry';
 import { sessionExecutor, toExecutor, type Executor, type TransactionLike } from './tx';
 
@@ -51,6 +53,7 @@ export interface SubscriptionOptions {
 }
 
 export interface SubscriptionEvents {
+	/** It fetches; also again after each outage. */
 	ready: [];
 	processed: [events: StoredEvent[]];
 	/** The handler failed; it is tried again. */
@@ -68,6 +71,8 @@ class HandlerError extends Error {
 	}
 }
 
+const knownOptions = ['create', 'filter', 'fromPosition', 'buckets', 'tenantId', 'batchSize', 'batch', 'transaction', 'maxAttempts', 'backoff', 'autorun'];
+
 const waitAtMost = 30_000;
 
 /** True if the transaction's connection is there, whatever the state of the transaction. */
@@ -84,6 +89,7 @@ export class Subscription extends SafeEmitter {
 	private session?: Client;
 	private running?: Promise<void>;
 	private working = false;
+	private readonly outage: Outage;
 	/** The event that fails, and how often it did. */
 	private trouble?: { position: string; failures: number; batch: number };
 
@@ -91,8 +97,10 @@ export class Subscription extends SafeEmitter {
 		super();
 		if (typeof handler !== 'function')
 			throw new UnsupportedOptionError(`the handler of subscription "${name}" is no function`);
+		checkKnown(`subscription "${name}"`, options, knownOptions);
 		if (options.transaction !== undefined && (options.buckets ?? 1) > 1)
 			throw new UnsupportedOptionError(`subscription "${name}": a group's membership is of its session, so the option transaction needs buckets: 1`);
+		this.outage = new Outage(`subscription "${name}"`);
 		this.client = client;
 		this.name = name;
 		this.handler = handler;
@@ -116,13 +124,20 @@ export class Subscription extends SafeEmitter {
 			this.client.report(error);
 	}
 
+	/* No server could be reached that does what it asks. */
+	private heldUp(error: unknown): void {
+		const told = this.outage.failed(error);
+		if (told !== undefined)
+			this.report(told);
+	}
+
 	private async keepUp(): Promise<void> {
 		let failures = 0;
 		let created = false;
 		while (!this.ending.signal.aborted) {
 			try {
 				await this.client.ready();
-				this.session = await this.client.database.connect('subscribes', this.ending.signal);
+				this.session = await this.client.database.connect('subscribes', this.ending.signal, undefined, error => this.heldUp(error));
 				const tenant = this.options.tenantId ?? this.client.options.tenantId;
 				if (tenant !== undefined)
 					await this.session.query(`SELECT pg_catalog.set_config('event_queue.tenant', $1, false)`, [tenant]);
@@ -130,12 +145,17 @@ export class Subscription extends SafeEmitter {
 					await this.create(sessionExecutor(this.session), tenant);
 				created = true;
 				this.emit('ready');
-				await this.consume(this.session, () => { failures = 0; });
+				await this.consume(this.session, () => {
+					failures = 0;
+					this.outage.over();
+				});
 			} catch (error) {
 				const known = toEventQueueError(error);
 				if (this.ending.signal.aborted || known instanceof ClosedError)
 					break;
-				if (!isConnectionError(error))
+				if (isConnectionError(error))
+					this.heldUp(known);
+				else
 					this.report(known);
 				await sleep(backoffAfter(failures++), this.ending.signal);
 			} finally {
@@ -175,7 +195,8 @@ export class Subscription extends SafeEmitter {
 			try {
 				await run(`CALL event_queue.wait_for_events($1::text::bigint, '${waitAtMost} milliseconds')`, [watermark]);
 			} catch (error) {
-				if (!this.ending.signal.aborted)
+				// A statement_timeout of the role's only makes the wait shorter.
+				if (!this.ending.signal.aborted && !isCancelled(error))
 					throw error;
 			}
 		}

@@ -12,10 +12,16 @@ import type { Executor, Value } from './tx';
 /** A rule, as the arguments of event_queue.create_rule. */
 export interface RuleDeclaration {
 	/** A pattern: lead.created, lead.* */
-	eventPattern: string;
-	/** A SQL expression over the event's columns. */
+	eventPattern?: string;
+	/** Instead of eventPattern: a table, whose changed rows are the events. */
+	onTable?: string;
+	/** Which changes of the table; default all. */
+	onChange?: Array<'insert' | 'update' | 'delete'>;
+	/** The column of the table that names the tenant. */
+	tenantColumn?: string;
+	/** A SQL expression over the event's columns; of a table also over old and new, the rows as jsonb. */
 	condition?: string;
-	/** Fields of the event's data of which one must have changed. */
+	/** Fields of the event's data, or columns of the table, of which one must have changed. */
 	whenChanged?: string[];
 	/** Action: a job, or a function. */
 	queue?: string;
@@ -58,7 +64,7 @@ export interface SyncReport {
 }
 
 const ruleArguments = ['eventPattern', 'condition', 'whenChanged', 'queue', 'jobName', 'payload', 'function', 'delay', 'priorityLevel',
-	'options', 'tenantId', 'onLoop', 'actions', 'stop', 'order'];
+	'options', 'tenantId', 'onLoop', 'actions', 'stop', 'order', 'onTable', 'onChange', 'tenantColumn'];
 
 function check(what: string, given: unknown, known: string[]): void {
 	if (given === null || typeof given !== 'object' || Array.isArray(given))
@@ -75,8 +81,8 @@ function checkDeclaration(wanted: Declaration): void {
 		check(`queue "${name}"`, settings, [...knownSettings, 'tenantId']);
 	for (const [name, rule] of Object.entries(wanted.rules ?? {})) {
 		check(`rule "${name}"`, rule, ruleArguments);
-		if (typeof rule.eventPattern !== 'string')
-			throw new UnsupportedOptionError(`rule "${name}" of the declaration has no eventPattern`);
+		if (typeof rule.eventPattern === 'string' === (typeof rule.onTable === 'string'))
+			throw new UnsupportedOptionError(`rule "${name}" of the declaration has ${rule.onTable === undefined ? 'no eventPattern, nor onTable' : 'both eventPattern and onTable'}`);
 	}
 	check('drop', wanted.drop ?? {}, ['rules', 'queues', 'force']);
 	for (const kind of ['queues', 'rules'] as const)
@@ -161,12 +167,13 @@ async function syncQueue(run: Executor, name: string, settings: QueueSettings, e
 function encodeRule(name: string, rule: RuleDeclaration): Record<string, string | null> {
 	const json = (value: unknown, what: string) => value === undefined ? null : toJson(value, `${what} of rule ${name}`);
 	return {
-		event_pattern: rule.eventPattern, condition: textOrNull(rule.condition), queue: textOrNull(rule.queue), job_name: textOrNull(rule.jobName),
+		event_pattern: textOrNull(rule.eventPattern), condition: textOrNull(rule.condition), queue: textOrNull(rule.queue), job_name: textOrNull(rule.jobName),
 		payload: json(rule.payload, 'the payload'), delay: rule.delay === undefined ? null : interval(rule.delay),
 		priority: textOrNull(rule.priorityLevel), function: textOrNull(rule.function), tenant_id: textOrNull(rule.tenantId),
 		options: json(rule.options, 'the options'), on_loop: rule.onLoop ?? 'skip',
 		when_changed: rule.whenChanged === undefined ? null : arrayLiteral(rule.whenChanged), actions: json(rule.actions, 'the actions'),
-		stop: String(rule.stop ?? false), rule_order: String(rule.order ?? 0),
+		stop: String(rule.stop ?? false), rule_order: String(rule.order ?? 0), on_table: textOrNull(rule.onTable),
+		on_change: rule.onChange === undefined ? null : arrayLiteral(rule.onChange), tenant_column: textOrNull(rule.tenantColumn),
 	};
 }
 
@@ -178,7 +185,8 @@ async function syncRule(run: Executor, name: string, rule: RuleDeclaration, repo
 		`SELECT event_queue.create_rule($1::text, $2::text, condition => $3::text, queue => $4::text, job_name => $5::text,
 			payload => $6::text::jsonb, delay => $7::text::interval, priority => $8::text::int, function => $9::text, tenant_id => $10::text,
 			options => $11::text::jsonb, on_loop => $12::text, when_changed => $13::text::text[], actions => $14::text::jsonb,
-			stop => $15::text::boolean, rule_order => $16::text::int, or_replace => true)::text`,
+			stop => $15::text::boolean, rule_order => $16::text::int, on_table => $17::text::regclass, on_change => $18::text::text[],
+			tenant_column => $19::text::name, or_replace => true)::text`,
 		[name, ...Object.values(encodeRule(name, rule))]);
 	if (before === undefined)
 		report.created.push(`rule ${name}`);

@@ -39,6 +39,7 @@ export interface WorkerOptions {
 
 /** Events, and what listeners get. */
 export interface WorkerEvents<Data = any, Result = any> {
+	/** It claims; also again after an outage that error told of. */
 	ready: [];
 	active: [job: Job<Data, Result>];
 	completed: [job: Job<Data, Result>, result: Result];
@@ -52,6 +53,7 @@ export interface WorkerEvents<Data = any, Result = any> {
 	released: [job: Job<Data, Result>];
 	/** It waits (job.sleep, awaitSignal, awaitEvent), and comes again. */
 	suspended: [job: Job<Data, Result>];
+	/** Also, once, that for some seconds no server could be reached that does what it asks (ConnectionError, ReadOnlyError). */
 	error: [error: Error];
 	/** Nothing is left to claim and no job is running. */
 	drained: [];

@@ -17,8 +17,9 @@ import { asError, ClosedError, isConnectionError, JobCancelledError, JobTimeoutE
 import { SafeEmitter } from './emitter';
 import type { EventQueue } from './event-queue';
 import { Job } from './job';
+import { Outage } from './outage';
 import { fromJson, toJson } from './json';
-import { interval, type JobOptions } from './options';
+import { checkBullSettings, checkKnown, integer, interval, type JobOptions } from './options';
 import type { Queue } from './queue';
 import { JobSteps } from './steps';
 import { inSpan } from './telemetry';
@@ -31,6 +32,9 @@ function checkConcurrency(what: string, concurrency: number): void {
 	if (!Number.isInteger(concurrency) || concurrency < 1)
 		throw new UnsupportedOptionError(`${what} is ${concurrency}, not a whole number from 1 on`);
 }
+
+const knownOptions = ['concurrency', 'prefetch', 'name', 'lockDuration', 'settings', 'tenantId', 'autorun', 'shutdownTimeout'];
+const instead = { limiter: 'a limit is the queue\'s, over all its workers: eq.queue(name, { limiter }), and sync()' };
 
 /** If nothing says that there is work, a lane looks all the same so often. */
 const lookEvery = 30_000;
@@ -52,6 +56,9 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 	private closeNow = false;
 	/** Cuts the waits of what is still to be told to the server. */
 	private readonly over = new AbortController();
+	/** Cuts the waits for the next claim. */
+	private readonly stopping = new AbortController();
+	private readonly outage: Outage;
 	private idle: Array<() => void> = [];
 	private lookTimer?: NodeJS.Timeout;
 	private hadWork = false;
@@ -60,7 +67,12 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 
 	constructor(client: EventQueue<any>, queue: string, processors?: Processors<Data, Result>, options: WorkerOptions = {}) {
 		super();
-		setMaxListeners(0, this.over.signal);
+		setMaxListeners(0, this.over.signal, this.stopping.signal);
+		checkKnown(`the worker of queue "${queue}"`, options, knownOptions, instead);
+		checkBullSettings(`the worker of queue "${queue}"`, options.settings);
+		if (options.lockDuration !== undefined)
+			integer('lockDuration', options.lockDuration, 1);
+		this.outage = new Outage(`the worker of queue "${queue}"`);
 		this.client = client;
 		this.scope = client.outside(() => new AsyncResource('EventQueueWorker'));
 		this.queue = client.queue(queue) as any;
@@ -125,7 +137,8 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			} catch (error) {
 				if (!isConnectionError(error))
 					throw error;
-				await sleep(backoffAfter(failures), this.over.signal);
+				this.heldUp(error);
+				await sleep(backoffAfter(failures), this.stopping.signal);
 			}
 		}
 		if (this.closing !== undefined)
@@ -160,6 +173,18 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			this.emit('error', error as Error);
 		else
 			this.client.report(error);
+	}
+
+	/* A call did not reach a server that would do it. */
+	private heldUp(error: unknown): void {
+		const told = this.outage.failed(error);
+		if (told !== undefined)
+			this.report(told);
+	}
+
+	private wentThrough(): void {
+		if (this.outage.over())
+			this.emit('ready');
 	}
 
 	private get lease(): string | null {
@@ -229,13 +254,16 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		this.call(lane, settles, max).then(
 			claimed => {
 				lane.failures = 0;
+				this.wentThrough();
 				this.afterCall(lane, max, claimed);
 			},
 			async error => {
-				if (!isConnectionError(error))
+				if (isConnectionError(error))
+					this.heldUp(error);
+				else
 					this.report(error);
-				const wait = backoffAfter(lane.failures++);
-				await sleep(wait, this.over.signal);
+				// At the end there is nothing to claim, but what is done is to be told.
+				await sleep(backoffAfter(lane.failures++), lane.settles.length === 0 ? this.stopping.signal : this.over.signal);
 			},
 		).finally(() => {
 			lane.calling = false;
@@ -516,10 +544,13 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		let uncertain = false;
 		for (let failures = 0; ; failures++) {
 			try {
-				return { rows: await this.client.database.runWaiting(sql, values, 0), uncertain };
+				const rows = await this.client.database.runWaiting(sql, values, 0);
+				this.wentThrough();
+				return { rows, uncertain };
 			} catch (error) {
 				if (!isConnectionError(error) || this.closeNow || this.over.signal.aborted)
 					return { error, uncertain };
+				this.heldUp(error);
 				uncertain ||= (error as any).outcomeUnknown !== false;
 				await sleep(backoffAfter(failures), this.over.signal);
 			}
@@ -656,6 +687,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		// this.closing is not set before this function has given its promise
 		await null;
 		this.emit('closing');
+		this.stopping.abort();
 		clearInterval(this.lookTimer);
 		this.unlisten?.();
 		for (const lane of this.lanes.values()) {

@@ -5,6 +5,7 @@ const assert = require('node:assert/strict');
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
+const eqlib = require('..');
 const { query, open, until, sleep } = require('./helpers');
 
 const dir = process.env.PGHOST;
@@ -67,7 +68,7 @@ test('a standby is promoted: jobs go on there, and what was confirmed is neither
 			try {
 				return await work();
 			} catch (error) {
-				assert.equal(error.name, 'ConnectionError', String(error));
+				assert.ok(error instanceof eqlib.ConnectionError, String(error));
 			}
 	};
 	const producer = (async () => {
@@ -86,6 +87,21 @@ test('a standby is promoted: jobs go on there, and what was confirmed is neither
 		}
 	})();
 	await until(() => confirmed.size > 50 && events.length > 5, 'work is done before');
+
+	// Who knows the standby only: told once, and goes on when it is the primary.
+	await query(at('one'), `SELECT event_queue.create_queue('lone')`);
+	const lone = open(at('two'));
+	const told = [], wentOn = [];
+	const done = new Promise(resolve => lone.worker('lone', resolve)
+		.on('error', error => told.push(['worker', error.name])).on('ready', () => wentOn.push('worker')));
+	const seenThere = new Promise(resolve => lone.subscription('lone', resolve)
+		.on('error', error => told.push(['subscription', error.name, /subscription "lone" is held up since \d+ s, .*standby/.test(error.message)])));
+	await assert.rejects(lone.queue('lone').add('x', {}), error => error instanceof eqlib.ReadOnlyError && !error.outcomeUnknown && /connect to the primary/.test(error.message));
+	await assert.rejects(lone.transaction(() => lone.append('a', 'b', 'c.d')), eqlib.ReadOnlyError);
+	await until(() => told.length === 2, 'both have told');
+	assert.deepEqual(told.sort(), [['subscription', 'ReadOnlyError', true], ['worker', 'ReadOnlyError']]);
+	assert.deepEqual(wentOn, ['worker'], 'when it began');
+
 	ctl('one', '-m', 'immediate', 'stop');
 	ctl('two', 'promote');
 	const [before, seen] = [confirmed.size, events.length];
@@ -97,7 +113,11 @@ test('a standby is promoted: jobs go on there, and what was confirmed is neither
 	assert.deepEqual(again, []);
 	const rows = await query(at('two'), `SELECT (event_data ->> 'i')::int AS i FROM event_queue.event_store ORDER BY position`);
 	assert.deepEqual(rows.map(row => row.i), events, 'each event once, in order');
-	ends.push(eq.close(), uri.close());
+	await until(() => lone.queue('lone').add('x', {}).then(() => true, () => false), 'a job is added');
+	await Promise.all([done, seenThere]);
+	await until(() => wentOn.length === 2, 'the worker has told that it goes on');
+	assert.equal(told.length, 2);
+	ends.push(eq.close(), uri.close(), lone.close());
 	await Promise.all(ends);
 });
 

@@ -56,6 +56,11 @@ test('payloads come as they went: __proto__, numbers, dates, texts; what JSON ca
 	await refused(queue.add('x', { text: 'nul \0' }), eqlib.InvalidPayloadError, /the data of job x .*u0000.*remove it/);
 	await refused(queue.add('x', { 'half \ud83c': 1 }), eqlib.InvalidPayloadError, /the data of job x .*half a surrogate/);
 	await refused(queue.add('x', () => {}), eqlib.InvalidPayloadError, /a function/);
+	for (const add of [data => queue.addBulk([{ name: 'x', data }]), data => eq.transaction(() => queue.add('x', data))]) {
+		await refused(add(circle), eqlib.InvalidPayloadError, /circular/);
+		await refused(add({ id: 1n }), eqlib.InvalidPayloadError, /BigInt/);
+		await refused(add(Symbol('x')), eqlib.InvalidPayloadError, /it is a symbol/);
+	}
 	await refused(queue.add('x', {}, { metadata: { id: 1n } }), eqlib.InvalidPayloadError, /the options of job x/);
 	await refused(eq.append('a', 'b', 'c.d', { text: '\0' }), eqlib.InvalidPayloadError, /the data of event c\.d/);
 	await refused(queue.addBulk([{ name: 'good' }, { name: 'bad', data: 1n }]), eqlib.InvalidPayloadError, /job bad/);
@@ -70,15 +75,43 @@ test('options that are no such thing are refused by name and value', async () =>
 		[{ uniqueKey: ['a'] }, /uniqueKey is \[ 'a' \], neither/], [{ groupKey: { a: 1 } }, /groupKey is { a: 1 }, neither/], [{ metadata: 'text' }, /metadata is 'text', not an object/],
 		[{ metadata: [1] }, /metadata/], [{ dependsOn: [{}] }, /dependsOn has {}/], [{ dependsOn: ['x'] }, /dependsOn has 'x'/], [{ dependsOn: [2 ** 60] }, /dependsOn/],
 		[{ constructor: 1 }, /option constructor of a job is not known/], [{ toString: 1 }, /option toString of a job is not known/], [{ backoff: { type: 1 } }, /backoff is { type: 1 }/],
-		[{ attempts: 10n }, /attempts is 10n/], [{ backoff: Symbol('x') }, /backoff is Symbol\(x\)/],
+		[{ attempts: 10n }, /attempts is 10n/], [{ backoff: Symbol('x') }, /backoff is Symbol\(x\)/], [{ dependsOn: '7' }, /dependsOn is '7', not an array/],
+		[{ dependsOn: 7 }, /dependsOn is 7, not an array/], [5000, /options of job x are 5000, not an object/], ['high', /options of job x are 'high'/], [[1], /options of job x are \[ 1 \]/],
 	])
-		await refused(queue.add('x', {}, opts), eqlib.UnsupportedOptionError, text);
+		for (const add of [() => queue.add('x', {}, opts), () => queue.addBulk([{ name: 'x', data: {}, opts }]), () => eq.transaction(() => queue.add('x', {}, opts))])
+			await refused(add(), eqlib.UnsupportedOptionError, text);
+	await refused(queue.addBulk(), eqlib.UnsupportedOptionError, /addBulk is given a undefined, not an array/);
+	await refused(queue.addBulk([null]), eqlib.UnsupportedOptionError, /job 0 of addBulk is null/);
+	// Else the delay would be nobody's.
+	await refused(queue.addBulk([{ name: 'x', data: {}, options: { delay: 5 } }]), eqlib.UnsupportedOptionError, /option options of job 0 of addBulk is not known; known are data, name, opts/);
+	await refused(queue.add('x', { toJSON() {} }), eqlib.InvalidPayloadError, /an object whose toJSON gives nothing/);
 	await refused(queue.getJobs(['constructor']), eqlib.UnsupportedOptionError, /constructor; it knows waiting/);
 	assert.equal(await queue.count(), 0);
 	// No own property of the data: no group
 	const grouped = eq.queue(queue.name, { limiter: { max: 1, duration: 1, groupKey: 'constructor.name' } });
 	assert.equal((await grouped.add('x', { a: 1 })).groupKey, undefined);
 	assert.equal((await grouped.add('x', { constructor: { name: 7 } })).groupKey, '7');
+});
+
+test('options of an EventQueue, a queue, a worker and a subscription that mean nothing are refused, before anything is done', async () => {
+	const queue = await newQueue();
+	const { EventQueue, UnsupportedOptionError } = eqlib;
+	const thrown = (call, text) => assert.throws(call, error => error instanceof UnsupportedOptionError && text.test(error.message) || assert.fail(error));
+	thrown(() => new EventQueue({ redis: {} }), /option redis of the EventQueue is not known; known are applicationName, connectWait, connection,/);
+	thrown(() => new EventQueue('postgresql://localhost/app'), /options of the EventQueue are 'postgresql/);
+	thrown(() => new EventQueue({ connection: 'redis://localhost:6379' }), /a URI of Redis/);
+	thrown(() => new EventQueue({ connection: { connectionString: 'rediss://localhost' } }), /a URI of Redis/);
+	thrown(() => eq.queue('new', { redis: {} }), /option redis of queue "new" is not known/);
+	thrown(() => eq.queue('new', { defaultJobOptions: { lifo: true } }), /lifo .*has no meaning here/);
+	thrown(() => eq.queue('new', { limiter: { max: 5 } }), /limiter\.duration is undefined/);
+	thrown(() => eq.queue('new', { settings: { lockduration: 5 } }), /option lockduration of settings of a queue is not known/);
+	thrown(() => eq.queue({ name: 'new' }), /the name of a queue is a object/);
+	const worker = (options, text) => thrown(() => eq.worker(queue.name, () => {}, { autorun: false, ...options }), text);
+	worker({ limiter: { max: 1, duration: 1000 } }, /option limiter of the worker of queue "hostile\d+" has no meaning here: .*sync\(\)/);
+	worker({ concurency: 5 }, /option concurency of the worker .*known are autorun, concurrency/);
+	worker({ lockDuration: -5 }, /lockDuration is -5/);
+	worker({ settings: { backoffStrategy: () => 5 } }, /backoffStrategy/);
+	thrown(() => eq.subscription('none', () => {}, { filters: {} }), /option filters of subscription "none" is not known/);
 });
 
 test('jobs that are called constructor, __proto__ and so on each have their processor', async () => {
@@ -218,6 +251,39 @@ test('a pool that is used up: the call says so, and goes on when there is one', 
 	await one.close();
 	process.removeListener('warning', warned);
 	assert.deepEqual(warnings, []);
+});
+
+test('a job gets other data while it waits and from its processor; delayed, it is due when it is told to', async () => {
+	const queue = await newQueue("max_attempts => 3, backoff => 'fixed', backoff_delay => '1 hour'");
+	const job = await queue.add('x', { n: 0 }, { delay: 3600_000 });
+	await assert.rejects(eq.transaction(async () => { await job.update({ n: 9 }); throw new Error('rolled back on purpose'); }), /on purpose/);
+	await job.update({ n: 1 });
+	await refused(job.update(undefined), eqlib.InvalidPayloadError, /the data of job x/);
+	await refused(job.update({ n: 1n }), eqlib.InvalidPayloadError, /BigInt/);
+	assert.deepEqual((await queue.getJob(job.id)).data, { n: 1 });
+	const seen = [];
+	const worker = eq.worker(queue.name, async one => {
+		seen.push(one.data.n);
+		await one.update({ n: one.data.n + 1 });
+		if (one.data.n < 4)
+			throw new Error(`now ${one.data.n}`);
+		return one.data;
+	});
+	const failed = once(worker, 'failed');
+	await job.promote();
+	await failed;
+	await job.promote();
+	await until(() => seen.length === 2, 'its second attempt');
+	await until(async () => await job.isDelayed(), 'it waits for the third');
+	assert.equal(await queue.promoteJobs(), 1);
+	assert.deepEqual(await job.finished(), { n: 4 });
+	assert.deepEqual(seen, [1, 2, 3]);
+	const dead = await queue.add('y', { n: 0 }, { attempts: 1 });
+	await until(() => dead.isFailed(), 'it is dead');
+	await refused(dead.update({ n: 3 }), eqlib.JobNotFoundError, /is not waiting.*retry_dead/);
+	await dead.retry({ data: { n: 3 } });
+	assert.deepEqual(await dead.finished(), { n: 4 });
+	await worker.close();
 });
 
 test('a job of a transaction that was rolled back never was', async () => {
@@ -363,6 +429,48 @@ test('the concurrency of a processor is changed while it works', async () => {
 		assert.throws(() => worker.setConcurrency(wrong), eqlib.UnsupportedOptionError);
 	assert.throws(() => worker.setConcurrency(1, 'none'), /no processor for job "none"/);
 	await worker.close();
+});
+
+test('timeouts of the role make waits shorter, and nothing else', async () => {
+	const queue = await newQueue();
+	await query(connection, `DROP ROLE IF EXISTS eq_node_hasty; CREATE ROLE eq_node_hasty LOGIN SUPERUSER;
+		ALTER ROLE eq_node_hasty SET statement_timeout = '200ms'; ALTER ROLE eq_node_hasty SET default_transaction_isolation = serializable`);
+	const own = open({ ...connection, user: 'eq_node_hasty' });
+	own.on('error', error => errors.push(error));
+	const errors = [], heard = [];
+	own.subscription('hasty', event => { heard.push(event.eventType); }, { filter: { event_type: 'hasty.*' } });
+	const job = await own.queue(queue.name).add('x', {});
+	const finished = job.finished();
+	await sleep(600);
+	const worker = own.worker(queue.name, async () => { await own.append('hasty', '1', 'hasty.done'); return 'done'; });
+	assert.equal(await finished, 'done');
+	await until(() => heard.length === 1, 'the event is heard');
+	assert.deepEqual(errors.map(String), []);
+	await worker.close();
+	await own.close();
+});
+
+test('where transactions are serializable, calls that conflict are made again', async () => {
+	const queue = await newQueue('max_attempts => 1');
+	await query(connection, `DROP ROLE IF EXISTS eq_node_strict; CREATE ROLE eq_node_strict LOGIN SUPERUSER;
+		ALTER ROLE eq_node_strict SET default_transaction_isolation = serializable;
+		CREATE SEQUENCE tries;
+		CREATE FUNCTION conflict(times int) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+			IF nextval('tries') <= times THEN RAISE 'of this test' USING ERRCODE = CASE WHEN currval('tries') = 1 THEN '40001' ELSE '40P01' END; END IF;
+			RETURN currval('tries');
+		END $$`);
+	const own = open({ ...connection, user: 'eq_node_strict' });
+	assert.deepEqual(await own.database.run('SELECT public.conflict(2) AS tries', []), [{ tries: '3' }]);
+	await query(connection, 'ALTER SEQUENCE tries RESTART');
+	// Who has a transaction of his own does it again himself.
+	await assert.rejects(own.transaction(tx => tx.query('SELECT public.conflict(1)')), error => error.code === '40001');
+	const mine = own.queue(queue.name);
+	const worker = own.worker(queue.name, async job => { await job.log('a line'); await job.update({ done: true }); }, { concurrency: 5 });
+	worker.on('failed', (_, error) => assert.fail(error));
+	await Promise.all(Array.from({ length: 40 }, (_, i) => mine.add('x', { i }, { jobId: i })));
+	await until(async () => (await mine.getJobCounts()).completed === 40, 'all are done');
+	await worker.close();
+	await own.close();
 });
 
 test('closed is closed: nothing is open, waited for or claimed, also where a processor never ends', async () => {

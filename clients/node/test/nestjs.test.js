@@ -346,7 +346,7 @@ describe('bad input', () => {
 		class Doer {}
 		for (const [index, name] of names.entries()) {
 			const method = `method${index}`;
-			Doer.prototype[method] = async () => {};
+			Doer.prototype[method] = async job => { if (job.data?.fails) throw new Error('it fails'); };
 			nest.Process(name)(Doer.prototype, method, Object.getOwnPropertyDescriptor(Doer.prototype, method));
 		}
 		nest.Processor(queue)(Doer);
@@ -367,6 +367,16 @@ describe('bad input', () => {
 			/queue "bad" has no connection: import EventQueueModule\.forRoot/);
 	});
 
+	test('options that mean nothing are refused at start', async () => {
+		await assert.rejects(start([EventQueueModule.registerQueue({ name: 'bad', processors: ['x.js'] })]), /processors of registerQueue "bad" has no meaning here: .*@Processor/);
+		await assert.rejects(start([EventQueueModule.registerQueue({ name: 'bad', defaultJobOption: {} })]), /defaultJobOption of registerQueue "bad" is not known/);
+		await assert.rejects(start([EventQueueModule.registerQueue({ name: 'bad', defaultJobOptions: { lifo: true } })]), /option lifo of a job has no meaning/);
+		await assert.rejects(start([EventQueueModule.registerQueue({ name: 'bad', settings: { lockduration: 5 } })]), /lockduration of settings of registerQueue is not known/);
+		await assert.rejects(start([EventQueueModule.registerQueue({ name: 'bad', limiter: { max: 5 } })]), /limiter\.duration is undefined/);
+		await assert.rejects(start([], [], { conection: {} }), /option conection of forRoot is not known/);
+		await assert.rejects(start([], [], { url: 'redis://localhost:6379' }), /a URI of Redis/);
+	});
+
 	test('a setting that the server does not know', () => assert.rejects(
 		start([EventQueueModule.registerQueue({ name: 'other bad', server: { colour: 'red' } })]), /colour/));
 
@@ -380,6 +390,26 @@ describe('bad input', () => {
 		await start([EventQueueModule.registerQueue({ name: 'bad', defaultJobOptions: { attempts: 9 } })], [], { connection: { user: 'nest_api' } });
 	});
 
+	test('a read-only server: the health indicator and /health/queues are down, and say so', async () => {
+		await db.query(`DROP ROLE IF EXISTS nest_ro; CREATE ROLE nest_ro LOGIN SUPERUSER; ALTER ROLE nest_ro SET default_transaction_read_only = on`);
+		const { Test } = require('@nestjs/testing');
+		const module = await Test.createTestingModule({
+			imports: [EventQueueModule.forRoot({ handleSignals: false, connection: { user: 'nest_ro' } }), nest.EventQueueHealthModule.register()],
+		}).compile();
+		const ro = module.createNestApplication({ logger: false });
+		await ro.listen(0, '127.0.0.1');
+		try {
+			const told = await module.get(nest.EventQueueHealthIndicator).isHealthy('queues');
+			assert.equal(told.queues.status, 'down');
+			assert.match(told.queues.message, /read-only/);
+			const response = await fetch(`${await ro.getUrl()}/health/queues`);
+			assert.equal(response.status, 503);
+			assert.match((await response.json()).message, /read-only/);
+		} finally {
+			await ro.close();
+		}
+	});
+
 	test('what has no counterpart says what to do instead', async () => {
 		const { Test } = require('@nestjs/testing');
 		const module = await Test.createTestingModule({
@@ -389,17 +419,100 @@ describe('bad input', () => {
 		const queue = module.get(nest.getQueueToken('bad'));
 		try {
 			await assert.rejects(queue.add('a', {}, { repeat: { every: 1500 } }), /repeat\.every 1500 has no counterpart/);
-			await assert.rejects(queue.add('a', {}, { repeat: { every: 1000, limit: 3 } }), /repeat\.limit/);
+			await assert.rejects(queue.add('a', {}, { repeat: { every: 1000, limit: 0 } }), /repeat\.limit is 0/);
 			await assert.rejects(queue.add('a', {}, { repeat: { cron: '* * * * *', endDate: 'soon' } }), /repeat\.endDate soon/);
 			await assert.rejects(queue.add('a', {}, { repeat: { cron: '* * * * *', every: 1000 } }), /either cron or every/);
 			await assert.rejects(queue.add('a', {}, { repeat: {} }), /either cron or every/);
 			await assert.rejects(queue.add('a', {}, { repeat: { cron: '1 2 3' } }), /invalid cron/);
 			await assert.rejects(queue.add('a', {}, { lifo: true }), /lifo/);
 			const job = await queue.add('a', { n: 1 });
-			await assert.rejects(job.update({ n: 2 }), /job\.update\(\) has no counterpart/);
-			await assert.rejects(job.promote(), /job\.promote\(\) has no counterpart/);
+			await assert.rejects(job.promote(), /does not wait for its time/);
+			await assert.rejects(job.update({ n: 1n }), /the data of job a .*BigInt/);
 			await assert.rejects(job.progress(1), /for who has leased the job/);
 			assert.throws(() => queue.client, /there is no Redis/);
+		} finally {
+			await module.close();
+		}
+	});
+
+	test('job.update, of one that waits and in its processor; promote; retry with other data', async () => {
+		const seen = [];
+		class Updates {
+			async work(job) {
+				seen.push([job.data, job.attemptsMade, job.opts.repeat]);
+				if (job.data.step < 3)
+					await job.update({ step: job.data.step + 1 });
+				if (job.data.step < 4)
+					throw new Error(`at step ${job.data.step}`);
+				return job.data.step;
+			}
+		}
+		nest.Processor('updates')(Updates);
+		nest.Process('a')(Updates.prototype, 'work', Object.getOwnPropertyDescriptor(Updates.prototype, 'work'));
+		const { Test } = require('@nestjs/testing');
+		const module = await Test.createTestingModule({
+			imports: [EventQueueModule.forRoot({ handleSignals: false }), EventQueueModule.registerQueue({ name: 'updates' })],
+			providers: [Updates],
+		}).compile();
+		await module.init();
+		const queue = module.get(nest.getQueueToken('updates'));
+		try {
+			const job = await queue.add('a', { step: 0 }, { delay: 3_600_000, attempts: 2, backoff: 3_600_000 });
+			await job.update({ step: 1 });
+			assert.deepEqual([job.data, (await queue.getJob(job.id)).data], [{ step: 1 }, { step: 1 }]);
+			await job.promote();
+			await until('it failed once', async () => (await queue.getJob(job.id)).attemptsMade === 1);
+			assert.deepEqual((await queue.getJob(job.id)).data, { step: 2 }, 'what its processor made of it');
+			assert.equal(await queue.promoteJobs(), 1);
+			await until('it is dead', () => job.isFailed());
+			await assert.rejects(job.update({ step: 9 }), /is not waiting.*retry_dead/);
+			await job.retry({ step: 4 });
+			await until('it is done', () => job.isCompleted());
+			assert.deepEqual(seen.map(([data]) => data.step), [1, 2, 4]);
+			await queue.add('a', { step: 4 }, { repeat: { every: 1000, limit: 2 } });
+			await until('its last time is over', async () => await queue.getRepeatableCount() === 0);
+			// Added again, as the next start of the application does: it is over all the same.
+			await queue.add('a', { step: 4 }, { repeat: { every: 1000, limit: 2 } });
+			await until('both are done', () => seen.length === 5);
+			await new Promise(resolve => setTimeout(resolve, 1500));
+			assert.deepEqual(seen.slice(3), [[{ step: 4 }, 0, { every: 1000, limit: 2 }], [{ step: 4 }, 0, { every: 1000, limit: 2 }]]);
+			await queue.add('b', {}, { repeat: { cron: '0 3 * * *', tz: 'UTC', limit: 3, count: 1, startDate: '2100-01-01T00:00:00Z' } });
+			assert.equal((await queue.getRepeatableJobs()).find(one => one.name === 'b').endDate, Date.UTC(2100, 0, 2, 3));
+			await queue.add('c', {}, { repeat: { cron: '0 3 * * *', limit: 3, count: 3 } });
+			assert.equal(await queue.getRepeatableCount(), 1, 'all times of c are over');
+		} finally {
+			await module.close();
+		}
+	});
+
+	test('as in Bull: queue.on of global events, counts of a paused queue, stacks', async () => {
+		const { Test } = require('@nestjs/testing');
+		const module = await Test.createTestingModule({
+			imports: [EventQueueModule.forRoot({ handleSignals: false }), EventQueueModule.registerQueue({ name: 'as bull' })],
+			providers: [processor('as bull', 'ok', 'bad')],
+		}).compile();
+		await module.init();
+		const queue = module.get(nest.getQueueToken('as bull'));
+		try {
+			await queue.pause();
+			const ok = await queue.add('ok', {});
+			assert.deepEqual(await queue.getJobCounts(), { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, paused: 1 });
+			assert.deepEqual([await queue.getWaitingCount(), await queue.getPausedCount(), await queue.count(), (await queue.getWaiting()).length], [1, 1, 1, 1]);
+			// Nobody has a decorator for it, and it is done elsewhere.
+			const heard = [];
+			queue.on('global:completed', (id, result) => heard.push([id, result]));
+			await queue.pause(true);
+			await queue.resume();
+			// What is there when the queue is first looked at is no news.
+			await until('it was looked at', async () => queue.port.global.queues.get('as bull').looked);
+			await db.query(`SELECT event_queue.complete(job_id, lease_token, '{"by": "another"}') FROM event_queue.claim('as bull')`);
+			await until('it is heard', () => heard.length === 1);
+			assert.deepEqual(heard, [[String(ok.jobId), '{"by":"another"}']]);
+			const failed = new Promise(resolve => queue.once('failed', resolve));
+			const bad = await queue.add('bad', { fails: true });
+			await queue.resume(true);
+			for (const job of [await failed, await queue.getJob(bad.id)])
+				assert.match(job.stacktrace[0], /^Error: it fails\n +at /);
 		} finally {
 			await module.close();
 		}

@@ -58,11 +58,11 @@ test('the same in CommonJS', async () => {
 test('TypeScript, strict, with the checks of libraries: as an ES module and as CommonJS; what has another type does not compile', () => {
 	const typed = here(block('ts'));
 	/** What the compiler says of the files. */
-	const compile = files => {
+	const compile = (files, options = {}) => {
 		for (const [name, text] of Object.entries(files))
 			fs.writeFileSync(path.join(dir, name), text);
 		fs.writeFileSync(path.join(dir, 'tsconfig.json'), JSON.stringify({
-			compilerOptions: { target: 'ES2022', module: 'Node16', strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, skipLibCheck: false, types: ['node'] },
+			compilerOptions: { target: 'ES2022', module: 'Node16', strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, skipLibCheck: false, types: ['node'], ...options },
 			files: Object.keys(files),
 		}));
 		try {
@@ -89,4 +89,15 @@ test('TypeScript, strict, with the checks of libraries: as an ES module and as C
 	assert.match(said, /^data\.mts.*'too' does not exist/m);
 	assert.match(said, /^name\.mts.*"goodbye"/m);
 	assert.match(said, /^queue\.mts.*"post"/m);
+
+	// As projects of Nest are made: CommonJS, where TypeScript does not read "exports".
+	fs.symlinkSync(path.join(root, 'node_modules', '@nestjs'), path.join(dir, 'node_modules', '@nestjs'));
+	const nest = `
+		import { Module } from '@nestjs/common';
+		import { EventQueue } from 'pg-event-queue';
+		import { BullModule, InjectQueue, Process, Processor, type Job, type Queue } from 'pg-event-queue/nestjs';
+		@Processor('mail') class Mail { @Process('welcome') async welcome(job: Job<{ to: string }>): Promise<string> { await job.update({ to: 'x' }); return job.data.to; } }
+		class Service { constructor(@InjectQueue('mail') private readonly mail: Queue<{ to: string }>) {} add() { return this.mail.add('welcome', { to: 'ana' }, { repeat: { every: 1000, limit: 2 } }); } }
+		@Module({ imports: [BullModule.forRoot({}), BullModule.registerQueue({ name: 'mail' })], providers: [Mail, Service] }) export class App { store = EventQueue; }`;
+	assert.equal(compile({ 'nest.ts': nest }, { experimentalDecorators: true, emitDecoratorMetadata: true, noEmit: true, skipLibCheck: true, module: 'CommonJS' }), '');
 });

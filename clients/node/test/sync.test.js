@@ -6,7 +6,7 @@ const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const eqlib = require('..');
-const { freshDatabase, query, open } = require('./helpers');
+const { freshDatabase, query, open, until, Client } = require('./helpers');
 
 let connection, eq;
 before(async () => {
@@ -49,6 +49,31 @@ test('null resets a setting to none, exact all that are not named', async () => 
 
 const rules = { 'welcome "one"': { eventPattern: 'lead.created', condition: `event_data ->> 'name' <> '?'`, whenChanged: ['na"me', 'x,y'], queue: 'letters', jobName: 'welcome',
 	payload: { to: '$.aggregate_id', text: 'what?' }, delay: 1500, options: { unique_key: '$.aggregate_id' }, onLoop: 'allow' } };
+
+test('rules on tables: made, left alone, altered; their triggers do not block who writes at each start', async () => {
+	await query(connection, 'CREATE TABLE deal (deal_id int PRIMARY KEY, stage text, tenant text)');
+	const onTable = { eventPattern: undefined, onTable: 'public.deal', onChange: ['update'], whenChanged: ['stage'], condition: `new ->> 'stage' = 'won'`, tenantColumn: 'tenant',
+		queue: 'deals', jobName: 'won', payload: { deal: '$.data.new.deal_id' } };
+	const declared = { queues: { deals: {} }, rules: { 'deal won': onTable } };
+	assert.deepEqual(await eq.sync(declared), { ...nothing, created: ['queue deals', 'rule deal won'] });
+	const [rule] = await query(connection, `SELECT event_pattern, on_table, on_change, when_changed, tenant_column FROM event_queue.rules WHERE name = 'deal won'`);
+	assert.deepEqual([rule.on_table.replace('public.', ''), rule.on_change, rule.when_changed, rule.tenant_column], ['deal', ['update'], ['stage'], 'tenant']);
+	// Someone is writing to the table.
+	const writer = new Client(connection);
+	await writer.connect();
+	await writer.query(`BEGIN; INSERT INTO deal VALUES (1, 'new', 'acme')`);
+	assert.deepEqual(await eq.sync(declared), nothing);
+	await writer.query(`COMMIT; UPDATE deal SET stage = 'won'`);
+	await writer.end();
+	await until(async () => (await query(connection, `SELECT FROM event_queue.jobs WHERE queue = 'deals' AND payload = '{"deal": 1}' AND tenant_id = 'acme'`)).length === 1, 'its job');
+	assert.deepEqual(await eq.sync({ rules: { 'deal won': { ...onTable, onChange: ['insert', 'update'] } } }), { ...nothing, altered: ['rule deal won'] });
+	await query(connection, eqlib.syncSql({ rules: { 'deal won': onTable } }));
+	assert.deepEqual(await eq.sync(declared), nothing);
+	await assert.rejects(eq.sync({ rules: { x: { queue: 'deals' } } }), /has no eventPattern, nor onTable/);
+	await assert.rejects(eq.sync({ rules: { x: { eventPattern: 'a.b', onTable: 'deal', queue: 'deals' } } }), /has both eventPattern and onTable/);
+	await assert.rejects(eq.sync({ rules: { x: { onTable: 'no_such_table', queue: 'deals', jobName: 'x' } } }), /no_such_table/);
+	assert.deepEqual(await eq.sync({ drop: { rules: ['deal won'] } }), { ...nothing, dropped: ['rule deal won'] });
+});
 
 test('rules: made, left alone, altered as a new version; dropped only when told', async () => {
 	assert.deepEqual(await eq.sync({ queues: { letters: {} }, rules }), { ...nothing, created: ['queue letters', 'rule welcome "one"'] });

@@ -3,6 +3,18 @@ import type { Job } from './job';
 
 export type JobId = number | string;
 export type DoneCallback = (error?: Error | null, value?: any) => void;
+export type ProcessCallbackFunction<T> = (job: Job<T>, done: DoneCallback) => void;
+export type ProcessPromiseFunction<T> = (job: Job<T>) => Promise<void>;
+export type EventCallback = () => void;
+export type ErrorEventCallback = (error: Error) => void;
+export type WaitingEventCallback = (jobId: JobId) => void;
+export type ActiveEventCallback<T = any> = (job: Job<T>) => void;
+export type StalledEventCallback<T = any> = (job: Job<T>) => void;
+export type ProgressEventCallback<T = any> = (job: Job<T>, progress: any) => void;
+export type CompletedEventCallback<T = any> = (job: Job<T>, result: any) => void;
+export type FailedEventCallback<T = any> = (job: Job<T>, error: Error) => void;
+export type CleanedEventCallback<T = any> = (jobs: Array<Job<T>>, status: JobStatusClean) => void;
+export type RemovedEventCallback<T = any> = (job: Job<T>) => void;
 export type JobStatus = 'completed' | 'waiting' | 'active' | 'delayed' | 'failed' | 'paused';
 export type JobStatusClean = 'completed' | 'wait' | 'active' | 'delayed' | 'failed' | 'paused';
 
@@ -23,6 +35,10 @@ export interface RepeatOptions {
 	tz?: string | undefined;
 	/** Not after. */
 	endDate?: Date | string | number | undefined;
+	/** It ends with this run, counted from when it was first added; those that the server was down for count. */
+	limit?: number | undefined;
+	/** So many of the limit are done. */
+	count?: number | undefined;
 }
 
 export interface CronRepeatOptions extends RepeatOptions {
@@ -34,6 +50,12 @@ export interface CronRepeatOptions extends RepeatOptions {
 export interface EveryRepeatOptions extends RepeatOptions {
 	/** Milliseconds: whole seconds, at most 366 days. */
 	every: number;
+}
+
+export interface DebounceOptions {
+	id: string;
+	/** Milliseconds. */
+	ttl?: number | undefined;
 }
 
 export interface JobOptions {
@@ -48,7 +70,7 @@ export interface JobOptions {
 	removeOnComplete?: boolean | number | KeepJobsOptions | undefined;
 	removeOnFail?: boolean | number | KeepJobsOptions | undefined;
 	repeat?: ((CronRepeatOptions | EveryRepeatOptions) & { readonly key?: string }) | undefined;
-	debounce?: { id: string; ttl?: number } | undefined;
+	debounce?: DebounceOptions | undefined;
 	/** false only: jobs run in the order of priority and time. */
 	lifo?: boolean | undefined;
 	/** Taken and without effect: the server keeps the last 50 errors of a job. */
@@ -94,6 +116,8 @@ export interface JobCounts {
 	failed: number;
 	delayed: number;
 	waiting: number;
+	/** Those that would wait, if the queue were not paused. */
+	paused?: number;
 }
 
 export interface JobInformation {

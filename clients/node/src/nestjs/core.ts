@@ -1,7 +1,7 @@
 /* What the module needs of the core of this package. */
 import type { Logger } from '@nestjs/common';
 import { toExecutor } from '../tx';
-import { EventQueue, type EventQueueOptions, type StoredEvent } from '../event-queue';
+import { EventQueue, knownOptions, type EventQueueOptions, type StoredEvent } from '../event-queue';
 import { encodeJobOptions, type JobOptions as CoreJobOptions } from '../options';
 import { Job as CoreJob } from '../job';
 import type { JobOptions } from './bull-types';
@@ -44,7 +44,8 @@ export class Core {
 	readonly store: EventQueue;
 
 	constructor(options: CoreOptions, shutdownTimeout: number | undefined) {
-		const { url, ...rest } = options;
+		const { url } = options;
+		const rest: EventQueueOptions = Object.fromEntries(Object.entries(options).filter(([name]) => (knownOptions as readonly string[]).includes(name)));
 		// The order of the end is Nest's: EventQueueService listens to the signals.
 		this.store = new EventQueue({ ...rest, connection: rest.connection ?? url, shutdownTimeout, handleSignals: false });
 		this.store.on('connectionError', () => undefined);
@@ -135,7 +136,7 @@ export class Core {
 			const job = toJob(one);
 			job.attemptsMade = one.attemptsMade;
 			job.failedReason = one.failedReason;
-			job.stacktrace = one.stacktrace;
+			job.stacktrace = [...job.stacktrace, one.stacktrace.join('\n')];
 			job.finishedOn = one.finishedOn;
 			delete job.lease;
 			queue.emit('failed', job, error, dead);
@@ -152,6 +153,7 @@ export class Core {
 		});
 		worker.on('drained', () => queue.emit('drained'));
 		await worker.run();
+		worker.on('ready', () => logger.log(`queue "${queue.name}": goes on`));
 
 		const whenIdle = async (): Promise<void> => {
 			while (worker.activeCount > 0) {

@@ -70,6 +70,18 @@ export type QueueEventName =
 	| 'suspended';
 export type BullQueueEvent = QueueEventName | `global:${QueueEventName}`;
 
+const names = ['error', 'waiting', 'active', 'stalled', 'progress', 'completed', 'failed', 'paused', 'resumed', 'cleaned', 'drained', 'removed'] as const;
+type BullName = (typeof names)[number];
+
+/** `BullQueueEvents.COMPLETED` is 'completed', and so on. */
+export const BullQueueEvents = Object.fromEntries(names.map((name) => [name.toUpperCase(), name])) as { readonly [Name in BullName as Uppercase<Name>]: Name };
+export type BullQueueEvents = BullName;
+/** `BullQueueGlobalEvents.COMPLETED` is 'global:completed', and so on. */
+export const BullQueueGlobalEvents = Object.fromEntries(names.map((name) => [name.toUpperCase(), `global:${name}`])) as {
+	readonly [Name in BullName as Uppercase<Name>]: `global:${Name}`;
+};
+export type BullQueueGlobalEvents = `global:${BullName}`;
+
 /** Only for jobs of this name, or for the job of this id. */
 export interface QueueEventDecoratorOptions {
 	id?: string;

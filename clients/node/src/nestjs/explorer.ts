@@ -160,9 +160,6 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 		queue.on(options.eventName, (...args: unknown[]) => {
 			call(...args).catch(failed);
 		});
-		if (options.eventName.startsWith('global:')) {
-			(queue.port as EventQueueService).watch(queue);
-		}
 	}
 
 	private exploreSubscriptions(provider: Provider, type: Function): void {

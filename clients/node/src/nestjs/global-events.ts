@@ -12,9 +12,11 @@ const REMEMBERED = 20000;
  * completed, or have failed for good, within a second, from the history and the dead letters.
  */
 export class GlobalEvents {
-	private readonly queues = new Map<string, { queue: Queue; told: Set<string> }>();
+	/** looked: what was there when it was first watched is no news. */
+	private readonly queues = new Map<string, { queue: Queue; told: Set<string>; looked: boolean }>();
 	private timer?: NodeJS.Timeout | undefined;
 	private since: Date | undefined;
+	private started = false;
 	private stopped = false;
 
 	constructor(private readonly service: EventQueueService) {}
@@ -24,7 +26,7 @@ export class GlobalEvents {
 			return;
 		}
 		const told = new Set<string>();
-		this.queues.set(queue.name, { queue, told });
+		this.queues.set(queue.name, { queue, told, looked: false });
 		queue.on('completed', (job: Job, result: unknown) => this.tell(queue, told, 'completed', job.jobId, job.id, result));
 		queue.on('failed', (job: Job, error: Error, final?: boolean) => {
 			if (final === true) {
@@ -39,6 +41,9 @@ export class GlobalEvents {
 		queue.on('stalled', (job: Job) => queue.emit('global:stalled', job.id));
 		for (const event of ['waiting', 'paused', 'resumed', 'drained', 'error', 'cleaned']) {
 			queue.on(event, (...args: unknown[]) => queue.emit(`global:${event}`, ...args));
+		}
+		if (this.started && !this.stopped && this.queues.size === 1) {
+			this.plan(0);
 		}
 	}
 
@@ -56,8 +61,9 @@ export class GlobalEvents {
 	}
 
 	start(): void {
+		this.started = true;
 		if (this.queues.size > 0 && !this.stopped) {
-			this.plan(0); // what is there by then is no news
+			this.plan(0);
 		}
 	}
 
@@ -80,6 +86,7 @@ export class GlobalEvents {
 	}
 
 	private async look(): Promise<void> {
+		const watched = new Map(this.queues);
 		const rows = await this.service.query<{
 			event: string; queue: string; job_id: string; value: unknown; now: Date; first: boolean;
 		}>(
@@ -90,20 +97,22 @@ export class GlobalEvents {
 			 SELECT 'failed', d.queue, d.job_id::text, to_jsonb(d.last_error), now()
 			 FROM event_queue.dead_letters d, t WHERE d.queue = ANY ($1::text::text[]) AND d.died_at > t.since
 			 UNION ALL SELECT 'now', NULL, NULL, NULL, now()`,
-			[[...this.queues.keys()], this.since?.toISOString() ?? null],
+			[[...watched.keys()], this.since?.toISOString() ?? null],
 		);
-		const first = this.since === undefined;
 		for (const row of rows) {
 			this.since = new Date(row.now);
-			const watched = this.queues.get(row.queue);
-			if (watched === undefined) {
+			const one = watched.get(row.queue);
+			if (one === undefined) {
 				continue;
 			}
-			if (first && !watched.told.has(`${row.event} ${row.job_id}`)) {
-				watched.told.add(`${row.event} ${row.job_id}`);
+			if (!one.looked && !one.told.has(`${row.event} ${row.job_id}`)) {
+				one.told.add(`${row.event} ${row.job_id}`);
 			} else {
-				this.tell(watched.queue, watched.told, row.event, row.job_id, row.job_id, row.value);
+				this.tell(one.queue, one.told, row.event, row.job_id, row.job_id, row.value);
 			}
+		}
+		for (const one of watched.values()) {
+			one.looked = true;
 		}
 	}
 }

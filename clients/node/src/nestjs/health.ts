@@ -1,5 +1,6 @@
 import { Controller, Get, Header, HttpException, Inject, Injectable, type DynamicModule, type Type } from '@nestjs/common';
 import { getEventQueueToken } from './tokens';
+import { ConnectionError, ReadOnlyError } from '../errors';
 import type { Port } from './port';
 
 /** A queue in the document of `queue_health()`. */
@@ -64,7 +65,13 @@ function terminusBefore11(): boolean {
 }
 
 async function readHealth(store: Port): Promise<Record<string, QueueHealth>> {
-	const [row] = await store.query<{ health: Record<string, QueueHealth> }>('SELECT event_queue.queue_health() AS health');
+	const [row] = await store.query<{ health: Record<string, QueueHealth>; read_only: boolean }>(
+		`SELECT event_queue.queue_health() AS health, pg_catalog.current_setting('transaction_read_only')::boolean AS read_only`,
+	);
+	// What a standby shows is no news, and nothing can be added or done there.
+	if (row?.read_only === true) {
+		throw new ReadOnlyError('the server is read-only: it is a standby, or default_transaction_read_only is on');
+	}
 	return row?.health ?? {};
 }
 
@@ -82,7 +89,9 @@ export class EventQueueHealthModule {
 
 			@Get()
 			async queues(): Promise<Record<string, QueueHealth>> {
-				const queues = await readHealth(this.store);
+				const queues = await readHealth(this.store).catch((error) => {
+					throw error instanceof ConnectionError ? new HttpException({ message: error.message }, 503) : error;
+				});
 				if (Object.values(queues).some((queue) => queue.status === 'unhealthy')) {
 					throw new HttpException(queues, 503);
 				}

@@ -1,6 +1,8 @@
 export { DelayedError, EventQueueError, JobSuspendedError, RateLimitError, RetryAfterError, UnrecoverableError } from '../errors';
 export type { SignalOptions, StoredEvent } from '../event-queue';
 export type { AwaitEventOptions, AwaitSignalOptions, EventOutcome, JobStep, SignalOutcome, StepOptions, StepUndo } from '../steps';
+/** For `import Bull from`: Bull.Queue, Bull.Job, ... */
+export * as default from './bull';
 export * from './bull-types';
 export * from './decorators';
 export { currentTransaction, DomainEvent, emit, event, EventSourced } from './event-sourced';

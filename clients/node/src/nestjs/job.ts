@@ -103,7 +103,8 @@ export class Job<T = any> implements DurableSteps {
 		this.processedOn = milliseconds(row.claimed_at);
 		this.finishedOn = milliseconds(row.finished_at);
 		const errors = row.errors ?? [];
-		this.stacktrace = errors.map((error) => error.context || error.message);
+		// The server has the message by itself, a worker of Node's the lines of the stack.
+		this.stacktrace = errors.map(({ message, context }) => (/^\s+at /.test(context ?? '') ? `Error: ${message}\n${context}` : context || message));
 		this.failedReason = errors.at(-1)?.message;
 		this.returnvalue = row.result ?? undefined;
 		this.reached = row.progress ?? 0;
@@ -203,9 +204,10 @@ export class Job<T = any> implements DurableSteps {
 		return (await this.getState()) === 'stuck';
 	}
 
-	/** A dead letter back into its queue; a job that waits for its next attempt, or is delayed, is refused. */
-	async retry(): Promise<void> {
-		await this.queue.retryDead(this.jobId);
+	/** A dead letter back into its queue, with other data if they are given; a job that waits is refused. */
+	async retry(data?: T): Promise<void> {
+		await this.queue.retryDead(this, data);
+		this.data = data ?? this.data;
 	}
 
 	async remove(): Promise<void> {
@@ -222,13 +224,13 @@ export class Job<T = any> implements DurableSteps {
 	}
 
 	/** For a job of `getNextJob`. */
-	async moveToCompleted(result?: unknown): Promise<null> {
+	async moveToCompleted(result?: unknown, _ignoreLock?: boolean, _notFetch?: boolean): Promise<null> {
 		await this.queue.settle(this, undefined, result);
 		return null;
 	}
 
 	/** For a job of `getNextJob`. */
-	async moveToFailed(error: { message: string }): Promise<null> {
+	async moveToFailed(error: { message: string }, _ignoreLock?: boolean): Promise<null> {
 		await this.queue.settle(this, error);
 		return null;
 	}
@@ -238,12 +240,15 @@ export class Job<T = any> implements DurableSteps {
 		return 1;
 	}
 
-	async update(_data: T): Promise<void> {
-		throw new UnsupportedError('job.update()', 'add a job with the same uniqueKey, or keep what changes in a table');
+	/** Of a job that waits, or in its processor, whose next attempt has the new data. */
+	async update(data: T): Promise<void> {
+		await this.queue.changeData(this, data);
+		this.data = data;
 	}
 
+	/** A job that is delayed, or waits for its next attempt, is due now. */
 	async promote(): Promise<void> {
-		throw new UnsupportedError('job.promote()', 'queue.retryWaiting() makes all that wait due; or add without a delay');
+		await this.queue.promote(this);
 	}
 
 	lockKey(): string {

@@ -12,8 +12,9 @@ import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
 import { EventQueueExplorer } from './explorer';
 import { EventQueueHealthIndicator } from './health';
 import { Queue } from './queue';
-import { EventQueueService, type EventQueueRootOptions } from './service';
-import type { QueueSettings } from './settings';
+import { checkKnown } from '../options';
+import { EventQueueService, type EventQueueRootOptions, WITHOUT_EFFECT } from './service';
+import { queueOptions, type QueueSettings } from './settings';
 import { DEFAULT_KEY, getEventQueueToken, getQueueOptionsToken, getQueueToken, getSharedConfigToken } from './tokens';
 
 export interface RegisterQueueOptions extends QueueSettings {
@@ -26,6 +27,7 @@ export interface RegisterQueueOptions extends QueueSettings {
 	prefix?: string;
 	createClient?: unknown;
 	metrics?: unknown;
+	isSharedChildPool?: unknown;
 }
 
 export interface SharedConfigurationFactory {
@@ -37,6 +39,7 @@ export interface SharedAsyncConfiguration extends Pick<ModuleMetadata, 'imports'
 	useClass?: Type<SharedConfigurationFactory>;
 	useFactory?: (...args: any[]) => Promise<EventQueueRootOptions> | EventQueueRootOptions;
 	inject?: FactoryProvider['inject'];
+	extraProviders?: Provider[];
 }
 
 export interface QueueOptionsFactory {
@@ -91,7 +94,7 @@ export class EventQueueModule {
 	static forRootAsync(first: string | SharedAsyncConfiguration, second?: SharedAsyncConfiguration): DynamicModule {
 		const [configKey, options] = typeof first === 'string' ? [first, second as SharedAsyncConfiguration] : [undefined, first];
 		const provide = getSharedConfigToken(configKey);
-		const extra: Provider[] = options.useClass === undefined ? [] : [options.useClass];
+		const extra: Provider[] = [...(options.useClass === undefined ? [] : [options.useClass]), ...(options.extraProviders ?? [])];
 		const factory = options.useClass ?? options.useExisting;
 		const config: Provider =
 			factory === undefined
@@ -222,5 +225,7 @@ async function makeQueue(
 			`queue "${name}" has no connection: import EventQueueModule.forRoot(${configKey ? `'${configKey}', ` : ''}{ ... }) in the root module`,
 		);
 	}
+	checkKnown(`registerQueue "${name}"`, options, ['name', 'configKey', 'url', ...queueOptions, ...WITHOUT_EFFECT],
+		{ processors: 'mark a class with @Processor; a process of its own for them is the program eventq work' });
 	return service.queue(name, options);
 }

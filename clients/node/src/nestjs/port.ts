@@ -1,6 +1,7 @@
 import type { JobOptions } from './bull-types';
 import type { JobStep } from '../steps';
 import type { JobRow, Lease } from './job';
+import type { Queue } from './queue';
 
 /** A pg client, a Prisma or Knex transaction, ...: what the core knows to query by. */
 export type Transaction = any;
@@ -17,6 +18,10 @@ export interface Port {
 		tz: string;
 		startsAt?: Date | undefined;
 		endsAt?: Date | undefined;
+		/** It ends with the run of this number. */
+		times?: number | undefined;
+		/** As the jobs have it in their options. */
+		repeat: object;
 		queue: string;
 		name: string;
 		data: unknown;
@@ -27,5 +32,7 @@ export interface Port {
 	resumeWorkers(queue: string): void;
 	closeWorkers(queue: string, doNotWaitJobs: boolean): Promise<void>;
 	whenIdle(queue: string): Promise<void>;
+	/** Someone listens to its global: events. */
+	watch(queue: Queue): void;
 	jobSteps(jobId: string): Promise<JobStep[]>;
 }

@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events';
-import { ownValue } from '../options';
+import { toJson } from '../json';
+import { integer, ownValue } from '../options';
 import type {
 	CronRepeatOptions,
 	EveryRepeatOptions,
@@ -54,6 +55,11 @@ export class Queue<T = any> extends EventEmitter {
 		this.setMaxListeners(0);
 		// Without a listener an 'error' would be thrown, and end the process: Nest's users rarely have one.
 		this.on('error', () => undefined);
+		this.on('newListener', (event) => {
+			if (String(event).startsWith('global:')) {
+				port.watch(this);
+			}
+		});
 		this.on('completed', (job: Job, result: unknown) => this.tell(job.jobId, { result }));
 		this.on('failed', (job: Job, error: Error, final?: boolean) => final && this.tell(job.jobId, { error }));
 	}
@@ -142,18 +148,17 @@ export class Queue<T = any> extends EventEmitter {
 
 	private async repeat(name: string, data: T, opts: JobOptions): Promise<Job<T>> {
 		const repeat = opts.repeat as CronRepeatOptions | EveryRepeatOptions;
-		for (const option of ['limit', 'count']) {
-			if ((repeat as unknown as Record<string, unknown>)[option] !== undefined) {
-				throw new UnsupportedError(`repeat.${option}`, 'give an endDate, or remove it when it is over');
-			}
-		}
 		const { repeat: _repeat, ...rest } = opts;
 		const { schedule, cron, tz } = this.scheduleOf(name, repeat, opts.jobId);
-		await this.port.schedule({
-			schedule, cron, tz, queue: this.name, name, data, opts: rest,
-			startsAt: 'cron' in repeat ? dateOf('startDate', repeat.startDate) : undefined,
-			endsAt: dateOf('endDate', repeat.endDate),
-		});
+		const times = repeat.limit === undefined ? undefined : integer('repeat.limit', repeat.limit, 1) - (repeat.count ?? 0);
+		if (times === undefined || times > 0) {
+			await this.port.schedule({
+				schedule, cron, tz, queue: this.name, name, data, opts: rest,
+				repeat, times,
+				startsAt: 'cron' in repeat ? dateOf('startDate', repeat.startDate) : undefined,
+				endsAt: dateOf('endDate', repeat.endDate),
+			});
+		}
 		return new Job<T>(this, this.rowOf(schedule, { name, data, opts: rest }), { ...rest, jobId: `repeat:${schedule}` });
 	}
 
@@ -168,7 +173,7 @@ export class Queue<T = any> extends EventEmitter {
 
 	async getRepeatableJobs(start = 0, end = -1, asc = false): Promise<JobInformation[]> {
 		const rows = await this.port.query<{ name: string; job_name: string; cron: string; time_zone: string; next_run: Date; ends_at: Date | null }>(
-			`SELECT name, job_name, cron, time_zone, next_run, ends_at FROM event_queue.schedules WHERE queue = $1::text AND enabled
+			`SELECT name, job_name, cron, time_zone, next_run, ends_at FROM event_queue.schedules WHERE queue = $1::text AND enabled AND next_run IS NOT NULL
 			 ORDER BY next_run ${asc ? 'ASC' : 'DESC'} OFFSET $2::text::int LIMIT $3::text::int`,
 			[this.name, start, end < 0 ? null : end - start + 1],
 		);
@@ -235,7 +240,7 @@ export class Queue<T = any> extends EventEmitter {
 	}
 
 	getWaiting(start?: number, end?: number): Promise<Job<T>[]> {
-		return this.getJobs(['waiting'], start, end, true);
+		return this.getJobs(['waiting', 'paused'], start, end, true);
 	}
 
 	getActive(start?: number, end?: number): Promise<Job<T>[]> {
@@ -255,9 +260,9 @@ export class Queue<T = any> extends EventEmitter {
 	}
 
 	async getJobCounts(): Promise<JobCounts> {
-		const counts: JobCounts = { active: 0, completed: 0, failed: 0, delayed: 0, waiting: 0 };
+		const counts = { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, paused: 0 };
 		for (const [status, jobs] of await this.counts()) {
-			counts[status === 'paused' ? 'waiting' : status] += jobs;
+			counts[status] += jobs;
 		}
 		return counts;
 	}
@@ -292,7 +297,7 @@ export class Queue<T = any> extends EventEmitter {
 	}
 
 	getWaitingCount(): Promise<number> {
-		return this.getJobCountByTypes('waiting');
+		return this.getJobCountByTypes(['waiting', 'paused']);
 	}
 
 	getPausedCount(): Promise<number> {
@@ -444,9 +449,28 @@ export class Queue<T = any> extends EventEmitter {
 		return Number(row?.n ?? 0);
 	}
 
-	async retryDead(jobId: string): Promise<void> {
-		await this.port.query('SELECT event_queue.retry_dead($1::text::bigint)', [jobId]);
-		this.emit('waiting', jobId);
+	/** For Job. */
+	async retryDead(job: Job<T>, data?: T): Promise<void> {
+		await this.port.query('SELECT event_queue.retry_dead($1::text::bigint, $2::text::jsonb)',
+			[job.jobId, data === undefined ? null : toJson(data, `the data of job ${job.name}`)]);
+		this.emit('waiting', job.id);
+	}
+
+	/** For Job. */
+	async changeData(job: Job<T>, data: T): Promise<void> {
+		await this.port.query('SELECT event_queue.change_payload($1::text::bigint, $2::text::jsonb, $3::text::uuid)',
+			[job.jobId, toJson(data, `the data of job ${job.name}`), job.lease?.token]);
+	}
+
+	/** For Job. */
+	async promote(job: Job<T>): Promise<void> {
+		await this.port.query('SELECT event_queue.promote_job($1::text::bigint)', [job.jobId]);
+		this.emit('waiting', job.id);
+	}
+
+	/** Makes all jobs due that are delayed, or wait for their next attempt. */
+	async promoteJobs(): Promise<number> {
+		return this.retryWaiting(false);
 	}
 
 	async removeJob(job: Job<T>): Promise<void> {
@@ -512,7 +536,7 @@ export class Queue<T = any> extends EventEmitter {
 			await this.port.query('SELECT event_queue.complete($1::text::bigint, $2::text::uuid, $3::text::jsonb)', [
 				job.jobId,
 				token,
-				result === undefined ? null : JSON.stringify(result),
+				result === undefined ? null : toJson(result, `the result of job ${job.name}`),
 			]);
 		} else {
 			await this.fail(job, error as Error);

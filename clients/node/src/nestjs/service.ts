@@ -5,9 +5,11 @@ import { currentTransaction, type DomainEvent, type EventSource, withTransaction
 import type { JobOptions } from './bull-types';
 import type { Port, Transaction } from './port';
 import { Queue } from './queue';
-import { ensureQueue, type QueueSettings } from './settings';
-import type { SignalOptions } from '../event-queue';
+import { ensureQueue, queueOptions, type QueueSettings } from './settings';
+import { knownOptions, type SignalOptions } from '../event-queue';
+import { checkKnown } from '../options';
 import { JobSteps, type JobStep } from '../steps';
+import { toJson } from '../json';
 import { sessionExecutor } from '../tx';
 import { type Core, type CoreOptions, type CoreSubscription, type CoreWorker, openCore } from './core';
 import { GlobalEvents } from './global-events';
@@ -27,6 +29,7 @@ export interface EventQueueRootOptions extends CoreOptions, QueueSettings {
 	prefix?: string;
 	createClient?: unknown;
 	metrics?: unknown;
+	isSharedChildPool?: unknown;
 }
 
 /** What @Process says of a method. */
@@ -63,6 +66,9 @@ interface LocalQueue {
 	worker?: CoreWorker;
 }
 
+/** Of Bull: taken with a warning. */
+export const WITHOUT_EFFECT = ['redis', 'prefix', 'createClient', 'metrics', 'isSharedChildPool'] as const;
+
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 
 /** The connection of a `forRoot`: its queues, workers and subscriptions, from start to shutdown. */
@@ -88,8 +94,9 @@ export class EventQueueService implements Port, EventSource {
 	) {}
 
 	static async create(options: EventQueueRootOptions, configKey: string): Promise<EventQueueService> {
+		checkKnown('forRoot', options, [...knownOptions, 'url', ...queueOptions, 'transaction', ...WITHOUT_EFFECT]);
 		const service = new EventQueueService(openCore(options, options.shutdownTimeout), options, configKey);
-		for (const option of ['redis', 'prefix', 'createClient', 'metrics'] as const) {
+		for (const option of WITHOUT_EFFECT) {
 			if (options[option] !== undefined) {
 				service.logger.warn(`forRoot: ${option} is without effect, there is no Redis any more; the database is that of ${service.core.describe()}`);
 			}
@@ -137,13 +144,14 @@ export class EventQueueService implements Port, EventSource {
 			[
 				aggregateType,
 				aggregateId,
-				JSON.stringify(
+				toJson(
 					events.map((one) => ({
 						event_type: one.eventType,
 						event_data: one.data ?? {},
 						...(one.options.id === undefined ? {} : { id: one.options.id }),
 						...(one.options.metadata === undefined ? {} : { metadata: one.options.metadata }),
 					})),
+					`the data of events for ${aggregateType} ${aggregateId}`,
 				),
 				String(expectedVersion),
 			],
@@ -209,6 +217,7 @@ export class EventQueueService implements Port, EventSource {
 			defaultJobOptions: { ...this.options.defaultJobOptions, ...own.defaultJobOptions },
 			server: { ...this.options.server, ...own.server },
 		};
+		this.core.sqlOptions(settings.defaultJobOptions ?? {}); // throws if one has no meaning
 		await ensureQueue(this, name, settings, (message) => this.logger.warn(message));
 		// Whether jobs are kept is a setting of the queue, as long as add does not say it.
 		const { removeOnComplete: _complete, removeOnFail: _fail, ...defaults } = settings.defaultJobOptions ?? {};
@@ -256,13 +265,32 @@ export class EventQueueService implements Port, EventSource {
 	async schedule(one: Parameters<Port['schedule']>[0]): Promise<void> {
 		const options = this.core.sqlOptions(one.opts);
 		delete options.unique_key; // Bull's jobId tells apart schedules, not the jobs that they make
-		const { priority, ...rest } = options;
+		const { priority, metadata = {}, ...rest } = options as { priority?: number; metadata?: { opts?: object } };
+		const all = { ...rest, metadata: { ...metadata, opts: { ...metadata.opts, repeat: one.repeat } } };
 		await this.query(
 			`SELECT event_queue.create_schedule($1::text, $2::text, $3::text, $4::text, $5::text::jsonb, time_zone => $6::text,
 				priority => $7::text::int, options => $8::text::jsonb, or_replace => true, starts_at => $9::text::timestamptz, ends_at => $10::text::timestamptz)`,
-			[one.schedule, one.cron, one.queue, one.name, JSON.stringify(one.data ?? {}), one.tz, priority ?? null, JSON.stringify(rest),
-				one.startsAt?.toISOString() ?? null, one.endsAt?.toISOString() ?? null],
+			[one.schedule, one.cron, one.queue, one.name, toJson(one.data ?? {}, `the data of job ${one.name}`), one.tz, priority ?? null,
+				toJson(all, `the options of job ${one.name}`), one.startsAt?.toISOString() ?? null, await this.endOf(one)],
 		);
+	}
+
+	/* Of a limit: the time of its last run, which stays when it is added again, as each start of the application does. */
+	private async endOf({ schedule, cron, tz, startsAt, endsAt, times, repeat }: Parameters<Port['schedule']>[0]): Promise<string | null> {
+		const end = endsAt?.toISOString() ?? null;
+		if (times === undefined) {
+			return end;
+		}
+		const [row] = await this.query<{ at: string | null }>(
+			`WITH RECURSIVE run (n, at) AS (
+				SELECT 1, event_queue.cron_next($2::text, $3::text, greatest(now(), $4::text::timestamptz - interval '1 microsecond'))
+				UNION ALL SELECT n + 1, event_queue.cron_next($2::text, $3::text, at) FROM run WHERE n < $5::text::int AND at IS NOT NULL)
+			SELECT coalesce((SELECT s.ends_at FROM event_queue.schedules s WHERE s.name = $1::text
+					AND s.options #> '{metadata,opts,repeat}' @> jsonb_build_object('limit', $6::text::int)),
+				least((SELECT max(at) FROM run), $7::text::timestamptz)) AS at`,
+			[schedule, cron, tz, startsAt?.toISOString() ?? null, times, (repeat as { limit?: number }).limit, end],
+		);
+		return row?.at ?? end;
 	}
 
 	async claim(queue: string, names: string[] | null = null): Promise<{ row: JobRow; lease: Lease } | undefined> {
@@ -290,7 +318,7 @@ export class EventQueueService implements Port, EventSource {
 				skipSleeps: () => this.test?.skipsSleeps === true,
 			}),
 			progress: async (value) => {
-				await this.query('SELECT event_queue.report_progress($1::text::bigint, $2::text::uuid, $3::text::jsonb)', [jobId, token, JSON.stringify(value)]);
+				await this.query('SELECT event_queue.report_progress($1::text::bigint, $2::text::uuid, $3::text::jsonb)', [jobId, token, toJson(value, 'progress')]);
 			},
 			log: async (line) => {
 				await this.query('SELECT event_queue.log_job($1::text::bigint, $2::text::uuid, $3::text)', [jobId, token, line]);

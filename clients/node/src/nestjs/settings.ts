@@ -1,5 +1,6 @@
 /* What registerQueue says of a queue, in the settings of the server. */
 import type { AdvancedSettings, JobOptions, KeepJobsOptions, RateLimiter } from './bull-types';
+import { checkBullSettings } from '../options';
 import type { Port } from './port';
 
 type SettingValue = string | number | boolean | string[] | null;
@@ -33,6 +34,8 @@ export interface QueueSettings {
 	server?: ServerSettings | undefined;
 }
 
+export const queueOptions = ['limiter', 'settings', 'defaultJobOptions', 'server'] as const;
+
 /** Of what finishes: Bull keeps all of it forever unless it is told otherwise. */
 const KEPT_WITHOUT_A_WORD = 1000;
 
@@ -40,6 +43,7 @@ const interval = (milliseconds: number): string => `${milliseconds} milliseconds
 
 export function toServerSettings(options: QueueSettings): Record<string, SettingValue> {
 	const { limiter, settings, defaultJobOptions: job = {}, server } = options;
+	checkBullSettings('registerQueue', settings, limiter);
 	const to: Record<string, SettingValue> = {
 		max_attempts: job.attempts ?? 1,
 		...keep('completed', job.removeOnComplete),

@@ -62,7 +62,8 @@ export class EventQueueTesting {
 	) {}
 
 	static async create(options: EventQueueTestingOptions): Promise<EventQueueTesting> {
-		const service = await EventQueueService.create({ ...options, handleSignals: false }, options.configKey ?? DEFAULT_KEY);
+		const { mode: _mode, configKey = DEFAULT_KEY, ...root } = options;
+		const service = await EventQueueService.create({ ...root, handleSignals: false }, configKey);
 		const client = new HostsClient(service.core.store.database.clientConfig());
 		try {
 			await client.connect();
