@@ -81,8 +81,8 @@ CREATE TEMP TABLE border_before AS SELECT j::text FROM event_queue.job j;
 CREATE FUNCTION border_call(function pg_proc, id bigint, token uuid) RETURNS text LANGUAGE sql AS $$
 	SELECT format('SELECT string_agg(r::text, '','') FROM event_queue.%I(%s) r', function.proname, string_agg(format('%I => %L', a.name, CASE a.name
 		WHEN 'job_id' THEN id::text WHEN 'job_ids' THEN format('{%s}', id) WHEN 'lease_token' THEN token::text WHEN 'lease_tokens' THEN format('{%s}', token)
-		WHEN 'queue' THEN 'borders' WHEN 'progress' THEN '{}' WHEN 'delay' THEN '1 s' ELSE 'x' END), ', '))
-	FROM unnest(function.proargnames[1 : function.pronargs - function.pronargdefaults] || CASE function.proname WHEN 'sleep_job' THEN '{delay}'::text[] END) a (name)
+		WHEN 'queue' THEN 'borders' WHEN 'progress' THEN '{}' WHEN 'payload' THEN '{}' WHEN 'delay' THEN '1 s' ELSE 'x' END), ', '))
+	FROM unnest(function.proargnames[1 : function.pronargs - function.pronargdefaults] || CASE function.proname WHEN 'sleep_job' THEN '{delay}'::text[] WHEN 'change_payload' THEN '{lease_token}' END) a (name)
 $$;
 SELECT p.proname, left(try(border_call(p, 987654321, :'lease_token')), 19) AS of_none, left(try(border_call(p, :other, :'lease_token')), 19) AS of_another
 FROM pg_proc p WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prokind = 'f' AND p.proargnames[1 : p.pronargs] && '{lease_token,lease_tokens}'

@@ -108,4 +108,4 @@ SELECT 920000 + n, queue_id, repeat('t', 2000 * n), repeat(chr(96 + n), 2000 * n
 SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('fuzz long', 4);
 SELECT event_queue.drop_queue('fuzz long', force => true);
 -- a rule that is none
-SELECT try('SELECT event_queue_internal.condition_parts(NULL::event_queue.rule, 1)'), try('SELECT event_queue_internal.try_rule(NULL::event_queue.rule, NULL)');
+SELECT try('SELECT event_queue_internal.condition_parts(NULL::event_queue.rule, 1, NULL)'), try('SELECT event_queue_internal.try_rule(NULL::event_queue.rule, NULL)');

@@ -115,7 +115,7 @@ SELECT replace(c, :'won', 'ID') FROM unnest(ARRAY[try(format('SELECT event_queue
 	try(format('SELECT event_queue.explain_rule(%L, %L)', 'ex acme', :'won')), try($$SELECT event_queue.test_rule('ex won')$$)]) c;
 SELECT outcome FROM event_queue.explain_rule('ex acme', :'of_acme') WHERE step = 'verdict';
 SELECT tenant_id, outcome FROM event_queue.test_rule('ex acme');
-SELECT try(format('SELECT event_queue_internal.try_rule(%s, 1)', :all_id)), try(format('SELECT event_queue_internal.condition_parts(%s, 1)', :all_id));
+SELECT try(format('SELECT event_queue_internal.try_rule(%s, 1)', :all_id)), try(format('SELECT event_queue_internal.condition_parts(%s, 1, NULL)', :all_id));
 RESET ROLE;
 SELECT event_queue.revoke_access('eq_explainer');
 SELECT event_queue.revoke_access('eq_explain_acme');

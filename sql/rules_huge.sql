@@ -15,7 +15,7 @@ DECLARE
 	after record;
 BEGIN
 	SELECT * INTO before FROM rows_read();
-	SELECT x.outcome INTO changed FROM event_queue.rule r, event_queue_internal.condition_parts(r, at) x WHERE r.name = rule;
+	SELECT x.outcome INTO changed FROM event_queue.rule r, event_queue_internal.condition_parts(r, at, NULL) x WHERE r.name = rule;
 	SELECT * INTO after FROM rows_read();
 	RETURN QUERY SELECT changed, after.by_walk = before.by_walk, after.by_index - before.by_index BETWEEN 1 AND most;
 END
