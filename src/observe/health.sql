@@ -250,6 +250,8 @@ BEGIN
 				WHERE coalesce(a.backend_xmin, a.backend_xid) IS NOT NULL AND a.datname = current_database()
 				  AND a.pid <> pg_backend_pid() AND a.backend_type <> 'autovacuum worker'
 				  AND a.pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
+				  -- who waits for a lock is held up by another one, which is to be ended
+				  AND a.wait_event_type IS DISTINCT FROM 'Lock'
 				  AND a.xact_start < clock_timestamp() - event_queue_internal.stuck_after()
 				UNION ALL
 				SELECT 'prepared transaction' || CASE WHEN event_queue_internal.sees_all() THEN format(' "%s"', p.gid) ELSE '' END,

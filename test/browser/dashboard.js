@@ -200,6 +200,33 @@ await phone.click('button.menu');
 ok(await phone.isVisible('nav a[href="#/dead"]'), 'the menu opens');
 await barriers(phone, 'a phone');
 
+/* ---------------------------------------------------------------- two tabs of one browser */
+const tab = await open();
+await signIn(tab, 'ana', 'ana-pw');
+const other = await tab.context().newPage();
+await other.goto(base);
+await other.waitForSelector('.who');
+await visit(tab, 'queue/mail');
+await tab.click('text=Drain');
+await tab.waitForSelector('dialog[open]');
+await other.click('button[aria-label="Sign out"]');
+await tab.waitForSelector('input[name=user]');
+ok(await tab.locator('dialog[open]').count() === 0, 'signed out in another tab: no dialog stays');
+await signIn(other, 'bob', 'bob-pw');
+await tab.waitForFunction(() => document.querySelector('.who')?.textContent === 'bob');
+ok(await tab.locator('text=Drain').count() === 0, 'signed in there as another role: it is shown, and what it may do');
+await other.click('button[aria-label="Sign out"]');
+await other.waitForSelector('input[name=user]');
+await signIn(other, 'ana', 'ana-pw');
+await tab.waitForFunction(() => document.querySelector('.who')?.textContent === 'ana');
+await visit(tab, 'alerts');
+await visit(tab, 'queue/mail');
+await tab.click('button:has(span:text-is("Pause"))');
+await tab.waitForSelector('button:has(span:text-is("Resume"))');
+ok(sql("SELECT paused FROM event_queue.queue WHERE name = 'mail'") === 't', 'it acts with the token of that session');
+sql("SELECT event_queue.resume_queue('mail')");
+await tab.context().close();
+
 /* ---------------------------------------------------------------- who may only look */
 const bob = await open();
 await signIn(bob, 'bob', 'bob-pw');

@@ -24,6 +24,14 @@ let frame = null;
 let current = null; // the page that is shown
 let live = localStorage.getItem('eventq.live') !== 'off';
 
+// Tabs share the cookie: one that signs in as another role has all others show that role, and
+// have its token; what was being asked in a dialog was another one's to answer.
+const tabs = new BroadcastChannel('eventq');
+tabs.onmessage = () => {
+	for (const open of document.querySelectorAll('dialog[open]')) open.close();
+	resume().then(showFrame, () => { session.csrf = null; showSignIn(t('signedOut')); });
+};
+
 /* ---------------------------------------------------------------- theme, language */
 
 function theme(to) {
@@ -57,6 +65,7 @@ async function showSignIn(message) {
 		error.textContent = '';
 		try {
 			await signIn(fields());
+			tabs.postMessage('signed in');
 			showFrame();
 		} catch (problem) {
 			error.textContent = problem.status === 401 ? t('refused') : explain(problem);
@@ -104,7 +113,7 @@ function showFrame() {
 				button('', help, { class: 'quiet keys', icon: 'keys', label: t('keys') }),
 				languagePicker(() => { showFrame(); }),
 				h('span', { class: 'who' }, about.user),
-				button('', async () => { await signOut(); showSignIn(); }, { class: 'quiet', icon: 'out', label: t('signOut') }), menu),
+				button('', async () => { await signOut(); tabs.postMessage('signed out'); showSignIn(); }, { class: 'quiet', icon: 'out', label: t('signOut') }), menu),
 			h('nav', { 'aria-label': t('pages') }, nav), main),
 	};
 	replace(app, frame.root);
