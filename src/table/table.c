@@ -371,8 +371,9 @@ insert_index_tuples(EqTable *table, TupleTableSlot *row, bool summarizing)
 		result->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
 	}
 	table->has_indexes = true;
+	/* Not in a handler of somebody else's, which has its time and its rights. */
 	if (OidIsValid(table->plan->users_index) && eq_is_worker &&
-		GetUserId() == GetSessionUserId())
+		(GetUserId() == GetSessionUserId() || GetUserId() == eq_extension_owner()))
 		insert_limited(table, row, summarizing);
 	else
 		eq_insert_index_tuples(result, row, table->estate, summarizing);

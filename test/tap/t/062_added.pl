@@ -194,7 +194,7 @@ goes_on('owned', 'of another owner');
 # A function in an index that the owner has added does not end, for some rows.
 sql('postgres', 'CREATE DATABASE stuck');
 $n = 0;
-sql('stuck', $base . q(
+sql('stuck', 'SET ROLE boss;' . $base . q(
 CREATE TABLE stuck (n int);
 CREATE FUNCTION stick(name text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
 BEGIN
