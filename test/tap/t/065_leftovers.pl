@@ -100,6 +100,16 @@ is(sql(q(SELECT event_queue.enqueue('held', 'other', tenant_id => 'other') > 0; 
 is(sql(q(BEGIN; SELECT event_queue.enqueue('held', 'hold', tenant_id => 'acme') > 0; SELECT outcome FROM event_queue.run_jobs('held'); COMMIT)), "t\npostponed", 'for all tenants');
 is(sql(q(SELECT event_queue.enqueue('held', 'other', tenant_id => 'other') > 0; SELECT count(*) FROM event_queue.claim('held'))), "t\n0", 'it does');
 
+# Many groups that a tenant makes at once: what the scheduler does for them leaves other chores their turn.  Rows are
+# written in the order of their transactions' numbers.
+sql(q(SELECT event_queue.create_queue('groups'), event_queue.create_queue('by schedule')));
+sql(q(BEGIN; SELECT count(event_queue.enqueue('groups', 'x', group_key => n::text)) FROM generate_series(1, 20000) n;
+	SELECT event_queue.create_schedule('between', '0 0 1 1 *', 'by schedule', 'between');
+	UPDATE event_queue.schedule SET next_run = now() - interval '1 second' WHERE name = 'between'; COMMIT));
+soon(q(NOT EXISTS (SELECT FROM event_queue_internal.job_review) AND EXISTS (SELECT FROM event_queue.job WHERE name = 'between')), 'all groups go on, and the schedule has run');
+is(sql(q(SELECT count(*) FROM event_queue.job WHERE blocked > 0)), '0', 'none is forgotten');
+is(sql(q(SELECT (SELECT min(age(xmin)) FROM event_queue.job WHERE name = 'x') < (SELECT min(age(xmin)) FROM event_queue.job WHERE name = 'between'))), 't', 'a schedule that is due does not wait for all groups');
+
 # Many patterns that a tenant waits for: no look of the scheduler, which there is none of in this database, takes all of it.
 $node->safe_psql('postgres', 'CREATE DATABASE quiet');
 sub quiet { return $node->safe_psql('quiet', $_[0]); }
