@@ -120,12 +120,13 @@ session_restores(void)
 
 /*
  * For triggers: are these rows that a dump brings?  Not what a function writes as the
- * owner, however its caller has set up his session.
+ * owner, however its caller has set up his session: nor where the owner himself is who has
+ * logged in, or a worker, and the function is another role's, as a handler.
  */
 Datum
 eq_session_restores(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(session_restores() && GetUserId() == GetOuterUserId());
+	PG_RETURN_BOOL(session_restores() && !InLocalUserIdChange());
 }
 
 /* The same for rows of a user's table, which anyone may bring: the store must be new. */
