@@ -23,6 +23,9 @@ PG_FUNCTION_INFO_V1(eq_audit_sql);
 /* What happens is a rule's doing, which its own records tell. */
 bool eq_audit_rests = false;
 
+/* Whose code runs in this session, as of a job; else it is who has the session that acts. */
+Oid eq_audit_role = InvalidOid;
+
 static Datum
 role_name(Oid role)
 {
@@ -69,7 +72,8 @@ eq_audit(const char *action, const char *object_type, const char *object,
 	else
 		nulls[3] = 'n';
 	values[4] = role_name(GetSessionUserId());
-	values[5] = role_name(GetOuterUserId());
+	values[5] = role_name(OidIsValid(eq_audit_role) ? eq_audit_role
+													: GetOuterUserId());
 	if (eq_actor && eq_actor[0] != '\0')
 		values[6] = CStringGetTextDatum(eq_actor);
 	else
