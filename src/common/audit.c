@@ -23,6 +23,9 @@ PG_FUNCTION_INFO_V1(eq_audit_sql);
 /* Set while a rule cancels a job: the rule's own records say so (rules/runs.c). */
 bool eq_audit_rests = false;
 
+/* Whose code runs in this session, as of a job; else it is who has the session that acts. */
+Oid eq_audit_role = InvalidOid;
+
 static Datum
 role_name(Oid role)
 {
@@ -67,7 +70,8 @@ eq_audit(const char *action, const char *object_type, const char *object,
 	else
 		nulls[3] = 'n';
 	values[4] = role_name(GetSessionUserId());
-	values[5] = role_name(GetOuterUserId());
+	values[5] = role_name(OidIsValid(eq_audit_role) ? eq_audit_role
+													: GetOuterUserId());
 	if (eq_actor && eq_actor[0] != '\0')
 		values[6] = CStringGetTextDatum(eq_actor);
 	else

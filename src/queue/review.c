@@ -28,7 +28,7 @@
 #include "wake/wake.h"
 #include "watch/watch.h"
 
-#define BATCH	   5000
+#define BATCH	   1000
 #define LOOK_AHEAD 1000 /* for a due one among those that wait to be retried */
 #define CAREFUL_US (10 * USECS_PER_SEC)
 

@@ -14,6 +14,7 @@
 #include "utils/rel.h"
 
 #include "access/table.h"
+#include "common/audit.h"
 #include "common/function.h"
 #include "common/json.h"
 #include "queue/queue.h"
@@ -242,6 +243,7 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 	GetUserIdAndSecContext(&owner, &sec_context);
 	owner = rule->owner;
 	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	eq_audit_role = owner;
 	(void) set_config_option(
 		"search_path",
 		psprintf("pg_catalog, %s, pg_temp", eq_function_schema(function)),

@@ -119,13 +119,14 @@ session_restores(void)
 }
 
 /*
- * For triggers: is the row one of a dump?  False for rows that a SECURITY DEFINER function
- * writes, whatever the settings of the caller's session.
+ * For triggers: is the row one of a dump?  False for rows that a function writes as the owner,
+ * whatever the settings of the caller's session, also where the session is the owner's own, as
+ * a worker's is, and the function belongs to another role, as a handler.
  */
 Datum
 eq_session_restores(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(session_restores() && GetUserId() == GetOuterUserId());
+	PG_RETURN_BOOL(session_restores() && !InLocalUserIdChange());
 }
 
 /* For rows of users' tables: is a dump being restored, into a store that is not in service? */

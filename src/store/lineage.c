@@ -27,6 +27,7 @@
 
 #include "compat.h"
 #include "event_queue.h"
+#include "common/audit.h"
 #include "common/json.h"
 #include "store/store.h"
 
@@ -160,6 +161,7 @@ void
 eq_leave_job(void)
 {
 	job.running = false;
+	eq_audit_role = InvalidOid;
 }
 
 /* Is a handler running in this session? */

@@ -38,8 +38,8 @@
 #define FAILING_US	  20000 /* cycles are so far apart while a chore fails */
 #define KEEP_US		  (100 * INT64CONST(1000))
 #define WATCH_US	  USECS_PER_SEC /* workers are looked at so often */
-#define WAITS_US                                                                    \
-	(100 * INT64CONST(1000)) /* so long events meet waiting steps at once */
+#define TURN_US                                                                     \
+	(100 * INT64CONST(1000)) /* after which a chore lets others have theirs */
 
 static EqDatabase *db;
 
@@ -124,22 +124,43 @@ configuration_chore(void)
 
 static EqChore config_chore = {configuration_chore, "configuration"};
 
+/*
+ * Does what is pending, in transactions of step's, as long as there is more and the turn is
+ * not over: one tenant may bring more than is done in seconds, and other chores wait.
+ */
 static void
-snapshots_chore(void)
+take_turn(bool (*step)(void), pg_atomic_uint32 *pending)
 {
-	if (pg_atomic_exchange_u32(&db->events_pending, 0) == 0 && !sweep)
+	if (pg_atomic_exchange_u32(pending, 0) == 0 && !sweep)
 		return;
 	PG_TRY();
 	{
-		while (eq_order_snapshots())
+		TimestampTz until = GetCurrentTimestamp() + TURN_US;
+		bool more = true;
+
+		while (more && GetCurrentTimestamp() < until)
+		{
 			CHECK_FOR_INTERRUPTS();
+			more = step();
+		}
+		if (more)
+		{
+			pg_atomic_write_u32(pending, 1);
+			SetLatch(MyLatch);
+		}
 	}
 	PG_CATCH();
 	{
-		pg_atomic_write_u32(&db->events_pending, 1);
+		pg_atomic_write_u32(pending, 1);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+}
+
+static void
+snapshots_chore(void)
+{
+	take_turn(eq_order_snapshots, &db->events_pending);
 }
 
 static void
@@ -152,19 +173,7 @@ timed_reviews_chore(void)
 static void
 reviews_chore(void)
 {
-	if (pg_atomic_exchange_u32(&db->reviews_pending, 0) == 0 && !sweep)
-		return;
-	PG_TRY();
-	{
-		while (eq_review_jobs())
-			CHECK_FOR_INTERRUPTS();
-	}
-	PG_CATCH();
-	{
-		pg_atomic_write_u32(&db->reviews_pending, 1);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	take_turn(eq_review_jobs, &db->reviews_pending);
 }
 
 /*
@@ -182,7 +191,7 @@ waits_chore(void)
 	PG_TRY();
 	{
 		bool more = true;
-		TimestampTz until = GetCurrentTimestamp() + WAITS_US;
+		TimestampTz until = GetCurrentTimestamp() + TURN_US;
 
 		StartTransactionCommand();
 		if (eq_query_int64(

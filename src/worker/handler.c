@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "common/audit.h"
 #include "common/function.h"
 #include "common/log_line.h"
 #include "compat.h"
@@ -115,6 +116,7 @@ eq_call_handler(const EqQueue *queue, const EqClaimedJob *jobs, int n, bool as_a
 					eq_require_callable("handler", label, owner, function, type),
 					version);
 	SetUserIdAndSecContext(owner, sec_flags);
+	eq_audit_role = owner;
 	*result = eq_call_function(function, type, argument);
 	if (as_array)
 		check_results(function, *result, n);

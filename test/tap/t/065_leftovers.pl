@@ -100,6 +100,36 @@ is(sql(q(SELECT event_queue.enqueue('held', 'other', tenant_id => 'other') > 0; 
 is(sql(q(BEGIN; SELECT event_queue.enqueue('held', 'hold', tenant_id => 'acme') > 0; SELECT outcome FROM event_queue.run_jobs('held'); COMMIT)), "t\npostponed", 'for all tenants');
 is(sql(q(SELECT event_queue.enqueue('held', 'other', tenant_id => 'other') > 0; SELECT count(*) FROM event_queue.claim('held'))), "t\n0", 'it does');
 
+# A handler, and a function of another role that a superuser calls, whose settings are those of pg_restore: what they change is
+# written down all the same.
+sql(q(SELECT event_queue.create_queue('config');
+CREATE FUNCTION one.change(what text) RETURNS void SECURITY DEFINER LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('check_function_bodies', 'off', true), set_config('row_security', 'off', true), set_config('event_queue.tenant', '', true);
+	PERFORM event_queue.create_queue(what), event_queue.create_rule(what, 'never.x', queue => 'config', job_name => 'x');
+END $$;
+ALTER FUNCTION one.change OWNER TO one;
+SET ROLE one;
+CREATE FUNCTION one.configure(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$ SELECT one.change('by handler') $$;
+SELECT event_queue.create_handler('config', 'configure', 'one.configure'); RESET ROLE;
+SELECT one.change('by superuser'), event_queue.enqueue('config', 'configure');
+));
+soon(q((SELECT count(*) = 2 FROM event_queue.rule WHERE name LIKE 'by %')), 'both have made a rule');
+is(sql(q(SELECT string_agg(action || ' ' || object, ', ' ORDER BY object, action) FROM event_queue.audit_log WHERE object LIKE 'by %er')),
+	'create_queue by handler, create_rule by handler, create_queue by superuser, create_rule by superuser', 'audit_log has what they did');
+is(sql(q(SELECT string_agg(DISTINCT concat_ws(' ', object, nullif(role, current_user)), ', ') FROM event_queue.audit_log WHERE object LIKE 'by %er')), 'by handler one, by superuser', 'and whose handler it was');
+is(sql(q(SELECT string_agg(rule, ', ' ORDER BY rule) FROM event_queue.rule_versions WHERE rule LIKE 'by %')), 'by handler, by superuser', 'and rule_versions has the rules');
+
+# Many groups that a tenant makes at once: what the scheduler does for them leaves other chores their turn.  Rows are
+# written in the order of their transactions' numbers.
+sql(q(SELECT event_queue.create_queue('groups'), event_queue.create_queue('by schedule')));
+sql(q(BEGIN; SELECT count(event_queue.enqueue('groups', 'x', group_key => n::text)) FROM generate_series(1, 20000) n;
+	SELECT event_queue.create_schedule('between', '0 0 1 1 *', 'by schedule', 'between');
+	UPDATE event_queue.schedule SET next_run = now() - interval '1 second' WHERE name = 'between'; COMMIT));
+soon(q(NOT EXISTS (SELECT FROM event_queue_internal.job_review) AND EXISTS (SELECT FROM event_queue.job WHERE name = 'between')), 'all groups go on, and the schedule has run');
+is(sql(q(SELECT count(*) FROM event_queue.job WHERE blocked > 0)), '0', 'none is forgotten');
+is(sql(q(SELECT (SELECT min(age(xmin)) FROM event_queue.job WHERE name = 'x') < (SELECT min(age(xmin)) FROM event_queue.job WHERE name = 'between'))), 't', 'a schedule that is due does not wait for all groups');
+
 # Many patterns that a tenant waits for: no look of the scheduler, which there is none of in this database, takes all of it.
 $node->safe_psql('postgres', 'CREATE DATABASE quiet');
 sub quiet { return $node->safe_psql('quiet', $_[0]); }
