@@ -111,7 +111,7 @@ eq_cancel_job(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(leased_now ? "requested" : "cancelled"));
 }
 
-/* A job in nobody's hands, locked, or EQ032. */
+/* Locks a job that is not leased, or raises EQ032. */
 static void
 open_waiting_job(EqLeased *leased, int64 job_id, const char *hint)
 {

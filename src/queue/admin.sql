@@ -124,9 +124,9 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_change_priority';
 COMMENT ON FUNCTION change_priority(bigint, int) IS 'Changes the priority of a waiting job.';
 
 /*
- * change_payload: a new payload for a job, for this run's next attempt and all who look at it.
- * Arguments: lease_token: of a leased job, whose worker alone may change it; NULL: of a waiting
- * job.  (A dead letter gets one by retry_dead.)
+ * change_payload: changes the payload of a waiting job, or of a leased one for its next attempt.
+ * Arguments: lease_token: of a leased job, whose worker alone may change it; NULL: the job waits.
+ * (retry_dead takes a new payload for a dead letter.)
  * Errors: EQ005 payload too large, EQ009 payload NULL, EQ016 lease lost, EQ032 no such waiting
  * job, EQ033 the job was cancelled, EQ035 it is of an internal queue.
  * Example:
@@ -139,8 +139,8 @@ COMMENT ON FUNCTION change_payload(bigint, jsonb, uuid) IS
 'Changes the payload of a waiting job, or of the one whose lease the caller has.';
 
 /*
- * promote_job: a job that waits for its time, delayed or for its next attempt, is due now.  Jobs
- * before it, those of its group and those that it depends on, it waits for as ever.
+ * promote_job: makes a job due now that is delayed, or waits for its next attempt.  It still waits
+ * for earlier jobs of its group and for those that it depends on.
  * Errors: EQ032 no such job, or it does not wait for its time (it is due, leased, or suspended).
  * Example:
  *	SELECT event_queue.enqueue('mail', 'digest', delay => '1 day') AS job \gset

@@ -202,6 +202,7 @@ export class Database extends EventEmitter {
 
 	private async take(wait: number): Promise<pg.PoolClient> {
 		const until = now() + wait;
+		let reason: Error | undefined;
 		for (let failures = 0; ; failures++) {
 			if (this.ending.signal.aborted)
 				throw new ClosedError('the EventQueue is closed');
@@ -212,10 +213,13 @@ export class Database extends EventEmitter {
 			} catch (error) {
 				if (!isConnectionError(error))
 					throw toEventQueueError(error);
+				// The last attempt has little time; what those before it have met says more.
+				if (reason === undefined || !(error instanceof ConnectionError))
+					reason = error as Error;
 				if (now() >= until)
 					throw new ConnectionError(this.isExhausted()
 						? `none of the pool's ${this.pool.totalCount} connections became free: pass { tx } to calls inside of a transaction, which else wait for another connection, or raise maxConnections (the max of the pool)`
-						: `the server can't be reached: ${(error as Error).message}`, false, error);
+						: `the server can't be reached: ${reason.message}`, false, reason);
 				await sleep(Math.min(backoffAfter(failures), Math.max(1, until - now())), this.ending.signal);
 			}
 		}

@@ -10,7 +10,7 @@ import { SafeEmitter, warn } from './emitter';
 import { Heartbeat } from './heartbeat';
 import type { JobState } from './job';
 import { now } from './clock';
-import { fromJson, toJson } from './json';
+import { fromJson, member, toJson } from './json';
 import { checkKnown, encodeQueueSettings, integer, interval, knownSettings } from './options';
 import { Coalescer, Queue, type QueueOptions } from './queue';
 import { Subscription, type SubscriptionHandler, type SubscriptionOptions } from './subscription';
@@ -297,7 +297,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 
 	/** Events to one aggregate, all or none. */
 	async appendMany(aggregateType: string, aggregateId: string, events: NewEvent[], options: AppendManyOptions = {}): Promise<AppendedEvent[]> {
-		const batch = events.map(event => ({ event_type: event.eventType, event_data: event.data ?? {}, id: event.id, metadata: withTrace(event.metadata) }));
+		const batch = events.map(event => ({ event_type: event.eventType, event_data: member(event.data ?? {}, `the data of event ${event.eventType}`), id: event.id, metadata: withTrace(event.metadata) }));
 		const rows = await this.executor(options)(
 			`SELECT ${appendedColumns} FROM event_queue.append_many($1::text, $2::text, $3::text::jsonb, $4::text, $5::text) a`,
 			[aggregateType, aggregateId, toJson(batch, 'events'), String(options.expectedVersion ?? 'any'), this.tenant(options.tenantId)]);

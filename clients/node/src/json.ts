@@ -23,5 +23,12 @@ export function toJson(value: unknown, what: string): string {
 	return text;
 }
 
+/** A member of an object, of which JSON would leave out what is none. */
+export function member<T>(value: T, what: string): T {
+	if (typeof value === 'function' || typeof value === 'symbol')
+		toJson(value, what);
+	return value;
+}
+
 export const fromJson = (text: string | null | undefined): any =>
 	text === null || text === undefined ? null : JSON.parse(text);

@@ -143,6 +143,17 @@ export function checkKnown(whose: string, given: object | undefined | null, know
 				: `option ${name} of ${whose} is not known; known are ${[...known].sort().join(', ')}`);
 }
 
+/** Throws if it is not what addBulk takes. */
+export function checkBulk(jobs: unknown): void {
+	if (!Array.isArray(jobs))
+		throw new UnsupportedOptionError(`addBulk is given ${shown(jobs)}, not an array of { name, data, opts }`);
+	for (const [i, job] of jobs.entries()) {
+		if (job === null || typeof job !== 'object')
+			throw new UnsupportedOptionError(`job ${i} of addBulk is ${shown(job)}, not { name, data, opts }`);
+		checkKnown(`job ${i} of addBulk`, job, ['name', 'data', 'opts']);
+	}
+}
+
 const knownAdvanced = ['lockDuration', 'lockRenewTime', 'stalledInterval', 'maxStalledCount', 'backoffStrategies', 'guardInterval', 'retryProcessDelay', 'drainDelay',
 	'isSharedChildPool'];
 

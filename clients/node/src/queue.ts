@@ -10,7 +10,7 @@ import type { EventQueue } from './event-queue';
 import { isConnectionError, UnsupportedOptionError } from './errors';
 import { Job, type JobState } from './job';
 import { fromJson, toJson } from './json';
-import { checkKnown, encodeJobOptions, optionsOf, ownValue, type JobOptions, type QueueSettings } from './options';
+import { checkBulk, encodeJobOptions, optionsOf, ownValue, type JobOptions, type QueueSettings } from './options';
 import { inSpan, withTrace } from './telemetry';
 import { toExecutor, type Executor, type TransactionLike, type TxOption } from './tx';
 import { prepared, textOrNull } from './database';
@@ -194,13 +194,7 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 
 	/** Adds jobs, all or none. */
 	async addBulk(jobs: Array<BulkJob<Data>>, context?: TxOption): Promise<Array<Job<Data, Result, Name>>> {
-		if (!Array.isArray(jobs))
-			throw new UnsupportedOptionError(`addBulk is given a ${typeof jobs}, not an array of { name, data, opts }`);
-		for (const [i, job] of jobs.entries()) {
-			if (job === null || typeof job !== 'object')
-				throw new UnsupportedOptionError(`job ${i} of addBulk is ${String(job)}, not { name, data, opts }`);
-			checkKnown(`job ${i} of addBulk`, job, ['name', 'data', 'opts']);
-		}
+		checkBulk(jobs);
 		if (jobs.length === 0)
 			return [];
 		const tx = this.client.transactionOf(context?.tx);

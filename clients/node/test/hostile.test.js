@@ -80,7 +80,7 @@ test('options that are no such thing are refused by name and value', async () =>
 	])
 		for (const add of [() => queue.add('x', {}, opts), () => queue.addBulk([{ name: 'x', data: {}, opts }]), () => eq.transaction(() => queue.add('x', {}, opts))])
 			await refused(add(), eqlib.UnsupportedOptionError, text);
-	await refused(queue.addBulk(), eqlib.UnsupportedOptionError, /addBulk is given a undefined, not an array/);
+	await refused(queue.addBulk(), eqlib.UnsupportedOptionError, /addBulk is given undefined, not an array/);
 	await refused(queue.addBulk([null]), eqlib.UnsupportedOptionError, /job 0 of addBulk is null/);
 	// Else the delay would be nobody's.
 	await refused(queue.addBulk([{ name: 'x', data: {}, options: { delay: 5 } }]), eqlib.UnsupportedOptionError, /option options of job 0 of addBulk is not known; known are data, name, opts/);

@@ -373,6 +373,10 @@ describe('bad input', () => {
 		await assert.rejects(start([EventQueueModule.registerQueue({ name: 'bad', defaultJobOptions: { lifo: true } })]), /option lifo of a job has no meaning/);
 		await assert.rejects(start([EventQueueModule.registerQueue({ name: 'bad', settings: { lockduration: 5 } })]), /lockduration of settings of registerQueue is not known/);
 		await assert.rejects(start([EventQueueModule.registerQueue({ name: 'bad', limiter: { max: 5 } })]), /limiter\.duration is undefined/);
+		const bad = EventQueueModule.registerQueue({ name: 'bad' });
+		await assert.rejects(start([bad], [processor('bad', { name: 'a', concurency: 5 })]), /option concurency of @Process of Doer\.method0 is not known/);
+		await assert.rejects(start([bad], [processor({ name: 'bad', limiter: { max: 1, duration: 1 } }, 'a')]), /option limiter of @Processor of Doer has no meaning here: .*registerQueue/);
+		await start([EventQueueModule.registerQueueAsync({ name: 'bad', useFactory: () => undefined })]);
 		await assert.rejects(start([], [], { conection: {} }), /option conection of forRoot is not known/);
 		await assert.rejects(start([], [], { url: 'redis://localhost:6379' }), /a URI of Redis/);
 	});
@@ -425,6 +429,15 @@ describe('bad input', () => {
 			await assert.rejects(queue.add('a', {}, { repeat: {} }), /either cron or every/);
 			await assert.rejects(queue.add('a', {}, { repeat: { cron: '1 2 3' } }), /invalid cron/);
 			await assert.rejects(queue.add('a', {}, { lifo: true }), /lifo/);
+			await assert.rejects(queue.add('a', {}, 5000), /options of job a are 5000, not an object/);
+			await assert.rejects(queue.addBulk([{ name: 'a', data: {}, opts: 5000 }]), /options of job a are 5000/);
+			await assert.rejects(queue.addBulk([{ name: 'a', data: {}, options: { delay: 5 } }]), /option options of job 0 of addBulk is not known/);
+			await assert.rejects(queue.addBulk([{ name: 'a', data: {}, opts: { repeat: { every: 1000 } } }]), /add such a job by add/);
+			await assert.rejects(queue.addBulk(), /addBulk is given undefined/);
+			await assert.rejects(queue.add('a', {}, { debounce: 'x' }), /debounce is given without an id/);
+			await assert.rejects(queue.add('a', {}, { dependsOn: 5 }), /dependsOn is 5/);
+			await assert.rejects(queue.add('a', {}, { repeat: { pattern: '* * * * *' } }), /option pattern of repeat has no meaning here: that is cron/);
+			await assert.rejects(queue.port.appendEvents('a', 'b', [{ eventType: 'x.y', data: () => {}, options: {} }]), /the data of event x\.y is no JSON/);
 			const job = await queue.add('a', { n: 1 });
 			await assert.rejects(job.promote(), /does not wait for its time/);
 			await assert.rejects(job.update({ n: 1n }), /the data of job a .*BigInt/);

@@ -73,6 +73,13 @@ test('a completion whose connection breaks is made up for when the server is bac
 	await eq.close();
 });
 
+test('an add that finds no connection says why', async () => {
+	await query(connection, `DROP ROLE IF EXISTS eq_node_none; CREATE ROLE eq_node_none LOGIN CONNECTION LIMIT 0`);
+	const none = open({ ...connection, user: 'eq_node_none' }, { connectWait: 700 });
+	await assert.rejects(none.queue('cut').add('x', {}), error => error.name === 'ConnectionError' && !error.outcomeUnknown && /can't be reached: too many connections for role/.test(error.message));
+	await none.close();
+});
+
 test('every session of the application is cut, again and again', async () => {
 	await query(connection, `SELECT event_queue.create_queue('cut', lease => '2 seconds', stalled_interval => '200 milliseconds', max_stalled => 50)`);
 	const eq = open(connection);

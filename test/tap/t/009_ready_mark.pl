@@ -429,6 +429,7 @@ found_in_time('copied late', "CALL write_job('below')", 'COMMIT');
 found_in_time('made due by UPDATE', q(SELECT event_queue.enqueue('q', 'below', delay => '1 hour'); COMMIT), q(UPDATE event_queue.job SET run_at = '2001-01-01' WHERE name = 'below'));
 found_in_time('retry_waiting', q(SELECT event_queue.enqueue('q', 'below', delay => '1 hour'); COMMIT; BEGIN; SELECT event_queue.retry_waiting('q', false)), 'COMMIT');
 found_in_time('change_priority', "SELECT event_queue.change_priority($below, 3)", 'COMMIT');
+found_in_time('promote_job', q(SELECT event_queue.enqueue('q', 'below', delay => '1 hour'); COMMIT; BEGIN; SELECT event_queue.promote_job(job_id) FROM event_queue.job WHERE name = 'below'), 'COMMIT');
 leased('');
 found_in_time('retry_dead', q(SELECT event_queue.fail(job_id, lease_token, 'no', final => true) FROM mine; SELECT event_queue.retry_dead(job_id) FROM mine), 'COMMIT');
 my $claim_first = q(INSERT INTO mine SELECT job_id, lease_token FROM event_queue.claim('q'); COMMIT);

@@ -1,5 +1,6 @@
 /* What the module needs of the core of this package. */
 import type { Logger } from '@nestjs/common';
+import { UnsupportedOptionError } from '../errors';
 import { toExecutor } from '../tx';
 import { EventQueue, knownOptions, type EventQueueOptions, type StoredEvent } from '../event-queue';
 import { encodeJobOptions, type JobOptions as CoreJobOptions } from '../options';
@@ -252,6 +253,9 @@ function coreOptions(opts: JobOptions): CoreJobOptions {
 		to.priority = priority;
 	}
 	if (debounce !== undefined) {
+		if (typeof debounce?.id !== 'string') {
+			throw new UnsupportedOptionError('debounce is given without an id: { id, ttl }');
+		}
 		to.uniqueKey = debounce.id;
 		if (debounce.ttl !== undefined) {
 			to.uniqueMode = 'throttle';
@@ -259,7 +263,7 @@ function coreOptions(opts: JobOptions): CoreJobOptions {
 		}
 	}
 	if (dependsOn !== undefined) {
-		to.dependsOn = dependsOn.map((job) => (job instanceof Job ? job.jobId : job));
+		to.dependsOn = Array.isArray(dependsOn) ? dependsOn.map((job) => (job instanceof Job ? job.jobId : job)) : dependsOn;
 	}
 	return to;
 }

@@ -7,6 +7,7 @@ import {
 	type ProcessorOptions,
 	WorkerHost,
 } from './decorators';
+import { checkKnown } from '../options';
 import type { Job } from './job';
 import { DEFAULT_JOB_NAME, type Queue } from './queue';
 import type { EventQueueService } from './service';
@@ -78,12 +79,15 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 		const queue = this.queueOf(options.name, type);
 		const service = queue.port as EventQueueService;
 		this.services.add(service);
-		let processes = 0;
+		checkKnown(`@Processor of ${type.name}`, options, ['name', 'scope', 'concurrency'],
+			{ limiter: 'it is a setting of the queue: registerQueue({ limiter })', configKey: 'give it to registerQueue' });
+		let does = 0;
 		for (const key of this.methodsOf(type)) {
 			const method = type.prototype[key] as Method;
 			const process = Reflect.getMetadata(PROCESS_METADATA, method) as ProcessOptions | undefined;
 			if (process !== undefined) {
-				processes++;
+				does++;
+				checkKnown(`@Process of ${type.name}.${key}`, process, ['name', 'concurrency']);
 				service.register(queue, {
 					name: process.name ?? DEFAULT_JOB_NAME,
 					concurrency: process.concurrency ?? options.concurrency ?? 1,
@@ -93,8 +97,12 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 			}
 			const listener = Reflect.getMetadata(LISTENER_METADATA, method) as BullQueueEventOptions | undefined;
 			if (listener !== undefined) {
+				does++;
 				this.listen(provider, key, queue, listener);
 			}
+		}
+		if (does === 0 && !(type.prototype instanceof WorkerHost)) {
+			this.logger.warn(`${type.name} is a processor of queue "${queue.name}" and does nothing: no method has @Process, nor does it extend WorkerHost`);
 		}
 		if (type.prototype instanceof WorkerHost) {
 			service.register(queue, {

@@ -227,5 +227,5 @@ async function makeQueue(
 	}
 	checkKnown(`registerQueue "${name}"`, options, ['name', 'configKey', 'url', ...queueOptions, ...WITHOUT_EFFECT],
 		{ processors: 'mark a class with @Processor; a process of its own for them is the program eventq work' });
-	return service.queue(name, options);
+	return service.queue(name, options ?? {});
 }

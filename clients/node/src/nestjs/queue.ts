@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { toJson } from '../json';
-import { integer, ownValue } from '../options';
+import { checkBulk, checkKnown, integer, optionsOf, ownValue } from '../options';
 import type {
 	CronRepeatOptions,
 	EveryRepeatOptions,
@@ -83,7 +83,7 @@ export class Queue<T = any> extends EventEmitter {
 		const named = typeof first === 'string';
 		const name = named ? first : DEFAULT_JOB_NAME;
 		const data = (named ? second : first) as T;
-		const opts = { ...this.defaults, ...((named ? third : second) as JobOptions | undefined) };
+		const opts = { ...this.defaults, ...optionsOf(`job ${name}`, (named ? third : second) as JobOptions | undefined) };
 		if (opts.repeat !== undefined) {
 			return this.repeat(name, data, opts);
 		}
@@ -95,13 +95,17 @@ export class Queue<T = any> extends EventEmitter {
 		jobs: { name?: string | undefined; data: T; opts?: Omit<JobOptions, 'repeat'> | undefined }[],
 		call?: CallOptions,
 	): Promise<Job<T>[]> {
+		checkBulk(jobs);
 		if (jobs.length === 0) {
 			return [];
 		}
-		return this.addAll(
-			jobs.map((job) => ({ name: job.name ?? DEFAULT_JOB_NAME, data: job.data, opts: { ...this.defaults, ...job.opts } })),
-			call,
-		);
+		const all = jobs.map((job) => ({
+			name: job.name ?? DEFAULT_JOB_NAME, data: job.data, opts: { ...this.defaults, ...optionsOf<JobOptions>(`job ${job.name}`, job.opts) },
+		}));
+		if (all.some((job) => job.opts.repeat !== undefined)) {
+			throw new UnsupportedError('repeat of addBulk', 'add such a job by add()');
+		}
+		return this.addAll(all, call);
 	}
 
 	private async addAll(jobs: { name: string; data: T; opts: JobOptions }[], call?: CallOptions): Promise<Job<T>[]> {
@@ -148,6 +152,7 @@ export class Queue<T = any> extends EventEmitter {
 
 	private async repeat(name: string, data: T, opts: JobOptions): Promise<Job<T>> {
 		const repeat = opts.repeat as CronRepeatOptions | EveryRepeatOptions;
+		checkKnown('repeat', repeat, ['cron', 'every', 'tz', 'startDate', 'endDate', 'limit', 'count', 'key', 'jobId'], { pattern: 'that is cron' });
 		const { repeat: _repeat, ...rest } = opts;
 		const { schedule, cron, tz } = this.scheduleOf(name, repeat, opts.jobId);
 		const times = repeat.limit === undefined ? undefined : integer('repeat.limit', repeat.limit, 1) - (repeat.count ?? 0);
@@ -592,6 +597,9 @@ export class Queue<T = any> extends EventEmitter {
 
 /** Of six fields the first is seconds, as in Bull. */
 function fieldsOf(cron: string): string {
+	if (typeof cron !== 'string') {
+		throw new UnsupportedError(`repeat.cron ${String(cron)}`, 'give an expression, as a string');
+	}
 	return cron.trim().split(/\s+/).join(' ').replace(/^0 (?=(\S+ ){4}\S+$)/, '');
 }
 

@@ -9,7 +9,7 @@ import { ensureQueue, queueOptions, type QueueSettings } from './settings';
 import { knownOptions, type SignalOptions } from '../event-queue';
 import { checkKnown } from '../options';
 import { JobSteps, type JobStep } from '../steps';
-import { toJson } from '../json';
+import { member, toJson } from '../json';
 import { sessionExecutor } from '../tx';
 import { type Core, type CoreOptions, type CoreSubscription, type CoreWorker, openCore } from './core';
 import { GlobalEvents } from './global-events';
@@ -147,7 +147,7 @@ export class EventQueueService implements Port, EventSource {
 				toJson(
 					events.map((one) => ({
 						event_type: one.eventType,
-						event_data: one.data ?? {},
+						event_data: member(one.data ?? {}, `the data of event ${one.eventType}`),
 						...(one.options.id === undefined ? {} : { id: one.options.id }),
 						...(one.options.metadata === undefined ? {} : { metadata: one.options.metadata }),
 					})),
