@@ -217,7 +217,8 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * does what logical replication or a session with session_replication_role = replica writes, unless
  * the table's owner has the rule's triggers fire for it (ALTER TABLE ... ENABLE ALWAYS TRIGGER).
  * An event that came under an earlier definition and meets the rule late (catch_up, backfill_rule)
- * is asked for on_change and when_changed as they are then.
+ * is asked for on_change and when_changed as they are then; one of another table, on which the rule was
+ * before, is met like those of its table (a condition may ask event_data ->> 'table').
  * Renaming table and columns changes nothing for the triggers, but event data has the new names;
  * a rule whose table was dropped is out of service.  A write with such a rule cannot be prepared
  * (PREPARE TRANSACTION), as append cannot.
