@@ -87,6 +87,13 @@ SELECT days, exclude_calendar FROM cd_next, event_queue.schedules WHERE name = '
 SELECT event_queue.create_schedule('cd', '0 12 * * *', 'cd', 'daily', exclude => ARRAY[current_date + 3], if_not_exists => true) > 0 AS left_as_it_is;
 SELECT event_queue.create_schedule('cd bad', '0 12 * * *', 'cd', 'daily', exclude_calendar => 'none');
 SELECT event_queue.create_schedule('cd bad', '0 12 * * *', 'cd', 'daily', options => '{"calendar": "none", "delay": "1 day"}');
+-- a delay by working time, and jitter by the clock: not in the next working hour
+SELECT event_queue.create_calendar('cd short', 'UTC', '{"mon": ["03:00-03:01"], "tue": ["03:00-03:01"], "wed": ["03:00-03:01"], "thu": ["03:00-03:01"], "fri": ["03:00-03:01"]}') > 0 AS created;
+SELECT event_queue.create_schedule('cd jitter', '0 12 * * *', 'cd', 'jitter', jitter => '1 second', options => '{"delay": "2 days", "calendar": "cd short"}') > 0 AS created;
+SELECT event_queue.trigger_schedule('cd jitter') AS job \gset
+SELECT run_at BETWEEN event_queue.add_business_time('cd short', created_at - interval '10 seconds', '2 days') AND event_queue.add_business_time('cd short', created_at, '2 days') + interval '1 second' AS two_days
+FROM event_queue.job WHERE job_id = :job;
+SELECT event_queue.drop_schedule('cd jitter'), event_queue.drop_calendar('cd short');
 -- a calendar in use stays
 SELECT event_queue.drop_calendar('cd rest');
 SELECT event_queue.drop_calendar('cd');

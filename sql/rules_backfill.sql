@@ -76,6 +76,21 @@ SELECT event_queue.backfill_rule('rb late') > 0 AS begun;
 CALL wait_until($$(SELECT count(*) = 3 AND bool_and(state = 'done') FROM rb_state WHERE rule = 'rb late')$$);
 SELECT seen, fired, fired_before, not_known FROM rb_state WHERE rule = 'rb late';
 
+-- An event that was to be tried again, and that the rule did not meet any more when it was: it has not fired for it.
+SELECT event_queue.alter_queue('rule-calls', backoff_delay => '1 hour');
+SELECT event_queue.create_rule('rb again', 'rb.again', $$1 / (event_data ->> 'n')::int > 0$$, queue => 'rb', job_name => 'again') > 0 AS created;
+SELECT version > 0 AS appended FROM event_queue.append('rb', 'A', 'rb.again', '{"n": 0}');
+CALL wait_until($$EXISTS (SELECT FROM event_queue.job WHERE metadata ->> 'rule' = 'rb again' AND failures = 1)$$);
+SELECT fired, kind, name FROM event_queue.rule_runs('rb again');
+SELECT event_queue.create_rule('rb again', 'rb.other', queue => 'rb', job_name => 'again', or_replace => true) > 0 AS replaced;
+UPDATE event_queue.job SET run_at = now() WHERE metadata ->> 'rule' = 'rb again';
+CALL wait_until($$NOT EXISTS (SELECT FROM event_queue.job WHERE metadata ->> 'rule' = 'rb again')$$);
+SELECT count(*) FROM event_queue.rule_runs('rb again');
+SELECT event_queue.create_rule('rb again', 'rb.again', queue => 'rb', job_name => 'again', or_replace => true) > 0 AS replaced;
+SELECT event_queue.backfill_rule('rb again') > 0 AS begun;
+CALL wait_until($$(SELECT bool_and(state = 'done') FROM rb_state WHERE rule = 'rb again')$$);
+SELECT fired, fired_before FROM rb_state WHERE rule = 'rb again';
+
 -- Functions and events; of a tenant; dropped.
 CREATE FUNCTION rb_call(event event_queue.event_store) RETURNS void LANGUAGE sql AS $$ SELECT $$;
 SELECT event_queue.create_rule('rb call', 'rb.x', function => 'public.rb_call') > 0 AND event_queue.create_rule('rb tell', 'rb.x', actions => '[{"append": {"event_type": "rb.told", "aggregate_id": "told"}}]') > 0

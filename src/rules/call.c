@@ -185,7 +185,10 @@ eq_run_rule_call(const char *tenant, Jsonb *payload)
 				 errmsg("the rule or the event of this job no longer exists")));
 	/* The rule may have been replaced since: it acts as it is now. */
 	if (!eq_rule_meets(rule, event))
+	{
+		eq_settle_run(rule, eq_event_position(event), false);
 		return InvalidOid;
+	}
 	timer.key = eq_json_string(eq_json_member(payload, "timer_key", &key_buffer));
 	if (timer.key)
 	{

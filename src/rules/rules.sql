@@ -234,7 +234,9 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  *   session_replication_role = replica writes, unless the table's owner has the rule's triggers
  *   fire for it (ALTER TABLE ... ENABLE ALWAYS TRIGGER).
  * - An event that came under an earlier definition and meets the rule late (catch_up,
- *   backfill_rule) is checked against on_change and when_changed as they are then.
+ *   backfill_rule) is checked against on_change and when_changed as they are then; an event of
+ *   another table, on which the rule was before, is met like those of its table (a condition
+ *   may test event_data ->> 'table').
  * - The triggers survive renames of the table and its columns; event data has the new names.  A
  *   rule whose table was dropped is out of service.
  * - A transaction that writes to the table cannot be prepared (PREPARE TRANSACTION), as one

@@ -68,7 +68,10 @@ BEGIN
 		IF $3 IN ('queue_one', 'queue_all') AND options ->> 'group_key' IS NULL THEN
 			options := options || jsonb_build_object('group_key', 'schedule ' || s.schedule_id);
 		END IF;
-		IF s.jitter > interval '0' THEN
+		IF s.jitter > interval '0' AND options ->> 'calendar' IS NOT NULL THEN	-- the delay is working time, the jitter is not
+			options := options - '{calendar,delay}'::text[] || jsonb_build_object('run_at',
+				event_queue.add_business_time(options ->> 'calendar', clock_timestamp(), (options ->> 'delay')::interval) + s.jitter * random());
+		ELSIF s.jitter > interval '0' THEN
 			options := options || jsonb_build_object('delay',
 				(coalesce((options ->> 'delay')::interval, '0') + s.jitter * random())::text);
 		END IF;
