@@ -42,7 +42,7 @@ RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	tenant text := event_queue.resolve_tenant($3);
+	tenant text COLLATE "C" := event_queue.resolve_tenant($3);
 	r event_queue.rule;
 	e event_queue.event_store;
 	checkpoint bigint := (SELECT c.position FROM event_queue_internal.rule_checkpoint c);
@@ -303,7 +303,7 @@ CREATE FUNCTION rule_facts(rule text, version int, event_id uuid, tenant_id text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	tenant text := event_queue.resolve_tenant($4);
+	tenant text COLLATE "C" := event_queue.resolve_tenant($4);
 	d jsonb;
 	this_rule int;
 	maker regrole;
