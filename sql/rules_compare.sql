@@ -71,14 +71,14 @@ RESET ROLE;
 SELECT rc_admin.ask();
 -- Nor does a handler see what a rule of another role has seen.
 CREATE TABLE rc_hidden AS SELECT 'hidden' AS what;
-SELECT event_queue.create_rule('rc hidden', 'rc.hidden', $$(SELECT what FROM public.rc_hidden) = event_data ->> 'n'$$, queue => 'rc', job_name => 'h', tenant_id => 'default') > 0 AS created;
+SELECT event_queue.create_rule('rc hidden', 'hidden.rc', $$(SELECT what FROM public.rc_hidden) = event_data ->> 'n'$$, queue => 'rc', job_name => 'h', tenant_id => 'default') > 0 AS created;
 SELECT event_queue.create_queue('rc looks') > 0 AS created;
-SELECT version FROM event_queue.append('rc hidden', 'A', 'rc.hidden', '{"n": 1}');
-SELECT DISTINCT seen FROM event_queue.event_store e, event_queue.explain_rule('rc hidden', e.id) WHERE e.event_type = 'rc.hidden' AND step = 'condition';
+SELECT version FROM event_queue.append('rc hidden', 'A', 'hidden.rc', '{"n": 1}');
+SELECT DISTINCT seen FROM event_queue.event_store e, event_queue.explain_rule('rc hidden', e.id) WHERE e.event_type = 'hidden.rc' AND step = 'condition';
 SET ROLE rc_admin;
 CREATE TABLE rc_admin.saw (what text);
 CREATE FUNCTION rc_admin.look(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS $$
-	INSERT INTO rc_admin.saw SELECT seen FROM event_queue.event_store e, event_queue.explain_rule('rc hidden', e.id) WHERE e.event_type = 'rc.hidden' AND step = 'condition'
+	INSERT INTO rc_admin.saw SELECT seen FROM event_queue.event_store e, event_queue.explain_rule('rc hidden', e.id) WHERE e.event_type = 'hidden.rc' AND step = 'condition'
 $$;
 SELECT event_queue.create_handler('rc looks', 'look', 'rc_admin.look') > 0 AS created, event_queue.enqueue('rc looks', 'look') > 0 AS enqueued;
 RESET ROLE;
