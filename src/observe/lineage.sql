@@ -36,7 +36,7 @@ RETURNS SETOF record
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	tenant text := event_queue.resolve_tenant($2);
+	tenant text COLLATE "C" := event_queue.resolve_tenant($2);
 BEGIN
 	IF NOT EXISTS (SELECT FROM event_queue.event_store e WHERE e.id = $1 AND e.tenant_id = tenant) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('event %s does not exist', $1);

@@ -425,7 +425,7 @@ LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 #variable_conflict use_column
 DECLARE
-	tenant text := event_queue.resolve_tenant($4);
+	tenant text COLLATE "C" := event_queue.resolve_tenant($4);
 BEGIN
 	IF ($3 BETWEEN 1 AND 100000) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_events must be between 1 and 100000';
@@ -433,7 +433,7 @@ BEGIN
 	RETURN QUERY
 	WITH event AS (
 		SELECT e.* FROM event_queue.event_store e
-		WHERE e.aggregate_id = $2 AND e.aggregate_type = $1 AND e.tenant_id = tenant
+		WHERE e.aggregate_id = $2 COLLATE "C" AND e.aggregate_type = $1 COLLATE "C" AND e.tenant_id = tenant
 		ORDER BY e.version DESC LIMIT $3
 	)
 	SELECT l.at, l.who, l.kind, l.what, l.id, l.version, l.state, l.last_error, l.data FROM (

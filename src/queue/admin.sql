@@ -25,7 +25,7 @@ SET plan_cache_mode = force_custom_plan AS $$	-- as in purge_queue
 #variable_conflict use_column
 DECLARE
 	this_queue int := event_queue_internal.queue_id_of($1);
-	this_tenant text := CASE WHEN $2 IS NOT NULL OR $5 IS NOT NULL THEN event_queue.resolve_tenant($5) END;
+	this_tenant text COLLATE "C" := CASE WHEN $2 IS NOT NULL OR $5 IS NOT NULL THEN event_queue.resolve_tenant($5) END;
 	this_job bigint;
 	locked bigint[];
 	n bigint := 0;
@@ -52,20 +52,20 @@ BEGIN
 		locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id = ANY (ARRAY(
 			SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
 				LEFT JOIN event_queue.job_dependency d ON x.has_dependents AND d.depends_on = x.job_id AND d.completed_at IS NULL
-			WHERE x.queue_id = this_queue AND ($3 IS NULL OR x.name = $3) AND ($4 IS NULL OR x.group_key = $4)
+			WHERE x.queue_id = this_queue AND ($3 IS NULL OR x.name = $3) AND ($4 IS NULL OR x.group_key = $4 COLLATE "C")
 			  AND (this_tenant IS NULL OR x.tenant_id = this_tenant) AND event_queue.tenant_visible(x.tenant_id)))
 			FOR UPDATE SKIP LOCKED);
 	END IF;
 	IF $6 IS NOT NULL THEN
 		-- Rows as they are when this has locked them: what a later event has started, or replaced, stays.
 		locked := ARRAY(SELECT j.job_id FROM event_queue.job j
-			WHERE j.queue_id = this_queue AND j.unique_key = $2 AND j.tenant_id = this_tenant
+			WHERE j.queue_id = this_queue AND j.unique_key = $2 COLLATE "C" AND j.tenant_id = this_tenant
 			  AND (j.metadata ? 'rule' AND jsonb_typeof(j.metadata -> 'event_position') = 'number' AND j.metadata -> 'event_position' > to_jsonb($6)) IS NOT TRUE
 			FOR UPDATE);
 	END IF;
 	FOR this_job IN
 		SELECT j.job_id FROM event_queue.job j
-		WHERE j.queue_id = this_queue AND ($2 IS NULL OR j.unique_key = $2) AND ($3 IS NULL OR j.name = $3) AND ($4 IS NULL OR j.group_key = $4)
+		WHERE j.queue_id = this_queue AND ($2 IS NULL OR j.unique_key = $2 COLLATE "C") AND ($3 IS NULL OR j.name = $3) AND ($4 IS NULL OR j.group_key = $4 COLLATE "C")
 		  AND (this_tenant IS NULL OR j.tenant_id = this_tenant) AND event_queue.tenant_visible(j.tenant_id)
 		  AND ($6 IS NULL OR j.job_id = ANY (locked))
 		  AND ($2 IS NOT NULL OR j.job_id = ANY (locked) AND NOT EXISTS (
@@ -82,7 +82,7 @@ BEGIN
 	END LOOP;
 	-- Delete the starts that were refused because of these timers, too (rules/timer.c).
 	DELETE FROM event_queue_internal.timer_start s
-	WHERE s.queue_id = this_queue AND s.tenant_id = this_tenant AND s.unique_key = $2 AND $6 IS NULL;
+	WHERE s.queue_id = this_queue AND s.tenant_id = this_tenant AND s.unique_key = $2 COLLATE "C" AND $6 IS NULL;
 	PERFORM event_queue_internal.audit('cancel_jobs', 'queue', $1, this_tenant,
 		"after" => jsonb_strip_nulls(jsonb_build_object('unique_key', $2, 'job_name', $3, 'group_key', $4, 'jobs', n))) WHERE n > 0;
 	RETURN n;

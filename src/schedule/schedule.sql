@@ -230,7 +230,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	new_id int;
 	next timestamptz;
-	tenant text := event_queue.resolve_tenant(tenant_id);
+	tenant text COLLATE "C" := event_queue.resolve_tenant(tenant_id);
 	same boolean;
 BEGIN
 	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);

@@ -160,11 +160,11 @@ CREATE FUNCTION drop_reducer(aggregate_type text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-	DELETE FROM event_queue.reducer r WHERE r.aggregate_type = $1;
+	DELETE FROM event_queue.reducer r WHERE r.aggregate_type = $1 COLLATE "C";
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('aggregate type "%s" has no reducer', $1);
 	END IF;
-	DELETE FROM event_queue.aggregate_snapshot s WHERE s.aggregate_type = $1 AND NOT s.is_base;
+	DELETE FROM event_queue.aggregate_snapshot s WHERE s.aggregate_type = $1 COLLATE "C" AND NOT s.is_base;
 	RETURN true;
 END
 $$;

@@ -197,9 +197,9 @@ RETURNS int
 LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT coalesce(
 		(SELECT max(e.version) FROM event_queue.event_store e
-		 WHERE e.aggregate_id = $2 AND e.aggregate_type = $1 AND e.tenant_id = event_queue.resolve_tenant($3)),
+		 WHERE e.aggregate_id = $2 COLLATE "C" AND e.aggregate_type = $1 COLLATE "C" AND e.tenant_id = event_queue.resolve_tenant($3) COLLATE "C"),
 		(SELECT max(s.version) FROM event_queue.aggregate_snapshot s
-		 WHERE s.aggregate_id = $2 AND s.aggregate_type = $1 AND s.tenant_id = event_queue.resolve_tenant($3)),
+		 WHERE s.aggregate_id = $2 COLLATE "C" AND s.aggregate_type = $1 COLLATE "C" AND s.tenant_id = event_queue.resolve_tenant($3) COLLATE "C"),
 		0)
 $$;
 COMMENT ON FUNCTION aggregate_version(text, text, text) IS

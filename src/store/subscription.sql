@@ -80,7 +80,7 @@ RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	tenant text := CASE WHEN $5 IS NULL THEN event_queue.current_tenant() ELSE event_queue.resolve_tenant($5) END;
+	tenant text COLLATE "C" := CASE WHEN $5 IS NULL THEN event_queue.current_tenant() ELSE event_queue.resolve_tenant($5) END;
 	new_id int;
 	old event_queue.subscription;
 BEGIN
@@ -325,7 +325,7 @@ DECLARE
 BEGIN
 	UPDATE event_queue_internal.subscription_parked p SET retry = true
 	WHERE p.subscription_id = event_queue_internal.subscription_id_of($1)
-	  AND p.aggregate_type = coalesce($2, p.aggregate_type) AND p.aggregate_id = coalesce($3, p.aggregate_id);
+	  AND p.aggregate_type = coalesce($2 COLLATE "C", p.aggregate_type) AND p.aggregate_id = coalesce($3 COLLATE "C", p.aggregate_id);
 	GET DIAGNOSTICS n = ROW_COUNT;
 	PERFORM event_queue_internal.audit('retry_parked', 'subscription', $1, "after" =>
 		jsonb_strip_nulls(jsonb_build_object('aggregate_type', $2, 'aggregate_id', $3, 'aggregates', n))) WHERE n > 0;
@@ -464,7 +464,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	this_id int := event_queue_internal.subscription_id_of($1);
-	tenant text := event_queue.resolve_tenant($4);
+	tenant text COLLATE "C" := event_queue.resolve_tenant($4);
 BEGIN
 	PERFORM event_queue_internal.lock_subscription_bucket(this_id, event_queue_internal.event_bucket(tenant, $2, $3, s.buckets))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;
@@ -472,7 +472,7 @@ BEGIN
 		SELECT b.position + 1 FROM event_queue.subscription s JOIN event_queue_internal.subscription_bucket b
 			ON b.subscription_id = this_id AND b.bucket = event_queue_internal.event_bucket(tenant, $2, $3, s.buckets)
 		WHERE s.subscription_id = this_id)
-	WHERE p.subscription_id = this_id AND p.aggregate_type = $2 AND p.aggregate_id = $3 AND p.tenant_id = tenant;
+	WHERE p.subscription_id = this_id AND p.aggregate_type = $2 COLLATE "C" AND p.aggregate_id = $3 COLLATE "C" AND p.tenant_id = tenant;
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
