@@ -352,7 +352,7 @@ CREATE FUNCTION event_queue_internal.rule_facts(rule text, version int, event_id
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	tenant text := event_queue.resolve_tenant($4);
+	tenant text COLLATE "C" := event_queue.resolve_tenant($4);
 	d jsonb;
 	this_rule int;
 	maker regrole;
@@ -389,31 +389,7 @@ COMMENT ON FUNCTION event_queue_internal.rule_facts(text, int, uuid, text, regro
  *	SELECT event_queue.rule_facts('welcome', 1, e.id) FROM event_queue.event_store e WHERE e.aggregate_id = 'L1' AND e.version = 1;
  */
 CREATE FUNCTION rule_facts(rule text, version int, event_id uuid, tenant_id text DEFAULT NULL) RETURNS jsonb
-<<<<<<< HEAD
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
-=======
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-	tenant text COLLATE "C" := event_queue.resolve_tenant($4);
-	d jsonb;
-	this_rule int;
-	maker regrole;
-	at_position bigint := (SELECT e.position FROM event_queue.event_store e WHERE e.id = $3 AND e.tenant_id = tenant);
-BEGIN
-	SELECT v.definition, v.rule_id, v.owner INTO d, this_rule, maker FROM event_queue_internal.rule_version v
-	WHERE v.rule = $1 AND v.version = $2 AND NOT v.draft AND event_queue.tenant_visible(v.tenant_id)
-	ORDER BY v.made_at DESC LIMIT 1;
-	IF d IS NULL OR at_position IS NULL THEN
-		RETURN NULL;
-	END IF;
-	RETURN jsonb_strip_nulls(jsonb_build_object('owner', d -> 'owner', 'condition', d -> 'condition', 'facts',
-		(SELECT jsonb_agg(jsonb_build_object('part', p.part, 'seen', p.seen, 'compared', p.compared, 'outcome', p.outcome))
-		 FROM event_queue_internal.condition_parts(event_queue_internal.rule_of(
-			jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', this_rule, 'name', $1, 'version', $2, 'enabled', true, 'start_position', 0)), d, maker), at_position) p)));
-END
-$$;
->>>>>>> h7
 COMMENT ON FUNCTION rule_facts(text, int, uuid, text) IS 'Why a version of a rule fired for an event: its owner, its condition, and what each part of it saw.';
 
 /* compare_rule, with the rights of the extension's owner; a definition has those of caller. */
