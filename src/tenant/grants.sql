@@ -403,6 +403,20 @@ BEGIN
 END
 $$;
 
+/* With a publication FOR ALL TABLES, rows of tables without a key could not be changed. */
+DO $$
+DECLARE
+	this record;
+BEGIN
+	FOR this IN SELECT c.oid::regclass AS "table" FROM pg_class c
+		WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND c.relkind = 'r'
+		  AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) ORDER BY 1
+	LOOP
+		EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', this."table");
+	END LOOP;
+END
+$$;
+
 /* All is there. */
 DO $$
 DECLARE

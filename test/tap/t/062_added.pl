@@ -223,6 +223,19 @@ sql('stuck', q(DELETE FROM stuck; UPDATE event_queue.queue SET sla = sla));
 ok($node->poll_query_until('stuck', q(SELECT count(*) = 3 FROM event_queue.jobs WHERE name LIKE 'stuck%' AND state = 'ready')), 'when it ends, all comes');
 ok($node->poll_query_until('stuck', q(SELECT count(*) = 0 FROM event_queue.faults())), 'and no fault is left');
 
+# A publication of all tables: those without a key can be changed, too, and a copy be activated.
+$n = 0;
+sql('postgres', "DROP DATABASE $_") for qw(erp lacks_queue steps alone twice strays quiet owned stuck);	# their workers have places
+sql('postgres', 'CREATE DATABASE published');
+sql('published', $base . 'CREATE PUBLICATION everything FOR ALL TABLES');
+goes_on('published', 'all is published');
+is(sql('published', q(SELECT string_agg(c.oid::regclass::text, ' ') FROM pg_class c WHERE c.relnamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
+	AND c.relkind = 'r' AND c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+	AND c.relname !~ '^audit_log_[0-9]')), '', 'no table of ours lacks an identity, but those of which no row is changed');
+sql('postgres', 'CREATE DATABASE published_copy TEMPLATE published');
+like(sql('published_copy', 'SELECT event_queue.activate()'), qr/^1-/, 'a copy with it is activated');
+is(sql('published', 'SELECT count(*) FROM event_queue.faults()'), '0', 'and nothing has failed');
+
 # The tablespace of the database, by name.
 sql('postgres', 'CREATE DATABASE named');
 sql('named', 'SET default_tablespace = pg_default; CREATE EXTENSION event_queue');
