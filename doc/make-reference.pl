@@ -64,10 +64,27 @@ sub flow
 	my @parts;
 	for my $paragraph (split /\n\s*\n/, $comment)
 	{
-		# each of Arguments:, Result:, Errors:, Isolation: begins a line
-		$paragraph =~ s/\n(?=(?:Arguments|Result|Errors|Isolation)[a-z ]*:)/  \n/g;
-		$paragraph =~ s/(?<!  )\n[ \t]*/ /g;
-		push @parts, $paragraph;
+		my ($part, $in_list) = ('', 0);
+		for my $line (split /\n/, $paragraph)
+		{
+			# "- " begins an item of a list; indented further, of a list in that item
+			if ($line =~ /^( *)- (.*)/)
+			{
+				$part .= ($part eq '' ? '' : "\n") . (length $1 > 1 ? '  ' : '') . "- $2";
+				$in_list = 1;
+			}
+			# each of Arguments:, Result:, Errors:, Isolation: begins a line
+			elsif ($line =~ /^(?:Arguments|Result|Errors|Isolation)[a-z ]*:/)
+			{
+				$part .= $part eq '' ? $line : ($in_list ? "\n\n" : "  \n") . $line;
+				$in_list = 0;
+			}
+			else
+			{
+				$part .= ($part eq '' ? '' : ' ') . ($line =~ s/^[ \t]+//r);
+			}
+		}
+		push @parts, $part;
 	}
 	return join("\n\n", @parts);
 }

@@ -73,6 +73,18 @@ SELECT event_queue.enqueue('keys', 'index', '"gone"', unique_key => 'k', options
 ROLLBACK;
 SELECT * FROM key_jobs;
 SELECT event_queue.complete(:first, :'lease_token');
+-- The one that waits keeps its time and metadata unless others are given; debounce begins the time anew.
+SELECT event_queue.enqueue('keys', 'index', '1', delay => '1 hour', unique_key => 'later', options => '{"metadata": {"of": 1}, "priority": 3}') AS later \gset
+CREATE VIEW later_job AS SELECT payload, metadata ->> 'of' AS of, priority, run_at > now() + interval '50 minutes' AS later
+	FROM event_queue.job WHERE unique_key = 'later';
+SELECT event_queue.enqueue('keys', 'index', '2', unique_key => 'later', options => '{"unique_mode": "replace"}') = :later AS replaced;
+SELECT * FROM later_job;
+SELECT event_queue.enqueue('keys', 'index', '3', unique_key => 'later', options => '{"unique_mode": "replace", "metadata": {"of": 3}, "delay": "0"}') = :later AS replaced;
+SELECT * FROM later_job;
+SELECT event_queue.enqueue('keys', 'index', '4', delay => '1 hour', unique_key => 'later', options => '{"unique_mode": "replace"}') = :later AS replaced;
+SELECT event_queue.enqueue('keys', 'index', '5', unique_key => 'later', options => '{"unique_mode": "debounce"}') = :later AS pushed_back;
+SELECT * FROM later_job;
+DROP VIEW later_job;
 SELECT event_queue.drop_queue('keys', true);
 DROP FUNCTION begin_two, run_keys;
 DROP VIEW key_jobs;

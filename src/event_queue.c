@@ -312,7 +312,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	if (drops_event_queue(stmt) && eq_find_database(MyDatabaseId) != NULL)
 		prepare_drop();
 
-	/* Who may not drop it gets the statement's own error. */
+	/* A role that may not drop it gets the statement's own error. */
 	if (OidIsValid(dboid) && eq_owns_database(dboid, GetUserId()))
 		eq_send_workers_away_until_end(dboid);
 	PG_TRY();

@@ -19,7 +19,6 @@
 #define EQ_VERSION		  "0.2.0"
 #define EQ_DEFAULT_TENANT "default"
 #define EQ_MAX_NAME		  255 /* bytes of a tenant, type, id or job name */
-#define EQ_MAX_QUEUE_NAME 50  /* so that the NOTIFY channel fits in 63 */
 #define EQ_MAX_EXECUTORS  64
 
 /* Settings (event_queue.c defines and documents them). */

@@ -6,10 +6,10 @@
  */
 
 /*
- * What is nobody's to call: tables that only the extension's functions use, trigger
- * functions, and what functions share.  No role may use this schema but the
- * extension's owner: what looks names up in it acts as the owner (tenant/grants.sql)
- * or has them bound already (views, BEGIN ATOMIC).
+ * Internals: tables that only the extension's functions use, trigger functions, and functions
+ * that others share.  Only the extension's owner may use this schema: functions that look
+ * names up in it run as the owner (tenant/grants.sql); views and BEGIN ATOMIC bodies have
+ * them bound already.
  */
 CREATE SCHEMA event_queue_internal;
 COMMENT ON SCHEMA event_queue_internal IS 'What the functions of event_queue share; not for direct use.';

@@ -42,7 +42,7 @@ ask_password(void)
 }
 
 static PGconn *
-try_connect(EqCli *cli, const char *user, const char *password)
+try_connect(EqCli *cli, const char *password)
 {
 	/* A network that is gone is noticed within a minute or so; a URI may say otherwise. */
 	static const char *const defaults[][2] = {{"keepalives_idle", "30"},
@@ -67,7 +67,7 @@ try_connect(EqCli *cli, const char *user, const char *password)
 	names[n] = "port";
 	values[n++] = cli->port;
 	names[n] = "user";
-	values[n++] = user ? user : cli->user;
+	values[n++] = cli->user;
 	names[n] = "password";
 	values[n++] = password;
 	names[n] = "fallback_application_name";
@@ -92,16 +92,6 @@ try_connect(EqCli *cli, const char *user, const char *password)
 	return conn;
 }
 
-/*
- * A connection of its own, as this user and password (NULL: as the options say).  Its
- * status may be bad; the caller looks, and ends it by PQfinish.
- */
-PGconn *
-eq_connect_as(EqCli *cli, const char *user, const char *password)
-{
-	return try_connect(cli, user, password);
-}
-
 /* Has cli->conn connected; says why if that fails. */
 bool
 eq_connect(EqCli *cli)
@@ -109,7 +99,7 @@ eq_connect(EqCli *cli)
 	if (cli->conn && PQstatus(cli->conn) == CONNECTION_OK)
 		return true;
 	eq_disconnect(cli);
-	cli->conn = try_connect(cli, NULL, NULL);
+	cli->conn = try_connect(cli, NULL);
 	if (PQstatus(cli->conn) == CONNECTION_BAD &&
 		PQconnectionNeedsPassword(cli->conn) && !cli->no_password)
 	{
@@ -118,7 +108,7 @@ eq_connect(EqCli *cli)
 		if (password)
 		{
 			PQfinish(cli->conn);
-			cli->conn = try_connect(cli, NULL, password);
+			cli->conn = try_connect(cli, password);
 			free(password);
 		}
 	}

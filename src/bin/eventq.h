@@ -25,7 +25,7 @@
 
 #define lengthof(array) ((int) (sizeof(array) / sizeof((array)[0])))
 
-/* Exit codes; doctor also ends with EQ_EXIT_WARNING. */
+/* Exit statuses; UNHEALTHY: health or doctor found something wrong. */
 #define EQ_EXIT_OK		  0
 #define EQ_EXIT_ERROR	  1
 #define EQ_EXIT_USAGE	  2
@@ -69,7 +69,6 @@ typedef struct EqBuf
 } EqBuf;
 
 /* connect.c */
-extern PGconn *eq_connect_as(EqCli *cli, const char *user, const char *password);
 extern bool eq_connect(EqCli *cli);
 extern void eq_disconnect(EqCli *cli);
 extern PGresult *eq_query(EqCli *cli, const char *sql, int n_params,

@@ -56,7 +56,10 @@ say(const Access *access)
 	pfree(line.data);
 }
 
-/* A session that is bound to none acts for this tenant; NULL: for all.  Background workers are not asked. */
+/*
+ * Logs that this session, which no role binds to a tenant, acts for this one (NULL: for
+ * all).  Background workers are not logged.
+ */
 void
 eq_note_tenant_access(const char *tenant, int length)
 {

@@ -27,7 +27,7 @@ eq_check_payload(const char *what, Jsonb *payload)
 				 errhint("Store large documents elsewhere and refer to them.")));
 }
 
-/* Reads a name; EQ006 unless it is a good one. */
+/* Reads a name; EQ006 unless it is valid. */
 char *
 eq_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 {

@@ -20,7 +20,7 @@ PG_FUNCTION_INFO_V1(eq_audit_sql);
 
 #define AUDIT_COLUMNS 10
 
-/* What happens is a rule's doing, which its own records tell. */
+/* Set while a rule cancels a job: the rule's own records say so (rules/runs.c). */
 bool eq_audit_rests = false;
 
 /* Whose code runs in this session, as of a job; else it is who has the session that acts. */
@@ -35,11 +35,10 @@ role_name(Oid role)
 }
 
 /*
- * Writes one row as the extension's owner, whoever calls.  Of the roles it names the
- * session's user and the one that it has set: the present one is the owner where a
- * function acts with its rights.  tenant NULL: what the session is confined to, or
- * none.  Not while the extension is made or updated: what its script writes is no
- * one's act.
+ * Writes one row of audit_log, with the rights of the extension's owner.  The row names the
+ * session's user and the role that the session has SET, and not the current user, which is
+ * the owner inside of SECURITY DEFINER functions.  tenant NULL: the tenant that the session is
+ * confined to, if any.  Writes nothing while the extension is created or updated.
  */
 void
 eq_audit(const char *action, const char *object_type, const char *object,
@@ -56,7 +55,6 @@ eq_audit(const char *action, const char *object_type, const char *object,
 				  TEXTOID, JSONBOID, JSONBOID}};
 	Datum values[AUDIT_COLUMNS];
 	char nulls[AUDIT_COLUMNS];
-	EqSpi spi;
 
 	if (creating_extension || eq_audit_rests)
 		return;
@@ -87,9 +85,7 @@ eq_audit(const char *action, const char *object_type, const char *object,
 		values[9] = JsonbPGetDatum(after);
 	else
 		nulls[9] = 'n';
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&insert, values, nulls);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&insert, values, nulls);
 }
 
 static char *

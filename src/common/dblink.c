@@ -14,7 +14,7 @@
 static PGFunction get_connections = NULL;
 static PGFunction disconnect = NULL;
 
-/* Its functions, if the library has been loaded into this process. */
+/* Looks up dblink's functions, if its library has been loaded into this process. */
 static void
 find_library(Size size)
 {
@@ -53,7 +53,7 @@ disconnect_named(void *argument)
 		(void) DirectFunctionCall1(disconnect, elements[i]);
 }
 
-/* The one without a name: an error if there is none. */
+/* Closes the unnamed connection; throws if there is none. */
 static void
 disconnect_unnamed(void *argument)
 {
@@ -63,7 +63,10 @@ disconnect_unnamed(void *argument)
 	(void) disconnect(fcinfo);
 }
 
-/* In a transaction.  It costs next to nothing where nobody has used dblink. */
+/*
+ * Closes all connections of dblink, in a transaction.  Returns at once if its library is not
+ * loaded.
+ */
 void
 eq_close_dblink(void)
 {

@@ -175,7 +175,7 @@ why_not_callable(Oid owner, const char *function, Oid argument_type, Oid *found)
 	return NULL;
 }
 
-/* What eq_require_callable has refused, until it is asked for; empty: nothing. */
+/* The function that eq_require_callable refused last; empty: none since eq_refused_call. */
 static const char *refused_kind; /* of fault */
 static char refused[EQ_MAX_NAME + NAMEDATALEN + 32] = "";
 
@@ -208,7 +208,7 @@ eq_require_callable(const char *kind, const char *label, Oid owner,
 	return found;
 }
 
-/* Likewise if nothing of this owner's may run. */
+/* EQ041, likewise, if the owner is out of service. */
 void
 eq_require_owner(const char *kind, const char *label, Oid owner)
 {
@@ -309,7 +309,7 @@ plan_of_call(const char *function, Oid argument_type)
 	return plan;
 }
 
-/* What forget_calls must know: this plan is in use until the call has ended. */
+/* Executes a kept plan; forget_calls frees no plans while calls are under way. */
 static void
 run_call(SPIPlanPtr plan, Datum argument)
 {

@@ -23,7 +23,7 @@ eq_interval_us(const Interval *interval)
 	return us;
 }
 
-/* Zero if there is none to be shown. */
+/* Converts microseconds to an interval. */
 Interval *
 eq_make_interval(int64 us)
 {

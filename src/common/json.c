@@ -54,7 +54,7 @@ eq_json_is_path(const JsonbValue *value)
 		   strncmp(value->val.string.val, "$.", 2) == 0;
 }
 
-/* Or is it text with members of an event, in double braces? */
+/* Is it a string that refers to members of an event, in double braces? */
 bool
 eq_json_has_reference(const JsonbValue *value)
 {
@@ -68,7 +68,7 @@ eq_json_has_reference(const JsonbValue *value)
 	return false;
 }
 
-/* For what anyone may have written: false, too, if int64 can't hold it. */
+/* As eq_json_int64, but false instead of an error if int64 can't hold the number. */
 bool
 eq_json_fits_int64(const JsonbValue *value, int64 *number)
 {

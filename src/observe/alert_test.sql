@@ -3,8 +3,8 @@
  */
 
 /*
- * alert_values: the figure that an alert looks at since then, whenever it was another one.
- * Each holds until the next one of its queue; NULL: there was none.
+ * alert_values: the values of an alert's figure since a time, a row for each change.  A value
+ * holds until the next row of its queue; NULL: there was no figure.
  */
 CREATE FUNCTION event_queue_internal.alert_values(this event_queue_internal.alert_definition, since timestamptz, OUT queue text, OUT at timestamptz, OUT value float8)
 RETURNS SETOF record
@@ -25,13 +25,13 @@ BEGIN
 	END IF;
 	RETURN QUERY
 	WITH changes AS MATERIALIZED (
-		-- what the longest window still sees at the begin
+		-- samples that the longest window still contains at the beginning
 		SELECT c.queue_id, c.at, c.length, c.changes[3] AS completed, c.changes[4] AS failed, c.changes[7] AS dead, c.changes[9] AS late
 		FROM event_queue_internal.queue_changes(this_queue, since - interval '6 hours') c WHERE this.queue IS NULL OR this_queue IS NOT NULL
 	), points AS (
 		SELECT c.queue_id, c.at, c.completed, c.failed, c.dead, c.late FROM changes c
 		UNION ALL
-		-- and when a window sees it no longer
+		-- and when a sample leaves a window
 		SELECT c.queue_id, c.at + w.length + interval '1 microsecond', 0, 0, 0, 0 FROM changes c
 		CROSS JOIN LATERAL (SELECT unnest(CASE this.kind WHEN 'failure_rate' THEN ARRAY[c.length] WHEN 'new_dead_letters' THEN ARRAY[greatest(c.length, '5 minutes')]
 			WHEN 'slo_burn' THEN ARRAY[greatest(c.length, '5 minutes'), '1 hour'] ELSE ARRAY['1 hour', '6 hours']::interval[] END)) w (length)
@@ -62,15 +62,15 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.alert_values(event_queue_internal.alert_definition, timestamptz) IS 'Internal. How the figure of an alert was.';
 
 /*
- * test_alert: what an alert would have told, with its present definition, had it been there
- * since then.  It changes nothing and tells nobody.
- * Arguments: name; since: how far back, to 366 days.  What is kept: each minute for a
- * day, then each hour for event_queue.keep_metrics days (depth and waiting: each minute
- * for two days, then the highest of each hour; of the thousand deepest queues).
- * Result: a row for each time that it would have been raised: key, queue, when, when it
- * would have been resolved (NULL: it would still be raised), the highest figure.
- * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant, EQ052 since,
- * EQ053 of health no figures are kept (see alert_history).
+ * test_alert: what an alert would have reported in the past, with its present definition.  It
+ * changes nothing and notifies nobody.
+ * Arguments: name; since: how far back, at most 366 days.  Kept are each minute for a day, then
+ * each hour for event_queue.keep_metrics days (depth and waiting: each minute for two days, then
+ * the highest of each hour; of the thousand deepest queues).
+ * Result: a row for each time that it would have been raised: key, queue, when, when it would
+ * have been resolved (NULL: it would still be raised), the highest figure.
+ * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant, EQ052 since, EQ053 of
+ * health no figures are kept (see alert_history).
  * Example:
  *	SELECT event_queue.create_alert('deep queue', 'queue_depth', threshold => 1000, pending => '2 minutes');
  *	SELECT * FROM event_queue.test_alert('deep queue', since => '3 days');
@@ -84,7 +84,7 @@ DECLARE
 	this event_queue_internal.alert_definition;
 	v record;
 	pending_since timestamptz;
-	-- between two figures: since then it holds for long enough, and may be told again
+	-- pending or cool_down end between two values
 	due timestamptz;
 	quiet_until timestamptz := '-infinity';
 	last_value float8;
@@ -143,10 +143,9 @@ $$;
 COMMENT ON FUNCTION test_alert(text, interval) IS 'What an alert would have reported in the last days, with its present definition.';
 
 /*
- * try_alert: tells of an alert as if it were raised and resolved at once, so that whoever is
- * to be told can be seen to be: the same events and NOTIFYs, with "test": true in the
- * event.  No alert is raised: alerts and alert_history don't show it, a snooze does not
- * count.
+ * try_alert: reports an alert as if it were raised and resolved at once, to test whether those
+ * who are to be notified are: the same events and NOTIFYs, with "test": true in the event.  No
+ * alert is raised: alerts and alert_history don't show it, a snooze does not count.
  * Arguments: name: of an alert; "health": the built-in ones.
  * Result: the position of the event alert.raised.
  * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant.

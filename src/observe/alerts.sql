@@ -84,8 +84,8 @@ CREATE POLICY tenant_isolation ON event_queue_internal.alert_snooze USING (tenan
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.alert_snooze', '');
 
 /*
- * queue_figures: of all queues that have a place in shared memory, without a look at any
- * table: jobs, dead letters, and attempts of the last minute, as queue_depth has them.
+ * queue_figures: jobs, dead letters and attempts of the last minute, as in queue_depth, of all
+ * queues that have a slot in shared memory; reads no table.
  */
 CREATE FUNCTION event_queue_internal.queue_figures(
 	OUT queue_id int, OUT depth bigint, OUT dead bigint, OUT completed_per_s float8, OUT failed_per_s float8)
@@ -94,7 +94,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_queue_figures';
 COMMENT ON FUNCTION event_queue_internal.queue_figures() IS
 'Internal. Jobs, dead letters and rates of all queues, from shared memory.';
 
-/* alert_default: what create_alert puts where nothing is given, by kind. */
+/* alert_default: the default threshold of a kind of alert; NULL: there is none. */
 CREATE FUNCTION event_queue_internal.alert_default(kind text) RETURNS float8
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT CASE $1 WHEN 'dead_letters' THEN 0 WHEN 'new_dead_letters' THEN 0 WHEN 'failure_rate' THEN 0.5 WHEN 'sla' THEN 1
@@ -103,9 +103,9 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.alert_default(text) IS 'Internal. The threshold of an alert that names none; NULL: it must.';
 
 /*
- * alert_conditions: all that is beyond its clear_threshold now; breached: and beyond its
- * threshold.  Empty when all is well.
- * Arguments: with_figures: what was defined; with_health: health().
+ * alert_conditions: alerts whose figure is above clear_threshold now; breached: also above
+ * threshold.  No rows if all is well.
+ * Arguments: with_figures: alerts of create_alert; with_health: those of health().
  */
 CREATE FUNCTION event_queue_internal.alert_conditions(
 	with_figures boolean, with_health boolean, OUT key text, OUT name text, OUT kind text, OUT object text, OUT breached boolean, OUT value float8,
@@ -142,14 +142,14 @@ BEGIN
 			WHEN 'dead_letters' THEN f.dead
 			WHEN 'new_dead_letters' THEN CASE WHEN f.dead > 0 THEN (SELECT count(*) FROM event_queue.dead_letter l
 				WHERE l.queue_id = q.queue_id AND l.died_at > clock_timestamp() - interval '5 minutes') END
-			-- of less than five attempts in a minute no rate is made
+			-- no rate of less than five attempts in a minute
 			WHEN 'failure_rate' THEN CASE WHEN f.failed_per_s + f.completed_per_s >= 5 / 60.0
 				THEN f.failed_per_s / (f.failed_per_s + f.completed_per_s) END
 			-- the front of the index that claims walk
 			WHEN 'oldest_waiting' THEN CASE WHEN f.depth > 0 THEN (SELECT extract(epoch FROM clock_timestamp() - o.oldest_ready)
 				FROM event_queue_internal.queue_depth(q.queue_id) o) END
-			-- as slo_status has it: fast in a long time and in a short one, so that it ends soon, too;
-			-- a few jobs make no rate
+			-- as in slo_status: fast over a long and a short time, so that the alert also ends soon;
+			-- no rate of a few jobs
 			WHEN 'slo_burn' THEN CASE WHEN q.sla IS NOT NULL THEN (SELECT least(1 - event_queue_internal.compliance(m.last_1h),
 				1 - event_queue_internal.compliance(m.last_5m)) / (1 - q.sla_target) FROM event_queue_internal.metrics('q', q.queue_id) m WHERE m.last_1h[3] + m.last_1h[7] >= 10) END
 			WHEN 'slo_burn_slow' THEN CASE WHEN q.sla IS NOT NULL THEN (SELECT least(1 - event_queue_internal.compliance(m.last_6h),
@@ -196,9 +196,9 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.tell_alert(event_queue_internal.alert_record, boolean) IS 'Internal. Appends the event of an alert and notifies.';
 
 /*
- * step_alert: brings one alert to the state that its condition asks for.
- * Arguments: was: its state, NULL: none; holds: alert_conditions has it, which gives the
- * rest.
+ * step_alert: raises, resolves or leaves one alert.
+ * Arguments: was: its state, NULL: none; holds: its condition holds; the others are columns of
+ * alert_conditions.
  */
 CREATE FUNCTION event_queue_internal.step_alert(
 	key text, name text, kind text, object text, was event_queue_internal.alert_state, holds boolean, breached boolean, value float8,
@@ -210,7 +210,7 @@ DECLARE
 	at CONSTANT timestamptz := clock_timestamp();
 	this event_queue_internal.alert_record;
 	state text := was.state;
-	-- a clock that was set back must not hold it up
+	-- also after the clock was set back
 	since timestamptz := CASE WHEN was.since > at THEN '-infinity' ELSE was.since END;
 BEGIN
 	IF state = 'raised' THEN
@@ -269,7 +269,7 @@ CREATE FUNCTION event_queue_internal.evaluate_alerts(with_health boolean) RETURN
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	c record;
-	-- what can't be looked at, since someone has locked it, is not over
+	-- while a table is locked, its alerts stay as they are
 	with_figures CONSTANT boolean := event_queue_internal.lock_for_look('{queue,job,dead_letter}') IS NULL;
 BEGIN
 	FOR c IN
@@ -297,7 +297,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.evaluate_alerts(boolean) IS 'Internal. Raises and resolves alerts.';
 
-/* maintain_alerts: for the scheduler: what is kept no longer. */
+/* maintain_alerts: for the scheduler: deletes alerts and snoozes that are over. */
 CREATE FUNCTION event_queue_internal.maintain_alerts() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
@@ -339,7 +339,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.alert_definition_of(text) IS 'Internal. An alert''s definition, locked; EQ025 if there is none.';
 
-/* store_alert: writes a definition whose settings it has checked (EQ052); false: one is there, and replaces says no. */
+/* store_alert: checks a definition (EQ052) and writes it; false if one exists and replaces is false. */
 CREATE FUNCTION event_queue_internal.store_alert(this event_queue_internal.alert_definition, replaces boolean DEFAULT true) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
@@ -372,28 +372,36 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.store_alert(event_queue_internal.alert_definition, boolean) IS 'Internal. Writes the definition of an alert; EQ052.';
 
 /*
- * create_alert: from now on, an alert is raised for each queue, or for one, whose figure
- * is above a threshold, and resolved when it is no longer above clear_threshold.
+ * create_alert: defines an alert, for each queue or for one: raised when a figure of the queue
+ * is above threshold, resolved when it is no longer above clear_threshold.
  *
- * Arguments: kind: queue_depth (jobs), oldest_waiting (seconds that the oldest ready job
- * has waited), failure_rate (share of the attempts of the last minute that failed, 0 to
- * 1, of five attempts at least), dead_letters (how many there are), new_dead_letters (how
- * many came in the last five minutes and are there), sla (what the oldest ready job has
- * used up of its queue's sla: 1 is all), slo_burn (how many times
- * too fast the error budget of sla_target burns, over an hour and over 5 minutes as well),
- * slo_burn_slow (likewise, over 6 hours and over an hour); both of 10 finished jobs at
- * least.  queue: NULL: each, an alert of its own.
- * threshold: default 0 for dead letters, 0.5 for failure_rate, 1 for sla, 14.4 for
- * slo_burn (a fiftieth of the budget in an hour), 6 for slo_burn_slow.
- * clear_threshold: default: the threshold.  pending: how long the figure must have been
- * above threshold.  cool_down: how long after it was resolved it is not raised again.
- * severity: info, warning, critical.  or_replace: an alert of this name gets the new
- * definition; switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE
- * if its definition is another.
+ * Arguments:
+ * - kind: which figure.
+ *   - queue_depth: jobs.
+ *   - oldest_waiting: seconds that the oldest ready job has waited.
+ *   - failure_rate: share of the attempts of the last minute that failed, 0 to 1, of at least
+ *     five.
+ *   - dead_letters: how many there are.
+ *   - new_dead_letters: how many came in the last five minutes and are still there.
+ *   - sla: what part of the queue's sla the oldest ready job has used up: 1 is all.
+ *   - slo_burn: how many times too fast the error budget of sla_target burns, over an hour and
+ *     over 5 minutes as well, of at least 10 finished jobs.
+ *   - slo_burn_slow: likewise, over 6 hours and over an hour.
+ * - queue: NULL: each queue, with an alert of its own.
+ * - threshold: default 0 for dead_letters and new_dead_letters, 0.5 for failure_rate, 1 for
+ *   sla, 14.4 for slo_burn (a fiftieth of the budget in an hour), 6 for slo_burn_slow; required
+ *   for the others.
+ * - clear_threshold: default: the threshold.
+ * - pending: how long the figure must have been above threshold.
+ * - cool_down: how long after it was resolved it is not raised again.
+ * - severity: info, warning, critical.
+ * - or_replace: an alert of this name gets the new definition.  A paused alert stays paused.
+ * - if_not_exists: an alert of this name stays as it is, with a NOTICE if its definition
+ *   differs.
+ *
  * Result: false if if_not_exists found one.
- * Errors: EQ006 name, EQ009 both or_replace and
- * if_not_exists, EQ010 no such queue, EQ018 it exists, EQ048 the session is
- * bound to a tenant, EQ052 bad setting.
+ * Errors: EQ006 name, EQ009 both or_replace and if_not_exists, EQ010 no such queue, EQ018 it
+ * exists, EQ048 the session is bound to a tenant, EQ052 bad setting.
  * Example:
  *	SELECT event_queue.create_alert('deep mail', 'queue_depth', 'mail', 1000, clear_threshold => 500, pending => '1 minute');
  *	SELECT event_queue.create_alert('dead letters', 'dead_letters', severity => 'critical');
@@ -536,9 +544,10 @@ $$;
 COMMENT ON FUNCTION drop_alert(text) IS 'Removes an alert. EQ025 if there is none.';
 
 /*
- * ack_alert: says that someone looks after an alert that is raised; it is told in the
- * views, and forgotten when the alert is resolved.
- * Arguments: name: of an alert, for all that is raised of it, or the key of one; note.
+ * ack_alert: notes that someone looks after an alert that is raised; the views show it until the
+ * alert is resolved.
+ * Arguments: name: of an alert, for all that is raised of it, or the key of one; note: is shown,
+ * too.
  * Result: how many.  Errors: EQ025 nothing of that name is raised, EQ048.
  * Example:
  *	-- as long as it is not raised: error EQ025
@@ -567,10 +576,12 @@ $$;
 COMMENT ON FUNCTION ack_alert(text, text) IS 'Says that someone looks after a raised alert, by its name or key; returns how many.';
 
 /*
- * snooze_alert: an alert is not raised for a time.  What is raised stays so, and is
- * resolved when it is over; what still holds when the time is over is raised then.
- * Arguments: name: of an alert ("health": all built-in ones), or a key NAME:OBJECT, also
- * ahead of time; duration, or until: 0, or a time that is past, ends it.
+ * snooze_alert: keeps an alert from being raised for a time.  What is raised stays raised, and
+ * is resolved as usual; if the condition holds when the time is over, the alert is raised then.
+ * Arguments:
+ * - name: of an alert ("health": all built-in ones), or a key NAME:OBJECT, also ahead of time.
+ * - duration, or until: 0, or a time in the past, ends it.
+ *
  * Result: until when.  Errors: EQ025 no such alert, EQ048, EQ052 duration.
  * Example:
  *	SELECT event_queue.snooze_alert('health:queue mail', '2 hours', note => 'deployment');
@@ -599,7 +610,7 @@ BEGIN
 	RETURN ends;
 END
 $$;
-COMMENT ON FUNCTION snooze_alert(text, interval, timestamptz, text) IS 'Has an alert, by its name or key, not be raised for a time.';
+COMMENT ON FUNCTION snooze_alert(text, interval, timestamptz, text) IS 'Keeps an alert, by its name or key, from being raised for a time.';
 
 CREATE VIEW alert_definitions WITH (security_invoker = true) AS
 	SELECT d.name, d.kind, d.queue, d.threshold, d.clear_threshold, extract(epoch FROM d.pending)::double precision AS pending_seconds,

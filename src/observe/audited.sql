@@ -20,7 +20,7 @@ BEGIN
 	IF new_row = old_row THEN
 		RETURN NULL;
 	END IF;
-	-- What a restore loads was changed elsewhere, and the rows of that are in the dump.
+	-- Rows of a dump are no changes; the dump has the audit log of them.
 	IF current_setting('check_function_bodies') = 'off' AND event_queue.activation_state() = 'restoring' THEN
 		RETURN NULL;
 	END IF;
@@ -43,7 +43,7 @@ BEGIN
 	ELSIF what = 'event_index' THEN
 		object := this_row ->> 'by';
 	ELSIF what = 'event_partition' THEN
-		-- Its row gets a name after its number; and is written unchanged to have caches read anew.
+		-- The name is set after the number; unchanged rows are written to invalidate caches.
 		IF TG_OP <> 'UPDATE' AND this_row ->> 'name' = '' THEN
 			RETURN NULL;
 		END IF;

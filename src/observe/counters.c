@@ -82,7 +82,7 @@ eq_workers(PG_FUNCTION_ARGS)
 		LWLockRelease(eq_workers_lock);
 		if (worker.kind == EQ_WORKER_NONE || worker.dboid != MyDatabaseId)
 			continue;
-		/* It may be of another tenant. */
+		/* A bound role must not see it: the job may be of another tenant. */
 		job = is_bound ? 0 : pg_atomic_read_u64(&worker.current_job);
 		values[0] = Int32GetDatum(worker.pid);
 		values[1] = CStringGetTextDatum(
@@ -234,7 +234,7 @@ typedef struct Sample
 
 #define SAMPLES 13 /* of the last minute; the scheduler takes one each EQ_RATES_US */
 
-/* Of one queue, by the number of its slot; under eq_slots_lock. */
+/* The samples of a queue, by the number of its slot; protected by eq_slots_lock. */
 typedef struct Rates
 {
 	Sample samples[SAMPLES]; /* a ring */
@@ -333,7 +333,7 @@ sample_to_compare(EqWakeSlot *slot, TimestampTz now)
 Datum
 eq_queue_depth(PG_FUNCTION_ARGS)
 {
-	/* What all tenants have together is not for one of them. */
+	/* A bound role must not see figures of all tenants. */
 	const EqQueue *queue = eq_is_bound() ? NULL
 										 : eq_get_queue_by_id(PG_GETARG_INT32(0));
 	EqWakeSlot *slot = queue ? eq_wake_slot(queue->queue_id) : NULL;

@@ -148,21 +148,24 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.explain_rule(text, uuid, text, regrole) IS 'Internal. explain_rule for a caller.';
 
 /*
- * explain_rule: why a rule fired for an event, or why not.
+ * explain_rule: why a rule fired for an event, or why it did not.
  *
- * Arguments: rule, its name; event_id; tenant_id, the event's.
- * Result: one line for each thing that is asked, in order, whether or not an earlier one
- * said no.  step: state, position, tenant, pattern, when_changed (one line for each field: seen is
- * its value, compared that before; one yes is enough), condition (one line for each part
- * that AND joins; part is its text), action (one line for each: what its template gives), chain (the rules that led to
- * the event), followed (the jobs and events that came of it), verdict.  seen: the value
- * that was found, of a part of the condition the left side of its comparison;
- * compared: its right side, if that is no constant; both are NULL for who has not the
- * rights of the rule's owner; of state the rule's version, of a job that followed the one
- * that made it.  outcome: yes or no, of a part of the condition also
- * unknown (NULL) or the error; of the verdict: fired; failed (a job of queue "rule-calls" tries
- * again, or is dead); will fire; would fire (it is past: the rule met it as it was then, or
- * what followed is not kept); does not fire.  The rule is taken as it is now.
+ * Arguments: name: of the rule; event_id, tenant_id: the event and its tenant.
+ * Result: one row for each thing that is checked, in order, also after one that says no.  The
+ * rule is taken as it is now.
+ * - step: state, position, tenant, pattern, when_changed (a row for each field: seen is its
+ *   value, compared the one before; one yes is enough), condition (a row for each part that AND
+ *   joins; part is its text), action (a row for each: what its template gives), chain (the
+ *   rules that led to the event), followed (the jobs and events that came of it), verdict.
+ * - seen: the value that was found; of a part of the condition, the left side of its
+ *   comparison; of state, the rule's version; of a job that followed, the version that made it.
+ * - compared: the right side of the comparison, if that is no constant.  Both are NULL for a
+ *   caller without the rights of the rule's owner.
+ * - outcome: yes or no; of a part of the condition also unknown (NULL) or the error; of the
+ *   verdict: fired, failed (a job of queue "rule-calls" tries again, or is dead), will fire,
+ *   would fire (the event is past: the rule met it as the rule was then, or what followed is
+ *   not kept), does not fire.
+ *
  * Errors: EQ003 tenant, EQ025 no such rule or event.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
@@ -176,7 +179,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION explain_rule(text, uuid, text) IS
 'Why a rule fired for an event or did not: state, position, tenant, pattern, each part of the condition with the value that it saw, the rules that led to the event, and what followed.';
 
-/* rule_at: a rule as a version or draft of it says, with the rights of who made it: it is his code. */
+/* rule_at: the row of a rule with the definition and owner of one of its versions or drafts. */
 CREATE FUNCTION event_queue_internal.rule_at(r rule, version int) RETURNS rule
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -195,7 +198,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.rule_at(rule, int) IS 'Internal. A rule''s row as a version of it says.';
 
-/* rule_by: a rule's row with some members of its definition, or all of them, as the caller would have it. */
+/* rule_by: the row of a rule with members of a definition, and the caller as its owner. */
 CREATE FUNCTION event_queue_internal.rule_by(r rule, definition jsonb, caller regrole) RETURNS rule
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
@@ -264,21 +267,28 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, int, int, jsonb, regrole) IS 'Internal. test_rule for a caller.';
 
 /*
- * test_rule: what a rule would do with events that are there.
+ * test_rule: what a rule would do with stored events.  Nothing is enqueued, and nothing counted.
  *
- * Nothing is enqueued, and nothing counted.
- * Arguments: rule, its name, also of one that is paused; from_position and to_position:
- * events after the first and up to the second (NULL: up to the newest that may be read);
- * max_events: how many events of that range are looked at, from its start, or the newest if
- * from_position is NULL; max_rows: how many that pattern and tenant let through are tried; version:
- * which version or draft of the rule (rule_versions; NULL: the present one), evaluated with the rights of who made it;
- * definition: as in compare_rule, with the caller's rights; of a rule that is not there it is a whole one, with event_pattern and an action.
- * Result: one row for each of these, in order: outcome is matched, not matched,
- * suppressed (the rule led to the event), too deep (event_queue.rule_depth), or the error;
- * payload and options of the job, if the rule enqueues one; of a rule with actions payload is
- * their list, filled.
- * Errors: EQ009 max_rows or max_events, definition and version, or an unknown member, EQ010 no such queue, EQ019 no action or
- * two, EQ023 no event_pattern, EQ025 no such rule or version.
+ * Arguments:
+ * - name: of the rule, which may be paused, or may not exist yet if a definition is given.
+ * - from_position, to_position: events after the first and up to the second; NULL: up to the
+ *   newest that may be read.
+ * - max_events: how many events of that range are read, from its start, or the newest if
+ *   from_position is NULL.
+ * - max_rows: how many of them that pattern and tenant let through are tried.
+ * - version: which version or draft of the rule (rule_versions), evaluated with the rights of
+ *   who made it; NULL: the present one.
+ * - definition: as in compare_rule, evaluated with the caller's rights.  Of a rule that does
+ *   not exist it is a complete one, with event_pattern and an action.
+ *
+ * Result: one row for each event that was tried, in order.
+ * - outcome: matched, not matched, suppressed (the rule led to the event), too deep
+ *   (event_queue.rule_depth), or the error.
+ * - payload, options: of the job, if the rule enqueues one; payload of a rule with actions is
+ *   their list, filled.
+ *
+ * Errors: EQ009 max_rows or max_events, definition and version, or an unknown member, EQ010 no
+ * such queue, EQ019 no action or two, EQ023 no event_pattern, EQ025 no such rule or version.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT event_queue.create_rule('draft', 'lead.won', queue => 'mail', job_name => 'won');
@@ -322,12 +332,14 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.rule_facts(text, int, uuid, text, regrole) IS 'Internal. rule_facts for a caller.';
 
 /*
- * rule_facts: why a version of a rule fired for an event, for who has to tell a person (trace
- * shows it, too).  The condition is evaluated again, of an event that has not changed and with
- * the rights of the version's owner; what a condition looks up in tables may have changed.
- * Result: owner, condition, and facts: each part of it with the value seen, what it was
- * compared with, and the outcome, as explain_rule has them; NULL if the version is not kept
- * (event_queue.keep_audit), or of another tenant.
+ * rule_facts: why a version of a rule fired for an event: what to tell the person whom it
+ * concerns.  trace shows it, too.
+ *
+ * The condition is evaluated again, on the event, which has not changed, and with the rights of
+ * the version's owner; tables that it reads may have changed.
+ * Result: owner, condition, and facts: each part of the condition with the value seen, what it
+ * was compared with, and the outcome, as in explain_rule; NULL if the version is not kept
+ * (event_queue.keep_audit) or belongs to another tenant.
  * Errors: EQ003 tenant.
  * Example:
  *	SELECT event_queue.rule_facts('welcome', 1, e.id) FROM event_queue.event_store e WHERE e.aggregate_id = 'L1' AND e.version = 1;
@@ -397,21 +409,26 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.compare_rule(text, jsonb, int, bigint, bigint, int, int, regrole) IS 'Internal. compare_rule for a caller.';
 
 /*
- * compare_rule: what a rule would do with events that are there and what another definition
- * of it would, where the two differ.
+ * compare_rule: stored events with which a rule and another definition of it would do something
+ * different.  Nothing is enqueued, and nothing counted.
  *
- * Nothing is enqueued, and nothing counted.  A definition is evaluated with the rights of the
- * caller, who would be its owner; a version or draft with those of who made it.
- * Arguments: rule, its name; definition: members of what rule_versions shows as a rule's
- * definition, such as condition, event_pattern, payload or actions: those given take the place of
- * the present ones; or version, that of an earlier definition or of a draft (NULL: the
- * newest draft); from_position, to_position, max_rows and max_events as in test_rule.
- * Result: one row for each event with another outcome, in order.  change: added (it would
- * fire for it), lost (it would no longer), changed (another payload or other options), other (another
- * reason why it does not fire); outcome and payload by the present definition, new_outcome and
- * new_payload by the other one, as test_rule shows them.
- * Errors: EQ009 max_rows, max_events, definition and version, or an unknown member, EQ010 no such queue,
- * EQ019 no action or two, EQ022 condition, EQ025 no such rule, version or draft.
+ * Arguments:
+ * - name: of the rule.
+ * - definition: members of a definition as rule_versions shows it, such as condition,
+ *   event_pattern, payload or actions, which replace the present ones; evaluated with the
+ *   rights of the caller, who would be the owner.
+ * - version: in place of definition, an earlier version or a draft, evaluated with the rights
+ *   of who made it; NULL: the newest draft.
+ * - from_position, to_position, max_rows, max_events: as in test_rule.
+ *
+ * Result: one row for each event with another outcome, in order.
+ * - change: added (the other definition would fire), lost (it would not), changed (another
+ *   payload or other options), other (another reason why it does not fire).
+ * - outcome, payload: by the present definition, as in test_rule.
+ * - new_outcome, new_payload: by the other one.
+ *
+ * Errors: EQ009 max_rows, max_events, definition and version, or an unknown member, EQ010 no
+ * such queue, EQ019 no action or two, EQ022 condition, EQ025 no such rule, version or draft.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');
@@ -427,15 +444,19 @@ COMMENT ON FUNCTION compare_rule(text, jsonb, int, bigint, bigint, int, int) IS
 'Events for which another definition of a rule, or a version or draft of it, would do something else: added, lost, changed. Leaves no trace.';
 
 /*
- * rule_runs: the last firings of a rule, and what followed of each.
+ * rule_runs: the last firings of a rule, and what followed each of them.
  *
- * Arguments: rule, its name; max_rows: how many firings, the newest event first.
- * Result: one row for each job and event that followed, one with kind NULL if there is none
- * (the rule only notifies or cancels, or what followed is not kept).  fired_at; version: the rule's,
- * that fired; backfilled: by backfill_rule; fired: false while a job of queue "rule-calls" is to try it
- * again, as the rule had failed, or was slow; kind (job, event), id, name (queue and
- * name of a job, or the event's type), state (waiting, leased, dead, done ... of a job) and last_error.
- * Firings are kept for event_queue.keep_rule_runs.
+ * Arguments: rule: its name; max_rows: how many firings, the newest event first.
+ * Result: one row for each job and event that followed; one with kind NULL if there is none (the
+ * rule only notifies or cancels, or what followed is not kept).  Firings are kept for
+ * event_queue.keep_rule_runs.
+ * - version: of the rule, when it fired.
+ * - fired: false while a job of queue "rule-calls" is to try again, since the rule had failed
+ *   or was slow.
+ * - backfilled: fired by backfill_rule.
+ * - kind (job or event), id, name (queue and name of a job, or the event's type), state (of a
+ *   job: waiting, leased, dead, done ...), last_error: what followed.
+ *
  * Errors: EQ009 max_rows, EQ025 no such rule (or another tenant's).
  * Example:
  *	SELECT fired_at, version, event_type, aggregate_id, kind, name, state FROM event_queue.rule_runs('welcome', 10);

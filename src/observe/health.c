@@ -30,7 +30,10 @@ PG_FUNCTION_INFO_V1(eq_scheduler_overdue);
 PG_FUNCTION_INFO_V1(eq_executor_overdue);
 PG_FUNCTION_INFO_V1(eq_session_began);
 
-/* A table with its indexes and partitions; InvalidOid, or which one is locked. */
+/*
+ * Locks a table with its indexes and partitions, without waiting.  Returns InvalidOid, or the
+ * relation on which another session holds a conflicting lock.
+ */
 static Oid
 lock_table(Oid relid)
 {

@@ -16,24 +16,24 @@ LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_lock_for_look';
 COMMENT ON FUNCTION event_queue_internal.lock_for_look(text[]) IS
 'For health(): Locks tables for reading without waiting; the name of one that can not be locked now, or NULL.';
 
-/* scheduler_overdue: for how long the scheduler should have begun a new cycle; NULL: it is not late. */
+/* scheduler_overdue: for how long the next cycle of the scheduler is overdue; NULL: it is not. */
 CREATE FUNCTION event_queue_internal.scheduler_overdue() RETURNS interval
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_scheduler_overdue';
 COMMENT ON FUNCTION event_queue_internal.scheduler_overdue() IS
 'For health(): For how long the scheduler has not shown that it is alive; NULL if it has, or there is none.';
 
-/* executor_overdue: for how long an executor has slept on since it was woken; NULL: it has not. */
+/* executor_overdue: for how long an executor has not run since it was woken; NULL: none hangs. */
 CREATE FUNCTION event_queue_internal.executor_overdue(pid int) RETURNS interval
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_executor_overdue';
 COMMENT ON FUNCTION event_queue_internal.executor_overdue(int) IS
 'For health(): For how long an executor has not shown that it is alive though it was woken; NULL if it has.';
 
-/* session_began: since when a session of this database has its transaction open, also for who may not see its statement. */
+/* session_began: since when a session of this database has its transaction open; for all callers. */
 CREATE FUNCTION event_queue_internal.session_began(pid int) RETURNS timestamptz
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_session_began';
 COMMENT ON FUNCTION event_queue_internal.session_began(int) IS 'For views. Since when a session of this database has its transaction open.';
 
-/* sees_all: may who asks be told of sessions of all tenants?  Not if it can't be known without waiting. */
+/* sees_all: may the caller see sessions of all tenants?  False if that can't be known without waiting. */
 CREATE FUNCTION event_queue_internal.sees_all() RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
@@ -45,7 +45,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.sees_all() IS 'For health(): Whether the caller may see sessions of all tenants.';
 
-/* session_label: for details of health(): the application and role of a session; nothing to who is confined to a tenant. */
+/* session_label: application and role of a session, for health(); empty if the caller is confined to a tenant. */
 CREATE FUNCTION event_queue_internal.session_label(pid int) RETURNS text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT ' (' || nullif(concat_ws(', ', 'application ' || quote_ident(nullif(a.application_name, '')), 'role ' || quote_ident(a.usename)), '') || ')'
@@ -60,7 +60,7 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION event_queue_internal.stuck_after() IS 'For health(): After this, what waits or is held open is a fault.';
 
-/* any_leased: is one of the first jobs of each priority of a queue leased?  Whoever's they are. */
+/* any_leased: is any of the first jobs of each priority of a queue leased, of any tenant? */
 CREATE FUNCTION event_queue_internal.any_leased(queue_id int, look_at int) RETURNS boolean
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_any_leased_sql';
 COMMENT ON FUNCTION event_queue_internal.any_leased(int, int) IS 'For health(): Whether any job of a queue is leased.';

@@ -13,15 +13,17 @@ CREATE INDEX dead_letter_caused_by ON dead_letter ((metadata ->> 'event_id')) WH
 /*
  * trace: what led to an event, and what came of it.
  *
- * Result: one row for each event, rule and job of the chain; depth is 0 for the
- * event asked for, negative for what led to it, positive for what followed.
- * kind is event, rule or job; caused_by names the row above it ("event ID",
- * "rule NAME", "job ID"); detail: of a job its state (waiting, leased, done,
- * dead, or not kept: finished, not in the history, and older than
- * event_queue.keep_trace), last error, steps (results: view job_steps) and handler: function, its version and code
- * (create_handler) as they did it, unless a worker outside did; of a rule the
- * version that fired, while its job or event is known, and of that version owner,
- * condition and the facts that each part of it saw (rule_facts; not in a parallel plan).
+ * Result: one row for each event, rule and job of the chain.
+ * - depth: 0 for the event asked for, negative for what led to it, positive for what followed.
+ * - kind: event, rule or job.
+ * - caused_by: the row above it ("event ID", "rule NAME", "job ID").
+ * - detail of a job: its state (waiting, leased, done, dead, or not kept: finished, not in the
+ *   history, and older than event_queue.keep_trace), last error, steps (their results: view
+ *   job_steps), and handler: its function, version and code (create_handler) when it ran the
+ *   job; no handler if a worker outside did.
+ * - detail of a rule: the version that fired, as long as its job or event is known, and of that
+ *   version owner, condition and facts (rule_facts; not in a parallel plan).
+ *
  * Errors: EQ003 tenant, EQ025 no such event.
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
  * Example:

@@ -121,12 +121,15 @@ COMMENT ON FUNCTION event_queue_internal.list_queues(text, int, int) IS 'Interna
 
 /*
  * running_jobs: what is running now, by whom and since when; the longest first.
- * Arguments: queue, NULL: all.  look_at: leased jobs stand at the front of their
- * priority (and tenant, in a fair queue), and the search there ends after so many jobs
- * in a row that are not leased: more are needed only where workers outside claim by
- * job_names or tenant_id and leave others waiting in front.
- * Result: running_ms: milliseconds since claimed_at.  A job whose lease has run out is
- * not in it: it waits for its next claim.
+ * Arguments:
+ * - queue: NULL: all.
+ * - look_at: leased jobs stand at the front of their priority (and tenant, in a fair queue),
+ *   where the search ends after so many jobs in a row that are not leased.  More are needed
+ *   only where workers outside claim by job_names or tenant_id and leave others waiting in
+ *   front.
+ *
+ * Result: running_ms: milliseconds since claimed_at.  A job whose lease has run out is left out:
+ * it waits for its next claim.
  * Errors: EQ009 look_at, EQ010 no such queue.
  * Example:
  *	SELECT job_id, name, worker, running_ms FROM event_queue.running_jobs('mail');
@@ -156,14 +159,13 @@ COMMENT ON FUNCTION running_jobs(text, int) IS
 'What is running now: the leased jobs of a queue or of all, with who has them and since when, the longest first.';
 
 /*
- * next_jobs: what will run next, in this order if no other jobs come: those that are
- * due, as claims take them, then those that come due, and runs of schedules.
- * Arguments: queue, NULL: all; max_jobs: so many.
- * Result: state is that of the view jobs, or schedule (then there is no job yet);
- * run_at: when it is, or was, due.
- * Blocked jobs (groups, dependencies) are not in it: the scheduler lets them in when
- * others have ended.  Of a queue where all tenants share the front, a tenant's session
- * sees its jobs among the next thousand of each priority.
+ * next_jobs: what will run next, in this order if no other jobs come: jobs that are due, as
+ * claims take them, then jobs and runs of schedules that come due.
+ * Arguments: queue: NULL: all; max_jobs: at most so many.
+ * Result: state is that of the view jobs, or schedule (then there is no job yet); run_at: when
+ * it is, or was, due.  Blocked jobs (groups, dependencies) are left out: the scheduler unblocks
+ * them when others have ended.  Of a queue whose tenants are not in lanes, a session that is
+ * confined to a tenant sees its jobs among the next thousand of each priority.
  * Errors: EQ009 max_jobs, EQ010 no such queue.
  * Example:
  *	SELECT job_id, name, state, run_at FROM event_queue.next_jobs('mail', 5);
@@ -314,9 +316,9 @@ $$;
 COMMENT ON FUNCTION failed_jobs(text, timestamptz, int) IS 'Dead letters of a queue or of all since a time (a day ago), the last first.';
 
 /*
- * retry_failed: puts what failed_jobs lists back into the queues, all of it.
- * Arguments: queue, NULL: all; since: default a day ago; job_name and sqlstate (of the
- * last error) narrow them down.
+ * retry_failed: puts back into the queues what failed_jobs lists, however many.
+ * Arguments: queue: NULL: all; since: default a day ago; job_name and sqlstate (of the last
+ * error) narrow them down.
  * Result: how many.  Errors: EQ010 no such queue.
  * Example:
  *	SELECT event_queue.retry_failed('mail', since => now() - interval '1 hour');

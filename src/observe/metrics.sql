@@ -132,9 +132,9 @@ COMMENT ON FUNCTION event_queue_internal.write_sample("char", int, text, timesta
 'Internal. Writes what was counted since the last sample; called by the scheduler.';
 
 /*
- * make_room_for_samples: removes samples that are kept no longer, and those of queues
- * that are gone.  Of each queue, job name and tenant the last one of before stays: what
- * happened since then is the difference to it.  For the scheduler.
+ * make_room_for_samples: for the scheduler: removes samples that are older than
+ * event_queue.keep_metrics, and those of dropped queues.  The last older sample of each queue,
+ * job name and tenant stays: what happened since then is the difference to it.
  */
 CREATE FUNCTION event_queue_internal.make_room_for_samples() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' AS $$
@@ -175,8 +175,8 @@ COMMENT ON TABLE event_queue_internal.metric_state IS
 'Internal. Since when samples have all that happened; clean: the scheduler has ended after a last one.';
 
 /*
- * begin_samples: at the scheduler's start.  If memory was lost before a last sample was
- * taken, what came since the one before is missing.
+ * begin_samples: at the scheduler's start: records since when samples are complete.  If the
+ * server crashed, the counts since the last sample are missing.
  */
 CREATE FUNCTION event_queue_internal.begin_samples() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$

@@ -54,11 +54,15 @@ LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'eq_held_until';
 COMMENT ON FUNCTION event_queue_internal.held_until(int) IS 'Internal. Until when nobody claims from a queue (postpone_queue).';
 
 /*
- * queue_limits: how a queue stands to its limits.
- * Result: tokens that rate_limit leaves now, NULL without one; how many jobs count
- * for max_concurrency, and up to 100 of them, NULL without it; a session that is
- * confined to a tenant is told which are its tenant's, and, bound to it by its role,
- * neither tokens nor the number; held_until: no job is claimed before, as a handler or worker has called postpone_queue, NULL otherwise.
+ * queue_limits: what a queue's limits leave now.
+ * Result:
+ * - tokens: that rate_limit leaves; NULL without rate_limit.
+ * - active, jobs: how many leased jobs count for max_concurrency, and up to 100 of them; NULL
+ *   without it.
+ * - held_until: no job is claimed before, since postpone_queue was called; NULL otherwise.
+ *
+ * A session that is confined to a tenant sees only the jobs of its tenant; if its role binds it,
+ * neither tokens nor the number.
  * Errors: EQ006 no name, EQ010 no such queue.
  * Example:
  *	SELECT tokens, active FROM event_queue.queue_limits('mail');
@@ -73,7 +77,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	FROM event_queue_internal.all_queue_limits(event_queue_internal.queue_id_of($1)) l
 $$;
 COMMENT ON FUNCTION queue_limits(text) IS
-'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, up to 100 of them, and until when a handler has had it wait.';
+'Tokens that a queue''s rate_limit leaves now, how many leased jobs count for its max_concurrency, up to 100 of them, and until when postpone_queue holds it.';
 
 CREATE VIEW queue_status WITH (security_invoker = true) AS
 	SELECT q.name AS queue, q.paused, q.draining, d.depth, d.dead,
@@ -102,8 +106,8 @@ COMMENT ON VIEW queue_depths IS 'Jobs of each queue by state, counted one by one
 
 /*
  * explain_job: why a job is not running.
- * Result: a row for each reason, until when it holds if that is known, and what to
- * look at; one that says how it stands if there is none.
+ * Result: a row for each reason, until when it holds if that is known, and what to look at; if
+ * there is no reason, one row with the job's state.
  * Example:
  *	SELECT reason, until, detail FROM event_queue.explain_job(:job);
  */

@@ -231,7 +231,10 @@ count_names_with_room(const NameFigures *names, int n)
 	return n;
 }
 
-/* Of whoever is confined to a tenant, the names are not told: all of a queue in one. */
+/*
+ * Reads the series of job names.  For a session that is confined to a tenant, adds up those of
+ * each queue, so that it sees no names.
+ */
 static NameFigures *
 read_names(const QueueFigures *queues, int n_queues, int *n)
 {

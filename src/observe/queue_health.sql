@@ -4,23 +4,37 @@
  */
 
 /*
- * queue_health: how each queue is, as one document.
- * Result: an object with a member for each queue: status, pendingCount (due, or blocked by
- * others), activeCount (leased), delayed (not yet due; counted to 10000), dead (dead letters), completedCount and failedCount (attempts) since the queue
- * was made, avgProcessingTime (seconds, of the last hour, or of all), slaCompliance (per
- * cent, of the last day; null without sla or jobs); wait and run of the last hour, each with
- * p50, p95, p99 in seconds; oldestWaiting (seconds), workers (jobs in hand and sessions that
- * wait for some, or the executors if there is a handler), and reasons, an array of {reason,
- * level, detail}.
- * status is the worst level of the reasons, or healthy.  unhealthy: no_place (in shared
- * memory), no_worker (a job has been due for a minute, and none is or was claimed meanwhile),
- * failing (half of at least 10 attempts of 5 minutes failed), sla_burn (the budget of errors
- * burns 14.4 times too fast over an hour and 5 minutes).  degraded: failures (5 % of at least
- * 10 attempts of 5 minutes), late (the oldest job has waited longer than sla, or without
- * one than 5 minutes), sla (less than sla_target of at least 10 jobs of an hour were in time),
- * dead_letters (some came within the hour), stalled (leases ran out within 5 minutes),
- * paused or held (by postpone_queue; and jobs wait), draining.
- * Who is bound to a tenant is told of no queue: all tenants' jobs are in these figures.
+ * queue_health: the health of each queue, as one document.
+ *
+ * Result: a JSON object with a member for each queue; none for a role that is bound to a tenant,
+ * since the figures are those of all tenants.
+ * - status: the worst level of the reasons, or healthy.
+ * - pendingCount (due, or blocked by other jobs), activeCount (leased), delayed (not yet due,
+ *   counted to 10000), dead (dead letters): jobs now.
+ * - completedCount, failedCount (attempts): since the queue was created.
+ * - avgProcessingTime: seconds, of the last hour, or of all.
+ * - slaCompliance: per cent, of the last day; null without sla or jobs.
+ * - wait, run: p50, p95 and p99 of the last hour, in seconds.
+ * - oldestWaiting: seconds.
+ * - workers: leased jobs and sessions that wait for jobs, or the executors if there is a
+ *   handler.
+ * - reasons: an array of {reason, level, detail}.
+ *
+ * Reasons of unhealthy:
+ * - no_place: in shared memory.
+ * - no_worker: a job has been due for a minute, and no job is leased or was claimed meanwhile.
+ * - failing: half of at least 10 attempts of 5 minutes failed.
+ * - sla_burn: the error budget burns 14.4 times too fast, over an hour and over 5 minutes.
+ *
+ * Reasons of degraded:
+ * - failures: 5 % of at least 10 attempts of 5 minutes failed.
+ * - late: the oldest job has waited longer than sla, or without one than 5 minutes.
+ * - sla: less than sla_target of at least 10 jobs of an hour were in time.
+ * - dead_letters: some came within the hour.
+ * - stalled: leases ran out within 5 minutes.
+ * - paused, or held by postpone_queue, while jobs wait.
+ * - draining.
+ *
  * Isolation: counters tell what is committed now.
  * Example:
  *	SELECT key AS queue, value ->> 'status' AS status, value -> 'reasons' AS reasons FROM jsonb_each(event_queue.queue_health());

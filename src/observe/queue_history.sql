@@ -80,16 +80,18 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.queue_changes(int, timestamptz) IS 'Internal. What happened in queues since a time, by its samples.';
 
 /*
- * queue_history: how a queue was, step by step, up to the last sample, which is at most a
+ * queue_history: figures of a queue, step by step, up to the last sample, which is at most a
  * minute old.
- * Arguments: queue: NULL: all together; since: how far back, a minute to 366 days; step:
- * of a row, a minute at least, or where since is more than a day, an hour.  What is kept:
- * minutes for a day, hours for event_queue.keep_metrics days.
- * Result: for each step, also without jobs: its begin; what was enqueued, completed,
- * failed (attempts), dead and late in it; the highest depth and number of dead letters and
- * the longest wait of a ready job in seconds (NULL: not known); percentiles of the wait
- * from due to first claim and of the run, in seconds.  Nothing for a role that is
- * bound to a tenant.
+ * Arguments:
+ * - queue: NULL: all together.
+ * - since: how far back, a minute to 366 days.
+ * - step: the time of a row, at least a minute, or an hour where since is more than a day.
+ *   Minutes are kept for a day, hours for event_queue.keep_metrics days.
+ *
+ * Result: for each step, also without jobs: its beginning; what was enqueued, completed, failed
+ * (attempts), dead and late in it; the highest depth, number of dead letters and wait of a ready
+ * job in seconds (NULL: not known); percentiles of the wait from due to first claim and of the
+ * run, in seconds.  No rows for a role that is bound to a tenant.
  * Errors: EQ009 since or step, or more than 3000 steps, EQ010 no such queue.
  * Example:
  *	SELECT at, completed, depth, wait_p95 FROM event_queue.queue_history('mail', since => '6 hours', step => '10 minutes');

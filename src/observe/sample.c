@@ -131,7 +131,7 @@ compare_known(const void *a, const void *b)
 	return x->queue_id < y->queue_id ? -1 : x->queue_id > y->queue_id;
 }
 
-/* Without a lock: who reads one of them looks at its generation again. */
+/* Lists the series of this database, without a lock: a reader checks the generation again. */
 static Known *
 find_series(int *n)
 {
@@ -485,9 +485,9 @@ forget_reading(const Reading *reading, const EqCells *cells, TimestampTz at)
 }
 
 /*
- * When a sample was taken: when its round began, but later than the one before, and than
- * the series was taken.  A series of this round would else look as if its row were older
- * than what it has in memory, and count twice.  After a clock was set back: now.
+ * Returns the time to store for a sample: the beginning of its round, but later than sampled_at
+ * of the series, or the row would look older than the counts in memory, which would then
+ * count twice.  If the clock was set back: the beginning of the round.
  */
 static TimestampTz
 time_of_sample(const Reading *reading, TimestampTz round)

@@ -3,10 +3,9 @@
  */
 
 /*
- * cancel_job: a waiting job is removed; the worker of a leased one is told at
- * its next extend_lease or report_progress, by EQ033; a handler inside the database
- * is stopped, and the job is a dead letter then.  Jobs that depend on a
- * cancelled one become dead letters.
+ * cancel_job: removes a waiting job, or asks for a leased one to be stopped.  Its worker is told
+ * at the next extend_lease or report_progress, by EQ033; a handler in the database is stopped,
+ * and the job is a dead letter then.  Jobs that depend on a cancelled one become dead letters.
  * Result: cancelled (it is gone), requested (it is leased).
  * Errors: EQ032 no such job (finished, dead, or another tenant's).
  * Example:
@@ -18,7 +17,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_cancel_job';
 COMMENT ON FUNCTION cancel_job(bigint) IS
 'Removes a waiting job, or asks the worker of a leased one to stop; returns cancelled or requested.';
 
-/* cancel_jobs, and with up_to only what no rule has made by an event after this position (rules/timer.c). */
+/* cancel_jobs; with up_to, leaves jobs that a rule made for an event after this position (rules/timer.c). */
 CREATE FUNCTION event_queue_internal.cancel_jobs(queue text, unique_key text DEFAULT NULL, job_name text DEFAULT NULL,
 	group_key text DEFAULT NULL, tenant_id text DEFAULT NULL, up_to bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp
@@ -38,7 +37,7 @@ BEGIN
 	IF this_queue <= 2 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', $1);
 	END IF;
-	-- Who is about to give a job this key is waited for.
+	-- Wait for a transaction that is enqueuing a job with this key.
 	WHILE $2 IS NOT NULL LOOP
 		BEGIN
 			PERFORM event_queue_internal.unlock_key(this_queue, this_tenant, $2)
@@ -49,7 +48,7 @@ BEGIN
 		END;
 	END LOOP;
 	IF $2 IS NULL THEN
-		-- As purge_queue: waits for no one, and takes those that depend on a job with it.
+		-- As in purge_queue: without waiting, and with the jobs that depend on them.
 		locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id = ANY (ARRAY(
 			SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
 				LEFT JOIN event_queue.job_dependency d ON x.has_dependents AND d.depends_on = x.job_id AND d.completed_at IS NULL
@@ -81,7 +80,7 @@ BEGIN
 			NULL; -- it has ended meanwhile, or went with one that it depended on
 		END;
 	END LOOP;
-	-- Nor does a rule start again what it would have started beside them (rules/timer.c).
+	-- Delete the starts that were refused because of these timers, too (rules/timer.c).
 	DELETE FROM event_queue_internal.timer_start s
 	WHERE s.queue_id = this_queue AND s.tenant_id = this_tenant AND s.unique_key = $2 AND $6 IS NULL;
 	PERFORM event_queue_internal.audit('cancel_jobs', 'queue', $1, this_tenant,
@@ -92,10 +91,11 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.cancel_jobs(text, text, text, text, text, bigint) IS 'Internal. cancel_jobs, also for rules.';
 
 /*
- * cancel_jobs: cancel_job for all jobs of a queue to which all that is given applies.
- * Arguments: unique_key is that of one job, of tenant_id as enqueue has it (so a job that was enqueued
- * with a delay and a key is a timer, which this stops); tenant_id without unique_key: NULL
- * means all tenants'.
+ * cancel_jobs: cancels, as cancel_job does, all jobs of a queue to which all that is given
+ * applies.
+ * Arguments: unique_key is that of one job, of tenant_id as enqueue has it (so a job that was
+ * enqueued with a delay and a key is a timer, which this stops); tenant_id without unique_key:
+ * NULL means all tenants'.
  * Result: how many were cancelled, or asked to stop.
  * Errors: EQ003/EQ004 tenant, EQ009 nothing is given but the queue, EQ010 no such queue.
  * Isolation: waits for a transaction that has the job with the key; else it skips jobs that
@@ -113,8 +113,8 @@ COMMENT ON FUNCTION cancel_jobs(text, text, text, text, text) IS
 'Cancels the jobs of a queue with a unique key, name, group or tenant; returns how many.';
 
 /*
- * change_priority: of a waiting job.  Errors: EQ015 priority, EQ032 no such
- * waiting job.
+ * change_priority: changes the priority of a waiting job.
+ * Errors: EQ015 priority, EQ032 no such waiting job.
  * Example:
  *	SELECT event_queue.enqueue('mail', 'digest', delay => '1 day') AS job \gset
  *	SELECT event_queue.change_priority(:job, 1);

@@ -25,25 +25,27 @@ COMMENT ON TYPE claimed_job IS
 COMMENT ON COLUMN claimed_job.time_limit_ms IS 'Its time_limit in milliseconds: there are clients (Prisma) that fail at an interval, when the job is leased.';
 
 /*
- * claim: leases up to max_jobs jobs that are due, first by priority, then by
- * run_at; in a fair queue tenants take turns.  Commit before the work starts, so
- * that others see the lease.  A transaction that did nothing else commits without
- * waiting for the disk: a claim that is lost in a crash is claimed again.
+ * claim: leases up to max_jobs jobs that are due, first by priority, then by run_at; in a fair
+ * queue tenants take turns.
  *
- * Arguments: worker names who holds the lease (default: application_name and
- * pid); lease overrides the queue's; job_names restricts to these jobs;
- * session_bound: the jobs go back into the queue when this session ends, counted
- * as stalled unless the client closed it (needs a connection of one's own, not a
- * transaction pooler's).
- * Result: the jobs with their lease tokens; none if the queue is empty, paused,
- * or at its rate_limit or max_concurrency.
- * Errors: EQ003 tenant, EQ009 max_jobs not in 1 to 10000, EQ010 no such queue,
- * EQ012 lease not positive, 53400 event_queue.max_queues is too small for a queue
- * with limits.
- * Isolation: works on the latest committed rows at every level; rows that
- * another session has locked are skipped, never waited for.  What a claim has used
- * of its queue's limits is used at once, and comes back if it is rolled back (less
- * the tokens that came meanwhile).  At SERIALIZABLE two claims of one queue may fail with 40001.
+ * Commit before the work starts, so that others see the lease.  A transaction that did nothing
+ * else commits without waiting for the disk: a claim that is lost in a crash is claimed again.
+ *
+ * Arguments:
+ * - worker: names who holds the lease; default: application_name and pid.
+ * - lease: overrides the queue's.
+ * - job_names: only jobs of these names.
+ * - session_bound: the jobs go back into the queue when this session ends, counted as stalled
+ *   unless the client closed it.  Needs a connection of one's own, not a transaction pooler's.
+ *
+ * Result: the jobs with their lease tokens; none if the queue is empty, paused, held, or at its
+ * rate_limit or max_concurrency.
+ * Errors: EQ003 tenant, EQ009 max_jobs not in 1 to 10000, EQ010 no such queue, EQ012 lease not
+ * positive, 53400 event_queue.max_queues is too small for a queue with limits.
+ * Isolation: works on the latest committed rows at every level; rows that another session has
+ * locked are skipped, never waited for.  A claim uses tokens and seats of its queue's limits at
+ * once, and its rollback gives them back (less the tokens that came meanwhile).  At SERIALIZABLE
+ * two claims of one queue may fail with 40001.
  * Example:
  *	SELECT job_id, lease_token, name, payload FROM event_queue.claim('mail', 2, worker => 'mailer 1');
  */

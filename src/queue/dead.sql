@@ -115,10 +115,9 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.revive_dead_letters(bigint[], jsonb) IS 'Internal. What retry_dead and retry_all_dead share.';
 
 /*
- * settle_dead_letters: what retry_all_dead and discard_all_dead share, from the oldest
- * on.  Retried are a thousand at a time, so that memory holds no more; after the first
- * thousand it skips those that others have locked.  Those that die meanwhile are
- * left.
+ * settle_dead_letters: what retry_all_dead and discard_all_dead share: takes dead letters from
+ * the oldest on, but none that came after the call began.  Retries a thousand at a time, to
+ * bound memory, and after the first thousand skips those that others have locked.
  */
 CREATE FUNCTION event_queue_internal.settle_dead_letters(
 	discard boolean, queue text, job_name text, tenant_id text, sqlstate text, died_after timestamptz, max_jobs int,
@@ -239,14 +238,13 @@ COMMENT ON FUNCTION retry_dead(bigint, jsonb) IS
 'Puts a dead letter back into its queue, with a new payload if one is given; its attempts start anew, its errors stay.';
 
 /*
- * retry_all_dead: retry_dead for dead letters of a queue, however many.
- * Arguments: job_name, tenant_id, sqlstate (of the last error) and died_after
- * narrow them down; max_jobs: at most so many, the oldest first; payload: a new one
- * for all of them.  A session that is confined to a tenant reaches only that
- * tenant's.
+ * retry_all_dead: puts dead letters of a queue back, as retry_dead does, however many.
+ * Arguments: job_name, tenant_id, sqlstate (of the last error) and died_after narrow them down;
+ * max_jobs: at most so many, the oldest first; payload: a new one for all of them.  A session
+ * that is confined to a tenant reaches only that tenant's.
  * Result: how many.
- * Errors: EQ003 another tenant, EQ005 payload too large, EQ009 negative max_jobs,
- * EQ010 no such queue.
+ * Errors: EQ003 another tenant, EQ005 payload too large, EQ009 negative max_jobs, EQ010 no such
+ * queue.
  * Example:
  *	SELECT event_queue.retry_all_dead('mail', sqlstate => '08006');
  */
@@ -289,10 +287,9 @@ $$;
 COMMENT ON FUNCTION discard_dead(bigint) IS 'Deletes a dead letter for good.';
 
 /*
- * discard_all_dead: discard_dead for dead letters of a queue, however many.
+ * discard_all_dead: deletes dead letters of a queue, as discard_dead does, however many.
  * Arguments: as retry_all_dead, without payload.
- * Result: how many.  Errors: EQ003 another tenant, EQ009 negative max_jobs, EQ010
- * no such queue.
+ * Result: how many.  Errors: EQ003 another tenant, EQ009 negative max_jobs, EQ010 no such queue.
  * Example:
  *	SELECT event_queue.discard_all_dead('mail', died_after => now() - interval '1 day');
  */
@@ -307,14 +304,19 @@ COMMENT ON FUNCTION discard_all_dead(text, text, text, text, timestamptz, int) I
 'Deletes dead letters of a queue for good, all or those that the arguments name; returns how many.';
 
 /*
- * import_dead: a dead letter that failed elsewhere, in another queue system; it is
- * retried and discarded as any other.
- * Arguments: error: its last one, NULL: none is known; context: where that was (a stack); 2,000 characters of each are kept;
- * failures: how often it failed there; options: as of enqueue, without those of time and
- * depends_on (a unique_key counts when it is retried); died_at and created_at: NULL: now.
+ * import_dead: adds a dead letter of a job that failed in another queue system; it is retried
+ * and discarded as any other.
+ * Arguments:
+ * - error: its last error; NULL: none is known.
+ * - context: where that was (a stack).  Of error and context, 2,000 characters each are kept.
+ * - failures: how often it failed there.
+ * - options: as of enqueue, without those of time and depends_on (a unique_key counts when it
+ *   is retried).
+ * - died_at, created_at: NULL: now.
+ *
  * Result: its id.
- * Errors: as enqueue; EQ009 failures below 1, times that are in the future or not in order,
- * an option of time or depends_on.
+ * Errors: as enqueue; EQ009 failures below 1, times that are in the future or not in order, an
+ * option of time or depends_on.
  * Example:
  *	SELECT event_queue.import_dead('mail', 'welcome', '{"to": "ana@example.org"}', 'no such address', failures => 3);
  */
@@ -329,7 +331,7 @@ DECLARE
 	died CONSTANT timestamptz := coalesce(died_at, clock_timestamp());
 	made CONSTANT timestamptz := coalesce(created_at, died);
 	is_object CONSTANT boolean := coalesce(jsonb_typeof(options) = 'object', false);
-	-- left out below, since a living job may have it; NULL: none, or one that enqueue refuses
+	-- not enqueued below, since a living job may have the key; NULL: none, or an invalid one
 	key CONSTANT text := CASE WHEN is_object AND jsonb_typeof(options -> 'unique_key') IN ('string', 'number') THEN options ->> 'unique_key' END;
 	id bigint;
 BEGIN

@@ -47,7 +47,7 @@ static const JobTable job_tables[] = {
 	{EQ_DEAD_LETTER, EQ_DEAD_LETTER_PKEY, DEAD_COLUMNS, DEAD_TENANT, DEAD_NAME,
 	 DEAD_HAS_DEPENDENTS}};
 
-/* Of another tenant: its row is not even locked. */
+/* Checks the tenant before the row is locked: rows of other tenants must not be. */
 static bool
 is_of_tenant(const EqTable *table, const JobTable *in, int64 job_id,
 			 const char *tenant, Snapshot snapshot)
@@ -239,14 +239,11 @@ eq_add_follower(int64 job_id, const char *tenant, int64 after)
 		.types = {INT8OID, INT8OID, TEXTOID}};
 	Datum values[3] = {Int64GetDatum(job_id), Int64GetDatum(after),
 					   CStringGetTextDatum(tenant)};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&add, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&add, values, NULL);
 }
 
-/* A job has ended otherwise than by being completed: those go on that only follow it. */
+/* The job has died or was cancelled: unblocks the jobs that wait for any end of it (any_end). */
 static void
 tell_followers(int64 job_id)
 {

@@ -39,7 +39,7 @@ PG_FUNCTION_INFO_V1(eq_enqueue_sql);
 PG_FUNCTION_INFO_V1(eq_lock_free_key);
 PG_FUNCTION_INFO_V1(eq_unlock_key_sql);
 
-/* The new payload is not taken, since the job that has the key is at work already. */
+/* Raises a NOTICE (EQ043) if the job that has the key is running with another payload. */
 static void
 tell_who_has_key(const EqNewJob *job, TupleTableSlot *holder)
 {
@@ -72,8 +72,8 @@ hash_unique_key(int32 queue_id, const char *tenant, const char *unique_key)
 }
 
 /*
- * The job that holds a unique key; 0 if none does.  Tells who has it to the caller that
- * wants to add this job (NULL: none).
+ * Finds the job that holds a unique key; 0 if none does.  job: the one to be added, for a
+ * NOTICE (tell_who_has_key); NULL: none.
  */
 static int64
 find_unique_key(EqTable *jobs, int32 queue_id, const char *tenant,
@@ -201,7 +201,7 @@ eq_count_new_job(const EqQueue *queue, const EqNewJob *job)
 #endif
 }
 
-/* after: not before this job has ended; 0: none. */
+/* Inserts the row.  after: the job that this one has to follow; 0: none. */
 static int64
 insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_id,
 		   int64 after)
@@ -231,8 +231,8 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 }
 
 /*
- * throttle: takes the window of the key for a job; the job that has it, or the
- * given one.
+ * For throttle: takes the window of the key for the job, unless another job has it; returns
+ * the one that has it.
  */
 static int64
 take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
@@ -441,8 +441,8 @@ eq_enqueue(const EqQueue *queue, const EqNewJob *job)
 }
 
 /*
- * lock_free_key: for who writes a job with a unique key by plain SQL.  True: no job has
- * it, and nobody gets it until unlock_key; false: a job has it.
+ * lock_free_key: for SQL functions that insert a job with a unique key.  True: the key is
+ * free, and locked until unlock_key; false: a job has it.
  */
 Datum
 eq_lock_free_key(PG_FUNCTION_ARGS)

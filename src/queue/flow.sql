@@ -48,7 +48,7 @@ CREATE TRIGGER bury_dependents AFTER DELETE ON dead_letter
 	FOR EACH ROW WHEN (OLD.has_dependents) EXECUTE FUNCTION event_queue_internal.bury_dependents();
 
 /*
- * dependency_results: what the jobs that a job depended on have returned.
+ * dependency_results: the results of the jobs that a job depends on.
  * Result: a row for each, completed_at NULL while it is not finished.
  * Example:
  *	SELECT event_queue.enqueue('mail', 'render') AS first \gset
@@ -65,12 +65,12 @@ $$;
 COMMENT ON FUNCTION dependency_results(bigint) IS 'Results of the jobs that a job depends on.';
 
 /*
- * enqueue_flow: a tree of jobs in one call; each waits for its children, and sees
- * their results by dependency_results.
- * Arguments: flow is an object as in the jobs of enqueue_many, with "children", an
- * array of such objects; the others as enqueue_many.
- * Result: the id of the job at the top, which ends the flow.  Errors: as
- * enqueue_many; EQ009 deeper than 100 levels.
+ * enqueue_flow: adds a tree of jobs; each waits for its children, and sees their results by
+ * dependency_results.
+ * Arguments: flow is an object as in the jobs of enqueue_many, with "children", an array of such
+ * objects; the others as enqueue_many.
+ * Result: the id of the job at the top, which ends the flow.  Errors: as enqueue_many; EQ009
+ * deeper than 100 levels.
  * Example:
  *	SELECT event_queue.enqueue_flow('mail', '{"name": "report", "children": [{"name": "fetch"}, {"name": "render"}]}') AS flow \gset
  */

@@ -55,9 +55,9 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_session_restores';
 COMMENT ON FUNCTION event_queue_internal.session_restores() IS 'Internal. Whether this session runs pg_restore or the script of a dump.';
 
 /*
- * Jobs that come, or go, by plain SQL: a grouped one waits until the scheduler has looked.
- * Not those that a dump brings: it has the rows of job_review, too, whose numbers those
- * that were made here would have.
+ * Has the scheduler review the group of a job that plain SQL inserts or deletes; a new one is
+ * blocked until then.  Not in a restore: the dump has its own rows of job_review, and rows made
+ * here would take their numbers.
  */
 CREATE FUNCTION event_queue_internal.review_changed_job() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$

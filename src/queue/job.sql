@@ -83,7 +83,7 @@ COMMENT ON COLUMN job.stalled IS 'Leases that ran out; they do not count as atte
 COMMENT ON COLUMN job.blocked IS '0: no; 1: an earlier job of its group comes first; 2: it waits for the jobs that it depends on.';
 COMMENT ON COLUMN job.cancel IS 'cancel_job was called while the job was leased.';
 COMMENT ON COLUMN job.lease_pid IS 'The session that gives the job back when it ends.';
-COMMENT ON COLUMN job.errors IS 'One object for each failure: attempt, at, worker, sqlstate, message, context.';
+COMMENT ON COLUMN job.errors IS 'One object for each failure: attempt, at, worker, sqlstate, message, context, handler.';
 COMMENT ON COLUMN job.has_steps IS 'It may have rows in job_step.';
 COMMENT ON COLUMN job.suspended IS 'It was given back by sleep_job, await_signal or await_event, and waits for that.';
 CREATE INDEX job_order ON job (queue_id, lane, priority, run_at, job_id) WHERE blocked = 0;
@@ -108,7 +108,7 @@ COMMENT ON FUNCTION event_queue_internal.leases_truncated() IS
 CREATE TRIGGER leases_truncated AFTER TRUNCATE ON job
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.leases_truncated();
 
-/* A claim finds them from the commit on, also where claims have gone on from already. */
+/* The commit lowers the ready mark for them, so that the next claim finds them. */
 CREATE FUNCTION event_queue_internal.note_written() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_note_written';
 COMMENT ON FUNCTION event_queue_internal.note_written() IS
@@ -116,7 +116,7 @@ COMMENT ON FUNCTION event_queue_internal.note_written() IS
 CREATE TRIGGER note_written AFTER INSERT OR UPDATE ON job
 	FOR EACH ROW WHEN (NEW.blocked = 0) EXECUTE FUNCTION event_queue_internal.note_written();
 
-/* And they count, as enqueue and complete do by themselves. */
+/* They are counted; enqueue and complete, beneath triggers, count by themselves. */
 CREATE FUNCTION event_queue_internal.count_row() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_count_row';
 COMMENT ON FUNCTION event_queue_internal.count_row() IS

@@ -122,7 +122,7 @@ eq_has_token(TupleTableSlot *slot, const pg_uuid_t *token)
 				  token->data, UUID_LEN) == 0;
 }
 
-/* The job in the slot: is it the caller's to see, and of which queue? */
+/* Loads the queue of the job in the slot; false if the job is another tenant's. */
 bool
 eq_load_queue_if_visible(EqLeased *leased, int64 job_id)
 {
@@ -140,7 +140,7 @@ eq_load_queue_if_visible(EqLeased *leased, int64 job_id)
 	return true;
 }
 
-/* What is written from here on may be lost in a crash. */
+/* Begins weak writes (table/durability.c), which a crash may undo, until the job is closed. */
 void
 eq_begin_weak(EqLeased *leased)
 {
@@ -253,7 +253,7 @@ eq_extend_leased(EqLeased *leased, int64 job_id, int64 lease)
 	return until;
 }
 
-/* The same for who has not opened it: EQ016 if the lease is lost. */
+/* Finds the job and extends its lease by the queue's; EQ016 if the lease is lost. */
 TimestampTz
 eq_renew_lease(int64 job_id, const pg_uuid_t *token)
 {

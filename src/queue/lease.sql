@@ -18,12 +18,11 @@ CREATE POLICY tenant_isolation ON job_log USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('job_log', '');
 
 /*
- * extend_lease: extends the lease (a heartbeat).
- * Arguments: lease from now; default the queue's.
+ * extend_lease: extends the lease of a job (a heartbeat).
+ * Arguments: lease: from now; default the queue's.
  * Result: the new end of the lease, never past the job's time_limit.
- * Errors: EQ012 lease not positive, EQ016 lease lost (also if it ran out, and its
- * place among max_concurrency is taken), EQ033 the job was
- * cancelled: stop, and call complete or fail.
+ * Errors: EQ012 lease not positive, EQ016 lease lost (also if it ran out, and its place among
+ * max_concurrency is taken), EQ033 the job was cancelled: stop, and call complete or fail.
  * Example:
  *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
  *	SELECT event_queue.extend_lease(:job_id, :'lease_token', '5 minutes');
@@ -35,10 +34,10 @@ COMMENT ON FUNCTION extend_lease(bigint, uuid, interval) IS
 'Renews the lease of a job, counted from now; returns its new end. EQ033 if the job was cancelled.';
 
 /*
- * extend_leases: extend_lease for each lease of a list that is still the caller's.
- * Arguments: lease_tokens, one for each job; lease from now; default the queue's.
- * Result: a row for each, in their order; state is leased (until leased_until),
- * cancelled (stop, and call complete or fail) or lost; of these two nothing was changed.
+ * extend_leases: extends the leases of a list that are still the caller's.
+ * Arguments: lease_tokens, one for each job; lease: from now; default the queue's.
+ * Result: a row for each, in their order; state is leased (until leased_until), cancelled (stop,
+ * and call complete or fail) or lost; of these two nothing was changed.
  * Errors: EQ009 lengths differ, EQ012 lease not positive.
  * Example:
  *	SELECT job_id, state, leased_until FROM event_queue.extend_leases(ARRAY[:job_id], ARRAY[:'lease_token']::uuid[], '5 minutes');
@@ -52,7 +51,7 @@ COMMENT ON FUNCTION extend_leases(bigint[], uuid[], interval) IS
 'Renews many leases; says for each its new end, or that the job was cancelled or the lease lost.';
 
 /*
- * report_progress: what the view jobs shows of a leased job.
+ * report_progress: sets what the view jobs shows as the progress of a leased job.
  * Arguments: progress is any JSON value.
  * Errors: EQ005 too large, EQ016 lease lost, EQ033 the job was cancelled.
  * Example:
@@ -64,9 +63,8 @@ COMMENT ON FUNCTION report_progress(bigint, uuid, jsonb) IS
 'Sets the progress of a leased job, for the view jobs. EQ033 if the job was cancelled.';
 
 /*
- * log_job: one line about a job, for job_log.
- * Errors: EQ009 no message or longer than 8 kB, EQ016 no lease of this job has
- * the token.
+ * log_job: writes a line about a leased job to job_log.
+ * Errors: EQ009 no message or longer than 8 kB, EQ016 no lease of this job has the token.
  * Example:
  *	SELECT event_queue.log_job(:job_id, :'lease_token', 'the template is rendered');
  */

@@ -375,8 +375,8 @@ commit_changes(void)
 }
 
 /*
- * COMMIT PREPARED has no access to this log.  Whatever it will be, the leases count
- * until they run out.
+ * At PREPARE TRANSACTION.  COMMIT PREPARED has no access to this log, so the leases count
+ * until they run out, whether the transaction is committed or not.
  */
 static void
 prepare_changes(void)
@@ -387,7 +387,7 @@ prepare_changes(void)
 		EqLimits *limits;
 		EqLease *lease;
 
-		/* Who loads them waits for the table's lock, and so for what it will be. */
+		/* A session that loads the leases waits for the table's lock, until TRUNCATE has ended. */
 		if (change->kind == EQ_LIMIT_TRUNCATED)
 		{
 			eq_reload_leases(false);

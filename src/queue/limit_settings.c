@@ -123,7 +123,7 @@ eq_limits_changed(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
-/* Trigger on table job: TRUNCATE took all leases, of which limits know from the commit on. */
+/* Trigger on table job: after TRUNCATE, has the commit remove all leases from the limits. */
 Datum
 eq_leases_truncated(PG_FUNCTION_ARGS)
 {
@@ -136,7 +136,7 @@ eq_leases_truncated(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
-/* Of these jobs, those that this session may know of; how many they are. */
+/* Keeps the jobs that this session may see, and returns how many they are. */
 static int
 visible_jobs(Datum *ids, int n)
 {

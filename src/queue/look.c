@@ -22,6 +22,15 @@
 #include "queue/walk.h"
 #include "wake/wake.h"
 
+/* Has the walk go on with the next segment; the mark of this one stays. */
+static void
+skip_segment(EqWalk *walk)
+{
+	walk->in_segment = false;
+	walk->next_lane = walk->lane;
+	walk->next_priority = walk->priority + 1;
+}
+
 /* When the first job of a segment comes due that is not due yet. */
 static TimestampTz
 first_due_after(EqWalk *walk)
@@ -63,9 +72,7 @@ eq_peek(const EqQueue *queue, TimestampTz *next_due)
 
 		if (due != 0 && (*next_due == 0 || due < *next_due))
 			*next_due = due;
-		walk.in_segment = false;
-		walk.next_lane = walk.lane;
-		walk.next_priority = walk.priority + 1;
+		skip_segment(&walk);
 	}
 	eq_walk_end(&walk);
 	table_close(jobs, AccessShareLock);
@@ -73,9 +80,9 @@ eq_peek(const EqQueue *queue, TimestampTz *next_due)
 }
 
 /*
- * Is the queue fair by a snapshot that is not older than the one that showed its jobs?
- * What a session keeps of a queue may be: alter_queue's rows are seen before its
- * invalidation arrives.  What changes after the look, an update of the job finds.
+ * Is the queue fair, by a snapshot that is not older than the one that showed its jobs?  The
+ * cached queue may be older: rows that alter_queue moved are visible before its
+ * invalidation arrives.  If fair changes after this, the update of the job fails.
  */
 static bool
 is_fair_now(const EqQueue *queue)
@@ -149,9 +156,7 @@ eq_oldest_ready(const EqQueue *queue)
 			continue;
 		if (oldest == 0 || walk.place.run_at < oldest)
 			oldest = walk.place.run_at;
-		walk.next_lane = walk.lane;
-		walk.next_priority = walk.priority + 1;
-		walk.in_segment = false;
+		skip_segment(&walk);
 	}
 	eq_walk_end(&walk);
 	table_close(jobs, AccessShareLock);
@@ -207,9 +212,7 @@ eq_count_scheduled(const EqQueue *queue, int64 limit)
 			CHECK_FOR_INTERRUPTS();
 			n++;
 		}
-		walk.in_segment = false;
-		walk.next_lane = walk.lane;
-		walk.next_priority = walk.priority + 1;
+		skip_segment(&walk);
 	}
 	eq_walk_end(&walk);
 	table_close(jobs, AccessShareLock);
@@ -238,9 +241,7 @@ eq_any_leased(const EqQueue *queue, int look_at)
 			found = eq_scan_fetch(&walk.scan) &&
 					eq_is_leased(walk.row, walk.now, &stalled);
 		}
-		walk.in_segment = false;
-		walk.next_lane = walk.lane;
-		walk.next_priority = walk.priority + 1;
+		skip_segment(&walk);
 	}
 	eq_walk_end(&walk);
 	table_close(jobs, AccessShareLock);
@@ -275,10 +276,8 @@ eq_sweep_marks(const EqQueue *queue)
 		if (below)
 			eq_mark_lower(walk.slot, queue->queue_id, walk.lane, walk.priority,
 						  walk.place);
-		/* What is above the mark, claims find themselves. */
-		walk.next_lane = walk.lane;
-		walk.next_priority = walk.priority + 1;
-		walk.in_segment = false;
+		/* Claims find the jobs above the mark. */
+		skip_segment(&walk);
 	}
 	eq_walk_end(&walk);
 	table_close(jobs, AccessShareLock);

@@ -17,7 +17,7 @@ BEGIN
 			SELECT k.completed_at, k.job_id FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
 			ORDER BY k.completed_at DESC, k.job_id DESC OFFSET q.keep_completed_count - 1 LIMIT 1);
 	END IF;
-	-- Those that say it themselves: each may say another number, so all in one pass over the newest.
+	-- Jobs with keep options of their own: each may have another number, so one pass over the newest serves all.
 	WITH counts AS MATERIALIZED (
 		SELECT DISTINCT h.keep_count AS n FROM event_queue.job_history h WHERE h.queue_id = q.queue_id AND h.keep_count > 0
 	), newest AS (
@@ -68,7 +68,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.trim_queue(queue) IS 'Internal. Removes finished jobs and dead letters that a queue keeps no longer.';
 
-/* What a queue that was dropped has got since, by transactions that knew it still. */
+/* Removes jobs that transactions which began before drop_queue have enqueued since. */
 CREATE FUNCTION event_queue_internal.clear_dropped_queues() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -121,7 +121,7 @@ BEGIN
 		'DELETE FROM event_queue.job_history_early h WHERE h.expires_at <= $1', clock_timestamp());
 	FOR q IN SELECT * FROM event_queue.queue x
 		WHERE x.keep_completed_count IS NOT NULL OR x.keep_failed IS NOT NULL OR x.keep_failed_count IS NOT NULL
-			-- jobs of theirs say it themselves
+			-- their jobs with options of their own
 			OR x.queue_id IN (SELECT h.queue_id FROM event_queue.job_history h WHERE h.keep_count > 0
 				UNION SELECT d.queue_id FROM event_queue.dead_letter d WHERE NOT (d.keep IS NULL)) LOOP
 		PERFORM event_queue_internal.run_alone('history of queue', q.name, 'SELECT event_queue_internal.trim_queue($1)', q);

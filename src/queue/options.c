@@ -231,9 +231,8 @@ find_option(const JsonbValue *name, uint32 allowed)
 }
 
 /*
- * Sets what a JSON object says; members that are null say nothing.  What was set
- * before is a default.  template: JSON paths, whose values are not known yet, are
- * taken for good ones.
+ * Sets the options that are members of a JSON object and not null; others keep what was set
+ * before.  template: accepts JSON paths, whose values are not known yet.
  */
 void
 eq_read_job_options(EqNewJob *job, JsonbContainer *options, uint32 allowed,
@@ -280,7 +279,7 @@ eq_read_job_options(EqNewJob *job, JsonbContainer *options, uint32 allowed,
 	job->given |= read;
 }
 
-/* unique_mode and its companions fit together. */
+/* Checks that the options of unique keys fit together. */
 static void
 check_unique(EqNewJob *job)
 {
@@ -335,7 +334,7 @@ eq_check_job_options(EqNewJob *job, const EqQueue *queue, TimestampTz now)
 	}
 }
 
-/* The same, and EQ006 if the job has no name. */
+/* As eq_check_job_options, and EQ006 if the job has no name. */
 void
 eq_check_new_job(EqNewJob *job, const EqQueue *queue, TimestampTz now)
 {

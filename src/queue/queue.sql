@@ -58,7 +58,7 @@ COMMENT ON COLUMN queue.max_concurrency IS 'At most this many jobs leased at a t
 COMMENT ON COLUMN queue.sla_target IS 'The share of jobs that should be finished within sla; see slo_status.';
 COMMENT ON COLUMN queue.owner IS 'Who looks after the queue: a person or team, for alerts and dashboards.';
 COMMENT ON COLUMN queue.job_events IS 'The end of each of its jobs is an event: job.completed or job.dead.';
-COMMENT ON COLUMN queue.docs_url IS 'Where it says what to do when something is wrong with the queue.';
+COMMENT ON COLUMN queue.docs_url IS 'Address of the document that says what to do when something is wrong with the queue.';
 COMMENT ON COLUMN queue.sla IS 'A job should be finished this long after it became due; seen in queue_status.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON queue
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
@@ -99,7 +99,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ035', MESSAGE = format('queue "%s" is internal', OLD.name),
 			HINT = 'Its settings can be changed with event_queue.alter_queue.';
 	END IF;
-	PERFORM event_queue_internal.check_name('queue name', NEW.name, 50);
+	PERFORM event_queue_internal.check_name('queue name', NEW.name, 50);	-- so that its NOTIFY channel fits in 63 bytes
 	bad := CASE
 		WHEN NEW.lease IS NULL OR NEW.lease < '1 second' OR NEW.lease > '1 day' THEN 'lease must be between 1 second and 1 day'
 		WHEN NEW.stalled_interval IS NULL OR NEW.stalled_interval < '100 milliseconds' OR NEW.stalled_interval > '1 hour' THEN 'stalled_interval must be between 100 milliseconds and 1 hour'
@@ -199,9 +199,9 @@ CREATE TRIGGER apply_queue_settings AFTER UPDATE ON queue
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.apply_queue_settings();
 
 /*
- * move_lanes: puts jobs into lane 0 that do not know yet that their queue is no longer
- * fair.  Called by the scheduler at each sweep.  (Those that do not know that it has
- * become fair, it finds by itself: lane 0 is that of jobs that are not yet due.)
+ * move_lanes: moves jobs to lane 0 that were enqueued into other lanes although their queue is
+ * no longer fair.  Called by the scheduler at each sweep.  (Jobs in lane 0 of a queue that has
+ * become fair need nothing: the scheduler moves due jobs from there to their lanes.)
  */
 CREATE FUNCTION event_queue_internal.move_lanes() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off AS $$
@@ -261,16 +261,16 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.queue_id_of(text) IS 'Internal. A queue''s number; EQ006 without a name, EQ010 if there is no such queue.';
 
 /*
- * create_queue: a new queue.
- * Arguments: settings; see Settings of a queue in the reference.
- * or_replace: a queue of this name gets all settings as they are given here
- * (those that are not, their defaults), live as by alter_queue, and keeps its
- * jobs.  if_not_exists: it stays as it is, with a NOTICE if its settings are
- * others.
+ * create_queue: creates a queue.
+ * Arguments:
+ * - the settings: see Settings of a queue in the reference.
+ * - or_replace: a queue of this name keeps its jobs and gets all settings as they are given
+ *   here, the others their defaults, live as by alter_queue.
+ * - if_not_exists: a queue of this name stays as it is, with a NOTICE if its settings differ.
+ *
  * Result: the queue's number.
- * Errors: EQ006 bad name, EQ009 both or_replace and if_not_exists, EQ011 the
- * queue exists, EQ012 bad setting, 53400 no room in shared memory
- * (event_queue.max_queues).
+ * Errors: EQ006 bad name, EQ009 both or_replace and if_not_exists, EQ011 the queue exists, EQ012
+ * bad setting, 53400 no room in shared memory (event_queue.max_queues).
  * Example:
  *	SELECT event_queue.create_queue('mail', max_attempts => 5, keep_completed => '7 days', or_replace => true);
  */
@@ -364,17 +364,18 @@ COMMENT ON FUNCTION create_queue(text, interval, interval, int, int, text, inter
 'Creates a queue. Lease, stalled_interval, max_stalled, max_attempts and backoff mean what they mean in Bull.';
 
 /*
- * alter_queue: changes settings of a queue, live: they hold for the next claim
- * and settle after its commit, also of jobs that are there already.  A limit
- * counts what was claimed before; a rate keeps the tokens that it has, up to the
- * new limit.  A change of fair moves all waiting jobs in this
- * transaction: it takes time in proportion, and claims find no job meanwhile.
- * Arguments: those of create_queue; what is NULL stays as it is.  reset: names of
- * settings that get their defaults again, which for limits is none:
- * alter_queue('mail', lease => '1 minute', reset => '{rate_limit, sla}').
+ * alter_queue: changes settings of a queue, live: they hold from the next claim, complete or
+ * fail after the commit on, also of jobs that were enqueued before.
+ *
+ * A limit counts the jobs that are leased already; a rate keeps its tokens, up to the new limit.
+ * A change of fair moves all waiting jobs in this transaction: it takes time in proportion, and
+ * claims find no job meanwhile.
+ * Arguments:
+ * - the settings of create_queue; NULL: it stays as it is.
+ * - reset: names of settings that get their defaults again, which for limits is none.
+ *
  * Result: true.
- * Errors: EQ010 no such queue, EQ012 bad setting, or reset names none or one that is
- * given, too.
+ * Errors: EQ010 no such queue, EQ012 bad setting, or reset names none or one that is given, too.
  * Example:
  *	SELECT event_queue.alter_queue('mail', lease => '1 minute', reset => '{rate_limit, sla}');
  */
@@ -464,7 +465,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.set_queue_paused(text, boolean) IS 'Internal. What pause_queue and resume_queue share.';
 
 /*
- * pause_queue: nothing more is claimed; enqueue goes on.
+ * pause_queue: stops claims from a queue; enqueue goes on.
  * Result: false if it was paused already.  Errors: EQ010.
  * Example:
  *	SELECT event_queue.pause_queue('mail');
@@ -492,10 +493,10 @@ $$;
 COMMENT ON FUNCTION resume_queue(text) IS 'Lets jobs of a paused queue be claimed again, and a draining queue accept jobs again.';
 
 /*
- * drain_queue: takes no more jobs (enqueue raises EQ034), while claims go on; for
- * a queue that is to be emptied.  resume_queue undoes it.
- * Result: how many jobs are still there, by the counter that queue_status shows
- * as depth.  Errors: EQ010.
+ * drain_queue: has a queue refuse new jobs (EQ034), while claims go on; for a queue that is to
+ * be emptied.  resume_queue undoes it.
+ * Result: how many jobs are still there, by the counter that queue_status shows as
+ * depth.  Errors: EQ010.
  * Example:
  *	SELECT event_queue.create_queue('old mail');
  *	SELECT event_queue.drain_queue('old mail');
@@ -523,12 +524,12 @@ COMMENT ON TABLE event_queue_internal.dropped_queue IS
 'Internal. Queues whose jobs may still be committed by transactions that began before the queue was dropped; seen_at: all of those are older.';
 
 /*
- * drop_queue: removes a queue with its jobs, dead letters and history; jobs of
- * other queues that depend on them become dead letters.
- * Arguments: force also drops a queue that still has jobs or dead letters.
- * Errors: EQ010 no such queue, EQ013 it has jobs, dead letters, rules,
- * handlers or schedules.
- * Isolation: jobs of enqueues that are open go within a minute after their commit.
+ * drop_queue: removes a queue with its jobs, dead letters and history; jobs of other queues that
+ * depend on them become dead letters.
+ * Arguments: force: also drops a queue that still has jobs or dead letters.
+ * Errors: EQ010 no such queue, EQ013 it has jobs, dead letters, rules, handlers or schedules.
+ * Isolation: jobs of transactions that are enqueuing at the time are removed within a minute
+ * after their commit.
  * Example:
  *	SELECT event_queue.drop_queue('old mail', force => true);
  */
@@ -580,7 +581,7 @@ BEGIN
 	DELETE FROM event_queue_internal.timer_end WHERE queue_id = this_id;
 	DELETE FROM event_queue_internal.timer_start WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
-	IF NOT FOUND THEN -- another session was faster
+	IF NOT FOUND THEN -- another session has created it meanwhile
 		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);
 	END IF;
 	INSERT INTO event_queue_internal.dropped_queue (queue_id) VALUES (this_id);

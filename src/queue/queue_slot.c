@@ -52,7 +52,7 @@ init_queue_slot(EqQueueSlot *slot)
 	slot->is_initialized = true;
 }
 
-/* Generations go on from one queue to the next. */
+/* Resets a slot for another queue; its mark generation increases, so that old ones are void. */
 static void
 begin_queue_slot(int number)
 {
@@ -71,8 +71,10 @@ begin_queue_slot(int number)
 	eq_forget_limits(&eq_wake_slots[number]);
 }
 
-/* Others have its leases' entries at once; no transaction uses the rest any more when the
- * slot is taken for another queue. */
+/*
+ * Releases the leases of a dropped queue, whose entries others may need.  All else is reset
+ * when the slot is reused: then no transaction uses it any more.
+ */
 static void
 end_queue_slot(int number)
 {
@@ -80,8 +82,8 @@ end_queue_slot(int number)
 }
 
 /*
- * Ends a hold that was said later than it is now: the clock was set back, and nobody
- * knows how long ago that was.  Who has to wait is told so again.
+ * Ends a hold that began later than now: the clock was set back, so its end can't be known.
+ * If the reason still holds, the next handler holds the queue again.
  */
 static void
 end_wrong_hold(EqQueueSlot *slot, TimestampTz now)
@@ -94,8 +96,8 @@ end_wrong_hold(EqQueueSlot *slot, TimestampTz now)
 }
 
 /*
- * Until when the queue is held, as a handler has said that it can do none of its jobs
- * before (EQ064); 0 if it is not.  It is no setting: a restart ends it.
+ * Returns until when the queue is held (postpone_queue, EQ064); 0 if it is not.  A hold is in
+ * shared memory only: a restart ends it.
  */
 TimestampTz
 eq_queue_held_until(const EqQueue *queue)
@@ -112,8 +114,9 @@ eq_queue_held_until(const EqQueue *queue)
 }
 
 /*
- * At once, and not undone by a rollback: no job of the queue is claimed for so many
- * microseconds, a day at most.  The extension's own queues are those of all rules.
+ * Holds a queue: no job of it is claimed for so many microseconds, a day at most.  Takes effect
+ * at once, and no rollback undoes it.  Does nothing for the extension's own queues, which
+ * serve all rules and reducers.
  */
 void
 eq_hold_queue(const EqQueue *queue, int64 delay)

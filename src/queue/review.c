@@ -55,7 +55,7 @@ write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 	eq_table_close(&reviews);
 }
 
-/* The next job of a group may run, or one has come. */
+/* Has the scheduler review a group: a job of it has ended, or a new one was enqueued. */
 void
 eq_review_group(int32 queue_id, Datum tenant, Datum group_key)
 {
@@ -101,7 +101,7 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 /* When a row of group_review_at comes due, at the earliest; 0: none. */
 static TimestampTz next_timed_review = 0;
 
-/* All jobs of a group that may run wait for their time: look again then. */
+/* Has a group reviewed again at a time: its jobs that could run are not due before. */
 static void
 review_group_at(int32 queue_id, Datum tenant, Datum group_key, TimestampTz at)
 {
@@ -115,11 +115,8 @@ review_group_at(int32 queue_id, Datum tenant, Datum group_key, TimestampTz at)
 		.types = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 	Datum values[4] = {Int32GetDatum(queue_id), tenant, group_key,
 					   TimestampTzGetDatum(at)};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&write, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&write, values, NULL);
 	if (next_timed_review == 0 || at < next_timed_review)
 		next_timed_review = at;
 }
@@ -161,7 +158,7 @@ eq_take_timed_reviews(void)
 	eq_spi_run(&look, NULL, NULL);
 	next = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	now = GetCurrentTimestamp();
-	/* What is due still is locked: not at once again. */
+	/* Rows that are still due are locked: wait a second. */
 	next_timed_review = isnull ? 0 : DatumGetTimestampTz(next);
 	if (next_timed_review != 0 && next_timed_review <= now)
 		next_timed_review = now + USECS_PER_SEC;
@@ -345,8 +342,8 @@ call_review(void *argument)
 }
 
 /*
- * The same, so that an error is this group's or job's own: it is looked at again with
- * a later sweep.  False if there was one.
+ * Does a review in a subtransaction, so that an error affects only this group or job, which
+ * is reviewed again with a later sweep.  False if there was an error.
  */
 static bool
 try_review(Snapshot snapshot, const Review *review)

@@ -62,7 +62,7 @@ eq_end_leases(const char *which, int n_arguments, Oid *types, Datum *values)
 		const EqQueue *queue = eq_get_queue_by_id(
 			DatumGetInt32(SPI_getbinval(row, desc, 2, &isnull)));
 
-		/* What runs no longer leaves its place to others. */
+		/* Frees the seat of a job that no longer runs. */
 		if (queue && queue->max_concurrency > 0)
 			eq_free_lease(queue, DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
 						  DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &isnull)));
@@ -70,7 +70,7 @@ eq_end_leases(const char *which, int n_arguments, Oid *types, Datum *values)
 	eq_spi_end(&spi);
 }
 
-/* Those that this session still holds. */
+/* Ends the leases that this session still holds; the jobs count as stalled. */
 static void
 end_bound_leases(void)
 {
@@ -93,7 +93,7 @@ end_bound_leases(void)
 				  2, types, values);
 }
 
-/* The same, but nothing is counted. */
+/* Releases the jobs that this session still holds; nothing is counted. */
 static void
 release_bound(void)
 {
@@ -144,7 +144,7 @@ session_ends(int code, Datum arg)
 	eq_end_exit_limit();
 }
 
-/* Drops those whose job was settled by this session since. */
+/* Forgets the leases of jobs that this session has settled. */
 static void
 forget_settled(void)
 {

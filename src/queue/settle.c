@@ -57,7 +57,7 @@ log_settled(EqLeased *leased, int64 job_id, const char *outcome,
 		eq_log_attempt(&attempt);
 }
 
-/* The job in the slot, whose token has been seen, is done.  False: the lease is lost. */
+/* Completes the job in the slot, whose token was compared; false if the lease is lost. */
 static bool
 finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 {
@@ -110,9 +110,8 @@ finish(EqLeased *leased, int64 job_id, const pg_uuid_t *token, Jsonb *result)
 }
 
 /*
- * Completes one of the jobs that this call is given; false, and nothing is changed, if
- * its lease is lost.  Of many, some settled before in this transaction are not seen by a
- * snapshot.
+ * Completes a job, perhaps one of many in a call; false, and nothing is changed, if its lease
+ * is lost.
  */
 bool
 eq_try_complete(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
@@ -144,8 +143,9 @@ eq_try_complete(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 }
 
 /*
- * A worker outside may have done what can't be undone, whatever was asked of it meanwhile;
- * unless_cancelled is for handlers, whose effects are rolled back by EQ033.
+ * unless_cancelled, for handlers: raises EQ033 if the job was cancelled, which rolls the
+ * handler's effects back.  Workers outside may complete such a job: what they did can't be
+ * undone.
  */
 void
 eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result,
@@ -296,7 +296,7 @@ eq_release_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
-/* A queue is for all tenants: a worker of one of them holds no more than its job. */
+/* postpone_queue with a lease.  A worker of one tenant postpones its job only: queues are shared. */
 Datum
 eq_postpone_leased_queue(PG_FUNCTION_ARGS)
 {

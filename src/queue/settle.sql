@@ -3,11 +3,10 @@
  */
 
 /*
- * complete: the job is done; it leaves the queue (to the view history if the queue
- * keeps completed jobs).
+ * complete: finishes a leased job, which leaves the queue, for the view history if the queue
+ * keeps completed jobs.
  * Errors: EQ016 the lease is lost: the token is not the job's present one.
- * Isolation: latest committed row at every level; waits for a session that is
- * changing the job.
+ * Isolation: latest committed row at every level; waits for a session that is changing the job.
  * Example:
  *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset
  *	SELECT event_queue.complete(:job_id, :'lease_token', '{"sent": true}');
@@ -18,10 +17,10 @@ COMMENT ON FUNCTION complete(bigint, uuid, jsonb) IS
 'Finishes a leased job. EQ016 if the lease was lost, and nothing is changed.';
 
 /*
- * complete_many: complete for each lease of a list that is still the caller's.
+ * complete_many: completes the jobs of a list whose leases are still the caller's.
  * Arguments: lease_tokens and results (NULL: none), one for each job.
- * Result: a row for each, in their order; state is completed or lost (nothing was
- * changed: roll back to before what was done for that job, if it is to be undone).
+ * Result: a row for each, in their order; state is completed or lost (nothing was changed: roll
+ * back to before what was done for that job, if it is to be undone).
  * Errors: EQ009 lengths differ.
  * Example:
  *	SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens FROM event_queue.claim('mail', 2) \gset
@@ -68,8 +67,8 @@ COMMENT ON FUNCTION complete_many_and_claim(bigint[], uuid[], text, int, text, i
 'Finishes leased jobs and leases the next ones, in one commit.';
 
 /*
- * fail: the attempt failed; the job waits for its next attempt by its backoff,
- * or becomes a dead letter if it has none left or the error is final.
+ * fail: records that the attempt at a leased job failed; the job waits for its next attempt by
+ * its backoff, or becomes a dead letter if it has none left or the error is final.
  * Arguments: retry_after replaces the backoff this time; final: never retry.
  * Result: when the job is tried again; NULL if it is a dead letter now.
  * Errors: EQ009 sqlstate is not five digits or capital letters, EQ014 negative retry_after,
@@ -88,10 +87,10 @@ COMMENT ON FUNCTION fail(bigint, uuid, text, text, text, interval, boolean) IS
 'Records a failed attempt; returns the time of the next one, or NULL if the job is a dead letter now.';
 
 /*
- * fail_many: fail for each lease of a list that is still the caller's.
+ * fail_many: fails the jobs of a list whose leases are still the caller's.
  * Arguments: lease_tokens, one for each job; the others as fail, for all of them.
- * Result: a row for each, in their order; state is retrying (from run_at on), dead (it
- * is a dead letter now) or lost (nothing was changed).
+ * Result: a row for each, in their order; state is retrying (from run_at on), dead (it is a dead
+ * letter now) or lost (nothing was changed).
  * Errors: EQ009 lengths differ, sqlstate is not one, EQ014 negative retry_after.
  * Example:
  *	SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens FROM event_queue.claim('mail', 2) \gset
@@ -120,11 +119,16 @@ COMMENT ON FUNCTION release(bigint, uuid, interval) IS
 'Gives a leased job back to the queue; this does not count as an attempt.';
 
 /*
- * postpone_queue: for workers outside: a provider has answered 429. As release, and from then on no job of the
- * queue is claimed for delay, by nobody; at most a day, also where this job's own delay is longer. queue_limits and explain_job show it;
- * resume_queue ends it, and a restart of the server does, but no rollback. (If the limit is that of one contact, release
- * the job, with the contact as its group_key: the others of its group wait for it, unless group_retry is pass.)
- * Result: true; false in a session that is confined to a tenant: only this job waits, as the queue is for all.
+ * postpone_queue: gives a leased job back, as release does, and holds its queue: no worker
+ * claims a job of it for delay, a day at most.
+ *
+ * For workers outside, when a provider has answered 429.  queue_limits and explain_job show the
+ * hold; resume_queue and a restart of the server end it, a rollback does not.  If the provider
+ * limits a single contact, release the job instead, with the contact as its group_key: the other
+ * jobs of the group wait for it, unless group_retry is pass.
+ * Arguments: delay: also of this job, for which it may be longer than a day.
+ * Result: true; false in a session that is confined to a tenant: only the job waits, since the
+ * queue belongs to all.
  * Errors: EQ014 delay, EQ016 lease lost.
  * Example:
  *	SELECT job_id, lease_token FROM event_queue.claim('mail') \gset

@@ -13,8 +13,9 @@
 int eq_keep_trace_s = 0; /* event_queue.keep_trace */
 
 /*
- * The job in the slot is completed, and kept in the history for so long.  One that is kept
- * as long as lines are needs none, nor has one that no event caused a place in a trace.
+ * Writes the row for the completed job in the slot, which the history keeps for so many
+ * microseconds: none if that is as long as event_queue.keep_trace, or if no event caused the
+ * job.
  */
 void
 eq_insert_trace(int64 keep, TupleTableSlot *slot, TimestampTz now)

@@ -189,7 +189,7 @@ eq_claim_wait(PG_FUNCTION_ARGS)
 				break;
 			if (claim.retry_at != 0)
 				wake_at = Min(wake_at, claim.retry_at);
-			/* What wakes no one by itself is found at the queue's interval. */
+			/* Jobs that wake nobody, such as expired leases, are found each stalled_interval. */
 			if (!sleep_until(&until, Min(claim.queue->stalled_interval / 1000,
 										 TimestampDifferenceMilliseconds(
 											 GetCurrentTimestamp(), wake_at) +

@@ -3,17 +3,17 @@
  */
 
 /*
- * claim_wait: claim, and if there is no job, sleep until one comes or the time is
- * over; without polling, snapshot or transaction id.  A procedure, since a
- * function can't give back the snapshot of the statement that calls it: CALL it
- * by itself, outside a transaction block.  It keeps nothing in the session, so it
- * works through a transaction pooler, and takes one of the pooler's server
- * connections while it sleeps.  A client that goes meanwhile takes no job along.
- * Arguments: timeout is how long at most; worker, lease and tenant_id as in
- * claim; jobs: pass nothing, or NULL where all are given.
+ * claim_wait: claims jobs; if there is none, sleeps until one comes or the time is over, without
+ * polling, snapshot or transaction id.
+ *
+ * A procedure, since a function can't give back the snapshot of the statement that calls it:
+ * CALL it by itself, outside a transaction block.  It keeps nothing in the session, so it works
+ * through a transaction pooler, and occupies one of the pooler's server connections while it
+ * sleeps.  If the client disconnects meanwhile, no job is claimed for it.
+ * Arguments: timeout is how long at most; worker, lease and tenant_id as in claim; jobs: pass
+ * nothing, or NULL where all are given.
  * Result: a JSON array of the jobs, with the columns of claimed_job; committed.
- * Errors: EQ008 inside a transaction, EQ009 timeout below 0 or above 24 hours;
- * as claim.
+ * Errors: EQ008 inside a transaction, EQ009 timeout below 0 or above 24 hours; as claim.
  * Example:
  *	CALL event_queue.claim_wait('mail', 1, '10 seconds');
  */
@@ -41,7 +41,7 @@ COMMENT ON PROCEDURE await_job(bigint, interval, jsonb) IS
 'Sleeps until a job is finished, dead or gone, or the time is over; says which, with result or error.';
 
 /*
- * job_outcome: what await_job answers.
+ * job_outcome: what await_job returns, at once.
  * Example:
  *	SELECT event_queue.job_outcome(:job);
  */

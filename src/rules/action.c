@@ -30,8 +30,8 @@
 #include "tenant/tenant.h"
 
 /*
- * What a job or an event that a rule makes says of where it comes from: for a job the
- * event's id is event_id, for an event causation_id.
+ * Builds the metadata of a job or event that a rule makes.  cause: the member that has the
+ * event's id: event_id for a job, causation_id for an event.
  */
 static Jsonb *
 lineage(const EqRule *rule, Datum event, const char *cause)
@@ -69,7 +69,7 @@ lineage(const EqRule *rule, Datum event, const char *cause)
 	return eq_json_from(json.data);
 }
 
-/* What was given, and what is so whatever was given. */
+/* Adds the members of known to given metadata, which they override. */
 static Jsonb *
 with_lineage(Jsonb *given, Jsonb *known)
 {
@@ -180,7 +180,7 @@ eq_enqueue_rule_call(const EqRule *rule, Datum event, bool evaluate)
 
 	if (!evaluate && rule->delay)
 		eq_set_job_option(&job, EQ_OPTION_DELAY, IntervalPGetDatum(rule->delay));
-	/* One that was written by hand must not keep others from their events. */
+	/* A priority that was written by hand may be invalid, and must not hold up other rules. */
 	if (rule->priority >= 0 && (!evaluate || rule->priority <= EQ_PRIORITY_LAST))
 		eq_set_job_option(&job, EQ_OPTION_PRIORITY, Int32GetDatum(rule->priority));
 	enqueue_call(rule, event, evaluate, -1, NULL, &job, GetCurrentTimestamp());
@@ -195,7 +195,7 @@ eq_enqueue_start(const EqRule *rule, Datum event, const EqTimer *timer)
 	enqueue_call(rule, event, false, -1, timer, &job, GetCurrentTimestamp());
 }
 
-/* A filled member that is to be a name; the default if it is not in the template. */
+/* Returns a filled member that must be a name; otherwise if the template lacks it. */
 static char *
 filled_name(JsonbContainer *arguments, const char *key, char *otherwise)
 {
@@ -283,7 +283,7 @@ do_job(const EqRule *rule, int i, Datum event, Jsonb *arguments, Jsonb *whole,
 	enqueue_job(rule, event, eq_get_queue(action->target), &job, from, late, only);
 }
 
-/* Of what eq_act does, the job of one timer alone. */
+/* Enqueues the job of one timer, of all that eq_act does. */
 void
 eq_start_timer(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
 			   const EqTimer *timer)
@@ -305,8 +305,8 @@ eq_start_timer(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options,
 }
 
 /*
- * The rule fires: payload and options are what eq_query_rule gave.  late: other rules may
- * have met later events by now.
+ * Performs the actions of a rule that fires, with the payload and options of eq_query_rule.
+ * late: other rules may have met later events already.
  */
 void
 eq_act(const EqRule *rule, Datum event, Jsonb *payload, Jsonb *options, bool late)

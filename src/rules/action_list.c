@@ -40,7 +40,7 @@ static const char *const kinds[] = {[EQ_ACTION_ENQUEUE] = "enqueue",
 									[EQ_ACTION_NOTIFY] = "notify",
 									[EQ_ACTION_CANCEL] = "cancel"};
 
-/* The member that is no template. */
+/* By kind of action, the member that is no template. */
 static const char *const targets[] = {[EQ_ACTION_ENQUEUE] = "queue",
 									  [EQ_ACTION_CALL] = "function",
 									  [EQ_ACTION_APPEND] = NULL,
@@ -79,7 +79,7 @@ require_list(Jsonb *actions)
 	return n;
 }
 
-/* Which action an error is of. */
+/* Error context callback: adds the number of the action. */
 void
 eq_tell_action(void *argument)
 {
@@ -118,7 +118,7 @@ find_kind(JsonbContainer *actions, int i, EqActionKind *found,
 	return "unknown kind of action";
 }
 
-/* The same, EQ019 if it is none. */
+/* Returns the kind of an action and its arguments; EQ019 if it is not valid. */
 EqActionKind
 eq_split_action(JsonbContainer *actions, int i, Jsonb **arguments)
 {
@@ -306,7 +306,7 @@ eq_check_actions(Jsonb *actions)
 	return actions;
 }
 
-/* For a constraint: do all that read a rule's row understand this list? */
+/* For a constraint of table rule: is this a list of actions that can be read? */
 Datum
 eq_are_actions(PG_FUNCTION_ARGS)
 {

@@ -23,13 +23,13 @@
 #include "store/store.h"
 #include "table/table.h"
 
-/* Some may be there: as of the configuration that the runner has read. */
+/* Backfills may be running; false: none since the configuration was read. */
 static bool any = true;
 
-/* When the next is due, by its rate; 0: none. */
+/* When the next backfill is due, by its rate; 0: none is. */
 static TimestampTz next_due = 0;
 
-/* By rule: when the last step was, for the rate. */
+/* By rule, for the rate: the time of the last step. */
 static HTAB *last_steps = NULL;
 
 typedef struct LastStep
@@ -62,7 +62,7 @@ eq_backfill_is_due(void)
 	return next_due != 0 && GetCurrentTimestamp() >= next_due;
 }
 
-/* Someone who has locked these tables holds up backfills, and nothing else. */
+/* Locks the tables of backfills; false if another session has them locked: rules go on. */
 static bool
 lock_tables(void)
 {
@@ -73,8 +73,8 @@ lock_tables(void)
 }
 
 /*
- * Those that run, of the rules at hand; they are locked against who would cancel them.
- * One that another session has locked comes again with the next sweep.
+ * Reads the running backfills of these rules, and locks their rows against cancel_backfill.
+ * Skips one that another session has locked, until the next sweep.
  */
 static EqBackfill *
 read_backfills(EqRule *rules, int n_rules, int *n)
@@ -226,13 +226,10 @@ move_backfill(EqBackfill *backfill, int64 met)
 		.n_arguments = 6,
 		.types = {INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID}};
 	Datum values[6] = {Int64GetDatum(backfill->id), Int64GetDatum(met)};
-	EqSpi spi;
 
 	for (int i = 0; i < EQ_BACKFILL_COUNTS; i++)
 		values[2 + i] = Int64GetDatum(backfill->counts[i]);
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&move, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&move, values, NULL);
 }
 
 /* One step of a backfill.  True: there is more to do at once. */
@@ -245,7 +242,7 @@ step_backfill(EqBackfill *backfill, int64 checkpoint, int64 watermark)
 	bool more = false;
 	LastStep *step = NULL;
 
-	/* What the rule is yet to meet by itself is not for its backfill. */
+	/* Events that a rule which catches up will meet by itself are not backfilled. */
 	if (rule->behind)
 		until = Min(until, rule->caught_up);
 	backfill->limit = PG_INT64_MAX;

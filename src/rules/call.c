@@ -24,7 +24,7 @@
 #include "table/table.h"
 #include "watch/watch.h"
 
-/* So often executors evaluate what does not end, before they refuse it. */
+/* So often executors evaluate a condition that does not end, before they refuse it. */
 #define EQ_MAX_LOST 3
 
 /* The event at a position, as a row; 0 if there is none. */
@@ -99,7 +99,7 @@ payload_number(Jsonb *payload, const char *key)
 	return number;
 }
 
-/* Refuses a rule whose condition did not end, again and again. */
+/* EQ040 if the rule's condition did not end EQ_MAX_LOST times in a row. */
 static void
 require_awake(const EqRule *rule)
 {
@@ -114,8 +114,8 @@ require_awake(const EqRule *rule)
 }
 
 /*
- * A timer's start that was refused in its time (timer.c).  The rule has fired for this
- * event, which is counted; if it was replaced since, it starts this timer if it would now.
+ * Starts a timer whose start was refused at first (timer.c), by the rule as it is now.  The
+ * firing is not counted: it was when the start was refused.
  */
 static void
 run_start(EqRule *rule, Datum event, const EqTimer *timer)

@@ -297,8 +297,8 @@ note_not_ended(const char *rule, const char *message)
 }
 
 /*
- * For an executor: an error came out of the job.  Was it the condition's, and the
- * time that it took?
+ * For an executor, after an error of a job: notes a fault if a condition was being evaluated
+ * and reached its time limit.
  */
 void
 eq_note_condition_error(bool timed_out)
@@ -318,7 +318,7 @@ eq_note_condition_lost(void)
 			"its condition did not end and was terminated with its process");
 }
 
-/* Is the rule not to be evaluated for now?  How often it has not ended. */
+/* How often the rule's condition did not end, if the rule rests now; else 0. */
 int
 eq_rule_rests(const EqRule *rule)
 {

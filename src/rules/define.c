@@ -61,7 +61,7 @@ insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 	 values[n] = (is_null) ? (Datum) 0 : (value), n++)
 #define ADD_TEXT(string) ADD(TEXTOID, CStringGetTextDatum(string), (string) == NULL)
 
-/* What a rule with the columns that create_rule was called with is compared by. */
+/* The columns of a definition, which if_not_exists compares, and their parameters. */
 #define RULE_DEFINITION                                                                  \
 	"tenant_id, event_pattern, condition, queue_id, job_name, payload, delay, priority," \
 	" function, options, on_loop, when_changed, actions, stop, rule_order,"              \
@@ -70,9 +70,9 @@ insert_row(const char *sql, int n, Oid *types, Datum *values, const char *nulls)
 	"$3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $21, $22, $23"
 
 /*
- * if_not_exists met what is there already: its number, 0 if the query finds none
- * (another tenant's).  The query's second column says if it is as it would have been
- * made; if not, a NOTICE names it.
+ * For if_not_exists: returns the number of the existing object, 0 if the query finds none
+ * (another tenant's).  Raises a NOTICE if the query's second column says that its definition
+ * differs.
  */
 static int32
 existing_row(const char *what, const char *sql, int n, Oid *types, Datum *values,

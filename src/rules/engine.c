@@ -60,10 +60,10 @@
 #include "wake/database.h"
 #include "watch/watch.h"
 
-/* Other rules do not wait for one that takes so long. */
+/* A rule that takes so long is slow: jobs evaluate it, so that others don't wait. */
 #define SLOW_US (100 * INT64CONST(1000))
 
-/* So long a batch goes on, but for one event at least. */
+/* A batch ends after this time, but has one event at least. */
 #define BATCH_US (500 * INT64CONST(1000))
 
 /* So many rules' plans are kept: each has some 10 kB. */
@@ -202,7 +202,7 @@ eq_event_metadata_of(Datum event)
 		GetAttributeByNum(DatumGetHeapTupleHeader(event), EVENT_METADATA, &isnull));
 }
 
-/* May the rule fire, by the rules that led to the event, and by what its first led to? */
+/* May the rule fire, by the depth of the event's chain and by the actions it led to? */
 EqChainVerdict
 eq_judge_rule(const EqRule *rule, Datum event)
 {
@@ -213,7 +213,7 @@ eq_judge_rule(const EqRule *rule, Datum event)
 	return verdict;
 }
 
-/* A function for each event of the pattern: there is nothing to evaluate. */
+/* Does the rule call a function for each event of its pattern, so that none is evaluated? */
 static bool
 needs_nothing_asked(const EqRule *rule)
 {
@@ -457,7 +457,7 @@ write_checkpoint(int64 position)
 	eq_spi_end(&spi);
 }
 
-/* One event meets the rule of a backfill, unless it has fired for it.  False: that is enough. */
+/* Evaluates an event for a backfill, unless its rule fired for it; false at the rate's limit. */
 static bool
 backfill_event(EqBackfill *backfill, EqRule *rule, Datum event)
 {
@@ -468,10 +468,9 @@ backfill_event(EqBackfill *backfill, EqRule *rule, Datum event)
 }
 
 /*
- * Evaluates all rules for events that were read, or this one, or this one by a
- * backfill.  After a while it stops: what an action has locked, and the positions it
- * took, are held until the commit.  Returns how many it were, and the position of the
- * last.
+ * Evaluates rules for events that were read: all rules, or only this one, perhaps for its
+ * backfill.  Stops after BATCH_US, since the locks and positions that actions take are held
+ * until the commit.  Returns how many events it were, and the position of the last.
  */
 int
 eq_meet_events(Tuplestorestate *events, EqRule *only, EqBackfill *backfill,
@@ -514,8 +513,8 @@ eq_meet_events(Tuplestorestate *events, EqRule *only, EqBackfill *backfill,
 }
 
 /*
- * A rule that is behind meets events up to the checkpoint, some of them at once; not
- * beyond the watermark, where some are still to come.  True: there are more.
+ * Evaluates a rule that catches up for its next events, up to the checkpoint and not beyond
+ * the watermark.  True: there are more.
  */
 static bool
 catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
@@ -533,7 +532,6 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 	int64 until = Min(checkpoint, watermark);
 	int64 met = Max(rule->caught_up, until); /* if nothing is left to be read */
 	bool more = false;
-	EqSpi spi;
 
 	if (rule->caught_up < until)
 	{
@@ -552,10 +550,8 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 		tuplestore_end(events);
 	}
 	values[1] = Int64GetDatum(met);
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(met < checkpoint ? &move : &join, values, NULL);
-	eq_spi_end(&spi);
-	/* Who has joined the others meets what came meanwhile, which nobody has read if it was alone. */
+	eq_run_as_owner(met < checkpoint ? &move : &join, values, NULL);
+	/* After joining the others, call again: if the rule was the only one, nobody has read new events. */
 	return more || met >= checkpoint;
 }
 

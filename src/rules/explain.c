@@ -95,7 +95,7 @@ error_of(Look *look)
 	return psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
 }
 
-/* eq_is_one_expression of a text that may be cut at the wrong place: no error. */
+/* As eq_is_one_expression, but false instead of an error: the text may be cut anywhere. */
 static bool
 is_expression(const char *text)
 {
@@ -118,8 +118,8 @@ is_expression(const char *text)
 }
 
 /*
- * A rule, as a row that may be in no table, and the event at a position, if the session
- * may see them: EQ025 else.
+ * Reads a rule from a row, which may be in no table, and the event at a position; EQ025 unless
+ * the session may see both.
  */
 static const EqRule *
 open_rule(FunctionCallInfo fcinfo, Datum *event)
@@ -257,7 +257,7 @@ sides_of(const char *part, char **left, char **right)
 
 	*left = pnstrdup(part, location);
 	*right = pstrdup(part + location + operator_length);
-	/* What stands in parentheses as a whole: they are not the side's. */
+	/* Moves parentheses around the whole comparison out of its sides. */
 	while (!is_expression(*left))
 	{
 		char *inner = *left + strspn(*left, " \t\r\n");

@@ -31,7 +31,7 @@ int eq_rule_fan_out = 10000; /* event_queue.rule_fan_out */
 
 #define ROOT_BYTES 64 /* a UUID; what someone else has written is cut */
 
-/* Of a tenant: no one else's events count, whatever their metadata name as their root. */
+/* With the tenant, so that events of others that name the same root do not count. */
 typedef struct RootKey
 {
 	char tenant[EQ_MAX_NAME + 1];
@@ -122,7 +122,7 @@ find_root(Datum event)
 	return root;
 }
 
-/* Has the event at the head led to as much as it may? */
+/* Has the head of the event's chain led to rule_fan_out actions? */
 bool
 eq_fan_out_is_over(Datum event)
 {
@@ -131,7 +131,7 @@ eq_fan_out_is_over(Datum event)
 	return root != NULL && root->before + root->added >= eq_rule_fan_out;
 }
 
-/* The rule has fired for the event. */
+/* Counts the actions of a rule that fired for the event. */
 void
 eq_count_fan_out(const EqRule *rule, Datum event)
 {

@@ -51,10 +51,10 @@
 
 PG_FUNCTION_INFO_V1(eq_table_change);
 
-/* Of triggers; what comes after it is the rule's number. */
+/* Names of triggers: this and the rule's number. */
 #define TRIGGER_PREFIX "event_queue_rule_"
 
-/* Their arguments. */
+/* Arguments of the triggers. */
 enum
 {
 	ARG_RULE,
@@ -238,11 +238,8 @@ drop_other_triggers(int32 rule_id, Oid relid, Datum names)
 		.n_arguments = 3,
 		.types = {INT4OID, OIDOID, TEXTARRAYOID}};
 	Datum values[3] = {Int32GetDatum(rule_id), ObjectIdGetDatum(relid), names};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&drop, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&drop, values, NULL);
 }
 
 /*
@@ -318,7 +315,7 @@ convert(void *argument)
 		row_to_json, heap_copy_tuple_as_datum(this->row, this->desc))));
 }
 
-/* False if the row is nothing that jsonb can have. */
+/* Converts a row to JSON; false if jsonb can't represent it. */
 static bool
 try_to_convert(Conversion *this)
 {
@@ -329,7 +326,7 @@ try_to_convert(Conversion *this)
 	return error == NULL;
 }
 
-/* A column of a row alone. */
+/* Makes a row of one column of a row. */
 static Conversion
 column_alone(HeapTuple row, TupleDesc desc, AttrNumber attnum)
 {
@@ -454,7 +451,7 @@ changed_names(Jsonb *before, Jsonb *now)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }
 
-/* Is this among the names? */
+/* Is the name an element of the array? */
 static bool
 has_member(Jsonb *names, const char *name)
 {
@@ -465,7 +462,7 @@ has_member(Jsonb *names, const char *name)
 	return findJsonbValueFromContainer(&names->root, JB_FARRAY, &wanted) != NULL;
 }
 
-/* Adds a row; without it, and with its name, what there is no room for. */
+/* Adds a row; if there is no room for it, sets *left_out to its name instead. */
 static void
 add_row(JsonbParseState **state, const char *name, Jsonb *row, int64 *room,
 		const char **left_out)
@@ -507,7 +504,7 @@ change_data(Relation rel, const char *operation, Jsonb *key, Jsonb *before,
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* Whose change it is, by the row's column. */
+/* Returns the tenant of a change, by a column of the row or of the session. */
 static const char *
 tenant_of(Relation rel, const char *column, Jsonb *row)
 {

@@ -45,7 +45,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.drop_table_triggers(int, oid, text[]) IS 'Internal. Removes the triggers of a rule with on_table.';
 
-/* table_is_watched: are all triggers of a rule there, and on?  Who drops a column with CASCADE may drop one. */
+/* table_is_watched: has the table all triggers of a rule, enabled?  DROP COLUMN ... CASCADE drops one. */
 CREATE FUNCTION event_queue_internal.table_is_watched(rule_id int, on_change text[]) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT count(*) = cardinality($2) FROM event_queue_internal.table_triggers($1) t WHERE t.tgenabled IN ('O', 'A')

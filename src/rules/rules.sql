@@ -159,71 +159,89 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
 'An event as JSON: position, id, tenant_id, aggregate_type, aggregate_id, version, event_type, data, metadata, created_at.';
 
 /*
- * create_rule: from now on, every event that matches does the action.
+ * create_rule: creates a rule; from then on each event that matches fires it.
  *
- * Arguments: event_pattern as in event_matches; condition is a SQL boolean
- * expression over the event's columns (event_data ->> 'step' = 'won'), run as
- * the rule's owner and without writing; NULL: always.  Action: either queue and
- * job_name (with payload, a template of map_payload; delay; priority; options as in
- * enqueue, where unique_key, group_key, delay, run_at and priority may be JSON paths,
- * as in the template), or function, which takes one argument of type
- * event_queue.event_store and is run in a job of its own (with delay and priority);
- * or actions.  tenant_id: only events of this tenant.  or_replace: a
- * rule of this name gets the new definition and goes on where it stands: each
- * event meets it once, as it was or as it is, also while the scheduler runs;
- * switched off, it stays so; another definition is a new version (rule_versions, rollback_rule).  (drop_rule and create_rule instead lose the events
- * that the old one had not seen.)  if_not_exists: a rule of this name stays as
- * it is, with a NOTICE if its definition is another.  on_loop: what happens at an event
- * that this rule itself led to, however many rules and jobs ago: skip, or allow (it may
- * fire again, up to event_queue.rule_depth firings in a chain); rule_stats counts what
- * was skipped.  when_changed: top-level fields of events' data; the rule fires only if one
- * of them is in the event with another value than in the last event of the aggregate
- * before it that had the field (none had: it has changed, also if it is null now; the
- * event has none: it has not; values are compared as jsonb; what was archived is not
- * looked at).  It is asked before the condition.
- * actions: a JSON array of up to 16, done in this order and in one transaction, all or none:
- *   {"enqueue": {"queue": "mail", "name": "welcome", "payload": {...}, ...}}, with all that
- *     enqueue_many takes for a job but tenant_id; no payload: the whole event;
- *   {"call": {"function": "crm.score", "delay": ..., "calendar": ..., "priority": ...}};
- *   {"append": {"event_type": "lead.scored", "aggregate_type": ..., "aggregate_id": ...,
- *     "event_data": {...}, "metadata": {...}}}: an event of the same tenant, by default of the
- *     same aggregate, with the event as its cause and the rule in its chain (on_loop);
- *   {"notify": {"channel": "leads", "payload": ...}}: NOTIFY, with a text or a JSON object of
- *     less than 8000 bytes; PostgreSQL sends equal ones of one transaction once;
- *   {"cancel": {"queue": "crm", "unique_key": "answer {{aggregate_id}}"}}: cancel_jobs, which
- *     stops the timer that another rule started by enqueue with delay and unique_key.
- * Strings in them are templates of map_payload, but for queues, functions and channels.
- * Delays count from now, that is when the rule meets the event, or with "delay_from": "event"
- * from the event's created_at.  With "calendar": "br" they are working time of that calendar: "48 hours" are 48 working
- * hours, "2 days" two working days (options has it, too).
- * rule_order: rules meet an event in this order, those of the same in that of their
- * numbers.  stop: if the rule fires, later ones do not meet this event; a rule of a tenant
- * stops rules of tenants only, and one whose condition failed or rests, so that a job tries
- * it again, stops none.
- * start: of a new rule, from which event on: now (those that come), beginning (all that are
- * there and not archived), or a position (those above it).  It meets the old ones in order,
- * and others when it has caught up; stop of other rules does not count meanwhile.
- * on_table, in the place of event_pattern: the rule is on the rows of this table.  Triggers
- * that it makes append an event for each changed row, in the transaction of the change, with
- * data {"table", "operation", "key", "old", "new", "changed"}, which only this rule meets (one
- * that leaves a row as it was appends none; rows too large for event_queue.max_payload and columns
- * that jsonb can't have are left out, "left_out" names one, and the write goes on; of a row that goes to
- * another tenant old is left out).  on_change: operations, of insert,
- * update and delete (all of them); when_changed: columns of which an update must change one.
- * The condition also sees old and new, the rows as jsonb: old ->> 'status'.  tenant_column
- * names the tenant; else it is the session's.  Who writes to the table needs no rights of the
- * extension.  The caller needs the privileges TRIGGER and SELECT on the table; writers are
- * waited for once, and from the commit on no change is missed.  TRUNCATE lets no rule fire.
- * Renaming table and columns changes nothing for the triggers, but event data has the new names;
- * a rule whose table was dropped is out of service.  A write with such a rule cannot be prepared
- * (PREPARE TRANSACTION), as append cannot.
- * draft: the definition is kept as a version of the rule of this name, which goes on as it
- * is; compare_rule and test_rule show what it would do, activate_rule puts it in force.
+ * Arguments:
+ * - event_pattern: which types of event, as in event_matches.
+ * - on_table: in place of event_pattern, the changes of this table's rows (see below).
+ * - condition: a boolean SQL expression over the event's columns (event_data ->> 'step' =
+ *   'won'), evaluated with the rights of the rule's owner, read-only; NULL: always true.
+ * - tenant_id: only events of this tenant.
+ * - queue and job_name: the rule enqueues a job, with payload (a template of map_payload),
+ *   delay, priority and the options of enqueue; unique_key, group_key, delay, run_at and
+ *   priority may be JSON paths into the event, as in the template.
+ * - function, in place of queue and job_name: takes one argument of type
+ *   event_queue.event_store; a job of its own calls it, with delay and priority.
+ * - actions, in place of both: a list of actions (see below).
+ * - or_replace: a rule of this name gets the new definition, as a new version if it differs
+ *   (rule_versions, rollback_rule).  It continues where it stands, also while the scheduler
+ *   runs: each event meets it once, by the old definition or by the new one.  A paused rule
+ *   stays paused.  (drop_rule and create_rule instead lose the events that the old rule had not
+ *   met.)
+ * - if_not_exists: a rule of this name stays as it is, with a NOTICE if its definition differs.
+ * - on_loop: what happens at an event that this rule itself led to, through any number of rules
+ *   and jobs: skip, or allow (it may fire again, up to event_queue.rule_depth firings in a
+ *   chain).  rule_stats counts what was skipped.
+ * - when_changed: top-level fields of event_data.  The rule fires only if the event has one of
+ *   them, with another value than the last earlier event of the aggregate that had it.  A field
+ *   that no earlier event had is a change, also if it is null now.  Values are compared as
+ *   jsonb, archived events are not read.  Checked before the condition.
+ * - rule_order: rules meet an event in this order; those of the same order by their numbers.
+ * - stop: if the rule fires, later rules do not meet the event.  A rule with tenant_id stops
+ *   only rules with one.  A rule whose condition failed, or that rests, so that a job tries it
+ *   again, stops none.
+ * - start: the first event that a new rule meets: now (those that come), beginning (all that
+ *   are stored and not archived), or a position (those above it).  It meets stored events in
+ *   order, apart from the other rules until it has caught up; until then, their stop does not
+ *   count for it.
+ * - draft: keeps the definition as a version of the rule of this name, which itself stays as it
+ *   is.  compare_rule and test_rule show what the draft would do, activate_rule puts it in
+ *   force.
+ *
+ * actions is a JSON array of up to 16 objects, performed in this order, in one transaction, all
+ * or none:
+ * - {"enqueue": {"queue": "mail", "name": "welcome", "payload": {...}, ...}}: with all that
+ *   enqueue_many takes for a job but tenant_id; without payload, the whole event.
+ * - {"call": {"function": "crm.score", "delay": ..., "calendar": ..., "priority": ...}}.
+ * - {"append": {"event_type": "lead.scored", "aggregate_type": ..., "aggregate_id": ...,
+ *   "event_data": {...}, "metadata": {...}}}: an event of the same tenant, by default of the
+ *   same aggregate, with the event as its cause and the rule in its chain (on_loop).
+ * - {"notify": {"channel": "leads", "payload": ...}}: NOTIFY, with a text or a JSON object of
+ *   less than 8000 bytes; PostgreSQL sends equal ones of one transaction once.
+ * - {"cancel": {"queue": "crm", "unique_key": "answer {{aggregate_id}}"}}: cancel_jobs, which
+ *   stops the timer that another rule started by enqueue with delay and unique_key.
+ *
+ * Strings in actions are templates of map_payload, but for names of queues, functions and
+ * channels.  Delays count from the time when the rule meets the event or, with "delay_from":
+ * "event", from the event's created_at.  With "calendar": "br" they are working time of that
+ * calendar: "48 hours" are 48 working hours, "2 days" two working days (options has it, too).
+ *
+ * on_table has the rule create triggers on the table.  They append an event for each changed
+ * row, in the transaction of the change, with data {"table", "operation", "key", "old", "new",
+ * "changed"}; only this rule meets it.
+ * - on_change: the operations: insert, update, delete; NULL: all of them.
+ * - when_changed: columns, one of which an update must change.
+ * - condition: also sees old and new, the rows as jsonb: old ->> 'status'.
+ * - tenant_column: the column that holds the tenant; NULL: the tenant is the session's.
+ * - An update that changes nothing appends no event.  Rows too large for
+ *   event_queue.max_payload, and columns that jsonb can't represent, are left out ("left_out"
+ *   names one), and the write succeeds.  Of a row that moves to another tenant, old is left
+ *   out.
+ * - Roles that write to the table need no rights on the extension.  The caller needs the
+ *   privileges TRIGGER and SELECT on the table, and waits once for transactions that write to
+ *   it; no change is missed from the commit on.  TRUNCATE fires no rule.
+ * - The triggers survive renames of the table and its columns; event data has the new names.  A
+ *   rule whose table was dropped is out of service.
+ * - A transaction that writes to the table cannot be prepared (PREPARE TRANSACTION), as one
+ *   that appends cannot.
+ *
  * Result: the rule's number.
- * Errors: EQ025 no such calendar, EQ058 a delay that is no working time, EQ055 no rule can be made on the table, 42501 no right to, 42703 no such column, EQ025 draft of no rule, EQ054 start, EQ003 tenant, EQ006 name, EQ009 options, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
- * priority, EQ018 the rule exists, EQ019 no action or two, or actions, EQ020 no such
- * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024
- * template, EQ009 on_loop, EQ006 or EQ009 when_changed.
+ * Errors: EQ003 tenant, EQ006 name, or name in when_changed, EQ009 options, on_loop,
+ * when_changed, or both or_replace and if_not_exists, EQ010 no such queue, EQ014 delay, EQ015
+ * priority, EQ018 the rule exists, EQ019 no action or two, or bad actions, EQ020 no such
+ * function, EQ021 wrong signature, EQ022 condition, EQ023 pattern, EQ024 template, EQ025 no such
+ * calendar, or draft of no rule, EQ054 start, EQ055 no rule can be created on the table, EQ058
+ * delay that is no working time, 42501 no right to the table or function, 42703 no such column.
  * Example:
  *	SELECT event_queue.create_rule('welcome', 'lead.created', condition => $$event_data ->> 'name' IS NOT NULL$$,
  *		queue => 'mail', job_name => 'welcome', payload => '{"lead": "$.aggregate_id"}', or_replace => true);
@@ -342,46 +360,53 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_last_position_sql';
 COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The highest position that any append has taken, committed or not.';
 
 /*
- * create_handler: has the executors run a queue's jobs inside the database.
+ * create_handler: has the executors run a queue's jobs by a function in the database.
  *
- * Jobs that run quickly are several in one transaction, so that they share its flush:
- * each is a subtransaction of its own, fails and completes for itself, and now() is the
- * same for all. Nobody waits for longer than twice event_queue.handler_batch_time; a
- * job that takes longer is undone and runs again, alone. So what a handler does outside
- * the database may be done twice, as after a crash. Equal NOTIFYs of one transaction
- * are sent once, as ever, also of several jobs. What an extension keeps in a session (GD
- * of PL/Python; not connections of dblink) is there for the next job.  Where default_transaction_isolation
- * is repeatable read or serializable each job, or array, has a transaction of its own.
+ * Arguments:
+ * - job_name: '*' is every job of the queue that has no handler of its own.
+ * - function: takes one argument of type event_queue.claimed_job and returns void or jsonb, the
+ *   job's result.  It is found by the caller's search_path and runs as the caller, with
+ *   search_path pg_catalog and its own schema.
+ * - time_limit: of an attempt; NULL: nine tenths of the queue's lease.
+ * - batch: the function takes one argument of type event_queue.claimed_job[] instead, up to so
+ *   many jobs (1 to 1000) of one tenant, and returns void or a jsonb array with a result for
+ *   each job in its order.  If it fails, it is called for each half of them, and so on, so that
+ *   a bad job fails alone.  Jobs that failed or stalled before come alone.  What it appends and
+ *   enqueues has the chain of rules, which is the same for all its jobs, but no job as its
+ *   cause and no correlation except those that it sets.
+ * - max_executors: at most so many executors (1 to 128) run jobs of this handler at the same
+ *   time, those that stand in among them; NULL: no such limit, but executors that stand in
+ *   leave jobs of a handler that takes long alone.  (max_concurrency of the queue limits all
+ *   workers, also those outside.)
+ * - or_replace: a handler for the same queue and job name gets the new function, owner, time
+ *   limit, batch and max_executors; running jobs finish with the old one.  If one of these
+ *   differs, the handler's version increases by one.  The version, and a hash of the source of
+ *   the function and of what it calls, are kept with each finished job and failed attempt
+ *   (history, dead_letters, job_steps, trace).
+ * - if_not_exists: the handler stays as it is, with a NOTICE if its function, time limit, batch
+ *   or max_executors differs.
  *
- * What a handler that takes an array appends and enqueues is of none of its jobs: it has
- * the chain of rules, which is the same for all, and no correlation or cause but those it gives.
+ * An error in a handler undoes its effects, and the job is tried again after the queue's
+ * backoff.  Some SQLSTATEs mean something else; with a DETAIL that is no number of seconds they
+ * are errors like all others:
+ * - EQ060 without DETAIL: no further attempt, the job is a dead letter at once; with DETAIL,
+ *   the next attempt comes after so many seconds.  See give_up_job and retry_job_after.
+ * - EQ061: not now; no attempt is counted, and the job is due again after the seconds in DETAIL
+ *   (at least 1).  See postpone_job, and postpone_queue for EQ064.
  *
- * Arguments: job_name '*' is every job of the queue that has no handler of its
- * own; function takes one argument of type event_queue.claimed_job and returns
- * void or jsonb (the job's result); it is found by the caller's search_path and
- * runs as the caller, with search_path pg_catalog and its own schema.
- * time_limit defaults to nine tenths of the queue's lease.
- * batch: the function takes one argument of type event_queue.claimed_job[] instead, and is
- * called for up to so many jobs (1 to 1000) of one tenant at once; it returns void, or a jsonb array with
- * a result for each job in its order. If it fails, it is called for each half of them, and so on: a bad job fails alone.
- * Jobs that failed or stalled before come alone. What it appends and enqueues names no job as its cause.
- * max_executors: at most so many executors run jobs of this handler at the same time (1 to 128). Those that stand in while all are
- * busy may be among them then; without it they leave the jobs of a handler that takes long alone.
- * (How many jobs of a queue run at all, also outside, is its max_concurrency.)
- * A handler that raises an error undoes its effects, and its job is tried again after the
- * queue's backoff.  By SQLSTATE EQ060 it decides itself: without DETAIL it gives up
- * (a dead letter at once), with DETAIL, a number of seconds, the next attempt comes after these.
- * EQ061 is "not now": no attempt is counted, and the job is due again after the seconds in
- * DETAIL (at least 1).  With any other DETAIL both are errors like all others.
- * or_replace: a handler for the same queue and job name gets the new function,
- * owner, time limit, batch and max_executors; jobs that run go on with the old one.  If one of them is another, the handler's
- * version goes up by one.  The version, and a hash of the source of the function and of what it calls as it was then, stay with the
- * finished job and with each failed attempt (history, dead_letters, job_steps, trace).  if_not_exists: it
- * stays as it is, with a NOTICE if its function, time limit, batch or max_executors is another.
+ * Several jobs that run quickly share one transaction and its flush.  Each is a subtransaction,
+ * which completes or fails by itself; now() is the same for all.  A job that takes longer than
+ * twice event_queue.handler_batch_time is undone and runs again alone; so what a handler does
+ * outside the database may happen twice, as after a crash.  Equal NOTIFYs of one transaction are
+ * sent once, also those of several jobs.  What an extension keeps in the session (GD of
+ * PL/Python; not connections of dblink) is there for the next job.  Where
+ * default_transaction_isolation is repeatable read or serializable, each job or array has a
+ * transaction of its own.
+ *
  * Result: the handler's number.
- * Errors: EQ006 name, EQ009 batch or max_executors out of range, or both or_replace and if_not_exists, EQ010 no such queue,
- * EQ018 the handler exists, EQ020 no such function, EQ021 wrong
- * signature, EQ026 time_limit not positive, 42501 no right to call it.
+ * Errors: EQ006 name, EQ009 batch or max_executors out of range, or both or_replace and
+ * if_not_exists, EQ010 no such queue, EQ018 the handler exists, EQ020 no such function, EQ021
+ * wrong signature, EQ026 time_limit not positive, 42501 no right to call it.
  * Example:
  *	CREATE FUNCTION send_letter(job event_queue.claimed_job) RETURNS jsonb LANGUAGE sql AS
  *		$$ SELECT jsonb_build_object('sent_to', job.payload ->> 'to') $$;

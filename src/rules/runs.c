@@ -82,7 +82,6 @@ eq_write_runs(void)
 			   {INT4OID, sizeof(int32), true, TYPALIGN_INT},
 			   {BOOLOID, 1, true, TYPALIGN_CHAR},
 			   {BOOLOID, 1, true, TYPALIGN_CHAR}};
-	EqSpi spi;
 
 	if (n_runs == 0)
 		return;
@@ -101,9 +100,7 @@ eq_write_runs(void)
 													of[i].size, of[i].by_value,
 													of[i].align));
 	n_runs = 0;
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&write, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&write, values, NULL);
 }
 
 /* For an executor: a rule that was tried again has fired after all, or not. */
@@ -125,9 +122,6 @@ eq_settle_run(const EqRule *rule, int64 position, bool fired)
 		.types = {INT4OID, INT8OID}};
 	Datum values[3] = {Int32GetDatum(rule->rule_id), Int64GetDatum(position),
 					   Int32GetDatum(rule->version)};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(fired ? &write : &forget, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(fired ? &write : &forget, values, NULL);
 }

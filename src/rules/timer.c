@@ -71,8 +71,8 @@ eq_timer_has_ended(const EqQueue *queue, const char *tenant, const char *key,
 }
 
 /*
- * Has a rule, as it is, was, or would be by a draft, an action that ends timers of this
- * queue?  Where none has, starts that are refused are not noted.
+ * Has a rule, in any of its versions or drafts, an action that cancels jobs of this queue?  If
+ * none has, refused starts need not be recorded.
  */
 bool
 eq_rules_end_timers(const EqQueue *queue)
@@ -115,8 +115,9 @@ eq_rules_end_timers(const EqQueue *queue)
 }
 
 /*
- * The timer is open: the holder of its key.  Another end may yet come in between.  The
- * caller has the lock of eq_timer_has_ended.
+ * Records a start that was refused, since a timer is running: the job that holds the key.  A
+ * cancel whose event lies between the two may still come.  The caller holds the row lock of
+ * eq_timer_has_ended.
  */
 void
 eq_note_refused_start(const EqRule *rule, const EqQueue *queue, const EqNewJob *job,
@@ -137,17 +138,14 @@ eq_note_refused_start(const EqRule *rule, const EqQueue *queue, const EqNewJob *
 		Int32GetDatum(queue->queue_id),		  CStringGetTextDatum(job->tenant),
 		CStringGetTextDatum(job->unique_key), Int64GetDatum(position),
 		Int32GetDatum(rule->rule_id),		  Int64GetDatum(holder)};
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&note, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&note, values, NULL);
 }
 
 /*
- * Of the starts that were refused, those before the last end are over.  The first after it
- * is done now, if the timer that stood in its way was started before this end: had it come in
- * time, that timer would have made room, whether it is still there or has fired meanwhile.
+ * After an end: deletes the refused starts before it, and does the first one after it if the
+ * timer that was in its way was started before the end.  Had the end come in time, it would
+ * have cancelled that timer; whether that is still running or has fired does not matter.
  */
 static void
 start_again(const EqQueue *queue, const char *unique_key, Datum *key)

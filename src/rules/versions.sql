@@ -43,7 +43,7 @@ BEGIN
 	IF NEW.on_table IS NOT NULL THEN
 		NEW.event_pattern := format('table.%s.*', NEW.rule_id);
 	END IF;
-	-- what it is, not whether and since when it runs
+	-- no new version for a change of other columns
 	IF TG_OP = 'UPDATE' THEN
 		NEW.version := OLD.version;
 	END IF;
@@ -97,7 +97,7 @@ CREATE VIEW rule_versions WITH (security_invoker = true) AS
 COMMENT ON VIEW rule_versions IS
 'What rules are (present), were, and may become (draft): by whom (the role of the session) and when; those that were replaced or dropped are kept for event_queue.keep_audit.';
 
-/* rule_of: a rule of this owner (NULL: one that was dropped) with another definition, which names some or all of its members. */
+/* rule_of: the row of a rule with this owner (NULL: a dropped role) and with the members of a definition. */
 CREATE FUNCTION event_queue_internal.rule_of(r rule, definition jsonb, owner regrole) RETURNS rule
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -160,7 +160,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.kept_definition(text, int, boolean) IS 'Internal. A version or draft of a rule; the draft is removed.';
 
-/* check_adopts: no superuser runs unawares, with his rights, what another role wrote (its OID; NULL: it was dropped). */
+/* check_adopts: 42501 if a superuser would become the owner of what another role (NULL: a dropped one) wrote. */
 CREATE FUNCTION event_queue_internal.check_adopts(maker text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

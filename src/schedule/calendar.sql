@@ -5,7 +5,7 @@
  * tenant, like queues; admins create it, and delays of jobs are computed with it.
  */
 
-/* Are these hours of a calendar?  {"mon": ["09:00-12:00", "13:00-18:00"], ...}, in order and apart. */
+/* Are these valid hours?  {"mon": ["09:00-12:00", "13:00-18:00"], ...}, in order, not overlapping. */
 CREATE FUNCTION event_queue_internal.are_hours(hours jsonb) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
@@ -38,7 +38,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.are_hours(jsonb) IS 'Internal. Is this what a calendar''s hours may be?';
 
-/* Are these holidays of a calendar? */
+/* Are these valid holidays? */
 CREATE FUNCTION event_queue_internal.are_holidays(holidays date[]) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT holidays IS NOT NULL AND coalesce(array_ndims(holidays), 1) = 1 AND cardinality(holidays) <= 10000
@@ -125,8 +125,9 @@ COMMENT ON FUNCTION create_calendar(text, text, jsonb, date[], boolean, boolean)
 'Makes a calendar: a time zone, working hours for each weekday, and holidays; for add_business_time.';
 
 /*
- * drop_calendar: removes a calendar. What was reckoned with it stays; rollback_rule to a version that names it is then EQ025.
- * Errors: EQ013 a rule, a draft of one or a schedule reckons with it, EQ025 no such calendar.
+ * drop_calendar: removes a calendar. Times that were computed with it stay; rollback_rule to a
+ * version that names it is then EQ025.
+ * Errors: EQ013 a rule, a draft of one or a schedule uses it, EQ025 no such calendar.
  * Example:
  *	SELECT event_queue.drop_calendar('br');
  */
@@ -160,7 +161,7 @@ END
 $$;
 COMMENT ON FUNCTION drop_calendar(text) IS 'Removes a calendar that no rule, no draft and no schedule uses. EQ025 if there is none of this name.';
 
-/* Schedules that do not run on a calendar's holidays are due by what these are now. */
+/* Computes the next runs of schedules anew that exclude the holidays of this calendar. */
 CREATE FUNCTION event_queue_internal.holidays_changed(calendar text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	-- cron: so that the scheduler hears of it; what is due already keeps its time
@@ -169,7 +170,7 @@ LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION event_queue_internal.holidays_changed(text) IS 'Internal. New next runs for the schedules that do not run on the holidays of a calendar.';
 
-/* The days of a calendar become these; how many they are more, or fewer. */
+/* Sets the holidays of a calendar; returns how many were added or removed. */
 CREATE FUNCTION event_queue_internal.change_holidays(calendar text, added date[], removed date[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_variable
@@ -195,7 +196,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.change_holidays(text, date[], date[]) IS 'Internal. Adds and removes holidays of a calendar.';
 
 /*
- * add_holidays: adds days without work to a calendar; those that it has are harmless.
+ * add_holidays: adds days without work to a calendar; days that it has already are ignored.
  * Result: how many are new. Errors: EQ025 no such calendar, EQ058 days.
  * Example:
  *	SELECT event_queue.create_calendar('br', 'America/Sao_Paulo', if_not_exists => true);
@@ -205,10 +206,11 @@ CREATE FUNCTION add_holidays(calendar text, days date[]) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.change_holidays($1, $2, '{}')
 $$;
-COMMENT ON FUNCTION add_holidays(text, date[]) IS 'Adds holidays to a calendar; how many are new.';
+COMMENT ON FUNCTION add_holidays(text, date[]) IS 'Adds holidays to a calendar; returns how many are new.';
 
 /*
- * remove_holidays: the opposite. Result: how many there were. Errors: as add_holidays.
+ * remove_holidays: removes days without work from a calendar.
+ * Result: how many there were. Errors: as add_holidays.
  * Example:
  *	SELECT event_queue.remove_holidays('br', '{2027-02-08}');
  */
@@ -216,7 +218,7 @@ CREATE FUNCTION remove_holidays(calendar text, days date[]) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT event_queue_internal.change_holidays($1, '{}', $2)
 $$;
-COMMENT ON FUNCTION remove_holidays(text, date[]) IS 'Removes holidays from a calendar; how many there were.';
+COMMENT ON FUNCTION remove_holidays(text, date[]) IS 'Removes holidays from a calendar; returns how many there were.';
 
 /* The working hours of a day; not those that fall into an hour that the clocks leave out. */
 CREATE FUNCTION event_queue_internal.working_hours(calendar event_queue.calendar, day date, OUT starts_at timestamptz, OUT ends_at timestamptz)
@@ -230,7 +232,7 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_
 $$;
 COMMENT ON FUNCTION event_queue_internal.working_hours(event_queue.calendar, date) IS 'Internal. The working hours of a day.';
 
-/* The calendar of this name, and times that can be reckoned with. */
+/* Returns the calendar of this name; checks that times are within the range that it computes. */
 CREATE FUNCTION event_queue_internal.calendar_for(name text, VARIADIC times timestamptz[]) RETURNS event_queue.calendar
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
@@ -250,13 +252,14 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.calendar_for(text, timestamptz[]) IS 'Internal. The calendar of this name, for times that can be reckoned with.';
 
 /*
- * add_business_time: when so much working time will have passed.
+ * add_business_time: the time at which so much working time will have passed.
  *
- * Arguments: amount: days are working days, and the time of the day stays what it is; hours, minutes and seconds are
- * working hours, and follow the days. At most 3,660 days and 87,840 hours.
- * So '2 days' after Friday 17:00 is Tuesday 17:00, and '2 hours' after it, in a calendar until 18:00, Monday 10:00.
- * Errors: EQ009 a NULL or a time out of range, EQ025 no such calendar, EQ058 amount; or the calendar has no working
- * time for 100 years.
+ * Arguments: amount: days are working days, and keep the time of the day; hours, minutes and
+ * seconds are working hours, and are added after the days. At most 3,660 days and 87,840 hours.
+ * So '2 days' after Friday 17:00 is Tuesday 17:00, and '2 hours' after it, in a calendar until
+ * 18:00, Monday 10:00.
+ * Errors: EQ009 a NULL or a time out of range, EQ025 no such calendar, EQ058 amount; or the
+ * calendar has no working time for 100 years.
  * Example:
  *	SELECT event_queue.add_business_time('br', '2026-11-27 17:00-03', '2 days');
  */

@@ -4,9 +4,9 @@
 
 /*
  * correct_times: for the scheduler, when it starts and when the clock was set back.
- * Times that were made by the clock as it was are moved by as much as it was ahead:
- * next runs of schedules, jobs (which have the time when they were enqueued, claimed
- * or failed), and tokens of keys with a rate.  Rows that others hold are left alone.
+ * Moves times that were written while the clock was ahead back by as much: next runs of
+ * schedules, times of jobs (by when they were enqueued, claimed or failed), and tokens of keys
+ * with a rate.  Skips rows that others have locked.
  */
 CREATE FUNCTION event_queue_internal.correct_times() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -18,7 +18,7 @@ DECLARE
 BEGIN
 	FOR s IN SELECT x.* FROM event_queue.schedule x WHERE x.enabled AND x.next_run > at FOR UPDATE SKIP LOCKED LOOP
 		BEGIN
-			-- What has run already by a clock that was a little ahead does not run again.
+			-- A run that happened while the clock was a little ahead is not repeated.
 			next := event_queue_internal.next_time(s, greatest(at, (SELECT max(r.scheduled_for) FROM event_queue_internal.schedule_run r
 				WHERE r.schedule_id = s.schedule_id AND r.scheduled_for < at + '1 minute'::interval)));
 			UPDATE event_queue.schedule x SET next_run = next WHERE x.schedule_id = s.schedule_id AND x.next_run > next;
@@ -28,7 +28,7 @@ BEGIN
 		END;
 	END LOOP;
 
-	-- A second is no matter: the clocks of two processes may differ by less.
+	-- Ignore a second: two processes may see times that differ by less.
 	UPDATE event_queue.job x
 	SET run_at = CASE WHEN x.run_at > at THEN greatest(at, x.run_at - wrong.ahead) ELSE x.run_at END,
 		leased_until = x.leased_until - wrong.ahead, claimed_at = least(x.claimed_at, at), created_at = least(x.created_at, at)

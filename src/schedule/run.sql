@@ -221,10 +221,10 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.missed_runs(schedule, timestamptz, timestamptz) IS 'Internal. How many runs passed after one, up to a time; at most 1000.';
 
 /*
- * run_due_schedules: for the scheduler.  One job for each schedule that is due, or with a
- * catch_up one for each time that is, a hundred at once;
- * an error in one hurts no other.  One that fails keeps its time: it is tried again
- * after a while, and then makes one job.  Result: when to come back.
+ * run_due_schedules: for the scheduler.  Enqueues a job for each schedule that is due or, with
+ * a catch_up, for each time that is due, up to a hundred in a call.  A schedule that fails does
+ * not affect the others; it keeps its time, is tried again after a while, and then makes one
+ * job.  Result: when to call it again.
  */
 CREATE FUNCTION event_queue_internal.run_due_schedules() RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -277,7 +277,7 @@ BEGIN
 	END LOOP;
 	PERFORM event_queue_internal.clear_fault('schedule', f.item, gone => true) FROM event_queue.faults() f
 	WHERE f.what = 'schedule' AND NOT EXISTS (SELECT FROM event_queue.schedule s WHERE s.name = f.item AND s.enabled);
-	-- What is still due fails, has more to catch up with, or someone has locked it: not at once again.
+	-- Still due are schedules that fail, are locked, or have more to catch up: not at once again.
 	RETURN (SELECT min(CASE WHEN s.next_run > clock_timestamp() THEN s.next_run
 			ELSE greatest(clock_timestamp() + '1 second', event_queue_internal.fault_retry_at('schedule', s.name)) END)
 		FROM event_queue.schedule s WHERE s.enabled AND s.next_run IS NOT NULL);

@@ -8,14 +8,18 @@
 
 /*
  * cron_next: when an expression is due next; NULL if never (30 February).
- * Arguments: cron is an expression of five fields, or of six with the second first;
- * days of the month may be L (the last), 15W (the working day next to the 15th), LW, and
- * days of the week mon#1 (the first Monday), friL (the last Friday); or @hourly to
- * @yearly, or @every 10s, 1h30m, 2d, which counts from 1970 in UTC.  Its times are
- * local times of time_zone.  One that daylight saving skips runs at the moment
- * the clocks go forward, once for all of a missing hour, or not at all if the hour
- * is * or a step of it, since the next is near; one that comes twice runs the
- * first time, or both times if minute or hour is * or a step of it.
+ * Arguments:
+ * - cron: five fields (minute, hour, day of the month, month, day of the week), or six with the
+ *   second first.  Days of the month may be L (the last), 15W (the working day next to the
+ *   15th), LW (the last working day); days of the week mon#1 (the first Monday), friL (the last
+ *   Friday).  Or @hourly to @yearly, or @every 10s, 1h30m, 2d, which counts from 1970 in UTC.
+ * - time_zone: the expression's times are local times there.
+ *
+ * Where the clocks go forward, a time that is skipped runs at the moment of the change, once for
+ * all of a missing hour; or not at all if the hour is * or a step of it, since the next time is
+ * near.  Where they go back, a time that comes twice runs the first time; or both times if
+ * minute or hour is * or a step of it.
+ *
  * Errors: EQ030 bad expression, EQ031 no such time zone.
  * Example:
  *	SELECT event_queue.cron_next('0 9 * * 1-5', 'America/Sao_Paulo');
@@ -178,28 +182,34 @@ COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, i
 'Internal. EQ009 unless overlap, catch_up, jitter, start, end and excluded dates are valid.';
 
 /*
- * create_schedule: enqueues a job each time that the expression is due.
- * Arguments: as cron_next and enqueue (options without run_at). tenant_id: of the jobs; its handler acts for this tenant,
- * or, if it has SET event_queue.tenant = '', for all.  or_replace: a schedule of this name gets
- * the new definition; its next run changes only if cron, time_zone, starts_at,
- * ends_at, exclude or exclude_calendar do, and switched off, it stays so.  if_not_exists: it stays as it is, with a NOTICE if
- * its definition is another.
+ * create_schedule: enqueues a job each time that a cron expression is due.
  *
- * overlap: what happens while an earlier job of the schedule waits or runs: allow (one
- * more job), skip (none), queue_one (one may wait behind it), queue_all (all wait, one
- * behind the other: they are a group, so the queue's group_concurrency must be 1), cancel
- * (the earlier ones are cancelled, as by cancel_job).
- * catch_up: the times that passed while the server was down or the schedule was paused
- * get a job each, those that are longer ago do not; NULL: one job for all
- * that passed while the server was down, none for a pause.
- * jitter: each job runs up to so much later, at random.  starts_at, ends_at: no runs before
- * and after them.  exclude: no runs on these dates of time_zone.  exclude_calendar: nor on the holidays of this calendar, also
- * those that it gets later.
+ * Arguments: as cron_next and enqueue (options without run_at), and
+ * - tenant_id: of the jobs.  Their handler acts for this tenant or, if it has SET
+ *   event_queue.tenant = '', for all.
+ * - overlap: what happens while an earlier job of the schedule waits or runs.  allow: one more
+ *   job.  skip: none.  queue_one: one more, unless one waits already.  queue_all: one more,
+ *   which runs after the earlier ones (they are a group, so the queue's group_concurrency must
+ *   be 1).  cancel: the earlier ones are cancelled, as by cancel_job.
+ * - catch_up: of the times that passed while the server was down or the schedule was paused,
+ *   those within so long (10 seconds to 10 years) get a job each.  NULL: one job for all that
+ *   passed while the server was down, none for a pause.
+ * - jitter: each job runs up to so much later, at random; at most a year.
+ * - starts_at, ends_at: no runs before and after them.
+ * - exclude: no runs on these dates of time_zone, at most 1000.
+ * - exclude_calendar: no runs on the holidays of this calendar, also those that are added
+ *   later.
+ * - or_replace: a schedule of this name gets the new definition; its next run changes only if
+ *   cron, time_zone, starts_at, ends_at, exclude or exclude_calendar do.  A paused schedule
+ *   stays paused.
+ * - if_not_exists: a schedule of this name stays as it is, with a NOTICE if its definition
+ *   differs.
+ *
  * Result: the schedule's number.
- * Errors: EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009 options, overlap, catch_up (less than 10
- * seconds), jitter, ends_at, exclude (more than 1000), or both or_replace and
- * if_not_exists, EQ010 no such queue, EQ015 priority,
- * EQ018 the schedule exists, EQ025 no such calendar, EQ030 expression, EQ031 time zone.
+ * Errors: EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009 options, overlap,
+ * catch_up, jitter, starts_at, ends_at, exclude, or both or_replace and if_not_exists, EQ010
+ * no such queue, EQ015 priority, EQ018 the schedule exists, EQ025 no
+ * such calendar, EQ030 expression, EQ031 time zone.
  * Example:
  *	SELECT event_queue.create_schedule('digest', '0 7 * * 1-5', 'mail', 'digest', time_zone => 'America/Sao_Paulo', or_replace => true);
  */

@@ -40,17 +40,13 @@ delete_steps(int64 job_id)
 		.n_arguments = 1,
 		.types = {INT8OID}};
 	Datum value = Int64GetDatum(job_id);
-	EqSpi spi;
 
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&delete, &value, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&delete, &value, NULL);
 }
 
 /*
- * Steps of a job that is done, for its history: the first thousand, and of their results
- * so much as one job's payload may be, since what is kept must not fail the job.  NULL:
- * none.
+ * Returns the steps of a completed job, for its history; NULL if it has none.  At most a
+ * thousand, with results of event_queue.max_payload in all: more could fail the completion.
  */
 Jsonb *
 eq_steps_to_keep(int64 job_id)
@@ -123,7 +119,7 @@ typedef struct Undo
 	int64 undone_by; /* out */
 } Undo;
 
-/* What the job that undoes a step gets to see, if nothing was said. */
+/* The payload of a job that undoes a step, if the step named none. */
 static Jsonb *
 default_payload(const Undo *undo)
 {
@@ -138,8 +134,8 @@ default_payload(const Undo *undo)
 }
 
 /*
- * What led to the job has led to this one: else a rule whose job dies each time would run
- * in a loop by way of what its undo does.
+ * Adds the lineage of the job to the metadata of the one that undoes its step.  Otherwise a
+ * rule whose job always dies could run in a loop, by the events of its undo job.
  */
 static Jsonb *
 undo_metadata(const Undo *undo, Jsonb *given)
@@ -234,7 +230,7 @@ read_undos(int64 job_id, Undo **undos)
 	return n;
 }
 
-/* The first step that was undone, and all after it, are to be done anew. */
+/* Marks the first undone step and all after it as undone, so that a retry does them anew. */
 static void
 note_undone(int64 job_id, const Undo *undos, int n)
 {
@@ -248,7 +244,6 @@ note_undone(int64 job_id, const Undo *undos, int n)
 	Datum *failed = palloc(n * sizeof(Datum));
 	int n_failed = 0;
 	Datum values[3];
-	EqSpi spi;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -259,9 +254,7 @@ note_undone(int64 job_id, const Undo *undos, int n)
 	values[1] = Int64GetDatum(undos[n - 1].step_id);
 	values[2] = PointerGetDatum(construct_array(
 		failed, n_failed, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&note, values, NULL);
-	eq_spi_end(&spi);
+	eq_run_as_owner(&note, values, NULL);
 }
 
 /*

@@ -177,7 +177,7 @@ eq_step_state(const EqStepInHand *hand)
 	return (EqStepState) DatumGetInt16(hand->row->tts_values[STEP_STATE - 1]);
 }
 
-/* Is there a result that this run, too, is to have? */
+/* Is the step done, so that this run gets its result? */
 bool
 eq_step_stands(const EqStepInHand *hand)
 {
@@ -287,7 +287,7 @@ eq_write_step(EqStepInHand *hand, const EqStepCall *call, EqStepEdit *edit,
 	}
 }
 
-/* A step that stands is passed in this run, too: its result. */
+/* Notes that this run has used a step that is done; returns its result. */
 Jsonb *
 eq_pass_step(EqStepInHand *hand, const EqStepCall *call)
 {

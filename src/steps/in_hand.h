@@ -10,10 +10,10 @@
 #include "queue/lease.h"
 #include "steps/tables.h"
 
-/* Who waits without end: until then. */
+/* A wait without a timeout ends after this time. */
 #define EQ_NEVER_US (INT64CONST(36525) * USECS_PER_DAY)
 
-/* What may be said of the job that undoes a step: its tenant is the step's. */
+/* The options of a job that undoes a step; its tenant is that of the step's job. */
 #define EQ_IN_UNDO                                                                  \
 	(EQ_OPTION_BIT(EQ_OPTION_QUEUE) |                                               \
 	 (EQ_IN_JOB &                                                                   \

@@ -23,7 +23,7 @@ PG_FUNCTION_INFO_V1(eq_step_done);
 PG_FUNCTION_INFO_V1(eq_run_step);
 PG_FUNCTION_INFO_V1(eq_sleep_job);
 
-/* The result of a step that stands, of which this run has it now; NULL: none stands. */
+/* Returns the result of a step that is done, and notes that this run used it; else NULL. */
 static Jsonb *
 look_for_result(const EqStepCall *call)
 {
@@ -43,7 +43,7 @@ look_for_result(const EqStepCall *call)
 	return result;
 }
 
-/* What an undo job can't be is said now, not when it is needed. */
+/* Checks the job that undoes a step, when the step is done and not when it is needed. */
 static void
 check_undo(Jsonb *undo)
 {

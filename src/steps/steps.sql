@@ -107,14 +107,15 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.steps_to_keep(bigint, bigint) IS 'Internal. Steps of a job that is done, for its history.';
 
 /*
- * step: has a step of a job been done?
- * Arguments: job as a handler receives it (or job_id and lease_token as claim gave them).  name is
- * unique in the job; in a loop it has a number.
- * Result: what step_done has kept of it, JSON null if that was nothing; NULL: it is to be done now, and
- * then step_done to be called, in the same transaction as what it changes.
- * Errors: EQ006 name, EQ009 no job, EQ016 the lease is lost, EQ062 the name was used in this run already, or for
- * another kind of step, EQ033 the job was cancelled and the step is not done: call fail with final => true (a handler: let the error
- * pass), EQ063 the job is suspended: a handler has to return.
+ * step: returns the kept result of a step of a job, or NULL if the step is to be done now.
+ * Arguments: job as a handler receives it (or job_id and lease_token as claim gave them).  name
+ * is unique in the job; in a loop it has a number.
+ * Result: what step_done has kept of it, JSON null if that was nothing; NULL: do it now, and
+ * then call step_done in the same transaction as what it changes.
+ * Errors: EQ006 name, EQ009 no job, EQ016 the lease is lost, EQ062 the name was used in this run
+ * already, or for another kind of step, EQ033 the job was cancelled and the step is not done:
+ * call fail with final => true (a handler: let the error pass), EQ063 the job is suspended: a
+ * handler has to return.
  * Isolation: latest committed state at every level.
  * Example:
  *	SELECT event_queue.enqueue('mail', 'order') AS job \gset
@@ -162,12 +163,14 @@ COMMENT ON FUNCTION step_done(claimed_job, text, jsonb, jsonb) IS
 'Keeps a step of a job in hand, with its result and the job that undoes it.';
 
 /*
- * run_step: step, and if it is to be done, a call of a function and step_done.  For a job that was suspended in this
- * transaction it does nothing, so that a handler in plain SQL is a list of steps and waits.
- * Arguments: function takes one argument of type event_queue.claimed_job and returns jsonb or void, as a handler; it is
- * called with the rights of the caller.  undo as in step_done.
- * Result: what the function has given, now or earlier; NULL: the job is suspended.
- * Errors: as step_done; EQ020 no such function, EQ021 it has another signature, 42501 the caller may not call it.
+ * run_step: does a step by a function: calls step and, if the step is to be done, the function
+ * and step_done.  For a job that was suspended in this transaction it does nothing, so that a
+ * handler in plain SQL is a list of steps and waits.
+ * Arguments: function takes one argument of type event_queue.claimed_job and returns jsonb or
+ * void, as a handler; it is called with the rights of the caller.  undo as in step_done.
+ * Result: what the function returned, now or in an earlier run; NULL: the job is suspended.
+ * Errors: as step_done; EQ020 no such function, EQ021 it has another signature, 42501 the caller
+ * may not call it.
  * Example:
  *	SELECT event_queue.run_step(c, 'send', 'send_letter') FROM event_queue.claim('mail', job_names => '{order}') c;
  */
@@ -177,13 +180,18 @@ COMMENT ON FUNCTION run_step(claimed_job, text, text, jsonb) IS
 'Calls a function as a step of a job in hand, once; its result, also in later runs.';
 
 /*
- * sleep_job: a job goes on later: it is given back, and its worker or handler called anew then.  Meanwhile it holds no
- * lease, connection or snapshot; of a group, the others wait for it.  No attempt is counted.  With a delay of 0 it is a
- * checkpoint: what the run has done so far is kept, whatever comes after it.
- * Arguments: job and name as in step; delay from now, or until, the first time that it is called.
- * Result: true if it has slept; false: the job is suspended, and its handler has to return at once (what
- * it returns is not kept), a worker to leave it alone.
- * Errors: as step, but a job that was suspended in this transaction stays so: false; EQ014 delay.
+ * sleep_job: suspends a job for a time: gives it back, to be claimed and run anew when the time
+ * is over.
+ *
+ * Meanwhile it holds no lease, connection or snapshot; the others of its group wait for it.  No
+ * attempt is counted.  With a delay of 0 it is a checkpoint: what the run has done so far is
+ * kept, whatever comes after it.
+ * Arguments: job and name as in step; delay from now, or until, the first time that it is
+ * called.
+ * Result: true if it has slept; false: the job is suspended.  Its handler has to return at once
+ * (what it returns is not kept), a worker has to leave it alone.
+ * Errors: as step, but a job that was suspended in this transaction stays so: false; EQ014
+ * delay.
  * Isolation: as step_done.
  * Example:
  *	SELECT event_queue.sleep_job(c, 'a day', '1 day') FROM event_queue.claim('mail', job_names => '{order}') c;
@@ -203,14 +211,15 @@ COMMENT ON FUNCTION sleep_job(claimed_job, text, interval, timestamptz) IS
 'Suspends a job in hand for a time; true when that is over.';
 
 /*
- * await_signal: a job goes on when a signal comes (send_signal), or the time is over.  If one was kept, it goes on
- * at once.  Otherwise as sleep_job.
- * Arguments: job as in step; name of the signal, which is that of the step, too; key says which: default the job's id; timeout
- * from the first call on, NULL: none.
- * Result: {"state": "received", "payload"} or {"state": "timed out"}, the same in later runs; NULL: the job is
- * suspended, and its handler has to return.
+ * await_signal: suspends a job until a signal comes (send_signal) or the time is over; if one
+ * was kept, it goes on at once.  Otherwise as sleep_job.
+ * Arguments: job as in step; name of the signal, which is that of the step, too; key says which:
+ * default the job's id; timeout from the first call on, NULL: none.
+ * Result: {"state": "received", "payload"} or {"state": "timed out"}, the same in later runs;
+ * NULL: the job is suspended, and its handler has to return.
  * Errors: as sleep_job; EQ006 key, EQ014 timeout.
- * Isolation: latest committed state at every level; waits for a transaction that sends the same signal, or begins to wait for it.
+ * Isolation: latest committed state at every level; waits for a transaction that sends the same
+ * signal, or begins to wait for it.
  * Example:
  *	SELECT event_queue.await_signal(c, 'approved', timeout => '2 days') FROM event_queue.claim('mail', job_names => '{order}') c;
  */
@@ -229,14 +238,21 @@ COMMENT ON FUNCTION await_signal(claimed_job, text, text, interval) IS
 'Suspends a job in hand until a signal comes or the time is over; says which.';
 
 /*
- * await_event: a job goes on when an event is appended that matches, or the time is over; each event that commits after
- * the first call is seen, and those of its own transaction.  Otherwise as sleep_job.
- * Arguments: job and name as in step; event_pattern as in event_matches; aggregate_type, aggregate_id: of this aggregate,
- * or of this type, only (waits for an aggregate are found by an index; those for none are compared with each event of the
- * tenant, so there should be few); timeout from the first call on, NULL: none; after_position: also events that are there
- * already, from this position on (that of the event that caused the job: (job.metadata ->> 'event_position')::bigint).
- * Result: {"state": "received", "event"}, the first that matches, as event_as_json gives it, or {"state": "timed out"}; NULL: the job
- * is suspended, and its handler has to return.
+ * await_event: suspends a job until an event is appended that matches, or the time is over.  It
+ * sees each event that commits after the first call, and those of its own transaction.
+ * Otherwise as sleep_job.
+ * Arguments:
+ * - job and name: as in step.
+ * - event_pattern: as in event_matches.
+ * - aggregate_type, aggregate_id: only of this type, or of this aggregate.  Waits for an
+ *   aggregate are found by an index; those for none are compared with each event of the tenant,
+ *   so there should be few.
+ * - timeout: from the first call on; NULL: none.
+ * - after_position: also events that are stored already, after this position (that of the event
+ *   that caused the job: (job.metadata ->> 'event_position')::bigint).
+ *
+ * Result: {"state": "received", "event"}, the first that matches, as event_as_json gives it, or
+ * {"state": "timed out"}; NULL: the job is suspended, and its handler has to return.
  * Errors: as sleep_job; EQ009 aggregate_id without type, EQ014 timeout, EQ023 pattern.
  * Isolation: as await_signal.
  * Example:
@@ -276,13 +292,15 @@ COMMENT ON FUNCTION send_signal(text, text, jsonb, interval, text) IS
 'Sends a signal to the jobs that wait for it, or keeps it for the first that will; false if it is not the first.';
 
 /*
- * fork_job: a new job like a living or dead one, which begins at a step: it has the results of those before it, and does
- * the others anew.  The old one stays as it is, and is the one whose steps are undone: the copies are not.
+ * fork_job: makes a new job like a living or dead one, which begins at a step: it has the
+ * results of the steps before, and does the others anew.  The old job stays as it is; only its
+ * own steps are undone, not the copies.
  * Arguments: from_step is the name of a step.
- * Result: the id of the new job.  It has the payload, tenant, priority, group and limits of the old one, no unique key, and
- * may run at once.
- * Errors: EQ025 no such step, EQ032 no such job (completed, also if its history is kept; or another tenant's), EQ035 internal queue, EQ063 a step before it
- * was undone, or waits; and those of enqueue.
+ * Result: the id of the new job.  It has the payload, tenant, priority, group and limits of the
+ * old one, no unique key, and may run at once.
+ * Errors: EQ025 no such step, EQ032 no such job (completed, also if its history is kept; or
+ * another tenant's), EQ035 internal queue, EQ063 a step before it was undone, or waits; and
+ * those of enqueue.
  * Example:
  *	SELECT event_queue.fork_job(min(job_id), 'reserve') FROM event_queue.job_steps WHERE name = 'reserve' HAVING count(*) > 0;
  */
@@ -389,7 +407,7 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.find_event(text, text, text, text, bigint, bigint) IS
 'Internal. The first event of a span of positions that a step waits for.';
 
-/* give_event: a step that waits has its event; not if its job is just looking itself. */
+/* give_event: gives a waiting step its event; skips a row that is locked: its job runs and looks itself. */
 CREATE FUNCTION event_queue_internal.give_event(job_id bigint, name text, event jsonb) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	UPDATE event_queue.job_step s

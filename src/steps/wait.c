@@ -48,7 +48,7 @@ timeout_argument(FunctionCallInfo fcinfo, int argno)
 		   eq_check_delay(PG_GETARG_INTERVAL_P(argno), "timeout");
 }
 
-/* What a function that waits gives when that is over; member: of what came. */
+/* Builds the result of a wait that is over; member: the name of what came. */
 static Jsonb *
 outcome(EqStepState state, const char *member, Jsonb *came)
 {
@@ -63,8 +63,8 @@ outcome(EqStepState state, const char *member, Jsonb *came)
 }
 
 /*
- * Ends the wait if what it is for is there (came), or its time is over; else suspends
- * the job.  edit: with what is particular to the kind of step.  NULL: suspended.
+ * Ends the wait if its signal or event is there (came), or its time is over; else suspends the
+ * job, and returns NULL.  edit: has the columns of the kind of step.
  */
 static Jsonb *
 end_or_suspend(EqStepInHand *hand, const EqStepCall *call, EqStepEdit *edit,
@@ -91,7 +91,7 @@ end_or_suspend(EqStepInHand *hand, const EqStepCall *call, EqStepEdit *edit,
 	return outcome(state, member, came ? came : eq_json_from("null"));
 }
 
-/* A wait that is over: what it has given, in this run, too. */
+/* Returns the result of a wait that is over, and notes that this run used it. */
 static Jsonb *
 pass_wait(EqStepInHand *hand, const EqStepCall *call, const char *member)
 {
@@ -210,7 +210,7 @@ await_signal(const EqStepCall *call, TimestampTz until)
 			eq_close_step(&hand);
 			return result;
 		}
-		/* It came while this waited for the lock; a later one is not touched. */
+		/* The signal came while this waited for the lock; a later one is not touched. */
 		if (!kept)
 			remove_signal(tenant, call->name, call->key);
 	}

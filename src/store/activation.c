@@ -57,7 +57,7 @@
 #include "tenant/tenant.h"
 #include "wake/database.h"
 
-/* What is remembered of a database, by its number. */
+/* The state of a database in shared memory, by the number of its entry. */
 typedef struct Activation
 {
 	pg_atomic_uint32 active_at;	  /* config_generation + 1 */
@@ -119,9 +119,9 @@ session_restores(void)
 }
 
 /*
- * For triggers: are these rows that a dump brings?  Not what a function writes as the
- * owner, however its caller has set up his session: nor where the owner himself is who has
- * logged in, or a worker, and the function is another role's, as a handler.
+ * For triggers: is the row one of a dump?  False for rows that are written with the rights of
+ * the owner by a function, whatever the settings of the session: also where the session is
+ * the owner's, or a worker's, and the code that of another role, as a handler.
  */
 Datum
 eq_session_restores(PG_FUNCTION_ARGS)
@@ -129,7 +129,7 @@ eq_session_restores(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(session_restores() && !InLocalUserIdChange());
 }
 
-/* The same for rows of a user's table, which anyone may bring: the store must be new. */
+/* For rows of users' tables: is a dump being restored, into a store that is not in service? */
 bool
 eq_in_restore(void)
 {
@@ -175,7 +175,7 @@ activation_of(EqDatabase *db)
 	return &activations[eq_database_number(db)];
 }
 
-/* Has someone seen that it is, since the configuration changed? */
+/* Was the store seen to be in service since the configuration changed? */
 static bool
 is_known_active(EqDatabase *db)
 {
@@ -184,8 +184,8 @@ is_known_active(EqDatabase *db)
 }
 
 /*
- * Returns whether this store is in service.  anew: whatever is remembered, for what
- * may have come past the triggers.
+ * Returns whether this store is in service.  anew: reads the table, since rows may have been
+ * written past the triggers.
  */
 EqActivation
 eq_activation(bool anew)
@@ -398,7 +398,7 @@ eq_activation_state(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(names[state]));
 }
 
-/* Trigger: as the owner, since who may change the queue may not write the table. */
+/* Trigger on built-in queues: stores their settings, for dumps, with the owner's rights. */
 Datum
 eq_keep_builtin_settings(PG_FUNCTION_ARGS)
 {

@@ -34,20 +34,21 @@ COMMENT ON FUNCTION event_queue_internal.created() IS
 /*
  * activate: takes a restored or copied store into service in this database.
  *
- * A store that came by pg_restore, by a dump's script, by CREATE DATABASE ...
- * TEMPLATE, by pg_upgrade or by a subscription runs nothing: no job, rule,
- * schedule or notification; append, enqueue and claim raise EQ036, reading works.
- * Call activate when the restore is complete and what waits in the copy shall
- * run here; on a copy for tests, drop handlers and pause queues first.  Positions
- * go on in a new generation, above all that the original gave, so a consumer that
- * was ahead of the copy gets EQ028.  What a dump can't carry comes back: indexes
- * of create_event_index, settings of the built-in queues, guards of the tables of
- * events.  With event_queue.activate_copies = on the scheduler calls it.
- * Result: the generation, as generation() tells it; a store that is in service is
- * left as it is.
- * Errors: EQ036 a subscription writes to the store, EQ008 on a standby (which
- * goes on by itself when it is promoted).
- * Rights: grant_admin.  Isolation: any; holds at commit.
+ * A store that came by pg_restore, by a dump's script, by CREATE DATABASE ... TEMPLATE, by
+ * pg_upgrade or by logical replication runs nothing: no job, rule, schedule or notification;
+ * append, enqueue and claim raise EQ036, reading works.  Call activate when the restore is
+ * complete and the jobs that wait in the copy are to run here; on a copy for tests, drop
+ * handlers and pause queues first.
+ *
+ * Positions go on in a new generation, above all that the original gave, so a consumer that was
+ * ahead of the copy gets EQ028.  What a dump can't carry is restored: indexes of
+ * create_event_index, settings of the built-in queues, guards of the tables of events.  With
+ * event_queue.activate_copies = on the scheduler calls activate.
+ * Result: the generation, as generation() returns it; a store that is in service is left as it
+ * is.
+ * Errors: EQ036 a subscription of logical replication writes to the store, EQ008 on a standby
+ * (which goes on by itself when it is promoted).
+ * Isolation: any; holds at commit.
  * Example:
  *	SELECT event_queue.activate();
  */
@@ -57,10 +58,13 @@ COMMENT ON FUNCTION activate() IS
 'Takes a restored or copied store into service: begins a new generation of positions, then lets the workers in.';
 
 /*
- * activation_state: active; copy (activate() is needed); not loaded (made by a
- * dump's script without its data, or fed by a subscription; activate() is needed);
- * restoring (neither is in service, and this session runs pg_restore or a dump's
- * script).
+ * activation_state: whether the store is in service in this database.
+ * Result:
+ * - active.
+ * - copy: activate() is needed.
+ * - not loaded: made by a dump's script without its data, or written by logical replication;
+ *   activate() is needed.
+ * - restoring: in neither case in service, and this session runs pg_restore or a dump's script.
  * Example:
  *	SELECT event_queue.activation_state();
  */

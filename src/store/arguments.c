@@ -75,18 +75,18 @@ expected_version_argument(FunctionCallInfo fcinfo, int argno)
 	return PG_GETARG_INT32(argno);
 }
 
-/* What alerts are told by is believed, so nobody else appends it (observe/alerts.sql). */
+/* EQ006 for types of events that only the extension may append. */
 void
 eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 {
-	/* Who holds one of these would keep jobs from ending (queue/job_event.c). */
+	/* A transaction that holds such an aggregate would keep jobs from ending (queue/job_event.c). */
 	if (strcmp(aggregate_type, EQ_JOB_AGGREGATE) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_EQ_INVALID_NAME),
 				 errmsg("aggregate type \"%s\" is reserved", EQ_JOB_AGGREGATE),
 				 errdetail("The extension records in such events how jobs end."),
 				 errhint("Use another aggregate type.")));
-	/* Who could append these would let rules on tables fire (rules/on_table.c). */
+	/* A role that could append such events could fire rules on tables (rules/on_table.c). */
 	if (strcmp(aggregate_type, EQ_TABLE_AGGREGATE) == 0)
 		ereport(
 			ERROR,
@@ -108,7 +108,7 @@ eq_refuse_reserved(const char *aggregate_type, const char *event_type)
 				 errhint("Use another event type or aggregate type.")));
 }
 
-/* Checks the content, and adds what the event has not got from its caller. */
+/* Checks an event, and adds the defaults and metadata that its caller did not give. */
 void
 eq_complete_event(EqEvent *event)
 {
@@ -133,7 +133,7 @@ array_object(JsonbContainer *array, int i, const char *what)
 	return value->val.binary.data;
 }
 
-/* Has the form that uuid_in takes, which raises 22P02 without a word of the member. */
+/* Does uuid_in accept the text?  Its own error (22P02) would not name the event. */
 static bool
 is_uuid(const char *text)
 {

@@ -94,7 +94,7 @@ eq_enter_job(int64 job_id, Jsonb *metadata)
 	job.rule_root = member(metadata, "rule_root");
 }
 
-/* How many rules led to what has this metadata. */
+/* Returns the number of rules in the chain of this metadata. */
 static int
 chain_length(Jsonb *metadata)
 {
@@ -107,9 +107,10 @@ chain_length(Jsonb *metadata)
 }
 
 /*
- * Several at once: what the handler does is of none of them, but of the rules that led to
- * all of them.  It counts for the event at the head of these (rules/fan_out.c) if that is
- * the same for all: eq_may_share_call.
+ * A handler is about to be called for several jobs at once.  What it appends and enqueues gets
+ * the chain of rules, which is the same for all, and none of the jobs as its cause.  It counts
+ * for the event at the head of the chain (rules/fan_out.c) if that is the same for all, too
+ * (eq_may_share_call).
  */
 void
 eq_enter_jobs(Jsonb *metadata)
@@ -146,9 +147,9 @@ is_same_root(Jsonb *a, Jsonb *b)
 }
 
 /*
- * May one call of a handler have both jobs?  If the same rules led to them; and the same
- * event, unless it is that of the first rule: else jobs that a rule makes of many events
- * would never come together.  What is made of those begins a count of its own, once.
+ * May one call of a handler have both jobs?  Only if the same rules led to them and, in chains
+ * of more than one rule, the same event.  (Jobs that one rule made of different events may
+ * share a call; what their handler makes begins a count of its own.)
  */
 bool
 eq_may_share_call(Jsonb *a, Jsonb *b)
@@ -230,8 +231,8 @@ rule_chain(void)
 }
 
 /*
- * May the role that the session has set claim jobs?  Then it is a worker outside, which
- * tells what rules led to its job.  Whoever else says that could keep rules from firing.
+ * May the session name the rules that led to what it does (event_queue.rule_chain)?  Only
+ * handlers, and roles that may claim jobs: others could keep rules from firing by it.
  */
 static bool
 is_believed(void)
@@ -251,7 +252,7 @@ is_believed(void)
 		   eq_function_aclcheck(claim, GetOuterUserId(), ACL_EXECUTE) == ACLCHECK_OK;
 }
 
-/* rule_chain, of who is believed. */
+/* The chain of what this session does, if it may name one. */
 static Jsonb *
 believed_chain(void)
 {
@@ -259,7 +260,7 @@ believed_chain(void)
 																	  : NULL;
 }
 
-/* What someone who is not believed gave of rules, as by copying metadata, is left out. */
+/* Removes the chain from given metadata, which may be copied, unless the session may name one. */
 static Jsonb *
 without_chain(Jsonb *given)
 {
@@ -373,7 +374,7 @@ event_metadata(Jsonb *given, Jsonb *chain)
 	check_given(given, "event", "causation_id", causation);
 	begin_object(&state, given);
 	add_string(&state, given, "actor", actor());
-	/* Whoever claims to act for another is named as well. */
+	/* A session that names another actor is recorded, too. */
 	if (!job.running &&
 		(eq_actor[0] != '\0' || eq_json_member(given, "actor", &buffer)))
 		add_string(&state, NULL, "session_user",
@@ -402,7 +403,7 @@ eq_event_metadata(Jsonb *given)
 	return event_metadata(given, rule_chain());
 }
 
-/* That of an event which the session only brings about, by writing to a table. */
+/* The metadata of an event that a trigger appends for a change of a table. */
 Jsonb *
 eq_change_metadata(void)
 {

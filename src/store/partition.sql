@@ -40,7 +40,7 @@ CREATE TABLE event_queue_internal.partition_policy (
 	keep			interval,
 	archive_schema	text
 );
-COMMENT ON TABLE event_queue_internal.partition_policy IS 'When the worker begins a partition by time, and archives old ones.';
+COMMENT ON TABLE event_queue_internal.partition_policy IS 'When the keeper begins a partition by time, and archives old ones.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON event_queue_internal.partition_policy
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.partition_policy', '');
@@ -175,12 +175,12 @@ $$;
 COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index made.';
 
 /*
- * create_event_partition: new events go to a new table from now on: all of them
- * (by time), or those of one tenant.
+ * create_event_partition: begins a new table for new events: for all of them (by time), or for
+ * those of one tenant.
  * Arguments: if_not_exists: a tenant that has one keeps it.
  * Result: the table's name.
- * Errors: EQ018 the tenant has one, 55P03 if transactions that have appended do
- * not end within 5 s: then nothing has changed, try again.
+ * Errors: EQ018 the tenant has one, 55P03 if transactions that have appended do not end within 5
+ * s: then nothing has changed, try again.
  * Example:
  *	SELECT event_queue.create_event_partition('acme', if_not_exists => true) AS partition \gset
  */
@@ -194,7 +194,7 @@ DECLARE
 	before event_queue_internal.event_partition;
 BEGIN
 	PERFORM event_queue_internal.require_unbound();
-	-- No one has appended and is open: what comes after lies above first.
+	-- No open transaction has appended: positions from now on are above first.
 	LOCK TABLE ONLY event_queue.event_store IN SHARE ROW EXCLUSIVE MODE;
 	IF $1 IS NOT NULL THEN
 		PERFORM event_queue_internal.check_name('tenant', $1);
@@ -233,8 +233,8 @@ COMMENT ON FUNCTION create_event_partition(text, boolean) IS
 'Sends new events, or one tenant''s, to a new table from now on.';
 
 /*
- * set_event_partitioning: has the worker begin a partition by time each so often, the
- * first one now; NULL: no more.  At creation of the store or at any later time.
+ * set_event_partitioning: has the keeper begin a partition by time at this interval, the first
+ * one now; NULL: no more.  Possible at any time.
  * Errors: EQ009 below one hour or above 100 years; as create_event_partition.
  * Example:
  *	SELECT event_queue.set_event_partitioning('1 month');
@@ -257,7 +257,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION set_event_partitioning(interval) IS
-'Partitions the event store by time: a new table each so often, made by the worker; the first one now.';
+'Partitions the event store by time: the keeper begins a new table at each interval, the first one now.';
 
 /*
  * split_event_partition: moves events that stand in event_store itself to a sealed
@@ -314,9 +314,10 @@ COMMENT ON FUNCTION split_event_partition(timestamptz, text) IS
 'Moves old events, or one tenant''s, out of event_store into a sealed partition, which can be archived.';
 
 /*
- * seal_event_partition: a tenant's partition takes no more events; they go where
- * the others go, from now on to a new partition: what is newer must be in a
- * newer table.  (One by time is sealed by the next.)  Errors: EQ025.
+ * seal_event_partition: closes a tenant's partition.  The tenant's events go where those of
+ * others go, from now on to a new partition: what is newer must be in a newer table.  (A
+ * partition by time is sealed by the next one.)
+ * Errors: EQ025.
  * Example:
  *	SELECT event_queue.seal_event_partition(:'partition');
  */
@@ -466,16 +467,16 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.set_event_retention(interval, text, regrole) IS 'Internal. set_event_retention for a caller.';
 
 /*
- * set_event_retention: has the worker archive partitions whose last event is
- * older than this; NULL: none.  Errors: EQ009 below one day or above 100 years, 3F000 no such schema,
- * 42501 no CREATE on it.
+ * set_event_retention: has the keeper archive partitions whose last event is older than this;
+ * NULL: none.
+ * Errors: EQ009 below one day or above 100 years, 3F000 no such schema, 42501 no CREATE on it.
  * Example:
  *	SELECT event_queue.set_event_retention('5 years');
  */
 CREATE FUNCTION set_event_retention(keep interval, archive_schema text DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
 COMMENT ON FUNCTION set_event_retention(interval, text) IS
-'How long events are kept: the worker archives partitions that are older. NULL: forever.';
+'How long events are kept: the keeper archives partitions that are older. NULL: forever.';
 
 /*
  * maintain_partitions: what the worker does once a minute.  One step in each
@@ -531,4 +532,4 @@ BEGIN
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.maintain_partitions() IS 'Internal. The worker''s share of set_event_partitioning and set_event_retention.';
+COMMENT ON FUNCTION event_queue_internal.maintain_partitions() IS 'Internal. What the keeper does for set_event_partitioning and set_event_retention.';

@@ -60,24 +60,27 @@ COMMENT ON FUNCTION event_queue_internal.reducer_fingerprint(text) IS
 'Internal. Changes with the reducer of a type of aggregate: its name, its source, and that of what it calls.';
 
 /*
- * create_reducer: how events of a type of aggregate make its state.
+ * create_reducer: names the function that makes the state of a type of aggregate from its
+ * events.
  *
- * Arguments: function takes (state jsonb, event event_queue.event_store), in
- * SQL, PL/pgSQL or C, returns the new state, and is IMMUTABLE or STABLE; it is
- * found by the caller's search_path and runs as the caller, with search_path
- * pg_catalog and its own schema.  It begins from '{}'.  NULL: event_data is
- * merged into the state (RFC 7396).  snapshot_every: the worker takes a
- * snapshot each time an aggregate's version is a multiple; NULL: never.
- * or_replace: the type gets the new reducer, and snapshots that another made are
- * dropped.  if_not_exists: it keeps the one that it has, with a NOTICE if that is
- * another.
- * State follows the code: a snapshot is not used any more when the source of the
- * function changes, or that of functions whose names stand in it, and in these.
- * Changes that no source shows need refresh_reducer.
+ * Arguments:
+ * - function: takes (state jsonb, event event_queue.event_store), in SQL, PL/pgSQL or C, and
+ *   returns the new state; IMMUTABLE or STABLE.  The first state is '{}'.  It is found by the
+ *   caller's search_path and runs as the caller, with search_path pg_catalog and its own
+ *   schema.  NULL: event_data is merged into the state (RFC 7396).
+ * - snapshot_every: a snapshot is taken each time an aggregate's version is a multiple of it;
+ *   NULL: never.
+ * - or_replace: the type gets the new reducer; snapshots that another reducer made are dropped.
+ * - if_not_exists: the type keeps the reducer that it has, with a NOTICE if that differs.
+ *
+ * States follow the code: a snapshot is ignored once the source changes of the function, or of
+ * any function whose name stands in it, and in turn in these.  A change that no source shows
+ * needs refresh_reducer.
+ *
  * Result: true.
- * Errors: EQ006 name, EQ009 snapshot_every, or both or_replace and if_not_exists,
- * EQ018 the type has a reducer, EQ020 no such function, EQ021 wrong
- * signature, 42501 no right to call it, or to create reducers.
+ * Errors: EQ006 name, EQ009 snapshot_every, or both or_replace and if_not_exists, EQ018 the type
+ * has a reducer, EQ020 no such function, EQ021 wrong signature, 42501 no right to call it, or to
+ * create reducers.
  * Example:
  *	CREATE FUNCTION lead_state(state jsonb, event event_queue.event_store) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
  *		$$ SELECT state || event.event_data || jsonb_build_object('last', event.event_type) $$;
@@ -130,11 +133,12 @@ COMMENT ON FUNCTION event_queue_internal.store_reducer(text, text, int, regrole,
 'Internal. What create_reducer does as the owner of the extension, which alone may name the owner of a reducer.';
 
 /*
- * refresh_reducer: says that the code of a type's reducer has changed where no
- * source shows it: tables or views that it reads, SQL that it puts together, a
- * library in C.  Its snapshots are dropped, and states are folded from the first
- * event again; where that is archived the state up to there stays, and a NOTICE
- * says of how many aggregates.
+ * refresh_reducer: drops the snapshots of a type of aggregate, after a change of its reducer's
+ * code that no source shows: tables or views that it reads, SQL that it puts together, a library
+ * in C.
+ *
+ * States are then folded from the first event again.  Where that is archived, the state up to
+ * there stays, and a NOTICE says of how many aggregates.
  * Result: how many snapshots were dropped.
  * Errors: EQ006 name, EQ025 the type has no reducer.
  * Example:
@@ -143,10 +147,12 @@ COMMENT ON FUNCTION event_queue_internal.store_reducer(text, text, int, regrole,
 CREATE FUNCTION refresh_reducer(aggregate_type text) RETURNS bigint
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_refresh_reducer';
 COMMENT ON FUNCTION refresh_reducer(text) IS
-'Has states of a type of aggregate made anew, after a change of its reducer''s code that no source shows.';
+'Drops the snapshots of a type of aggregate, after a change of its reducer''s code that no source shows; returns how many.';
 
 /*
- * drop_reducer: back to merging, without snapshots. Errors: EQ025.
+ * drop_reducer: removes the reducer and the snapshots of a type of aggregate; its event_data is
+ * merged then.
+ * Errors: EQ025.
  * Example:
  *	SELECT event_queue.drop_reducer('lead');
  */
@@ -285,20 +291,23 @@ COMMENT ON FUNCTION revert_aggregate(text, text, int, int, text) IS
 'Appends an event that brings the state of an earlier version back; the history stays.';
 
 /*
- * replay: runs stored events through a function, in order, in a sandbox.
+ * replay: calls a function for stored events, in order, and rolls back what it did.
  *
- * Arguments: filter as in read_all; call_function is a function that takes one
- * argument of type event_queue.event_store, found by the caller's search_path
- * and run with the caller's rights; from_position to to_position (NULL: the
- * watermark), without the first and with the last; keep: what the function did
- * stays (it commits with the caller's transaction), else it is rolled back;
- * report_every: a notice after so many events (0: none), and pg_stat_activity
- * shows the progress to others.
+ * Arguments:
+ * - filter: as in read_all.
+ * - call_function: takes one argument of type event_queue.event_store, is found by the caller's
+ *   search_path and runs with the caller's rights.
+ * - from_position, to_position: events after the first and up to the second; NULL: up to the
+ *   watermark.
+ * - keep: what the function did stays, and commits with the caller's transaction.
+ * - report_every: a NOTICE after so many events (0: none); pg_stat_activity shows the progress
+ *   to others.
+ *
  * Result: how many events, the last one's position, and the time it took.
- * Errors: EQ009 filter, EQ020, EQ021, 42501 function, and whatever it raises:
- * then all is rolled back, and CONTEXT says at which position.
- * Isolation: reads what is committed at the call.  Sequences, and what leaves
- * the database, are not rolled back.
+ * Errors: EQ009 filter, EQ020 no such function, EQ021 wrong signature, 42501 no right to call
+ * it, and what the function raises: then all is rolled back, and CONTEXT says at which position.
+ * Isolation: reads what is committed at the call.  Sequences, and effects outside the database,
+ * are not rolled back.
  * Example:
  *	CREATE FUNCTION check_lead(event event_queue.event_store) RETURNS void LANGUAGE plpgsql AS
  *		$$ BEGIN ASSERT event.event_type LIKE 'lead.%'; END $$;

@@ -96,18 +96,20 @@ COMMENT ON TYPE appended_event IS
 'What append returns: where the event stands, and whether it stood there already (a retry with the same id).';
 
 /*
- * append: one event to the end of one aggregate, in the caller's transaction.
+ * append: appends one event to an aggregate, in the caller's transaction.
  *
- * Arguments: expected_version is the version before the append: a number,
- * 'any' (no check), 'no_stream' (the aggregate has no event yet) or 'exists'
- * (it has one).  id makes the call safe to repeat: the same id with the same
- * content returns the first call's result with duplicate = true.  tenant_id
- * defaults to the session's tenant.
- * Errors: EQ001 wrong expected version (DETAIL is JSON with the current one),
- * EQ002 the id was used with other content, EQ003/EQ004 tenant, EQ005 payload
- * too large, EQ006 name, EQ009 expected_version is none of the above.
- * Isolation: sees the latest committed version at every level, and waits for
- * an open transaction that appended to the same aggregate.
+ * Arguments:
+ * - expected_version: the version before the append: a number, 'any' (no check), 'no_stream'
+ *   (the aggregate has no event yet) or 'exists' (it has one).
+ * - id: makes the call safe to repeat: the same id with the same content returns the first
+ *   call's result with duplicate = true.
+ * - tenant_id: default: the session's tenant.
+ *
+ * Errors: EQ001 wrong expected version (DETAIL is JSON with the current one), EQ002 the id was
+ * used with other content, EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009
+ * expected_version is none of the above.
+ * Isolation: sees the latest committed version at every level, and waits for an open transaction
+ * that appended to the same aggregate.
  * Example:
  *	SELECT position FROM event_queue.append('lead', 'L1', 'lead.created', '{"name": "Ana"}', expected_version => 'no_stream');
  *	SELECT version FROM event_queue.append('lead', 'L1', 'lead.moved', '{"step": 2}', expected_version => 1);
@@ -131,15 +133,14 @@ COMMENT ON FUNCTION append(text, text, text, jsonb, int, uuid, jsonb, text) IS
 'Appends one event to an aggregate that must be at expected_version (0: it has no event yet).';
 
 /*
- * append_many: events to the end of one aggregate, all or none.
+ * append_many: appends events to one aggregate, all or none.
  *
- * Arguments: events is a JSON array of {"event_type", "event_data", "id",
- * "metadata"}, of which only event_type must be there; at most 10000.  All of
- * them have an id or none has: with ids the call is safe to repeat.  The rest
- * as in append.
+ * Arguments: events is a JSON array of {"event_type", "event_data", "id", "metadata"}, of which
+ * only event_type must be there; at most 10000.  All of them have an id or none has: with ids
+ * the call is safe to repeat.  The others as in append.
  * Result: a row for each event, in their order.
- * Errors: as append; EQ027 if some of the ids were written before and others
- * were not (DETAIL is JSON), EQ009 malformed events.
+ * Errors: as append; EQ027 if some of the ids were written before and others were not (DETAIL is
+ * JSON), EQ009 malformed events.
  * Isolation: as append.
  * Example:
  *	SELECT version FROM event_queue.append_many('lead', 'L1',
@@ -162,14 +163,14 @@ COMMENT ON FUNCTION append_many(text, text, jsonb, int, text) IS
 'Appends several events to an aggregate that must be at expected_version (0: it has no event yet).';
 
 /*
- * append_batch: events to several aggregates, all or none.
+ * append_batch: appends events to several aggregates, all or none.
  *
- * Arguments: batch is a JSON array of {"aggregate_type", "aggregate_id",
- * "expected_version", "events"}, at most 1000 aggregates, each once, and 10000
- * events; events as in append_many, expected_version as in append.  Two batches
- * can't deadlock with each other, whatever aggregates they share.
- * Result: a row for each event, in the order of the batch, which is also the
- * order of the positions.
+ * Arguments: batch is a JSON array of {"aggregate_type", "aggregate_id", "expected_version",
+ * "events"}, at most 1000 aggregates, each once, and 10000 events; events as in append_many,
+ * expected_version as in append.  Two batches can't deadlock with each other, whatever
+ * aggregates they share.
+ * Result: a row for each event, in the order of the batch, which is also the order of the
+ * positions.
  * Errors and isolation: as append_many.
  * Example:
  *	SELECT aggregate_id, version FROM event_queue.append_batch('[
@@ -186,7 +187,7 @@ COMMENT ON FUNCTION append_batch(jsonb, text) IS
 'Appends events to several aggregates, all or none. batch: a JSON array of {aggregate_type, aggregate_id, expected_version, events}.';
 
 /*
- * aggregate_version: how many events the aggregate has; 0 if none.
+ * aggregate_version: how many events an aggregate has; 0 if none.
  * Isolation: by the statement's snapshot.  Invoker's rights and row security.
  * Example:
  *	SELECT event_queue.aggregate_version('lead', 'L1');
@@ -329,8 +330,8 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.matches_filter(event_store, jsonb) IS 'Internal. True if an event passes a filter as read_all takes it.';
 
 /*
- * watermark: every event at or below it is committed or will never be.  On a
- * standby: the one that the primary has published.
+ * watermark: the position up to which each event is committed or will never be.  On a standby:
+ * the one that the primary has published.
  * Example:
  *	SELECT event_queue.watermark();
  */
@@ -355,9 +356,9 @@ COMMENT ON VIEW watermark_blockers IS
 'Open transactions that have appended; the first line is the one that holds the watermark back.  To a role that is bound to a tenant: its own session.';
 
 /*
- * generation: changes when the server was restored to an earlier point, copied
- * or promoted; the number before the dash is also in the upper bits of each
- * position (position >> 40).
+ * generation: identifies the generation of the store, which changes when the server was restored
+ * to an earlier point, copied or promoted.  The number before the dash is also in the upper bits
+ * of each position (position >> 40).
  * Example:
  *	SELECT event_queue.generation();
  */
@@ -367,8 +368,8 @@ COMMENT ON FUNCTION generation() IS
 'Identifies the generation of the store: changes with a restore to an earlier point, a copy or a promotion.';
 
 /*
- * new_generation: begins one by hand, after a restore that the server can't
- * notice: of a copy of its disk that went on without a new timeline.
+ * new_generation: begins a new generation of positions by hand, after a restore that the server
+ * can't notice: of a copy of its disk that went on without a new timeline.
  * Example:
  *	SELECT event_queue.new_generation();
  */
@@ -384,7 +385,7 @@ COMMENT ON FUNCTION new_generation() IS
 'Begins a new generation of positions, after a copy of the disk was restored to an earlier point.';
 
 /*
- * uuid_v7: time-ordered identifier (RFC 9562), as append makes them.
+ * uuid_v7: makes a time-ordered identifier (RFC 9562), as append does.
  * Example:
  *	SELECT version FROM event_queue.append('lead', 'L1', 'lead.called', id => event_queue.uuid_v7());
  */

@@ -52,21 +52,24 @@ CREATE POLICY tenant_isolation ON event_queue_internal.subscription_parked USING
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.subscription_parked', '');
 
 /*
- * create_subscription: a consumer that the store keeps the place of.
+ * create_subscription: creates a subscription: a named consumer of events whose position the
+ * store keeps.
  *
- * Arguments: filter as in read_all; from_position: after which position it begins (0:
- * with the first event; NULL: with what comes from now on); buckets: 1 for one
- * consumer, up to 64 for a group: members share the buckets, each aggregate
- * belongs to one, and its order is kept; tenant_id: only this tenant's events.
- * Tenants have names of their own: the same name may stand for one subscription of
- * each, and for one that reads all.
- * or_replace: a subscription of this name and tenant gets the new filter and goes
- * on where it stands (from_position is not looked at; another number of buckets is
- * refused).  if_not_exists: it stays as it is, with a NOTICE if filter or buckets
- * are others.
+ * Arguments:
+ * - filter: as in read_all.
+ * - from_position: after which position it begins (0: with the first event; NULL: with what
+ *   comes from now on).
+ * - buckets: 1 for one consumer, up to 64 for a group.  Members share the buckets; each
+ *   aggregate belongs to one bucket, and the order of its events is kept.
+ * - tenant_id: only this tenant's events.  Names are each tenant's own: one name may stand for
+ *   a subscription of each tenant, and for one that reads all.
+ * - or_replace: a subscription of this name and tenant gets the new filter and goes on where it
+ *   stands; from_position is ignored, another number of buckets is refused.
+ * - if_not_exists: the subscription stays as it is, with a NOTICE if filter or buckets differ.
+ *
  * Result: the subscription's number.
- * Errors: EQ003 tenant, EQ006 name, EQ009 filter, from_position, buckets, or both
- * or_replace and if_not_exists, EQ018 it exists.
+ * Errors: EQ003 tenant, EQ006 name, EQ009 filter, from_position, buckets, or both or_replace and
+ * if_not_exists, EQ018 it exists.
  * Example:
  *	SELECT event_queue.create_subscription('projector', filter => '{"event_type": "lead.**"}', or_replace => true);
  */
@@ -141,7 +144,8 @@ $$;
 COMMENT ON FUNCTION event_queue_internal.subscription_id_of(text) IS 'Internal. A subscription''s number; EQ025 if there is none, EQ039 if the name is several tenants''.';
 
 /*
- * drop_subscription: forgets a consumer and its place. Errors: EQ025.
+ * drop_subscription: removes a subscription and its position.
+ * Errors: EQ025.
  * Example:
  *	SELECT event_queue.create_subscription('old projector');
  *	SELECT event_queue.drop_subscription('old projector');
@@ -156,8 +160,9 @@ $$;
 COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its checkpoints. EQ025 if there is none.';
 
 /*
- * reset_subscription: its consumer begins again after a position (0: with the
- * first event); parked aggregates are no longer parked.  Errors: EQ009, EQ025.
+ * reset_subscription: has a subscription go on after a position, back or ahead (0: with the
+ * first event); its parked aggregates are no longer parked.
+ * Errors: EQ009, EQ025.
  * Example:
  *	SELECT event_queue.reset_subscription('projector', to_position => 0);
  */
@@ -181,7 +186,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION reset_subscription(text, bigint) IS
-'Moves a subscription to a position, back or ahead, and parks nothing any more.';
+'Moves a subscription to a position, back or ahead; its aggregates are no longer parked.';
 
 /*
  * fetch_events: the next events for a consumer, in order of position.
@@ -225,9 +230,9 @@ COMMENT ON FUNCTION ack(text, bigint) IS
 'Moves a subscription''s checkpoint: its consumer is done with all events up to the position.';
 
 /*
- * ack without a position: done with all that the last fetch_events returned, and
- * with nothing else, whatever has come since.  A fetch that was rolled back (its
- * work was, too) can't be acknowledged.
+ * Without a position: acknowledges the events that the last fetch_events returned, and no
+ * others, whatever has come since.  A fetch that was rolled back, as its work was, can't be
+ * acknowledged.
  * Errors: EQ025 no such subscription; EQ029 nothing was fetched: with one bucket
  * in this transaction, with more in this session; 40001 as above.
  */
@@ -237,7 +242,8 @@ COMMENT ON FUNCTION ack(text) IS
 'Moves a subscription''s checkpoint behind what the last fetch_events returned.';
 
 /*
- * leave_subscription: the session's share goes to the other members at once.
+ * leave_subscription: takes the session out of the group of a subscription; its share goes to
+ * the other members at once.
  * Example:
  *	SELECT event_queue.leave_subscription('projector');
  */
@@ -305,8 +311,9 @@ COMMENT ON FUNCTION park_event(text, bigint, text) IS
 'Sets the aggregate of a poison event aside for a subscription; all others go on.';
 
 /*
- * retry_parked: a parked aggregate may be tried again, by fetch_parked.
- * Result: how many.  NULL arguments: all.  Errors: EQ025.
+ * retry_parked: lets fetch_parked return the events of parked aggregates again.
+ * Arguments: aggregate_type, aggregate_id: NULL: of all parked ones.
+ * Result: how many aggregates.  Errors: EQ025.
  * Example:
  *	SELECT event_queue.retry_parked('projector', 'lead', 'L1');
  */
@@ -344,9 +351,10 @@ COMMENT ON FUNCTION event_queue_internal.parked_events(int, text, text, text) IS
 'Internal. Events of a parked aggregate that the checkpoint has passed.';
 
 /*
- * fetch_parked: the waiting events of one parked aggregate that retry_parked
- * let go, in order; other sessions get other aggregates until the transaction
- * ends.  Acknowledge them by ack_parked.  Errors: EQ025.
+ * fetch_parked: the waiting events, in order, of one parked aggregate that retry_parked let go;
+ * other sessions get other aggregates until the transaction ends.  Acknowledge them by
+ * ack_parked.
+ * Errors: EQ025.
  * Example:
  *	SELECT position, event_type FROM event_queue.fetch_parked('projector');
  */
@@ -408,9 +416,9 @@ COMMENT ON FUNCTION event_queue_internal.unpark_if_done(int, text, text, text) I
 'Internal. With the bucket locked: is none of a parked aggregate''s events waiting any more? Then it comes as before.';
 
 /*
- * ack_parked: done with a parked aggregate's events up to this one.  When none
- * is waiting, the aggregate comes with the others again as soon as the
- * checkpoint is where the watermark is now.
+ * ack_parked: acknowledges a parked aggregate's events up to this one.  When none is waiting,
+ * the aggregate comes with the others again as soon as the checkpoint is where the watermark is
+ * now.
  * Result: true when it is no longer parked.  Errors: EQ025 nothing parked there.
  * Example:
  *	BEGIN;

@@ -157,7 +157,7 @@ check_index(Oid relid, bool restores)
 					: InvalidOid;
 
 	check_part(table, restores, "index", get_rel_name(relid));
-	/* Those of keys have their names. */
+	/* An index of a constraint has the constraint's name. */
 	check_part(table, restores, "", get_rel_name(relid));
 }
 
@@ -171,7 +171,7 @@ check_relation(Oid relid, bool restores)
 		refuse(psprintf("the name of \"%s\"", own_name(relid)));
 }
 
-/* Types of users may be in our schemas, too. */
+/* EQ057 if the type is the extension's; users may have types in our schemas, too. */
 static void
 check_type(Oid type)
 {

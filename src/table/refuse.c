@@ -70,7 +70,7 @@ is_written_beneath(RangeVar *name)
 	return name && eq_is_written_beneath(RangeVarGetRelid(name, NoLock, true));
 }
 
-/* A table of ours that has a column of this domain, or of one on top of it. */
+/* Finds a table of ours with a column of this domain, or of a domain over it. */
 static Oid
 find_user_of_domain(Oid domain)
 {
@@ -121,7 +121,7 @@ is_own_bound(Constraint *constraint, RangeVar *table)
 	return false;
 }
 
-/* The extension's own functions make triggers on new partitions; repairs, on any table. */
+/* Is it a trigger function of the extension, as for new partitions and repairs? */
 static bool
 is_own_function(List *name)
 {
@@ -202,7 +202,7 @@ check_constraint(Constraint *constraint, RangeVar *table)
 	}
 }
 
-/* Types that bring a default or a constraint with them. */
+/* EQ037 if the type of a new column implies a default or a constraint. */
 static void
 check_type(TypeName *name, RangeVar *table)
 {
@@ -261,7 +261,7 @@ check_child(RangeVar *child, RangeVar *parent)
 		refuse("a child or partition", parent, ON_TABLE);
 }
 
-/* Is it the script of this extension that runs?  Not that of another one. */
+/* Does the script of this extension run, and not that of another one? */
 static bool
 own_script_runs(void)
 {

@@ -107,6 +107,17 @@ eq_spi_run(EqStatement *statement, Datum *values, const char *nulls)
 		elog(ERROR, "could not run \"%s\"", statement->sql);
 }
 
+/* Runs a statement for its effect, with the rights of the extension's owner. */
+void
+eq_run_as_owner(EqStatement *statement, Datum *values, const char *nulls)
+{
+	EqSpi spi;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(statement, values, nulls);
+	eq_spi_end(&spi);
+}
+
 /*
  * Calls the function of the same name in event_queue_internal as the extension's owner,
  * with the caller as last argument.  A SECURITY DEFINER function can't know its caller:

@@ -152,6 +152,8 @@ typedef struct EqStatement
 } EqStatement;
 
 extern void eq_spi_run(EqStatement *statement, Datum *values, const char *nulls);
+extern void eq_run_as_owner(EqStatement *statement, Datum *values,
+							const char *nulls);
 extern void eq_set_sequence(EqRelation sequence, int64 value, bool is_called);
 
 /* durability.c: writes that a crash may undo without harm */

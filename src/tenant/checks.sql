@@ -1,5 +1,5 @@
 /*
- * checks.sql: constraints that refuse rows that no function would have written, for rows
+ * checks.sql: constraints that refuse rows that no function would write, for rows
  * written by hand (by the owner, or a restore).
  *
  * Not on jobs, dead letters, history and events: C code writes these beneath constraints,

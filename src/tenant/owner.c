@@ -27,7 +27,7 @@ eq_why_owner_is_out(Oid owner)
 		ACLCHECK_OK)
 		return psprintf("its owner, role \"%s\", may no longer use %s", role,
 						EQ_SCHEMA);
-	/* It would see the events and jobs of all tenants. */
+	/* A bound owner's code would see the events and jobs of all tenants. */
 	if (eq_tenant_of_role(owner)[0] != '\0')
 		return psprintf("its owner, role \"%s\", is bound to one tenant", role);
 	return NULL;

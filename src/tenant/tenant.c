@@ -85,8 +85,8 @@ forget_binding_sys(Datum arg, int cacheid, uint32 hash)
 }
 
 /*
- * The same string for the same name, for good: callers hold on to it while other
- * roles ask.  A session meets few.
+ * Returns a copy of the name that is never freed, the same for the same name, since callers
+ * keep the pointer.  A session has few tenants.
  */
 static const char *
 kept_name(const char *name)
@@ -226,7 +226,7 @@ eq_is_bound(void)
 	return bound_tenant()[0] != '\0';
 }
 
-/* Which of the session's roles is it that is bound?  Not the owner of a function. */
+/* Returns the role of the session that is bound, for messages. */
 static Oid
 bound_role(void)
 {
@@ -240,7 +240,7 @@ bound_role(void)
 	return GetUserId();
 }
 
-/* The same for what never waits: true if someone has locked the table that says it. */
+/* As eq_is_bound, without waiting: true, too, if the table of bindings is locked. */
 bool
 eq_may_be_bound(void)
 {
@@ -254,7 +254,7 @@ eq_may_be_bound(void)
 	return is_bound;
 }
 
-/* health() asks, which must not wait. */
+/* For health(), which must not wait: false, too, if the table of bindings is locked. */
 Datum
 eq_is_unbound(PG_FUNCTION_ARGS)
 {

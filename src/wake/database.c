@@ -122,7 +122,7 @@ free_database(void)
 	return db;
 }
 
-/* With the lock held: what the entry says was another database's.  Generations go on. */
+/* Resets an entry for another database, with the lock held; generations increase. */
 static void
 begin_database(EqDatabase *db)
 {

@@ -195,7 +195,7 @@ give_back(EqSeries *series, TimestampTz now)
 	pg_atomic_fetch_add_u32(&eq_series_pool->given_back, 1);
 }
 
-/* A series that nobody uses any more; NULL if there is none.  Likewise. */
+/* Takes a free series, with the lock held exclusively; NULL if there is none. */
 static EqSeries *
 take_free(bool tenants, TimestampTz now)
 {
@@ -206,7 +206,7 @@ take_free(bool tenants, TimestampTz now)
 	{
 		EqSeries *series = &eq_series_pool->series[i];
 
-		/* One that was freed in the future was so before the clock was set back. */
+		/* freed_at in the future: the clock was set back. */
 		if (pg_atomic_read_u32(&series->generation) == NOT_USED &&
 			(series->freed_at == 0 || series->freed_at < now - REST_US ||
 			 series->freed_at > now))
@@ -215,7 +215,7 @@ take_free(bool tenants, TimestampTz now)
 	return NULL;
 }
 
-/* How many series this database, and this queue, has.  Likewise. */
+/* Counts the series of this database and of this queue, with the lock held. */
 static void
 count_taken(bool tenants, int32 queue_id, int *of_database, int *of_queue)
 {
@@ -345,7 +345,7 @@ static pg_attribute_unused() EqSeries *find_in_pool(char kind, int32 queue_id,
 		return series;
 
 	LWLockAcquire(eq_series_pool->lock, LW_EXCLUSIVE);
-	/* What would be shown by the same name is the same. */
+	/* A job or tenant named "other" is counted in the series of all others, which is shown so. */
 	if (length != 5 || memcmp(name, "other", 5) != 0)
 		series = look_up_or_take(kind, queue_id, name, length, &is_full);
 	if (series == NULL)
@@ -444,7 +444,7 @@ find_series(char kind, int32 queue_id, const char *name, int length,
 	cached->given_back = pg_atomic_read_u32(&eq_series_pool->given_back);
 	series = find_in_pool(kind, queue_id, name, length, hash, &cached->is_other);
 	cached->hash = hash;
-	/* What was given back rests for a time before it is free. */
+	/* Series that were given back become free only after a while: look again then. */
 	if (cached->is_other)
 		cached->look_again_at = GetCurrentTimestamp() + LOOK_AGAIN_US;
 	if (series == NULL)

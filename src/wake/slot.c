@@ -383,7 +383,7 @@ eq_take_pending(int32 id, EqWakeSlot **slot)
 	}
 	if (*slot == NULL)
 		return true; /* no one had anything to say yet, or there is no room */
-	/* Who raises it sets the latch afterwards, and so this is looked at again. */
+	/* If the flag is raised after this look, its raiser sets our latch, so we look again. */
 	if (pg_atomic_read_u32(&(*slot)->pending) == 0)
 		return false;
 	if (!pin(*slot, key))

@@ -145,7 +145,7 @@ eq_count(int32 queue_id, EqCounter counter, int64 n)
 		get_wake(slot)->counts[counter] += n;
 }
 
-/* The same for rows of job and dead_letter that plain SQL wrote (or deleted: < 0). */
+/* After commit, add rows of job and dead_letter that plain SQL wrote (< 0: deleted). */
 void
 eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters)
 {
@@ -167,7 +167,7 @@ eq_note_config_changed(void)
 	get_wake(NULL)->config = true;
 }
 
-/* After commit, give back what this database has in shared memory. */
+/* After commit, release what this database has in shared memory. */
 void
 eq_note_extension_dropped(void)
 {

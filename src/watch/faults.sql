@@ -3,19 +3,24 @@
  */
 
 /*
- * faults: what fails now and is tried again; a row from a thing's first failure to its
- * next success.
- * Result: what and item: scheduler, rule runner, keeper: a chore of theirs; rule: its
- * condition does not end, so its firings are jobs of queue "rule-calls", and are refused
- * at last (EQ040); handler (queue/job name), rule function: it is missing or may not be
- * called, or the rule's owner is out of service, so its jobs wait and keep their attempts (EQ041); time limit: the last job of
- * this handler did not end, so it gets one executor at a time; queue: no job can be
- * claimed from it; worker: a process that does not start, or does not even end when
- * terminated; also schedule, wake-ups of queue, group, partition, retention.  The tenant
- * that it belongs to if to one, since when it fails, when it was last tried and when it
- * will be next, how often it failed in a row, and the error with what to do.  A session
- * of one tenant sees its own, and of what belongs to no tenant only that it fails.  In
- * shared memory: after a restart it is noted anew.
+ * faults: what fails now and is tried again; a row from the first failure of a thing to its next
+ * success.
+ *
+ * Result: the thing (what and item), the tenant that it belongs to, since when it fails, when it
+ * was last tried and when it will be tried next, how often it failed in a row, and the error
+ * with what to do.
+ * - scheduler, rule runner, keeper: item is a chore of theirs.
+ * - rule: its condition does not end, so its firings are jobs of queue "rule-calls", and are
+ *   refused at last (EQ040).
+ * - handler (queue/job name), rule function: it is missing or may not be called, or the rule's
+ *   owner is out of service; its jobs wait and keep their attempts (EQ041).
+ * - time limit: the last job of this handler did not end, so it gets one executor at a time.
+ * - queue: no job can be claimed from it.
+ * - worker: a process that does not start, or does not even end when terminated.
+ * - schedule, wake-ups of queue, group, partition, retention.
+ *
+ * A session that is confined to a tenant sees its own; of what belongs to no tenant, only that
+ * it fails.  Faults are in shared memory: after a restart they are noted anew.
  * Example:
  *	SELECT what, item, message, hint FROM event_queue.faults();
  */
@@ -37,7 +42,7 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_note_fault_sql';
 COMMENT ON FUNCTION event_queue_internal.note_fault(text, text, text, text, text, text) IS
 'Internal. Notes that something failed that is tried again; faults() and health() show it.';
 
-/* clear_fault: something works (again); or, gone, it is not tried any more, of which nothing is logged. */
+/* clear_fault: clears a fault after a success; gone: the thing is no longer tried, and nothing is logged. */
 CREATE FUNCTION event_queue_internal.clear_fault(what text, item text, gone boolean DEFAULT false) RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_clear_fault_sql';
 COMMENT ON FUNCTION event_queue_internal.clear_fault(text, text, boolean) IS 'Internal. Something works (again), or is gone.';

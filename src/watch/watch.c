@@ -61,13 +61,13 @@ const EqSharedPart eq_workers_part = {
 	.attach = attach_workers,
 };
 
-/* After the deadline a signal each half second; after CANCELS of them to terminate. */
+/* After the deadline, cancels each half second; after CANCELS times, terminates. */
 #define SIGNAL_US	  (500 * INT64CONST(1000))
 #define LEAST_SPAN_US (50 * INT64CONST(1000))
 #define CANCELS		  2
 #define GIVE_UP_US	  (10 * USECS_PER_SEC)
 
-/* A job that runs for so long is not to hold up those of other handlers. */
+/* A job that runs for so long is a long one: a stand-in takes jobs of other handlers. */
 #define LONG_US (100 * INT64CONST(1000))
 #define SOON_US (20 * INT64CONST(1000))
 
@@ -80,9 +80,9 @@ eq_watch_me(EqWorker *worker)
 }
 
 /*
- * Begins user code, which may take limit_us.  If it does not, there is spare_us to
- * terminate it in (a lease ends then); 0: enough.  The deadline before, to which
- * eq_watch_end returns: a rule's condition may be evaluated inside a job.
+ * Begins user code, which may take limit_us; if it does not end by then, it must be terminated
+ * within spare_us, when its lease ends (0: there is enough time).  Returns the previous
+ * deadline, for eq_watch_end: a rule's condition may be evaluated inside of a job.
  */
 int64
 eq_watch_begin(int64 limit_us, int64 spare_us)
@@ -115,7 +115,7 @@ eq_watch_end(int64 before)
 		pg_atomic_write_u64(&me->busy_since, 0);
 }
 
-/* Lets the time limit end now. */
+/* Sets the deadline of a worker to now. */
 void
 eq_end_limit(EqWorker *worker)
 {
@@ -200,8 +200,8 @@ eq_watch_workers(void)
 }
 
 /*
- * What handlers are known by here.  Jobs of the extension's own queues: all of one
- * queue.
+ * Returns the number by which a handler is known here.  Each of the extension's own queues has
+ * one, for all of its jobs.
  */
 uint32
 eq_work_of(int32 queue_id, const char *job_name)
@@ -219,7 +219,7 @@ eq_begin_work(uint32 work)
 	pg_atomic_write_u32(&me->work, work);
 }
 
-/* An executor is about to claim jobs of a handler that so many may run at most. */
+/* Takes a seat of a handler with max_executors, before a claim; false if all are taken. */
 bool
 eq_take_seat(uint32 work, int most)
 {
@@ -241,14 +241,14 @@ eq_take_seat(uint32 work, int most)
 	return others < most;
 }
 
-/* It has such jobs in hand; 0: none.  The one before. */
+/* Sets the seat that this executor has (0: none); returns the previous one. */
 uint32
 eq_keep_seat(uint32 work)
 {
 	return pg_atomic_exchange_u32(&me->seat, work);
 }
 
-/* Is a job of this handler under way in another executor, and for long? */
+/* Does another executor run a job of this handler; for_long: for a long time already? */
 bool
 eq_is_under_way(uint32 work, bool for_long)
 {
@@ -292,7 +292,7 @@ eq_stir_worker(EqWorker *worker)
 	return false;
 }
 
-/* For how long it has slept on since it was woken: it hangs.  0: it does not. */
+/* For how long an executor has not run since it was woken, if it hangs; else 0. */
 int64
 eq_asleep_us(EqWorker *worker)
 {

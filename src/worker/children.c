@@ -41,7 +41,7 @@ keep_running(EqWorkerKind kind, int index, Child *child)
 		pfree(child->handle);
 		child->handle = NULL;
 	}
-	/* One may be left from a scheduler before this one. */
+	/* A worker may be left that an earlier scheduler started. */
 	if (child->handle || eq_worker_is_alive(MyDatabaseId, kind, index) ||
 		!TimestampDifferenceExceeds(child->started_at, now, EQ_RESTART_MS))
 		return;

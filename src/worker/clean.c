@@ -14,7 +14,7 @@
 static bool constraints_set = false;
 static bool is_clean = true;
 
-/* SET CONSTRAINTS holds until the transaction ends, and nothing takes it back before. */
+/* Notes a SET CONSTRAINTS, which nothing undoes before the transaction ends. */
 void
 eq_note_constraints_set(void)
 {
@@ -51,7 +51,7 @@ eq_clean_session(void)
 	is_clean = true;
 }
 
-/* False: an error came in between. */
+/* Was the last reset of the session complete?  Not if it threw. */
 bool
 eq_session_is_clean(void)
 {

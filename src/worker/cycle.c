@@ -116,7 +116,7 @@ static bool clock_set_back = true; /* perhaps, before this process was there */
 static void
 configuration_chore(void)
 {
-	/* What was read last holds until it can be read again. */
+	/* Until it can be read again, the configuration that was read last holds. */
 	config_changed = eq_read_queues();
 	if (config_changed)
 		eq_retry_items_now();
@@ -619,7 +619,7 @@ eq_run_cycle(void)
 	wake_at = earlier(wake_at, eq_next_due_of_queues(wake_at));
 	for (int i = 0; i < lengthof(chores); i++)
 	{
-		/* What is overdue because its chore fails must not make this loop spin. */
+		/* A chore that fails is overdue, and must not make this loop spin. */
 		if (chores[i].failures > 0)
 			wake_at = Max(earlier(wake_at, chores[i].retry_at), now + FAILING_US);
 	}

@@ -59,10 +59,10 @@ static TimestampTz retry_at;	   /* a rate limit ends then; 0: none met */
 static uint32 seat;				   /* of the handler in hand; 0: it has none */
 
 /*
- * Not for now.  A handler whose last job did not end at its time limit gets one
- * executor at a time, so that the others are free for other handlers.  One that
- * stands in for executors whose jobs take long does not take up more of the same.
- * And a handler that can't be called waits.
+ * Must this executor leave the handler's jobs alone for now?  A handler whose last job did not
+ * end at its time limit gets one executor at a time, so that the others are free for other
+ * handlers.  A stand-in takes no jobs of handlers that keep executors busy for long.  A handler
+ * that can't be called waits.
  */
 static bool
 is_left_alone(const EqHandler *handler)
@@ -88,7 +88,7 @@ is_left_alone(const EqHandler *handler)
 		   !eq_take_seat(handler->work, handler->most_executors);
 }
 
-/* One with max_executors is claimed for by itself, as it takes a seat. */
+/* May one claim be for both handlers?  One with max_executors, which takes a seat, is alone. */
 static bool
 is_claimed_with(const EqHandler *handler, const EqHandler *first)
 {
@@ -198,7 +198,7 @@ eq_claim_next(EqHand *next)
 		while (i < eq_n_handlers && first->most_executors == 0 &&
 			   is_claimed_with(&eq_handlers[(first_handler + i) % eq_n_handlers],
 							   first));
-		/* One with limits that has no room in shared memory must not stop the others. */
+		/* Skips a queue with limits that has no room in shared memory, so that others go on. */
 		if (queue == NULL || queue_fails(queue) ||
 			(eq_queue_is_limited(queue) && eq_wake_slot(queue->queue_id) == NULL) ||
 			!choose_names(&claim, first))
@@ -356,7 +356,7 @@ holds_lease(const EqClaimedJob *job)
 	return holds;
 }
 
-/* The handler did not end, and was terminated with this process. */
+/* Fails a job whose handler did not end and was terminated with this process. */
 static void
 fail_terminated(const EqClaimedJob *job, bool cancelled)
 {
@@ -477,9 +477,9 @@ take_turn(void)
 }
 
 /*
- * After an error that is no job's own, or could not be recorded: the jobs of a call that was
- * under way are left to their leases, as what they do may be the reason; others that
- * wait are given back, or, if that is what failed, left, too.
+ * After an error that belongs to no job or could not be recorded: jobs whose call was under way
+ * keep their leases, since they may be the reason; the others are given back, or, if that has
+ * failed, keep their leases, too.
  */
 static void
 put_hand_right(void)

@@ -75,7 +75,7 @@ check_results(const char *function, const Jsonb *results, int n)
 			 errhint("Return a jsonb array in the order of the jobs, or NULL.")));
 }
 
-/* Of a call of a handler, and of what it defers. */
+/* Sets the search_path for a call of a handler, and for what the handler defers. */
 void
 eq_pin_search_path(const char *function)
 {
@@ -160,9 +160,8 @@ read_seconds(const char *text, int64 *us)
 }
 
 /*
- * The handler decides by its SQLSTATE.  A DETAIL that is no number of seconds decides
- * nothing: such a job fails as by any other error, and its message and SQLSTATE are
- * on record.
+ * Reads what a handler's SQLSTATE asks for.  If DETAIL is no number of seconds, it asks for
+ * nothing: the job fails as by any other error, with this SQLSTATE.
  */
 EqVerdict
 eq_read_verdict(const ErrorData *error)
@@ -186,7 +185,7 @@ eq_read_verdict(const ErrorData *error)
 
 		if (!has_detail || read_seconds(error->detail, &us))
 		{
-			/* Not at once: nothing would ever end that. */
+			/* At least a second, or the job could be postponed in an endless loop. */
 			verdict.postponed = true;
 			verdict.postpones_queue = error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED;
 			verdict.delay = Max(us, POSTPONE_US);
@@ -196,8 +195,8 @@ eq_read_verdict(const ErrorData *error)
 }
 
 /*
- * What a handler says of its job by SQL; otherwise is the message without a reason.  The
- * argument with the delay is -1 where there is none.
+ * Raises the error of give_up_job and its kin.  otherwise: the message if no reason is given;
+ * delay_argno: -1 if the function has no delay.
  */
 static void
 end_attempt(FunctionCallInfo fcinfo, int sqlstate, int delay_argno, int reason_argno,
@@ -390,7 +389,7 @@ run_one(const Run *run, const EqClaimedJob *job, Jsonb **result, bool *suspended
 		RollbackAndReleaseCurrentSubTransaction(); /* and the role, and the settings */
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = resources;
-		/* It was for the caller's statement, not for the job. */
+		/* The cancellation was meant for the caller's statement, not for the job. */
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 	}

@@ -120,7 +120,7 @@ eq_read_queues(void)
 			 errhint("Raise event_queue.max_queues (now %d) and restart the server.",
 					 eq_max_queues)));
 	warned_of = db->without_slots = n_without;
-	/* What was missing may be there; what is not is found out again. */
+	/* Functions and queues may be there now: try again; what still fails is noted anew. */
 	eq_clear_faults(MyDatabaseId, "handler", NULL);
 	eq_clear_faults(MyDatabaseId, "rule function", NULL);
 	eq_clear_faults(MyDatabaseId, "queue", NULL);

@@ -185,7 +185,7 @@ static volatile sig_atomic_t end_was_asked_for = false;
 
 static long faults_before; /* of ended children, when the job began */
 
-/* Page faults of the children that have ended; there is none without any. */
+/* Returns the page faults of ended children: more than before if another one has ended. */
 static long
 faults_of_children(void)
 {
@@ -195,7 +195,7 @@ faults_of_children(void)
 	return usage.ru_minflt + usage.ru_majflt;
 }
 
-/* Children that end from now on are those of the next job. */
+/* Begins to count children for the next job. */
 void
 eq_forget_children(void)
 {

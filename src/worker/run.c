@@ -207,7 +207,7 @@ eq_was_stopped(const EqHand *hand, int first, int n, const ErrorData *error)
 void
 eq_note_time_limit(const EqHandler *handler, const char *message)
 {
-	/* That would be the rule's (rules/engine.c). */
+	/* Faults of rules are noted by their conditions (rules/condition.c). */
 	if (handler->queue_id == EQ_RULE_CALLS)
 		return;
 	(void) eq_note_fault("time limit", handler->label,
@@ -292,7 +292,7 @@ eq_settle_failure(EqHand *hand, int i, const ErrorData *error, EqRunEnd *end)
 	return is_failure;
 }
 
-/* A cancellation that comes late was for the call before, and not for this settling. */
+/* Settles in a subtransaction; tries again if a late signal, meant for the call, cancels it. */
 static ErrorData *
 try_settling(void (*settle)(void *), void *argument)
 {

@@ -291,14 +291,14 @@ may_join(const Together *together)
 			   batch_us();
 }
 
-/* Were the jobs claimed just now?  Nobody has had the time to do anything to them. */
+/* Were the jobs claimed just now, so that their leases need not be checked? */
 static bool
 are_fresh(const Together *together)
 {
 	return together->hand->runs == 1 && together->n_ends == 0;
 }
 
-/* So many of a call's jobs are its: before one that is not to run, which begins the next. */
+/* Returns how many of n jobs a call can have: those before the first that must not run. */
 static int
 count_held(const Together *together, int i, int n)
 {
@@ -422,7 +422,7 @@ eq_run_together(EqHand *hand)
 	if (!error)
 	{
 		note_ends(&together);
-		/* One that was cut short may have its whole time, also with a short lease. */
+		/* A job that was cut short runs alone, with its whole time limit. */
 		hand->alone = together.singly || together.n_again == 1 ? together.n_again
 															   : 0;
 		if (together.over)

@@ -15,7 +15,7 @@
 /* What may stay allocated for the next transaction, in bytes for each kind. */
 #define KEEP_ALLOCATED (1024 * 1024)
 
-/* Makes an error in the functions of an end a stop, where assertions are checked. */
+/* With assertions, makes an error in functions that must not throw stop the server. */
 #ifdef USE_ASSERT_CHECKING
 #define BEGIN_NO_THROW() START_CRIT_SECTION()
 #define END_NO_THROW()	 END_CRIT_SECTION()
