@@ -90,6 +90,22 @@ SELECT event_queue.create_rule('rb again', 'rb.again', queue => 'rb', job_name =
 SELECT event_queue.backfill_rule('rb again') > 0 AS begun;
 CALL wait_until($$(SELECT bool_and(state = 'done') FROM rb_state WHERE rule = 'rb again')$$);
 SELECT fired, fired_before FROM rb_state WHERE rule = 'rb again';
+-- The same, if its dead letter was discarded; but not before
+SELECT event_queue.create_rule('rb again', 'rb.again', $$1 / (event_data ->> 'n')::int > 0$$, queue => 'rb', job_name => 'again', or_replace => true) > 0 AS replaced;
+SELECT count(event_queue.append('rb', 'A', 'rb.again', '{"n": 0}')) FROM generate_series(1, 2);
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.job WHERE metadata ->> 'rule' = 'rb again' AND failures = 1)$$);
+SELECT event_queue.cancel_job(min(job_id)) FROM event_queue.job WHERE metadata ->> 'rule' = 'rb again';
+UPDATE event_queue.job SET run_at = now(), failures = 100 WHERE metadata ->> 'rule' = 'rb again';
+CALL wait_until($$(SELECT count(*) = 2 FROM event_queue.dead_letter WHERE metadata ->> 'rule' = 'rb again')$$);
+SELECT event_queue.create_rule('rb again', 'rb.again', queue => 'rb', job_name => 'again', or_replace => true) > 0 AS replaced;
+SELECT event_queue.backfill_rule('rb again') > 0 AS begun;
+CALL wait_until($$(SELECT count(*) = 2 AND bool_and(state = 'done') FROM rb_state WHERE rule = 'rb again')$$);
+SELECT count(event_queue.discard_dead(job_id)) FROM event_queue.dead_letters WHERE metadata ->> 'rule' = 'rb again';
+SELECT event_queue.backfill_rule('rb again') > 0 AS begun;
+CALL wait_until($$(SELECT count(*) = 3 AND bool_and(state = 'done') FROM rb_state WHERE rule = 'rb again')$$);
+SELECT event_queue.backfill_rule('rb again') > 0 AS begun;
+CALL wait_until($$(SELECT count(*) = 4 AND bool_and(state = 'done') FROM rb_state WHERE rule = 'rb again')$$);
+SELECT fired, fired_before FROM rb_state WHERE rule = 'rb again';
 
 -- Functions and events; of a tenant; dropped.
 CREATE FUNCTION rb_call(event event_queue.event_store) RETURNS void LANGUAGE sql AS $$ SELECT $$;
