@@ -52,3 +52,16 @@ CALL ends('discarded', $$WITH failed AS MATERIALIZED (SELECT event_queue.fail(%1
 CALL ends('last stall', $$SELECT event_queue.claim('goes-on') WHERE %s > 0 AND %L IS NOT NULL$$);
 SELECT event_queue.drop_queue('goes-on', true), event_queue.drop_queue('rest', true);
 DROP PROCEDURE ends;
+-- A job that others of its group pass, while it waits for its next attempt, is made due by hand, and others wait no more.
+SELECT event_queue.create_queue('passes', group_retry => 'pass') > 0 AS created;
+SELECT count(event_queue.enqueue('passes', n, group_key => 'g')) FROM unnest('{first,second}'::text[]) n;
+CREATE FUNCTION passes() RETURNS text LANGUAGE sql AS $$ SELECT string_agg(name || ' ' || blocked, ', ' ORDER BY job_id) FROM event_queue.job WHERE queue_id = event_queue_internal.queue_id_of('passes') $$;
+CALL wait_until($$passes() = 'first 0, second 1'$$);
+SELECT event_queue.fail(job_id, lease_token, 'no', retry_after => '1 hour') IS NOT NULL AS failed FROM event_queue.claim('passes');
+CALL wait_until($$passes() = 'first 1, second 0'$$);
+SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('passes');
+SELECT event_queue.retry_waiting('passes');
+CALL wait_until($$passes() = 'first 0'$$);
+SELECT name FROM event_queue.claim('passes');
+SELECT event_queue.drop_queue('passes', true);
+DROP FUNCTION passes;

@@ -55,9 +55,9 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_session_restores';
 COMMENT ON FUNCTION event_queue_internal.session_restores() IS 'Internal. Whether this session runs pg_restore or the script of a dump.';
 
 /*
- * Has the scheduler review the group of a job that plain SQL inserts or deletes; a new one is
- * blocked until then.  Not in a restore: the dump has its own rows of job_review, and rows made
- * here would take their numbers.
+ * Has the scheduler review the group of a job that plain SQL inserts, deletes, or makes due
+ * earlier; a new one is blocked until then.  Not in a restore: the dump has its own rows of
+ * job_review, and rows made here would take their numbers.
  */
 CREATE FUNCTION event_queue_internal.review_changed_job() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -67,7 +67,7 @@ BEGIN
 		VALUES (OLD.queue_id, OLD.tenant_id, OLD.group_key);
 		RETURN OLD;
 	END IF;
-	IF NEW.leased_until IS NULL THEN
+	IF TG_OP = 'INSERT' AND NEW.leased_until IS NULL THEN
 		NEW.blocked := greatest(NEW.blocked, 1);
 	END IF;
 	INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)
@@ -81,3 +81,6 @@ CREATE TRIGGER review_new_job BEFORE INSERT ON job
 	FOR EACH ROW WHEN (NEW.group_key IS NOT NULL AND NOT event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.review_changed_job();
 CREATE TRIGGER review_deleted_job AFTER DELETE ON job
 	FOR EACH ROW WHEN (OLD.group_key IS NOT NULL) EXECUTE FUNCTION event_queue_internal.review_changed_job();
+CREATE TRIGGER review_earlier_job AFTER UPDATE OF run_at ON job
+	FOR EACH ROW WHEN (NEW.group_key IS NOT NULL AND NEW.run_at < OLD.run_at AND NOT event_queue_internal.session_restores())
+	EXECUTE FUNCTION event_queue_internal.review_changed_job();
