@@ -14,6 +14,7 @@ SELECT * FROM rc('{"event_pattern": "rc.*"}');
 SELECT * FROM rc('{"payload": {"text": "No {{data.n}}"}}');
 SELECT * FROM rc('{"tenant_id": "other"}');
 SELECT * FROM rc('{"when_changed": ["vip"]}');
+SELECT d, (SELECT string_agg(n || ' ' || change, ', ' ORDER BY n) FROM rc(d)) AS changes FROM unnest('{"{\"job_name\": \"b\"}","{\"delay\": \"1 h\"}","{\"priority\": 1}","{\"job_name\": \"a\"}"}'::jsonb[]) d;
 SELECT * FROM rc('{"actions": [{"append": {"event_type": "rc.told {{data.n}}"}}]}');
 SELECT * FROM rc('{"condition": "1 / ((event_data ->> ''n'')::int - 1) > 0"}');
 -- It is evaluated without writing, and is one expression.

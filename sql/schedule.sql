@@ -29,6 +29,7 @@ SELECT event_queue.create_schedule('yearly report', '0 0 1 1 *', 'cron', 'report
 SELECT try($$SELECT event_queue.create_schedule('yearly report', '0 0 1 1 *', 'cron', 'report')$$);
 SELECT try($$SELECT event_queue.create_schedule('x', '0 0 1 1', 'cron', 'report')$$);
 SELECT try($$SELECT event_queue.create_schedule('x', '0 0 1 1 *', 'none', 'report')$$);
+SELECT try($$SELECT event_queue.create_schedule('x', '0 0 30 2 *', 'cron', 'report')$$), try($$SELECT event_queue.create_schedule('x', '0 0 31 4,6 *', 'cron', 'report', or_replace => true)$$);
 SELECT try($$SELECT event_queue.create_schedule('x', '0 0 1 1 *', 'cron', 'report', priority => 10)$$);
 SELECT name, cron, time_zone, queue, job_name, payload, tenant_id, enabled, next_run > now() AS later, last_run FROM event_queue.schedules;
 -- The scheduler runs what is due: once, however much was missed.

@@ -406,6 +406,7 @@ DECLARE
 	was event_queue.rule;
 	becomes event_queue.rule;
 	other int;
+	elsewhere boolean;	-- another job, of whatever event
 	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	was := event_queue_internal.get_rule($1);
@@ -426,6 +427,8 @@ BEGIN
 		END IF;
 		becomes := event_queue_internal.rule_at(was, other);
 	END IF;
+	elsewhere := (was.queue_id, was.job_name, was.function, was.delay, was.priority)
+		IS DISTINCT FROM (becomes.queue_id, becomes.job_name, becomes.function, becomes.delay, becomes.priority);
 	RETURN QUERY
 	SELECT d.* FROM (SELECT m.position, m.id, m.tenant_id, m.event_type, m.aggregate_type, m.aggregate_id, m.created_at,
 		CASE WHEN t.outcome = 'matched' AND n.outcome = 'matched' THEN 'changed' WHEN n.outcome = 'matched' THEN 'added'
@@ -446,7 +449,8 @@ BEGIN
 			UNION ALL SELECT y.* FROM event_queue_internal.try_rule(was, m.position) y WHERE m.now) t,
 		LATERAL (SELECT 'not matched' AS outcome, NULL::jsonb AS payload, NULL::jsonb AS options WHERE NOT m.after
 			UNION ALL SELECT y.* FROM event_queue_internal.try_rule(becomes, m.position) y WHERE m.after) n
-	WHERE (m.now OR m.after) AND (t.outcome, t.payload, t.options) IS DISTINCT FROM (n.outcome, n.payload, n.options)
+	WHERE (m.now OR m.after) AND ((t.outcome, t.payload, t.options) IS DISTINCT FROM (n.outcome, n.payload, n.options)
+		OR elsewhere AND t.outcome = 'matched')
 	LIMIT $6) d
 	ORDER BY d.position;
 	PERFORM event_queue_internal.release_new_locks(locks);
@@ -469,7 +473,8 @@ COMMENT ON FUNCTION event_queue_internal.compare_rule(text, jsonb, int, bigint, 
  *
  * Result: one row for each event with another outcome, in order.
  * - change: added (the other definition would fire), lost (it would not), changed (another
- *   payload or other options), other (another reason why it does not fire).
+ *   queue, job name, function, delay, priority or payload, or other options), other (another
+ *   reason why it does not fire).
  * - outcome, payload: by the present definition, as in test_rule.
  * - new_outcome, new_payload: by the other one.
  *

@@ -213,7 +213,7 @@ COMMENT ON FUNCTION event_queue_internal.check_schedule_policy(text, interval, i
  * Errors: EQ003/EQ004 tenant, EQ005 payload too large, EQ006 name, EQ009 options, overlap,
  * catch_up, jitter, starts_at, ends_at, exclude, or both or_replace and if_not_exists, EQ010
  * no such queue, EQ015 priority, EQ018 the schedule exists, EQ025 no
- * such calendar, EQ030 expression, EQ031 time zone.
+ * such calendar, EQ030 expression, also one that never comes (30 February), EQ031 time zone.
  * Example:
  *	SELECT event_queue.create_schedule('digest', '0 7 * * 1-5', 'mail', 'digest', time_zone => 'America/Sao_Paulo', or_replace => true);
  */
@@ -239,6 +239,10 @@ BEGIN
 	PERFORM FROM event_queue.calendar c WHERE c.name = exclude_calendar FOR KEY SHARE;
 	next := event_queue_internal.next_time(coalesce(cron, ''), coalesce(time_zone, ''), clock_timestamp(), starts_at, ends_at,
 		event_queue_internal.excluded_days(exclude, exclude_calendar));
+	IF next IS NULL AND event_queue.cron_next(cron, time_zone) IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ030', MESSAGE = format('cron expression "%s" never comes', cron),
+			DETAIL = 'None of its months has such a day.';
+	END IF;
 	PERFORM event_queue_internal.check_name('schedule name', name);
 	PERFORM event_queue_internal.check_name('job name', job_name);
 	PERFORM event_queue_internal.check_payload(payload);
