@@ -16,6 +16,7 @@
 #include "table/table.h"
 #include "tenant/tenant.h"
 
+PG_FUNCTION_INFO_V1(eq_acting_role);
 PG_FUNCTION_INFO_V1(eq_audit_sql);
 
 #define AUDIT_COLUMNS 10
@@ -32,6 +33,20 @@ role_name(Oid role)
 	char *name = GetUserNameFromId(role, true);
 
 	return CStringGetTextDatum(name ? name : "");
+}
+
+/* The role that acts: whose code a worker runs, or else the one that the session has set. */
+static Datum
+acting_role(void)
+{
+	return role_name(OidIsValid(eq_audit_role) ? eq_audit_role
+											   : GetOuterUserId());
+}
+
+Datum
+eq_acting_role(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(acting_role());
 }
 
 /*
@@ -70,8 +85,7 @@ eq_audit(const char *action, const char *object_type, const char *object,
 	else
 		nulls[3] = 'n';
 	values[4] = role_name(GetSessionUserId());
-	values[5] = role_name(OidIsValid(eq_audit_role) ? eq_audit_role
-													: GetOuterUserId());
+	values[5] = acting_role();
 	if (eq_actor && eq_actor[0] != '\0')
 		values[6] = CStringGetTextDatum(eq_actor);
 	else

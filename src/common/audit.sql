@@ -67,10 +67,15 @@ RETURNS void
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_audit_sql';
 COMMENT ON FUNCTION event_queue_internal.audit(text, text, text, text, jsonb, jsonb) IS 'Internal. Writes one row of audit_log.';
 
-/* who: the session's actor, or else the role that it has set. */
+/* acting_role: the role that the session has set; while a handler or a rule's function runs, its owner. */
+CREATE FUNCTION event_queue_internal.acting_role() RETURNS text
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'eq_acting_role';
+COMMENT ON FUNCTION event_queue_internal.acting_role() IS 'Internal. The role that the session has set, or whose handler it runs.';
+
+/* who: the session's actor, or else the role that acts. */
 CREATE FUNCTION event_queue_internal.who() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	SELECT coalesce(nullif(current_setting('event_queue.actor', true), ''), nullif(current_setting('role'), 'none'), session_user::text)
+	SELECT coalesce(nullif(current_setting('event_queue.actor', true), ''), event_queue_internal.acting_role())
 $$;
 COMMENT ON FUNCTION event_queue_internal.who() IS 'Internal. Who acts: the session''s actor, or else its role.';
 

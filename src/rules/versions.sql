@@ -68,7 +68,7 @@ BEGIN
 	END IF;
 	IF TG_OP <> 'DELETE' THEN
 		INSERT INTO event_queue_internal.rule_version (rule_id, version, rule, tenant_id, made_by, made_at, definition, owner)
-		VALUES (NEW.rule_id, NEW.version, NEW.name, NEW.tenant_id, coalesce(nullif(current_setting('role'), 'none'), session_user),
+		VALUES (NEW.rule_id, NEW.version, NEW.name, NEW.tenant_id, event_queue_internal.acting_role(),
 			clock_timestamp(), event_queue_internal.rule_definition(NEW), NEW.owner);
 	END IF;
 	RETURN NULL;

@@ -118,7 +118,7 @@ soon(q((SELECT count(*) = 2 FROM event_queue.rule WHERE name LIKE 'by %')), 'bot
 is(sql(q(SELECT string_agg(action || ' ' || object, ', ' ORDER BY object, action) FROM event_queue.audit_log WHERE object LIKE 'by %er')),
 	'create_queue by handler, create_rule by handler, create_queue by superuser, create_rule by superuser', 'audit_log has what they did');
 is(sql(q(SELECT string_agg(DISTINCT concat_ws(' ', object, nullif(role, current_user)), ', ') FROM event_queue.audit_log WHERE object LIKE 'by %er')), 'by handler one, by superuser', 'and whose handler it was');
-is(sql(q(SELECT string_agg(rule, ', ' ORDER BY rule) FROM event_queue.rule_versions WHERE rule LIKE 'by %')), 'by handler, by superuser', 'and rule_versions has the rules');
+is(sql(q(SELECT string_agg(concat_ws(' ', rule, nullif(made_by, current_user)), ', ' ORDER BY rule) FROM event_queue.rule_versions WHERE rule LIKE 'by %')), 'by handler one, by superuser', 'and rule_versions has the rules and who made them');
 
 # Many groups that a tenant makes at once: what the scheduler does for them leaves other chores their turn.  Rows are
 # written in the order of their transactions' numbers.
