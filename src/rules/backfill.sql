@@ -47,8 +47,9 @@ COMMENT ON VIEW rule_backfills IS
  *
  * The rule runner does it beside the events that come, in order, as the rule is then; an
  * event for which the rule has fired, live or by a backfill, whatever its version was, does
- * not let it fire again, nor does one that a job of queue "rule-calls" is to try again (or a dead letter, until it is discarded).  It
- * goes on after a restart, and stands while the rule is paused.
+ * not let it fire again, nor does one that a job of queue "rule-calls" is to try again (or a
+ * dead letter, until it is discarded).  It goes on after a restart, and stands while the rule is
+ * paused.
  * Arguments: from_position and to_position: events after the first and up to the second
  * (NULL: from the first one that is there; up to the newest); rate: at most so many
  * firings a second (NULL: as fast as it goes).
