@@ -45,7 +45,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.sees_all() IS 'For health(): Whether the caller may see sessions of all tenants.';
 
-/* session_label: application and role of a session, for health(); empty if the caller is confined to a tenant. */
+/* session_label: application and role of a session; empty if the caller is confined to a tenant. */
 CREATE FUNCTION event_queue_internal.session_label(pid int) RETURNS text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT ' (' || nullif(concat_ws(', ', 'application ' || quote_ident(nullif(a.application_name, '')), 'role ' || quote_ident(a.usename)), '') || ')'
