@@ -337,7 +337,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Node *stmt = pstmt->utilityStmt;
 	const char *dbname = eq_database_emptied_by(stmt);
 	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
-	/* Not after it: a procedure that rolls back may free the statement. */
+	/* Reads the statement before it runs: a procedure that rolls back may free it. */
 	bool sets_constraints = IsA(stmt, ConstraintsSetStmt);
 	bool subscribes = IsA(stmt, CreateSubscriptionStmt) ||
 					  IsA(stmt, AlterSubscriptionStmt);
@@ -347,7 +347,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	bool restores = eq_before_statement(stmt);
 
 	eq_refuse_unheeded(stmt, restores);
-	/* Their statements would deadlock with it: they go until it is committed. */
+	/* Workers would deadlock with it: they are away until it has committed. */
 	if (drops)
 		eq_send_workers_away_until_end(MyDatabaseId);
 
@@ -366,7 +366,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			eq_note_constraints_set();
 		if (subscribes)
 			eq_note_subscription();
-		/* What shared memory has of the database is freed at the commit. */
+		/* The commit frees what shared memory has of the database. */
 		if (drops && !OidIsValid(get_extension_oid(EQ_EXTENSION, true)))
 			eq_note_extension_dropped();
 		if (updates)

@@ -24,7 +24,7 @@ PG_FUNCTION_INFO_V1(eq_audit_sql);
 /* Set while a rule cancels a job: the rule's own records say so (rules/runs.c). */
 bool eq_audit_rests = false;
 
-/* Whose code runs in this session, as of a job; else it is who has the session that acts. */
+/* The owner of the handler or rule's function that runs; else the session's role acts. */
 Oid eq_audit_role = InvalidOid;
 
 static Datum

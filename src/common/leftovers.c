@@ -20,7 +20,7 @@
 #include "common/dblink.h"
 #include "common/leftovers.h"
 
-/* Whoever called setseed() would know what random() gives to the next one. */
+/* Seeds random() anew: a role that called setseed() would know what others draw. */
 static void
 forget_seed(void)
 {

@@ -4,10 +4,8 @@
  * Conditions and templates run as the rule's owner, as the rule runner runs them, and
  * leave nothing behind (rules/explain.c).
  */
-/*
- * advisory_locks: calls that would give back the advisory locks that the session has; release_new_locks: gives back
- * those that it has got since.  No rollback does, of pg_advisory_lock in a condition.
- */
+
+/* advisory_locks: the calls that release the advisory locks of this session. */
 CREATE FUNCTION event_queue_internal.advisory_locks() RETURNS text[]
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT coalesce(array_agg(CASE WHEN l.mode = 'ShareLock' THEN 'pg_advisory_unlock_shared' ELSE 'pg_advisory_unlock' END
@@ -15,7 +13,12 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 			ELSE format('(%s::int, %s::int)', quote_literal(l.classid::bigint::bit(32)::int), quote_literal(l.objid::bigint::bit(32)::int)) END), '{}')
 	FROM pg_locks l WHERE l.locktype = 'advisory' AND l.pid = pg_backend_pid() AND l.granted
 $$;
-COMMENT ON FUNCTION event_queue_internal.advisory_locks() IS 'Internal. Calls that would give back the advisory locks that the session has.';
+COMMENT ON FUNCTION event_queue_internal.advisory_locks() IS 'Internal. The calls that release the advisory locks of this session.';
+
+/*
+ * release_new_locks: releases the advisory locks that the session has got since advisory_locks:
+ * those of pg_advisory_lock in a condition, which no rollback releases.
+ */
 CREATE FUNCTION event_queue_internal.release_new_locks(had text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
@@ -24,14 +27,14 @@ DECLARE
 BEGIN
 	FOREACH call IN ARRAY event_queue_internal.advisory_locks() LOOP
 		CONTINUE WHEN call = ANY (had);
-		LOOP	-- taken for each event
+		LOOP	-- once for each event that took it
 			EXECUTE 'SELECT ' || call INTO released;
 			EXIT WHEN NOT released OR call <> ALL (event_queue_internal.advisory_locks());
 		END LOOP;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.release_new_locks(text[]) IS 'Internal. Gives back the advisory locks that the session has got since.';
+COMMENT ON FUNCTION event_queue_internal.release_new_locks(text[]) IS 'Internal. Releases the advisory locks that the session has got since advisory_locks.';
 
 CREATE FUNCTION event_queue_internal.condition_parts(
 	rule rule, "position" bigint, caller regrole, OUT step text, OUT part text, OUT outcome text, OUT seen text, OUT compared text)
@@ -94,7 +97,7 @@ BEGIN
 	all_yes := all_yes AND outcome = 'yes';
 	RETURN NEXT;
 	step := 'pattern'; part := concat_ws(' of ', r.event_pattern, array_to_string(r.on_change, ', ')); seen := e.event_type;
-	-- what a changed row's trigger appends is for its rule alone, which may have asked for other operations then
+	-- an event of a table is for its rule alone, which may have asked for other operations then
 	outcome := CASE WHEN event_queue.event_matches(e.event_type, r.event_pattern)
 		AND (r.on_table IS NOT NULL) = (e.aggregate_type = 'event_queue.table')
 		AND (r.on_table IS NULL OR e.event_data ->> 'operation' = ANY (r.on_change)) THEN 'yes' ELSE 'no' END;
@@ -329,7 +332,8 @@ COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, in
  *   their list, filled.
  *
  * Errors: EQ009 max_rows or max_events, definition and version, or an unknown member, EQ010 no
- * such queue, EQ019 no action or two, or actions, EQ023 no event_pattern, EQ025 no such rule or version.
+ * such queue, EQ019 no action or two, or bad actions, EQ023 no event_pattern, EQ025 no such rule or
+ * version.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT event_queue.create_rule('draft', 'lead.won', queue => 'mail', job_name => 'won');
@@ -479,7 +483,8 @@ COMMENT ON FUNCTION event_queue_internal.compare_rule(text, jsonb, int, bigint, 
  * - new_outcome, new_payload: by the other one.
  *
  * Errors: EQ009 max_rows, max_events, definition and version, or an unknown member, EQ010 no
- * such queue, EQ019 no action or two, or actions, EQ022 condition, EQ025 no such rule, version or draft.
+ * such queue, EQ019 no action or two, or bad actions, EQ022 condition, EQ025 no such rule, version
+ * or draft.
  * Isolation: each part by a snapshot of its own; nothing is locked.
  * Example:
  *	SELECT change, event_type, aggregate_id FROM event_queue.compare_rule('welcome', '{"condition": "event_data ? ''phone''"}');

@@ -45,7 +45,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.sees_all() IS 'For health(): Whether the caller may see sessions of all tenants.';
 
-/* session_label: application and role of a session, for health(); empty if the caller is confined to a tenant. */
+/* session_label: application and role of a session; empty if the caller is confined to a tenant. */
 CREATE FUNCTION event_queue_internal.session_label(pid int) RETURNS text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	SELECT ' (' || nullif(concat_ws(', ', 'application ' || quote_ident(nullif(a.application_name, '')), 'role ' || quote_ident(a.usename)), '') || ')'
@@ -162,12 +162,12 @@ BEGIN
 				FROM ours o WHERE o.strong AND o.granted
 				GROUP BY o.pid
 			), wanted AS MATERIALIZED (
-				-- whoever asks for such a lock holds up all who come after, though it has none yet
+				-- a session that waits for such a lock blocks all later ones
 				SELECT o.pid, o.mode, o.relname, o.relation, b.pids
 				FROM ours o CROSS JOIN LATERAL (SELECT pg_blocking_pids(o.pid)) b (pids)
 				WHERE o.strong AND NOT o.granted AND NOT EXISTS (SELECT FROM held h WHERE coalesce(h.pid, 0) = ANY (b.pids))
 			), rows AS MATERIALIZED (
-				-- those of single rows are in no table of locks: who holds some is known by the workers that wait, ...
+				-- locks on rows are not in pg_locks: their holders are those for whom workers wait, ...
 				SELECT b.pid, NULL AS tables, string_agg(DISTINCT format('%s %s', m.kind, m.pid), ', ') AS workers
 				FROM mine m JOIN pg_locks l ON l.pid = m.pid CROSS JOIN LATERAL unnest(pg_blocking_pids(m.pid)) AS b (pid)
 				WHERE NOT l.granted AND l.waitstart < clock_timestamp()
@@ -176,7 +176,7 @@ BEGIN
 				  AND NOT EXISTS (SELECT FROM held x WHERE coalesce(x.pid, 0) = b.pid)
 				GROUP BY b.pid
 				UNION ALL
-				-- ... or, as chores do not wait for long, suspected by what it has written or locked
+				-- ... or, as chores give up soon, probably sessions that have written or locked rows
 				SELECT coalesce(o.pid, 0), string_agg(DISTINCT o.relname, ', '), NULL
 				FROM ours o
 				WHERE o.granted AND o.mode IN ('RowShareLock', 'RowExclusiveLock')
@@ -250,7 +250,7 @@ BEGIN
 				WHERE coalesce(a.backend_xmin, a.backend_xid) IS NOT NULL AND a.datname = current_database()
 				  AND a.pid <> pg_backend_pid() AND a.backend_type <> 'autovacuum worker'
 				  AND a.pid NOT IN (SELECT v.pid FROM pg_stat_progress_vacuum v)
-				  -- who waits for a lock is held up by another one, which is to be ended
+				  -- a session that waits for a lock is blocked by another one, which is to be ended
 				  AND a.wait_event_type IS DISTINCT FROM 'Lock'
 				  AND a.xact_start < clock_timestamp() - event_queue_internal.stuck_after()
 				UNION ALL

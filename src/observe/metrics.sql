@@ -120,7 +120,7 @@ BEGIN
 	INSERT INTO event_queue_internal.metric_series AS s VALUES ($1, $2, $3, $4, $4, $5, CASE WHEN $5[4] > 0 AND $5[3] = 0 THEN $4 END)
 	ON CONFLICT (kind, queue_id, name) DO UPDATE
 		SET at = $4, counters = event_queue_internal.counters_plus(s.counters, $5),
-			-- over however long a back-off, and a restart
+			-- kept over a long back-off and a restart
 			failing_since = CASE WHEN $5[3] = 0 THEN coalesce(s.failing_since, excluded.failing_since) END
 	RETURNING s.counters INTO total;
 	INSERT INTO event_queue_internal.metric_sample VALUES (event_queue_internal.metric_day($4), $4, $1, $2, $3, total, $6, $7, $8);
@@ -321,7 +321,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp SET jit
 		FROM event_queue_internal.metric_series s
 		WHERE s.failing_since IS NOT NULL AND s.kind IN ('q', 'j')
 		  AND (event_queue_internal.queue_depth(s.queue_id)).depth > 0
-		  -- of a long queue it is not asked
+		  -- of a long queue only the first jobs are read
 		  AND EXISTS (SELECT FROM (SELECT j.name, j.failures FROM event_queue.job j WHERE j.queue_id = s.queue_id AND j.blocked = 0
 				ORDER BY j.queue_id, j.lane, j.priority, j.run_at, j.job_id LIMIT 1000) f
 			HAVING count(*) = 1000 OR bool_or(f.failures > 0 AND (s.kind = 'q' OR f.name = s.name COLLATE "C")))

@@ -168,7 +168,7 @@ eq_change_payload(PG_FUNCTION_ARGS)
 	eq_edit_job(&edit, leased.slot);
 	eq_edit_set(&edit, JOB_PAYLOAD, PG_GETARG_DATUM(1));
 	eq_write_job(&leased.jobs, leased.snapshot, &edit);
-	/* What a worker does with its own job is no act of administration. */
+	/* A worker's change of its own job is no act of administration: not audited. */
 	if (!by_worker)
 		tell("payload changed", "change_payload", &leased, job_id);
 	eq_close_jobs(&leased);
@@ -195,7 +195,7 @@ eq_promote_job(PG_FUNCTION_ARGS)
 						   "await_signal or await_event.")));
 	eq_edit_set_run_at(&edit, leased.queue, leased.now);
 	eq_write_job(&leased.jobs, leased.snapshot, &edit);
-	/* One that was passed by others of its group is let in by the scheduler. */
+	/* Others of its group may have passed the job: the scheduler decides which one runs. */
 	if (!edit.nulls[JOB_GROUP_KEY - 1])
 		eq_review_group(leased.queue->queue_id, edit.values[JOB_TENANT - 1],
 						edit.values[JOB_GROUP_KEY - 1]);

@@ -5,7 +5,7 @@
  * shared memory.  The first claimer loads them, while others wait, up to a second:
  * what is committed, without what its own transaction has settled; and what open and
  * prepared transactions have claimed, which counts until it runs out, whatever
- * becomes of them.  Leases that belong to open transactions are kept.  If a job is
+ * becomes of them, or until it is loaded anew.  Leases that belong to open transactions are kept.  If a job is
  * settled or released meanwhile, it looks again at the rows that it has read.
  */
 #include "postgres.h"

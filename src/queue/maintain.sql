@@ -17,7 +17,7 @@ BEGIN
 			SELECT k.completed_at, k.job_id FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
 			ORDER BY k.completed_at DESC, k.job_id DESC OFFSET q.keep_completed_count - 1 LIMIT 1);
 	END IF;
-	-- Jobs with keep options of their own: each may have another number, so one pass over the newest serves all.
+	-- Jobs with keep options of their own: one pass over the newest, whatever number each has.
 	WITH counts AS MATERIALIZED (
 		SELECT DISTINCT h.keep_count AS n FROM event_queue.job_history h WHERE h.queue_id = q.queue_id AND h.keep_count > 0
 	), newest AS (

@@ -581,7 +581,7 @@ BEGIN
 	DELETE FROM event_queue_internal.timer_end WHERE queue_id = this_id;
 	DELETE FROM event_queue_internal.timer_start WHERE queue_id = this_id;
 	DELETE FROM event_queue.queue WHERE queue_id = this_id;
-	IF NOT FOUND THEN -- another session has created it meanwhile
+	IF NOT FOUND THEN -- another session has dropped it meanwhile
 		RAISE EXCEPTION USING ERRCODE = 'EQ010', MESSAGE = format('queue "%s" does not exist', $1);
 	END IF;
 	INSERT INTO event_queue_internal.dropped_queue (queue_id) VALUES (this_id);

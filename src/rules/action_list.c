@@ -57,7 +57,7 @@ pg_attribute_noreturn() refuse_action(const char *complaint)
 			 "For example: [{\"enqueue\": {\"queue\": \"mail\", \"name\": \"welcome\"}}, {\"append\": {\"event_type\": \"lead.welcomed\"}}]; kinds are enqueue, call, append, notify and cancel.")));
 }
 
-/* Is it a list of as many actions as a rule may have?  0: it is not. */
+/* Returns how many actions a list has; 0 if it is none, or too long. */
 static int
 count_actions(Jsonb *actions)
 {
@@ -66,17 +66,6 @@ count_actions(Jsonb *actions)
 				: 0;
 
 	return n <= MAX_ACTIONS ? n : 0;
-}
-
-static int
-require_list(Jsonb *actions)
-{
-	int n = count_actions(actions);
-
-	if (n == 0)
-		refuse_action(psprintf("actions must be a JSON array of 1 to %d actions",
-							   MAX_ACTIONS));
-	return n;
 }
 
 /* Error context callback: adds the number of the action. */
@@ -272,8 +261,11 @@ eq_check_actions(Jsonb *actions)
 	ErrorContextCallback callback = {.callback = eq_tell_action,
 									 .previous = error_context_stack};
 	int number;
-	int n = require_list(actions);
+	int n = count_actions(actions);
 
+	if (n == 0)
+		refuse_action(psprintf("actions must be a JSON array of 1 to %d actions",
+							   MAX_ACTIONS));
 	eq_check_payload("list of actions", actions);
 	callback.arg = &number;
 	error_context_stack = &callback;
@@ -306,7 +298,7 @@ eq_check_actions(Jsonb *actions)
 	return actions;
 }
 
-/* For a constraint of table rule: is this a list of actions that can be read? */
+/* For a constraint of table rule, and rule_by: can eq_fill_actions read this list? */
 Datum
 eq_are_actions(PG_FUNCTION_ARGS)
 {
@@ -330,12 +322,12 @@ eq_are_actions(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(good);
 }
 
-/* Reads them from a rule's row, which may be one of test_rule, into the current memory context. */
+/* Reads the actions of a rule's row, which eq_are_actions has checked. */
 void
 eq_fill_actions(EqRule *rule, Jsonb *actions)
 {
-	rule->n_actions = require_list(actions);
 	rule->payload = template_of(actions);
+	rule->n_actions = JB_ROOT_COUNT(actions);
 	rule->actions = palloc0(rule->n_actions * sizeof(EqAction));
 	for (int i = 0; i < rule->n_actions; i++)
 	{

@@ -18,7 +18,6 @@
 #include "utils/timestamp.h"
 
 #include "event_queue.h"
-#include "queue/queue.h"
 #include "rules/rule.h"
 #include "rules/rules.h"
 #include "store/store.h"
@@ -164,25 +163,12 @@ wait_for_firing(EqBackfill *backfill, const LastStep *step)
 	next_due = next_due == 0 ? due : Min(next_due, due);
 }
 
-#define TRIES_AGAIN(jobs)                                                           \
-	"EXISTS (SELECT FROM event_queue.event_store e, event_queue." jobs " j"         \
-	" WHERE e.position = r.position AND j.metadata ? 'event_id'"                    \
-	" AND j.metadata ->> 'event_id' = e.id::text"                                   \
-	" AND j.queue_id = " CppAsString2(                                              \
-		EQ_RULE_CALLS) " AND j.payload ->> 'rule_id' = r.rule_id::text)"
-
-/*
- * The positions of a range for which the rule has fired, or is to be tried again, in
- * order.  What was to be tried again, by a job that someone has discarded or cancelled
- * since, is forgotten.
- */
+/* Reads the positions of a range for which the rule has fired, or is tried again, in order. */
 static void
 read_fired(EqBackfill *backfill, int64 last)
 {
 	static EqStatement forget = {
-		.sql = "DELETE FROM event_queue_internal.rule_run r WHERE r.rule_id = $1"
-			   " AND r.position > $2 AND r.position <= $3 AND NOT r.fired"
-			   " AND NOT " TRIES_AGAIN("job") " AND NOT " TRIES_AGAIN("dead_letter"),
+		.sql = "SELECT event_queue_internal.forget_given_up($1, $2, $3)",
 		.n_arguments = 3,
 		.types = {INT4OID, INT8OID, INT8OID}};
 	static EqStatement read = {

@@ -43,12 +43,31 @@ COMMENT ON VIEW rule_backfills IS
 'Backfills of rules: how far each is, events that pattern and tenant let through (seen), for which the rule fired, had fired before, or may have (not_known: older than event_queue.keep_rule_runs; it does not fire).';
 
 /*
+ * forget_given_up: deletes the firings of a rule, for events after a position and up to another,
+ * that a job of queue "rule-calls" was to try again, if the job was discarded or cancelled.
+ */
+CREATE FUNCTION event_queue_internal.forget_given_up(rule_id int, after_position bigint, up_to bigint) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off AS $$
+	DELETE FROM event_queue_internal.rule_run r
+	WHERE r.rule_id = $1 AND r.position > $2 AND r.position <= $3 AND NOT r.fired
+	  AND NOT EXISTS (SELECT FROM event_queue.event_store e, event_queue.job j
+		WHERE e.position = r.position AND j.metadata ? 'event_id' AND j.metadata ->> 'event_id' = e.id::text
+		  AND j.queue_id = 1 AND j.payload ->> 'rule_id' = r.rule_id::text)
+	  AND NOT EXISTS (SELECT FROM event_queue.event_store e, event_queue.dead_letter d
+		WHERE e.position = r.position AND d.metadata ? 'event_id' AND d.metadata ->> 'event_id' = e.id::text
+		  AND d.queue_id = 1 AND d.payload ->> 'rule_id' = r.rule_id::text)
+$$;
+COMMENT ON FUNCTION event_queue_internal.forget_given_up(int, bigint, bigint) IS
+'Internal. Deletes firings of a rule that are not tried again, as their jobs were discarded or cancelled.';
+
+/*
  * backfill_rule: lets a rule fire for events that are there and for which it has not fired.
  *
  * The rule runner does it beside the events that come, in order, as the rule is then; an
  * event for which the rule has fired, live or by a backfill, whatever its version was, does
- * not let it fire again, nor does one that a job of queue "rule-calls" is to try again (or a dead letter, until it is discarded).  It
- * goes on after a restart, and stands while the rule is paused.
+ * not let it fire again, nor does one that a job of queue "rule-calls" is to try again (or a
+ * dead letter, until it is discarded).  It goes on after a restart, and stands while the rule is
+ * paused.
  * Arguments: from_position and to_position: events after the first and up to the second
  * (NULL: from the first one that is there; up to the newest); rate: at most so many
  * firings a second (NULL: as fast as it goes).

@@ -82,7 +82,7 @@ error_of(Look *look)
 	ErrorData *error;
 
 	look->context = CurrentMemoryContext;
-	/* A notification, for one, is possible without writing. */
+	/* Undone also after success: NOTIFY, for one, is possible read-only. */
 	error = eq_try_and_undo(evaluate, look);
 	if (error == NULL)
 		return NULL;

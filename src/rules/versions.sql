@@ -160,7 +160,7 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.kept_definition(text, int, boolean) IS 'Internal. A version or draft of a rule; the draft is removed.';
 
-/* check_adopts: 42501 if a superuser would become the owner of what another role (NULL: a dropped one) wrote. */
+/* check_adopts: 42501 if a superuser would own what another role (NULL: a dropped one) wrote. */
 CREATE FUNCTION event_queue_internal.check_adopts(maker text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

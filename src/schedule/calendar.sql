@@ -64,8 +64,9 @@ SELECT pg_catalog.pg_extension_config_dump('calendar_calendar_id_seq', '');
  * create_calendar: makes a calendar of working hours.
  *
  * Arguments: hours: for each weekday (mon, tue, wed, thu, fri, sat, sun) an array of hours as
- * "09:00-12:00", in order; days that are not there are free, and so is what the clocks leave out of an hour, while
- * what comes twice counts twice. holidays: days without work, at most 10,000.
+ * "09:00-12:00", in order; a day without any is free.  Where the clocks change, a time that is
+ * skipped is no working time, and one that comes twice counts twice.  holidays: days without
+ * work, at most 10,000.
  * or_replace: a calendar of this name gets these; if_not_exists: it stays as it is, with a NOTICE
  * if it is another.
  * Result: the calendar's number.
@@ -88,8 +89,8 @@ BEGIN
 	PERFORM event_queue_internal.check_create_mode(or_replace, if_not_exists);
 	PERFORM event_queue_internal.check_name('calendar name', name);
 	PERFORM event_queue.cron_next('@daily', coalesce(time_zone, ''));
-	-- AT TIME ZONE takes CET and its like for an offset, as in winter, and only then for the zone of that name;
-	-- where it is noon of the 1st of January first, it is still the 31st of December in UTC
+	-- AT TIME ZONE takes CET and its like for a fixed offset, not for the zone of that name; from
+	-- 31 December on, as noon of 1 January is still that day in UTC in zones far in the east
 	IF EXISTS (SELECT FROM unnest(ARRAY[1, 7]) m
 		WHERE event_queue.cron_next(format('0 12 1 %s *', m), time_zone, '2025-12-31 00:00+00') IS DISTINCT FROM make_timestamp(2026, m, 1, 12, 0, 0) AT TIME ZONE time_zone) THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ031', MESSAGE = format('time zone "%s" is also an abbreviation, without daylight saving time', time_zone),

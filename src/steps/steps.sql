@@ -138,10 +138,11 @@ COMMENT ON FUNCTION step(claimed_job, text) IS
 
 /*
  * step_done: keeps a step that was done, with its result.
- * Arguments: job and name as in step; undo is a job that undoes the step: an object with "queue", "name", and any of
- * "payload" and the options of enqueue but depends_on.  If the job dies or is cancelled, it is enqueued, that of the last step
- * first, each waiting for the one before, also while that one is a dead letter (retry_dead lets them go on; discard_dead
- * makes the next one a dead letter, too); without a payload it gets {"job_id", "step", "result"}.
+ * Arguments: job and name as in step; undo is a job that undoes the step: an object with "queue",
+ * "name", and any of "payload" and the options of enqueue but depends_on; without a payload it
+ * gets {"job_id", "step", "result"}.  If the job dies or is cancelled, the undo jobs of its steps
+ * are enqueued, that of the last step first.  Each waits for the one before, also while that is
+ * a dead letter (retry_dead lets them go on; discard_dead makes the next one a dead letter, too).
  * Result: the result, JSON null if it was NULL.
  * Errors: as step, but not EQ033; EQ005 result too large, EQ009 undo, EQ010 its queue, EQ035 that is internal, EQ062 also: it was done in an
  * earlier run.

@@ -136,7 +136,7 @@ check_event_table(Oid relid, bool restores)
 		refuse(psprintf("table \"%s\", which holds events", own_name(relid)));
 }
 
-/* The keys of such a table, which append looks for by name. */
+/* EQ057 for a key of a table that holds events: append looks for it by its name. */
 static void
 check_event_key(Oid table, bool restores, const char *name)
 {
@@ -272,7 +272,7 @@ check_function_name(ObjectType type, Node *name)
 	check_function(LookupFuncWithArgs(type, castNode(ObjectWithArgs, name), true));
 }
 
-/* How fast it is thought to be, and settings but search_path, are the owner's choice. */
+/* EQ057 unless only COST, ROWS or settings other than search_path change. */
 static void
 check_alter_function(AlterFunctionStmt *alter)
 {
@@ -334,8 +334,8 @@ check_replace_view(ViewStmt *view)
 }
 
 /*
- * What our functions do as their owner, they do to tables of another one.  All of it can
- * be another role's (REASSIGN OWNED), not a part.
+ * EQ057 if a part alone gets another owner: functions that run as one owner would use tables
+ * of another.  REASSIGN OWNED, which changes all, is allowed.
  */
 static void
 check_owner(Oid class, Oid object, RoleSpec *role)
@@ -371,7 +371,7 @@ check_sequence(Oid relid, List *options)
 	}
 }
 
-/* It would be dropped with another extension. */
+/* EQ057 for DEPENDS ON EXTENSION: the object would be dropped with that extension. */
 static void
 check_depends(AlterObjectDependsStmt *depends, bool restores)
 {

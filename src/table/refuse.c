@@ -363,7 +363,7 @@ eq_refuse_unheeded(Node *stmt, bool restores)
 
 		foreach (cell, create->inhRelations)
 			check_child(create->relation, lfirst_node(RangeVar, cell));
-		/* It is none of ours, also if one of its name is on the search_path. */
+		/* The table is not ours, even if one of ours has its name. */
 		foreach (cell, create->tableElts)
 		{
 			if (IsA(lfirst(cell), Constraint))

@@ -138,7 +138,7 @@ typedef struct OpenPlan
 
 static HTAB *plans = NULL;
 
-/* Is this process a background worker, which runs nothing of users but what it limits? */
+/* Is this process one of our workers?  There, code of users runs for a limited time only. */
 bool eq_is_worker = false;
 
 #define INDEX_LIMIT_MS 2000 /* for the functions in the indexes of one row */
@@ -169,7 +169,9 @@ is_of_users(Oid function, void *context)
 static bool
 calls_users(Node *node, void *context)
 {
-	return node != NULL && (check_functions_in_node(node, is_of_users, context) ||
+	/* A domain may have a CHECK that calls some. */
+	return node != NULL && (IsA(node, CoerceToDomain) ||
+							check_functions_in_node(node, is_of_users, context) ||
 							expression_tree_walker(node, calls_users, context));
 }
 
@@ -307,9 +309,8 @@ eq_table_open(EqTable *table, Oid relid, int n_columns)
 }
 
 /*
- * The same in a background worker, where an index calls functions of users: they have the rights
- * of the table's owner and not the worker's, and may not take long, as all others
- * wait for the worker.
+ * Enters a row into indexes that call functions of users, in a worker: with the rights of the
+ * table's owner, not the worker's, and for a limited time, since others wait for the worker.
  */
 static void
 insert_limited(EqTable *table, TupleTableSlot *row, bool summarizing)
@@ -333,6 +334,9 @@ insert_limited(EqTable *table, TupleTableSlot *row, bool summarizing)
 	PG_CATCH();
 	{
 		disable_timeout(STATEMENT_TIMEOUT, false);
+		/* A handler of the worker's role may catch the error, and go on. */
+		if (outer != 0)
+			enable_timeout_at(STATEMENT_TIMEOUT, outer);
 		SetUserIdAndSecContext(user, security);
 		if (geterrcode() != ERRCODE_QUERY_CANCELED ||
 			!TimestampDifferenceExceeds(began, GetCurrentTimestamp(),
@@ -371,7 +375,7 @@ insert_index_tuples(EqTable *table, TupleTableSlot *row, bool summarizing)
 		result->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
 	}
 	table->has_indexes = true;
-	/* Not in a handler of somebody else's, which has its time and its rights. */
+	/* Handlers of other roles have a time limit and rights of their own. */
 	if (OidIsValid(table->plan->users_index) && eq_is_worker &&
 		(GetUserId() == GetSessionUserId() || GetUserId() == eq_extension_owner()))
 		insert_limited(table, row, summarizing);

@@ -287,7 +287,7 @@ counts_chore(void)
 		return;
 	next = GetCurrentTimestamp() + COUNT_US;
 	wanted = eq_count_rows();
-	/* No prepared transaction is left: leases of one that was rolled back don't count on. */
+	/* No prepared transaction is left: leases of those that were rolled back must not count. */
 	if (!wanted)
 		eq_reload_leases(false);
 }

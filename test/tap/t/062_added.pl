@@ -222,6 +222,13 @@ goes_on('stuck', 'a function in an index does not end');
 sql('stuck', q(DELETE FROM stuck; UPDATE event_queue.queue SET sla = sla));
 ok($node->poll_query_until('stuck', q(SELECT count(*) = 3 FROM event_queue.jobs WHERE name LIKE 'stuck%' AND state = 'ready')), 'when it ends, all comes');
 ok($node->poll_query_until('stuck', q(SELECT count(*) = 0 FROM event_queue.faults())), 'and no fault is left');
+# the function is called by the CHECK of a domain
+sql('stuck', q(DROP INDEX event_queue.stick;
+	CREATE DOMAIN sticky AS text CHECK (stick(VALUE) IS NOT NULL);
+	CREATE INDEX stick ON event_queue.job ((name::sticky));
+	SELECT event_queue.enqueue('stuck', 'stuck again', delay => '2 seconds');
+	INSERT INTO stuck VALUES (1)));
+ok($node->poll_query_until('stuck', q(SELECT count(*) = 1 FROM event_queue.health() WHERE check_name = 'wake-ups of queue stuck' AND detail ~ 'EQ040')), 'likewise of a domain');
 
 # A publication of all tables: those without a key can be changed, too, and a copy be activated.
 $n = 0;

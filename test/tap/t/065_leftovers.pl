@@ -170,5 +170,20 @@ cmp_ok(quiet($reads) - $before, '<', 100_000, 'a look at what is to be kept read
 is(quiet(q(SELECT min(h.keep_count), (SELECT count(*) FROM event_queue.job_history) FROM event_queue.job_history h)), '951|950', 'the oldest finished jobs went');
 is(quiet(q(SELECT min((d.keep).keep_failed_count), count(*) FROM event_queue.dead_letter d)), '1901|1000', 'no dead letter: more of them are to be kept than there are');
 
+# Firings that are to be tried again, of which a backfill forgets those whose jobs were discarded: each looks for its job by the index.
+quiet(q(
+SELECT event_queue.create_rule('retried', 'same', queue => 'q', job_name => 'x');
+INSERT INTO event_queue_internal.rule_run (rule_id, position, version, fired, backfilled)
+	SELECT r.rule_id, e.position, 1, false, false FROM event_queue.rule r, event_queue.event_store e WHERE e.event_type = 'same';
+SELECT count(event_queue.enqueue('q', 'again', jsonb_build_object('rule_id', r.rule_id), options => jsonb_build_object('metadata', jsonb_build_object('event_id', e.id))))
+	FROM event_queue.rule r, event_queue.event_store e WHERE e.event_type = 'same' AND e.version % 3 > 0;
+UPDATE event_queue.job SET queue_id = 1 WHERE name = 'again';
+));
+$reads = q(SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables WHERE relname ~ '^(job|dead_letter|event_store)');
+$before = quiet($reads);
+quiet(q(SELECT event_queue_internal.forget_given_up((SELECT rule_id FROM event_queue.rule), 0, (SELECT max(position) FROM event_queue.event_store))));
+cmp_ok(quiet($reads) - $before, '<', 10_000, 'no firing reads all jobs');
+is(quiet('SELECT count(*) FROM event_queue_internal.rule_run'), '600', 'and those that have a job stay');
+
 $node->stop;
 done_testing();
