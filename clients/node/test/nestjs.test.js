@@ -424,6 +424,7 @@ describe('bad input', () => {
 		try {
 			await assert.rejects(queue.add('a', {}, { repeat: { every: 1500 } }), /repeat\.every 1500 has no counterpart/);
 			await assert.rejects(queue.add('a', {}, { repeat: { every: 1000, limit: 0 } }), /repeat\.limit is 0/);
+			await assert.rejects(queue.add('a', {}, { repeat: { every: 1000, limit: 1e9 } }), /repeat\.limit is 1000000000, above 100000/);
 			await assert.rejects(queue.add('a', {}, { repeat: { cron: '* * * * *', endDate: 'soon' } }), /repeat\.endDate soon/);
 			await assert.rejects(queue.add('a', {}, { repeat: { cron: '* * * * *', every: 1000 } }), /either cron or every/);
 			await assert.rejects(queue.add('a', {}, { repeat: {} }), /either cron or every/);

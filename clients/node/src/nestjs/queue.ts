@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { toJson } from '../json';
+import { UnsupportedOptionError } from '../errors';
 import { checkBulk, checkKnown, integer, optionsOf, ownValue } from '../options';
 import type {
 	CronRepeatOptions,
@@ -155,6 +156,9 @@ export class Queue<T = any> extends EventEmitter {
 		checkKnown('repeat', repeat, ['cron', 'every', 'tz', 'startDate', 'endDate', 'limit', 'count', 'key', 'jobId'], { pattern: 'that is cron' });
 		const { repeat: _repeat, ...rest } = opts;
 		const { schedule, cron, tz } = this.scheduleOf(name, repeat, opts.jobId);
+		if (Number(repeat.limit) > 100_000) {
+			throw new UnsupportedOptionError(`repeat.limit is ${repeat.limit}, above 100000: give endDate, as the time of the last run has to be counted`);
+		}
 		const times = repeat.limit === undefined ? undefined : integer('repeat.limit', repeat.limit, 1) - (repeat.count ?? 0);
 		if (times === undefined || times > 0) {
 			await this.port.schedule({
