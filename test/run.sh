@@ -188,7 +188,8 @@ run_browser() {
 	# what is skipped for want of a program has not passed
 	if [ $status != 0 ] || grep '^browser: skipped' "$log"; then
 		echo "not ok - browser: status $status" >>"$log"
-		tail -n 40 "$log" | report 40
+		# the script's own words, and then the end of the server's log
+		{ sed '/^--- last lines of the server/,$d' "$log" | tail -n 40; tail -n 11 "$log"; } | report 60
 	fi
 	count_tap "$log"
 }

@@ -39,8 +39,7 @@ role_name(Oid role)
 static Datum
 acting_role(void)
 {
-	return role_name(OidIsValid(eq_audit_role) ? eq_audit_role
-											   : GetOuterUserId());
+	return role_name(OidIsValid(eq_audit_role) ? eq_audit_role : GetOuterUserId());
 }
 
 Datum
