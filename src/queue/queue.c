@@ -60,7 +60,7 @@ tenant_lane(const char *tenant)
 /*
  * In a fair queue each tenant has a lane for its jobs that are due, and lane 0 has all
  * that are not yet: so that claims need not visit the lanes of tenants who wait.
- * The scheduler moves them when they come due (move_lanes in queue.sql); until then
+ * The scheduler moves them when they come due (eq_move_due_jobs in look.c); until then
  * they are claimed where they are.  Tenants are hashed to 31 bits: those that collide
  * share a lane, and then a turn.
  */
