@@ -37,7 +37,7 @@ await visit(page, 'overview');
 await page.waitForSelector('.problems a[href="#/queue/mail"]');
 ok(true, 'the overview names the queue in trouble');
 await page.click('.problems a[href="#/queue/mail"]');
-await page.waitForFunction(() => document.querySelector('h1').textContent.startsWith('mail'));
+await page.waitForFunction(() => document.querySelector('h1')?.textContent.startsWith('mail'));
 await page.click('.tile a[href^="#/dead"]');
 const row = `tr[data-key="${ids.dead}"]`;
 await page.waitForSelector(row);
