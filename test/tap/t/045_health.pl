@@ -5,6 +5,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use EventQueueHealth;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init(allows_streaming => 'logical');
@@ -21,45 +22,7 @@ $node->start;
 sub sql { my ($query) = @_; return $node->safe_psql('postgres', $query) }
 
 my $stuck = "SET event_queue.stuck_after = '200 ms';";
-
-# health() comes to have a line of this check that is not ok, says that, and what to type.
-sub fault
-{
-	my ($check, $detail, $hint, $role) = @_;
-	my $as = $role ? "SET ROLE $role;" : '';
-	my $found = '';
-	for (1 .. 300)
-	{
-		$found = sql("$as $stuck SELECT coalesce(hint, '') FROM event_queue.health() WHERE check_name ~ '^$check\$' AND NOT ok AND detail ~ '$detail'");
-		last if $found =~ $hint && $found ne '';
-		select undef, undef, undef, 0.1;
-	}
-	like($found, $hint, "$check: $detail");
-	diag(sql("$stuck SELECT * FROM event_queue.health() WHERE NOT ok")) if $found !~ $hint || $found eq '';
-	return (split /\n/, $found)[0];
-}
-
-sub well
-{
-	my ($name) = @_;
-	my $bad = 'x';
-	for (1 .. 300)
-	{
-		$bad = sql("$stuck SELECT check_name, detail FROM event_queue.health() WHERE NOT ok");
-		last if $bad eq '';
-		select undef, undef, undef, 0.1;
-	}
-	is($bad, '', "$name: well again");
-}
-
-sub session
-{
-	my ($name) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 0);
-	$session->query("SET application_name = '$name'");
-	my $pid = $session->query('SELECT pg_backend_pid()');
-	return ($session, $pid =~ /(\d+)/);
-}
+watch_node($node, $stuck);
 
 sql(q(
 CREATE EXTENSION event_queue;

@@ -6,6 +6,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use EventQueueHealth;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
@@ -16,15 +17,9 @@ event_queue.databases = 'postgres'
 max_prepared_transactions = 5
 ));
 $node->start;
+watch_node($node);
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
-
-sub soon {
-	my ($condition, $name) = @_;
-	ok($node->poll_query_until('postgres', "SELECT $condition"), $name)
-	  or diag(sql(q(SELECT job_id, queue, name, state, failures, last_error FROM event_queue.all_jobs LIMIT 20)), sql('SELECT * FROM event_queue.faults()'),
-		sql('SELECT rule, state, seen, matched, failed, last_error FROM event_queue.rule_stats'));
-}
 
 sql(q(
 CREATE EXTENSION event_queue;

@@ -6,6 +6,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use EventQueueHealth;
 use EventQueueCrash;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
@@ -15,15 +16,9 @@ shared_preload_libraries = 'event_queue'
 event_queue.executors = 1
 ));
 $node->start;
+watch_node($node);
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
-
-sub soon {
-	my ($condition, $name) = @_;
-	ok($node->poll_query_until('postgres', "SELECT $condition"), $name)
-	  or diag(sql(q(SELECT job_id, queue, name, state, failures, last_error FROM event_queue.all_jobs LIMIT 20)), sql('SELECT * FROM event_queue.faults()'),
-		sql('SELECT rule, state, seen, matched, failed, last_error FROM event_queue.rule_stats'));
-}
 
 sql(q(
 CREATE EXTENSION event_queue;

@@ -7,6 +7,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use EventQueueHealth;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
@@ -18,45 +19,9 @@ event_queue.alert_interval = 100
 autovacuum = off
 ));
 $node->start;
+watch_node($node);
 
 sub sql { my ($query) = @_; return $node->safe_psql('postgres', $query) }
-
-sub fault
-{
-	my ($check, $detail, $hint) = @_;
-	my $found = '';
-	for (1 .. 600)
-	{
-		$found = sql("SELECT coalesce(hint, '') FROM event_queue.health() WHERE check_name = '$check' AND NOT ok AND detail ~ '$detail'");
-		last if $found =~ $hint && $found ne '';
-		select undef, undef, undef, 0.1;
-	}
-	like($found, $hint, "$check: $detail");
-	diag(sql('SELECT * FROM event_queue.health() WHERE NOT ok')) if $found !~ $hint || $found eq '';
-	return (split /\n/, $found)[0];
-}
-
-sub well
-{
-	my ($name) = @_;
-	my $bad = 'x';
-	for (1 .. 600)
-	{
-		$bad = sql("SELECT check_name, detail FROM event_queue.health() WHERE NOT ok");
-		last if $bad eq '';
-		select undef, undef, undef, 0.1;
-	}
-	is($bad, '', "$name: well again");
-}
-
-sub session
-{
-	my ($name) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 0);
-	$session->query("SET application_name = '$name'");
-	my $pid = $session->query('SELECT pg_backend_pid()');
-	return ($session, $pid =~ /(\d+)/);
-}
 
 sub told
 {
