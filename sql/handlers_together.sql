@@ -143,8 +143,8 @@ BEGIN
 	RETURN jsonb_agg(payload -> 'n' ORDER BY ordinality) FROM unnest(jobs) WITH ORDINALITY;
 END
 $$;
-SELECT event_queue.create_handler('together', '*', 'together.handle_many', batch => 40, or_replace => true) > 0 AS replaced;
-SELECT queue, job_name, function, batch FROM event_queue.handlers WHERE queue = 'together';
+SELECT event_queue.create_handler('together', '*', 'together.handle_many', batch_size => 40, or_replace => true) > 0 AS replaced;
+SELECT queue, job_name, function, batch_size FROM event_queue.handlers WHERE queue = 'together';
 TRUNCATE together.effect;
 SELECT event_queue.pause_queue('together');
 SELECT count(event_queue.enqueue('together', 'job', jsonb_build_object('n', g) || CASE WHEN g IN (17, 90) THEN '{"bad": 1}' ELSE '{}'::jsonb END,
@@ -161,7 +161,7 @@ SELECT event_queue.discard_all_dead('together');
 CREATE OR REPLACE FUNCTION together.handle_many(jobs event_queue.claimed_job[]) RETURNS jsonb LANGUAGE sql AS $$ SELECT '[1, 2]'::jsonb $$;
 SELECT event_queue.create_queue('together_2') > 0 AS created;
 SELECT event_queue.pause_queue('together');
-SELECT event_queue.create_handler('together_2', 'none yet', 'together.handle_many', batch => 2) > 0 AS created;
+SELECT event_queue.create_handler('together_2', 'none yet', 'together.handle_many', batch_size => 2) > 0 AS created;
 SELECT event_queue.enqueue('together_2', 'none yet') > 0 AS enqueued;
 DO $$
 BEGIN
@@ -183,10 +183,10 @@ ROLLBACK;
 
 -- Bad input.
 SELECT event_queue.create_handler('together', 'x', 'together.handle_many');
-SELECT event_queue.create_handler('together', 'x', 'together.handle', batch => 10);
-SELECT event_queue.create_handler('together', 'x', 'together.handle_many', batch => 0);
-SELECT event_queue.create_handler('together', 'x', 'together.handle_many', batch => 1001);
-SELECT event_queue.create_handler('together', '*', 'together.handle_many', batch => 41, if_not_exists => true) > 0 AS there;
+SELECT event_queue.create_handler('together', 'x', 'together.handle', batch_size => 10);
+SELECT event_queue.create_handler('together', 'x', 'together.handle_many', batch_size => 0);
+SELECT event_queue.create_handler('together', 'x', 'together.handle_many', batch_size => 1001);
+SELECT event_queue.create_handler('together', '*', 'together.handle_many', batch_size => 41, if_not_exists => true) > 0 AS there;
 
 SET client_min_messages = warning;
 SELECT event_queue.drop_handler('together', '*'), event_queue.drop_handler('together_2', 'none yet');

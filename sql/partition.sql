@@ -24,6 +24,7 @@ SELECT event_queue.aggregate_state('q', '1', tenant_id => 'qt'), event_queue.agg
 SELECT version FROM event_queue.append('p', '1', 'p.created', '{"a": 1}');
 SELECT version FROM event_queue.append('p', '2', 'p.created', '{"a": 2}');
 SELECT event_queue.create_event_index('event_type');
+SELECT indexed_by, tables, total_bytes > 0 AS has_size FROM event_queue.event_indexes;
 SELECT event_queue.set_event_partitioning('1 month');
 SELECT event_queue.set_event_partitioning('1 month');	-- there is one
 SELECT version FROM event_queue.append('p', '1', 'p.moved', '{"b": 1}', 1);

@@ -41,7 +41,7 @@ SELECT event_queue.fail(job_id, lease_token, 'no') IS NULL AS dead FROM event_qu
 SELECT handler FROM event_queue.history WHERE job_id = :job5 UNION ALL SELECT handler FROM event_queue.dead_letters WHERE job_id = :job6;
 -- a dropped function has no code; the handler is shown all the same
 CREATE FUNCTION prv.gone(jobs event_queue.claimed_job[]) RETURNS void LANGUAGE sql AS '';
-SELECT event_queue.create_handler('prv_out', 'gone', 'prv.gone', batch => 10) > 0 AS created;
+SELECT event_queue.create_handler('prv_out', 'gone', 'prv.gone', batch_size => 10) > 0 AS created;
 SELECT code IS NOT NULL AS has_code FROM event_queue.handlers WHERE function = 'prv.gone';
 DROP FUNCTION prv.gone;
 SELECT job_name, version, code FROM event_queue.handlers WHERE function = 'prv.gone';

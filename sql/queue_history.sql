@@ -21,17 +21,17 @@ FROM (SELECT :'m'::timestamptz - make_interval(mins => ago) AS at, totals, wait 
 
 CREATE FUNCTION ago(at timestamptz) RETURNS float8 LANGUAGE sql AS $$SELECT round(extract(epoch FROM date_trunc('minute', now()) - at) / 60, 2)::float8$$;
 SELECT ago(h.at), enqueued, completed, failed, dead, late, depth, dead_letters, oldest_waiting, round(wait_p50::numeric, 1) AS wait_p50, round(run_p99::numeric, 1) AS run_p99
-FROM event_queue.queue_history('tried', since => '140 minutes') h
+FROM event_queue.queue_history('tried', look_back => '140 minutes') h
 WHERE ago(h.at) IN (121, 120, 119, 110, 101, 100, 95, 94, 93, 61, 60, 59, 31, 30, 3, 2, 1);
 SELECT count(*), sum(enqueued) AS enqueued, sum(completed) AS completed, sum(failed) AS failed, sum(dead) AS dead, sum(late) AS late
-FROM event_queue.queue_history('tried', since => '140 minutes') WHERE ago(at) BETWEEN 0 AND 138;
-SELECT max(depth) AS deepest, sum(completed) AS completed, max(wait_p99) > 3.9 AS longest FROM event_queue.queue_history('tried', since => '1 day', step => '2 hours');
+FROM event_queue.queue_history('tried', look_back => '140 minutes') WHERE ago(at) BETWEEN 0 AND 138;
+SELECT max(depth) AS deepest, sum(completed) AS completed, max(wait_p99) > 3.9 AS longest FROM event_queue.queue_history('tried', look_back => '1 day', step => '2 hours');
 SELECT count(*) > 60 AS steps, sum(enqueued) AS enqueued, max(depth) AS depth FROM event_queue.queue_history('quiet');
-SELECT max(depth) >= 20 AS together FROM event_queue.queue_history(since => '20 minutes');
+SELECT max(depth) >= 20 AS together FROM event_queue.queue_history(look_back => '20 minutes');
 -- what is older than a day is by the hour
-SELECT count(*) > 0 AS deep FROM event_queue.queue_history('tried', since => '2 days', step => '1 hour') WHERE depth > 0;
-SELECT try($$SELECT event_queue.queue_history('tried', step => '1 s')$$), try($$SELECT event_queue.queue_history('tried', since => '0')$$),
-	try($$SELECT event_queue.queue_history('tried', since => NULL)$$), try($$SELECT event_queue.queue_history('tried', '2 days', '10 minutes')$$),
+SELECT count(*) > 0 AS deep FROM event_queue.queue_history('tried', look_back => '2 days', step => '1 hour') WHERE depth > 0;
+SELECT try($$SELECT event_queue.queue_history('tried', step => '1 s')$$), try($$SELECT event_queue.queue_history('tried', look_back => '0')$$),
+	try($$SELECT event_queue.queue_history('tried', look_back => NULL)$$), try($$SELECT event_queue.queue_history('tried', '2 days', '10 minutes')$$),
 	try($$SELECT event_queue.queue_history('tried', '366 days', '1 hour')$$), try($$SELECT event_queue.queue_history('none')$$);
 
 SELECT count(*) FROM (VALUES ('t deep', 'queue_depth', 9, 5, interval '0', interval '0'), ('t long', 'queue_depth', 5, NULL, '15 minutes', '0'), ('t calm', 'queue_depth', 9, 5, '0', '1 hour'),

@@ -73,11 +73,11 @@ CREATE FUNCTION sales.project(event event_queue.event_store) RETURNS void LANGUA
 	INSERT INTO sales.projection VALUES (event.aggregate_id, 1) ON CONFLICT (id) DO UPDATE SET n = projection.n + 1 $$;
 SELECT events, kept FROM event_queue.replay('{"aggregate_type": "counted"}', 'sales.project', report_every => 0);
 SELECT * FROM sales.projection;
-SELECT events, kept FROM event_queue.replay('{"aggregate_type": "counted"}', 'sales.project', keep => true, report_every => 0);
+SELECT events, kept FROM event_queue.replay('{"aggregate_type": "counted"}', 'sales.project', keep_effects => true, report_every => 0);
 SELECT * FROM sales.projection;
 CREATE FUNCTION sales.stumble(event event_queue.event_store) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN INSERT INTO sales.projection VALUES (event.version, 0); IF event.version = 3 THEN RAISE 'no'; END IF; END $$;
-SELECT try($$SELECT event_queue.replay('{"aggregate_type": "counted"}', 'sales.stumble', keep => true)$$);
+SELECT try($$SELECT event_queue.replay('{"aggregate_type": "counted"}', 'sales.stumble', keep_effects => true)$$);
 SELECT count(*) FROM sales.projection;
 SELECT try($$SELECT event_queue.replay(NULL, 'sales.none')$$);
 \set VERBOSITY terse

@@ -108,7 +108,7 @@ eq_find_function(const char *name, EqFunctionKind kind, char **qualified)
 		[EQ_FUNCTION_HANDLER] =
 			"A handler takes one argument of type event_queue.claimed_job and returns void or jsonb.",
 		[EQ_FUNCTION_ARRAY_HANDLER] =
-			"A handler with batch takes one argument of type event_queue.claimed_job[] and returns void or jsonb.",
+			"A handler with batch_size takes one argument of type event_queue.claimed_job[] and returns void or jsonb.",
 		[EQ_FUNCTION_REDUCER] =
 			"A reducer takes (state jsonb, event event_queue.event_store), returns jsonb, and is IMMUTABLE or STABLE.",
 	};

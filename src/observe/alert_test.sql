@@ -64,19 +64,19 @@ COMMENT ON FUNCTION event_queue_internal.alert_values(event_queue_internal.alert
 /*
  * test_alert: what an alert would have reported in the past, with its present definition.  It
  * changes nothing and notifies nobody.
- * Arguments: name; since: how far back, at most 366 days.  Kept are each minute for a day, then
+ * Arguments: name; look_back: for how long before now, at most 366 days.  Kept are each minute for a day, then
  * each hour for event_queue.keep_metrics days (depth and waiting: each minute for two days, then
  * the highest of each hour; of the thousand deepest queues).
  * Result: a row for each time that it would have been raised: key, queue, when, when it would
  * have been resolved (NULL: it would still be raised), the highest figure.
- * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant, EQ052 since, EQ053 of
+ * Errors: EQ025 no such alert, EQ048 the session is bound to a tenant, EQ052 look_back, EQ053 of
  * health no figures are kept (see alert_history).
  * Example:
  *	SELECT event_queue.create_alert('deep queue', 'queue_depth', threshold => 1000, pending => '2 minutes');
- *	SELECT * FROM event_queue.test_alert('deep queue', since => '3 days');
+ *	SELECT * FROM event_queue.test_alert('deep queue', look_back => '3 days');
  */
 CREATE FUNCTION test_alert(
-	name text, since interval DEFAULT '7 days', OUT key text, OUT object text, OUT raised_at timestamptz, OUT resolved_at timestamptz, OUT peak float8)
+	name text, look_back interval DEFAULT '7 days', OUT key text, OUT object text, OUT raised_at timestamptz, OUT resolved_at timestamptz, OUT peak float8)
 RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE ROWS 10 SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_variable
@@ -97,11 +97,11 @@ BEGIN
 	ELSIF this.name IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('alert "%s" does not exist', test_alert.name),
 			HINT = 'See the view event_queue.alert_definitions.';
-	ELSIF since IS NULL OR since <= '0' OR since > '366 days' THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ052', MESSAGE = 'since must be longer than 0 and at most 366 days';
+	ELSIF look_back IS NULL OR look_back <= '0' OR look_back > '366 days' THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ052', MESSAGE = 'look_back must be longer than 0 and at most 366 days';
 	END IF;
 	FOR v IN
-		SELECT x.queue, x.at, x.value, false AS is_end FROM event_queue_internal.alert_values(this, clock_timestamp() - since) x
+		SELECT x.queue, x.at, x.value, false AS is_end FROM event_queue_internal.alert_values(this, clock_timestamp() - look_back) x
 		UNION ALL
 		SELECT q.name, clock_timestamp(), NULL, true FROM event_queue.queue q
 		ORDER BY 1, 4, 2

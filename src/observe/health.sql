@@ -352,7 +352,7 @@ BEGIN
 			SELECT format('handler of %s, %s', q.name, h.job_name), false, format('its function %s does not exist', h.function),
 				format('Create it, or SELECT event_queue.drop_handler(%L, %L)', q.name, h.job_name)
 			FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id)
-			WHERE NOT event_queue_internal.function_is_here(h.function, CASE WHEN h.batch IS NULL THEN 'event_queue.claimed_job'::regtype ELSE 'event_queue.claimed_job[]' END)
+			WHERE NOT event_queue_internal.function_is_here(h.function, CASE WHEN h.batch_size IS NULL THEN 'event_queue.claimed_job'::regtype ELSE 'event_queue.claimed_job[]' END)
 			  AND NOT EXISTS (SELECT FROM event_queue.faults() f
 				WHERE f.what = 'handler' AND f.item = concat(q.name, '/', h.job_name)) $q$),
 		('subscriptions', '{tenant_role,subscription,subscription_bucket,subscription_parked,event_partition,event_store}', $q$

@@ -84,20 +84,20 @@ COMMENT ON FUNCTION event_queue_internal.queue_changes(int, timestamptz) IS 'Int
  * minute old.
  * Arguments:
  * - queue: NULL: all together.
- * - since: how far back, a minute to 366 days.
- * - step: the time of a row, at least a minute, or an hour where since is more than a day.
+ * - look_back: for how long before now, a minute to 366 days.
+ * - step: the time of a row, at least a minute, or an hour where look_back is more than a day.
  *   Minutes are kept for a day, hours for event_queue.keep_metrics days.
  *
  * Result: for each step, also without jobs: its beginning; what was enqueued, completed, failed
  * (attempts), dead and late in it; the highest depth, number of dead letters and wait of a ready
  * job in seconds (NULL: not known); percentiles of the wait from due to first claim and of the
  * run, in seconds.  No rows for a role that is bound to a tenant.
- * Errors: EQ009 since or step, or more than 3000 steps, EQ010 no such queue.
+ * Errors: EQ009 look_back or step, or more than 3000 steps, EQ010 no such queue.
  * Example:
- *	SELECT at, completed, depth, wait_p95 FROM event_queue.queue_history('mail', since => '6 hours', step => '10 minutes');
+ *	SELECT at, completed, depth, wait_p95 FROM event_queue.queue_history('mail', look_back => '6 hours', step => '10 minutes');
  */
 CREATE FUNCTION queue_history(
-	queue text DEFAULT NULL, since interval DEFAULT '1 hour', step interval DEFAULT '1 minute',
+	queue text DEFAULT NULL, look_back interval DEFAULT '1 hour', step interval DEFAULT '1 minute',
 	OUT at timestamptz, OUT enqueued bigint, OUT completed bigint, OUT failed bigint, OUT dead bigint, OUT late bigint,
 	OUT depth bigint, OUT dead_letters bigint, OUT oldest_waiting float8,
 	OUT wait_p50 float8, OUT wait_p95 float8, OUT wait_p99 float8, OUT run_p50 float8, OUT run_p95 float8, OUT run_p99 float8)
@@ -108,9 +108,9 @@ DECLARE
 	this_queue CONSTANT int := event_queue_internal.queue_id_of($1) WHERE $1 IS NOT NULL;
 	seconds CONSTANT float8 := extract(epoch FROM $3);
 	bad text := CASE
-		WHEN $2 IS NULL OR $2 < '1 minute' OR $2 > '366 days' THEN 'since must be between 1 minute and 366 days'
+		WHEN $2 IS NULL OR $2 < '1 minute' OR $2 > '366 days' THEN 'look_back must be between 1 minute and 366 days'
 		WHEN $3 IS NULL OR $3 < '1 minute' OR $3 > '366 days' THEN 'step must be at least 1 minute'
-		WHEN $2 > '1 day' AND $3 < '1 hour' THEN 'step must be at least 1 hour where since is more than a day'
+		WHEN $2 > '1 day' AND $3 < '1 hour' THEN 'step must be at least 1 hour where look_back is more than a day'
 		WHEN extract(epoch FROM $2) / extract(epoch FROM $3) > 3000 THEN 'there may be 3000 steps at most' END;
 	ends CONSTANT timestamptz := clock_timestamp();
 	begins timestamptz;

@@ -131,3 +131,13 @@ CREATE VIEW event_partitions WITH (security_invoker = true) AS
 		SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = 'event_queue.event_store'::pg_catalog.regclass));
 COMMENT ON VIEW event_partitions IS
 'The tables of events with their sizes and estimated rows, from the catalogs: event_store itself, and its partitions.';
+
+CREATE VIEW event_indexes WITH (security_invoker = true) AS
+	SELECT i."by" AS indexed_by, pg_catalog.count(c.oid) AS tables,
+		CASE WHEN event_queue_internal.is_unbound() THEN coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(c.oid)), 0)::bigint END AS total_bytes
+	FROM event_queue_internal.event_index i
+	CROSS JOIN event_queue.event_partitions p
+	LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(pg_catalog.format('event_queue.%I', p.name || '_by_' || i."by"))
+	GROUP BY i."by";
+COMMENT ON VIEW event_indexes IS
+'What create_event_index was called for, how many tables of events have the index, and its size in all of them.';

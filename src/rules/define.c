@@ -295,7 +295,7 @@ eq_create_rule(PG_FUNCTION_ARGS)
 	ADD_TEXT(name);
 	ADD(REGROLEOID, ObjectIdGetDatum(GetUserId()), false);
 	ADD_TEXT(tenant);
-	/* Of a rule on a table it has the rule's number in it: a trigger puts it there. */
+	/* The pattern of a rule on a table contains the rule's number: a trigger replaces this text. */
 	ADD_TEXT(table ? "table" : pattern);
 	ADD_TEXT(condition);
 	ADD(INT4OID, Int32GetDatum(queue->queue_id), queue == NULL);
@@ -400,10 +400,11 @@ eq_create_handler(PG_FUNCTION_ARGS)
 	check_create_mode(or_replace, if_not_exists);
 	eq_check_name("job name", job_name, EQ_MAX_NAME);
 	if (as_array && (batch < 1 || batch > EQ_MAX_BATCH))
-		ereport(ERROR,
-				(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
-				 errmsg("batch must be between 1 and %d", EQ_MAX_BATCH),
-				 errhint("Without batch the handler takes one job at a time.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_INVALID_ARGUMENT),
+			 errmsg("batch_size must be between 1 and %d", EQ_MAX_BATCH),
+			 errhint("Without batch_size the handler takes one job at a time.")));
 	if (!PG_ARGISNULL(7) && (most < 1 || most > 2 * EQ_MAX_EXECUTORS))
 		ereport(ERROR, (errcode(ERRCODE_EQ_INVALID_ARGUMENT),
 						errmsg("max_executors must be between 1 and %d",
@@ -434,12 +435,12 @@ eq_create_handler(PG_FUNCTION_ARGS)
 	ADD(INT4OID, Int32GetDatum(most), most == 0);
 	handler_id = insert_row(
 		psprintf(
-			"INSERT INTO event_queue.handler AS h (queue_id, job_name, owner, function, time_limit, batch, max_executors)"
+			"INSERT INTO event_queue.handler AS h (queue_id, job_name, owner, function, time_limit, batch_size, max_executors)"
 			" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT ON CONSTRAINT handler_job_key %s"
 			" RETURNING handler_id",
 			or_replace
-				? "DO UPDATE SET (owner, function, time_limit, batch, max_executors) = ($3, $4, $5, $6, $7),"
-				  " version = h.version + ((h.owner, h.function, h.time_limit, h.batch, h.max_executors)"
+				? "DO UPDATE SET (owner, function, time_limit, batch_size, max_executors) = ($3, $4, $5, $6, $7),"
+				  " version = h.version + ((h.owner, h.function, h.time_limit, h.batch_size, h.max_executors)"
 				  " IS DISTINCT FROM ($3, $4, $5, $6, $7))::int"
 				: "DO NOTHING"),
 		n, types, values, nulls);
@@ -447,7 +448,7 @@ eq_create_handler(PG_FUNCTION_ARGS)
 	if (handler_id == 0 && if_not_exists)
 		handler_id = existing_row(
 			what,
-			"SELECT handler_id, (function, time_limit, batch, max_executors) IS NOT DISTINCT FROM ($4, $5, $6, $7)"
+			"SELECT handler_id, (function, time_limit, batch_size, max_executors) IS NOT DISTINCT FROM ($4, $5, $6, $7)"
 			" FROM event_queue.handler WHERE queue_id = $1 AND job_name = $2",
 			n, types, values, nulls);
 	if (handler_id == 0)

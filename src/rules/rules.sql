@@ -88,7 +88,7 @@ CREATE TABLE handler (
 	function	text NOT NULL,
 	time_limit	interval NOT NULL,
 	created_at	timestamptz NOT NULL DEFAULT now(),
-	batch		int,
+	batch_size	int,
 	max_executors int,
 	version		int NOT NULL DEFAULT 1,
 	CONSTRAINT handler_job_key UNIQUE (queue_id, job_name)
@@ -96,7 +96,7 @@ CREATE TABLE handler (
 COMMENT ON TABLE handler IS 'Functions that run jobs inside the database; written by create_handler.';
 COMMENT ON COLUMN handler.owner IS 'The role that created the handler; the function runs as this role.';
 COMMENT ON COLUMN handler.time_limit IS 'A run that takes longer is cancelled and counts as failed.';
-COMMENT ON COLUMN handler.batch IS 'The function takes an array of up to so many jobs of one tenant; NULL: one job.';
+COMMENT ON COLUMN handler.batch_size IS 'The function takes an array of up to so many jobs of one tenant; NULL: one job.';
 COMMENT ON COLUMN handler.version IS 'Goes up when create_handler changes it.';
 COMMENT ON COLUMN handler.max_executors IS 'At most so many executors run it at the same time; NULL: all.';
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON handler
@@ -375,7 +375,7 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  *   job's result.  It is found by the caller's search_path and runs as the caller, with
  *   search_path pg_catalog and its own schema.
  * - time_limit: of an attempt; NULL: nine tenths of the queue's lease.
- * - batch: the function takes one argument of type event_queue.claimed_job[] instead, up to so
+ * - batch_size: the function takes one argument of type event_queue.claimed_job[] instead, up to so
  *   many jobs (1 to 1000) of one tenant, and returns void or a jsonb array with a result for
  *   each job in its order.  If it fails, it is called for each half of them, and so on, so that
  *   a bad job fails alone.  Jobs that failed or stalled before come alone.  What it appends and
@@ -386,11 +386,11 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  *   leave jobs of a handler that takes long alone.  (max_concurrency of the queue limits all
  *   workers, also those outside.)
  * - or_replace: a handler for the same queue and job name gets the new function, owner, time
- *   limit, batch and max_executors; running jobs finish with the old one.  If one of these
+ *   limit, batch_size and max_executors; running jobs finish with the old one.  If one of these
  *   differs, the handler's version increases by one.  The version, and a hash of the source of
  *   the function and of what it calls, are kept with each finished job and failed attempt
  *   (history, dead_letters, job_steps, trace).
- * - if_not_exists: the handler stays as it is, with a NOTICE if its function, time limit, batch
+ * - if_not_exists: the handler stays as it is, with a NOTICE if its function, time limit, batch_size
  *   or max_executors differs.
  *
  * An error in a handler undoes its effects, and the job is tried again after the queue's
@@ -411,7 +411,7 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  * transaction of its own.
  *
  * Result: the handler's number.
- * Errors: EQ006 name, EQ009 batch or max_executors out of range, or both or_replace and
+ * Errors: EQ006 name, EQ009 batch_size or max_executors out of range, or both or_replace and
  * if_not_exists, EQ010 no such queue, EQ018 the handler exists, EQ020 no such function, EQ021
  * wrong signature, EQ026 time_limit not positive, 42501 no right to call it.
  * Example:
@@ -422,7 +422,7 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  */
 CREATE FUNCTION create_handler(
 	queue text, job_name text, function text, time_limit interval DEFAULT NULL,
-	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false, batch int DEFAULT NULL,
+	or_replace boolean DEFAULT false, if_not_exists boolean DEFAULT false, batch_size int DEFAULT NULL,
 	max_executors int DEFAULT NULL)
 RETURNS int
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_create_handler';
@@ -465,7 +465,7 @@ COMMENT ON VIEW rules IS 'Automation rules.';
 
 CREATE VIEW handlers WITH (security_invoker = true) AS
 	SELECT h.handler_id, q.name AS queue, h.job_name, pg_catalog.pg_get_userbyid(h.owner)::text AS owner, h.function,
-		extract(epoch FROM h.time_limit)::double precision AS time_limit_seconds, h.created_at, h.batch, h.max_executors,
-		h.version, event_queue_internal.handler_code(h.function, h.batch IS NOT NULL) AS code
+		extract(epoch FROM h.time_limit)::double precision AS time_limit_seconds, h.created_at, h.batch_size, h.max_executors,
+		h.version, event_queue_internal.handler_code(h.function, h.batch_size IS NOT NULL) AS code
 	FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id);
 COMMENT ON VIEW handlers IS 'Functions that run jobs inside the database; code is a hash of the function''s source and of what it calls, as it is now.';

@@ -111,7 +111,7 @@ COMMENT ON FUNCTION event_queue_internal.make_event_index(text, text) IS 'Intern
  * Arguments: indexed_by is event_type (patterns without *), aggregate_type,
  * tenant_id, or event_data (GIN: for your own queries with @>).  if_not_exists: no
  * error if there is one.
- * Result: true.
+ * Result: true.  The view event_indexes lists them.
  * Errors: EQ009 indexed_by, EQ018 there is one.  Locks out appends while it works.
  * Example:
  *	SELECT event_queue.create_event_index('event_type', if_not_exists => true);

@@ -295,11 +295,11 @@ COMMENT ON FUNCTION revert_aggregate(text, text, int, int, text) IS
  *
  * Arguments:
  * - filter: as in read_all.
- * - call_function: takes one argument of type event_queue.event_store, is found by the caller's
+ * - function: takes one argument of type event_queue.event_store, is found by the caller's
  *   search_path and runs with the caller's rights.
  * - from_position, to_position: events after the first and up to the second; NULL: up to the
  *   watermark.
- * - keep: what the function did stays, and commits with the caller's transaction.
+ * - keep_effects: what the function did stays, and commits with the caller's transaction.
  * - report_every: a NOTICE after so many events (0: none); pg_stat_activity shows the progress
  *   to others.
  *
@@ -314,10 +314,10 @@ COMMENT ON FUNCTION revert_aggregate(text, text, int, int, text) IS
  *	SELECT events, kept FROM event_queue.replay('{"aggregate_type": "lead"}', 'check_lead');
  */
 CREATE FUNCTION replay(
-	filter jsonb, call_function text, from_position bigint DEFAULT 0, to_position bigint DEFAULT NULL,
-	keep boolean DEFAULT false, report_every int DEFAULT 10000,
+	filter jsonb, function text, from_position bigint DEFAULT 0, to_position bigint DEFAULT NULL,
+	keep_effects boolean DEFAULT false, report_every int DEFAULT 10000,
 	OUT events bigint, OUT last_position bigint, OUT kept boolean, OUT seconds double precision)
 RETURNS record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_replay';
 COMMENT ON FUNCTION replay(jsonb, text, bigint, bigint, boolean, int) IS
-'Runs stored events through a function, in order; rolled back at the end unless keep is true.';
+'Runs stored events through a function, in order; rolled back at the end unless keep_effects is true.';

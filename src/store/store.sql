@@ -220,7 +220,7 @@ COMMENT ON FUNCTION aggregate_version(text, text, text) IS
 CREATE FUNCTION read_aggregate(
 	aggregate_type text, aggregate_id text,
 	from_version int DEFAULT 1, to_version int DEFAULT NULL, tenant_id text DEFAULT NULL,
-	max_events bigint DEFAULT NULL)
+	max_events int DEFAULT NULL)
 RETURNS SETOF event_store
 LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 100
 BEGIN ATOMIC
@@ -232,7 +232,7 @@ BEGIN ATOMIC
 	ORDER BY e.version
 	LIMIT $6;
 END;
-COMMENT ON FUNCTION read_aggregate(text, text, int, int, text, bigint) IS
+COMMENT ON FUNCTION read_aggregate(text, text, int, int, text, int) IS
 'Events of one aggregate in order of version, from from_version to to_version.';
 
 /*
@@ -245,7 +245,7 @@ COMMENT ON FUNCTION read_aggregate(text, text, int, int, text, bigint) IS
 CREATE FUNCTION read_aggregate_backward(
 	aggregate_type text, aggregate_id text,
 	from_version int DEFAULT 1, to_version int DEFAULT NULL, tenant_id text DEFAULT NULL,
-	max_events bigint DEFAULT NULL)
+	max_events int DEFAULT NULL)
 RETURNS SETOF event_store
 LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 100
 BEGIN ATOMIC
@@ -257,7 +257,7 @@ BEGIN ATOMIC
 	ORDER BY e.version DESC
 	LIMIT $6;
 END;
-COMMENT ON FUNCTION read_aggregate_backward(text, text, int, int, text, bigint) IS
+COMMENT ON FUNCTION read_aggregate_backward(text, text, int, int, text, int) IS
 'Events of one aggregate, newest first, from to_version down to from_version.';
 
 /*

@@ -19,7 +19,7 @@ ALTER TABLE rule
 ALTER TABLE handler
 	ADD CONSTRAINT handler_own_queue CHECK (queue_id > 2),
 	ADD CONSTRAINT handler_time_limit CHECK (time_limit > '0'),
-	ADD CONSTRAINT handler_batch CHECK (batch BETWEEN 1 AND 1000),
+	ADD CONSTRAINT handler_batch_size CHECK (batch_size BETWEEN 1 AND 1000),
 	ADD CONSTRAINT handler_max_executors CHECK (max_executors BETWEEN 1 AND 128);
 ALTER TABLE schedule
 	ADD CONSTRAINT schedule_own_queue CHECK (queue_id > 2),

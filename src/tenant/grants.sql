@@ -112,8 +112,8 @@ BEGIN
 	EXECUTE format('GRANT SELECT ON event_queue.event_store, event_queue.aggregate_snapshot TO %s', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		event_queue.aggregate_version(text, text, text),
-		event_queue.read_aggregate(text, text, int, int, text, bigint),
-		event_queue.read_aggregate_backward(text, text, int, int, text, bigint),
+		event_queue.read_aggregate(text, text, int, int, text, int),
+		event_queue.read_aggregate_backward(text, text, int, int, text, int),
 		event_queue.read_all(bigint, int, text, jsonb), event_queue.read_plan(jsonb),
 		event_queue.watermark(), event_queue.generation(),
 		event_queue.aggregate_state(text, text, int, timestamptz, text),
@@ -267,7 +267,7 @@ BEGIN
 		event_queue.subscription, event_queue_internal.subscription_bucket, event_queue_internal.subscription_parked,
 		event_queue.subscription_status, event_queue.parked_aggregates, event_queue.reducer, event_queue_internal.event_partition,
 		event_queue.job_trace, event_queue.rule_stats, event_queue_internal.rule_count, event_queue_internal.rule_catch_up, event_queue_internal.rule_count_change, event_queue_internal.rule_version, event_queue.rule_versions, event_queue_internal.rule_backfill, event_queue.rule_backfills, event_queue.schedule_stats, event_queue.schedule_runs, event_queue_internal.schedule_run,
-		event_queue.worker_stats, event_queue.event_stats, event_queue.event_partitions,
+		event_queue.worker_stats, event_queue.event_stats, event_queue.event_partitions, event_queue.event_indexes, event_queue_internal.event_index,
 		event_queue_internal.partition_policy, event_queue.audit_log, event_queue_internal.alert_definition,
 		event_queue_internal.alert_record, event_queue_internal.alert_state, event_queue_internal.alert_snooze,
 		event_queue.alerts, event_queue.alert_history, event_queue.alert_definitions TO %s', role);

@@ -51,9 +51,9 @@ $$;
 
 /* Roles are kept by OID.  A role that is gone is that of OID 0, whose things are out of service. */
 ALTER TABLE rule ALTER COLUMN owner TYPE regrole USING coalesce(pg_catalog.to_regrole(pg_catalog.quote_ident(owner)), '-');
-ALTER TABLE handler ADD COLUMN batch int, ADD COLUMN max_executors int, ADD COLUMN version int NOT NULL DEFAULT 1;
+ALTER TABLE handler ADD COLUMN batch_size int, ADD COLUMN max_executors int, ADD COLUMN version int NOT NULL DEFAULT 1;
 COMMENT ON COLUMN handler.version IS 'Goes up when create_handler changes it.';
-COMMENT ON COLUMN handler.batch IS 'The function takes an array of up to so many jobs of one tenant; NULL: one job.';
+COMMENT ON COLUMN handler.batch_size IS 'The function takes an array of up to so many jobs of one tenant; NULL: one job.';
 COMMENT ON COLUMN handler.max_executors IS 'At most so many executors run it at the same time; NULL: all.';
 ALTER TABLE handler ALTER COLUMN owner TYPE regrole USING coalesce(pg_catalog.to_regrole(pg_catalog.quote_ident(owner)), '-');
 ALTER TABLE reducer ALTER COLUMN owner TYPE regrole USING coalesce(pg_catalog.to_regrole(pg_catalog.quote_ident(owner)), '-');
@@ -148,7 +148,7 @@ BEGIN
 		('event_queue.rule', 'rule_when_changed', 'cardinality(when_changed) > 0 AND array_position(when_changed, NULL) IS NULL'),
 		('event_queue.handler', 'handler_own_queue', 'queue_id > 2'),
 		('event_queue.handler', 'handler_time_limit', 'time_limit > ''0'''),
-		('event_queue.handler', 'handler_batch', 'batch BETWEEN 1 AND 1000'),
+		('event_queue.handler', 'handler_batch_size', 'batch_size BETWEEN 1 AND 1000'),
 		('event_queue.handler', 'handler_max_executors', 'max_executors BETWEEN 1 AND 128'),
 		('event_queue.schedule', 'schedule_own_queue', 'queue_id > 2'),
 		('event_queue.schedule', 'schedule_priority', 'priority BETWEEN 0 AND 9'),

@@ -278,7 +278,7 @@ read_run_handlers(Run *run)
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args(
-			"SELECT job_name, owner, function, batch IS NOT NULL, version FROM event_queue.handler"
+			"SELECT job_name, owner, function, batch_size IS NOT NULL, version FROM event_queue.handler"
 			" WHERE queue_id = $1 ORDER BY job_name = '*', job_name",
 			1, &type, &value, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read table handler");

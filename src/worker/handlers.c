@@ -31,7 +31,7 @@ static MemoryContext config_context = NULL;
 static uint32 config_seen;
 static bool config_known = false;
 
-/* For faults: is there a handler of this label? */
+/* For faults: tells whether a handler with this label exists. */
 static bool
 is_label(const char *name)
 {
@@ -69,7 +69,7 @@ eq_read_handlers(void)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
 			"SELECT queue_id, job_name, owner, function,"
-			" (EXTRACT(epoch FROM time_limit) * 1000)::int, coalesce(batch, 0),"
+			" (EXTRACT(epoch FROM time_limit) * 1000)::int, coalesce(batch_size, 0),"
 			" coalesce(max_executors, 0), version FROM event_queue.handler"
 			" ORDER BY queue_id, max_executors IS NOT NULL, job_name",
 			true, 0) != SPI_OK_SELECT)

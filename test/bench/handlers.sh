@@ -40,7 +40,7 @@ SQL
 	# executors HANDLER [BATCH]: jobs a second, from a queue that does not run empty meanwhile
 	executors() {
 		local each="TRUNCATE yardstick.handled; TRUNCATE yardstick.task"
-		sql -c "SELECT event_queue.create_handler('handled', '*', 'yardstick.handle_$1', batch => ${2:-NULL}, or_replace => true)" \
+		sql -c "SELECT event_queue.create_handler('handled', '*', 'yardstick.handle_$1', batch_size => ${2:-NULL}, or_replace => true)" \
 			-c "SELECT event_queue.pause_queue('handled')" -c "SELECT event_queue.purge_queue('handled'), event_queue.purge_queue('reminders')" \
 			-c "SELECT count(event_queue.enqueue_many('handled',
 				to_jsonb(ARRAY(SELECT '{\"payload\": {\"a\": 1}}'::jsonb FROM generate_series(1, 1000))), options => '{\"name\": \"job\"}'))

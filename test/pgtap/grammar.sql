@@ -2,6 +2,8 @@
 BEGIN;
 SELECT no_plan();
 SET LOCAL client_min_messages = warning;
+CREATE ROLE grammar_observer;
+SELECT event_queue.grant_observer('grammar_observer') AS granted \gset
 CREATE TEMPORARY VIEW argument AS
 	SELECT p.oid, p.proname, a.name, a.type::regtype AS type, a.n, a.n > p.pronargs - p.pronargdefaults AS has_default
 	FROM pg_proc p, unnest(p.proargnames[1:p.pronargs], p.proargtypes::oid[]) WITH ORDINALITY AS a (name, type, n)
@@ -30,12 +32,32 @@ SELECT is_empty($$
 	WHERE kind IN (SELECT substr(proname, 7) FROM argument WHERE proname ~ '^alter_') AND c.type IS DISTINCT FROM a.type
 	  AND (kind, name) NOT IN (('alert', 'kind'), ('alert', 'queue'))
 $$, 'alter_* has the arguments of create_*');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname ~ '^(drop|pause|resume|alter)_' AND NOT EXISTS (
+		SELECT FROM pg_proc c WHERE c.pronamespace = p.pronamespace AND c.proname = 'create_' || substring(p.proname FROM '_(.*)'))
+	UNION ALL
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proname ~ '^pause_'
+	  AND NOT EXISTS (SELECT FROM pg_proc r WHERE r.pronamespace = p.pronamespace AND r.proname = replace(p.proname, 'pause', 'resume'))
+$$, 'what is dropped, altered, paused or resumed was created, and what is paused can be resumed');
+SELECT is_empty($$
+	SELECT kind FROM (SELECT DISTINCT substr(proname, 8) AS kind FROM pg_proc WHERE pronamespace = 'event_queue'::regnamespace AND proname ~ '^create_') k
+	WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('r', 'v')
+		AND c.relname IN (kind, kind || 's', kind || '_definitions', kind || 'es') AND has_table_privilege('grammar_observer', c.oid, 'SELECT'))
+$$, 'what is created can be listed, by an observer');
+-- expected_version takes words, too; map_payload takes what event_as_json returns.
+SELECT is_empty($$
+	SELECT name, array_agg(DISTINCT type), array_agg(DISTINCT proname) FROM argument
+	WHERE name NOT IN ('expected_version', 'event') GROUP BY 1 HAVING count(DISTINCT type) > 1
+$$, 'arguments of one name are of one type');
 -- The first argument is the thing: by its name if the function says of what kind it is.
 SELECT is_empty($$
 	SELECT p.oid::regprocedure, p.proargnames[1] FROM pg_proc p
 	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.proargnames[1] IS DISTINCT FROM CASE
 		WHEN p.proname IN ('preview_schedule', 'postpone_queue', 'give_up_job', 'postpone_job') THEN p.proargnames[1]	-- of no thing, or of the present one
 		WHEN p.proname ~ '_(queue|rule|schedule|subscription|alert|calendar|draft|parked)$' THEN 'name'
+		WHEN p.proname ~ '^rule_' THEN 'rule'
 		WHEN p.proname ~ '_(reducer|aggregate)$' THEN 'aggregate_type'
 		WHEN p.proname ~ '(_jobs|_handler|_waiting|_failed|_all_dead)$|^(enqueue|claim|queue_)' AND p.proname <> 'queue_health' THEN 'queue'
 		WHEN p.proname ~ '_(job|dead|lease)$|^(complete|fail|release|report_progress)$' AND p.proname <> 'import_dead' AND p.proargnames[1] <> 'job' THEN 'job_id'
@@ -66,7 +88,7 @@ SELECT is_empty($$
 		WHERE c.relnamespace = 'event_queue'::regnamespace AND c.relkind IN ('v', 'c')) AS x (what, column_name, type)
 	WHERE type IN ('integer'::regtype, 'smallint'::regtype)
 	  AND column_name NOT IN ('version', 'priority', 'attempt', 'max_attempts', 'failures', 'stalled', 'nth', 'depth', 'pid', 'buckets', 'rule_order',
-		'time_limit_ms', 'keep_completed_count', 'keep_failed_count', 'batch', 'max_executors', 'blocked_by', 'rule_id', 'handler_id', 'schedule_id')
+		'time_limit_ms', 'keep_completed_count', 'keep_failed_count', 'batch_size', 'max_executors', 'blocked_by', 'rule_id', 'handler_id', 'schedule_id')
 $$, 'so do views and results');
 
 -- Creating what is there.

@@ -17,7 +17,7 @@ SELECT has_table('event_queue', t, t) FROM unnest(ARRAY['queue', 'job', 'dead_le
 SELECT has_table('event_queue_internal', t, t) FROM unnest(ARRAY['channel', 'tenant_role', 'event_partition']::name[]) t;
 SELECT has_view('event_queue', v, v) FROM unnest(ARRAY['jobs', 'dead_letters', 'history', 'all_jobs', 'queue_status', 'rules', 'handlers',
 	'schedules', 'watermark_blockers', 'subscription_status', 'parked_aggregates', 'rule_stats', 'schedule_stats',
-	'worker_stats', 'event_stats', 'event_partitions']::name[]) v;
+	'worker_stats', 'event_stats', 'event_partitions', 'event_indexes']::name[]) v;
 SELECT columns_are('event_queue', 'history', ARRAY['job_id', 'queue', 'tenant_id', 'name', 'completed_at', 'result', 'leased_by',
 	'failures', 'stalled', 'priority', 'created_at', 'run_at', 'expires_at', 'payload', 'metadata', 'errors',
 	'claimed_at', 'wait_ms', 'run_ms', 'handler']);

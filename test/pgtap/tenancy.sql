@@ -157,7 +157,7 @@ UNION ALL SELECT t::regtype, string_to_array(n, ','), v, replace(v, 'secret', 'a
 	('text', 'unique_key', 'secret-key'), ('text', 'unique_key', NULL), ('text', 'group_key', 'secret-group'), ('text', 'group_key', NULL),
 	('text', 'unique_mode', 'replace'), ('text', 'unique_mode', 'reject'), ('text', 'unique_until', 'finished'),
 	('text', 'backoff', 'fixed'), ('text', 'sqlstate', 'P0001'), ('text', 'worker,message,error,level', 'word'), ('text', 'cron', '0 0 1 1 *'),
-	('text', 'time_zone', 'UTC'), ('text', 'function,call_function', 'pg_catalog.now'), ('text', 'archive_schema', 'ten'),
+	('text', 'time_zone', 'UTC'), ('text', 'function', 'pg_catalog.now'), ('text', 'archive_schema', 'ten'),
 	('text', 'condition', NULL), ('text', 'setting', 'x'),
 	('text', NULL, 'secret-sub'), ('text', NULL, 'tenant secret'), ('text', NULL, 'word'), ('text', NULL, NULL),
 	('jsonb', NULL, '{}'), ('jsonb', NULL, '[]'), ('jsonb', NULL, NULL),

@@ -306,7 +306,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 
 	async readAggregate<Data = any>(aggregateType: string, aggregateId: string, options: ReadAggregateOptions = {}): Promise<Array<StoredEvent<Data>>> {
 		const rows = await this.executor(options)(
-			`SELECT ${eventColumns} FROM event_queue.${options.newestFirst ? 'read_aggregate_backward' : 'read_aggregate'}($1::text, $2::text, $3::text::int, $4::text::int, $5::text, $6::text::bigint) e
+			`SELECT ${eventColumns} FROM event_queue.${options.newestFirst ? 'read_aggregate_backward' : 'read_aggregate'}($1::text, $2::text, $3::text::int, $4::text::int, $5::text, $6::text::int) e
 			ORDER BY e.version ${options.newestFirst === true ? 'DESC' : ''}`,
 			[aggregateType, aggregateId, String(options.fromVersion ?? 1), textOrNull(options.toVersion), this.tenant(options.tenantId), textOrNull(options.maxEvents)]);
 		return rows.map(eventOf);

@@ -43,7 +43,7 @@ BEGIN
 END $$;
 SELECT event_queue.create_queue('q', lease => '5 min', max_stalled => 2, keep_completed => '1 day');
 SELECT event_queue.create_queue('many', lease => '5 min', max_stalled => 2, keep_completed => '1 day');
-SELECT event_queue.create_handler('q', '*', 'handle'), event_queue.create_handler('many', '*', 'handle_many', batch => 50);
+SELECT event_queue.create_handler('q', '*', 'handle'), event_queue.create_handler('many', '*', 'handle_many', batch_size => 50);
 ));
 
 # How long the handler takes is known then.

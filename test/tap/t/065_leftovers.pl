@@ -81,7 +81,7 @@ soon(q((SELECT count(*) = 2 FROM event_queue.claim('limited', 2))), 'and not whe
 sql(q(
 CREATE FUNCTION one.all_of(jobs event_queue.claimed_job[]) RETURNS void LANGUAGE sql AS 'SELECT';
 CREATE FUNCTION one.gone(jobs event_queue.claimed_job[]) RETURNS void LANGUAGE sql AS 'SELECT';
-SELECT event_queue.create_handler('made', 'array', 'one.all_of', batch => 5), event_queue.create_handler('made', 'gone', 'one.gone', batch => 5), event_queue.create_reducer('merged', NULL);
+SELECT event_queue.create_handler('made', 'array', 'one.all_of', batch_size => 5), event_queue.create_handler('made', 'gone', 'one.gone', batch_size => 5), event_queue.create_reducer('merged', NULL);
 DROP FUNCTION one.gone;
 ));
 is(sql(q(SELECT string_agg(check_name, '; ') FROM event_queue.health() WHERE detail LIKE '%does not exist%')), 'handler of made, gone', 'health() misses the function that is not there, and no other');

@@ -123,7 +123,7 @@ BEGIN
 	END IF;
 END $$;
 TRUNCATE done;
-SELECT event_queue.create_queue('many', lease => '10 s'), event_queue.create_handler('many', '*', 'many', batch => 100);
+SELECT event_queue.create_queue('many', lease => '10 s'), event_queue.create_handler('many', '*', 'many', batch_size => 100);
 SELECT event_queue.enqueue('many', 'job', jsonb_build_object('n', g), tenant_id => CASE WHEN g <= 10 THEN 'a' ELSE 'b' END) FROM generate_series(1, 30) g));
 ok(wait_for($node, 'SELECT NOT EXISTS (SELECT FROM event_queue.job)'), 'all are gone');
 is($node->safe_psql('postgres', 'SELECT name, min(n), max(n), count(*) FROM done GROUP BY 1 ORDER BY 2'), "10|1|10|10\n4|11|14|4\n15|16|30|15", 'by three calls');

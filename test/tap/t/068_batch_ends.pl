@@ -46,7 +46,7 @@ BEGIN
 	INSERT INTO public.done VALUES ((job.payload ->> 'n')::int, 1);
 	PERFORM pg_sleep((job.payload ->> 's')::float8) WHERE job.payload ? 's';
 END $$;
-SELECT event_queue.create_queue('many', lease => '2 min', max_attempts => 1), event_queue.create_handler('many', '*', 'many', batch => 100);
+SELECT event_queue.create_queue('many', lease => '2 min', max_attempts => 1), event_queue.create_handler('many', '*', 'many', batch_size => 100);
 SELECT event_queue.create_queue('one', lease => '2 min', max_attempts => 1), event_queue.create_handler('one', '*', 'one');
 ));
 my $nothing_is_left = 'SELECT NOT EXISTS (SELECT FROM event_queue.job)';

@@ -195,7 +195,7 @@ export class Core {
 			(event: StoredEvent, { tx }) => within(tx, async () => one.handle(event, tx)),
 			{
 				create: false,
-				...(one.batch === undefined ? {} : { batchSize: one.batch }),
+				...(one.batchSize === undefined ? {} : { batchSize: one.batchSize }),
 				...(transaction === undefined ? {} : { transaction }),
 			},
 		);

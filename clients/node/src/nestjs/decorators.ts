@@ -138,7 +138,7 @@ export interface OnEventOptions {
 	from?: 'now' | 'start' | number;
 	aggregateType?: string;
 	/** How many events a transaction takes at most: 100. */
-	batch?: number;
+	batchSize?: number;
 }
 
 /**
