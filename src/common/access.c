@@ -20,7 +20,7 @@
 #include "common/log_line.h"
 #include "event_queue.h"
 
-#define MAX_SAID 1000 /* of one session; beyond it all are said anew */
+#define MAX_SAID 1000 /* entries of one session; when full, the list is emptied */
 
 typedef struct Access
 {

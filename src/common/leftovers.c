@@ -28,7 +28,7 @@ forget_seed(void)
 		setseed, Float8GetDatum(pg_prng_double(&pg_global_prng_state)));
 }
 
-/* Cheap where nothing was left: it is done for each job, and for each rule and event. */
+/* Drops leftovers of user code.  Called after each job, and after each rule for each event: cheap if there are none. */
 void
 eq_drop_leftovers(void)
 {

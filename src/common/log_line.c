@@ -83,7 +83,7 @@ eq_log_ms(StringInfo line, const char *key, int64 us)
 					 (int) (us % 1000));
 }
 
-/* To the log only, never to a client. */
+/* Writes the line of an attempt to the server log, never to a client. */
 void
 eq_log_attempt(const EqAttempt *attempt)
 {

@@ -57,7 +57,7 @@ eq_queue_counters(PG_FUNCTION_ARGS)
 				values[1 + c] = Int64GetDatum((int64) n);
 		}
 		if (eq_slot_database(slot) != MyDatabaseId || eq_slot_id(slot) != id)
-			continue; /* just dropped, and perhaps another one's by now */
+			continue; /* dropped just now; the slot may be another queue's */
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -131,7 +131,7 @@ eq_count_row(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
-/* What the counters of a queue said before its rows were counted. */
+/* The counters of a queue, as read before its rows are counted. */
 typedef struct Counted
 {
 	int32 queue_id;
@@ -223,7 +223,7 @@ eq_count_rows(void)
 	return again;
 }
 
-/* What counters were at a time; rates are differences. */
+/* Values of counters at one time; rates are differences of two. */
 typedef struct Sample
 {
 	int64 at; /* 0: none */
@@ -394,7 +394,7 @@ eq_queue_figures(PG_FUNCTION_ARGS)
 		values[3] = Float8GetDatum((now.completed - then.completed) / seconds);
 		values[4] = Float8GetDatum((now.failed - then.failed) / seconds);
 		if (eq_slot_database(slot) != MyDatabaseId || eq_slot_id(slot) != id)
-			continue; /* just dropped, and perhaps another one's by now */
+			continue; /* dropped just now; the slot may be another queue's */
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

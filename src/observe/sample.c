@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(eq_queue_now);
 #define ROWS_OF_PORTION	 100
 #define SLOTS_OF_PORTION 2000
 
-/* What the last sample had of a queue, by the number of its slot; under the lock of series. */
+/* Values of a queue's last sample, by slot number; protected by the lock of series. */
 typedef struct Sampled
 {
 	TimestampTz at;
@@ -99,7 +99,7 @@ round_of(const EqDatabase *db)
 	return &rounds[eq_database_number(db)];
 }
 
-/* What was read of a queue or series. */
+/* Values read of a queue or series. */
 typedef struct Reading
 {
 	char kind;
@@ -606,7 +606,7 @@ eq_sampled_at(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(at);
 }
 
-/* What is taken of the room for series, and how often there was none. */
+/* Returns how many series are in use, and how often none was free. */
 Datum
 eq_series_use(PG_FUNCTION_ARGS)
 {

@@ -115,9 +115,10 @@ intervals_complaint(Datum array, int *n)
 }
 
 /*
- * What is wrong with backoff settings; NULL: nothing.  n_intervals: of a job's, how
- * many its queue has, and what the job leaves NULL is the queue's (intervals alone
- * mean the list); -1: they are a queue's own, where only intervals may be NULL.
+ * Checks backoff settings: returns what is wrong with them, or NULL.  n_intervals is -1
+ * for a queue's own settings, of which only intervals may be NULL.  For a job's it is
+ * the number of intervals of its queue: settings that are NULL are then the queue's
+ * (intervals without a kind mean the list).
  */
 const char *
 eq_retry_complaint(EqRetryOptions *own, int n_intervals)

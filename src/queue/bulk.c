@@ -48,7 +48,7 @@ typedef struct Row
 static int attempt = 0;		/* of the present call; 0: it may wait */
 static bool awaits = false; /* the conflict, and holds nothing of the call's */
 
-/* What the present call has met so far. */
+/* State of the present call. */
 static struct
 {
 	LocalTransactionId lxid; /* the transaction that this is about */

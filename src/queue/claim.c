@@ -117,7 +117,7 @@ fill_job(EqClaimedJob *job, const EqQueue *queue, TupleTableSlot *slot)
 													   values[JOB_TIME_LIMIT - 1]));
 }
 
-/* What all leases of one call share. */
+/* Values that are the same in all leases of one call. */
 typedef struct LeaseTerms
 {
 	uint8 random[EQ_TOKEN_RANDOM];
@@ -379,7 +379,7 @@ lease_single(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *leas
 	{
 		bool raises = walk->raises;
 
-		/* What lies between the mark and here is not looked at. */
+		/* The walk skips entries between the mark and here, so it can't raise the mark. */
 		walk->raises = false;
 		walk->lane = (int32) (segment >> 8);
 		walk->priority = (int32) (segment & 0xff);

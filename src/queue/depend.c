@@ -193,8 +193,8 @@ compare_ids(const void *a, const void *b)
 }
 
 /*
- * What enqueue does with depends_on; true if the job has to wait.  In the order of
- * ids, so that two who depend on the same jobs don't deadlock.
+ * Notes the dependencies of a new job; returns true if it has to wait.  Locks the jobs
+ * in the order of ids, so that two sessions that depend on the same jobs don't deadlock.
  */
 bool
 eq_add_dependencies(int64 job_id, const char *tenant, ArrayType *depends_on)

@@ -344,7 +344,7 @@ write_bulk(const Batch *batch)
 	review_groups(groups, n_groups);
 }
 
-/* What a flow's job waits for: its own depends_on, and its children. */
+/* Returns the dependencies of a flow's job: its depends_on and its children. */
 static ArrayType *
 dependencies(const NewJob *item, const int64 *ids)
 {

@@ -64,7 +64,7 @@ add_aggregate(JsonbParseState **state, Jsonb *metadata, const char *tenant)
 	eq_json_add_string(state, "aggregate_id", id, 0);
 }
 
-/* What there is room for: an event that is too large would keep the job from ending. */
+/* Adds a member if there is room: an event above the limit would be an error, and the job could not end. */
 static void
 add_json(JsonbParseState **state, const char *key, Jsonb *json, int64 *room)
 {

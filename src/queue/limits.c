@@ -234,7 +234,7 @@ eq_use_claims(const EqQueue *queue, const EqClaimedJob *jobs, int n_jobs)
 		}
 		else
 		{
-			/* It ran out, or was settled, by us or a moment ago. */
+			/* Expired, or settled by this transaction or just now by another one. */
 			unused_entries++;
 			change = eq_log_limit_change(EQ_LIMIT_CLAIMED, slot);
 			change->was_there = true;

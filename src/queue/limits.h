@@ -55,7 +55,7 @@ typedef enum EqLimitChangeKind
 	EQ_LIMIT_NOTHING
 } EqLimitChangeKind;
 
-/* What this transaction changed, for its end. */
+/* A change of limits by this transaction: an entry of its log. */
 typedef struct EqLimitChange
 {
 	SubTransactionId subid; /* first: xact.h */

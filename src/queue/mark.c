@@ -78,7 +78,7 @@ typedef struct Mark
 static Mark *marks = NULL;
 static LWLock *marks_lock = NULL; /* held to make and to free a mark */
 
-/* What this transaction makes claimable. */
+/* A segment in which this transaction makes jobs claimable, and the lowest place of these. */
 typedef struct Noted
 {
 	int32 queue_id;
@@ -156,7 +156,7 @@ make_mark(int32 queue_id, int32 lane, int32 priority)
 	Mark *entries = entries_of(queue_id, lane, priority);
 	Mark *room = NULL;
 
-	/* So that a key has one entry only; others come and go without it. */
+	/* Exclusive, so that two sessions don't add the same key; look-ups take no lock. */
 	LWLockAcquire(marks_lock, LW_EXCLUSIVE);
 	turn++;
 	for (int i = 0; i < MARK_WAYS; i++)

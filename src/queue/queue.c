@@ -180,7 +180,7 @@ read_queues(void)
 			queue;
 	}
 	eq_spi_end(&spi);
-	/* What came while we read is read with the next call. */
+	/* Invalidated while we read: the next call reads again. */
 	queues_valid = invalidations == seen;
 }
 

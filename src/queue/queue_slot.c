@@ -133,7 +133,7 @@ eq_hold_queue(const EqQueue *queue, int64 delay)
 	end_wrong_hold(held, now);
 	pg_atomic_write_u64(&held->held_at, (uint64) now);
 	was = pg_atomic_read_u64(&held->held_until);
-	/* Of several handlers, the one that has to wait longest. */
+	/* The latest time that any handler asked for holds. */
 	while (was < until &&
 		   !pg_atomic_compare_exchange_u64(&held->held_until, &was, until))
 		;
@@ -151,7 +151,7 @@ eq_held_until(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(until);
 }
 
-/* For resume_queue: was it held? */
+/* For resume_queue: ends the hold; returns whether the queue was held. */
 Datum
 eq_end_hold(PG_FUNCTION_ARGS)
 {

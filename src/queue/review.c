@@ -46,7 +46,7 @@ write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 	values[REVIEW_TENANT - 1] = tenant;
 	values[REVIEW_GROUP_KEY - 1] = group_key;
 	values[REVIEW_JOB - 1] = Int64GetDatum(job_id);
-	/* By the key: plain SQL can make a job 0. */
+	/* The key tells groups from jobs: job_id may be 0, by plain SQL. */
 	nulls[REVIEW_JOB - 1] = DatumGetPointer(group_key) != NULL;
 	nulls[REVIEW_QUEUE - 1] = nulls[REVIEW_TENANT - 1] =
 		nulls[REVIEW_GROUP_KEY - 1] = !nulls[REVIEW_JOB - 1];
@@ -86,7 +86,7 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 
 		eq_edit_job(&edit, locked);
 		eq_edit_set(&edit, JOB_BLOCKED, Int16GetDatum(blocked));
-		/* It comes behind those that wait already, and so above the ready mark. */
+		/* Its place is after all waiting jobs, and so above the ready mark. */
 		run_at = Max(DatumGetTimestampTz(edit.values[JOB_RUN_AT - 1]),
 					 GetCurrentTimestamp());
 		eq_edit_set_run_at(
@@ -282,7 +282,7 @@ review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
 	eq_scan_end(&scan);
 }
 
-/* One row of job_review, or several that say the same. */
+/* One row of job_review, or several equal ones. */
 typedef struct Review
 {
 	bool is_group;
@@ -427,7 +427,7 @@ eq_review_jobs(void)
 	{
 		SPITupleTable *rows = SPI_tuptable;
 
-		/* After the rows: it sees all that they stand for. */
+		/* Taken after reading the rows, so that it sees the changes that wrote them. */
 		CommandCounterIncrement();
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		if (!careful)

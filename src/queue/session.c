@@ -131,7 +131,7 @@ session_ends(int code, Datum arg)
 	AbortOutOfAnyTransaction();
 	eq_limit_exit();
 	StartTransactionCommand();
-	/* Whatever default_transaction_* of the session, role or database says. */
+	/* Overrides default_transaction_read_only and default_transaction_isolation. */
 	XactReadOnly = false;
 	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());

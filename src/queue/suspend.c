@@ -105,7 +105,7 @@ eq_resume_job_sql(PG_FUNCTION_ARGS)
 		slot_getallattrs(leased.slot);
 		leased.queue = eq_get_queue_by_id(
 			DatumGetInt32(leased.slot->tts_values[JOB_QUEUE - 1]));
-		/* Leased meanwhile, it looks itself. */
+		/* If it is leased by now, its worker looks itself. */
 		if (DatumGetBool(leased.slot->tts_values[JOB_SUSPENDED - 1]) &&
 			leased.slot->tts_isnull[JOB_LEASED_UNTIL - 1] && leased.queue != NULL)
 		{

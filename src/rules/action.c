@@ -240,7 +240,7 @@ append_event(const EqRule *rule, Datum event, JsonbContainer *arguments)
 	new.metadata = with_lineage(eq_json_jsonb_member(arguments, "metadata"),
 								new.metadata);
 
-	/* May he append it? */
+	/* With the rights of the rule's owner: may he append it? */
 	GetUserIdAndSecContext(&user, &sec_context);
 	SetUserIdAndSecContext(rule->owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	eq_complete_event(&new);
@@ -248,7 +248,7 @@ append_event(const EqRule *rule, Datum event, JsonbContainer *arguments)
 	eq_append_events(eq_event_text(event, EVENT_TENANT), &aggregate, 1, &new, 1);
 }
 
-/* The job with this key, of the event's tenant, if there is one: a timer is stopped. */
+/* Cancels the job with this key, of the event's tenant, if there is one: stops a timer. */
 static void
 cancel_job(const EqAction *action, Datum event, JsonbContainer *arguments)
 {

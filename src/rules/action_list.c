@@ -40,7 +40,7 @@ static const char *const kinds[] = {[EQ_ACTION_ENQUEUE] = "enqueue",
 									[EQ_ACTION_NOTIFY] = "notify",
 									[EQ_ACTION_CANCEL] = "cancel"};
 
-/* By kind of action, the member that is no template. */
+/* For each kind of action, the member that is a name and no template. */
 static const char *const targets[] = {[EQ_ACTION_ENQUEUE] = "queue",
 									  [EQ_ACTION_CALL] = "function",
 									  [EQ_ACTION_APPEND] = NULL,

@@ -29,7 +29,7 @@ static bool any = true;
 /* When the next backfill is due, by its rate; 0: none is. */
 static TimestampTz next_due = 0;
 
-/* By rule, for the rate: the time of the last step. */
+/* The time of the last step of each rule's backfill, for the rate. */
 static HTAB *last_steps = NULL;
 
 typedef struct LastStep

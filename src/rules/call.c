@@ -24,7 +24,7 @@
 #include "table/table.h"
 #include "watch/watch.h"
 
-/* So often executors evaluate a condition that does not end, before they refuse it. */
+/* Executors refuse a condition that has reached its time limit this many times in a row. */
 #define EQ_MAX_LOST 3
 
 /* The event at a position, as a row; 0 if there is none. */

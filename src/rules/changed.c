@@ -113,7 +113,7 @@ value_before(Datum event, const char *field)
 	return before;
 }
 
-/* Has the field changed, and from what to what?  NULL: there was, or is, none. */
+/* Tells whether the field has changed, and returns its values (NULL: it had or has none). */
 bool
 eq_field_changed(Datum event, const char *field, Jsonb **now, Jsonb **before)
 {
@@ -144,7 +144,7 @@ member_of_row(Datum event, const char *row, const char *column)
 	return value ? JsonbValueToJsonb(value) : NULL;
 }
 
-/* The same for the event of a changed row; one that came or went is another one. */
+/* The same for the event of a changed row; INSERT and DELETE change all columns. */
 bool
 eq_column_changed(Datum event, const char *column, Jsonb **now, Jsonb **before)
 {
@@ -180,7 +180,7 @@ eq_asks_for_operation(const EqRule *rule, Datum event)
 	return name == NULL || rule->n_operations == 0;
 }
 
-/* Lets when_changed the rule fire for the event? */
+/* Tells whether when_changed lets the rule fire for the event. */
 bool
 eq_any_changed(const EqRule *rule, Datum event)
 {

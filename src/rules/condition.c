@@ -66,7 +66,7 @@ eq_rule_query(const char *condition, bool with_options, bool on_table)
 					condition ? condition : "true", source);
 }
 
-/* For no longer than event_queue.condition_timeout. */
+/* The time limit of a condition: event_queue.condition_timeout. */
 typedef struct TimeLimit
 {
 	TimestampTz outer; /* the caller's own timeout; 0: none */
@@ -194,7 +194,7 @@ eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
 		return NULL;
 	if (rule->n_changing > 0)
 	{
-		/* The look may be long: of a field that is rare in an aggregate of many events. */
+		/* Reads back to the last event that has the field, which may be far. */
 		TimeLimit limit = begin_limit();
 		bool changed = eq_any_changed(rule, event);
 

@@ -66,7 +66,7 @@
 /* A batch ends after this time, but has one event at least. */
 #define BATCH_US (500 * INT64CONST(1000))
 
-/* So many rules' plans are kept: each has some 10 kB. */
+/* Maximum number of rules whose plans are kept; a plan takes about 10 kB. */
 #define MAX_PLANS 2000
 
 /* The rule runner's rules; forgotten when the configuration changes. */
@@ -79,7 +79,7 @@ static uint32 rules_generation;		/* of the configuration they were read from */
 static bool rules_are_read = false; /* by a transaction that has committed */
 static bool any_behind = false;		/* one of them catches up */
 
-/* For faults: is there a rule of this label? */
+/* For faults: tells whether a rule with this label exists. */
 static bool
 is_label(const char *name)
 {
@@ -604,7 +604,7 @@ eq_run_rules(void)
 		return false;
 	}
 
-	/* As it is written later: who has read it would deadlock with REINDEX. */
+	/* Locked for writing before it is read: REINDEX between the two would deadlock. */
 	LockRelationOid(eq_find_relation("rule_checkpoint"), RowExclusiveLock);
 	eq_forget_noted_runs();
 	eq_forget_roots();

@@ -313,7 +313,7 @@ put_changes(ReturnSetInfo *result, const EqRule *rule, Datum event, bool may_see
 						   CStringGetTextDatum(rule->changing[i]),
 						   CStringGetTextDatum(changed ? "true" : "false"),
 						   value_text(now), value_text(before)};
-		/* Of a field that is not there now, what was before has not been read. */
+		/* The old value is read only if the field is in the event. */
 		bool nulls[5] = {false, false, false, !may_see, !may_see || now == NULL};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
@@ -387,7 +387,7 @@ eq_try_rule(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	look.rule = open_rule(fcinfo, &look.event);
-	/* It may be one that no create_rule has seen. */
+	/* The row may not come from create_rule, which checks this. */
 	if (look.rule->condition && !is_expression(look.rule->condition))
 		outcome = psprintf("%s: condition of the rule is not one expression",
 						   unpack_sql_state(ERRCODE_EQ_INVALID_CONDITION));

@@ -64,7 +64,7 @@ typedef struct EqRule
 	int64 own_start;   /* start_position, which is out of reach meanwhile */
 	TimestampTz slow_until; /* its firings become jobs: it was slow */
 
-	/* Of the present batch (counts.c); the error lives as long as its transaction. */
+	/* Counts of the present batch (counts.c); the error is in memory of its transaction. */
 	int64 seen;
 	int64 matched;
 	int64 failed;
@@ -99,7 +99,7 @@ extern Jsonb *eq_event_metadata_of(Datum event);
 extern int eq_rule_rests(const EqRule *rule);
 extern Jsonb *eq_evaluate_rule(const EqRule *rule, Datum event, Jsonb **options);
 
-/* So long the runner, and an executor in its place, wait for a key or an aggregate. */
+/* How long the rule runner, or an executor that retries a rule, waits for the lock of a key or aggregate. */
 #define EQ_KEY_WAIT_MS 50
 
 /* Events that a rule that catches up meets at once: more than come meanwhile. */

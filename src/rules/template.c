@@ -21,7 +21,7 @@
 
 PG_FUNCTION_INFO_V1(eq_map_payload);
 
-/* What event_as_json gives. */
+/* Members of the object that event_as_json returns. */
 static const char *const event_members[] = {
 	"position", "id",		  "tenant_id", "aggregate_type", "aggregate_id",
 	"version",	"event_type", "data",	   "metadata",		 "created_at"};

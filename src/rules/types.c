@@ -14,7 +14,7 @@
 #include "event_queue.h"
 #include "rules/rule.h"
 
-/* So much is kept; a store that has more types begins anew then. */
+/* Limits of the cache; it is emptied when one is reached. */
 #define MAX_TYPES	1000
 #define MAX_INDEXES (1024 * 1024)
 

@@ -315,7 +315,7 @@ eq_end_steps(PG_FUNCTION_ARGS)
 		!TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("end_steps: not called by its triggers")));
-	/* Both tables have it as their first column. */
+	/* job_id is the first column of both tables. */
 	desc = RelationGetDescr(trigger->tg_relation);
 	job_id = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, 1, desc, &isnull));
 	metadata = SPI_getbinval(trigger->tg_trigtuple, desc,

@@ -124,7 +124,7 @@ eq_open_step(EqStepInHand *hand, const EqStepCall *call)
 {
 	refuse_suspended(call);
 	eq_open_jobs(&hand->leased);
-	/* Its version may be newer than the snapshot: then the lock finds it. */
+	/* The leased version may be newer than the snapshot: lock the row to find it. */
 	if (!is_leased(&hand->leased, call))
 	{
 		eq_close_jobs(&hand->leased);
@@ -145,7 +145,7 @@ eq_lock_step(EqStepInHand *hand, const EqStepCall *call)
 		eq_begin_weak(leased);
 	if (!eq_lock_job(leased) || !eq_has_token(leased->slot, &call->token))
 		eq_lease_lost(call->job_id);
-	/* What came while this waited for the lock. */
+	/* Read again: others may have written the step while this waited for the lock. */
 	UnregisterSnapshot(leased->snapshot);
 	leased->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	find_step(hand, call);
@@ -217,7 +217,7 @@ eq_check_step(const EqStepInHand *hand, const EqStepCall *call, EqStepKind kind)
 				 "Give each step of a job a name of its own; in a loop, one with a number.")));
 }
 
-/* What the step has given; JSON null for none.  In the caller's memory. */
+/* Returns the step's result, allocated in the caller's context; JSON null if it has none. */
 Jsonb *
 eq_step_result(const EqStepInHand *hand)
 {

@@ -394,7 +394,7 @@ find_event(const char *tenant, const EqStepEdit *edit, int64 up_to)
 	return event;
 }
 
-/* What the caller waits for, as columns of a step that begins. */
+/* Sets the columns of a new step that say which event it waits for. */
 static void
 set_wanted(FunctionCallInfo fcinfo, int argno, int64 watermark, EqStepEdit *edit)
 {

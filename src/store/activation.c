@@ -211,7 +211,7 @@ eq_activation(bool anew)
 		pg_atomic_write_u32(&activation_of(db)->active_at, 0);
 	else if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 	{
-		/* It may be this (sub)transaction that wrote the row, and it may yet abort. */
+		/* This (sub)transaction may have written the row, and may abort. */
 		seen_in = EQ_MY_LXID;
 		seen_by = GetCurrentSubTransactionId();
 	}

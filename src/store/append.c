@@ -42,7 +42,7 @@
  */
 #define ID_LOCKS 512
 
-/* What one call holds and has opened. */
+/* The locks and tables of one call. */
 typedef struct AppendCall
 {
 	const char *tenant;

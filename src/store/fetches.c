@@ -73,7 +73,7 @@ undo_sub_fetches(SubTransactionId sub, SubTransactionId parent)
 	keep_sub_fetches(sub, parent);
 }
 
-/* What is kept belongs to the session, and so has no entries in the log. */
+/* Fetches are kept by the session, beyond transactions, so the log has no entries for them. */
 EqXactKind eq_session_fetches = {
 	.at_commit = commit_fetches,
 	.at_prepare = undo_fetches,
@@ -82,7 +82,7 @@ EqXactKind eq_session_fetches = {
 	.at_subabort = undo_sub_fetches,
 };
 
-/* What the session knows of its last fetch; NULL if there is none to find. */
+/* Finds or enters the session's last fetch of a subscription; NULL if not found. */
 EqFetched *
 eq_find_fetch(int32 subscription_id, HASHACTION action)
 {

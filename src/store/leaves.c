@@ -144,7 +144,7 @@ read_leaves(void)
 	some_are_gone = false;
 	leaves = MemoryContextAlloc(leaves_context, max_leaves * sizeof(EqLeaf));
 	add_partitions(rel, index, snapshot, false, &parent_ends);
-	/* Whatever was put into it by other means is read, too. */
+	/* event_store itself is always read: rows may have been inserted into it by other means. */
 	add_leaf("event_store", NULL, 1, 0);
 	leaves[n_leaves - 1].is_sealed = parent_ends != 0;
 	add_partitions(rel, index, snapshot, true, &parent_ends);

@@ -41,7 +41,7 @@ typedef struct Member
 	uint64 tenant;	/* hash of whose events it reads; 0: of all */
 } Member;
 
-/* Both under the lock. */
+/* Both are protected by members_lock. */
 static int *n_members; /* where those end that are in use */
 static Member *members;
 static LWLock *members_lock;

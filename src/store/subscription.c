@@ -344,7 +344,7 @@ take_buckets(Subscription *subscription)
 							subscription->n_buckets);
 	for (int b = 0; b < subscription->n_buckets; b++)
 	{
-		/* Its last member may not have committed yet. */
+		/* The member that had the bucket before may still hold its lock. */
 		if ((mine & (UINT64CONST(1) << b)) && lock_bucket(subscription, b, false))
 			subscription->buckets |= UINT64CONST(1) << b;
 	}

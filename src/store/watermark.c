@@ -225,7 +225,7 @@ extend_positions(Positions *of)
 	SpinLockRelease(&of->mutex);
 	if (exhausted)
 	{
-		/* By its OID and without a check: the caller has no rights on it. */
+		/* nextval_internal without the check of privileges: the caller has none on the sequence. */
 		first = nextval_internal(eq_relation_oid(EQ_EVENT_POSITION), false);
 		XLogFlush(XactLastRecEnd);
 

@@ -14,7 +14,7 @@ typedef struct EqDatabase
 {
 	Oid dboid; /* InvalidOid: free */
 
-	/* Who is to be woken: proc number + 1; 0: none. */
+	/* Processes to be woken: proc number + 1; 0: none. */
 	pg_atomic_uint32 scheduler;
 	pg_atomic_uint32 rule_runner;
 	pg_atomic_uint64 scheduler_due;	 /* when its next cycle must have begun */
@@ -35,7 +35,7 @@ typedef struct EqDatabase
 	pg_atomic_uint32 events_awaited;
 	pg_atomic_uint32 jobs_awaited;
 
-	/* They count, and whoever remembers something compares. */
+	/* Generations, which only increase: a cache is valid while its own is the same. */
 	pg_atomic_uint32 config_generation; /* configuration changed */
 	pg_atomic_uint64 unseen_jobs;		/* came by plain SQL, or back at an abort */
 

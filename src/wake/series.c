@@ -45,7 +45,7 @@ const double eq_bucket_ends[EQ_BUCKETS] = {
 	0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,  1,
 	2.5,   5,	  10,	30,	   60,	 300, 1800, 3600, HUGE_VAL};
 
-/* What one call did to jobs of the same names. */
+/* Jobs of one name that one call has counted. */
 typedef struct Counted
 {
 	SubTransactionId subid;
@@ -372,7 +372,7 @@ static pg_attribute_unused() EqSeries *find_in_pool(char kind, int32 queue_id,
 }
 
 #ifndef EQ_NO_METRICS
-/* What this session has found lately. */
+/* Cache of this session: series that it has found. */
 typedef struct Cached
 {
 	uint64 hash;

@@ -29,7 +29,7 @@
 
 #define CACHED 64
 
-/* What this session has found lately, by the last bits of the id. */
+/* Cache of this session, by the last bits of the id. */
 typedef struct Cached
 {
 	int32 id;
@@ -304,7 +304,7 @@ find_slot(int32 id, bool take)
 	return slot;
 }
 
-/* What shared memory keeps of a queue or channel that is there; NULL if there is no room. */
+/* Returns the slot of an existing queue or channel; NULL if all slots are in use. */
 EqWakeSlot *
 eq_wake_slot(int32 id)
 {

@@ -31,7 +31,7 @@ PG_FUNCTION_INFO_V1(eq_jobs_loaded);
 PG_FUNCTION_INFO_V1(eq_notify_change);
 PG_FUNCTION_INFO_V1(eq_slot_changed);
 
-/* What one (sub)transaction did to one queue or channel. */
+/* Changes of one (sub)transaction to one queue or channel. */
 typedef struct Wake
 {
 	SubTransactionId subid;
@@ -274,7 +274,7 @@ wake_at_commit(void)
 				entry->counts[EQ_COUNT_CANCELLED] != 0;
 		if (entry->wake && entry->slot)
 		{
-			/* Whoever raised the flag first has woken the scheduler. */
+			/* If the flag was up already, who raised it has woken the scheduler. */
 			if (pg_atomic_exchange_u32(&entry->slot->pending, 1) == 0)
 				wake = true;
 			eq_wake_waiters(entry->slot, entry->n_wake);

@@ -95,7 +95,7 @@ is_over(TimestampTz at)
 	return at != 0 && at <= GetCurrentTimestamp();
 }
 
-/* What the present cycle is about, and when chores are due. */
+/* State of the present cycle, and when chores are due. */
 static bool config_changed;
 static bool sweep;
 static TimestampTz next_sweep = 0;
@@ -326,7 +326,7 @@ samples_chore(void)
 	next_sample = GetCurrentTimestamp() + EQ_RATES_US;
 }
 
-/* What was counted of each queue, job name and tenant goes to tables. */
+/* Writes samples of the counters of queues, job names and tenants to tables. */
 static void
 metrics_chore(void)
 {

@@ -192,7 +192,7 @@ eq_claim_next(EqHand *next)
 						 .worker = eq_executor_name,
 						 .goes_on = eq_claim_goes_on};
 
-		/* They stand together. */
+		/* Skip the handlers that were claimed for with the first: eq_handlers has them side by side. */
 		do
 			i++;
 		while (i < eq_n_handlers && first->most_executors == 0 &&

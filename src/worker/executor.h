@@ -42,13 +42,13 @@ typedef struct EqCall
 	bool settling; /* out: the handler has ended */
 	int n_suspended;
 
-	/* What eq_end_call undoes. */
+	/* State that eq_end_call restores. */
 	int guc_level;
 	Oid worker_role;
 	int sec_context;
 } EqCall;
 
-/* What became of a job, for the log; in the caller's memory. */
+/* Outcome of a job's run, for the log; strings are in the caller's memory. */
 typedef struct EqRunEnd
 {
 	const EqClaimedJob *job;
@@ -59,7 +59,7 @@ typedef struct EqRunEnd
 	TimestampTz ended_at;
 } EqRunEnd;
 
-/* So long an executor waits for the row of a job that it is to settle. */
+/* How long an executor waits for the lock of a job's row when it settles the job. */
 #define EQ_SETTLE_WAIT_MS 3000
 
 #define EQ_EXECUTOR_NAME "event_queue executor %d"

@@ -44,7 +44,7 @@
 #define NAP_MS	   10000
 #define RESTART_US (2 * USECS_PER_SEC)
 
-/* What the launcher knows of a database. */
+/* A database, as the launcher keeps it. */
 typedef struct Known
 {
 	Oid dboid;

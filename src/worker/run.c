@@ -534,7 +534,7 @@ give_back_unrecorded(EqHand *hand, const ErrorData *settling)
 	LockTimeout = EQ_SETTLE_WAIT_MS;
 	error = try_settling(postpone_unrecorded, &this);
 	LockTimeout = lock_timeout;
-	/* Of thousands of jobs, one line. */
+	/* One line in the log, not one for each job. */
 	if (error == NULL && is_new)
 		ereport(LOG, (errcode(settling->sqlerrcode),
 					  errmsg("the failure of job " INT64_FORMAT

@@ -59,8 +59,8 @@ pause_between_cycles(void)
 }
 
 /*
- * What the scheduler before this one, or the server that crashed, has left: leases
- * of executors and sessions that are no more, and counts that are not known.
+ * Cleans up after the scheduler before this one, or after a crash: ends leases of
+ * executors and sessions that have ended, and has rows counted whose number is not known.
  */
 static void
 start_afresh(void)

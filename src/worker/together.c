@@ -196,7 +196,7 @@ runs_again(Together *together, const EqCall *call, const ErrorData *error)
 	if (error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
 		call->first > together->first)
 		return true;
-	/* By the same snapshot they would all fail. */
+	/* All would fail by the same snapshot: each is to run in a transaction of its own. */
 	if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE && is_isolated())
 		return (together->singly = call->n > 1);
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
@@ -225,7 +225,7 @@ run_range(Together *together, int first, int n, int timeout_ms)
 	CHECK_FOR_INTERRUPTS();
 	eq_begin_call(&call);
 	error = eq_try(make_call, &call);
-	/* They are the handler's, and under its limit; an error is the transaction's. */
+	/* Deferred triggers run as the handler, within its time limit; their error ends the transaction. */
 	if (!error)
 		AfterTriggerFireDeferred();
 	eq_end_call(&call);
@@ -255,7 +255,7 @@ run_range(Together *together, int first, int n, int timeout_ms)
 		return run_range(together, first, n / 2, timeout_ms) &&
 			   run_range(together, first + n / 2, n - n / 2, timeout_ms);
 	end.started_at = call.started_at;
-	/* Its function is not there: the others wait for it, too. */
+	/* The handler can't be called: its other jobs wait, too. */
 	if (!eq_settle_failure(hand, first, error, &end))
 		together->over = true;
 	together->ends[together->n_ends++] = end;

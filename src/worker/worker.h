@@ -54,7 +54,7 @@ extern void eq_call_handler(const EqQueue *queue, const EqClaimedJob *jobs, int 
 extern Jsonb *eq_result_of(Jsonb *results, int i, bool as_array);
 extern void eq_fire_deferred(void);
 
-/* What a handler's error asks for; delay in us, -1: the queue's backoff. */
+/* Meaning of a handler's error; delay in microseconds, -1: the queue's backoff. */
 typedef struct EqVerdict
 {
 	bool final;			  /* no further attempt */

@@ -12,7 +12,7 @@
 
 #include "xact/xact.h"
 
-/* What may stay allocated for the next transaction, in bytes for each kind. */
+/* Bytes of each kind's entries that stay allocated for the next transaction. */
 #define KEEP_ALLOCATED (1024 * 1024)
 
 /* With assertions, makes an error in functions that must not throw stop the server. */
