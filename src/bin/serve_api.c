@@ -391,7 +391,7 @@ static const Endpoint endpoints[] = {
 	 "SELECT json_build_object('items', coalesce(json_agg(to_jsonb(h) || jsonb_build_object('enqueued', h.enqueued::text, "
 	 "'completed', h.completed::text, 'failed', h.failed::text, 'dead', h.dead::text, 'late', h.late::text, "
 	 "'depth', h.depth::text, 'dead_letters', h.dead_letters::text) ORDER BY h.at), '[]'::json)) "
-	 "FROM event_queue.queue_history($queue, coalesce($look_back, '1 hour')::interval, coalesce($step, '1 minute')::interval) h"},
+	 "FROM event_queue.queue_history($queue, coalesce($since, '1 hour')::interval, coalesce($step, '1 minute')::interval) h"},
 	{METHOD_GET, "/api/tenants", "", LIST,
 	 "SELECT s.tenant, s.enqueued_total::text, s.completed_total::text, s.failed_total::text, s.dead_total::text, s.enqueued_per_s_5m, "
 	 "s.completed_per_s_5m, s.failed_per_s_5m, s.wait_p95_1h, s.run_p95_1h, s.in_time_24h, NULL::text AS _cursor "

@@ -108,7 +108,7 @@ for my $path ('/api/overview', '/api/health', '/api/queues?sort=depth', '/api/qu
 	'/api/jobs?state=leased', '/api/jobs?state=blocked&queue=mail', '/api/jobs?state=completed', '/api/jobs?state=completed&queue=mail', '/api/next', '/api/dead', '/api/dead?queue=mail',
 	'/api/dead/preview?queue=mail', '/api/events', '/api/aggregates/lead/a%2F1', '/api/aggregates/lead/a%2F1/state?version=1', '/api/aggregates/lead/a%2F1/diff?from=1&to=2',
 	'/api/aggregates/lead/a%2F1/activity', '/api/rules', '/api/schedules', '/api/flows', '/api/flows/1', '/api/subscriptions', '/api/workers', '/api/store',
-	'/api/queues/mail/stats', '/api/queues/mail/names', '/api/tenants', '/api/slo', '/api/stats/timeseries', '/api/stats/timeseries?queue=mail&look_back=2+hours&step=5+minutes', '/api/alerts', '/api/alerts/history', '/api/audit')
+	'/api/queues/mail/stats', '/api/queues/mail/names', '/api/tenants', '/api/slo', '/api/stats/timeseries', '/api/stats/timeseries?queue=mail&since=2+hours&step=5+minutes', '/api/alerts', '/api/alerts/history', '/api/audit')
 {
 	is_status(ask($ana, 'GET', $path), 200, $path);
 	is_status(ask($bob, 'GET', $path), 200, "$path, an observer");
@@ -117,8 +117,8 @@ for my $path ('/api/overview', '/api/health', '/api/queues?sort=depth', '/api/qu
 is(ask($ana, 'GET', '/api/jobs')->{headers}{'content-type'}, 'application/json', 'JSON is sent as JSON');
 my $hour = ask($ana, 'GET', '/api/stats/timeseries')->{json};
 cmp_ok(scalar(@{ $hour->{items} }), '>=', 59, 'a time series has each minute of an hour');
-cmp_ok(scalar(@{ ask($ana, 'GET', '/api/stats/timeseries?queue=mail&look_back=2+hours&step=5+minutes')->{json}{items} }), '<=', 25, 'or of another time');
-is(ask($ana, 'GET', '/api/stats/timeseries?queue=mail&look_back=9999+hours')->{json}{sqlstate}, 'EQ009', 'not of any');
+cmp_ok(scalar(@{ ask($ana, 'GET', '/api/stats/timeseries?queue=mail&since=2+hours&step=5+minutes')->{json}{items} }), '<=', 25, 'or of another time');
+is(ask($ana, 'GET', '/api/stats/timeseries?queue=mail&since=9999+hours')->{json}{sqlstate}, 'EQ009', 'not of any');
 is_status(ask($ana, 'GET', '/api/stats/timeseries?queue=none'), 404, 'nor of a queue that is none');
 is_deeply(ask($acme, 'GET', '/api/stats/timeseries')->{json}{items}, [], 'a bound role sees none of all tenants');
 my $dead = ask($ana, 'GET', '/api/dead?queue=mail&search=quoted')->{json}{items};
