@@ -156,7 +156,7 @@ make_mark(int32 queue_id, int32 lane, int32 priority)
 	Mark *entries = entries_of(queue_id, lane, priority);
 	Mark *room = NULL;
 
-	/* Exclusive, so that two sessions don't add the same key; look-ups take no lock. */
+	/* Exclusive, so that two sessions don't add the same key; look-ups don't take this lock. */
 	LWLockAcquire(marks_lock, LW_EXCLUSIVE);
 	turn++;
 	for (int i = 0; i < MARK_WAYS; i++)
