@@ -17,13 +17,13 @@
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "common/function.h"
 #include "event_queue.h"
 #include "rules/rule.h"
 #include "rules/rules.h"
+#include "table/statement_limit.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
 #include "watch/watch.h"
@@ -69,29 +69,25 @@ eq_rule_query(const char *condition, bool with_options, bool on_table)
 /* The time limit of a condition: event_queue.condition_timeout. */
 typedef struct TimeLimit
 {
-	TimestampTz outer; /* the caller's own timeout; 0: none */
+	EqStatementLimit statement;
 	int64 watched;
 } TimeLimit;
 
 static TimeLimit
 begin_limit(void)
 {
-	TimeLimit limit = {0};
+	TimeLimit limit;
 
-	if (get_timeout_active(STATEMENT_TIMEOUT))
-		limit.outer = get_timeout_finish_time(STATEMENT_TIMEOUT);
 	limit.watched = eq_watch_begin(eq_condition_timeout * INT64CONST(1000), 0);
-	enable_timeout_after(STATEMENT_TIMEOUT, eq_condition_timeout);
+	limit.statement = eq_begin_statement_limit(eq_condition_timeout);
 	return limit;
 }
 
 static void
 end_limit(TimeLimit limit)
 {
-	disable_timeout(STATEMENT_TIMEOUT, false);
+	eq_end_statement_limit(&limit.statement);
 	eq_watch_end(limit.watched);
-	if (limit.outer != 0)
-		enable_timeout_at(STATEMENT_TIMEOUT, limit.outer);
 }
 
 /*

@@ -21,7 +21,6 @@
 #include "parser/scansup.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "common/function.h"
@@ -30,6 +29,7 @@
 #include "event_queue.h"
 #include "rules/rule.h"
 #include "store/store.h"
+#include "table/statement_limit.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
 
@@ -75,9 +75,7 @@ evaluate(void *argument)
 static char *
 error_of(Look *look)
 {
-	TimestampTz outer = get_timeout_active(STATEMENT_TIMEOUT)
-							? get_timeout_finish_time(STATEMENT_TIMEOUT)
-							: 0;
+	TimestampTz outer = eq_statement_timeout_at();
 	TimestampTz start = GetCurrentTimestamp();
 	ErrorData *error;
 
@@ -86,9 +84,7 @@ error_of(Look *look)
 	error = eq_try_and_undo(evaluate, look);
 	if (error == NULL)
 		return NULL;
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	if (outer != 0)
-		enable_timeout_at(STATEMENT_TIMEOUT, outer);
+	eq_set_statement_timeout(outer);
 	/* The caller's own cancel is not the condition's. */
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 		GetCurrentTimestamp() - start < eq_condition_timeout * INT64CONST(1000))
