@@ -71,8 +71,8 @@ eq_buf_free(EqBuf *buf)
 }
 
 /* Makes room for so many more bytes and the 0 byte. */
-void
-eq_buf_reserve(EqBuf *buf, size_t more)
+static void
+reserve(EqBuf *buf, size_t more)
 {
 	size_t size = buf->size;
 
@@ -93,7 +93,7 @@ eq_buf_reserve(EqBuf *buf, size_t more)
 void
 eq_buf_bytes(EqBuf *buf, const char *bytes, size_t length)
 {
-	eq_buf_reserve(buf, length);
+	reserve(buf, length);
 	memcpy(buf->data + buf->length, bytes, length);
 	buf->length += length;
 	buf->data[buf->length] = '\0';
@@ -122,7 +122,7 @@ eq_buf_printf(EqBuf *buf, const char *fmt, ...)
 	va_end(args);
 	if (length < 0)
 		return;
-	eq_buf_reserve(buf, length);
+	reserve(buf, length);
 	va_start(args, fmt);
 	vsnprintf(buf->data + buf->length, length + 1, fmt, args);
 	va_end(args);
@@ -158,8 +158,8 @@ is_json_number(const char *text)
 }
 
 /* A field of a result as JSON: numbers exactly as the server wrote them. */
-void
-eq_buf_json_value(EqBuf *buf, const PGresult *result, int row, int column)
+static void
+add_json_value(EqBuf *buf, const PGresult *result, int row, int column)
 {
 	const char *value = PQgetvalue(result, row, column);
 
@@ -204,7 +204,7 @@ eq_buf_json_row(EqBuf *buf, const PGresult *result, int row)
 			eq_buf_string(buf, ", ");
 		eq_buf_json_string(buf, PQfname(result, i));
 		eq_buf_string(buf, ": ");
-		eq_buf_json_value(buf, result, row, i);
+		add_json_value(buf, result, row, i);
 	}
 	eq_buf_char(buf, '}');
 }

@@ -106,14 +106,11 @@ extern char *eq_strdup(const char *string);
 extern void eq_buf_init(EqBuf *buf);
 extern void eq_buf_reset(EqBuf *buf);
 extern void eq_buf_free(EqBuf *buf);
-extern void eq_buf_reserve(EqBuf *buf, size_t more);
 extern void eq_buf_bytes(EqBuf *buf, const char *bytes, size_t length);
 extern void eq_buf_string(EqBuf *buf, const char *string);
 extern void eq_buf_char(EqBuf *buf, char c);
 extern void eq_buf_printf(EqBuf *buf, const char *fmt, ...) EQ_PRINTF(2, 3);
 extern void eq_buf_json_string(EqBuf *buf, const char *string);
-extern void eq_buf_json_value(EqBuf *buf, const PGresult *result, int row,
-							  int column);
 extern void eq_buf_json_row(EqBuf *buf, const PGresult *result, int row);
 
 /* options.c */

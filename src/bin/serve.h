@@ -129,7 +129,6 @@ extern void http_reply(Http *http, int status, const char *type, const char *hea
 					   const void *body, size_t length);
 extern void http_problem(Http *http, int status, const char *sqlstate,
 						 const char *detail, const char *hint);
-extern void json_string(struct evbuffer *out, const char *text);
 
 /* serve_parse.c */
 extern char *url_decode(const char *from, size_t length, bool plus);
@@ -201,7 +200,6 @@ extern void sign_in(Http *http);
 extern bool session_of_bearer(Http *http, Session **session);
 extern void random_bytes(void *into, size_t length);
 extern bool same_identity(Session *one, Session *other);
-extern void wipe(char *secret);
 extern void session_unref(Session *session);
 extern void sessions_tick(time_t now);
 extern bool sessions_reload(void);

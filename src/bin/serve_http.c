@@ -239,7 +239,7 @@ http_reply(Http *http, int status, const char *type, const char *headers,
 }
 
 /* json_string: text as a JSON string, with its quotes. */
-void
+static void
 json_string(struct evbuffer *out, const char *text)
 {
 	evbuffer_add(out, "\"", 1);

@@ -81,7 +81,7 @@ same_identity(Session *one, Session *other)
 		   (!one->password || same_secret(one->password, other->password));
 }
 
-void
+static void
 wipe(char *secret)
 {
 	if (secret)

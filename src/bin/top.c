@@ -133,8 +133,8 @@ passes_filter(const Top *top, int row)
 	return false;
 }
 
-void
-eq_top_select(Top *top, int selected)
+static void
+select_row(Top *top, int selected)
 {
 	if (selected >= top->n_order)
 		selected = top->n_order - 1;
@@ -169,7 +169,7 @@ arrange(Top *top)
 		if (strcmp(PQgetvalue(top->rows, top->order[i], 0), top->selected_key) == 0)
 			selected = i;
 	}
-	eq_top_select(top, selected >= 0 ? selected : top->selected);
+	select_row(top, selected >= 0 ? selected : top->selected);
 }
 
 static void
@@ -398,25 +398,25 @@ press(Top *top, int key)
 	{
 		case 'j':
 		case KEY_DOWN:
-			eq_top_select(top, top->selected + 1);
+			select_row(top, top->selected + 1);
 			break;
 		case 'k':
 		case KEY_UP:
-			eq_top_select(top, top->selected - 1);
+			select_row(top, top->selected - 1);
 			break;
 		case KEY_NPAGE:
-			eq_top_select(top, top->selected + eq_top_lines());
+			select_row(top, top->selected + eq_top_lines());
 			break;
 		case KEY_PPAGE:
-			eq_top_select(top, top->selected - eq_top_lines());
+			select_row(top, top->selected - eq_top_lines());
 			break;
 		case 'g':
 		case KEY_HOME:
-			eq_top_select(top, 0);
+			select_row(top, 0);
 			break;
 		case 'G':
 		case KEY_END:
-			eq_top_select(top, top->n_order - 1);
+			select_row(top, top->n_order - 1);
 			break;
 		case '\n':
 		case KEY_ENTER:

@@ -59,7 +59,6 @@ typedef struct Top
 
 /* top.c */
 extern const Sort eq_top_sorts[];
-extern void eq_top_select(Top *top, int selected);
 
 /* top_draw.c */
 extern void eq_top_draw(Top *top);

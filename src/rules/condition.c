@@ -46,8 +46,8 @@ eq_event_source(bool on_table)
  * The query of a rule with this condition (NULL: always true): the payload from the
  * template $2, NULL if the condition does not hold; and the options from $3.
  */
-char *
-eq_rule_query(const char *condition, bool with_options, bool on_table)
+static char *
+rule_query(const char *condition, bool with_options, bool on_table)
 {
 	const char *source = eq_event_source(on_table);
 
@@ -200,8 +200,7 @@ eq_query_rule(const EqRule *rule, Datum event, Jsonb **options)
 	}
 	/* With a list of actions, the options are the whole event, for who has no payload. */
 	with_options = rule->options != NULL || rule->n_actions > 0;
-	eq_run_guarded(rule,
-				   eq_rule_query(rule->condition, with_options, rule->on_table),
+	eq_run_guarded(rule, rule_query(rule->condition, with_options, rule->on_table),
 				   with_options ? 3 : 2, types, values, nulls, rule->plan,
 				   take_filled, &filled);
 	*options = filled.options;
@@ -258,7 +257,7 @@ eq_check_condition(const char *condition, bool on_table)
 		if (ok)
 		{
 			eq_spi_begin(&spi, GetUserId(), SECURITY_RESTRICTED_OPERATION);
-			if (SPI_prepare(eq_rule_query(condition, false, on_table), 2, types) ==
+			if (SPI_prepare(rule_query(condition, false, on_table), 2, types) ==
 				NULL)
 				elog(ERROR, "SPI_prepare failed: %s",
 					 SPI_result_code_string(SPI_result));

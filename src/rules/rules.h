@@ -30,7 +30,6 @@ extern void eq_count_rule_call_failed(Jsonb *payload, const char *message);
 extern Jsonb *eq_check_actions(Jsonb *actions);
 
 /* condition.c */
-extern char *eq_rule_query(const char *condition, bool with_options, bool on_table);
 extern void eq_check_condition(const char *condition, bool on_table);
 
 /* changed.c */

@@ -218,8 +218,8 @@ eq_check_step(const EqStepInHand *hand, const EqStepCall *call, EqStepKind kind)
 }
 
 /* Returns the step's result, allocated in the caller's context; JSON null if it has none. */
-Jsonb *
-eq_step_result(const EqStepInHand *hand)
+static Jsonb *
+step_result(const EqStepInHand *hand)
 {
 	if (hand->row->tts_isnull[STEP_RESULT - 1])
 		return eq_json_from("null");
@@ -291,7 +291,7 @@ eq_write_step(EqStepInHand *hand, const EqStepCall *call, EqStepEdit *edit,
 Jsonb *
 eq_pass_step(EqStepInHand *hand, const EqStepCall *call)
 {
-	Jsonb *result = eq_step_result(hand);
+	Jsonb *result = step_result(hand);
 	EqStepEdit edit;
 
 	memcpy(edit.values, hand->row->tts_values, sizeof(edit.values));

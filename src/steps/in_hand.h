@@ -46,7 +46,6 @@ extern EqStepState eq_step_state(const EqStepInHand *hand);
 extern bool eq_step_stands(const EqStepInHand *hand);
 extern void eq_check_step(const EqStepInHand *hand, const EqStepCall *call,
 						  EqStepKind kind);
-extern Jsonb *eq_step_result(const EqStepInHand *hand);
 
 /* The columns of a step that is begun, or goes on; the caller sets the rest. */
 typedef struct EqStepEdit

@@ -125,8 +125,8 @@ leave_reducer(Reducer *reducer)
 	SetUserIdAndSecContext(reducer->caller, reducer->sec_context);
 }
 
-int64
-eq_reducer_fingerprint(const char *type)
+static int64
+reducer_fingerprint(const char *type)
 {
 	Reducer reducer;
 
@@ -431,5 +431,5 @@ eq_create_reducer(PG_FUNCTION_ARGS)
 Datum
 eq_reducer_fingerprint_sql(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(eq_reducer_fingerprint(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	PG_RETURN_INT64(reducer_fingerprint(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }

@@ -24,7 +24,6 @@ extern Jsonb *eq_merge_patch(Jsonb *target, Jsonb *patch);
 /* state.c: 0 and DT_NOEND mean the newest */
 extern void eq_fold(EqState *state, const char *tenant, const char *type,
 					const char *id, int32 at_version, TimestampTz at_time);
-extern int64 eq_reducer_fingerprint(const char *type);
 
 /* fingerprint.c */
 extern int64 eq_fingerprint_of(const char *name, Oid function, int32 revision);

@@ -175,8 +175,8 @@ eq_note_extension_dropped(void)
 	get_wake(NULL)->all_dropped = true;
 }
 
-void
-eq_queue_channel(const char *queue_name, char *channel)
+static void
+queue_channel(const char *queue_name, char *channel)
 {
 	snprintf(channel, NAMEDATALEN, "event_queue.%s", queue_name);
 }
@@ -187,7 +187,7 @@ eq_notify_in_transaction(const char *queue_name)
 {
 	char channel[NAMEDATALEN];
 
-	eq_queue_channel(queue_name, channel);
+	queue_channel(queue_name, channel);
 	Async_Notify(channel, "");
 }
 

@@ -54,6 +54,5 @@ extern void eq_wake_scheduler(EqDatabase *db);
 extern void eq_wake_rule_runner(EqDatabase *db);
 
 /* The NOTIFY channel of a queue, in a buffer of NAMEDATALEN. */
-extern void eq_queue_channel(const char *queue_name, char *channel);
 
 #endif /* EQ_WAKE_H */

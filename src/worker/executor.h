@@ -75,7 +75,6 @@ extern void eq_give_back(EqHand *hand, int from);
 extern void eq_commit_as(Oid owner);
 
 /* run.c */
-extern int eq_run_limit_ms(const EqHand *hand, int first, int n);
 extern void eq_begin_call(EqCall *call);
 extern void eq_make_call(EqCall *call);
 extern void eq_end_call(EqCall *call);

@@ -53,8 +53,8 @@ leave_worker(int code, Datum arg)
  * Enters this process.  NULL if another one has the entry (kind, index) of
  * this database, or none is free.
  */
-EqWorker *
-eq_enter_worker(EqWorkerKind kind, int index)
+static EqWorker *
+enter_worker(EqWorkerKind kind, int index)
 {
 	EqWorker *free_entry = NULL;
 	bool taken = false;
@@ -255,7 +255,7 @@ eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 	sigaction(SIGTERM, &action, NULL);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
-	if (eq_enter_worker(kind, index) == NULL)
+	if (enter_worker(kind, index) == NULL)
 		proc_exit(0);
 	eq_is_worker = true;
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);

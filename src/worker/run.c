@@ -30,8 +30,8 @@
 #define MAX_TRIES 10
 
 /* How long the handler of these jobs may take, at most as long as they are leased. */
-int
-eq_run_limit_ms(const EqHand *hand, int first, int n)
+static int
+run_limit_ms(const EqHand *hand, int first, int n)
 {
 	int64 limit_ms = hand->handlers[first]->time_limit_ms;
 	TimestampTz now = GetCurrentTimestamp();
@@ -43,7 +43,7 @@ eq_run_limit_ms(const EqHand *hand, int first, int n)
 
 /*
  * In the transaction of the call: from here on it is the handler's time.  It is cancelled
- * after its timeout, and terminated some time after the limit of eq_run_limit_ms.
+ * after its timeout, and terminated some time after the limit of run_limit_ms.
  */
 void
 eq_begin_call(EqCall *call)
@@ -51,7 +51,7 @@ eq_begin_call(EqCall *call)
 	EqHand *hand = call->hand;
 	const EqClaimedJob *job = &hand->jobs[call->first];
 	EqHandler *handler = hand->handlers[call->first];
-	int limit_ms = eq_run_limit_ms(hand, call->first, call->n);
+	int limit_ms = run_limit_ms(hand, call->first, call->n);
 	int64 left_ms;
 
 	hand->running = call->first;
@@ -467,7 +467,7 @@ prepare_to_run(EqHand *hand, EqRunEnd *end)
 	StartTransactionCommand();
 	MemoryContextSwitchTo(context);
 	runs = eq_may_run_still(hand, hand->next, end);
-	if (runs && eq_run_limit_ms(hand, hand->next, 1) <
+	if (runs && run_limit_ms(hand, hand->next, 1) <
 					hand->handlers[hand->next]->time_limit_ms)
 	{
 		runs = eq_try_to_settle(renew_lease, job, EQ_SETTLE_WAIT_MS);

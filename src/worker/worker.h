@@ -68,7 +68,6 @@ extern EqVerdict eq_read_verdict(const ErrorData *error);
 extern void eq_stop_cancelled_jobs(void);
 
 /* registry.c, for the workers */
-extern EqWorker *eq_enter_worker(EqWorkerKind kind, int index);
 extern bool eq_worker_is_alive(Oid dboid, EqWorkerKind kind, int index);
 extern void eq_wake_executors(void);
 extern bool eq_start_worker(EqWorkerKind kind, Oid dboid, int index,
