@@ -7,7 +7,9 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
 #include "common/exit.h"
@@ -47,4 +49,28 @@ eq_end_exit_limit(void)
 	disable_timeout(exit_timeout, false);
 	QueryCancelPending = false;
 	InterruptHoldoffCount = 1;
+}
+
+/*
+ * Begins the last transaction of an exiting process, as RemoveTempRelationsCallback does
+ * it, within the limit.  An error in it ends the process, which exits anyway.
+ */
+void
+eq_begin_exit_transaction(void)
+{
+	AbortOutOfAnyTransaction();
+	eq_limit_exit();
+	StartTransactionCommand();
+	/* Overrides default_transaction_read_only and default_transaction_isolation. */
+	XactReadOnly = false;
+	XactIsoLevel = XACT_READ_COMMITTED;
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+eq_commit_exit_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	eq_end_exit_limit();
 }

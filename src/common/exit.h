@@ -6,5 +6,7 @@
 
 extern void eq_limit_exit(void);
 extern void eq_end_exit_limit(void);
+extern void eq_begin_exit_transaction(void);
+extern void eq_commit_exit_transaction(void);
 
 #endif /* EQ_EXIT_H */

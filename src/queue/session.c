@@ -119,29 +119,18 @@ release_bound(void)
 	}
 }
 
-/*
- * As RemoveTempRelationsCallback does it: a last transaction.  An error in it ends
- * the session, which it does anyway; the leases then run out by time.
- */
+/* Ends or releases what the session holds; after an error the leases run out by time. */
 static void
 session_ends(int code, Datum arg)
 {
 	if (n_bound == 0)
 		return;
-	AbortOutOfAnyTransaction();
-	eq_limit_exit();
-	StartTransactionCommand();
-	/* Overrides default_transaction_read_only and default_transaction_isolation. */
-	XactReadOnly = false;
-	XactIsoLevel = XACT_READ_COMMITTED;
-	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_begin_exit_transaction();
 	if (code == 0)
 		release_bound();
 	else
 		end_bound_leases();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	eq_end_exit_limit();
+	eq_commit_exit_transaction();
 }
 
 /* Forgets the leases of jobs that this session has settled. */

@@ -279,12 +279,7 @@ find_version_in(const EqLeaf *leaf, const char *tenant, const EqAggregate *aggre
 	*open = InvalidTransactionId;
 	InitDirtySnapshot(dirty);
 	eq_scan_begin(&scan, rel, leaf->aggregate, &dirty, 3);
-	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(aggregate->id));
-	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(aggregate->type));
-	eq_scan_key(&scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(tenant));
+	eq_aggregate_keys(&scan, keys, tenant, aggregate->type, aggregate->id);
 	eq_scan_start(&scan, keys, 3);
 	if (eq_scan_next(&scan, BackwardScanDirection))
 	{
@@ -314,12 +309,7 @@ find_archived_version(const char *tenant, const EqAggregate *aggregate)
 
 	eq_scan_begin(&scan, rel, eq_relation_oid(EQ_AGGREGATE_SNAPSHOT_PKEY), snapshot,
 				  3);
-	eq_scan_key(&scan, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(aggregate->id));
-	eq_scan_key(&scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(aggregate->type));
-	eq_scan_key(&scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(tenant));
+	eq_aggregate_keys(&scan, keys, tenant, aggregate->type, aggregate->id);
 	eq_scan_start(&scan, keys, 3);
 	if (eq_scan_next(&scan, BackwardScanDirection))
 	{

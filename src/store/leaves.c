@@ -13,6 +13,7 @@
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -211,4 +212,17 @@ bool
 eq_events_were_archived(void)
 {
 	return some_are_gone;
+}
+
+/* Sets the first three keys of an index on (aggregate id, type, tenant, version). */
+void
+eq_aggregate_keys(EqScan *scan, ScanKey keys, const char *tenant, const char *type,
+				  const char *id)
+{
+	eq_scan_key(scan, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(id));
+	eq_scan_key(scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(type));
+	eq_scan_key(scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(tenant));
 }

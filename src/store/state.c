@@ -183,18 +183,6 @@ apply_event(Reducer *reducer, Jsonb *state, TupleTableSlot *slot)
 	return copy_jsonb(DatumGetJsonbP(result)); /* it may be an argument */
 }
 
-static void
-aggregate_keys(EqScan *scan, ScanKey keys, const char *tenant, const char *type,
-			   const char *id)
-{
-	eq_scan_key(scan, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(id));
-	eq_scan_key(scan, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(type));
-	eq_scan_key(scan, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(tenant));
-}
-
 /* Begins from the newest snapshot that may be used, if there is one. */
 static void
 begin_from_snapshot(EqState *state, const char *tenant, const char *type,
@@ -207,7 +195,7 @@ begin_from_snapshot(EqState *state, const char *tenant, const char *type,
 
 	eq_scan_begin(&scan, rel, eq_relation_oid(EQ_AGGREGATE_SNAPSHOT_PKEY),
 				  GetActiveSnapshot(), 4);
-	aggregate_keys(&scan, keys, tenant, type, id);
+	eq_aggregate_keys(&scan, keys, tenant, type, id);
 	eq_scan_key(&scan, &keys[3], 4, BTLessEqualStrategyNumber, F_INT4LE,
 				Int32GetDatum(at_version));
 	eq_scan_start(&scan, keys, 4);
@@ -258,7 +246,7 @@ check_not_archived(const EqState *state, const char *tenant, const char *type,
 
 	eq_scan_begin(&scan, rel, eq_relation_oid(EQ_AGGREGATE_SNAPSHOT_PKEY),
 				  GetActiveSnapshot(), 4);
-	aggregate_keys(&scan, keys, tenant, type, id);
+	eq_aggregate_keys(&scan, keys, tenant, type, id);
 	eq_scan_key(&scan, &keys[3], 4, BTGreaterStrategyNumber, F_INT4GT,
 				Int32GetDatum(state->version));
 	eq_scan_start(&scan, keys, 4);
@@ -286,7 +274,7 @@ fold_leaf(EqState *state, Reducer *reducer, const EqLeaf *leaf, const char *tena
 	bool go_on = true;
 
 	eq_scan_begin(&scan, rel, leaf->aggregate, GetActiveSnapshot(), 5);
-	aggregate_keys(&scan, keys, tenant, type, id);
+	eq_aggregate_keys(&scan, keys, tenant, type, id);
 	eq_scan_key(&scan, &keys[3], 4, BTGreaterStrategyNumber, F_INT4GT,
 				Int32GetDatum(state->version));
 	eq_scan_key(&scan, &keys[4], 4, BTLessEqualStrategyNumber, F_INT4LE,

@@ -94,5 +94,7 @@ extern int eq_event_leaves(EqLeaf **leaves);
 extern int eq_copy_event_leaves(EqLeaf **leaves);
 extern bool eq_events_were_archived(void);
 extern void eq_forget_leaves(void);
+extern void eq_aggregate_keys(EqScan *scan, ScanKey keys, const char *tenant,
+							  const char *type, const char *id);
 
 #endif /* EQ_STORE_TABLES_H */

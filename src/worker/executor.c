@@ -405,12 +405,7 @@ leave_executor(int code, Datum arg)
 	}
 	if (hand.next == hand.n || (!past_limit && !eq_end_was_asked_for()))
 		return;
-	AbortOutOfAnyTransaction();
-	eq_limit_exit();
-	StartTransactionCommand();
-	XactReadOnly = false;
-	XactIsoLevel = XACT_READ_COMMITTED;
-	PushActiveSnapshot(GetTransactionSnapshot());
+	eq_begin_exit_transaction();
 	for (int i = hand.next; i < hand.n; i++)
 	{
 		const EqClaimedJob *job = &hand.jobs[i];
@@ -425,9 +420,7 @@ leave_executor(int code, Datum arg)
 		else
 			eq_release(job->job_id, &job->token, 0);
 	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	eq_end_exit_limit();
+	eq_commit_exit_transaction();
 	hand.next = hand.n;
 	eq_note_nothing_runs();
 }
