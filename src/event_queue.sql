@@ -26,7 +26,7 @@ $$;
  * them bound already.
  */
 CREATE SCHEMA event_queue_internal;
-COMMENT ON SCHEMA event_queue_internal IS 'What the functions of event_queue share; not for direct use.';
+COMMENT ON SCHEMA event_queue_internal IS 'Tables and functions that the functions of event_queue share; not for direct use.';
 
 /*
  * Example:
@@ -63,7 +63,7 @@ BEGIN
 		DETAIL = 'It was left unchanged.', HINT = 'or_replace => true replaces it.';
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.notice_other_definition(text, text) IS 'Internal. What if_not_exists says of a thing that is not as asked for.';
+COMMENT ON FUNCTION event_queue_internal.notice_other_definition(text, text) IS 'Internal. The NOTICE of if_not_exists where the existing thing has another definition.';
 
 /*
  * config_changed: statement trigger on every configuration table.  Makes all

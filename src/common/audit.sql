@@ -27,7 +27,7 @@ CREATE TABLE audit_log (
 COMMENT ON TABLE audit_log IS
 'Who changed what: configuration, rights, dead letters and jobs by hand. Rows are never changed, and are removed after event_queue.keep_audit.';
 COMMENT ON COLUMN audit_log.action IS 'The function that makes such a change, also if a row was written by hand.';
-COMMENT ON COLUMN audit_log.tenant_id IS 'Whose thing it is, or to whom the session was confined; NULL: what all tenants share.';
+COMMENT ON COLUMN audit_log.tenant_id IS 'The tenant of the thing, or to which the session was confined; NULL: the thing is shared by all tenants.';
 COMMENT ON COLUMN audit_log.role IS 'The role that the session had set (of what a handler or a rule''s function does: its owner); else session_role.';
 COMMENT ON COLUMN audit_log.actor IS 'The setting event_queue.actor.';
 COMMENT ON COLUMN audit_log.before IS 'The row as it was; NULL: there was none, or the action has no such thing.';

@@ -59,7 +59,7 @@ BEGIN
 	ORDER BY 1, 2;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.alert_values(event_queue_internal.alert_definition, timestamptz) IS 'Internal. How the figure of an alert was.';
+COMMENT ON FUNCTION event_queue_internal.alert_values(event_queue_internal.alert_definition, timestamptz) IS 'Internal. Past values of the figure of an alert.';
 
 /*
  * test_alert: what an alert would have reported in the past, with its present definition.  It

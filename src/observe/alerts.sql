@@ -174,7 +174,7 @@ BEGIN
 	GROUP BY h.check_name, d.pending, d.cool_down, d.severity;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.alert_conditions(boolean, boolean) IS 'Internal. What alerts are about and is not well now.';
+COMMENT ON FUNCTION event_queue_internal.alert_conditions(boolean, boolean) IS 'Internal. Conditions of alerts that hold now.';
 
 /* tell_alert: the event and the NOTIFY of an alert that was raised or resolved; the event's position. */
 CREATE FUNCTION event_queue_internal.tell_alert(alert event_queue_internal.alert_record, test boolean DEFAULT false) RETURNS bigint

@@ -36,10 +36,10 @@ CREATE FUNCTION event_queue_internal.histogram_sum(histograms bytea[]) RETURNS b
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_histogram_sum';
 COMMENT ON FUNCTION event_queue_internal.histogram_sum(bytea[]) IS 'Internal. Many histograms together.';
 
-/* histogram_count: how many times a histogram has. */
+/* histogram_count: the number of values in a histogram. */
 CREATE FUNCTION event_queue_internal.histogram_count(histogram bytea) RETURNS bigint
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_histogram_count';
-COMMENT ON FUNCTION event_queue_internal.histogram_count(bytea) IS 'Internal. How many times a histogram has.';
+COMMENT ON FUNCTION event_queue_internal.histogram_count(bytea) IS 'Internal. Number of values in a histogram.';
 
 /* histogram_quantile: a quantile in seconds, at most 2 % off; NULL of an empty histogram. */
 CREATE FUNCTION event_queue_internal.histogram_quantile(histogram bytea, q float8) RETURNS float8

@@ -14,7 +14,7 @@ CREATE TABLE job_dependency (
 	PRIMARY KEY (job_id, depends_on)
 );
 COMMENT ON TABLE job_dependency IS 'Which jobs a job waits for, and their results; gone within a minute after the job.';
-COMMENT ON COLUMN job_dependency.any_end IS 'It only comes after the other one (unique_mode replace): any end of that will do.';
+COMMENT ON COLUMN job_dependency.any_end IS 'The job waits for any end of the other one, not only for its completion (unique_mode replace).';
 CREATE INDEX job_dependency_on ON job_dependency (depends_on) WHERE completed_at IS NULL;
 ALTER TABLE job_dependency ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_dependency USING (tenant_visible(tenant_id));

@@ -49,8 +49,8 @@ COMMENT ON COLUMN job_history.expires_at IS 'completed_at and the queue''s keep_
 COMMENT ON COLUMN job_history.span IS 'Its partition holds what expires within 0: an hour, 1: a day, 2: a month; 3: never; 4: its partition was not there yet.';
 COMMENT ON COLUMN job_history.run_at IS 'When its last attempt was due.';
 COMMENT ON COLUMN job_history.claimed_at IS 'When its last attempt began; NULL: finished before version 0.2.0.';
-COMMENT ON COLUMN job_history.keep_count IS 'It stays while so few of its queue have finished after it; 0: by expires_at alone; NULL: as the queue''s keep_completed_count says.';
-COMMENT ON COLUMN job_history.handler IS 'Which code did it: function, version by create_handler, hash of its source; NULL: a worker outside.';
+COMMENT ON COLUMN job_history.keep_count IS 'The row is deleted once so many jobs of its queue have finished after it; 0: by expires_at alone; NULL: by the queue''s keep_completed_count.';
+COMMENT ON COLUMN job_history.handler IS 'The code that ran the job: function, version by create_handler, hash of its source; NULL: a worker outside.';
 COMMENT ON COLUMN job_history.steps IS 'Its steps, for the view job_steps.';
 ALTER TABLE job_history ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON job_history USING (tenant_visible(tenant_id));
@@ -95,7 +95,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 		WHEN extract(epoch FROM keep) <= 60 * 86400 THEN 1
 		WHEN keep IS NOT NULL THEN 2 END::smallint
 $$;
-COMMENT ON FUNCTION event_queue_internal.history_span(interval) IS 'Internal. Which length of partition holds what is kept so long.';
+COMMENT ON FUNCTION event_queue_internal.history_span(interval) IS 'Internal. The span of the partitions for rows that are kept so long.';
 
 /*
  * maintain_history_partitions: drops the partitions of job_history whose time is

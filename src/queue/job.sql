@@ -84,8 +84,8 @@ COMMENT ON COLUMN job.blocked IS '0: no; 1: an earlier job of its group comes fi
 COMMENT ON COLUMN job.cancel IS 'cancel_job was called while the job was leased.';
 COMMENT ON COLUMN job.lease_pid IS 'The session that gives the job back when it ends.';
 COMMENT ON COLUMN job.errors IS 'One object for each failure: attempt, at, worker, sqlstate, message, context, handler.';
-COMMENT ON COLUMN job.has_steps IS 'It may have rows in job_step.';
-COMMENT ON COLUMN job.suspended IS 'It was given back by sleep_job, await_signal or await_event, and waits for that.';
+COMMENT ON COLUMN job.has_steps IS 'The job may have rows in job_step.';
+COMMENT ON COLUMN job.suspended IS 'The job waits in a step (sleep_job, await_signal, await_event), without a lease.';
 CREATE INDEX job_order ON job (queue_id, lane, priority, run_at, job_id) WHERE blocked = 0;
 CREATE INDEX job_group ON job (queue_id, tenant_id, group_key, blocked, job_id) WHERE group_key IS NOT NULL;
 CREATE UNIQUE INDEX job_unique_key ON job (queue_id, tenant_id, unique_key) WHERE unique_key IS NOT NULL;

@@ -46,10 +46,10 @@ COMMENT ON COLUMN queue.backoff_max IS 'No wait between attempts is longer than 
 COMMENT ON COLUMN queue.backoff_jitter IS 'Share of each wait, 0 to 1, that is drawn at random.';
 COMMENT ON COLUMN queue.keep_completed IS 'How long jobs that finish from now on stay in the view history; 1000 years: forever; NULL: not at all, or by keep_completed_count alone.';
 COMMENT ON COLUMN queue.keep_failed IS 'How long dead letters stay; NULL: forever, until someone retries or discards them.';
-COMMENT ON COLUMN queue.keep_completed_count IS 'So many finished jobs stay in the view history, the newest; looked at once a minute.';
-COMMENT ON COLUMN queue.keep_failed_count IS 'So many dead letters stay, the newest; looked at once a minute.';
+COMMENT ON COLUMN queue.keep_completed_count IS 'Number of finished jobs that the view history keeps, the newest; older ones are deleted once a minute.';
+COMMENT ON COLUMN queue.keep_failed_count IS 'Number of dead letters that are kept, the newest; older ones are deleted once a minute.';
 COMMENT ON COLUMN queue.fair IS 'Tenants take turns, however many jobs each has; priorities count within a tenant.';
-COMMENT ON COLUMN queue.group_concurrency IS 'So many jobs of one group_key may be ready or leased at a time.';
+COMMENT ON COLUMN queue.group_concurrency IS 'Maximum number of jobs of one group_key that are ready or leased at a time.';
 COMMENT ON COLUMN queue.group_rate_limit IS 'Claims of one group_key in a group_rate_interval on average, and at once after a quiet time; NULL: no limit.';
 COMMENT ON COLUMN queue.group_retry IS 'While a job of a group waits for its next attempt: block: the others wait; pass: they go on.';
 COMMENT ON COLUMN queue.durable IS 'False: settling a job does not wait for the disk; a crash may have it done again.';

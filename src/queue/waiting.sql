@@ -57,4 +57,4 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, event_queue, pg_temp AS $$
 		 ORDER BY h.completed_at DESC LIMIT 1),
 		'{"state": "gone"}')
 $$;
-COMMENT ON FUNCTION job_outcome(bigint) IS 'What became of a job: its state, with result or last error.';
+COMMENT ON FUNCTION job_outcome(bigint) IS 'Outcome of a job: its state, with result or last error.';

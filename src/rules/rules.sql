@@ -47,7 +47,7 @@ COMMENT ON COLUMN rule.options IS 'Options of its jobs, as enqueue takes them; s
 COMMENT ON COLUMN rule.on_loop IS 'For an event that this rule led to: skip, or allow to fire again.';
 COMMENT ON COLUMN rule.when_changed IS 'Fields of events'' data of which one must differ from before; NULL: it does not matter.';
 COMMENT ON COLUMN rule.version IS 'Goes up with each change of what the rule is; the view rule_versions has them all.';
-COMMENT ON COLUMN rule.actions IS 'What it does, one after the other; NULL: the one action of the other columns.';
+COMMENT ON COLUMN rule.actions IS 'Actions of the rule, in order; NULL: the one action of the other columns.';
 COMMENT ON COLUMN rule.stop IS 'If it fires for an event, rules that come later do not meet this event.';
 COMMENT ON COLUMN rule.on_table IS 'The table whose rows it is on, as it was named; its triggers say which it is. NULL: it is on events.';
 COMMENT ON COLUMN rule.on_change IS 'Of a rule on a table: insert, update, delete.';

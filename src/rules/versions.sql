@@ -18,7 +18,7 @@ CREATE TABLE event_queue_internal.rule_version (
 	PRIMARY KEY (rule_id, version)
 );
 COMMENT ON TABLE event_queue_internal.rule_version IS 'Internal. The versions of rules; the view rule_versions shows them.';
-COMMENT ON COLUMN event_queue_internal.rule_version.owner IS 'Who made it so, and with whose rights it is evaluated; NULL: the role was dropped. (In definition its name is as it was then.)';
+COMMENT ON COLUMN event_queue_internal.rule_version.owner IS 'The role that made the version, with whose rights it is evaluated; NULL: the role was dropped. (In definition its name is as it was then.)';
 CREATE INDEX rule_version_ended ON event_queue_internal.rule_version (ended_at) WHERE ended_at IS NOT NULL;
 ALTER TABLE event_queue_internal.rule_version ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.rule_version USING (tenant_visible(tenant_id));

@@ -92,10 +92,10 @@ COMMENT ON TABLE schedule IS 'Jobs that come by the clock; written by create_sch
 COMMENT ON COLUMN schedule.priority IS 'NULL: that of options.';
 COMMENT ON COLUMN schedule.options IS 'Options of its jobs, as enqueue takes them.';
 COMMENT ON COLUMN schedule.runs IS 'How many jobs it has made.';
-COMMENT ON COLUMN schedule.missed IS 'How many times that its expression names passed without a job of their own: the next job made up for them.';
+COMMENT ON COLUMN schedule.missed IS 'Number of due times without a job of their own: the next job stood for them.';
 COMMENT ON COLUMN schedule.catch_up IS 'Each time that passed within it gets its job, also those of a pause; NULL: one job for all, and none for a pause.';
 COMMENT ON COLUMN schedule.exclude_calendar IS 'The calendar on whose holidays it does not run.';
-COMMENT ON COLUMN schedule.skipped IS 'How many times made no job since an earlier one of the schedule was there (overlap).';
+COMMENT ON COLUMN schedule.skipped IS 'Number of due times without a job because an earlier job of the schedule had not ended (overlap).';
 CREATE TRIGGER config_changed AFTER INSERT OR DELETE OR UPDATE OF cron, time_zone, enabled, queue_id ON schedule
 	FOR EACH STATEMENT EXECUTE FUNCTION event_queue_internal.config_changed();
 ALTER TABLE schedule ENABLE ROW LEVEL SECURITY;
@@ -240,8 +240,8 @@ BEGIN
 	next := event_queue_internal.next_time(coalesce(cron, ''), coalesce(time_zone, ''), clock_timestamp(), starts_at, ends_at,
 		event_queue_internal.excluded_days(exclude, exclude_calendar));
 	IF next IS NULL AND event_queue.cron_next(cron, time_zone) IS NULL THEN
-		RAISE EXCEPTION USING ERRCODE = 'EQ030', MESSAGE = format('cron expression "%s" never comes', cron),
-			DETAIL = 'None of its months has such a day.';
+		RAISE EXCEPTION USING ERRCODE = 'EQ030', MESSAGE = format('cron expression "%s" never matches', cron),
+			DETAIL = 'No month that it names has such a day.';
 	END IF;
 	PERFORM event_queue_internal.check_name('schedule name', name);
 	PERFORM event_queue_internal.check_name('job name', job_name);

@@ -40,9 +40,9 @@ COMMENT ON COLUMN job_step.after_position IS 'Events after this position are wai
 COMMENT ON COLUMN job_step.kind IS '0: step, 1: sleep, 2: signal, 3: event.';
 COMMENT ON COLUMN job_step.state IS '0: done, 1: waiting, 2: timed out, 3: undone, 4: its undo could not be enqueued.';
 COMMENT ON COLUMN job_step.fresh IS 'The scheduler has not looked yet for events that came before it knew of the wait.';
-COMMENT ON COLUMN job_step.resume IS 'What was waited for has come, and the job is still to be woken.';
+COMMENT ON COLUMN job_step.resume IS 'The wait of the step is over, and the job is not resumed yet.';
 COMMENT ON COLUMN job_step.undo IS 'The job that undoes the step if its job dies or is cancelled.';
-COMMENT ON COLUMN job_step.handler IS 'Which code did it, or began to wait; NULL: a worker outside.';
+COMMENT ON COLUMN job_step.handler IS 'The code that did the step, or began its wait; NULL: a worker outside.';
 CREATE INDEX job_step_signal ON job_step (tenant_id, name, key) WHERE kind = 2;
 CREATE INDEX job_step_event ON job_step (tenant_id, aggregate_id, aggregate_type) WHERE kind = 3 AND state = 1;
 CREATE INDEX job_step_fresh ON job_step (step_id) WHERE fresh;

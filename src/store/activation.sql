@@ -137,7 +137,7 @@ BEGIN
 	WHERE NOT EXISTS (SELECT FROM event_queue.queue q WHERE q.queue_id = x.queue_id);
 	IF n > 0 THEN
 		RAISE WARNING USING MESSAGE = format('%s jobs and dead letters are of queues that are not here', n),
-			DETAIL = 'They came without table "event_queue.queue" of the same dump, and are never done.',
+			DETAIL = 'They were restored without table "event_queue.queue" of the same dump, and will never run.',
 			HINT = 'SELECT * FROM event_queue.job WHERE queue_id NOT IN (SELECT queue_id FROM event_queue.queue)';
 	END IF;
 END

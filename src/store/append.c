@@ -153,7 +153,7 @@ check_same_event(const EqEvent *event, TupleTableSlot *slot)
 		return;
 	ereport(ERROR, (errcode(ERRCODE_EQ_EVENT_ID_CONFLICT),
 					errmsg("event id is used by another event"),
-					errdetail("Event %s stands at position " INT64_FORMAT
+					errdetail("Event %s is at position " INT64_FORMAT
 							  " with another aggregate, type or data.",
 							  DatumGetCString(DirectFunctionCall1(
 								  uuid_out, UUIDPGetDatum(&event->id))),
@@ -386,7 +386,7 @@ choose_leaf(AppendCall *append)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("no event partition of tenant \"%s\" is open", append->tenant),
-			 errhint("Look at table event_partition; call "
+			 errhint("See the view event_queue.event_partitions; call "
 					 "event_queue.create_event_partition().")));
 }
 

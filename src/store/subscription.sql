@@ -12,7 +12,7 @@ CREATE TABLE subscription (
 	CONSTRAINT subscription_name_key UNIQUE NULLS NOT DISTINCT (name, tenant_id)
 );
 COMMENT ON TABLE subscription IS 'Named consumers of events; written by create_subscription.';
-COMMENT ON COLUMN subscription.tenant_id IS 'Whose events it reads, and who may use it; NULL: all tenants''. Each tenant has names of its own.';
+COMMENT ON COLUMN subscription.tenant_id IS 'The tenant whose events it reads, and that may use it; NULL: all tenants. Each tenant has names of its own.';
 COMMENT ON COLUMN subscription.buckets IS '1: one consumer at a time; more: a group whose members share so many buckets of aggregates.';
 ALTER TABLE subscription ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON subscription USING (tenant_visible(tenant_id));

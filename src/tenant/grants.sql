@@ -122,7 +122,7 @@ BEGIN
 	EXECUTE format('GRANT EXECUTE ON PROCEDURE event_queue.wait_for_events(bigint, interval, bigint) TO %s', role);
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.grant_reader(regrole) IS 'Internal. What the grant functions give to whoever reads events.';
+COMMENT ON FUNCTION event_queue_internal.grant_reader(regrole) IS 'Internal. The grants of all roles that read events.';
 
 /*
  * grant_producer: the role may append events, enqueue jobs, and read events.
