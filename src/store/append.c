@@ -386,8 +386,7 @@ choose_leaf(AppendCall *append)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("no event partition of tenant \"%s\" is open", append->tenant),
-			 errhint("See the view event_queue.event_partitions; call "
-					 "event_queue.create_event_partition().")));
+			 errhint("event_queue.create_event_partition() opens one.")));
 }
 
 static void
