@@ -45,9 +45,9 @@ SELECT * FROM explain.why('ex chain', :'odd') WHERE step IN ('chain', 'followed'
 -- A rule is tried on what is there before it is switched on.
 SELECT event_type, aggregate_id, outcome, payload, options FROM event_queue.test_rule('ex won');
 SELECT event_queue.create_rule('ex now', '**', $$event_data ->> 'step' = 'won'$$, queue => 'explain', job_name => 'now', payload => '{"id": "$.aggregate_id"}') > 0 AS created;
-SELECT event_type, aggregate_id, outcome, payload, options FROM event_queue.test_rule('ex now', (SELECT position - 1 FROM event_queue.event_store WHERE id = :'won'), max_rows => 3);
+SELECT event_type, aggregate_id, outcome, payload, options FROM event_queue.test_rule('ex now', from_position => (SELECT position - 1 FROM event_queue.event_store WHERE id = :'won'), max_rows => 3);
 SELECT event_type, aggregate_id, outcome FROM event_queue.test_rule('ex chain');
-SELECT count(*) FROM event_queue.test_rule('ex now', (SELECT position - 1 FROM event_queue.event_store WHERE id = :'lost'), (SELECT position FROM event_queue.event_store WHERE id = :'broken'));
+SELECT count(*) FROM event_queue.test_rule('ex now', from_position => (SELECT position - 1 FROM event_queue.event_store WHERE id = :'lost'), to_position => (SELECT position FROM event_queue.event_store WHERE id = :'broken'));
 SELECT count(*) FROM event_queue.test_rule('ex now', max_events => 1);
 SELECT try($$SELECT event_queue.test_rule('ex now', max_rows => 0)$$), try($$SELECT event_queue.test_rule('none')$$), try($$SELECT event_queue.test_rule('ex now', max_events => NULL)$$);
 SELECT count(*) FROM event_queue.jobs WHERE queue = 'explain' AND name IN ('now', 'or');
@@ -64,7 +64,7 @@ SET ROLE eq_explainer;
 SELECT step, part, seen, outcome FROM event_queue.explain_rule('ex role', :'won') WHERE step IN ('condition', 'verdict');
 SELECT aggregate_id, outcome FROM event_queue.test_rule('ex role', max_rows => 3);
 -- from the end, if no start is given
-SELECT aggregate_id FROM event_queue.test_rule('ex role', max_rows => 1) UNION ALL SELECT aggregate_id FROM event_queue.test_rule('ex role', 0, max_rows => 1);
+SELECT aggregate_id FROM event_queue.test_rule('ex role', max_rows => 1) UNION ALL SELECT aggregate_id FROM event_queue.test_rule('ex role', from_position => 0, max_rows => 1);
 RESET ROLE;
 SELECT DISTINCT outcome FROM event_queue.test_rule('ex write') WHERE event_type = 'exl.moved';
 SELECT outcome FROM event_queue.test_rule('ex slow', max_rows => 1);

@@ -257,8 +257,8 @@ COMMENT ON FUNCTION event_queue_internal.rule_by(rule, jsonb, regrole) IS 'Inter
 
 /* test_rule, with the rights of the extension's owner; a definition has those of caller. */
 CREATE FUNCTION event_queue_internal.test_rule(
-	name text, from_position bigint, to_position bigint, max_rows int, max_events int,
-	version int, definition jsonb, caller regrole,
+	name text, definition jsonb, version int,
+	from_position bigint, to_position bigint, max_rows int, max_events int, caller regrole,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT outcome text, OUT payload jsonb, OUT options jsonb)
 RETURNS SETOF record
@@ -270,22 +270,22 @@ DECLARE
 	locks text[] := event_queue_internal.advisory_locks();
 BEGIN
 	SELECT x.* INTO r FROM event_queue.rule x WHERE x.name = $1 AND event_queue.tenant_visible(x.tenant_id);
-	IF NOT FOUND AND $7 IS NOT NULL THEN
+	IF NOT FOUND AND $2 IS NOT NULL THEN
 		r := jsonb_populate_record(NULL::event_queue.rule, jsonb_build_object('rule_id', 0, 'name', coalesce($1, ''), 'version', 1, 'enabled', true,
 			'start_position', 0, 'on_loop', 'skip', 'stop', false, 'rule_order', 0));
 	ELSIF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025', MESSAGE = format('rule "%s" does not exist', $1);
 	END IF;
-	IF num_nonnulls($6, $7) > 1 THEN
+	IF num_nonnulls($3, $2) > 1 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'either definition or version may be given';
 	END IF;
-	IF ($4 BETWEEN 1 AND 10000) IS NOT TRUE OR ($5 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
+	IF ($6 BETWEEN 1 AND 10000) IS NOT TRUE OR ($7 BETWEEN 1 AND 10000000) IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'max_rows must be between 1 and 10000, max_events between 1 and 10000000';
 	END IF;
-	IF $6 IS NOT NULL THEN
-		r := event_queue_internal.rule_at(r, $6);
-	ELSIF $7 IS NOT NULL THEN
-		r := event_queue_internal.rule_by(r, $7, $8);
+	IF $3 IS NOT NULL THEN
+		r := event_queue_internal.rule_at(r, $3);
+	ELSIF $2 IS NOT NULL THEN
+		r := event_queue_internal.rule_by(r, $2, $8);
 	END IF;
 	IF r.event_pattern IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ023', MESSAGE = 'the definition has no event_pattern';
@@ -296,34 +296,34 @@ BEGIN
 		-- from one end of the range or the other, no further than max_rows needs
 		SELECT x.* FROM (
 			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
-			WHERE s.position > $2 AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position LIMIT $5)
+			WHERE s.position > $4 AND s.position <= least($5, event_queue.watermark()) ORDER BY s.position LIMIT $7)
 			UNION ALL
 			(SELECT s.position, s.id, s.tenant_id, s.event_type, s.aggregate_type, s.aggregate_id, s.created_at FROM event_queue.event_store s
-			WHERE $2 IS NULL AND s.position <= least($3, event_queue.watermark()) ORDER BY s.position DESC LIMIT $5)) x
+			WHERE $4 IS NULL AND s.position <= least($5, event_queue.watermark()) ORDER BY s.position DESC LIMIT $7)) x
 		WHERE (r.tenant_id IS NULL OR x.tenant_id = r.tenant_id) AND event_queue.tenant_visible(x.tenant_id)
 		  AND event_queue.event_matches(x.event_type, r.event_pattern)
-		LIMIT $4) m,
+		LIMIT $6) m,
 		event_queue_internal.try_rule(r, m.position) t
 	ORDER BY m.position;
 	PERFORM event_queue_internal.release_new_locks(locks);
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, int, int, jsonb, regrole) IS 'Internal. test_rule for a caller.';
+COMMENT ON FUNCTION event_queue_internal.test_rule(text, jsonb, int, bigint, bigint, int, int, regrole) IS 'Internal. test_rule for a caller.';
 
 /*
  * test_rule: what a rule would do with stored events.  Nothing is enqueued, and nothing counted.
  *
  * Arguments:
  * - name: of the rule, which may be paused, or may not exist yet if a definition is given.
+ * - definition: as in compare_rule, evaluated with the caller's rights.  Of a rule that does
+ *   not exist it is a complete one, with event_pattern and an action.
+ * - version: which version or draft of the rule (rule_versions), evaluated with the rights of
+ *   who made it; NULL: the present one.
  * - from_position, to_position: events after the first and up to the second; NULL: up to the
  *   newest that may be read.
  * - max_events: how many events of that range are read, from its start, or the newest if
  *   from_position is NULL.
  * - max_rows: how many of them that pattern and tenant let through are tried.
- * - version: which version or draft of the rule (rule_versions), evaluated with the rights of
- *   who made it; NULL: the present one.
- * - definition: as in compare_rule, evaluated with the caller's rights.  Of a rule that does
- *   not exist it is a complete one, with event_pattern and an action.
  *
  * Result: one row for each event that was tried, in order.
  * - outcome: matched, not matched, suppressed (the rule led to the event), too deep
@@ -339,16 +339,16 @@ COMMENT ON FUNCTION event_queue_internal.test_rule(text, bigint, bigint, int, in
  *	SELECT event_queue.create_rule('draft', 'lead.won', queue => 'mail', job_name => 'won');
  *	SELECT event_queue.pause_rule('draft');
  *	SELECT outcome, count(*) FROM event_queue.test_rule('draft', max_rows => 1000) GROUP BY 1;
- *	SELECT outcome, payload FROM event_queue.test_rule('not yet', definition => '{"event_pattern": "lead.*", "queue": "mail", "job_name": "won", "payload": {"lead": "$.aggregate_id"}}');
+ *	SELECT outcome, payload FROM event_queue.test_rule('not yet', '{"event_pattern": "lead.*", "queue": "mail", "job_name": "won", "payload": {"lead": "$.aggregate_id"}}');
  */
 CREATE FUNCTION test_rule(
-	name text, from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 100, max_events int DEFAULT 100000,
-	version int DEFAULT NULL, definition jsonb DEFAULT NULL,
+	name text, definition jsonb DEFAULT NULL, version int DEFAULT NULL,
+	from_position bigint DEFAULT NULL, to_position bigint DEFAULT NULL, max_rows int DEFAULT 100, max_events int DEFAULT 100000,
 	OUT "position" bigint, OUT event_id uuid, OUT tenant_id text, OUT event_type text, OUT aggregate_type text, OUT aggregate_id text,
 	OUT created_at timestamptz, OUT outcome text, OUT payload jsonb, OUT options jsonb)
 RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_call_as_owner';
-COMMENT ON FUNCTION test_rule(text, bigint, bigint, int, int, int, jsonb) IS
+COMMENT ON FUNCTION test_rule(text, jsonb, int, bigint, bigint, int, int) IS
 'What a rule, or a definition of one, would do with events that are there: one row for each that its pattern and tenant let through. Leaves no trace.';
 
 /* rule_facts, with the rights of the extension's owner. */

@@ -51,6 +51,15 @@ SELECT is_empty($$
 	SELECT name, array_agg(DISTINCT type), array_agg(DISTINCT proname) FROM argument
 	WHERE name NOT IN ('expected_version', 'event') GROUP BY 1 HAVING count(DISTINCT type) > 1
 $$, 'arguments of one name are of one type');
+-- Not the same in both: name (of the thing, or of a job of the queue), after_position (of what is waited for, or an option),
+-- tenant_column (created last in create_rule); tenant_id comes last, or before what is rarely given.
+SELECT is_empty($$
+	SELECT x.name AS first, y.name AS second, array_agg(DISTINCT x.proname) AS here, array_agg(DISTINCT w.proname) AS there
+	FROM argument x JOIN argument y ON x.oid = y.oid AND x.n < y.n JOIN argument w ON w.name = x.name
+		JOIN argument z ON z.oid = w.oid AND z.name = y.name AND z.n < w.n
+	WHERE x.name < y.name AND 'tenant_id' NOT IN (x.name, y.name)
+	  AND (x.name, y.name) NOT IN (('name', 'queue'), ('after_position', 'timeout'), ('or_replace', 'tenant_column')) GROUP BY 1, 2
+$$, 'two arguments come in one order in all functions');
 -- The first argument is the thing: by its name if the function says of what kind it is.
 SELECT is_empty($$
 	SELECT p.oid::regprocedure, p.proargnames[1] FROM pg_proc p
