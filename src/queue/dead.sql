@@ -131,7 +131,6 @@ DECLARE
 	above_time timestamptz := coalesce($6, '-infinity');
 	above_id bigint := 9223372036854775807;
 	ids bigint[];
-	n bigint := 0;
 	total bigint := 0;
 	first boolean := true;
 BEGIN
