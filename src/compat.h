@@ -109,4 +109,12 @@ typedef bool EqUpdateIndexes;
 #define eq_can_become(role, other) is_member_of_role(role, other)
 #endif
 
+/* 17 ends a process whose transaction takes too long by a setting. */
+#if PG_VERSION_NUM >= 170000
+#define eq_allow_long_transactions()                                                \
+	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE)
+#else
+#define eq_allow_long_transactions() ((void) 0)
+#endif
+
 #endif /* EQ_COMPAT_H */

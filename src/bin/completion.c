@@ -5,6 +5,24 @@
 
 #include "eventq.h"
 
+/*
+ * Names of queues are anybody's: they are read and quoted, and the shell never expands them
+ * (which compgen -W does).
+ */
+static const char queues[] =
+	"_eventq_queues() {\n"
+	"\tlocal line name quoted\n"
+	"\twhile IFS= read -r line; do\n"
+	"\t\tname=${line%%,*}\n"
+	"\t\tif [[ $line == \\\"* ]]; then\n"
+	"\t\t\tname=${line//\\\"\\\"/$'\\1'} name=${name#?} name=${name%%\\\"*} "
+	"name=${name//$'\\1'/\\\"}\n"
+	"\t\tfi\n"
+	"\t\tprintf -v quoted %q \"$name\"\n"
+	"\t\t[[ $name != \"$cur\"* && $quoted != \"$cur\"* ]] || COMPREPLY+=(\"$quoted\")\n"
+	"\tdone < <(eventq queue ls -w -q -o csv 2>/dev/null)\n"
+	"}";
+
 /* Words that stand at the same place, each once. */
 static void
 print_verbs(const char *noun)
@@ -38,8 +56,9 @@ eq_cmd_completion(EqCli *cli, int argc, char **argv)
 {
 	if (argc > 0 && strcmp(argv[0], "bash") != 0)
 		return eq_usage(cli, "only bash is supported");
+	puts("# bash completion for eventq; made by: eventq completion bash");
+	puts(queues);
 	puts(
-		"# bash completion for eventq; made by: eventq completion bash\n"
 		"_eventq() {\n"
 		"\tlocal cur=${COMP_WORDS[COMP_CWORD]} words=() word skip= noun= verb= choices= i\n"
 		"\tCOMPREPLY=()\n"
@@ -82,9 +101,7 @@ eq_cmd_completion(EqCli *cli, int argc, char **argv)
 			eq_list_options(stdout, command);
 			puts("'");
 			if (strstr(command->arguments, "QUEUE"))
-				puts(
-					"\t\t\t[[ $cur == -* ]] || choices=$(eventq queue ls -w -q -o csv "
-					"2>/dev/null | cut -d, -f1)");
+				puts("\t\t\t[[ $cur == -* ]] || { _eventq_queues; return; }");
 			puts("\t\t\t;;");
 			if (last)
 				puts("\t\tesac ;;");

@@ -399,7 +399,10 @@ listen_on(const char *where)
 		length -= 2;
 	}
 	if (length >= sizeof(address))
+	{
+		serve_log("cannot listen on %s: the address is too long", where);
 		return false;
+	}
 	memcpy(address, where, length);
 	address[length] = '\0';
 	return http_listen(length == 0 || strcmp(address, "*") == 0 ? NULL : address,

@@ -32,6 +32,7 @@ typedef struct Db
 	struct event *event;	/* on its socket */
 	struct event *deadline; /* while it connects or works */
 	Query *query;			/* that it is for or at; NULL: idle */
+	PGresult *result;		/* of that, until all of its answer is here */
 	bool connected;
 	bool writes;
 	bool reached; /* the server has answered at all */
@@ -113,6 +114,7 @@ close_db(Db *db)
 	if (db->event)
 		event_free(db->event);
 	event_free(db->deadline);
+	PQclear(db->result);
 	PQfinish(db->pg);
 	free(db);
 	session_unref(session);
@@ -149,17 +151,29 @@ is_for_now(const char *error)
 		   state[8] == ':';
 }
 
+static bool
+is_error(const PGresult *result)
+{
+	return result && PQresultStatus(result) != PGRES_TUPLES_OK &&
+		   PQresultStatus(result) != PGRES_COMMAND_OK;
+}
+
 static void
 fail_db(Db *db, const char *error)
 {
 	Query *query = db->query;
+	PGresult *result = is_error(db->result) ? db->result : NULL;
 	bool refused = !db->connected && db->reached && !is_for_now(error);
 	char *copy = must(strdup(error && error[0] ? error : "no connection"));
 
 	db->query = NULL;
+	if (result)
+		db->result = NULL;
 	close_db(db);
+	/* Ended while it worked: the result says why. */
 	if (query)
-		finish(query, NULL, copy, refused);
+		finish(query, result, result ? NULL : copy, refused);
+	PQclear(result);
 	free(copy);
 }
 
@@ -264,13 +278,29 @@ go_on_connecting(Db *db)
 	}
 }
 
+/* All of the answer is here. */
+static void
+answered(Db *db)
+{
+	Query *query = db->query;
+	PGresult *result = db->result;
+
+	db->query = NULL;
+	db->result = NULL;
+	/* First the connection, since finish may free the session. */
+	if (PQstatus(db->pg) != CONNECTION_OK)
+		close_db(db);
+	else
+		rest(db);
+	finish(query, result, NULL, false);
+	PQclear(result);
+}
+
 static void
 on_socket(evutil_socket_t fd, short what, void *arg)
 {
 	Db *db = arg;
-	PGresult *first = NULL;
 	PGresult *result;
-	Query *query;
 
 	if (!db->connected)
 	{
@@ -291,32 +321,24 @@ on_socket(evutil_socket_t fd, short what, void *arg)
 			wait_for(db, EV_READ);
 		return;
 	}
-	if (PQisBusy(db->pg))
+	/* After the result of the statement comes the end of its transaction, or its error. */
+	while (!PQisBusy(db->pg))
 	{
-		wait_for(db, EV_READ | (PQflush(db->pg) == 1 ? EV_WRITE : 0));
-		return;
-	}
-	/* What follows the result (ReadyForQuery) comes with it, or at once. */
-	while ((result = PQgetResult(db->pg)) != NULL)
-		if (first)
-			PQclear(result);
+		result = PQgetResult(db->pg);
+		if (result == NULL)
+		{
+			answered(db);
+			return;
+		}
+		if (db->result == NULL || (is_error(result) && !is_error(db->result)))
+		{
+			PQclear(db->result);
+			db->result = result;
+		}
 		else
-			first = result;
-	query = db->query;
-	db->query = NULL;
-	if (PQstatus(db->pg) != CONNECTION_OK)
-	{
-		/* Ended while it worked; the result says why. */
-		close_db(db);
-		finish(query, first, NULL, false);
+			PQclear(result);
 	}
-	else
-	{
-		/* First the connection, since finish may free the session. */
-		rest(db);
-		finish(query, first, NULL, false);
-	}
-	PQclear(first);
+	wait_for(db, EV_READ | (PQflush(db->pg) == 1 ? EV_WRITE : 0));
 }
 
 /* Too long: the server ends statements by itself; one that doesn't is not waited for. */

@@ -513,7 +513,10 @@ on_accept(struct evconnlistener *listener, evutil_socket_t fd,
 static void
 listen_again(evutil_socket_t fd, short what, void *arg)
 {
-	evconnlistener_enable(arg);
+	/* http_stop may have freed it meanwhile. */
+	for (int i = 0; i < listeners_count; i++)
+		if (listeners[i] == arg)
+			evconnlistener_enable(listeners[i]);
 }
 
 static void
@@ -537,6 +540,8 @@ http_listen(const char *address, const char *port)
 	int status = getaddrinfo(address, port, &hints, &all);
 	bool done = false;
 
+	if (listeners_count == MAX_LISTENERS)
+		serve_log("cannot listen on more than %d addresses", MAX_LISTENERS);
 	if (status != 0)
 	{
 		serve_log("cannot listen on %s port %s: %s", address ? address : "*", port,

@@ -325,8 +325,12 @@ retry(Top *top)
 	else if (top->view == VIEW_JOB)
 		act(top, "SELECT event_queue.retry_dead($1)", top->job, "is tried again");
 	else if (top->view == VIEW_QUEUES && queue)
+	{
+		/* Kept, since another queue may be at hand when the answer comes. */
+		snprintf(top->asked, sizeof(top->asked), "%s", queue);
 		snprintf(top->question, sizeof(top->question),
 				 "Retry all dead letters of %s? (y/n)", queue);
+	}
 }
 
 static void
@@ -334,7 +338,7 @@ answer(Top *top, int key)
 {
 	top->question[0] = '\0';
 	if (key == 'y' || key == 'Y')
-		act(top, "SELECT event_queue.retry_all_dead($1)", queue_at_hand(top),
+		act(top, "SELECT event_queue.retry_all_dead($1)", top->asked,
 			"dead letters tried again: ");
 }
 

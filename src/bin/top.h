@@ -51,6 +51,7 @@ typedef struct Top
 	bool frozen;
 	bool typing;		/* a filter */
 	char question[400]; /* y or n; empty: none */
+	char asked[300];	/* the queue that it is about */
 	char message[300];
 	double interval;
 	double next_look;

@@ -53,6 +53,8 @@ lose_server(Work *work)
 					PQerrorMessage(work->cli->conn));
 	eq_server.state = SERVER_AWAY;
 	eq_server.settled = NULL;
+	PQclear(eq_server.answer);
+	eq_server.answer = NULL;
 	eq_server.retry_at = eq_now() + eq_server.pause;
 	/* Not all workers at the same moment */
 	eq_server.pause = fmin(eq_server.pause * (1.5 + (double) rand() / RAND_MAX),
@@ -78,9 +80,10 @@ set_up(Work *work)
 		return;
 	}
 	eq_buf_init(&sql);
-	eq_buf_printf(
-		&sql, "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; LISTEN %s",
-		quoted);
+	eq_buf_printf(&sql,
+				  "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; "
+				  "SET idle_session_timeout = 0; LISTEN %s",
+				  quoted);
 	PQfreemem(quoted);
 	PQsetnonblocking(conn, 1);
 	eq_server.state = SERVER_SETUP;
@@ -213,24 +216,45 @@ eq_server_poll(Work *work, struct pollfd *fd)
 	return true;
 }
 
-/* One result of what was sent. */
+/* One result of what was sent; an error, also of the commit, is worth more than another. */
 static void
 take_result(Work *work, PGresult *result)
 {
-	if (eq_server.state == SERVER_SETUP)
+	bool failed = PQresultStatus(result) == PGRES_FATAL_ERROR;
+
+	if (eq_server.state == SERVER_SETUP && failed)
+		eq_work_log(work, "%s", PQresultErrorMessage(result));
+	/* libpq's own, that there is no answer, is none. */
+	if (eq_server.state != SERVER_BUSY ||
+		(failed && !PQresultErrorField(result, PG_DIAG_SQLSTATE)) ||
+		(!failed && eq_server.answer))
 	{
-		if (PQresultStatus(result) == PGRES_FATAL_ERROR)
-			eq_work_log(work, "%s", PQresultErrorMessage(result));
+		PQclear(result);
 		return;
 	}
-	if (eq_server.state != SERVER_BUSY)
+	PQclear(eq_server.answer);
+	eq_server.answer = result;
+}
+
+/* All of the answer is here. */
+static void
+end_statement(Work *work)
+{
+	PGresult *answer = eq_server.answer;
+	Slot *settled = eq_server.settled;
+
+	eq_server.state = SERVER_IDLE;
+	eq_server.answer = NULL;
+	eq_server.settled = NULL;
+	if (answer == NULL)
 		return;
 	if (eq_server.sent == SENT_SETTLE)
-		eq_settle_done(work, eq_server.settled, result);
+		eq_settle_done(work, settled, answer);
 	else if (eq_server.sent == SENT_RENEWAL)
-		eq_renewal_done(work, result);
+		eq_renewal_done(work, answer);
 	else
-		eq_claim_done(work, result);
+		eq_claim_done(work, answer);
+	PQclear(answer);
 }
 
 static void
@@ -258,17 +282,10 @@ read_answers(Work *work)
 				eq_server.state = SERVER_IDLE;
 			}
 			else if (eq_server.state == SERVER_BUSY)
-			{
-				eq_server.state = SERVER_IDLE;
-				eq_server.settled = NULL;
-			}
+				end_statement(work);
 			break;
 		}
-		/* libpq's own, that there is no answer, is none. */
-		if (PQresultStatus(result) == PGRES_TUPLES_OK ||
-			PQresultErrorField(result, PG_DIAG_SQLSTATE))
-			take_result(work, result);
-		PQclear(result);
+		take_result(work, result);
 	}
 	while ((notify = PQnotifies(conn)) != NULL)
 	{

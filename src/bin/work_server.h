@@ -31,8 +31,9 @@ typedef struct Server
 	ServerState state;
 	PostgresPollingStatusType polling;
 	Sent sent;
-	Slot *settled; /* of SENT_SETTLE */
-	int asked;	   /* of SENT_CLAIM: so many jobs */
+	PGresult *answer; /* to it, until all of it is here */
+	Slot *settled;	  /* of SENT_SETTLE */
+	int asked;		  /* of SENT_CLAIM: so many jobs */
 	double sent_at;
 	double retry_at; /* of SERVER_AWAY */
 	double pause;	 /* before the next try */

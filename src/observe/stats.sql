@@ -92,9 +92,9 @@ CREATE VIEW worker_stats WITH (security_invoker = true) AS
 			(pg_catalog.array_agg(r.tenant_id ORDER BY r.claimed_at, r.job_id))[1] AS tenant_id,
 			-- claim names a worker that did not name itself by its application and session
 			(SELECT y.pid FROM pg_catalog.pg_stat_activity y
-			 WHERE y.datname = pg_catalog.current_database() AND y.pid::text = substring(r.worker FROM ' (\d+)$')) AS pid
+			 WHERE y.datname = pg_catalog.current_database() AND y.pid::text = substring(r.worker FROM ' ([0-9]+)$')) AS pid
 		FROM event_queue.running_jobs() r
-		WHERE r.worker NOT LIKE 'event\_queue executor %'
+		WHERE NOT pg_catalog.starts_with(r.worker, 'event_queue executor ')
 		GROUP BY r.worker, r.queue_name) o;
 COMMENT ON VIEW worker_stats IS
 'Who works: background workers with their present job and how many they did, and for each worker outside and queue its leases; since: when the (longest) job was claimed.';

@@ -102,9 +102,9 @@ read_catch_up(void)
 		.sql = "SELECT rule_id, position FROM event_queue_internal.rule_catch_up"};
 	EqSpi spi;
 
-	any_behind = false;
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	eq_spi_run(&read, NULL, NULL);
+	any_behind = false; /* not before it is read: after an error it is read again */
 	for (int i = 0; i < n_rules; i++)
 	{
 		EqRule *rule = &rules[i];

@@ -37,7 +37,10 @@ BEGIN
 	WHERE x.job_id = wrong.job_id;
 	FOR j IN
 		SELECT y.job_id, y.errors -> -1 ->> 'at' AS failed_at FROM event_queue.job y
-		WHERE y.failures > 0 AND y.run_at > at AND y.leased_until IS NULL FOR UPDATE SKIP LOCKED
+		WHERE y.failures > 0 AND y.run_at > at AND y.leased_until IS NULL
+			-- By its text, which sorts as the time does: not all that have ever failed are to be locked.
+			AND (y.errors -> -1 ->> 'at') COLLATE "C" > to_char((at + '1 second') AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
+		FOR UPDATE SKIP LOCKED
 	LOOP
 		BEGIN
 			UPDATE event_queue.job x SET run_at = greatest(at, x.run_at - (j.failed_at::timestamptz - at))

@@ -57,7 +57,8 @@ extern TimestampTz eq_note_fault(const char *kind, const char *name,
 								 const char *sqlstate, const char *message,
 								 int first_ms, int most_ms);
 extern bool eq_clear_fault(const char *kind, const char *name);
-#define EQ_FAULT_NAME 128
+#define EQ_FAULT_NAME                                                               \
+	(EQ_MAX_NAME + 65) /* a name of its own, and what tells where */
 
 extern void eq_clear_faults(Oid dboid, const char *kind,
 							bool (*is_known)(const char *name));

@@ -17,8 +17,9 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
-#include "utils/snapmgr.h"
 #include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "event_queue.h"
@@ -242,6 +243,23 @@ eq_end_was_asked_for(void)
 	return end_was_asked_for;
 }
 
+/*
+ * Before it connects, since what is set so stands above the settings of the database and of
+ * the configuration: those are for sessions, but a worker serves all tenants, and only it
+ * knows how long its transactions may take.
+ */
+static void
+refuse_settings(void)
+{
+	static const char *const of_sessions[] = {
+		"event_queue.tenant", "event_queue.actor", "event_queue.correlation_id",
+		"event_queue.causation_id", "event_queue.rule_chain"};
+
+	for (int i = 0; i < lengthof(of_sessions); i++)
+		SetConfigOption(of_sessions[i], "", PGC_SUSET, PGC_S_OVERRIDE);
+	eq_allow_long_transactions();
+}
+
 /* Connects a worker to its database and enters it; ends the process if its entry is taken. */
 EqWorker *
 eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
@@ -254,6 +272,7 @@ eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGTERM, &action, NULL);
 	BackgroundWorkerUnblockSignals();
+	refuse_settings();
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
 	if (enter_worker(kind, index) == NULL)
 		proc_exit(0);

@@ -129,6 +129,26 @@ keys_of('y');
 shows(qr/tried again: 1/, 'y: yes');
 keys_of('Escape');
 
+# The answer is about the queue that was asked about, whichever is selected by then.
+$node->safe_psql('postgres', q(
+SELECT event_queue.create_queue(q, max_attempts => 1), event_queue.enqueue(q, 'x') FROM unnest('{ask 1,ask 2}'::text[]) q;
+SELECT event_queue.fail(job_id, lease_token, 'no') FROM unnest('{ask 1,ask 2}'::text[]) q, event_queue.claim(q);
+));
+keys_of('/');
+keys_of('-l', 'ask');
+keys_of('Enter');
+shows(qr/^ask 1 .*\n+ask 2 |^ask 2 .*\n+ask 1 /m, 'two queues');
+keys_of('g', 'r');
+shows(qr/Retry all dead letters of ask \d/, 'a question about one');
+my ($asked) = screen() =~ /dead letters of (ask \d)/;
+$node->safe_psql('postgres', "SELECT event_queue.drop_queue('$asked', force => true)");
+shows(qr/^$asked /m, 'which is gone', 1);
+keys_of('y');
+shows(qr/Retry all/, 'the answer is taken', 1);
+is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.dead_letters WHERE queue LIKE 'ask %')), 1, 'the dead letters of the other one stay')
+  or diag(screen());
+keys_of('Escape');
+
 keys_of('?');
 shows(qr/pause or resume the queue/, 'help');
 keys_of('q');
