@@ -55,7 +55,7 @@ BEGIN
 		WHEN 'slo_burn_slow' THEN CASE WHEN s.finished_6h >= 10 THEN least(coalesce(s.bad_1h, 0), coalesce(s.bad_6h, 0)) / (1 - q.sla_target) END
 		END::float8
 	FROM sums s JOIN event_queue.queue q USING (queue_id)
-	WHERE s.at BETWEEN since AND clock_timestamp() AND (this.kind NOT LIKE 'slo\_burn%' OR q.sla IS NOT NULL)
+	WHERE s.at BETWEEN since AND clock_timestamp() AND (NOT this.kind ^@ 'slo_burn' OR q.sla IS NOT NULL)
 	ORDER BY 1, 2;
 END
 $$;

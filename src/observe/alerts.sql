@@ -130,7 +130,7 @@ BEGIN
 					format('SELECT * FROM event_queue.dead_letters WHERE queue = %L; then retry_all_dead or discard_all_dead', q.name)
 				WHEN d.kind = 'failure_rate' THEN
 					format('SELECT j.job_id, e.* FROM event_queue.jobs j, event_queue.explain_job(j.job_id) e WHERE j.queue = %L LIMIT 10', q.name)
-				WHEN d.kind LIKE 'slo\_burn%' THEN format('SELECT * FROM event_queue.slo_status WHERE queue = %L; SELECT event_queue.queue_health() -> %L', q.name, q.name)
+				WHEN d.kind ^@ 'slo_burn' THEN format('SELECT * FROM event_queue.slo_status WHERE queue = %L; SELECT event_queue.queue_health() -> %L', q.name, q.name)
 				WHEN q.paused THEN format('SELECT event_queue.resume_queue(%L)', q.name)
 				ELSE 'More workers are needed; SELECT * FROM event_queue.health()' END,
 			d.pending, d.cool_down, d.severity

@@ -25,7 +25,7 @@ BEGIN
 		before := '';
 		FOR span IN SELECT jsonb_array_elements_text(of_day.value) LOOP
 			-- all of the same form, so that they compare as texts
-			IF span !~ '^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$' OR left(span, 5) COLLATE "C" >= right(span, 5)
+			IF span !~ '^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$' OR left(span, 5) COLLATE "C" >= right(span, 5)
 				OR left(span, 5) COLLATE "C" < before THEN
 				RETURN false;
 			END IF;

@@ -326,7 +326,7 @@ BEGIN
 	FOR this IN SELECT p.oid::regprocedure FROM pg_proc p
 		WHERE p.pronamespace = 'event_queue'::regnamespace
 		  AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-		  AND p.proname NOT LIKE 'grant\_%' AND p.proname NOT IN ('revoke_access', 'new_generation')
+		  AND NOT p.proname::text ^@ 'grant_' AND p.proname NOT IN ('revoke_access', 'new_generation')
 	LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', this, role);
 	END LOOP;
