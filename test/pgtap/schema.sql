@@ -120,6 +120,7 @@ SET enable_indexscan = off;
 SET enable_bitmapscan = off;
 SELECT throws_ok(format('SELECT event_queue.%s(''nowhere'')', f), 'EQ010')
 FROM unnest(ARRAY['purge_queue', 'retry_waiting', 'pause_queue', 'resume_queue', 'drain_queue']) f;
+SELECT throws_ok($$SELECT event_queue.drop_handler('nowhere', 'x')$$, 'EQ010');
 SELECT throws_ok(format('SELECT event_queue.%s(''nowhere'')', f), 'EQ025')
 FROM unnest(ARRAY['drop_subscription', 'retry_parked', 'fetch_parked']) f;
 RESET plan_cache_mode;
