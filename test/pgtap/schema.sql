@@ -126,6 +126,8 @@ FROM unnest(ARRAY['drop_subscription', 'retry_parked', 'fetch_parked']) f;
 RESET plan_cache_mode;
 RESET enable_indexscan;
 RESET enable_bitmapscan;
+SELECT throws_ok(format('SELECT event_queue.%s(%s)', f, r), '42704')
+FROM unnest(ARRAY['grant_producer', 'grant_consumer', 'grant_worker', 'grant_observer', 'grant_admin', 'revoke_access']) f, unnest(ARRAY['NULL', '4294967295::oid::regrole']) r;
 
 SELECT * FROM finish();
 ROLLBACK;
