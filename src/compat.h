@@ -66,6 +66,13 @@ typedef bool EqUpdateIndexes;
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
 #endif
 
+/* 17 has an index method release what it keeps from row to row, as pins of buffers. */
+#if PG_VERSION_NUM >= 170000
+#define eq_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
+#else
+#define eq_index_insert_cleanup(index, info) ((void) 0)
+#endif
+
 /* 18 lets a scan be instrumented. */
 #if PG_VERSION_NUM >= 180000
 #define eq_index_beginscan(heap, index, snapshot, nkeys)                            \

@@ -165,6 +165,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp
 SET plan_cache_mode = force_custom_plan AS $$	-- only then are arrays looked up by hash
 #variable_conflict use_column
 DECLARE
+	this_queue int := event_queue_internal.queue_id_of($1);	-- here: a query that meets no row might not ask
 	deleted bigint;
 	locked bigint[];
 BEGIN
@@ -173,11 +174,11 @@ BEGIN
 	locked := ARRAY(SELECT j.job_id FROM event_queue.job j WHERE j.job_id = ANY (ARRAY(
 		SELECT unnest(ARRAY[x.job_id, d.job_id]) FROM event_queue.job x
 			LEFT JOIN event_queue.job_dependency d ON d.depends_on = x.job_id AND d.completed_at IS NULL
-		WHERE x.queue_id = event_queue_internal.queue_id_of($1) AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id)))
+		WHERE x.queue_id = this_queue AND x.has_dependents AND event_queue.tenant_visible(x.tenant_id)))
 		FOR UPDATE SKIP LOCKED);
 	DELETE FROM event_queue.job WHERE job_id = ANY (ARRAY(
 		SELECT j.job_id FROM event_queue.job j
-		WHERE j.queue_id = event_queue_internal.queue_id_of($1)
+		WHERE j.queue_id = this_queue
 		  AND (j.leased_until IS NULL OR j.leased_until <= clock_timestamp())
 		  AND event_queue.tenant_visible(j.tenant_id)
 		  AND (NOT j.has_dependents OR j.job_id = ANY (locked) AND NOT EXISTS (
@@ -187,7 +188,7 @@ BEGIN
 	GET DIAGNOSTICS deleted = ROW_COUNT;
 	DELETE FROM event_queue_internal.timer_start WHERE ctid = ANY (ARRAY(	-- as in cancel_jobs
 		SELECT s.ctid FROM event_queue_internal.timer_start s
-		WHERE s.queue_id = event_queue_internal.queue_id_of($1) AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE SKIP LOCKED));
+		WHERE s.queue_id = this_queue AND event_queue.tenant_visible(s.tenant_id) FOR UPDATE SKIP LOCKED));
 	PERFORM event_queue_internal.audit('purge_queue', 'queue', $1, "after" => jsonb_build_object('jobs', deleted)) WHERE deleted > 0;
 	RETURN deleted;
 END
@@ -206,11 +207,12 @@ CREATE FUNCTION retry_waiting(queue text, failed_only boolean DEFAULT true) RETU
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+	this_queue int := event_queue_internal.queue_id_of($1);	-- as in purge_queue
 	n bigint;
 BEGIN
 	UPDATE event_queue.job j SET run_at = clock_timestamp() WHERE j.job_id = ANY (ARRAY(
 		SELECT x.job_id FROM event_queue.job x
-		WHERE x.queue_id = event_queue_internal.queue_id_of($1) AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
+		WHERE x.queue_id = this_queue AND x.run_at > clock_timestamp() AND x.leased_until IS NULL
 		  AND (x.failures > 0 OR NOT $2) AND event_queue.tenant_visible(x.tenant_id)
 		ORDER BY x.job_id FOR UPDATE));
 	GET DIAGNOSTICS n = ROW_COUNT;

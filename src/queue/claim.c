@@ -44,23 +44,22 @@
 #include "wake/series.h"
 #include "wake/wake.h"
 
-/* Tells whether the job has the wanted tenant and name. */
+/* Tells whether the job has the wanted tenant and name.  Allocates nothing: many may not. */
 static bool
 is_wanted(const EqClaim *claim, TupleTableSlot *slot)
 {
 	bool isnull;
 
 	if (claim->tenant &&
-		strcmp(TextDatumGetCString(slot_getattr(slot, JOB_TENANT, &isnull)),
-			   claim->tenant) != 0)
+		!eq_text_is(slot_getattr(slot, JOB_TENANT, &isnull), claim->tenant))
 		return false;
 	if (claim->names)
 	{
-		char *name = TextDatumGetCString(slot_getattr(slot, JOB_NAME, &isnull));
+		Datum name = slot_getattr(slot, JOB_NAME, &isnull);
 
 		for (int i = 0; i < claim->n_names; i++)
 		{
-			if (strcmp(claim->names[i], name) == 0)
+			if (eq_text_is(name, claim->names[i]))
 				return !claim->all_but;
 		}
 		return claim->all_but;

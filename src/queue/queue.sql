@@ -456,11 +456,15 @@ COMMENT ON FUNCTION alter_queue(text, interval, interval, int, int, text, interv
 
 /* set_queue_paused: what pause_queue and resume_queue share. */
 CREATE FUNCTION event_queue_internal.set_queue_paused(name text, paused boolean) RETURNS boolean
-LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	WITH changed AS (
-		UPDATE event_queue.queue SET paused = $2, draining = draining AND $2
-		WHERE queue_id = event_queue_internal.queue_id_of($1) AND (paused <> $2 OR draining AND NOT $2) RETURNING queue_id)
-	SELECT EXISTS (SELECT FROM changed)
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	this_queue int := event_queue_internal.queue_id_of($1);	-- as in purge_queue
+BEGIN
+	UPDATE event_queue.queue SET paused = $2, draining = draining AND $2
+	WHERE queue_id = this_queue AND (paused <> $2 OR draining AND NOT $2);
+	RETURN FOUND;
+END
 $$;
 COMMENT ON FUNCTION event_queue_internal.set_queue_paused(text, boolean) IS 'Internal. What pause_queue and resume_queue share.';
 

@@ -437,9 +437,10 @@ COMMENT ON FUNCTION create_handler(text, text, text, interval, boolean, boolean,
 CREATE FUNCTION drop_handler(queue text, job_name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+	this_queue int := event_queue_internal.queue_id_of($1);
 BEGIN
-	DELETE FROM event_queue.handler h
-	WHERE h.queue_id = event_queue_internal.queue_id_of($1) AND h.job_name = $2;
+	DELETE FROM event_queue.handler h WHERE h.queue_id = this_queue AND h.job_name = $2;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ025',
 			MESSAGE = format('queue "%s" has no handler for job "%s"', $1, $2);

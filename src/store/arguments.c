@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/numeric.h"
 #include "utils/uuid.h"
 
@@ -66,9 +67,14 @@ parse_expected_version(const char *word)
 static int32
 expected_version_argument(FunctionCallInfo fcinfo, int argno)
 {
+	Oid *types;
+	int n;
+
 	if (PG_ARGISNULL(argno))
 		return EQ_EXPECT_ANY;
-	if (get_fn_expr_argtype(fcinfo->flinfo, argno) != INT4OID)
+	/* As it is declared: a call by the protocol's function call has no expression. */
+	(void) get_func_signature(fcinfo->flinfo->fn_oid, &types, &n);
+	if (types[argno] != INT4OID)
 		return parse_expected_version(text_to_cstring(PG_GETARG_TEXT_PP(argno)));
 	if (PG_GETARG_INT32(argno) < 0)
 		invalid_expected_version(psprintf("%d", PG_GETARG_INT32(argno)));

@@ -91,6 +91,19 @@ eq_new_generation(int64 next_position)
 }
 
 /*
+ * Does the position lie in a table by time that was archived?  What was there can't be
+ * told any more: it is not taken for lost.
+ */
+static bool
+was_archived(int64 position)
+{
+	return eq_query_int64("SELECT count(*) FROM event_queue_internal.event_partition"
+						  " WHERE archived_at IS NOT NULL AND tenant_id IS NULL"
+						  " AND $1 BETWEEN first_position AND last_position",
+						  position) > 0;
+}
+
+/*
  * EQ028 if "after" is a position that this store has lost.  last is the
  * highest position that a reader may see.
  */
@@ -114,15 +127,17 @@ eq_check_not_ahead(int64 after, int64 last)
 		bool known = eq_reader_next(reader) != NULL;
 
 		(void) eq_reader_end(reader);
-		if (known)
+		if (known || was_archived(after))
 			return;
 	}
 	else
 		return;
 
 	go_on = eq_query_int64(
-		"SELECT coalesce(max(position), 0) FROM event_queue.event_store"
-		" WHERE position <= $1",
+		"SELECT greatest(0,"
+		" (SELECT max(position) FROM event_queue.event_store WHERE position <= $1),"
+		" (SELECT max(last_position) FROM event_queue_internal.event_partition"
+		" WHERE archived_at IS NOT NULL AND last_position <= $1))",
 		after);
 	ereport(ERROR,
 			(errcode(ERRCODE_EQ_AHEAD_OF_STORE),

@@ -207,10 +207,16 @@ begin_object(JsonbParseState **state, Jsonb *given)
 static const char *
 actor(void)
 {
+	const char *name;
+
 	if (eq_actor[0] != '\0')
 		return eq_actor;
 	/* A worker's session user is the server's; the handler's owner acts. */
-	return GetUserNameFromId(job.running ? GetUserId() : GetSessionUserId(), true);
+	name = GetUserNameFromId(job.running ? GetUserId() : GetSessionUserId(), true);
+	/* The role that signed in may have been dropped since; the one that was SET goes on. */
+	if (name == NULL)
+		name = GetUserNameFromId(GetOuterUserId(), true);
+	return name ? name : "";
 }
 
 static const char *

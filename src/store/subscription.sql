@@ -152,8 +152,10 @@ COMMENT ON FUNCTION event_queue_internal.subscription_id_of(text) IS 'Internal. 
  */
 CREATE FUNCTION drop_subscription(name text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	this_id int := event_queue_internal.subscription_id_of($1);
 BEGIN
-	DELETE FROM event_queue.subscription s WHERE s.subscription_id = event_queue_internal.subscription_id_of($1);
+	DELETE FROM event_queue.subscription s WHERE s.subscription_id = this_id;
 	RETURN true;
 END
 $$;
@@ -321,10 +323,11 @@ CREATE FUNCTION retry_parked(name text, aggregate_type text DEFAULT NULL, aggreg
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+	this_id int := event_queue_internal.subscription_id_of($1);
 	n bigint;
 BEGIN
 	UPDATE event_queue_internal.subscription_parked p SET retry = true
-	WHERE p.subscription_id = event_queue_internal.subscription_id_of($1)
+	WHERE p.subscription_id = this_id
 	  AND p.aggregate_type = coalesce($2 COLLATE "C", p.aggregate_type) AND p.aggregate_id = coalesce($3 COLLATE "C", p.aggregate_id);
 	GET DIAGNOSTICS n = ROW_COUNT;
 	PERFORM event_queue_internal.audit('retry_parked', 'subscription', $1, "after" =>

@@ -301,6 +301,7 @@ eq_table_open(EqTable *table, Oid relid, int n_columns)
 	result = plan->result;
 	result->ri_RelationDesc = table->rel;
 	table->plan = plan;
+	table->context = CurrentMemoryContext;
 	table->has_indexes = false;
 	table->n_columns = n_columns;
 	table->estate = plan->estate;
@@ -370,9 +371,12 @@ insert_index_tuples(EqTable *table, TupleTableSlot *row, bool summarizing)
 	{
 		result->ri_IndexRelationDescs[i] = index_open(table->plan->indexes[i],
 													  RowExclusiveLock);
-		/* What index methods keep here may point into the relation. */
+		/*
+		 * What index methods keep here may point into the relation, and is used until the
+		 * table is closed: the present context may be one row's.
+		 */
 		result->ri_IndexRelationInfo[i]->ii_AmCache = NULL;
-		result->ri_IndexRelationInfo[i]->ii_Context = CurrentMemoryContext;
+		result->ri_IndexRelationInfo[i]->ii_Context = table->context;
 	}
 	table->has_indexes = true;
 	/* Handlers of other roles have a time limit and rights of their own. */
@@ -389,7 +393,11 @@ void
 eq_table_close(EqTable *table)
 {
 	for (int i = 0; table->has_indexes && i < table->result->ri_NumIndices; i++)
+	{
+		eq_index_insert_cleanup(table->result->ri_IndexRelationDescs[i],
+								table->result->ri_IndexRelationInfo[i]);
 		index_close(table->result->ri_IndexRelationDescs[i], NoLock);
+	}
 	ExecClearTuple(table->out);
 	table->plan->in_use = false;
 	table_close(table->rel, NoLock);

@@ -50,8 +50,9 @@ typedef struct EqTable
 	ResultRelInfo *result;
 	TupleTableSlot *out; /* the row to be written */
 	struct OpenPlan *plan;
-	bool has_indexes; /* they are open */
-	int n_columns;	  /* that we know of */
+	MemoryContext context; /* in which it was opened; lives until it is closed */
+	bool has_indexes;	   /* they are open */
+	int n_columns;		   /* that we know of */
 } EqTable;
 
 extern void eq_table_open(EqTable *table, Oid relid, int n_columns);

@@ -78,6 +78,9 @@ DECLARE
 	this_role text := (SELECT rolname FROM pg_roles WHERE oid = $1);
 	bound_to text;
 BEGIN
+	IF this_role IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = '42704', MESSAGE = format('role %s does not exist', coalesce($1::text, 'NULL'));
+	END IF;
 	-- two at once, or one and a new partition, would fail at each other's rows in the catalogs
 	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
@@ -355,6 +358,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	left_behind text;
 BEGIN
+	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
+		RAISE EXCEPTION USING ERRCODE = '42704', MESSAGE = format('role %s does not exist', coalesce(role::text, 'NULL'));
+	END IF;
 	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
 	EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA event_queue, event_queue_internal FROM %s', role);

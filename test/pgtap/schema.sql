@@ -103,6 +103,31 @@ SELECT is_empty($$
 	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
 	  AND p.prosrc ~ 'job_id IN \(\s*SELECT[^;]*FOR UPDATE'
 $$, 'jobs that are locked are handed on as an array');
+-- Sessions read the bodies of functions by their own settings.
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
+	  AND l.lanname IN ('sql', 'plpgsql') AND p.prosrc LIKE '%\\%'
+$$, 'no function has a backslash, which standard_conforming_strings = off would take away');
+SET standard_conforming_strings = off;
+SET escape_string_warning = off;
+SELECT lives_ok($$SELECT event_queue.create_calendar('pgtap', 'America/Sao_Paulo')$$, 'calendars whatever standard_conforming_strings is');
+RESET standard_conforming_strings;
+RESET escape_string_warning;
+-- What is not there is told whatever the plan: also by one that looks at the name for each row.
+SET plan_cache_mode = force_generic_plan;
+SET enable_indexscan = off;
+SET enable_bitmapscan = off;
+SELECT throws_ok(format('SELECT event_queue.%s(''nowhere'')', f), 'EQ010')
+FROM unnest(ARRAY['purge_queue', 'retry_waiting', 'pause_queue', 'resume_queue', 'drain_queue']) f;
+SELECT throws_ok($$SELECT event_queue.drop_handler('nowhere', 'x')$$, 'EQ010');
+SELECT throws_ok(format('SELECT event_queue.%s(''nowhere'')', f), 'EQ025')
+FROM unnest(ARRAY['drop_subscription', 'retry_parked', 'fetch_parked']) f;
+RESET plan_cache_mode;
+RESET enable_indexscan;
+RESET enable_bitmapscan;
+SELECT throws_ok(format('SELECT event_queue.%s(%s)', f, r), '42704')
+FROM unnest(ARRAY['grant_producer', 'grant_consumer', 'grant_worker', 'grant_observer', 'grant_admin', 'revoke_access']) f, unnest(ARRAY['NULL', '4294967295::oid::regrole']) r;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -167,6 +167,18 @@ SELECT cardinality(event_queue.enqueue_many('q', (SELECT jsonb_agg(jsonb_build_o
 SELECT current_setting('my.looks')::int >= 6, current_setting('my.plans')::int BETWEEN 1 AND 20;
 ROLLBACK)), "3000\nt|t", "$errors errors in subtransactions: plans are used again");
 }
+# A consumer that stands in an archived table of an older generation has lost nothing.
+sql('CREATE DATABASE generations');
+my $one = sub { return sql($_[0], 'generations') };
+$one->(q(CREATE EXTENSION event_queue; SELECT event_queue.create_event_partition()));
+$one->(q(SELECT event_queue.append('a', '1', 'x')));
+my ($position) = $one->(q(SELECT position FROM event_queue.append('a', '2', 'x')));
+$one->(q(SELECT event_queue.new_generation(); SELECT event_queue.create_event_partition(); SELECT event_queue.append('a', '3', 'x')));
+my $ahead = sub { return ($node->psql('generations', "SELECT count(*) FROM event_queue.read_all($_[0])", extra_params => [ '-v', 'VERBOSITY=verbose' ]))[2] };
+like($ahead->($position + 1), qr/EQ028: .*"go_on_after": $position\D/s, 'a lost position of the older generation');
+$one->(q(SELECT event_queue.archive_event_partition('event_store_p1')));
+is($one->("SELECT count(*) FROM event_queue.read_all($position)"), '1', 'one whose events were archived is none');
+is($one->("SELECT count(*) FROM event_queue.read_all($position - 1)"), '1', 'nor is one before it');
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP:|terminated by signal/, 'the server is well');
 $node->stop;
 done_testing();
