@@ -62,7 +62,7 @@ refuse(const char *part)
 {
 	char *version = NULL;
 
-	/* The list is that of the library's version. */
+	/* Of another version other parts are its own. */
 	if (!eq_sql_is_current(&version) || version == NULL)
 		return;
 	ereport(
