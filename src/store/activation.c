@@ -268,6 +268,13 @@ end_service(void)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	run("DELETE FROM event_queue_internal.activation");
 	eq_spi_end(&spi);
+	ereport(
+		WARNING,
+		(errmsg("the event store is out of service until event_queue.activate()"),
+		 errdetail(
+			 "Rows of a dump are loaded into it.  Their jobs, handlers, rules and schedules come to the queues that have their queue_id here, whatever names these have in the dump."),
+		 errhint(
+			 "Unless all of the dump is loaded, compare table event_queue.queue of both before you activate.")));
 }
 
 /* Trigger of tables that such a session writes: not of what a function does in it. */
@@ -542,10 +549,30 @@ eq_is_active_here(void)
 	return state == EQ_ACTIVE;
 }
 
+/* Is table "name" about to get the publisher's rows? */
+static bool
+is_to_be_copied(const char *name)
+{
+	return finds(
+		psprintf(SUBSCRIBED " AND c.relname = '%s' AND r.srsubstate = 'i'", name));
+}
+
+/* Past the trigger that keeps the built-in queues; activate() sees to it that they are there. */
+static void
+delete_builtin_queues(void)
+{
+	int level = NewGUCNestLevel();
+
+	(void) set_config_option("session_replication_role", "replica", PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	run("DELETE FROM event_queue.queue WHERE queue_id <= 2");
+	AtEOXact_GUC(true, level);
+}
+
 /*
  * After CREATE or ALTER SUBSCRIPTION: a store that receives another's events is
- * not in service, also when the subscription is gone, until activate().  The row of
- * event_watermark makes room for the publisher's.
+ * not in service, also when the subscription is gone, until activate().  The rows that
+ * CREATE EXTENSION has made make room for the publisher's.
  */
 void
 eq_note_subscription(void)
@@ -560,9 +587,10 @@ eq_note_subscription(void)
 	if (finds(SUBSCRIBED))
 	{
 		run("DELETE FROM event_queue_internal.activation");
-		if (finds(SUBSCRIBED
-				  " AND c.relname = 'event_watermark' AND r.srsubstate = 'i'"))
+		if (is_to_be_copied("event_watermark"))
 			run("DELETE FROM event_queue.event_watermark");
+		if (is_to_be_copied("queue"))
+			delete_builtin_queues();
 	}
 	eq_spi_end(&spi);
 	PopActiveSnapshot();

@@ -140,6 +140,20 @@ BEGIN
 			DETAIL = 'They came without table "event_queue.queue" of the same dump, and are never done.',
 			HINT = 'SELECT * FROM event_queue.job WHERE queue_id NOT IN (SELECT queue_id FROM event_queue.queue)';
 	END IF;
+	SELECT string_agg(q.name, ', ' ORDER BY q.name) INTO missing FROM event_queue.subscription q
+	WHERE (SELECT count(*) FROM event_queue_internal.subscription_bucket b WHERE b.subscription_id = q.subscription_id) < q.buckets;
+	IF missing IS NOT NULL THEN
+		RAISE WARNING USING MESSAGE = format('subscriptions without checkpoint: %s', missing),
+			HINT = 'reset_subscription(name, to_position) gives it one: the position up to which its events are done.';
+	END IF;
+	-- Of parts of a dump that came into a store with queues of its own.
+	SELECT string_agg(format('%s (%s)', q.name, x.n), ', ' ORDER BY q.name) INTO missing
+	FROM (SELECT y.queue_id, count(*) AS n FROM (SELECT j.queue_id FROM event_queue.job j UNION ALL SELECT l.queue_id FROM event_queue.dead_letter l) y GROUP BY 1) x
+	JOIN event_queue.queue q USING (queue_id);
+	IF missing IS NOT NULL AND NOT EXISTS (SELECT FROM event_queue_internal.activation) THEN
+		RAISE WARNING USING MESSAGE = 'jobs that came alone are of the queues that have their queue_id here', DETAIL = format('Jobs and dead letters: %s.', missing),
+			HINT = 'If these queues have other numbers in the dump, roll back, and set job.queue_id first: the jobs run from the commit on.';
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.check_copy() IS 'Internal. Raises an error if a restore was not complete.';
@@ -178,6 +192,9 @@ BEGIN
 		EXECUTE format('ALTER TABLE event_queue.event_store
 			ADD CONSTRAINT event_store_last CHECK (position <= %s) NO INHERIT NOT VALID', first - 1);
 	END IF;
+	-- A subscription that brought no queues had taken them away.
+	INSERT INTO event_queue.queue (queue_id, name, sla) OVERRIDING SYSTEM VALUE
+	VALUES (1, 'rule-calls', '10 seconds'), (2, 'snapshots', '1 minute') ON CONFLICT DO NOTHING;
 	FOR this IN SELECT s.name, s.settings FROM event_queue_internal.builtin_queue_settings s LOOP
 		SELECT string_agg(quote_ident(a.attname), ', ') INTO columns FROM pg_attribute a
 		WHERE a.attrelid = 'event_queue.queue'::regclass AND a.attnum > 0 AND NOT a.attisdropped
@@ -186,7 +203,9 @@ BEGIN
 			WHERE q.name = $2 AND q.queue_id <= 2', columns) USING this.settings, this.name;
 	END LOOP;
 	INSERT INTO event_queue.event_watermark (position, published_at) VALUES (0, now()) ON CONFLICT DO NOTHING;
-	-- A table that was loaded alone came without its sequence.
+	-- A table that was loaded alone, or by a subscription, came without its sequence.
+	SELECT max(a.audit_id) INTO highest FROM event_queue.audit_log a;
+	PERFORM setval('event_queue_internal.audit_id', highest) FROM event_queue_internal.audit_id s WHERE s.last_value <= highest;
 	FOR this IN SELECT s.oid::regclass AS sequence, a.attrelid::regclass AS "table", a.attname AS "column"
 		FROM pg_class s JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
 		JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
