@@ -146,13 +146,13 @@ BEGIN
 		RAISE WARNING USING MESSAGE = format('subscriptions without checkpoint: %s', missing),
 			HINT = 'reset_subscription(name, to_position) gives it one: the position up to which its events are done.';
 	END IF;
-	-- Of parts of a dump that came into a store with queues of its own.
+	-- The row comes with the rest of a dump.
 	SELECT string_agg(format('%s (%s)', q.name, x.n), ', ' ORDER BY q.name) INTO missing
 	FROM (SELECT y.queue_id, count(*) AS n FROM (SELECT j.queue_id FROM event_queue.job j UNION ALL SELECT l.queue_id FROM event_queue.dead_letter l) y GROUP BY 1) x
 	JOIN event_queue.queue q USING (queue_id);
 	IF missing IS NOT NULL AND NOT EXISTS (SELECT FROM event_queue_internal.activation) THEN
-		RAISE WARNING USING MESSAGE = 'jobs that came alone are of the queues that have their queue_id here', DETAIL = format('Jobs and dead letters: %s.', missing),
-			HINT = 'If these queues have other numbers in the dump, roll back, and set job.queue_id first: the jobs run from the commit on.';
+		RAISE WARNING USING MESSAGE = 'only parts of a dump were loaded: jobs are of the queues that have their queue_id here', DETAIL = format('Jobs and dead letters: %s.', missing),
+			HINT = 'Unless the restore is complete and these queues are those of the dump, roll back: the jobs run from the commit on.';
 	END IF;
 END
 $$;
