@@ -277,16 +277,60 @@ end_service(void)
 			 "Unless all of the dump is loaded, compare table event_queue.queue of both before you activate.")));
 }
 
-/* Trigger of tables that such a session writes: not of what a function does in it. */
+/*
+ * Notes that COPY of a table begins, or has ended, past a rollback: a bit for each table in
+ * the value of the sequence failed_loads, by its place among the tables that dumps have.
+ */
+static void
+note_load(Oid table, bool begins)
+{
+	static EqStatement statement = {
+		"SELECT pg_catalog.count(*) FROM pg_catalog.pg_extension e,"
+		" pg_catalog.unnest(e.extconfig) x (oid), pg_catalog.pg_class c"
+		" WHERE e.extname = '" EQ_EXTENSION "' AND c.oid = x.oid AND c.relkind = 'r'"
+		" AND c.oid < $1",
+		1,
+		{OIDOID},
+		NULL};
+	EqSpi spi;
+	Datum value = ObjectIdGetDatum(table);
+	bool isnull;
+	int64 bit;
+	int64 failed;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&statement, &value, NULL);
+	bit = INT64CONST(1) << (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+														SPI_tuptable->tupdesc, 1,
+														&isnull)) %
+							62);
+	eq_spi_end(&spi);
+	eq_lock_key(EQ_LOCK_POSITIONS, 1);
+	failed = eq_query_int64(
+		"SELECT last_value FROM event_queue_internal.failed_loads", 0);
+	eq_set_sequence(EQ_FAILED_LOADS, begins ? failed | bit : failed & ~bit, true);
+	eq_unlock_key(EQ_LOCK_POSITIONS, 1);
+}
+
+/*
+ * Triggers of tables that such a session writes, before and after: not of what a function
+ * does in it.
+ */
 Datum
 eq_end_service_while_loaded(PG_FUNCTION_ARGS)
 {
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("end_service_while_loaded: not called by trigger manager")));
-	if (ActivePortal && (ActivePortal->commandTag == CMDTAG_INSERT ||
-						 ActivePortal->commandTag == CMDTAG_COPY))
+	if (ActivePortal && ActivePortal->commandTag == CMDTAG_COPY)
+		note_load(RelationGetRelid(trigger->tg_relation),
+				  TRIGGER_FIRED_BEFORE(trigger->tg_event));
+	if (TRIGGER_FIRED_BEFORE(trigger->tg_event) && ActivePortal &&
+		(ActivePortal->commandTag == CMDTAG_INSERT ||
+		 ActivePortal->commandTag == CMDTAG_COPY))
 		end_service();
 	PG_RETURN_POINTER(NULL);
 }

@@ -17,9 +17,17 @@ ALTER TABLE event_queue_internal.activation ENABLE ALWAYS TRIGGER config_changed
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.activation', '');
 
 /*
+ * Tables of which a COPY of a dump has failed, a bit for each (activation.c): a role that is not
+ * here, and no rule, handler or tenant's role would be there.
+ */
+CREATE SEQUENCE event_queue_internal.failed_loads AS bigint MINVALUE 0 START 0;
+COMMENT ON SEQUENCE event_queue_internal.failed_loads IS 'Internal. The tables of which a restore has brought no rows, as bits; 0: none.';
+
+/*
  * end_service_while_loaded: data of a dump that come into a store that is in service put it out
  * of service, before there is a job, a handler or a rule of them.  The trigger stands on
- * each table that a dump has (tenant/grants.sql), as one may be loaded alone.
+ * each table that a dump has (tenant/grants.sql), as one may be loaded alone; before COPY it
+ * notes that it begins, and after it (trigger loaded) that it has ended.
  */
 CREATE FUNCTION event_queue_internal.end_service_while_loaded() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_end_service_while_loaded';
@@ -107,7 +115,7 @@ COMMENT ON FUNCTION event_queue_internal.own_references() IS
 
 /*
  * check_copy: raises EQ036 if a restore was not complete, before anything relies on what
- * is missing: rows that others refer to, indexes of event tables.  Jobs without their
+ * is missing: tables whose COPY has failed, rows that others refer to, indexes of event tables.  Jobs without their
  * queue harm nobody, and nobody sees them: a warning.
  */
 CREATE FUNCTION event_queue_internal.check_copy() RETURNS void
@@ -117,6 +125,15 @@ DECLARE
 	missing text;
 	n bigint;
 BEGIN
+	SELECT string_agg(t.name, ', ' ORDER BY t.name) INTO missing FROM (
+		SELECT c.relnamespace::regnamespace || '.' || c.relname AS name, row_number() OVER (ORDER BY c.oid) - 1 AS place
+		FROM pg_extension e, unnest(e.extconfig) x (oid), pg_class c
+		WHERE e.extname = 'event_queue' AND c.oid = x.oid AND c.relkind = 'r') t, event_queue_internal.failed_loads f
+	WHERE f.last_value >> (t.place % 62)::int & 1 = 1;
+	IF missing IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ036', MESSAGE = 'cannot activate: tables were not loaded', DETAIL = format('COPY has failed for: %s.', missing),
+			HINT = 'The output of the restore says why: create the roles that are not here, and load these tables again (pg_restore --data-only -n ... -t ...).  To go on without their rows: SELECT setval(''event_queue_internal.failed_loads'', 0).';
+	END IF;
 	FOR this IN SELECT * FROM event_queue_internal.own_references() LOOP
 		EXECUTE format('SELECT string_agg(DISTINCT c.%1$I::text, '', '') FROM %2$s c
 			WHERE NOT EXISTS (SELECT FROM %3$s p WHERE p.%1$I = c.%1$I)', this.key, this.table_name, this.parent) INTO missing;
@@ -192,6 +209,7 @@ BEGIN
 		EXECUTE format('ALTER TABLE event_queue.event_store
 			ADD CONSTRAINT event_store_last CHECK (position <= %s) NO INHERIT NOT VALID', first - 1);
 	END IF;
+	PERFORM setval('event_queue_internal.failed_loads', 0);
 	-- A subscription that brought no queues had taken them away.
 	INSERT INTO event_queue.queue (queue_id, name, sla) OVERRIDING SYSTEM VALUE
 	VALUES (1, 'rule-calls', '10 seconds'), (2, 'snapshots', '1 minute') ON CONFLICT DO NOTHING;

@@ -414,7 +414,10 @@ BEGIN
 	LOOP
 		EXECUTE format('CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON %s FOR EACH STATEMENT
 			WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()', this."table");
+		EXECUTE format('CREATE TRIGGER loaded AFTER INSERT ON %s FOR EACH STATEMENT
+			WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()', this."table");
 		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER end_service_while_loaded', this."table");
+		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER loaded', this."table");
 	END LOOP;
 END
 $$;

@@ -94,6 +94,27 @@ like(said('alone', 'BEGIN; SELECT event_queue.activate(); ROLLBACK'), qr/^WARNIN
 is(sql('alone', 'SELECT event_queue.activation_state()'), 'not loaded', 'before they run');
 sql('postgres', 'DROP DATABASE alone');
 
+# A role that is not there: COPY of the tables that name it fails as a whole, of all roles.
+sql('erp', q(CREATE ROLE gone; CREATE ROLE gone_too; CREATE ROLE acme_web;
+	SELECT event_queue.grant_producer('acme_web', 'acme'), event_queue.grant_producer('gone_too', 'acme'), event_queue.grant_admin('gone');
+	GRANT CREATE ON SCHEMA public TO gone; SET ROLE gone;
+	CREATE FUNCTION theirs(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
+	SELECT event_queue.create_handler('once', '*', 'theirs')));
+$node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/roles.custom", $node->connstr('erp') ], 'pg_dump with roles');
+sql('postgres', 'ALTER ROLE gone RENAME TO other_name; ALTER ROLE gone_too RENAME TO other_name_too; CREATE DATABASE roles');
+IPC::Run::run([ 'pg_restore', '-d', $node->connstr('roles'), "$dir/roles.custom" ], '>', \$out, '2>', \$err);
+like($err, qr/role "gone" does not exist/, 'a restore where two roles are missing');
+is(sql('roles', 'SELECT (SELECT count(*) FROM event_queue.handler), (SELECT count(*) FROM event_queue_internal.tenant_role)'), '0|0', 'brings no handler, and no tenant of a role');
+like(said('roles', 'SELECT event_queue.activate()'), qr/^ERROR:  EQ036: cannot activate: tables were not loaded\nDETAIL:  COPY has failed for: event_queue\.handler, event_queue_internal\.tenant_role\.\nHINT: /m, 'which activate refuses');
+sql('postgres', 'ALTER ROLE other_name RENAME TO gone; ALTER ROLE other_name_too RENAME TO gone_too');
+$node->command_ok([ 'pg_restore', '-e', '--data-only', '-n', 'event_queue', '-t', 'handler', '-d', $node->connstr('roles'), "$dir/roles.custom" ], 'handlers again');
+like(said('roles', 'SELECT event_queue.activate()'), qr/COPY has failed for: event_queue_internal\.tenant_role\.$/m, 'is not all');
+$node->command_ok([ 'pg_restore', '-e', '--data-only', '-n', 'event_queue_internal', '-t', 'tenant_role', '-d', $node->connstr('roles'), "$dir/roles.custom" ], 'roles of tenants again');
+like(sql('roles', 'SELECT event_queue.activate()'), qr/^1-/, 'then it activates');
+is(sql('roles', 'SELECT count(*) FROM event_queue_internal.tenant_role'), '2', 'with the tenants of the roles');
+is(sql('roles', 'SELECT last_value FROM event_queue_internal.failed_loads'), '0', 'and no load is left that failed');
+sql('postgres', 'DROP DATABASE roles');
+
 # A subscriber of all tables, from the first copy to the day when it takes over.
 $node->command_ok([ 'pg_dump', '--schema-only', '-f', "$dir/schema.sql", $node->connstr('erp') ], 'pg_dump --schema-only');
 sql('erp', q(CREATE PUBLICATION everything FOR ALL TABLES; SELECT pg_create_logical_replication_slot('replica', 'pgoutput')));
