@@ -11,6 +11,8 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 CREATE ROLE parts_role;
+CREATE TABLE parts_parent (job_id bigint);
+CREATE TABLE parts_list (LIKE event_queue.queue) PARTITION BY LIST (queue_id);
 CREATE VIEW parts_tables AS
 	SELECT c.oid, c.oid::regclass::text AS name, c.relispartition AS partition,
 		NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') AS made_later
@@ -42,7 +44,7 @@ CREATE VIEW parts_statements AS
 	UNION ALL
 	SELECT 'table', format(x, t.name) FROM parts_tables t,
 		unnest(ARRAY['ALTER TABLE %s DISABLE ROW LEVEL SECURITY', 'ALTER TABLE %s FORCE ROW LEVEL SECURITY', 'ALTER TABLE %s DISABLE TRIGGER USER',
-			'ALTER TABLE %s DISABLE TRIGGER ALL', 'ALTER TABLE %s SET UNLOGGED']) x
+			'ALTER TABLE %s DISABLE TRIGGER ALL', 'ALTER TABLE %s SET UNLOGGED', 'ALTER TABLE %s REPLICA IDENTITY NOTHING', 'ALTER TABLE %s OF parts_type', 'ALTER TABLE %s INHERIT parts_parent']) x
 	UNION ALL
 	SELECT 'name', format(x, t.name) FROM parts_tables t, unnest(ARRAY['ALTER TABLE %s RENAME TO x', 'ALTER TABLE %s SET SCHEMA public']) x WHERE NOT t.made_later
 	UNION ALL
@@ -98,7 +100,11 @@ CREATE VIEW parts_statements AS
 	UNION ALL
 	SELECT 'extension', 'ALTER EXTENSION event_queue ADD FUNCTION parts_try(text)'
 	UNION ALL
-	SELECT 'schema', 'ALTER SCHEMA ' || n || ' RENAME TO x' FROM unnest('{event_queue,event_queue_internal}'::text[]) n;
+	SELECT 'table', 'ALTER TABLE parts_list ATTACH PARTITION event_queue.queue DEFAULT'
+	UNION ALL
+	SELECT 'table', format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', t.name) FROM parts_tables t WHERE NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid AND i.indisprimary)
+	UNION ALL
+	SELECT 'schema', 'ALTER SCHEMA ' || n || x FROM unnest('{event_queue,event_queue_internal}'::text[]) n, unnest('{" RENAME TO x"," OWNER TO parts_role"}'::text[]) x;
 BEGIN;
 SELECT event_queue.create_event_partition() IS NOT NULL AS with_a_partition;
 SELECT part, count(*) > 0 AS tried, count(*) FILTER (WHERE parts_try(sql) !~ '^EQ0[35]7 ') AS not_refused FROM parts_statements GROUP BY 1 ORDER BY 1;
@@ -129,6 +135,7 @@ SELECT s AS statement, parts_try(s) AS result FROM unnest(ARRAY[
 	'CREATE TRIGGER mine AFTER INSERT ON event_queue.queue FOR EACH ROW EXECUTE FUNCTION parts_fn(); ALTER TABLE event_queue.queue DISABLE TRIGGER mine; DROP TRIGGER mine ON event_queue.queue',
 	'CREATE POLICY mine ON event_queue.queue USING (true); ALTER POLICY mine ON event_queue.queue RENAME TO ours; DROP POLICY ours ON event_queue.queue',
 	'ALTER TABLE event_queue.queue ALTER max_attempts SET DEFAULT 5, ALTER name SET STATISTICS 500, SET (fillfactor = 50), OWNER TO CURRENT_USER, REPLICA IDENTITY FULL',
+	'ALTER TABLE event_queue.queue REPLICA IDENTITY DEFAULT, REPLICA IDENTITY USING INDEX queue_pkey; ALTER SCHEMA event_queue OWNER TO CURRENT_USER',
 	'ALTER TABLE event_queue.job ENABLE TRIGGER ALL, ENABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY, ENABLE TRIGGER count_row',
 	'CLUSTER event_queue.job USING job_pkey', 'REINDEX TABLE event_queue.job', 'ALTER TABLE event_queue.event_store ENABLE ALWAYS TRIGGER refuse_change',
 	'CREATE SCHEMA mine; CREATE TABLE mine.job (payload int); ALTER TABLE mine.job DROP payload; ALTER SCHEMA mine RENAME TO ours',
@@ -157,5 +164,6 @@ ALTER TABLE event_queue.job DISABLE TRIGGER USER;
 ALTER TABLE event_queue.queue DROP CONSTRAINT queue_name_key;
 ROLLBACK;
 DROP VIEW parts_statements, parts_tables;
+DROP TABLE parts_parent, parts_list;
 DROP ROLE parts_role;
 DROP FUNCTION parts_try;

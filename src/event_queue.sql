@@ -46,6 +46,12 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_check_name_sql';
 COMMENT ON FUNCTION event_queue_internal.check_name(text, text, int) IS
 'Internal. Returns the value, or raises EQ006 if it is empty, too long, or has control characters.';
 
+/* call_without_collation: support function of functions in SQL and PL/pgSQL that take text (tenant/grants.sql). */
+CREATE FUNCTION event_queue_internal.call_without_collation(internal) RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'eq_call_without_collation';
+COMMENT ON FUNCTION event_queue_internal.call_without_collation(internal) IS
+'Internal. For the planner: arguments are compared by the collation of the database, whichever they come with.';
+
 CREATE FUNCTION event_queue_internal.check_create_mode(or_replace boolean, if_not_exists boolean) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

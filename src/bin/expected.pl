@@ -134,4 +134,7 @@ while ($whole =~ /pg_extension_config_dump\('([\w.]+)'/g)
 	entry('trigger', $table, 'end_service_while_loaded', "CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON $table FOR EACH STATEMENT "
 		. 'WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()');
 	entry('always', $table, 'end_service_while_loaded', "ALTER TABLE $table ENABLE ALWAYS TRIGGER end_service_while_loaded");
+	entry('trigger', $table, 'loaded', "CREATE TRIGGER loaded AFTER INSERT ON $table FOR EACH STATEMENT "
+		. 'WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()');
+	entry('always', $table, 'loaded', "ALTER TABLE $table ENABLE ALWAYS TRIGGER loaded");
 }

@@ -268,18 +268,69 @@ end_service(void)
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	run("DELETE FROM event_queue_internal.activation");
 	eq_spi_end(&spi);
+	ereport(
+		WARNING,
+		(errmsg("the event store is out of service until event_queue.activate()"),
+		 errdetail(
+			 "Rows of a dump are loaded into it.  Their jobs, handlers, rules and schedules come to the queues that have their queue_id here, whatever names these have in the dump."),
+		 errhint(
+			 "Unless all of the dump is loaded, compare table event_queue.queue of both before you activate.")));
 }
 
-/* Trigger of tables that such a session writes: not of what a function does in it. */
+/*
+ * Notes that COPY of a table begins, or has ended, past a rollback: a bit for each table in
+ * the value of the sequence failed_loads, by its place among the tables that dumps have.
+ */
+static void
+note_load(Oid table, bool begins)
+{
+	static EqStatement statement = {
+		"SELECT pg_catalog.count(*) FROM pg_catalog.pg_extension e,"
+		" pg_catalog.unnest(e.extconfig) x (oid), pg_catalog.pg_class c"
+		" WHERE e.extname = '" EQ_EXTENSION "' AND c.oid = x.oid AND c.relkind = 'r'"
+		" AND c.oid < $1",
+		1,
+		{OIDOID},
+		NULL};
+	EqSpi spi;
+	Datum value = ObjectIdGetDatum(table);
+	bool isnull;
+	int64 bit;
+	int64 failed;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&statement, &value, NULL);
+	bit = INT64CONST(1) << (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+														SPI_tuptable->tupdesc, 1,
+														&isnull)) %
+							62);
+	eq_spi_end(&spi);
+	eq_lock_key(EQ_LOCK_POSITIONS, 1);
+	failed = eq_query_int64(
+		"SELECT last_value FROM event_queue_internal.failed_loads", 0);
+	eq_set_sequence(EQ_FAILED_LOADS, begins ? failed | bit : failed & ~bit, true);
+	eq_unlock_key(EQ_LOCK_POSITIONS, 1);
+}
+
+/*
+ * Triggers of tables that such a session writes, before and after: not of what a function
+ * does in it.
+ */
 Datum
 eq_end_service_while_loaded(PG_FUNCTION_ARGS)
 {
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("end_service_while_loaded: not called by trigger manager")));
-	if (ActivePortal && (ActivePortal->commandTag == CMDTAG_INSERT ||
-						 ActivePortal->commandTag == CMDTAG_COPY))
+	if (ActivePortal && ActivePortal->commandTag == CMDTAG_COPY)
+		note_load(RelationGetRelid(trigger->tg_relation),
+				  TRIGGER_FIRED_BEFORE(trigger->tg_event));
+	if (TRIGGER_FIRED_BEFORE(trigger->tg_event) && ActivePortal &&
+		(ActivePortal->commandTag == CMDTAG_INSERT ||
+		 ActivePortal->commandTag == CMDTAG_COPY))
 		end_service();
 	PG_RETURN_POINTER(NULL);
 }
@@ -542,10 +593,30 @@ eq_is_active_here(void)
 	return state == EQ_ACTIVE;
 }
 
+/* Is table "name" about to get the publisher's rows? */
+static bool
+is_to_be_copied(const char *name)
+{
+	return finds(
+		psprintf(SUBSCRIBED " AND c.relname = '%s' AND r.srsubstate = 'i'", name));
+}
+
+/* Past the trigger that keeps the built-in queues; activate() sees to it that they are there. */
+static void
+delete_builtin_queues(void)
+{
+	int level = NewGUCNestLevel();
+
+	(void) set_config_option("session_replication_role", "replica", PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	run("DELETE FROM event_queue.queue WHERE queue_id <= 2");
+	AtEOXact_GUC(true, level);
+}
+
 /*
  * After CREATE or ALTER SUBSCRIPTION: a store that receives another's events is
- * not in service, also when the subscription is gone, until activate().  The row of
- * event_watermark makes room for the publisher's.
+ * not in service, also when the subscription is gone, until activate().  The rows that
+ * CREATE EXTENSION has made make room for the publisher's.
  */
 void
 eq_note_subscription(void)
@@ -560,9 +631,10 @@ eq_note_subscription(void)
 	if (finds(SUBSCRIBED))
 	{
 		run("DELETE FROM event_queue_internal.activation");
-		if (finds(SUBSCRIBED
-				  " AND c.relname = 'event_watermark' AND r.srsubstate = 'i'"))
+		if (is_to_be_copied("event_watermark"))
 			run("DELETE FROM event_queue.event_watermark");
+		if (is_to_be_copied("queue"))
+			delete_builtin_queues();
 	}
 	eq_spi_end(&spi);
 	PopActiveSnapshot();

@@ -17,9 +17,17 @@ ALTER TABLE event_queue_internal.activation ENABLE ALWAYS TRIGGER config_changed
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.activation', '');
 
 /*
+ * Tables of which a COPY of a dump has failed, a bit for each (activation.c): a role that is not
+ * here, and no rule, handler or tenant's role would be there.
+ */
+CREATE SEQUENCE event_queue_internal.failed_loads AS bigint MINVALUE 0 START 0;
+COMMENT ON SEQUENCE event_queue_internal.failed_loads IS 'Internal. The tables of which a restore has brought no rows, as bits; 0: none.';
+
+/*
  * end_service_while_loaded: data of a dump that come into a store that is in service put it out
  * of service, before there is a job, a handler or a rule of them.  The trigger stands on
- * each table that a dump has (tenant/grants.sql), as one may be loaded alone.
+ * each table that a dump has (tenant/grants.sql), as one may be loaded alone; before COPY it
+ * notes that it begins, and after it (trigger loaded) that it has ended.
  */
 CREATE FUNCTION event_queue_internal.end_service_while_loaded() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_end_service_while_loaded';
@@ -107,7 +115,7 @@ COMMENT ON FUNCTION event_queue_internal.own_references() IS
 
 /*
  * check_copy: raises EQ036 if a restore was not complete, before anything relies on what
- * is missing: rows that others refer to, indexes of event tables.  Jobs without their
+ * is missing: tables whose COPY has failed, rows that others refer to, indexes of event tables.  Jobs without their
  * queue harm nobody, and nobody sees them: a warning.
  */
 CREATE FUNCTION event_queue_internal.check_copy() RETURNS void
@@ -117,6 +125,15 @@ DECLARE
 	missing text;
 	n bigint;
 BEGIN
+	SELECT string_agg(t.name, ', ' ORDER BY t.name) INTO missing FROM (
+		SELECT c.relnamespace::regnamespace || '.' || c.relname AS name, row_number() OVER (ORDER BY c.oid) - 1 AS place
+		FROM pg_extension e, unnest(e.extconfig) x (oid), pg_class c
+		WHERE e.extname = 'event_queue' AND c.oid = x.oid AND c.relkind = 'r') t, event_queue_internal.failed_loads f
+	WHERE f.last_value >> (t.place % 62)::int & 1 = 1;
+	IF missing IS NOT NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'EQ036', MESSAGE = 'cannot activate: tables were not loaded', DETAIL = format('COPY has failed for: %s.', missing),
+			HINT = 'The output of the restore says why: create the roles that are not here, and load these tables again (pg_restore --data-only -n ... -t ...).  To go on without their rows: SELECT setval(''event_queue_internal.failed_loads'', 0).';
+	END IF;
 	FOR this IN SELECT * FROM event_queue_internal.own_references() LOOP
 		EXECUTE format('SELECT string_agg(DISTINCT c.%1$I::text, '', '') FROM %2$s c
 			WHERE NOT EXISTS (SELECT FROM %3$s p WHERE p.%1$I = c.%1$I)', this.key, this.table_name, this.parent) INTO missing;
@@ -139,6 +156,20 @@ BEGIN
 		RAISE WARNING USING MESSAGE = format('%s jobs and dead letters are of queues that are not here', n),
 			DETAIL = 'They were restored without table "event_queue.queue" of the same dump, and will never run.',
 			HINT = 'SELECT * FROM event_queue.job WHERE queue_id NOT IN (SELECT queue_id FROM event_queue.queue)';
+	END IF;
+	SELECT string_agg(q.name, ', ' ORDER BY q.name) INTO missing FROM event_queue.subscription q
+	WHERE (SELECT count(*) FROM event_queue_internal.subscription_bucket b WHERE b.subscription_id = q.subscription_id) < q.buckets;
+	IF missing IS NOT NULL THEN
+		RAISE WARNING USING MESSAGE = format('subscriptions without checkpoint: %s', missing),
+			HINT = 'reset_subscription(name, to_position) gives it one: the position up to which its events are done.';
+	END IF;
+	-- The row comes with the rest of a dump.
+	SELECT string_agg(format('%s (%s)', q.name, x.n), ', ' ORDER BY q.name) INTO missing
+	FROM (SELECT y.queue_id, count(*) AS n FROM (SELECT j.queue_id FROM event_queue.job j UNION ALL SELECT l.queue_id FROM event_queue.dead_letter l) y GROUP BY 1) x
+	JOIN event_queue.queue q USING (queue_id);
+	IF missing IS NOT NULL AND NOT EXISTS (SELECT FROM event_queue_internal.activation) THEN
+		RAISE WARNING USING MESSAGE = 'only parts of a dump were loaded: jobs are of the queues that have their queue_id here', DETAIL = format('Jobs and dead letters: %s.', missing),
+			HINT = 'Unless the restore is complete and these queues are those of the dump, roll back: the jobs run from the commit on.';
 	END IF;
 END
 $$;
@@ -178,6 +209,10 @@ BEGIN
 		EXECUTE format('ALTER TABLE event_queue.event_store
 			ADD CONSTRAINT event_store_last CHECK (position <= %s) NO INHERIT NOT VALID', first - 1);
 	END IF;
+	PERFORM setval('event_queue_internal.failed_loads', 0);
+	-- A subscription that brought no queues had taken them away.
+	INSERT INTO event_queue.queue (queue_id, name, sla) OVERRIDING SYSTEM VALUE
+	VALUES (1, 'rule-calls', '10 seconds'), (2, 'snapshots', '1 minute') ON CONFLICT DO NOTHING;
 	FOR this IN SELECT s.name, s.settings FROM event_queue_internal.builtin_queue_settings s LOOP
 		SELECT string_agg(quote_ident(a.attname), ', ') INTO columns FROM pg_attribute a
 		WHERE a.attrelid = 'event_queue.queue'::regclass AND a.attnum > 0 AND NOT a.attisdropped
@@ -186,7 +221,9 @@ BEGIN
 			WHERE q.name = $2 AND q.queue_id <= 2', columns) USING this.settings, this.name;
 	END LOOP;
 	INSERT INTO event_queue.event_watermark (position, published_at) VALUES (0, now()) ON CONFLICT DO NOTHING;
-	-- A table that was loaded alone came without its sequence.
+	-- A table that was loaded alone, or by a subscription, came without its sequence.
+	SELECT max(a.audit_id) INTO highest FROM event_queue.audit_log a;
+	PERFORM setval('event_queue_internal.audit_id', highest) FROM event_queue_internal.audit_id s WHERE s.last_value <= highest;
 	FOR this IN SELECT s.oid::regclass AS sequence, a.attrelid::regclass AS "table", a.attname AS "column"
 		FROM pg_class s JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
 		JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid

@@ -9,6 +9,9 @@
  * all earlier ones.  A position of an older generation after which that generation has no
  * event is lost: reading from it is an error that says where to continue.
  *
+ * Ids of jobs go on above the same number: those of lost jobs are idempotency keys and
+ * webhook-ids at others, who would take a new job for one that is done.
+ *
  * The identity is stored as the value of the sequence event_generation: sequences are
  * written at once and outside of the transaction, as positions must be.  A copy of a disk
  * has no new timeline: new_generation() does by hand what can't be detected.
@@ -71,6 +74,17 @@ eq_enter_generation(int64 next_position)
 	return eq_new_generation(next_position);
 }
 
+/* The next job gets an id above all that were given in earlier generations. */
+void
+eq_raise_job_ids(int64 generation)
+{
+	int64 last = eq_query_int64("SELECT last_value FROM event_queue.job_job_id_seq",
+								0);
+
+	if (last < generation << EQ_GENERATION_BITS)
+		eq_set_sequence(EQ_IDS_OF_JOBS, generation << EQ_GENERATION_BITS, true);
+}
+
 /* Likewise: begins a generation whatever the identity, unless no event was ever. */
 int64
 eq_new_generation(int64 next_position)
@@ -81,6 +95,7 @@ eq_new_generation(int64 next_position)
 							   (int64) GetWALInsertionTimeLine() - 1);
 
 		next_position = (generation << EQ_GENERATION_BITS) + 1;
+		eq_raise_job_ids(generation);
 		ereport(LOG, (errmsg("the event store enters generation " INT64_FORMAT
 							 ": the server was restored, copied or promoted",
 							 generation)));

@@ -33,6 +33,7 @@ extern int64 eq_last_position(void);
 #define EQ_GENERATION_BITS 40 /* positions of one generation */
 extern int64 eq_enter_generation(int64 next_position);
 extern int64 eq_new_generation(int64 next_position);
+extern void eq_raise_job_ids(int64 generation);
 extern void eq_begin_generation(void); /* watermark.c */
 extern Datum eq_generation_sql(PG_FUNCTION_ARGS);
 extern void eq_check_not_ahead(int64 after, int64 last);

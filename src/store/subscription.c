@@ -55,6 +55,7 @@ PG_FUNCTION_INFO_V1(eq_event_bucket);
 typedef struct Subscription
 {
 	int32 id;
+	const char *name;
 	int32 n_buckets;
 	EqFilter filter;
 	uint64 buckets; /* this session's, locked */
@@ -115,6 +116,7 @@ read_subscription(Subscription *subscription, const char *name)
 	bool ambiguous;
 
 	memset(subscription, 0, sizeof(Subscription));
+	subscription->name = name;
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	/* As subscription_id_of does. */
 	if (SPI_execute_with_args("SELECT subscription_id, buckets, tenant_id, filter"
@@ -167,12 +169,16 @@ lock_bucket(const Subscription *subscription, int bucket, bool wait)
 		EQ_LOCK_BUCKET, (uint32) subscription->id * EQ_MAX_BUCKETS + bucket, wait);
 }
 
-/* Reads the checkpoints of the session's buckets; all must be locked. */
+/*
+ * Reads the checkpoints of the session's buckets; all must be locked.  EQ025 if one is missing,
+ * as after a restore without it: all events would come again.
+ */
 static void
 read_checkpoints(Subscription *subscription)
 {
 	Oid type = INT4OID;
 	Datum value = Int32GetDatum(subscription->id);
+	uint64 found = 0;
 	EqSpi spi;
 
 	/* Not read-only: a fresh snapshot, if the transaction allows one. */
@@ -192,10 +198,21 @@ read_checkpoints(Subscription *subscription)
 		int bucket = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 
 		if (bucket >= 0 && bucket < EQ_MAX_BUCKETS)
+		{
 			subscription->checkpoints[bucket] = DatumGetInt64(
 				SPI_getbinval(row, desc, 2, &isnull));
+			found |= UINT64CONST(1) << bucket;
+		}
 	}
 	eq_spi_end(&spi);
+	if (subscription->buckets & ~found)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_EQ_UNKNOWN_OBJECT),
+			 errmsg("the checkpoint of subscription \"%s\" is missing",
+					subscription->name),
+			 errhint(
+				 "If no restore is under way, call event_queue.reset_subscription with the position up to which its events are done.")));
 }
 
 /* The aggregates that are parked, or NULL if there is none. */

@@ -179,8 +179,10 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'position must be from 0 to the watermark';
 	END IF;
 	SELECT jsonb_build_object('position', min(b.position)) INTO was FROM event_queue_internal.subscription_bucket b WHERE b.subscription_id = this_id;
-	UPDATE event_queue_internal.subscription_bucket b SET position = $2, moved_at = clock_timestamp()
-	WHERE b.subscription_id = this_id;
+	-- Also where a restore has left them out.
+	INSERT INTO event_queue_internal.subscription_bucket AS b (subscription_id, bucket, position)
+	SELECT this_id, n, $2 FROM event_queue.subscription s, generate_series(0, s.buckets - 1) n WHERE s.subscription_id = this_id
+	ON CONFLICT (subscription_id, bucket) DO UPDATE SET position = $2, moved_at = clock_timestamp();
 	DELETE FROM event_queue_internal.subscription_parked p WHERE p.subscription_id = this_id;
 	PERFORM event_queue_internal.audit('reset_subscription', 'subscription', $1, s.tenant_id, was, jsonb_build_object('position', $2))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;

@@ -14,4 +14,6 @@ EqRelationName eq_store_relations[] = {
 	[EQ_STORE_AGGREGATE_SNAPSHOT] = {"aggregate_snapshot"},
 	[EQ_STORE_AGGREGATE_SNAPSHOT_PKEY] = {"aggregate_snapshot_pkey"},
 	[EQ_STORE_ACTIVATION] = {"activation"},
+	[EQ_STORE_IDS_OF_JOBS] = {"job_job_id_seq"},
+	[EQ_STORE_FAILED_LOADS] = {"failed_loads"},
 };

@@ -58,7 +58,9 @@ enum
 	EQ_STORE_EVENT_PARTITION_PKEY,
 	EQ_STORE_AGGREGATE_SNAPSHOT,
 	EQ_STORE_AGGREGATE_SNAPSHOT_PKEY,
-	EQ_STORE_ACTIVATION
+	EQ_STORE_ACTIVATION,
+	EQ_STORE_IDS_OF_JOBS,
+	EQ_STORE_FAILED_LOADS
 };
 
 #define EQ_EVENT_STORE			(&eq_store_relations[EQ_STORE_EVENT_STORE])
@@ -69,7 +71,9 @@ enum
 #define EQ_AGGREGATE_SNAPSHOT	(&eq_store_relations[EQ_STORE_AGGREGATE_SNAPSHOT])
 #define EQ_AGGREGATE_SNAPSHOT_PKEY                                                  \
 	(&eq_store_relations[EQ_STORE_AGGREGATE_SNAPSHOT_PKEY])
-#define EQ_ACTIVATION (&eq_store_relations[EQ_STORE_ACTIVATION])
+#define EQ_ACTIVATION	(&eq_store_relations[EQ_STORE_ACTIVATION])
+#define EQ_IDS_OF_JOBS	(&eq_store_relations[EQ_STORE_IDS_OF_JOBS])
+#define EQ_FAILED_LOADS (&eq_store_relations[EQ_STORE_FAILED_LOADS])
 
 /*
  * The tables that hold events (leaves.c): event_store and its partitions.  Of

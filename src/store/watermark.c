@@ -424,6 +424,7 @@ eq_skip_positions(PG_FUNCTION_ARGS)
 	{
 		if (first_position_left() <= up_to)
 			eq_set_sequence(EQ_EVENT_POSITION, up_to, true);
+		eq_raise_job_ids(up_to >> EQ_GENERATION_BITS);
 	}
 	SpinLockAcquire(&of->mutex);
 	of->next = Max(of->next, up_to + 1);

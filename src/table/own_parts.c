@@ -21,30 +21,21 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/dependency.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_proc.h"
-#include "catalog/pg_type.h"
-#include "commands/defrem.h"
-#include "commands/extension.h"
-#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
-#include "parser/parse_func.h"
-#include "parser/parse_type.h"
 #include "storage/proc.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/regproc.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
 #include "event_queue.h"
+#include "table/own_members.h"
 #include "table/own_parts.h"
 #include "table/table.h"
 
@@ -56,40 +47,6 @@ static const struct
 } parts[] = {
 #include "table/own_parts.inc"
 };
-
-static void
-refuse(const char *part)
-{
-	char *version = NULL;
-
-	/* Of another version other parts are its own. */
-	if (!eq_sql_is_current(&version) || version == NULL)
-		return;
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_EQ_OWN_PART), errmsg("cannot change %s", part),
-		 errdetail("The extension event_queue has made it, and relies on it."),
-		 errhint("What you have added can be changed.  For a repair, a superuser may"
-				 " set allow_system_table_mods.")));
-}
-
-static bool
-is_own_schema(const char *name)
-{
-	return name != NULL &&
-		   (strcmp(name, EQ_SCHEMA) == 0 || strcmp(name, EQ_INTERNAL) == 0);
-}
-
-/* The qualified name of a relation in a schema of ours, or NULL. */
-static char *
-own_name(Oid relid)
-{
-	char *schema = OidIsValid(relid) ? get_namespace_name(get_rel_namespace(relid))
-									 : NULL;
-
-	return is_own_schema(schema) ? psprintf("%s.%s", schema, get_rel_name(relid))
-								 : NULL;
-}
 
 /*
  * Partitions that were made later have triggers and policies of their parents: the
@@ -121,7 +78,7 @@ LocalTransactionId eq_guard_open_in = InvalidLocalTransactionId;
 static bool
 holds_events(Oid relid, bool restores)
 {
-	char *name = own_name(relid);
+	char *name = eq_own_name(relid);
 
 	return name && !restores && eq_guard_open_in != EQ_MY_LXID &&
 		   strncmp(name, EQ_SCHEMA ".event_store_",
@@ -133,7 +90,8 @@ static void
 check_event_table(Oid relid, bool restores)
 {
 	if (holds_events(relid, restores))
-		refuse(psprintf("table \"%s\", which holds events", own_name(relid)));
+		eq_refuse_own(
+			psprintf("table \"%s\", which holds events", eq_own_name(relid)));
 }
 
 /* EQ057 for a key of a table that holds events: append looks for it by its name. */
@@ -146,7 +104,8 @@ check_event_key(Oid table, bool restores, const char *name)
 	{
 		if (strcmp(name, psprintf("%s_%s", get_rel_name(table), keys[i])) == 0 &&
 			holds_events(table, restores))
-			refuse(psprintf("key \"%s\" of table \"%s\"", name, own_name(table)));
+			eq_refuse_own(
+				psprintf("key \"%s\" of table \"%s\"", name, eq_own_name(table)));
 	}
 }
 
@@ -169,15 +128,15 @@ is_own(const char *table, const char *kind, const char *name)
 static void
 check_part(Oid relid, bool restores, const char *kind, const char *name)
 {
-	char *table = own_name(relid);
+	char *table = eq_own_name(relid);
 
 	if (is_own(table, kind, name) ||
 		is_own(parent_of_partition(table, restores), kind, name))
-		refuse(psprintf("%s \"%s\" of table \"%s\"",
-						strcmp(kind, "always") == 0 ? "trigger"
-						: kind[0]					? kind
-													: "constraint",
-						name, table));
+		eq_refuse_own(psprintf("%s \"%s\" of table \"%s\"",
+							   strcmp(kind, "always") == 0 ? "trigger"
+							   : kind[0]				   ? kind
+														   : "constraint",
+							   name, table));
 }
 
 static void
@@ -219,156 +178,14 @@ check_index(Oid relid, bool restores)
 		check_event_key(table, restores, get_rel_name(relid));
 }
 
-/* Has the extension's script made it?  (Users may have objects in our schemas, too.) */
-static bool
-is_member(Oid class, Oid object)
-{
-	return OidIsValid(object) && getExtensionOfObject(class, object) ==
-									 get_extension_oid(EQ_EXTENSION, true);
-}
-
 /* A table, view or sequence of the extension's gets another name or schema. */
 static void
 check_relation(Oid relid, bool restores)
 {
 	check_index(relid, restores);
 	check_event_table(relid, restores);
-	if (is_member(RelationRelationId, relid))
-		refuse(psprintf("the name of \"%s\"", own_name(relid)));
-}
-
-/* EQ057 if the type is the extension's; users may have types in our schemas, too. */
-static void
-check_type(Oid type)
-{
-	if (is_member(TypeRelationId, type))
-		refuse(psprintf("type \"%s\"", format_type_be_qualified(type)));
-}
-
-static bool
-is_view(Oid relid)
-{
-	return get_rel_relkind(relid) == RELKIND_VIEW &&
-		   is_member(RelationRelationId, relid);
-}
-
-static void
-check_view(Oid relid)
-{
-	if (is_view(relid))
-		refuse(psprintf("view \"%s\"", own_name(relid)));
-}
-
-static void
-check_function(Oid function)
-{
-	if (is_member(ProcedureRelationId, function))
-		refuse(psprintf("function %s", format_procedure(function)));
-}
-
-static void
-check_function_name(ObjectType type, Node *name)
-{
-	check_function(LookupFuncWithArgs(type, castNode(ObjectWithArgs, name), true));
-}
-
-/* EQ057 unless only COST, ROWS or settings other than search_path change. */
-static void
-check_alter_function(AlterFunctionStmt *alter)
-{
-	ListCell *cell;
-
-	foreach (cell, alter->actions)
-	{
-		DefElem *action = lfirst_node(DefElem, cell);
-
-		if (strcmp(action->defname, "set") == 0)
-		{
-			VariableSetStmt *set = castNode(VariableSetStmt, action->arg);
-
-			if (set->kind != VAR_RESET_ALL &&
-				pg_strcasecmp(set->name, "search_path") != 0)
-				continue;
-		}
-		else if (strcmp(action->defname, "cost") == 0 ||
-				 strcmp(action->defname, "rows") == 0)
-			continue;
-		check_function_name(alter->objtype, (Node *) alter->func);
-	}
-}
-
-/* CREATE OR REPLACE FUNCTION, with the arguments of one of ours? */
-static void
-check_replace_function(CreateFunctionStmt *create)
-{
-	Oid types[FUNC_MAX_ARGS];
-	int n = 0;
-	char *name;
-	Oid schema = QualifiedNameGetCreationNamespace(create->funcname, &name);
-	ListCell *cell;
-
-	if (!is_own_schema(get_namespace_name(schema)))
-		return;
-	foreach (cell, create->parameters)
-	{
-		FunctionParameter *parameter = lfirst_node(FunctionParameter, cell);
-
-		if (parameter->mode == FUNC_PARAM_OUT || parameter->mode == FUNC_PARAM_TABLE)
-			continue;
-		if (n == FUNC_MAX_ARGS)
-			return;
-		types[n++] = LookupTypeNameOid(NULL, parameter->argType, true);
-	}
-	check_function(GetSysCacheOid3(
-		PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
-		PointerGetDatum(buildoidvector(types, n)), ObjectIdGetDatum(schema)));
-}
-
-/* CREATE OR REPLACE VIEW makes one where it would be created, whatever is on the path. */
-static void
-check_replace_view(ViewStmt *view)
-{
-	if (view->view->relpersistence != RELPERSISTENCE_TEMP)
-		check_view(get_relname_relid(view->view->relname,
-									 RangeVarGetCreationNamespace(view->view)));
-}
-
-/*
- * EQ057 if a part alone gets another owner: functions that run as one owner would use tables
- * of another.  REASSIGN OWNED, which changes all, is allowed.
- */
-static void
-check_owner(Oid class, Oid object, RoleSpec *role)
-{
-	ObjectAddress address;
-	Oid now;
-	Oid owner;
-
-	if (!is_member(class, object))
-		return;
-	now = eq_extension_owner();
-	owner = get_rolespec_oid(role, true);
-	if (OidIsValid(owner) && owner != now &&
-		!(superuser_arg(owner) && superuser_arg(now)))
-	{
-		ObjectAddressSet(address, class, object);
-		refuse(psprintf("the owner of %s", getObjectDescription(&address, false)));
-	}
-}
-
-/* The next number may be set, as pg_dump does; the way in which they are given may not. */
-static void
-check_sequence(Oid relid, List *options)
-{
-	ListCell *cell;
-
-	if (!is_member(RelationRelationId, relid))
-		return;
-	foreach (cell, options)
-	{
-		if (strcmp(lfirst_node(DefElem, cell)->defname, "restart") != 0)
-			refuse(psprintf("sequence \"%s\"", own_name(relid)));
-	}
+	if (eq_is_own_member(RelationRelationId, relid))
+		eq_refuse_own(psprintf("the name of \"%s\"", eq_own_name(relid)));
 }
 
 /* EQ057 for DEPENDS ON EXTENSION: the object would be dropped with that extension. */
@@ -386,19 +203,33 @@ check_depends(AlterObjectDependsStmt *depends, bool restores)
 	else if (OidIsValid(relid))
 		check_index(relid, restores);
 	else if (depends->object && IsA(depends->object, ObjectWithArgs))
-		check_function_name(depends->objectType, depends->object);
+		eq_check_own_function(depends->objectType, depends->object);
 }
 
+/*
+ * EQ057 if a publication could not tell rows of the table apart: each UPDATE and DELETE of
+ * it would fail.  What identifies rows must not be an index that its owner may drop.
+ */
 static void
-check_type_name(List *names)
+check_replica_identity(Oid relid, ReplicaIdentityStmt *identity)
 {
-	check_type(LookupTypeNameOid(NULL, makeTypeNameFromNameList(names), true));
+	Oid key = InvalidOid;
+	char *index;
+
+	(void) get_primary_key_attnos(relid, false, &key);
+	index = OidIsValid(key) ? get_rel_name(get_constraint_index(key)) : NULL;
+	if (identity->identity_type == REPLICA_IDENTITY_NOTHING ||
+		(identity->identity_type == REPLICA_IDENTITY_DEFAULT && index == NULL) ||
+		(identity->identity_type == REPLICA_IDENTITY_INDEX &&
+		 (index == NULL || strcmp(identity->name, index) != 0)))
+		eq_refuse_own(
+			psprintf("the replica identity of table \"%s\"", eq_own_name(relid)));
 }
 
 static void
 check_alter(Oid relid, AlterTableCmd *cmd, bool restores)
 {
-	char *table = own_name(relid);
+	char *table = eq_own_name(relid);
 
 	switch (cmd->subtype)
 	{
@@ -449,25 +280,41 @@ check_alter(Oid relid, AlterTableCmd *cmd, bool restores)
 				break;
 			/* FALLTHROUGH */
 		case AT_DisableTrigUser:
-			refuse(psprintf("the triggers of table \"%s\"", table));
+			eq_refuse_own(psprintf("the triggers of table \"%s\"", table));
 			break;
 		case AT_DisableRowSecurity:
 		case AT_ForceRowSecurity:
-			refuse(psprintf("row security of table \"%s\"", table));
+			eq_refuse_own(psprintf("row security of table \"%s\"", table));
 			break;
 		case AT_SetUnLogged:
-			refuse(psprintf("how table \"%s\" is logged", table));
+			eq_refuse_own(psprintf("how table \"%s\" is logged", table));
 			break;
+		case AT_ReplicaIdentity:
+			check_replica_identity(relid, castNode(ReplicaIdentityStmt, cmd->def));
+			break;
+		case AT_AddInherit:
+		{
+			char *parent = eq_own_name(
+				RangeVarGetRelid((RangeVar *) cmd->def, NoLock, true));
+
+			/* What is done to the columns of a parent is done to those of its children. */
+			if (!is_own(parent, "table", NULL))
+				eq_refuse_own(psprintf("the parent of table \"%s\"", table));
+			break;
+		}
 		case AT_DropInherit:
 			check_event_table(relid, restores);
+			break;
+		case AT_AddOf:
+			eq_refuse_own(psprintf("the type of table \"%s\"", table));
 			break;
 		case AT_DetachPartition:
 		{
 			RangeVar *part = ((PartitionCmd *) cmd->def)->name;
-			char *name = own_name(RangeVarGetRelid(part, NoLock, true));
+			char *name = eq_own_name(RangeVarGetRelid(part, NoLock, true));
 
 			if (is_own(name, "table", NULL))
-				refuse(psprintf("the parent of table \"%s\"", name));
+				eq_refuse_own(psprintf("the parent of table \"%s\"", name));
 			break;
 		}
 		default:
@@ -484,7 +331,7 @@ check_rename(RenameStmt *rename, bool restores)
 	switch (rename->renameType)
 	{
 		case OBJECT_COLUMN:
-			check_view(relid);
+			eq_check_own_view(relid);
 			check_part(relid, restores, "column", rename->subname);
 			break;
 		case OBJECT_TABCONSTRAINT:
@@ -504,19 +351,20 @@ check_rename(RenameStmt *rename, bool restores)
 				check_relation(relid, restores);
 			break;
 		case OBJECT_ATTRIBUTE:
-			check_type(get_rel_type_id(relid));
+			eq_check_own_type(get_rel_type_id(relid));
 			break;
 		case OBJECT_TYPE:
-			check_type_name((List *) rename->object);
+			eq_check_own_type_name((List *) rename->object);
 			break;
 		case OBJECT_FUNCTION:
 		case OBJECT_PROCEDURE:
 		case OBJECT_ROUTINE:
-			check_function_name(rename->renameType, rename->object);
+			eq_check_own_function(rename->renameType, rename->object);
 			break;
 		case OBJECT_SCHEMA:
-			if (is_own_schema(rename->subname))
-				refuse(psprintf("the name of schema \"%s\"", rename->subname));
+			if (eq_is_own_schema(rename->subname))
+				eq_refuse_own(
+					psprintf("the name of schema \"%s\"", rename->subname));
 			break;
 		default:
 			break;
@@ -561,65 +409,56 @@ check_alter_relation(Oid relid, AlterTableCmd *cmd)
 	switch (cmd->subtype)
 	{
 		case AT_ChangeOwner:
-			check_owner(RelationRelationId, relid, cmd->newowner);
+			eq_check_new_owner(RelationRelationId, relid, cmd->newowner);
 			break;
 		case AT_SetRelOptions:
 		case AT_ResetRelOptions:
 		case AT_ReplaceRelOptions:
-			check_view(relid);
+			eq_check_own_view(relid);
 			break;
 		case AT_SetUnLogged:
 			if (get_rel_relkind(relid) == RELKIND_SEQUENCE &&
-				is_member(RelationRelationId, relid))
-				refuse(psprintf("how sequence \"%s\" is logged", own_name(relid)));
+				eq_is_own_member(RelationRelationId, relid))
+				eq_refuse_own(
+					psprintf("how sequence \"%s\" is logged", eq_own_name(relid)));
 			break;
 		default:
 			break;
 	}
+}
+
+/* EQ057 if a table of ours is to be a partition of someone else's. */
+static void
+check_attach(const char *parent, AlterTableCmd *cmd)
+{
+	char *part;
+
+	if (cmd->subtype != AT_AttachPartition || is_own(parent, "table", NULL))
+		return;
+	part = eq_own_name(
+		RangeVarGetRelid(((PartitionCmd *) cmd->def)->name, NoLock, true));
+	if (is_own(part, "table", NULL) || parent_of_partition(part, false))
+		eq_refuse_own(psprintf("the parent of table \"%s\"", part));
 }
 
 static void
 check_alter_table(AlterTableStmt *alter, bool restores)
 {
 	Oid relid = RangeVarGetRelid(alter->relation, NoLock, true);
-	char *table = own_name(relid);
+	char *table = eq_own_name(relid);
 	ListCell *cell;
 
+	foreach (cell, alter->cmds)
+		check_attach(table, lfirst_node(AlterTableCmd, cell));
 	if (table == NULL)
 		return;
 	if (alter->objtype == OBJECT_TYPE)
-		check_type(get_rel_type_id(relid));
+		eq_check_own_type(get_rel_type_id(relid));
 	foreach (cell, alter->cmds)
 	{
 		check_alter_relation(relid, lfirst_node(AlterTableCmd, cell));
 		if (is_own(table, "table", NULL) || parent_of_partition(table, restores))
 			check_alter(relid, lfirst_node(AlterTableCmd, cell), restores);
-	}
-}
-
-static void
-check_alter_owner(AlterOwnerStmt *alter)
-{
-	switch (alter->objectType)
-	{
-		case OBJECT_FUNCTION:
-		case OBJECT_PROCEDURE:
-		case OBJECT_ROUTINE:
-			check_owner(ProcedureRelationId,
-						LookupFuncWithArgs(alter->objectType,
-										   castNode(ObjectWithArgs, alter->object),
-										   true),
-						alter->newowner);
-			break;
-		case OBJECT_TYPE:
-			check_owner(
-				TypeRelationId,
-				LookupTypeNameOid(
-					NULL, makeTypeNameFromNameList((List *) alter->object), true),
-				alter->newowner);
-			break;
-		default:
-			break;
 	}
 }
 
@@ -645,22 +484,23 @@ eq_refuse_change_of_own(Node *stmt, bool restores)
 		if (OidIsValid(relid))
 			check_relation(relid, restores);
 		else if (move->objectType == OBJECT_TYPE)
-			check_type_name((List *) move->object);
+			eq_check_own_type_name((List *) move->object);
 		else if (move->object && IsA(move->object, ObjectWithArgs))
-			check_function_name(move->objectType, move->object);
+			eq_check_own_function(move->objectType, move->object);
 	}
 	else if (IsA(stmt, AlterFunctionStmt))
-		check_alter_function((AlterFunctionStmt *) stmt);
+		eq_check_alter_function((AlterFunctionStmt *) stmt);
 	else if (IsA(stmt, CreateFunctionStmt) && ((CreateFunctionStmt *) stmt)->replace)
-		check_replace_function((CreateFunctionStmt *) stmt);
+		eq_check_replace_function((CreateFunctionStmt *) stmt);
 	else if (IsA(stmt, ViewStmt) && ((ViewStmt *) stmt)->replace)
-		check_replace_view((ViewStmt *) stmt);
+		eq_check_replace_view((ViewStmt *) stmt);
 	else if (IsA(stmt, RuleStmt) && ((RuleStmt *) stmt)->event == CMD_SELECT)
-		check_view(RangeVarGetRelid(((RuleStmt *) stmt)->relation, NoLock, true));
+		eq_check_own_view(
+			RangeVarGetRelid(((RuleStmt *) stmt)->relation, NoLock, true));
 	else if (IsA(stmt, AlterOwnerStmt))
-		check_alter_owner((AlterOwnerStmt *) stmt);
+		eq_check_alter_owner((AlterOwnerStmt *) stmt);
 	else if (IsA(stmt, AlterSeqStmt))
-		check_sequence(
+		eq_check_own_sequence(
 			RangeVarGetRelid(((AlterSeqStmt *) stmt)->sequence, NoLock, true),
 			((AlterSeqStmt *) stmt)->options);
 	else if (IsA(stmt, AlterObjectDependsStmt))
@@ -669,7 +509,7 @@ eq_refuse_change_of_own(Node *stmt, bool restores)
 	{
 		if (strcmp(((AlterExtensionContentsStmt *) stmt)->extname, EQ_EXTENSION) ==
 			0)
-			refuse("what belongs to extension \"" EQ_EXTENSION "\"");
+			eq_refuse_own("what belongs to extension \"" EQ_EXTENSION "\"");
 	}
 	else if (IsA(stmt, AlterPolicyStmt))
 	{

@@ -391,6 +391,22 @@ REVOKE ALL ON FUNCTION event_queue_internal.grant_access(regrole, text), grant_p
 	grant_observer(regrole, text), grant_admin(regrole), revoke_access(regrole), event_queue_internal.grant_reader(regrole),
 	grant_consumer(regrole, text), event_queue_internal.grant_outcomes(regrole) FROM PUBLIC;
 
+/* Whatever the collation of what a function is called with (common/collation.c). */
+DO $$
+DECLARE
+	this regprocedure;
+BEGIN
+	FOR this IN SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+		WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND l.lanname IN ('sql', 'plpgsql') AND p.prokind = 'f'
+		  AND EXISTS (SELECT FROM unnest(p.proargtypes) a (type) JOIN pg_type t ON t.oid = a.type
+			WHERE t.typcollation <> 0)
+		ORDER BY 1
+	LOOP
+		EXECUTE format('ALTER FUNCTION %s SUPPORT event_queue_internal.call_without_collation', this);
+	END LOOP;
+END
+$$;
+
 /*
  * Data of a dump put the store out of service, whichever table they come into
  * (store/activation.sql); always, as a restore may run as session_replication_role replica.
@@ -404,7 +420,10 @@ BEGIN
 	LOOP
 		EXECUTE format('CREATE TRIGGER end_service_while_loaded BEFORE INSERT ON %s FOR EACH STATEMENT
 			WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()', this."table");
+		EXECUTE format('CREATE TRIGGER loaded AFTER INSERT ON %s FOR EACH STATEMENT
+			WHEN (event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.end_service_while_loaded()', this."table");
 		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER end_service_while_loaded', this."table");
+		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER loaded', this."table");
 	END LOOP;
 END
 $$;
