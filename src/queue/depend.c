@@ -253,8 +253,9 @@ tell_followers(int64 job_id)
 			" WHERE depends_on = $1 AND completed_at IS NULL AND any_end ORDER BY job_id FOR UPDATE),"
 			" done AS (UPDATE event_queue.job_dependency d"
 			" SET completed_at = pg_catalog.clock_timestamp()"
-			" FROM due WHERE d.job_id = due.job_id AND d.depends_on = $1 RETURNING d.job_id)"
-			" INSERT INTO event_queue_internal.job_review (job_id) SELECT job_id FROM done",
+			" FROM due WHERE d.job_id = due.job_id AND d.depends_on = $1 RETURNING d.tenant_id, d.job_id)"
+			" INSERT INTO event_queue_internal.job_review (tenant_id, job_id)"
+			" SELECT tenant_id, job_id FROM done",
 		.n_arguments = 1,
 		.types = {INT8OID}};
 	Datum value = Int64GetDatum(job_id);
@@ -284,8 +285,9 @@ tell_dependents(int64 job_id, Jsonb *result)
 			" WHERE depends_on = $1 AND completed_at IS NULL ORDER BY job_id FOR UPDATE),"
 			" done AS (UPDATE event_queue.job_dependency d"
 			" SET completed_at = pg_catalog.clock_timestamp(), result = $2"
-			" FROM due WHERE d.job_id = due.job_id AND d.depends_on = $1 RETURNING d.job_id)"
-			" INSERT INTO event_queue_internal.job_review (job_id) SELECT job_id FROM done",
+			" FROM due WHERE d.job_id = due.job_id AND d.depends_on = $1 RETURNING d.tenant_id, d.job_id)"
+			" INSERT INTO event_queue_internal.job_review (tenant_id, job_id)"
+			" SELECT tenant_id, job_id FROM done",
 		.n_arguments = 2,
 		.types = {INT8OID, JSONBOID}};
 	Datum values[2] = {Int64GetDatum(job_id), JsonbPGetDatum(result)};

@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -29,10 +30,11 @@
 #include "watch/watch.h"
 
 #define BATCH	   1000
+#define MAX_TURNS  100	/* tenants that have a turn in one batch */
 #define LOOK_AHEAD 1000 /* for a due one among those that wait to be retried */
 #define CAREFUL_US (10 * USECS_PER_SEC)
 
-/* Writes a row for review: of a group, or (group_key NULL) of a job. */
+/* Writes a row for review: of a group, or (group_key 0) of a job. */
 static void
 write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 {
@@ -48,8 +50,8 @@ write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 	values[REVIEW_JOB - 1] = Int64GetDatum(job_id);
 	/* The key tells groups from jobs: job_id may be 0, by plain SQL. */
 	nulls[REVIEW_JOB - 1] = DatumGetPointer(group_key) != NULL;
-	nulls[REVIEW_QUEUE - 1] = nulls[REVIEW_TENANT - 1] =
-		nulls[REVIEW_GROUP_KEY - 1] = !nulls[REVIEW_JOB - 1];
+	nulls[REVIEW_QUEUE - 1] = nulls[REVIEW_GROUP_KEY - 1] = !nulls[REVIEW_JOB - 1];
+	nulls[REVIEW_TENANT - 1] = DatumGetPointer(tenant) == NULL;
 	eq_table_open(&reviews, eq_relation_oid(EQ_JOB_REVIEW), REVIEW_COLUMNS);
 	eq_table_insert(&reviews, values, nulls);
 	eq_table_close(&reviews);
@@ -274,7 +276,7 @@ review_dependent(EqTable *jobs, Snapshot snapshot, int64 job_id)
 		{
 			if (!unblock(jobs, scan.slot, snapshot,
 						 no_group ? JOB_NOT_BLOCKED : JOB_BLOCKED_BY_GROUP))
-				write_review(0, (Datum) 0, (Datum) 0, job_id);
+				write_review(0, tenant, (Datum) 0, job_id);
 			else if (!no_group)
 				eq_review_group(queue_id, tenant, group_key);
 		}
@@ -369,20 +371,47 @@ try_review(Snapshot snapshot, const Review *review)
 	if (review->is_group)
 		write_review(review->queue_id, review->tenant, review->group_key, 0);
 	else
-		write_review(0, (Datum) 0, (Datum) 0, review->job_id);
+		write_review(0, review->tenant, (Datum) 0, review->job_id);
 	return false;
 }
 
-#define TAKE_REVIEWS(locking)                                                           \
-	"WITH taken AS (DELETE FROM event_queue_internal.job_review WHERE review_id = ANY"  \
-	" (ARRAY(SELECT review_id FROM event_queue_internal.job_review ORDER BY review_id"  \
-	" LIMIT " CppAsString2(BATCH) locking                                               \
-		")) RETURNING *)"                                                               \
-		" SELECT t.queue_id, t.tenant_id, t.group_key, t.job_id, min(t.review_id),"     \
-		" (sum(count(*)) OVER ())::bigint, q.group_retry = 'pass', q.group_concurrency" \
-		" FROM taken t LEFT JOIN event_queue.queue q USING (queue_id)"                  \
-		" GROUP BY t.queue_id, t.tenant_id, t.group_key, t.job_id, q.queue_id"          \
-		" ORDER BY 5"
+/*
+ * Tenants have turns, so that one who has many reviews does not keep those of others back:
+ * some of each of the next MAX_TURNS tenants after $1, the oldest first.  Those of no tenant,
+ * which plain SQL or an earlier version wrote, besides.
+ */
+#define TAKE_REVIEWS(locking)                                                                                                           \
+	"WITH RECURSIVE turn AS ("                                                                                                          \
+	"(SELECT r.tenant_id, 1 AS n FROM event_queue_internal.job_review r"                                                                \
+	" WHERE r.tenant_id > $1 ORDER BY r.tenant_id LIMIT 1)"                                                                             \
+	" UNION ALL SELECT x.tenant_id, t.n + 1 FROM turn t, LATERAL ("                                                                     \
+	"SELECT r.tenant_id FROM event_queue_internal.job_review r"                                                                         \
+	" WHERE r.tenant_id > t.tenant_id ORDER BY r.tenant_id LIMIT 1) x"                                                                  \
+	" WHERE t.n < " CppAsString2(                                                                                                       \
+		MAX_TURNS) "),"                                                                                                                 \
+				   " share AS MATERIALIZED (SELECT count(*) AS tenants, max(tenant_id) AS last,"                                        \
+				   " " CppAsString2(                                                                                                    \
+					   BATCH) " / greatest(count(*), 1) AS each FROM turn),"                                                            \
+							  " chosen AS MATERIALIZED (SELECT x.place FROM turn t, share s, LATERAL ("                                 \
+							  "SELECT r.ctid AS place FROM event_queue_internal.job_review r"                                           \
+							  " WHERE r.tenant_id = t.tenant_id ORDER BY r.review_id LIMIT s.each" locking                              \
+							  ") x"                                                                                                     \
+							  " UNION ALL SELECT x.place FROM ("                                                                        \
+							  "SELECT r.ctid AS place FROM event_queue_internal.job_review r"                                           \
+							  " WHERE r.tenant_id IS NULL ORDER BY r.review_id"                                                         \
+							  " LIMIT " CppAsString2(BATCH) locking                                                                     \
+		") x),"                                                                                                                         \
+		" taken AS (DELETE FROM event_queue_internal.job_review"                                                                        \
+		" WHERE ctid = ANY (ARRAY(SELECT place FROM chosen)) RETURNING *)"                                                              \
+		" SELECT t.queue_id, t.tenant_id, t.group_key, t.job_id, min(t.review_id),"                                                     \
+		" (sum(count(*)) OVER ())::bigint >= s.each OR s.tenants = " CppAsString2(                                                      \
+			MAX_TURNS) ","                                                                                                              \
+					   " q.group_retry = 'pass', q.group_concurrency,"                                                                  \
+					   " CASE s.tenants WHEN " CppAsString2(                                                                            \
+						   MAX_TURNS) " THEN s.last ELSE '' END"                                                                        \
+									  " FROM taken t CROSS JOIN share s LEFT JOIN event_queue.queue q USING (queue_id)"                 \
+									  " GROUP BY t.queue_id, t.tenant_id, t.group_key, t.job_id, q.queue_id, s.each, s.tenants, s.last" \
+									  " ORDER BY 5"
 
 /*
  * For the scheduler, in a transaction of its own; true if there may be more.
@@ -393,16 +422,22 @@ try_review(Snapshot snapshot, const Review *review)
 bool
 eq_review_jobs(void)
 {
-	static EqStatement take_reviews = {.sql = TAKE_REVIEWS("")};
+	static EqStatement take_reviews = {
+		.sql = TAKE_REVIEWS(""), .n_arguments = 1, .types = {TEXTOID}};
 	static EqStatement take_free_reviews = {
-		.sql = TAKE_REVIEWS(" FOR UPDATE SKIP LOCKED")};
+		.sql = TAKE_REVIEWS(" FOR UPDATE SKIP LOCKED"),
+		.n_arguments = 1,
+		.types = {TEXTOID}};
+	static char turn[EQ_MAX_NAME + 1] = ""; /* whose was the last one; '': of all */
 	static bool under_way = false; /* still, when we come again: it has failed */
 	static TimestampTz careful_until = 0;
 	EqSpi spi;
 	EqTable jobs;
 	Snapshot snapshot;
 	uint64 n;
-	int64 n_taken = 0;
+	char next_turn[EQ_MAX_NAME + 1] = "";
+	bool more = turn[0] != '\0';
+	Datum value = CStringGetTextDatum(turn);
 	bool careful;
 	bool all_well = true;
 	MemoryContext context;
@@ -419,7 +454,10 @@ eq_review_jobs(void)
 	 * With the settings of the rows' own snapshot: alter_queue's rows can be seen
 	 * before its invalidation of what sessions keep of the queues arrives.
 	 */
-	eq_spi_run(careful ? &take_free_reviews : &take_reviews, NULL, NULL);
+	/* By the index, also if the table was empty when it was analyzed. */
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	eq_spi_run(careful ? &take_free_reviews : &take_reviews, &value, NULL);
 	n = SPI_processed;
 	context = AllocSetContextCreate(CurrentMemoryContext, "event_queue review",
 									ALLOCSET_DEFAULT_SIZES);
@@ -439,8 +477,10 @@ eq_review_jobs(void)
 			bool isnull;
 
 			CHECK_FOR_INTERRUPTS();
-			n_taken = DatumGetInt64(
+			more |= DatumGetBool(
 				SPI_getbinval(rows->vals[i], rows->tupdesc, 6, &isnull));
+			strlcpy(next_turn, SPI_getvalue(rows->vals[i], rows->tupdesc, 9),
+					sizeof(next_turn));
 			if (!careful)
 				do_review(&jobs, snapshot, &review);
 			else if (!try_review(snapshot, &review))
@@ -460,5 +500,6 @@ eq_review_jobs(void)
 	under_way = false;
 	if (!all_well)
 		careful_until = GetCurrentTimestamp() + CAREFUL_US;
-	return n_taken == BATCH && all_well;
+	strlcpy(turn, next_turn, sizeof(turn));
+	return more && all_well;
 }

@@ -255,6 +255,7 @@ try_rule(EqRule *rule, Datum event, bool backfilled, Jsonb **payload,
 	}
 	PG_CATCH();
 	{
+		eq_end_if_terminated();
 		MemoryContextSwitchTo(context);
 		disable_timeout(STATEMENT_TIMEOUT, false);
 		eq_watch_end(0);

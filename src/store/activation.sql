@@ -238,7 +238,7 @@ BEGIN
 	-- Whatever was loaded of job_review: all that waits is looked at.
 	INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)
 	SELECT DISTINCT j.queue_id, j.tenant_id, j.group_key FROM event_queue.job j WHERE j.blocked = 1 AND j.group_key IS NOT NULL;
-	INSERT INTO event_queue_internal.job_review (job_id) SELECT j.job_id FROM event_queue.job j WHERE j.blocked = 2;
+	INSERT INTO event_queue_internal.job_review (tenant_id, job_id) SELECT j.tenant_id, j.job_id FROM event_queue.job j WHERE j.blocked = 2;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.mend_copy() IS 'Internal. What activate() brings back that a dump leaves out.';

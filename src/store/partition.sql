@@ -176,7 +176,7 @@ COMMENT ON FUNCTION drop_event_index(text) IS 'Drops what create_event_index mad
 
 /*
  * create_event_partition: begins a new table for new events: for all of them (by time), or for
- * those of one tenant.
+ * those of one tenant, whose name any role can read in the catalog then (pg_constraint).
  * Arguments: if_not_exists: a tenant that has one keeps it.
  * Result: the table's name.
  * Errors: EQ018 the tenant has one, 55P03 if transactions that have appended do not end within 5

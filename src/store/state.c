@@ -10,6 +10,7 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -154,6 +155,7 @@ apply_event(Reducer *reducer, Jsonb *state, TupleTableSlot *slot)
 	JsonbValue buffer;
 	HeapTuple event;
 	LOCAL_FCINFO(fcinfo, 2);
+	bool read_only = XactReadOnly;
 	Datum result;
 
 	slot_getallattrs(slot);
@@ -173,7 +175,13 @@ apply_event(Reducer *reducer, Jsonb *state, TupleTableSlot *slot)
 	fcinfo->args[0].isnull = false;
 	fcinfo->args[1].value = HeapTupleGetDatum(event);
 	fcinfo->args[1].isnull = false;
+	/*
+	 * A STABLE function may call volatile ones by SELECT, which would do what they do for
+	 * each read of a state.  An error restores it with the (sub)transaction.
+	 */
+	XactReadOnly = true;
 	result = FunctionCallInvoke(fcinfo);
+	XactReadOnly = read_only;
 	if (fcinfo->isnull)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("reducer %s returned null", reducer->function),

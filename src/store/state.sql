@@ -65,7 +65,7 @@ COMMENT ON FUNCTION event_queue_internal.reducer_fingerprint(text) IS
  *
  * Arguments:
  * - function: takes (state jsonb, event event_queue.event_store), in SQL, PL/pgSQL or C, and
- *   returns the new state; IMMUTABLE or STABLE.  The first state is '{}'.  It is found by the
+ *   returns the new state; IMMUTABLE or STABLE: what writes fails (25006).  The first state is '{}'.  It is found by the
  *   caller's search_path and runs as the caller, with search_path pg_catalog and its own
  *   schema.  NULL: event_data is merged into the state (RFC 7396).
  * - snapshot_every: a snapshot is taken each time an aggregate's version is a multiple of it;

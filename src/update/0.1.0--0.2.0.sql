@@ -89,6 +89,8 @@ ALTER TYPE claimed_job ALTER ATTRIBUTE time_limit_ms TYPE int;
 /* What is nobody's to use. */
 ALTER TABLE tenant_role SET SCHEMA event_queue_internal;
 ALTER TABLE dropped_queue SET SCHEMA event_queue_internal;
+ALTER TABLE job_review DROP CONSTRAINT job_review_pkey;
+CREATE INDEX job_review_turn ON job_review (tenant_id, review_id);
 ALTER TABLE job_review SET SCHEMA event_queue_internal;
 ALTER TABLE group_review_at SET SCHEMA event_queue_internal;
 ALTER TABLE group_rate SET SCHEMA event_queue_internal;

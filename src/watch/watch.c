@@ -5,7 +5,8 @@
  * may take.  Its own timeout cancels it then; but a function may catch that.  So the
  * scheduler, which runs no user code, checks the deadlines: a worker past its own is
  * cancelled again, and then terminated, which nothing in SQL can catch.  (Code that never
- * reaches CHECK_FOR_INTERRUPTS goes on, and is shown as a fault.)
+ * reaches CHECK_FOR_INTERRUPTS goes on, and is shown as a fault; but what waits for a
+ * connection ends, as the process breaks these.)
  */
 #include "postgres.h"
 
@@ -125,6 +126,18 @@ eq_end_limit(EqWorker *worker)
 	if (deadline != 0 && (TimestampTz) deadline > now)
 		(void) pg_atomic_compare_exchange_u64(&worker->deadline, &deadline,
 											  (uint64) now);
+}
+
+/*
+ * For whoever catches an error of user code: a process that was terminated ends here, while
+ * what it was terminated for is still known.  The error may be that of a connection which the
+ * signal broke (registry.c).
+ */
+void
+eq_end_if_terminated(void)
+{
+	if (ProcDiePending)
+		CHECK_FOR_INTERRUPTS();
 }
 
 /* For a process on its way out: was it terminated for what it runs? */

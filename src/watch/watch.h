@@ -78,6 +78,7 @@ extern void eq_watch_end(int64 before);
 extern void eq_end_limit(EqWorker *worker);
 extern bool eq_stir_worker(EqWorker *worker);
 extern int64 eq_asleep_us(EqWorker *worker);
+extern void eq_end_if_terminated(void);
 extern bool eq_was_past_limit(void);
 extern TimestampTz eq_watch_workers(void);
 extern uint32 eq_work_of(int32 queue_id, const char *job_name);

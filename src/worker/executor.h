@@ -39,7 +39,7 @@ typedef struct EqCall
 
 	Oid owner;	   /* out: the role that must commit it; InvalidOid: none */
 	Jsonb *result; /* out; NULL: none */
-	bool settling; /* out: the handler has ended */
+	bool settling; /* out: its jobs are being completed */
 	int n_suspended;
 
 	/* State that eq_end_call restores. */

@@ -5,6 +5,8 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "access/xact.h"
@@ -222,6 +224,41 @@ is_of_this_process(pid_t pid)
 		   (session < 0 && faults_of_children() != faults_before);
 }
 
+/* Files that user code may have open as sockets: all below this. */
+#define MAX_SOCKETS 4096
+
+static bool inherited[MAX_SOCKETS]; /* the socket is the postmaster's, too */
+
+static bool
+is_socket(int fd)
+{
+	struct stat file;
+
+	return fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode);
+}
+
+static void
+note_inherited_sockets(void)
+{
+	for (int fd = 0; fd < MAX_SOCKETS; fd++)
+		inherited[fd] = is_socket(fd);
+}
+
+/*
+ * Ends the connections that user code has opened: a library that waits for the other side,
+ * as libpq does while it connects, sees no interrupt until then.  Called in a signal handler:
+ * only system calls.
+ */
+static void
+break_connections(void)
+{
+	for (int fd = 0; fd < MAX_SOCKETS; fd++)
+	{
+		if (!inherited[fd] && is_socket(fd))
+			(void) shutdown(fd, SHUT_RDWR);
+	}
+}
+
 static void
 note_sender_and_die(int signo, siginfo_t *info, void *context)
 {
@@ -233,6 +270,7 @@ note_sender_and_die(int signo, siginfo_t *info, void *context)
 	{
 		end_was_asked_for = !is_of_this_process(sender);
 		die(signo);
+		break_connections();
 	}
 	errno = saved_errno;
 }
@@ -266,6 +304,7 @@ eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 {
 	struct sigaction action = {0};
 
+	note_inherited_sockets();
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	action.sa_sigaction = note_sender_and_die;
 	action.sa_flags = SA_RESTART | SA_SIGINFO;

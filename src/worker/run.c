@@ -185,6 +185,7 @@ eq_complete_call(EqCall *call)
 	}
 	PG_END_TRY();
 	LockTimeout = lock_timeout;
+	call->settling = false; /* what fails in the commit is the handler's */
 	eq_forget_handler();
 }
 
@@ -600,6 +601,7 @@ eq_run_alone(EqHand *hand)
 	}
 	PG_CATCH();
 	{
+		eq_end_if_terminated();
 		HOLD_INTERRUPTS();
 		eq_abandon_call();
 		MemoryContextSwitchTo(context);

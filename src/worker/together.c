@@ -406,6 +406,7 @@ eq_run_together(EqHand *hand)
 	}
 	PG_CATCH();
 	{
+		eq_end_if_terminated();
 		HOLD_INTERRUPTS();
 		eq_abandon_call();
 		MemoryContextSwitchTo(context);

@@ -101,7 +101,7 @@ SELECT lives_ok($$SELECT event_queue.append('pgtap', '1', 'x', '{}', 1)$$);
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p
 	WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace)
-	  AND p.prosrc ~ 'job_id IN \(\s*SELECT[^;]*FOR UPDATE'
+	  AND p.prosrc ~ '(job_id|\)) IN \(\s*SELECT[^;]*FOR UPDATE'
 $$, 'jobs that are locked are handed on as an array');
 -- Sessions read the bodies of functions by their own settings.
 SELECT is_empty($$

@@ -73,6 +73,7 @@ BEGIN;
 SELECT no_plan();
 INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key) VALUES (7770001, 'tenant secret', 'secret-group');
 INSERT INTO event_queue_internal.group_review_at VALUES (7770001, 'tenant secret', 'secret-group', 'infinity');
+INSERT INTO event_queue_internal.step_behind VALUES ('tenant secret', 7770001);
 
 CREATE SCHEMA ten;
 CREATE TABLE ten.role AS SELECT r AS name, r NOT IN ('ten_free', 'ten_boss') AS bound
