@@ -153,6 +153,21 @@ is(sql(q(SELECT count(*) FROM event_queue.job WHERE failures = 1 AND run_at BETW
 	'a job that failed while the clock was ahead runs in time');
 is(sql(q(SELECT count(*) FROM event_queue.job j, public.before WHERE name = 'well' AND j.xmax::text = x)), '1', 'and others are not touched');
 
+# ------------------------------------------------------------ columns that no row has
+SKIP:
+{
+	skip 'no virtual generated columns before 18', 2 if $node->pg_version < 18;
+	sql(q(
+CREATE TABLE public.t (id int PRIMARY KEY, a text, v text GENERATED ALWAYS AS (a || '!') VIRTUAL, s text GENERATED ALWAYS AS (a || '?') STORED);
+SELECT event_queue.create_rule('rows', queue => 'q', job_name => 'x', on_table => 'public.t', tenant_column => 's');
+INSERT INTO public.t VALUES (1, 'x');
+));
+	is(sql(q(SELECT event_data -> 'new' FROM event_queue.event_store WHERE aggregate_type = 'event_queue.table')), '{"a": "x", "s": "x?", "id": 1}',
+		'a virtual generated column is left out of events of a rule on a table, and not said to be null');
+	my ($status, $out, $refused) = $node->psql('postgres', q(SELECT event_queue.create_rule('virtual', queue => 'q', job_name => 'x', on_table => 'public.t', tenant_column => 'v')));
+	like($refused, qr/column "v" of table public.t is a virtual generated column/, 'it names no tenant');
+}
+
 # ------------------------------------------------------------ settings of the database
 sql(q(
 ALTER DATABASE postgres SET event_queue.tenant = 'acme';
