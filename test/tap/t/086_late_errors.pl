@@ -129,6 +129,18 @@ $lock->query_safe('ROLLBACK');
 $lock->quit;
 soon(q((SELECT count(*) = 300 FROM event_queue.job WHERE name = 'behind')), 'it goes on afterwards');
 
+# ------------------------------------------------------------ two drafts at once
+my $draft = q(SELECT event_queue.create_rule('behind', 'old.made', queue => 'q', job_name => 'x', draft => true));
+my $first = $node->background_psql('postgres');
+$first->query_safe("BEGIN; $draft");
+my ($drafted, $complaint) = ('', '');
+my $second = start([ 'psql', '-XAtqc', $draft ], '<', \'', '>', \$drafted, '2>', \$complaint, timeout(60));
+soon(q(EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'draft')), 'a second draft waits for the first');
+$first->query_safe('COMMIT');
+$first->quit;
+$second->finish;
+is($complaint, '', 'and is the next version');
+
 # ------------------------------------------------------------ long names
 my $long = 'long ' . 'n' x 250;
 sql(qq(
