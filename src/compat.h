@@ -124,4 +124,15 @@ typedef bool EqUpdateIndexes;
 #define eq_allow_long_transactions() ((void) 0)
 #endif
 
+/* 18 has columns that are computed when they are read: a tuple has NULL for them. */
+#if PG_VERSION_NUM >= 180000
+#define EQ_IS_VIRTUAL(attribute)                                                    \
+	((attribute)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#define EQ_HAS_VIRTUAL(desc)                                                        \
+	((desc)->constr && (desc)->constr->has_generated_virtual)
+#else
+#define EQ_IS_VIRTUAL(attribute) false
+#define EQ_HAS_VIRTUAL(desc)	 false
+#endif
+
 #endif /* EQ_COMPAT_H */

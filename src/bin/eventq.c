@@ -212,7 +212,7 @@ main(int argc, char **argv)
 	if (!eq_parse_command(&cli, command, n_words, words, &rest))
 		return EQ_EXIT_USAGE;
 	if (rest == -1)
-		return EQ_EXIT_OK;
+		return eq_flush(&cli) ? EQ_EXIT_OK : EQ_EXIT_ERROR;
 	if (n_words - rest < command->min_args ||
 		(command->max_args >= 0 && n_words - rest > command->max_args))
 	{

@@ -224,7 +224,7 @@ apply_option(EqCli *cli, const EqCommand *command, int letter)
 			break;
 		case OPT_VERSION:
 			puts("eventq " EQ_VERSION);
-			exit(EQ_EXIT_OK);
+			exit(eq_flush(cli) ? EQ_EXIT_OK : EQ_EXIT_ERROR);
 		default:
 			if (letter >= OPT_OF_COMMAND)
 			{

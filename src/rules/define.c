@@ -155,6 +155,15 @@ start_behind(int32 rule_id, int64 start)
 static int32
 keep_draft(int n, Oid *types, Datum *values, const char *nulls)
 {
+	EqSpi spi;
+
+	/* By a statement of its own, so that the next one sees the version of who was quicker. */
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute_with_args(
+			"SELECT FROM event_queue.rule r WHERE r.name = $1 FOR UPDATE", 1, types,
+			values, nulls, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock the rule");
+	eq_spi_end(&spi);
 	return insert_row(
 		"INSERT INTO event_queue_internal.rule_version"
 		" (rule_id, version, rule, tenant_id, made_by, made_at, definition, draft, owner)"

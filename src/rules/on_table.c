@@ -19,9 +19,11 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/catalog.h"
 #include "catalog/partition.h"
+#include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
@@ -37,12 +39,14 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 #include "utils/uuid.h"
 
 #include "common/argument.h"
 #include "common/json.h"
 #include "common/try.h"
+#include "compat.h"
 #include "event_queue.h"
 #include "rules/rule.h"
 #include "rules/rules.h"
@@ -116,6 +120,20 @@ eq_check_on_change(ArrayType *given)
 		construct_array(found, n_found, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+/* Is the column computed when it is read?  Triggers do not see its value. */
+static bool
+is_virtual(Oid relid, AttrNumber attnum)
+{
+	HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
+									  Int16GetDatum(attnum));
+	bool found = HeapTupleIsValid(tuple) &&
+				 EQ_IS_VIRTUAL((Form_pg_attribute) GETSTRUCT(tuple));
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return found;
+}
+
 static AttrNumber
 column_of(Oid relid, const char *column)
 {
@@ -125,6 +143,13 @@ column_of(Oid relid, const char *column)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
 						errmsg("column \"%s\" of table %s does not exist", column,
 							   eq_qualified_table(relid))));
+	if (is_virtual(relid, attnum))
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_INVALID_TABLE),
+				 errmsg("column \"%s\" of table %s is a virtual generated column",
+						column, eq_qualified_table(relid)),
+				 errhint("Name the columns that it is computed from, or make it "
+						 "STORED.")));
 	return attnum;
 }
 
@@ -398,7 +423,8 @@ column_alone(HeapTuple row, TupleDesc desc, AttrNumber attnum)
 
 /*
  * A row as JSON; NULL if there is none.  What jsonb can't have, as json with \u0000 in it,
- * must not keep its writer from writing it: that column is left out.
+ * must not keep its writer from writing it: that column is left out.  So are virtual
+ * generated columns, of which the row has no value.
  */
 static Jsonb *
 row_as_json(HeapTuple row, TupleDesc desc, const char **left_out)
@@ -407,14 +433,15 @@ row_as_json(HeapTuple row, TupleDesc desc, const char **left_out)
 
 	if (row == NULL)
 		return NULL;
-	if (try_to_convert(&whole))
+	if (!EQ_HAS_VIRTUAL(desc) && try_to_convert(&whole))
 		return whole.json;
 	whole.json = eq_empty_object();
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Conversion alone;
 
-		if (TupleDescAttr(desc, i)->attisdropped)
+		if (TupleDescAttr(desc, i)->attisdropped ||
+			EQ_IS_VIRTUAL(TupleDescAttr(desc, i)))
 			continue;
 		alone = column_alone(row, desc, i + 1);
 		if (try_to_convert(&alone))

@@ -226,7 +226,7 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  * - An update that changes nothing appends no event.  Rows too large for
  *   event_queue.max_payload, and columns that jsonb can't represent, are left out ("left_out"
  *   names one), and the write succeeds.  Of a row that moves to another tenant, old is left
- *   out.
+ *   out.  Virtual generated columns are no part of a row, and can't be named.
  * - Roles that write to the table need no rights on the extension.  The caller needs the
  *   privileges TRIGGER and SELECT on the table, and waits once for transactions that write to
  *   it; no change is missed from the commit on.

@@ -464,9 +464,9 @@ sub shell
 }
 SKIP:
 {
-	skip 'there is no /dev/full', 5 unless -c '/dev/full';
+	skip 'there is no /dev/full', 7 unless -c '/dev/full';
 	like(shell("eventq $_ > /dev/full"), qr/^1\|\|eventq: could not write all of the output/, "a full disk: $_")
-	  for 'queue ls', '-o json queue ls', 'event tail', 'metrics', '--help';
+	  for 'queue ls', '-o json queue ls', 'event tail', 'metrics', '--help', 'queue ls --help', '--version';
 }
 is(shell('exec 3> >(exec true); wait $!; eventq metrics >&3; echo $?'), "0|1\n|", 'a closed pipe');
 like(shell("eventq queue ls >&-"), qr/^1\|\|eventq: could not write all of the output: Bad file descriptor/, 'stdout is closed');

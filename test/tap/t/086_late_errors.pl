@@ -129,6 +129,18 @@ $lock->query_safe('ROLLBACK');
 $lock->quit;
 soon(q((SELECT count(*) = 300 FROM event_queue.job WHERE name = 'behind')), 'it goes on afterwards');
 
+# ------------------------------------------------------------ two drafts at once
+my $draft = q(SELECT event_queue.create_rule('behind', 'old.made', queue => 'q', job_name => 'x', draft => true));
+my $first = $node->background_psql('postgres');
+$first->query_safe("BEGIN; $draft");
+my ($drafted, $complaint) = ('', '');
+my $second = start([ 'psql', '-XAtqc', $draft ], '<', \'', '>', \$drafted, '2>', \$complaint, timeout(60));
+soon(q(EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'draft')), 'a second draft waits for the first');
+$first->query_safe('COMMIT');
+$first->quit;
+$second->finish;
+is($complaint, '', 'and is the next version');
+
 # ------------------------------------------------------------ long names
 my $long = 'long ' . 'n' x 250;
 sql(qq(
@@ -152,6 +164,21 @@ SELECT event_queue_internal.correct_times();
 is(sql(q(SELECT count(*) FROM event_queue.job WHERE failures = 1 AND run_at BETWEEN now() AND now() + interval '2 hours')), '2',
 	'a job that failed while the clock was ahead runs in time');
 is(sql(q(SELECT count(*) FROM event_queue.job j, public.before WHERE name = 'well' AND j.xmax::text = x)), '1', 'and others are not touched');
+
+# ------------------------------------------------------------ columns that no row has
+SKIP:
+{
+	skip 'no virtual generated columns before 18', 2 if $node->pg_version < 18;
+	sql(q(
+CREATE TABLE public.t (id int PRIMARY KEY, a text, v text GENERATED ALWAYS AS (a || '!') VIRTUAL, s text GENERATED ALWAYS AS (a || '?') STORED);
+SELECT event_queue.create_rule('rows', queue => 'q', job_name => 'x', on_table => 'public.t', tenant_column => 's');
+INSERT INTO public.t VALUES (1, 'x');
+));
+	is(sql(q(SELECT event_data -> 'new' FROM event_queue.event_store WHERE aggregate_type = 'event_queue.table')), '{"a": "x", "s": "x?", "id": 1}',
+		'a virtual generated column is left out of events of a rule on a table, and not said to be null');
+	my ($status, $out, $refused) = $node->psql('postgres', q(SELECT event_queue.create_rule('virtual', queue => 'q', job_name => 'x', on_table => 'public.t', tenant_column => 'v')));
+	like($refused, qr/column "v" of table public.t is a virtual generated column/, 'it names no tenant');
+}
 
 # ------------------------------------------------------------ settings of the database
 sql(q(
