@@ -109,7 +109,7 @@ BEGIN
 		WHEN NEW.rate_limit NOT BETWEEN 1 AND 1000000 THEN 'rate_limit must be between 1 and 1000000'
 		WHEN NEW.rate_interval IS NULL OR NEW.rate_interval < '1 millisecond' OR NEW.rate_interval > '1 day' THEN 'rate_interval must be between 1 millisecond and 1 day'
 		WHEN NEW.max_concurrency NOT BETWEEN 1 AND 100000 THEN 'max_concurrency must be between 1 and 100000'
-		WHEN NEW.sla <= '0' THEN 'sla must be positive'
+		WHEN NEW.sla <= '0' OR NEW.sla > '1000 years' THEN 'sla must be above 0 and at most 1000 years'
 		WHEN NEW.sla_target IS NULL OR NOT (NEW.sla_target > 0 AND NEW.sla_target < 1) THEN 'sla_target must be between 0 and 1, without these'
 		WHEN length(NEW.owner) > 255 THEN 'owner must be at most 255 characters long'
 		WHEN length(NEW.docs_url) > 2000 THEN 'docs_url must be at most 2000 characters long'

@@ -275,7 +275,7 @@ DECLARE
 	result timestamptz := from_time;
 	day date := (from_time AT TIME ZONE cal.time_zone)::date;
 	last_day date := day + 36600;
-	days int := extract(day FROM amount);
+	days int := CASE WHEN isfinite(amount) THEN extract(day FROM amount) ELSE -1 END;
 	seconds float8;
 	span record;
 	worked float8;

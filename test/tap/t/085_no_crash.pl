@@ -96,6 +96,12 @@ is(sql(q(WITH c AS MATERIALIZED (SELECT array_agg(job_id) AS ids, array_agg(leas
 	SELECT f.state, count(*) FROM c, event_queue.fail_many(c.ids, c.tokens, 'no', final => true) f GROUP BY 1)), 'dead|50', 'dead letters are indexed');
 is(sql(q(SET enable_seqscan = off; SELECT count(*) FROM event_queue.job WHERE payload @> '{"n": 650}')), '1', 'the index has the rows');
 
+# An infinite interval, which PostgreSQL has since 17, is refused as one that is too long.
+my $ever = $node->pg_version >= 17 ? 'infinity' : '170000000 years';
+like(($node->psql('postgres', "SELECT event_queue.create_queue('slow', sla => '$ever')"))[2], qr/sla must be above 0 and at most 1000 years/, 'no sla without end');
+sql(q(SELECT event_queue.create_calendar('office', 'UTC')));
+like(($node->psql('postgres', "SELECT event_queue.add_business_time('office', now(), '$ever')"))[2], qr/amount must be working days and hours/, 'nor working time');
+
 my $log = slurp_file($node->logfile);
 unlike($log, qr/terminated by signal|refcount leak|was not closed|leak:/, 'nothing crashed, nothing leaked');
 is(sql(q(SELECT pg_postmaster_start_time())), $began, 'the server is the same');
