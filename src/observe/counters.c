@@ -145,16 +145,16 @@ typedef struct Counted
  * Counts the jobs and dead letters of each queue, where the counters that follow
  * commits can't be right: after a start, TRUNCATE, and two-phase commit.  Counters
  * are read before the snapshot is taken and corrected by the difference, so that
- * what commits in the meantime counts once.  Called by the scheduler; true if it
- * has to be done again later, since a prepared transaction may hold jobs.
+ * what commits in the meantime counts once.  Called by the scheduler.  Returns how many
+ * transactions are prepared: it has to be done again later, since these may hold jobs.
  */
-bool
+int64
 eq_count_rows(void)
 {
 	EqSpi spi;
 	int n = 0;
 	Counted *counted;
-	bool again = false;
+	int64 n_prepared = 0;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -185,7 +185,7 @@ eq_count_rows(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
-			"SELECT q.queue_id, coalesce(j.n, 0), coalesce(d.n, 0), coalesce(j.leased, 0), EXISTS (SELECT FROM"
+			"SELECT q.queue_id, coalesce(j.n, 0), coalesce(d.n, 0), coalesce(j.leased, 0), (SELECT count(*) FROM"
 			" pg_catalog.pg_prepared_xacts p WHERE p.database = pg_catalog.current_database())"
 			" FROM event_queue.queue q"
 			" LEFT JOIN (SELECT queue_id, count(*) AS n, count(leased_until) AS leased FROM event_queue.job GROUP BY 1) j USING (queue_id)"
@@ -201,7 +201,7 @@ eq_count_rows(void)
 		int32 queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		Counted *c;
 
-		again = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
+		n_prepared = DatumGetInt64(SPI_getbinval(row, desc, 5, &isnull));
 		while (at < n && counted[at].queue_id < queue_id)
 			at++;
 		if (at == n || counted[at].queue_id != queue_id)
@@ -220,7 +220,7 @@ eq_count_rows(void)
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	return again;
+	return n_prepared;
 }
 
 /* What counters were at a time; rates are differences. */

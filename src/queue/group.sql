@@ -21,7 +21,7 @@ COMMENT ON TABLE event_queue_internal.job_review IS 'Internal. Groups whose next
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.job_review', '');
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.job_review_review_id_seq', '');
 
-/* Groups of queues with group_retry pass whose jobs all wait for their time. */
+/* Groups of queues with group_retry pass whose jobs all wait for their time; groups whose review has failed. */
 CREATE TABLE event_queue_internal.group_review_at (
 	queue_id	int NOT NULL,
 	tenant_id	text COLLATE "C" NOT NULL,
@@ -29,7 +29,7 @@ CREATE TABLE event_queue_internal.group_review_at (
 	review_at	timestamptz NOT NULL,
 	PRIMARY KEY (queue_id, tenant_id, group_key)
 );
-COMMENT ON TABLE event_queue_internal.group_review_at IS 'Internal. When the scheduler is to look at a group again, whose jobs all wait for their next attempt.';
+COMMENT ON TABLE event_queue_internal.group_review_at IS 'Internal. When the scheduler is to look at a group again, whose jobs all wait for their next attempt, or whose review has failed.';
 CREATE INDEX group_review_at_time ON event_queue_internal.group_review_at (review_at);
 ALTER TABLE event_queue_internal.group_review_at ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.group_review_at USING (tenant_visible(tenant_id));
