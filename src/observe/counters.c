@@ -124,6 +124,15 @@ eq_count_row(PG_FUNCTION_ARGS)
 	queue_id = DatumGetInt32(
 		heap_getattr(trigger->tg_trigtuple, is_job ? JOB_QUEUE : DEAD_QUEUE,
 					 RelationGetDescr(trigger->tg_relation), &isnull));
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)) /* of job, to another queue */
+	{
+		eq_count_written(queue_id, -1, 0);
+		eq_count_written(DatumGetInt32(heap_getattr(
+							 trigger->tg_newtuple, JOB_QUEUE,
+							 RelationGetDescr(trigger->tg_relation), &isnull)),
+						 1, 0);
+		PG_RETURN_POINTER(NULL);
+	}
 	eq_count_written(queue_id, is_job ? change : 0, is_job ? 0 : change);
 	if (is_job && change < 0)
 		eq_job_deleted(queue_id, trigger->tg_trigtuple,
