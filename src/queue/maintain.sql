@@ -245,6 +245,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_tim
 DECLARE
 	until CONSTANT timestamptz := clock_timestamp() + interval '20 milliseconds';
 	more boolean;
+	any_done boolean := false;	-- however slow the machine is
 	q event_queue.queue;
 BEGIN
 	IF $1 < 1000 THEN
@@ -257,9 +258,10 @@ BEGIN
 			OR EXISTS (SELECT FROM event_queue.job_history h WHERE h.queue_id = x.queue_id AND h.keep_count > 0)
 			OR EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.queue_id = x.queue_id AND NOT (d.keep IS NULL)))
 		ORDER BY x.queue_id LOOP
-		IF clock_timestamp() > until THEN
+		IF any_done AND clock_timestamp() > until THEN
 			RETURN 1000 + q.queue_id;
 		END IF;
+		any_done := true;
 		IF event_queue_internal.run_alone('history of queue', q.name, 'SELECT event_queue_internal.trim_queue($1, $2)', q, $2) THEN
 			RETURN 1000 + q.queue_id;
 		END IF;

@@ -60,7 +60,10 @@ eq_attempt_chore(const char *worker, EqChore *chore)
 			enable_timeout_after(STATEMENT_TIMEOUT, chore->limit_ms);
 		chore->run();
 		if (chore->limit_ms > 0)
+		{
 			disable_timeout(STATEMENT_TIMEOUT, false);
+			QueryCancelPending = false; /* it is not for the next chore */
+		}
 		if (chore->failures > 0)
 			eq_clear_item(worker, chore->name, false);
 		chore->failures = 0;
