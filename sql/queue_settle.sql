@@ -75,3 +75,19 @@ COMMIT;
 CALL settled();
 SELECT group_key, count(*) FROM event_queue.job WHERE queue_id = event_queue_internal.queue_id_of('reviews') AND blocked = 0 GROUP BY 1 ORDER BY 1;
 SELECT event_queue.drop_queue('reviews', true);
+
+-- A job that was cancelled while it was leased does not run again, whatever becomes of its lease.
+SELECT event_queue.create_queue('called off', lease => '1 hour', max_attempts => 5) > 0 AS created;
+SELECT count(event_queue.enqueue('called off', n)) FROM unnest('{completed,failed,many,released,stalled}'::text[]) n;
+CREATE TEMP TABLE called_off AS SELECT name, job_id, lease_token FROM event_queue.claim('called off', 5);
+SELECT name, event_queue.cancel_job(job_id) FROM called_off ORDER BY name;
+SELECT event_queue.complete(job_id, lease_token) FROM called_off WHERE name = 'completed';
+SELECT event_queue.fail(job_id, lease_token, 'no') FROM called_off WHERE name = 'failed';
+SELECT m.state FROM called_off c, event_queue.fail_many(ARRAY[c.job_id], ARRAY[c.lease_token], 'no', retry_after => '0') m WHERE c.name = 'many';
+SELECT event_queue.release(job_id, lease_token) FROM called_off WHERE name = 'released';
+UPDATE event_queue.job SET leased_until = now() - interval '1 second' WHERE job_id = (SELECT job_id FROM called_off WHERE name = 'stalled');
+SELECT name FROM event_queue.claim('called off', 5);
+SELECT name, reason, last_error FROM event_queue.dead_letters WHERE queue = 'called off' ORDER BY name;
+SELECT name, state FROM event_queue.jobs WHERE queue = 'called off';
+DROP TABLE called_off;
+SELECT event_queue.drop_queue('called off', true);

@@ -83,9 +83,10 @@ COMMENT ON FUNCTION event_queue_internal.who() IS 'Internal. Who acts: the sessi
  * maintain_audit: makes the table of the next month, and drops those whose time is over.
  * Never that of this month: a writer that is just being routed to the default partition
  * would fail.  So the month in which the extension is created stays in that one, as do
- * months that come while no scheduler runs.
+ * months that come while no scheduler runs; batch rows at most are deleted from there.
+ * Result: there may be more.
  */
-CREATE FUNCTION event_queue_internal.maintain_audit() RETURNS void
+CREATE FUNCTION event_queue_internal.maintain_audit(batch int DEFAULT 1000) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' SET timezone = 'UTC' AS $$
 #variable_conflict use_variable
 DECLARE
@@ -93,6 +94,7 @@ DECLARE
 	part record;
 	begins CONSTANT timestamptz := date_trunc('month', clock_timestamp()) + interval '1 month';
 	this_name CONSTANT text := 'audit_log_' || to_char(begins, 'YYYYMM');
+	n bigint := 0;
 BEGIN
 	IF keep > '0' THEN
 		FOR part IN
@@ -104,13 +106,15 @@ BEGIN
 		END LOOP;
 		IF EXISTS (SELECT FROM event_queue.audit_log_default d WHERE d.at < clock_timestamp() - keep) THEN
 			PERFORM event_queue_internal.open_guard(true);
-			DELETE FROM event_queue.audit_log_default d WHERE d.at < clock_timestamp() - keep;
+			DELETE FROM event_queue.audit_log_default WHERE ctid = ANY (ARRAY(
+				SELECT d.ctid FROM event_queue.audit_log_default d WHERE d.at < clock_timestamp() - keep LIMIT $1));
+			GET DIAGNOSTICS n = ROW_COUNT;
 			PERFORM event_queue_internal.open_guard(false);
 		END IF;
 	END IF;
 	IF to_regclass('event_queue.' || this_name) IS NOT NULL OR begins < clock_timestamp() + '1 minute'
 		OR EXISTS (SELECT FROM event_queue.audit_log_default d WHERE d.at >= begins AND d.at < begins + '1 month') THEN
-		RETURN;
+		RETURN n >= $1;
 	END IF;
 	EXECUTE format('CREATE TABLE event_queue.%I (LIKE event_queue.audit_log_default INCLUDING ALL)', this_name);
 	EXECUTE format('COMMENT ON TABLE event_queue.%I IS %L', this_name, 'Rows of audit_log of the month from ' || begins || '.');
@@ -121,6 +125,7 @@ BEGIN
 	EXECUTE format('ALTER TABLE event_queue.%I ENABLE ALWAYS TRIGGER refuse_truncate', this_name);
 	EXECUTE format('ALTER TABLE event_queue.audit_log ATTACH PARTITION event_queue.%I FOR VALUES FROM (%L) TO (%L)',
 		this_name, begins, begins + '1 month');
+	RETURN n >= $1;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.maintain_audit() IS 'Internal. Makes and drops partitions of audit_log.';
+COMMENT ON FUNCTION event_queue_internal.maintain_audit(int) IS 'Internal. Makes and drops partitions of audit_log.';

@@ -297,19 +297,23 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.evaluate_alerts(boolean) IS 'Internal. Raises and resolves alerts.';
 
-/* maintain_alerts: for the scheduler: deletes alerts and snoozes that are over. */
-CREATE FUNCTION event_queue_internal.maintain_alerts() RETURNS void
+/* maintain_alerts: deletes alerts and snoozes that are over, batch at most; result: there may be more. */
+CREATE FUNCTION event_queue_internal.maintain_alerts(batch int DEFAULT 1000) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	keep interval := make_interval(mins => (SELECT s.setting::int FROM pg_settings s WHERE s.name = 'event_queue.keep_audit'));
+	n bigint := 0;
 BEGIN
 	IF keep > '0' THEN
-		DELETE FROM event_queue_internal.alert_record r WHERE r.resolved_at < clock_timestamp() - keep;
+		DELETE FROM event_queue_internal.alert_record WHERE ctid = ANY (ARRAY(
+			SELECT r.ctid FROM event_queue_internal.alert_record r WHERE r.resolved_at < clock_timestamp() - keep LIMIT $1));
+		GET DIAGNOSTICS n = ROW_COUNT;
 	END IF;
 	DELETE FROM event_queue_internal.alert_snooze z WHERE z.until < clock_timestamp();
+	RETURN n >= $1;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.maintain_alerts() IS 'Internal. Removes old alerts and snoozes that are over.';
+COMMENT ON FUNCTION event_queue_internal.maintain_alerts(int) IS 'Internal. Removes old alerts and snoozes that are over.';
 
 /* alert_definition_of: the definition, or the built-in one; EQ025 if there is none. */
 CREATE FUNCTION event_queue_internal.alert_definition_of(name text) RETURNS event_queue_internal.alert_definition

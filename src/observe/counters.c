@@ -124,6 +124,15 @@ eq_count_row(PG_FUNCTION_ARGS)
 	queue_id = DatumGetInt32(
 		heap_getattr(trigger->tg_trigtuple, is_job ? JOB_QUEUE : DEAD_QUEUE,
 					 RelationGetDescr(trigger->tg_relation), &isnull));
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)) /* of job, to another queue */
+	{
+		eq_count_written(queue_id, -1, 0);
+		eq_count_written(DatumGetInt32(heap_getattr(
+							 trigger->tg_newtuple, JOB_QUEUE,
+							 RelationGetDescr(trigger->tg_relation), &isnull)),
+						 1, 0);
+		PG_RETURN_POINTER(NULL);
+	}
 	eq_count_written(queue_id, is_job ? change : 0, is_job ? 0 : change);
 	if (is_job && change < 0)
 		eq_job_deleted(queue_id, trigger->tg_trigtuple,
@@ -145,16 +154,16 @@ typedef struct Counted
  * Counts the jobs and dead letters of each queue, where the counters that follow
  * commits can't be right: after a start, TRUNCATE, and two-phase commit.  Counters
  * are read before the snapshot is taken and corrected by the difference, so that
- * what commits in the meantime counts once.  Called by the scheduler; true if it
- * has to be done again later, since a prepared transaction may hold jobs.
+ * what commits in the meantime counts once.  Called by the scheduler.  Returns how many
+ * transactions are prepared: it has to be done again later, since these may hold jobs.
  */
-bool
+int64
 eq_count_rows(void)
 {
 	EqSpi spi;
 	int n = 0;
 	Counted *counted;
-	bool again = false;
+	int64 n_prepared = 0;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -185,7 +194,7 @@ eq_count_rows(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute(
-			"SELECT q.queue_id, coalesce(j.n, 0), coalesce(d.n, 0), coalesce(j.leased, 0), EXISTS (SELECT FROM"
+			"SELECT q.queue_id, coalesce(j.n, 0), coalesce(d.n, 0), coalesce(j.leased, 0), (SELECT count(*) FROM"
 			" pg_catalog.pg_prepared_xacts p WHERE p.database = pg_catalog.current_database())"
 			" FROM event_queue.queue q"
 			" LEFT JOIN (SELECT queue_id, count(*) AS n, count(leased_until) AS leased FROM event_queue.job GROUP BY 1) j USING (queue_id)"
@@ -201,7 +210,7 @@ eq_count_rows(void)
 		int32 queue_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		Counted *c;
 
-		again = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
+		n_prepared = DatumGetInt64(SPI_getbinval(row, desc, 5, &isnull));
 		while (at < n && counted[at].queue_id < queue_id)
 			at++;
 		if (at == n || counted[at].queue_id != queue_id)
@@ -220,7 +229,7 @@ eq_count_rows(void)
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	return again;
+	return n_prepared;
 }
 
 /* Values of counters at one time; rates are differences of two. */

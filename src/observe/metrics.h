@@ -22,7 +22,7 @@ extern void eq_add_encoded_cells(EqCells *cells, const bytea *encoded, int sign)
 #define EQ_RATES_US INT64CONST(5000000)
 
 extern const EqSharedPart eq_rates_part;
-extern bool eq_count_rows(void);
+extern int64 eq_count_rows(void);
 extern void eq_sample_counters(void);
 
 /* sample.c: a round of samples begins so often */

@@ -5,7 +5,8 @@
 /*
  * cancel_job: removes a waiting job, or asks for a leased one to be stopped.  Its worker is told
  * at the next extend_lease or report_progress, by EQ033; a handler in the database is stopped,
- * and the job is a dead letter then.  Jobs that depend on a cancelled one become dead letters.
+ * and the job is a dead letter then.  So is one whose worker fails or releases it, or lets its
+ * lease run out: it is not run again.  Jobs that depend on a cancelled one become dead letters.
  * Result: cancelled (it is gone), requested (it is leased).
  * Errors: EQ032 no such job (finished, dead, or another tenant's).
  * Example:

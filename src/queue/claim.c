@@ -179,16 +179,24 @@ count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *
 	}
 }
 
-/* Buries a job whose lease ran out more often than max_stalled allows. */
+/* Buries a job whose lease ran out more often than max_stalled allows, or that was cancelled. */
 static void
 bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled)
 {
 	int failures = DatumGetInt32(slot->tts_values[JOB_FAILURES - 1]);
+	bool cancelled = DatumGetBool(slot->tts_values[JOB_CANCEL - 1]);
 	Jsonb *errors;
 
-	errors = eq_add_error(slot, failures + 1, NULL,
-						  "job stalled more often than max_stalled allows", NULL);
-	eq_bury(jobs, slot, snapshot, "stalled", errors, failures, stalled);
+	if (cancelled)
+		errors = eq_add_error(slot, failures + 1,
+							  unpack_sql_state(ERRCODE_EQ_JOB_CANCELLED),
+							  "job was cancelled, and its lease ran out", NULL);
+	else
+		errors = eq_add_error(slot, failures + 1, NULL,
+							  "job stalled more often than max_stalled allows",
+							  NULL);
+	eq_bury(jobs, slot, snapshot, cancelled ? "final" : "stalled", errors, failures,
+			stalled);
 	if (!slot->tts_isnull[JOB_GROUP_KEY -
 						  1]) /* the next job of its group may start */
 		eq_review_group(DatumGetInt32(slot->tts_values[JOB_QUEUE - 1]),
@@ -250,7 +258,8 @@ lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *leas
 
 	slot_getallattrs(locked);
 	stalls = DatumGetInt32(locked->tts_values[JOB_STALLED - 1]) + (stalled ? 1 : 0);
-	if (stalled && stalls > claim->queue->max_stalled)
+	if (stalled && (stalls > claim->queue->max_stalled ||
+					DatumGetBool(locked->tts_values[JOB_CANCEL - 1])))
 		bury_stalled(jobs, locked, snapshot, stalls);
 	else
 	{

@@ -23,7 +23,7 @@ COMMENT ON TABLE event_queue_internal.job_review IS 'Internal. Groups whose next
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.job_review', '');
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.job_review_review_id_seq', '');
 
-/* Groups of queues with group_retry pass whose jobs all wait for their time. */
+/* Groups of queues with group_retry pass whose jobs all wait for their time; groups whose review has failed. */
 CREATE TABLE event_queue_internal.group_review_at (
 	queue_id	int NOT NULL,
 	tenant_id	text COLLATE "C" NOT NULL,
@@ -31,7 +31,7 @@ CREATE TABLE event_queue_internal.group_review_at (
 	review_at	timestamptz NOT NULL,
 	PRIMARY KEY (queue_id, tenant_id, group_key)
 );
-COMMENT ON TABLE event_queue_internal.group_review_at IS 'Internal. When the scheduler is to look at a group again, whose jobs all wait for their next attempt.';
+COMMENT ON TABLE event_queue_internal.group_review_at IS 'Internal. When the scheduler is to look at a group again, whose jobs all wait for their next attempt, or whose review has failed.';
 CREATE INDEX group_review_at_time ON event_queue_internal.group_review_at (review_at);
 ALTER TABLE event_queue_internal.group_review_at ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.group_review_at USING (tenant_visible(tenant_id));
@@ -83,6 +83,26 @@ CREATE TRIGGER review_new_job BEFORE INSERT ON job
 	FOR EACH ROW WHEN (NEW.group_key IS NOT NULL AND NOT event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.review_changed_job();
 CREATE TRIGGER review_deleted_job AFTER DELETE ON job
 	FOR EACH ROW WHEN (OLD.group_key IS NOT NULL) EXECUTE FUNCTION event_queue_internal.review_changed_job();
+/* A job that plain SQL moves: the group that it leaves goes on, and it waits for its turn in the other. */
+CREATE FUNCTION event_queue_internal.review_moved_job() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+BEGIN
+	IF NEW.group_key IS NULL THEN
+		NEW.blocked := CASE NEW.blocked WHEN 1 THEN 0 ELSE NEW.blocked END;
+	ELSIF NEW.leased_until IS NULL THEN
+		NEW.blocked := greatest(NEW.blocked, 1);
+	END IF;
+	INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)
+	SELECT g.* FROM (VALUES (OLD.queue_id, OLD.tenant_id, OLD.group_key), (NEW.queue_id, NEW.tenant_id, NEW.group_key)) g (q, t, k)
+	WHERE g.k IS NOT NULL;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.review_moved_job() IS
+'Internal. Trigger: has the scheduler look at the groups that plain SQL moves a job from and to.';
+CREATE TRIGGER review_moved_job BEFORE UPDATE OF queue_id, tenant_id, group_key ON job
+	FOR EACH ROW WHEN ((OLD.queue_id, OLD.tenant_id, OLD.group_key) IS DISTINCT FROM (NEW.queue_id, NEW.tenant_id, NEW.group_key)
+		AND NOT event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.review_moved_job();
 CREATE TRIGGER review_earlier_job AFTER UPDATE OF run_at ON job
 	FOR EACH ROW WHEN (NEW.group_key IS NOT NULL AND NEW.run_at < OLD.run_at AND NOT event_queue_internal.session_restores())
 	EXECUTE FUNCTION event_queue_internal.review_changed_job();

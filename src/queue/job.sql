@@ -123,6 +123,8 @@ COMMENT ON FUNCTION event_queue_internal.count_row() IS
 'Internal. Trigger: keeps the counters of jobs and dead letters right when plain SQL writes them.';
 CREATE TRIGGER count_row AFTER INSERT OR DELETE ON job
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.count_row();
+CREATE TRIGGER count_moved_row AFTER UPDATE OF queue_id ON job
+	FOR EACH ROW WHEN (OLD.queue_id <> NEW.queue_id) EXECUTE FUNCTION event_queue_internal.count_row();
 
 /* job_state: the state of a job that lives.  Becomes part of the query that calls it. */
 CREATE FUNCTION event_queue_internal.job_state(leased_until timestamptz, blocked smallint, run_at timestamptz, failures int, paused boolean)

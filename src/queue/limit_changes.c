@@ -376,8 +376,8 @@ commit_changes(void)
 
 /*
  * At PREPARE TRANSACTION.  COMMIT PREPARED and ROLLBACK PREPARED have no access to this log, so
- * the leases count until they run out, or until no prepared transaction is left: then the
- * scheduler has them loaded anew (counts_chore in worker/cycle.c).
+ * the leases count until they run out, or until the scheduler, some seconds after a prepared
+ * transaction has ended, has them loaded anew (counts_chore in worker/cycle.c).
  */
 static void
 prepare_changes(void)

@@ -1,40 +1,83 @@
 /*
  * maintain.sql: deletes what queues no longer keep, and orphaned rows of jobs and queues;
  * called by the scheduler once a minute.
+ *
+ * All at once it may be millions of rows, so no call deletes more than a batch of each kind:
+ * who calls commits, lets others have their turn, and calls again.
  */
 
 /*
- * trim_queue: of one queue, finished jobs and dead letters that it keeps no longer.
- * Skips dead letters that someone has locked.
+ * trim_finished: finished jobs of a queue with n newer ones that finished; of those whose own
+ * keep_count is n, or (own false) of those that have none.  The oldest first, batch at most;
+ * result: there may be more.
  */
-CREATE FUNCTION event_queue_internal.trim_queue(q queue) RETURNS void
+CREATE FUNCTION event_queue_internal.trim_finished(queue_id int, n int, own boolean, batch int) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	newest record;	-- of those that go
+	up_to record;
+	deleted bigint;
+BEGIN
+	SELECT k.completed_at, k.job_id INTO newest FROM event_queue.job_history k WHERE k.queue_id = $1
+	ORDER BY k.completed_at DESC, k.job_id DESC OFFSET $2 LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	IF $3 THEN
+		SELECT h.completed_at, h.job_id INTO up_to FROM event_queue.job_history h
+		WHERE h.queue_id = $1 AND h.keep_count = $2 AND h.keep_count > 0
+		ORDER BY h.completed_at, h.job_id OFFSET $4 - 1 LIMIT 1;
+	ELSE
+		SELECT h.completed_at, h.job_id INTO up_to FROM event_queue.job_history h
+		WHERE h.queue_id = $1 AND h.keep_count IS NULL
+		ORDER BY h.completed_at, h.job_id OFFSET $4 - 1 LIMIT 1;
+	END IF;
+	IF NOT FOUND OR (up_to.completed_at, up_to.job_id) > (newest.completed_at, newest.job_id) THEN
+		up_to := newest;
+	END IF;
+	IF $3 THEN
+		DELETE FROM event_queue.job_history h WHERE h.queue_id = $1 AND h.keep_count = $2 AND h.keep_count > 0
+			AND (h.completed_at, h.job_id) <= (up_to.completed_at, up_to.job_id);
+	ELSE
+		DELETE FROM event_queue.job_history h WHERE h.queue_id = $1 AND h.keep_count IS NULL
+			AND (h.completed_at, h.job_id) <= (up_to.completed_at, up_to.job_id);
+	END IF;
+	GET DIAGNOSTICS deleted = ROW_COUNT;
+	RETURN deleted >= $4;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.trim_finished(int, int, boolean, int) IS 'Internal. Removes finished jobs with too many newer ones; true if there may be more.';
+
+/*
+ * trim_queue: of one queue, finished jobs and dead letters that it keeps no longer, batch at
+ * most of each kind; result: there may be more.  Skips dead letters that someone has locked.
+ */
+CREATE FUNCTION event_queue_internal.trim_queue(q queue, batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' SET enable_nestloop = off AS $$
 #variable_conflict use_column
+DECLARE
+	n int;
+	deleted bigint;
+	more boolean := q.keep_completed_count IS NOT NULL
+		AND event_queue_internal.trim_finished(q.queue_id, q.keep_completed_count, false, $2);
 BEGIN
-	IF q.keep_completed_count IS NOT NULL THEN
-		DELETE FROM event_queue.job_history h
-		WHERE h.queue_id = q.queue_id AND h.keep_count IS NULL AND (h.completed_at, h.job_id) < (
-			SELECT k.completed_at, k.job_id FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
-			ORDER BY k.completed_at DESC, k.job_id DESC OFFSET q.keep_completed_count - 1 LIMIT 1);
-	END IF;
-	-- Jobs with keep options of their own: one pass over the newest, whatever number each has.
-	WITH counts AS MATERIALIZED (
-		SELECT DISTINCT h.keep_count AS n FROM event_queue.job_history h WHERE h.queue_id = q.queue_id AND h.keep_count > 0
-	), newest AS (
-		SELECT k.completed_at, k.job_id, row_number() OVER (ORDER BY k.completed_at DESC, k.job_id DESC) AS place
-		FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
-		ORDER BY k.completed_at DESC, k.job_id DESC LIMIT (SELECT coalesce(max(c.n), 0) FROM counts c)
-	), last AS MATERIALIZED (
-		SELECT c.n, w.completed_at, w.job_id FROM newest w JOIN counts c ON c.n = w.place
-	)
-	DELETE FROM event_queue.job_history h USING last l
-	WHERE h.queue_id = q.queue_id AND h.keep_count = l.n AND h.keep_count > 0 AND (h.completed_at, h.job_id) < (l.completed_at, l.job_id);
+	-- Jobs with keep options of their own, by each of the numbers that they have.
+	n := 0;
+	LOOP
+		SELECT h.keep_count INTO n FROM event_queue.job_history h
+		WHERE h.queue_id = q.queue_id AND h.keep_count > n AND h.keep_count > 0 ORDER BY h.keep_count LIMIT 1;
+		EXIT WHEN n IS NULL;
+		more := event_queue_internal.trim_finished(q.queue_id, n, true, $2) OR more;
+	END LOOP;
 	IF q.keep_failed IS NOT NULL THEN
 		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
 			SELECT d.job_id FROM event_queue.dead_letter d
 			WHERE d.queue_id = q.queue_id AND d.died_at < clock_timestamp() - q.keep_failed
 			  AND (d.keep).keep_failed IS NULL AND (d.keep).keep_failed_count IS NULL
-			FOR UPDATE SKIP LOCKED));
+			ORDER BY d.died_at, d.job_id LIMIT $2 FOR UPDATE SKIP LOCKED));
+		GET DIAGNOSTICS deleted = ROW_COUNT;
+		more := more OR deleted >= $2;
 	END IF;
 	IF q.keep_failed_count IS NOT NULL THEN
 		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
@@ -43,13 +86,17 @@ BEGIN
 				SELECT k.died_at, k.job_id FROM event_queue.dead_letter k WHERE k.queue_id = q.queue_id
 				ORDER BY k.died_at DESC, k.job_id DESC OFFSET q.keep_failed_count - 1 LIMIT 1)
 			  AND (d.keep).keep_failed IS NULL AND (d.keep).keep_failed_count IS NULL
-			FOR UPDATE SKIP LOCKED));
+			ORDER BY d.died_at, d.job_id LIMIT $2 FOR UPDATE SKIP LOCKED));
+		GET DIAGNOSTICS deleted = ROW_COUNT;
+		more := more OR deleted >= $2;
 	END IF;
 	DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
 		SELECT d.job_id FROM event_queue.dead_letter d
 		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL)
 		  AND (d.keep).keep_failed < '1000 years' AND d.died_at <= clock_timestamp() - (d.keep).keep_failed
-		FOR UPDATE SKIP LOCKED));
+		LIMIT $2 FOR UPDATE SKIP LOCKED));
+	GET DIAGNOSTICS deleted = ROW_COUNT;
+	more := more OR deleted >= $2;
 	WITH counts AS MATERIALIZED (
 		SELECT DISTINCT (d.keep).keep_failed_count AS n FROM event_queue.dead_letter d
 		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL) AND (d.keep).keep_failed_count > 0
@@ -63,89 +110,178 @@ BEGIN
 	DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
 		SELECT d.job_id FROM event_queue.dead_letter d JOIN last l ON l.n = (d.keep).keep_failed_count
 		WHERE d.queue_id = q.queue_id AND NOT (d.keep IS NULL) AND (d.died_at, d.job_id) < (l.died_at, l.job_id)
-		FOR UPDATE OF d SKIP LOCKED));
+		LIMIT $2 FOR UPDATE OF d SKIP LOCKED));
+	GET DIAGNOSTICS deleted = ROW_COUNT;
+	RETURN more OR deleted >= $2;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.trim_queue(queue) IS 'Internal. Removes finished jobs and dead letters that a queue keeps no longer.';
+COMMENT ON FUNCTION event_queue_internal.trim_queue(queue, int) IS 'Internal. Removes finished jobs and dead letters that a queue keeps no longer; true if there may be more.';
 
-/* Removes jobs that transactions which began before drop_queue have enqueued since. */
-CREATE FUNCTION event_queue_internal.clear_dropped_queues() RETURNS void
+/*
+ * clear_dropped_queues: removes jobs that transactions which began before drop_queue have
+ * enqueued since, batch at most of each queue; result: there may be more.
+ */
+CREATE FUNCTION event_queue_internal.clear_dropped_queues(batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
 	q record;
+	n_dead bigint;
+	n bigint;
+	more boolean := false;
 BEGIN
 	FOR q IN SELECT *, seen_at <= pg_snapshot_xmin(pg_current_snapshot()) AS is_over FROM event_queue_internal.dropped_queue LOOP
 		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
-			SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = q.queue_id ORDER BY d.job_id FOR UPDATE));
+			SELECT d.job_id FROM event_queue.dead_letter d WHERE d.queue_id = q.queue_id ORDER BY d.job_id LIMIT $1 FOR UPDATE SKIP LOCKED));
+		GET DIAGNOSTICS n_dead = ROW_COUNT;
 		DELETE FROM event_queue.job WHERE job_id = ANY (ARRAY(
-			SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = q.queue_id ORDER BY j.job_id FOR UPDATE));
-		IF q.seen_at IS NULL THEN
+			SELECT j.job_id FROM event_queue.job j WHERE j.queue_id = q.queue_id ORDER BY j.job_id LIMIT $1 FOR UPDATE SKIP LOCKED));
+		GET DIAGNOSTICS n = ROW_COUNT;
+		IF greatest(n, n_dead) >= $1 THEN
+			more := true;
+		ELSIF EXISTS (SELECT FROM event_queue.job j WHERE j.queue_id = q.queue_id)
+			OR EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.queue_id = q.queue_id) THEN
+			CONTINUE;	-- someone has the rest locked
+		ELSIF q.seen_at IS NULL THEN
 			UPDATE event_queue_internal.dropped_queue SET seen_at = pg_snapshot_xmax(pg_current_snapshot()) WHERE queue_id = q.queue_id;
 		ELSIF q.is_over THEN
 			DELETE FROM event_queue_internal.dropped_queue WHERE queue_id = q.queue_id;
 		END IF;
 	END LOOP;
+	RETURN more;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.clear_dropped_queues() IS 'Internal. Removes what transactions that knew a dropped queue still have enqueued.';
+COMMENT ON FUNCTION event_queue_internal.clear_dropped_queues(int) IS 'Internal. Removes what transactions that knew a dropped queue still have enqueued; true if there may be more.';
 
 /*
- * run_alone: a statement of the extension's own whose error is noted as a fault
- * (what, item) and hurts nothing else; the value of $1 in it is argument.
+ * run_alone: a query of the extension's own that deletes $2 rows at most and tells whether there
+ * may be more; $1 in it is argument.  Its error is noted as a fault (what, item) and hurts nothing else.
  */
-CREATE FUNCTION event_queue_internal.run_alone(what text, item text, statement text, argument anyelement) RETURNS void
+CREATE FUNCTION event_queue_internal.run_alone(what text, item text, query text, argument anyelement, batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	more boolean;
 BEGIN
-	EXECUTE $3 USING $4;
+	EXECUTE $3 INTO more USING $4, $5;
 	PERFORM event_queue_internal.clear_fault($1, $2);
+	RETURN coalesce(more, false);
 EXCEPTION WHEN OTHERS THEN
 	PERFORM event_queue_internal.note_fault($1, $2, NULL, SQLSTATE, SQLERRM);
+	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.run_alone(text, text, text, anyelement) IS
-'Internal. Runs a statement whose error is noted and hurts nothing else.';
+COMMENT ON FUNCTION event_queue_internal.run_alone(text, text, text, anyelement, int) IS
+'Internal. Runs a query whose error is noted and hurts nothing else; true if there may be more.';
 
 /*
- * maintain_history: what is not a matter of partitions: what queues keep by count,
- * dead letters, and orphaned rows of deleted jobs.  Called by the
- * scheduler once a minute; what fails, or meets a lock, is left for the next time.
+ * maintain_task: one task of maintain_history, batch rows at most of each kind.  Result: whether
+ * there may be more; NULL: there is no such task.
  */
-CREATE FUNCTION event_queue_internal.maintain_history() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' SET timezone = 'UTC' AS $$
+CREATE FUNCTION event_queue_internal.maintain_task(task int, batch int) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
-	longest interval := (SELECT greatest(max(q.keep_completed), '7 days') FROM event_queue.queue q);
-	q event_queue.queue;
+	longest interval;
 BEGIN
-	PERFORM event_queue_internal.run_alone('old rows of', 'job_history_early',
-		'DELETE FROM event_queue.job_history_early h WHERE h.expires_at <= $1', clock_timestamp());
-	FOR q IN SELECT * FROM event_queue.queue x
-		WHERE x.keep_completed_count IS NOT NULL OR x.keep_failed IS NOT NULL OR x.keep_failed_count IS NOT NULL
-			-- their jobs with options of their own
-			OR x.queue_id IN (SELECT h.queue_id FROM event_queue.job_history h WHERE h.keep_count > 0
-				UNION SELECT d.queue_id FROM event_queue.dead_letter d WHERE NOT (d.keep IS NULL)) LOOP
-		PERFORM event_queue_internal.run_alone('history of queue', q.name, 'SELECT event_queue_internal.trim_queue($1)', q);
-	END LOOP;
-	PERFORM event_queue_internal.run_alone('old rows of', 'job_log',
-		'DELETE FROM event_queue.job_log l WHERE l.at < $1
-			AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
-			AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id)', clock_timestamp() - longest);
-	PERFORM event_queue_internal.run_alone('old rows of', 'job_throttle',
-		'DELETE FROM event_queue_internal.job_throttle t WHERE t.until < $1', clock_timestamp());
-	PERFORM event_queue_internal.run_alone('old rows of', 'job_trace', 'SELECT event_queue_internal.trim_trace()', NULL::int);
-	PERFORM event_queue_internal.run_alone('old rows of', 'signal', 'SELECT event_queue_internal.trim_signals()', NULL::int);
-	PERFORM event_queue_internal.run_alone('old rows of', 'rule_run', 'SELECT event_queue_internal.trim_rule_runs()', NULL::int);
-	PERFORM event_queue_internal.run_alone('old rows of', 'rule_root', 'SELECT event_queue_internal.trim_rule_roots()', NULL::int);
-	PERFORM event_queue_internal.run_alone('old rows of', 'rule_backfill', 'SELECT event_queue_internal.trim_backfills()', NULL::int);
-	PERFORM event_queue_internal.run_alone('old rows of', 'rule_version', 'SELECT event_queue_internal.trim_rule_versions()', NULL::int);
-	PERFORM event_queue_internal.run_alone('partitions of', 'audit_log', 'SELECT event_queue_internal.maintain_audit()', NULL::int);
-	PERFORM event_queue_internal.run_alone('old rows of', 'alerts', 'SELECT event_queue_internal.maintain_alerts()', NULL::int);
-	PERFORM event_queue_internal.run_alone('jobs of', 'dropped queues', 'SELECT event_queue_internal.clear_dropped_queues()', NULL::int);
-	PERFORM event_queue_internal.run_alone('old rows of', 'job_dependency',
-		'DELETE FROM event_queue.job_dependency d
-			WHERE NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = d.job_id)
-			AND NOT EXISTS (SELECT FROM event_queue.dead_letter l WHERE l.job_id = d.job_id)', NULL::int);
+	CASE $1
+		WHEN 1 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'job_history_early',
+				'WITH gone AS (DELETE FROM event_queue.job_history_early WHERE ctid = ANY (ARRAY(
+					SELECT h.ctid FROM event_queue.job_history_early h WHERE h.expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
+				SELECT count(*) >= $2 FROM gone', clock_timestamp(), $2);
+		WHEN 2 THEN
+			longest := (SELECT greatest(max(q.keep_completed), '7 days') FROM event_queue.queue q);
+			RETURN event_queue_internal.run_alone('old rows of', 'job_log',
+				'WITH gone AS (DELETE FROM event_queue.job_log WHERE ctid = ANY (ARRAY(
+					SELECT l.ctid FROM event_queue.job_log l WHERE l.at < $1
+						AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
+						AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id) LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
+				SELECT count(*) >= $2 FROM gone', clock_timestamp() - longest, $2);
+		WHEN 3 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'job_throttle',
+				'WITH gone AS (DELETE FROM event_queue_internal.job_throttle WHERE ctid = ANY (ARRAY(
+					SELECT t.ctid FROM event_queue_internal.job_throttle t WHERE t.until < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
+				SELECT count(*) >= $2 FROM gone', clock_timestamp(), $2);
+		WHEN 4 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'job_trace', 'SELECT event_queue_internal.trim_trace($2)', NULL::int, $2);
+		WHEN 5 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'signal', 'SELECT event_queue_internal.trim_signals($2)', NULL::int, $2);
+		WHEN 6 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'rule_run', 'SELECT event_queue_internal.trim_rule_runs($2)', NULL::int, $2);
+		WHEN 7 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'rule_root', 'SELECT event_queue_internal.trim_rule_roots($2)', NULL::int, $2);
+		WHEN 8 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'rule_backfill', 'SELECT false FROM event_queue_internal.trim_backfills()', NULL::int, $2);
+		WHEN 9 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'rule_version', 'SELECT false FROM event_queue_internal.trim_rule_versions()', NULL::int, $2);
+		WHEN 10 THEN
+			RETURN event_queue_internal.run_alone('partitions of', 'audit_log', 'SELECT event_queue_internal.maintain_audit($2)', NULL::int, $2);
+		WHEN 11 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'alerts', 'SELECT event_queue_internal.maintain_alerts($2)', NULL::int, $2);
+		WHEN 12 THEN
+			RETURN event_queue_internal.run_alone('jobs of', 'dropped queues', 'SELECT event_queue_internal.clear_dropped_queues($2)', NULL::int, $2);
+		WHEN 13 THEN
+			RETURN event_queue_internal.run_alone('old rows of', 'job_dependency',
+				'WITH gone AS (DELETE FROM event_queue.job_dependency WHERE ctid = ANY (ARRAY(
+					SELECT d.ctid FROM event_queue.job_dependency d
+					WHERE NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = d.job_id)
+						AND NOT EXISTS (SELECT FROM event_queue.dead_letter l WHERE l.job_id = d.job_id) LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
+				SELECT count(*) >= $2 FROM gone', NULL::int, $2);
+		ELSE
+			RETURN NULL;
+	END CASE;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.maintain_history() IS
-'Internal. Removes what queues keep no longer by count, old dead letters, and orphaned rows of deleted jobs.';
+COMMENT ON FUNCTION event_queue_internal.maintain_task(int, int) IS 'Internal. One task of maintain_history; true if there may be more, NULL if there is no such task.';
+
+/*
+ * maintain_history: what is not a matter of partitions: what queues keep by count, dead
+ * letters, and orphaned rows of deleted jobs.  For the scheduler, which begins once a minute
+ * with 0 and then calls it with the result, until that is 0 again; what fails, or meets a lock,
+ * is left for the next minute.  Does one piece of a task, or some hundredths of a second of
+ * queues; 1000 + queue_id: the queues from there on.
+ */
+CREATE FUNCTION event_queue_internal.maintain_history(task bigint, batch int DEFAULT 1000) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '50ms' SET timezone = 'UTC' AS $$
+DECLARE
+	until CONSTANT timestamptz := clock_timestamp() + interval '20 milliseconds';
+	more boolean;
+	any_done boolean := false;	-- however slow the machine is
+	q event_queue.queue;
+BEGIN
+	IF $1 < 1000 THEN
+		more := event_queue_internal.maintain_task(greatest($1, 1)::int, $2);
+		RETURN CASE WHEN more IS NULL THEN 1000 WHEN more THEN greatest($1, 1) ELSE greatest($1, 1) + 1 END;
+	END IF;
+	FOR q IN SELECT * FROM event_queue.queue x
+		WHERE x.queue_id >= $1 - 1000 AND (x.keep_completed_count IS NOT NULL OR x.keep_failed IS NOT NULL OR x.keep_failed_count IS NOT NULL
+			-- their jobs with options of their own
+			OR EXISTS (SELECT FROM event_queue.job_history h WHERE h.queue_id = x.queue_id AND h.keep_count > 0)
+			OR EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.queue_id = x.queue_id AND NOT (d.keep IS NULL)))
+		ORDER BY x.queue_id LOOP
+		IF any_done AND clock_timestamp() > until THEN
+			RETURN 1000 + q.queue_id;
+		END IF;
+		any_done := true;
+		IF event_queue_internal.run_alone('history of queue', q.name, 'SELECT event_queue_internal.trim_queue($1, $2)', q, $2) THEN
+			RETURN 1000 + q.queue_id;
+		END IF;
+	END LOOP;
+	RETURN 0;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.maintain_history(bigint, int) IS
+'Internal. Removes a part of what queues keep no longer by count, old dead letters, and orphaned rows of deleted jobs; the result is what to call it with next, 0 at the end.';
+
+/* maintain_history: all of it. */
+CREATE FUNCTION event_queue_internal.maintain_history() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	task bigint := 0;
+BEGIN
+	LOOP
+		task := event_queue_internal.maintain_history(task);
+		EXIT WHEN task = 0;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.maintain_history() IS 'Internal. All tasks of maintain_history(bigint, int), to their end, in one transaction.';

@@ -349,7 +349,7 @@ extern void eq_bind_to_session(const EqClaimedJob *jobs, int n_jobs);
 /* review.c: jobs that wait for others */
 extern void eq_review_group(int32 queue_id, Datum tenant, Datum group_key);
 extern bool eq_review_jobs(void);
-extern void eq_take_timed_reviews(void);
+extern void eq_take_timed_reviews(bool retry);
 extern TimestampTz eq_next_timed_review(void);
 
 /* bulk.c: who takes many waits for nobody meanwhile */

@@ -34,7 +34,13 @@
 #define LOOK_AHEAD 1000 /* for a due one among those that wait to be retried */
 #define CAREFUL_US (10 * USECS_PER_SEC)
 
-/* Writes a row for review: of a group, or (group_key 0) of a job. */
+#define CAREFUL_TURN_US (100 * INT64CONST(1000))
+
+/* A review that fails takes this long at the longest, and has so many times as long to wait. */
+#define LONGEST_US	  (10 * USECS_PER_SEC)
+#define FAILING_SHARE 10
+
+/* Writes a row for review: of a group, or (group_key NULL) of a job. */
 static void
 write_review(int32 queue_id, Datum tenant, Datum group_key, int64 job_id)
 {
@@ -103,23 +109,37 @@ unblock(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int blocked)
 /* When a row of group_review_at comes due, at the earliest; 0: none. */
 static TimestampTz next_timed_review = 0;
 
-/* Has a group reviewed again at a time: its jobs that could run are not due before. */
+/*
+ * Has a group reviewed again at a time: its jobs that could run are not due before.  Where
+ * someone has the group's row (an open drop_queue), with the next sweep: it waits for no one.
+ */
 static void
 review_group_at(int32 queue_id, Datum tenant, Datum group_key, TimestampTz at)
 {
 	static EqStatement write = {
 		.sql =
-			"INSERT INTO event_queue_internal.group_review_at AS g VALUES ($1, $2, $3, $4)"
-			" ON CONFLICT (queue_id, tenant_id, group_key) DO UPDATE"
-			" SET review_at = excluded.review_at"
-			" WHERE g.review_at > excluded.review_at",
+			"WITH here AS MATERIALIZED (SELECT g.ctid, g.review_at FROM event_queue_internal.group_review_at g"
+			" WHERE (g.queue_id, g.tenant_id, g.group_key) = ($1, $2, $3) FOR UPDATE SKIP LOCKED),"
+			" earlier AS (UPDATE event_queue_internal.group_review_at g SET review_at = $4 FROM here"
+			" WHERE g.ctid = here.ctid AND here.review_at > $4),"
+			" new AS (INSERT INTO event_queue_internal.group_review_at SELECT $1, $2, $3, $4"
+			" WHERE NOT EXISTS (SELECT FROM event_queue_internal.group_review_at g"
+			" WHERE (g.queue_id, g.tenant_id, g.group_key) = ($1, $2, $3)) RETURNING 1)"
+			" SELECT FROM here UNION ALL SELECT FROM new",
 		.n_arguments = 4,
 		.types = {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 	Datum values[4] = {Int32GetDatum(queue_id), tenant, group_key,
 					   TimestampTzGetDatum(at)};
+	EqSpi spi;
+	bool done;
 
-	eq_run_as_owner(&write, values, NULL);
-	if (next_timed_review == 0 || at < next_timed_review)
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&write, values, NULL);
+	done = SPI_processed > 0;
+	eq_spi_end(&spi);
+	if (!done)
+		write_review(queue_id, tenant, group_key, 0);
+	else if (next_timed_review == 0 || at < next_timed_review)
 		next_timed_review = at;
 }
 
@@ -129,20 +149,27 @@ eq_next_timed_review(void)
 	return next_timed_review;
 }
 
+/* When a review that has failed may take the scheduler's time again, whichever it is; 0: none has. */
+static TimestampTz failing_not_before = 0;
+
 /*
  * For the scheduler, in a transaction of its own: groups whose time has come go into
- * job_review, but those that someone has locked (an open drop_queue has).
+ * job_review, but those that someone has locked (an open drop_queue has).  With retry, the
+ * configuration has changed: where groups have failed, all go there, and are tried at once.
  */
 void
-eq_take_timed_reviews(void)
+eq_take_timed_reviews(bool retry)
 {
 	static EqStatement take = {
 		.sql =
 			"WITH due AS (DELETE FROM event_queue_internal.group_review_at WHERE ctid = ANY (ARRAY("
 			"SELECT ctid FROM event_queue_internal.group_review_at"
-			" WHERE review_at <= pg_catalog.clock_timestamp() FOR UPDATE SKIP LOCKED))"
-			" RETURNING queue_id, tenant_id, group_key)"
-			" INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key) SELECT * FROM due"};
+			" WHERE $1 OR review_at <= pg_catalog.clock_timestamp() FOR UPDATE SKIP LOCKED))"
+			" RETURNING *)"
+			" INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)"
+			" SELECT queue_id, tenant_id, group_key FROM due",
+		.n_arguments = 1,
+		.types = {BOOLOID}};
 	static EqStatement look = {
 		.sql = "SELECT min(review_at) FROM event_queue_internal.group_review_at"};
 	MemoryContext caller = CurrentMemoryContext;
@@ -150,11 +177,13 @@ eq_take_timed_reviews(void)
 	EqSpi spi;
 	bool isnull;
 	Datum next;
+	Datum all;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	eq_spi_run(&take, NULL, NULL);
+	all = BoolGetDatum(retry && failing_not_before != 0);
+	eq_spi_run(&take, &all, NULL);
 	if (SPI_processed > 0)
 		eq_wake_reviews();
 	eq_spi_run(&look, NULL, NULL);
@@ -168,6 +197,8 @@ eq_take_timed_reviews(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
+	if (retry)
+		failing_not_before = 0;
 }
 
 /*
@@ -343,35 +374,86 @@ call_review(void *argument)
 	eq_table_close(&jobs);
 }
 
+/* A lock that can't be had is one on a table: all reviews need it. */
+static bool
+is_of_all(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		   error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+}
+
+/* Until then each review has a subtransaction. */
+static TimestampTz careful_until = 0;
+
+/* Under this name its fault is shown; one for each group, as it has its own back-off. */
+static char *
+item_of(const Review *review)
+{
+	const EqQueue *queue;
+	char *tenant;
+
+	if (!review->is_group)
+		return psprintf(INT64_FORMAT, review->job_id);
+	queue = eq_get_queue_by_id(review->queue_id);
+	tenant = TextDatumGetCString(review->tenant);
+	return psprintf(*tenant ? "%s of queue %s, tenant %s" : "%s of queue %s",
+					TextDatumGetCString(review->group_key),
+					queue ? queue->name : "?", tenant);
+}
+
+/* Has it done again at a time, 0: soon; a job that depends on others with the next sweep. */
+static void
+review_again(const Review *review, TimestampTz at)
+{
+	if (!review->is_group)
+		write_review(0, review->tenant, (Datum) 0, review->job_id);
+	else if (at == 0)
+		write_review(review->queue_id, review->tenant, review->group_key, 0);
+	else
+		review_group_at(review->queue_id, review->tenant, review->group_key, at);
+	careful_until = Max(careful_until, at + CAREFUL_US);
+}
+
 /*
  * Does a review in a subtransaction, so that an error affects only this group or job, which
- * is reviewed again with a later sweep.  False if there was an error.
+ * is reviewed again after its back-off, whoever asks for it meanwhile.  Functions in indexes
+ * of users may take seconds before they fail, of many groups: what has failed before gets a
+ * small share of the time.  False if it is put off.
  */
 static bool
 try_review(Snapshot snapshot, const Review *review)
 {
 	ReviewCall call = {snapshot, review};
 	const char *what = review->is_group ? "group" : "job that depends on others";
-	char *item = review->is_group ? TextDatumGetCString(review->group_key)
-								  : psprintf(INT64_FORMAT, review->job_id);
-	ErrorData *error = eq_try(call_review, &call);
+	char *item = item_of(review);
+	TimestampTz began = GetCurrentTimestamp();
+	TimestampTz retry_at;
+	TimestampTz now;
+	int failures = eq_failures_of(what, item, &retry_at);
+	ErrorData *error;
 
+	if (failures > 0 && failing_not_before <= began + FAILING_SHARE * LONGEST_US)
+		retry_at = Max(retry_at, failing_not_before);
+	if (failures > 0 && retry_at > began)
+	{
+		review_again(review, retry_at);
+		return false;
+	}
+	error = eq_try(call_review, &call);
 	if (error == NULL)
 	{
-		eq_clear_item(what, item, false);
+		if (failures > 0)
+			eq_clear_item(what, item, false);
 		return true;
 	}
-	/* A lock that can't be had is one on a table: all others need it, too. */
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (is_of_all(error))
 		ReThrowError(error);
-	(void) eq_note_item(
+	retry_at = eq_note_item(
 		what, item, review->is_group ? TextDatumGetCString(review->tenant) : NULL,
 		error->sqlerrcode, error->message, error->hint);
-	if (review->is_group)
-		write_review(review->queue_id, review->tenant, review->group_key, 0);
-	else
-		write_review(0, review->tenant, (Datum) 0, review->job_id);
+	now = GetCurrentTimestamp();
+	failing_not_before = now + FAILING_SHARE * Min(Max(now - began, 0), LONGEST_US);
+	review_again(review, Max(retry_at, failing_not_before));
 	return false;
 }
 
@@ -414,13 +496,11 @@ try_review(Snapshot snapshot, const Review *review)
 									  " ORDER BY 5"
 
 /*
- * For the scheduler, in a transaction of its own; true if there may be more.
- *
- * Mostly all goes well, and a batch is one piece.  For a while after an error each
- * review has a subtransaction, and rows that someone has locked are passed over.
+ * Does a batch of reviews in a transaction of its own; true if there may be more.  With
+ * careful each has a subtransaction, and rows that someone has locked are passed over.
  */
-bool
-eq_review_jobs(void)
+static bool
+review_batch(bool careful)
 {
 	static EqStatement take_reviews = {
 		.sql = TAKE_REVIEWS(""), .n_arguments = 1, .types = {TEXTOID}};
@@ -429,8 +509,6 @@ eq_review_jobs(void)
 		.n_arguments = 1,
 		.types = {TEXTOID}};
 	static char turn[EQ_MAX_NAME + 1] = ""; /* whose was the last one; '': of all */
-	static bool under_way = false; /* still, when we come again: it has failed */
-	static TimestampTz careful_until = 0;
 	EqSpi spi;
 	EqTable jobs;
 	Snapshot snapshot;
@@ -438,15 +516,13 @@ eq_review_jobs(void)
 	char next_turn[EQ_MAX_NAME + 1] = "";
 	bool more = turn[0] != '\0';
 	Datum value = CStringGetTextDatum(turn);
-	bool careful;
 	bool all_well = true;
+	bool any_well = false;
+	bool cut_short = false;
+	TimestampTz until = GetCurrentTimestamp() + CAREFUL_TURN_US;
 	MemoryContext context;
 	MemoryContext caller = CurrentMemoryContext;
 
-	if (under_way)
-		careful_until = GetCurrentTimestamp() + CAREFUL_US;
-	careful = GetCurrentTimestamp() < careful_until;
-	under_way = true;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
@@ -483,7 +559,17 @@ eq_review_jobs(void)
 					sizeof(next_turn));
 			if (!careful)
 				do_review(&jobs, snapshot, &review);
-			else if (!try_review(snapshot, &review))
+			else if (review.is_group && !review.queue_is_here)
+				any_well = true;
+			else if (GetCurrentTimestamp() > until)
+			{
+				/* One has taken its time: those before it do not wait for more of its kind. */
+				review_again(&review, 0);
+				cut_short = true;
+			}
+			else if (try_review(snapshot, &review))
+				any_well = true;
+			else
 				all_well = false;
 			MemoryContextSwitchTo(old);
 			MemoryContextReset(context);
@@ -497,9 +583,39 @@ eq_review_jobs(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
-	under_way = false;
-	if (!all_well)
-		careful_until = GetCurrentTimestamp() + CAREFUL_US;
 	strlcpy(turn, next_turn, sizeof(turn));
-	return more && all_well;
+	return cut_short || (more && (all_well || any_well));
+}
+
+/*
+ * For the scheduler; true if there may be more.  Mostly all goes well, and a batch is one
+ * piece.  For a while after an error, each review is on its own.
+ */
+bool
+eq_review_jobs(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	bool more = true;
+
+	if (GetCurrentTimestamp() < careful_until)
+		return review_batch(true);
+	PG_TRY();
+	{
+		more = review_batch(false);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		error = eq_abort_transaction();
+		RESUME_INTERRUPTS();
+		careful_until = GetCurrentTimestamp() + CAREFUL_US;
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return more;
 }

@@ -177,6 +177,7 @@ eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
 	job = leased->slot->tts_values;
 	isnull = leased->slot->tts_isnull;
 	failures = DatumGetInt32(job[JOB_FAILURES - 1]) + 1;
+	final = final || DatumGetBool(job[JOB_CANCEL - 1]); /* it is not to run again */
 	max_attempts = isnull[JOB_MAX_ATTEMPTS - 1]
 					   ? leased->queue->max_attempts
 					   : DatumGetInt32(job[JOB_MAX_ATTEMPTS - 1]);
@@ -241,6 +242,14 @@ eq_release(int64 job_id, const pg_uuid_t *token, int64 delay)
 
 	eq_open_leased(&leased, job_id, token, false);
 	queue_id = leased.queue->queue_id;
+	if (DatumGetBool(leased.slot->tts_values[JOB_CANCEL - 1]))
+	{
+		(void) eq_fail_leased(&leased, job_id, "job was cancelled",
+							  unpack_sql_state(ERRCODE_EQ_JOB_CANCELLED), NULL, -1,
+							  true);
+		eq_close_jobs(&leased);
+		return queue_id;
+	}
 	eq_edit_job(&edit, leased.slot);
 	if (delay > 0)
 		eq_edit_set_run_at(&edit, leased.queue, leased.now + delay);

@@ -68,7 +68,7 @@ COMMENT ON FUNCTION complete_many_and_claim(bigint[], uuid[], text, int, text, i
 
 /*
  * fail: records that the attempt at a leased job failed; the job waits for its next attempt by
- * its backoff, or becomes a dead letter if it has none left or the error is final.
+ * its backoff, or becomes a dead letter if it has none left, was cancelled, or the error is final.
  * Arguments: retry_after replaces the backoff this time; final: never retry.
  * Result: when the job is tried again; NULL if it is a dead letter now.
  * Errors: EQ009 sqlstate is not five digits or capital letters, EQ014 negative retry_after,

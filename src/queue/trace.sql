@@ -25,20 +25,17 @@ ALTER TABLE event_queue.job_trace ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue.job_trace USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('event_queue.job_trace', '');
 
-/* trim_trace: removes what is older than event_queue.keep_trace; for two seconds at most, more the next time. */
-CREATE FUNCTION event_queue_internal.trim_trace() RETURNS void
+/* trim_trace: removes what is older than event_queue.keep_trace, batch rows at most; result: there may be more. */
+CREATE FUNCTION event_queue_internal.trim_trace(batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
-	began CONSTANT timestamptz := clock_timestamp();
 	n bigint;
 BEGIN
-	LOOP
-		DELETE FROM event_queue.job_trace x WHERE x.ctid = ANY (ARRAY(
-			SELECT y.ctid FROM event_queue.job_trace y
-			WHERE y.finished_at < began - current_setting('event_queue.keep_trace')::interval LIMIT 10000));
-		GET DIAGNOSTICS n = ROW_COUNT;
-		EXIT WHEN n < 10000 OR clock_timestamp() > began + interval '2 seconds';
-	END LOOP;
+	DELETE FROM event_queue.job_trace x WHERE x.ctid = ANY (ARRAY(
+		SELECT y.ctid FROM event_queue.job_trace y
+		WHERE y.finished_at < clock_timestamp() - current_setting('event_queue.keep_trace')::interval LIMIT $1));
+	GET DIAGNOSTICS n = ROW_COUNT;
+	RETURN n >= $1;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.trim_trace() IS 'Internal. Removes lines of finished jobs that are older than event_queue.keep_trace.';
+COMMENT ON FUNCTION event_queue_internal.trim_trace(int) IS 'Internal. Removes lines of finished jobs that are older than event_queue.keep_trace.';

@@ -218,6 +218,8 @@ eq_await_job(PG_FUNCTION_ARGS)
 	volatile Datum outcome = (Datum) 0;
 	EqDatabase *db = eq_database();
 
+	/* However the last wait in this place ended, also that of another session. */
+	Assert(pg_atomic_read_u32(&me->job) == 0);
 	PG_TRY();
 	{
 		for (;;)

@@ -68,10 +68,10 @@ CREATE POLICY tenant_isolation ON event_queue_internal.timer_start USING (tenant
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.timer_start', '');
 
 /*
- * trim_rule_runs: removes what is older than event_queue.keep_rule_runs, and remembers that.  For two
- * seconds at most, as the scheduler has other things to do: more goes the next time.
+ * trim_rule_runs: removes what is older than event_queue.keep_rule_runs, and remembers that; batch
+ * rows at most of each kind.  Result: there may be more.
  */
-CREATE FUNCTION event_queue_internal.trim_rule_runs() RETURNS void
+CREATE FUNCTION event_queue_internal.trim_rule_runs(batch int DEFAULT 1000) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	began CONSTANT timestamptz := clock_timestamp();
@@ -79,30 +79,28 @@ DECLARE
 	n_ends bigint;
 	n_starts bigint;
 BEGIN
-	LOOP
-		DELETE FROM event_queue_internal.timer_end x WHERE x.ctid = ANY (ARRAY(
-			SELECT y.ctid FROM event_queue_internal.timer_end y
-			WHERE y.at < began - current_setting('event_queue.keep_rule_runs')::interval LIMIT 10000));
-		GET DIAGNOSTICS n_ends = ROW_COUNT;
-		DELETE FROM event_queue_internal.timer_start x WHERE x.ctid = ANY (ARRAY(
-			SELECT y.ctid FROM event_queue_internal.timer_start y
-			WHERE y.at < began - current_setting('event_queue.keep_rule_runs')::interval LIMIT 10000));
-		GET DIAGNOSTICS n_starts = ROW_COUNT;
-		WITH gone AS (
-			DELETE FROM event_queue_internal.rule_run x WHERE x.ctid = ANY (ARRAY(
-				SELECT y.ctid FROM event_queue_internal.rule_run y
-				WHERE y.at < began - current_setting('event_queue.keep_rule_runs')::interval LIMIT 10000))
-			RETURNING x.rule_id, x.position
-		), noted AS (
-			INSERT INTO event_queue_internal.rule_memory AS m (rule_id, known_from)
-			SELECT g.rule_id, max(g.position) FROM gone g JOIN event_queue.rule r USING (rule_id) GROUP BY 1
-			ON CONFLICT (rule_id) DO UPDATE SET known_from = greatest(m.known_from, excluded.known_from))
-		SELECT count(*) INTO n FROM gone;
-		EXIT WHEN greatest(n, n_ends, n_starts) < 10000 OR clock_timestamp() > began + interval '2 seconds';
-	END LOOP;
+	DELETE FROM event_queue_internal.timer_end x WHERE x.ctid = ANY (ARRAY(
+		SELECT y.ctid FROM event_queue_internal.timer_end y
+		WHERE y.at < began - current_setting('event_queue.keep_rule_runs')::interval LIMIT $1));
+	GET DIAGNOSTICS n_ends = ROW_COUNT;
+	DELETE FROM event_queue_internal.timer_start x WHERE x.ctid = ANY (ARRAY(
+		SELECT y.ctid FROM event_queue_internal.timer_start y
+		WHERE y.at < began - current_setting('event_queue.keep_rule_runs')::interval LIMIT $1));
+	GET DIAGNOSTICS n_starts = ROW_COUNT;
+	WITH gone AS (
+		DELETE FROM event_queue_internal.rule_run x WHERE x.ctid = ANY (ARRAY(
+			SELECT y.ctid FROM event_queue_internal.rule_run y
+			WHERE y.at < began - current_setting('event_queue.keep_rule_runs')::interval LIMIT $1))
+		RETURNING x.rule_id, x.position
+	), noted AS (
+		INSERT INTO event_queue_internal.rule_memory AS m (rule_id, known_from)
+		SELECT g.rule_id, max(g.position) FROM gone g JOIN event_queue.rule r USING (rule_id) GROUP BY 1
+		ON CONFLICT (rule_id) DO UPDATE SET known_from = greatest(m.known_from, excluded.known_from))
+	SELECT count(*) INTO n FROM gone;
+	RETURN greatest(n, n_ends, n_starts) >= $1;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.trim_rule_runs() IS 'Internal. Removes firings of rules that are older than event_queue.keep_rule_runs.';
+COMMENT ON FUNCTION event_queue_internal.trim_rule_runs(int) IS 'Internal. Removes firings of rules that are older than event_queue.keep_rule_runs.';
 
 /* Written by fan_out.c; not dumped: what an event leads to is over soon. */
 CREATE TABLE event_queue_internal.rule_root (
@@ -116,9 +114,11 @@ COMMENT ON TABLE event_queue_internal.rule_root IS 'Internal. How many actions o
 ALTER TABLE event_queue_internal.rule_root ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.rule_root USING (tenant_visible(tenant_id));
 
-/* trim_rule_roots: removes those that have led to nothing for a day. */
-CREATE FUNCTION event_queue_internal.trim_rule_roots() RETURNS void
+/* trim_rule_roots: removes those that have led to nothing for a day, batch at most; result: there may be more. */
+CREATE FUNCTION event_queue_internal.trim_rule_roots(batch int) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	DELETE FROM event_queue_internal.rule_root WHERE at < clock_timestamp() - interval '1 day'
+	WITH gone AS (DELETE FROM event_queue_internal.rule_root WHERE ctid = ANY (ARRAY(
+		SELECT r.ctid FROM event_queue_internal.rule_root r WHERE r.at < clock_timestamp() - interval '1 day' LIMIT $1)) RETURNING 1)
+	SELECT count(*) >= $1 FROM gone
 $$;
-COMMENT ON FUNCTION event_queue_internal.trim_rule_roots() IS 'Internal. Removes counts of what events have led to that are a day old.';
+COMMENT ON FUNCTION event_queue_internal.trim_rule_roots(int) IS 'Internal. Removes counts of what events have led to that are a day old.';

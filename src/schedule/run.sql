@@ -31,7 +31,8 @@ COMMENT ON VIEW schedule_runs IS
 'The last runs of each schedule, at least 100: the time it was due, when the job was made, and whether that was skipped (overlap), waits, runs, is dead or has ended.';
 
 /*
- * run_schedule: one run of a schedule, whose row the caller has locked.
+ * run_schedule: one run of a schedule, whose row the caller has locked, and updates once: the second
+ * update in a transaction would check the foreign key, and wait for whoever has the queue's row locked.
  * Result: the job, or NULL if overlap has it skipped.
  */
 CREATE FUNCTION event_queue_internal.run_schedule(s schedule, scheduled_for timestamptz, overlap text) RETURNS bigint
@@ -86,10 +87,11 @@ BEGIN
 	/*
 	 * Old runs whose jobs are gone.  Of tens of thousands whose jobs wait only some are
 	 * looked at: the oldest, since these mostly end first, and some from anywhere, so
-	 * that none stays for long behind an old one that does not end.
+	 * that none stays for long behind an old one that does not end.  Those that someone
+	 * has locked stay: a schedule does not wait for its past.
 	 */
-	DELETE FROM event_queue_internal.schedule_run d
-	WHERE d.run_id IN (
+	DELETE FROM event_queue_internal.schedule_run WHERE run_id = ANY (ARRAY(
+		SELECT l.run_id FROM event_queue_internal.schedule_run l WHERE l.run_id = ANY (ARRAY(
 		WITH kept AS MATERIALIZED (
 			SELECT x.run_id FROM event_queue_internal.schedule_run x
 			WHERE x.schedule_id = s.schedule_id ORDER BY x.run_id DESC OFFSET 99 LIMIT 1),
@@ -108,10 +110,7 @@ BEGIN
 			   AND x.run_id >= (SELECT a.run_id FROM anywhere a)
 			 ORDER BY x.run_id LIMIT 50)) r
 		-- not NOT EXISTS: that is planned as a walk over all jobs
-		WHERE (SELECT j.job_id FROM event_queue.job j WHERE j.job_id = r.job_id) IS NULL);
-	UPDATE event_queue.schedule x
-	SET last_run = clock_timestamp(), runs = x.runs + (NOT skips)::int, skipped = x.skipped + skips::int
-	WHERE x.schedule_id = s.schedule_id;
+		WHERE (SELECT j.job_id FROM event_queue.job j WHERE j.job_id = r.job_id) IS NULL)) FOR UPDATE SKIP LOCKED));
 	RETURN new_id;
 END
 $$;
@@ -136,6 +135,14 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.lock_schedule(text, text) IS 'Internal. Locks a schedule that is to run now; EQ025 if there is none.';
 
+/* count_runs: writes how many runs a schedule had, for trigger_schedule and backfill_schedule. */
+CREATE FUNCTION event_queue_internal.count_runs(schedule_id int, made bigint, skipped bigint) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+	UPDATE event_queue.schedule s SET last_run = clock_timestamp(), runs = s.runs + $2, skipped = s.skipped + $3
+	WHERE s.schedule_id = $1 AND $2 + $3 > 0
+$$;
+COMMENT ON FUNCTION event_queue_internal.count_runs(int, bigint, bigint) IS 'Internal. Writes how many runs of a schedule made a job, and how many were skipped.';
+
 /*
  * trigger_schedule: runs a schedule now, also one that is paused; its next run stays.
  * Arguments: overlap as create_schedule, for this run; default: one more job.
@@ -152,6 +159,7 @@ DECLARE
 	s event_queue.schedule := event_queue_internal.lock_schedule($1, $2);
 	new_id bigint := event_queue_internal.run_schedule(s, clock_timestamp(), $2);
 BEGIN
+	PERFORM event_queue_internal.count_runs(s.schedule_id, (new_id IS NOT NULL)::int, (new_id IS NULL)::int);
 	PERFORM event_queue_internal.audit('trigger_schedule', 'schedule', $1, s.tenant_id, NULL, jsonb_build_object('job_id', new_id));
 	RETURN new_id;
 END
@@ -196,6 +204,7 @@ BEGIN
 	FOREACH t IN ARRAY times LOOP
 		made := made + (event_queue_internal.run_schedule(s, t, $4) IS NOT NULL)::int;
 	END LOOP;
+	PERFORM event_queue_internal.count_runs(s.schedule_id, made, cardinality(times) - made);
 	PERFORM event_queue_internal.audit('backfill_schedule', 'schedule', $1, s.tenant_id, NULL,
 		jsonb_build_object('from', $2, 'to', $3, 'jobs', made));
 	RETURN made;
@@ -225,9 +234,10 @@ COMMENT ON FUNCTION event_queue_internal.missed_runs(schedule, timestamptz, time
 
 /*
  * run_due_schedules: for the scheduler.  Enqueues a job for each schedule that is due or, with
- * a catch_up, for each time that is due, up to a hundred in a call.  A schedule that fails does
- * not affect the others; it keeps its time, is tried again after a while, and then makes one
- * job.  Result: when to call it again.
+ * a catch_up, for each time that is due, up to a hundred in a call; for a tenth of a second, so
+ * that its jobs are not committed late for the sake of the next.  A schedule that fails does
+ * not affect the others; it keeps its time, is tried again after a while, behind those that are
+ * well, and then makes one job.  Result: when to call it again.
  */
 CREATE FUNCTION event_queue_internal.run_due_schedules() RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -236,19 +246,28 @@ DECLARE
 	at timestamptz;
 	next timestamptz;
 	passed int;
+	made int;
+	tried int;
+	until CONSTANT timestamptz := clock_timestamp() + interval '100 milliseconds';
 BEGIN
 	FOR due IN
 		SELECT * FROM event_queue.schedule s
 		WHERE s.enabled AND s.next_run <= clock_timestamp()
 		  AND (event_queue_internal.fault_retry_at('schedule', s.name) <= clock_timestamp()) IS NOT FALSE
-		ORDER BY s.next_run FOR UPDATE SKIP LOCKED
+		ORDER BY event_queue_internal.fault_retry_at('schedule', s.name) NULLS FIRST, s.next_run FOR UPDATE SKIP LOCKED
 	LOOP
+		IF clock_timestamp() > until THEN
+			RETURN clock_timestamp();
+		END IF;
 		BEGIN
 			at := clock_timestamp();
 			next := due.next_run;
 			passed := 0;
+			made := 0;
+			tried := 0;
 			IF due.catch_up IS NULL THEN
-				PERFORM event_queue_internal.run_schedule(due, next, due.overlap);
+				tried := 1;
+				made := (event_queue_internal.run_schedule(due, next, due.overlap) IS NOT NULL)::int;
 				passed := event_queue_internal.missed_runs(due, next, at);
 				next := event_queue_internal.next_time(due, at);
 			ELSE
@@ -258,11 +277,14 @@ BEGIN
 				END IF;
 				FOR i IN 1 .. 100 LOOP
 					EXIT WHEN next IS NULL OR next > at;
-					PERFORM event_queue_internal.run_schedule(due, next, due.overlap);
+					tried := tried + 1;
+					made := made + (event_queue_internal.run_schedule(due, next, due.overlap) IS NOT NULL)::int;
 					next := event_queue_internal.next_time(due, next);
 				END LOOP;
 			END IF;
-			UPDATE event_queue.schedule s SET next_run = next, missed = s.missed + passed WHERE s.schedule_id = due.schedule_id;
+			UPDATE event_queue.schedule s SET next_run = next, missed = s.missed + passed, runs = s.runs + made,
+				skipped = s.skipped + tried - made, last_run = CASE WHEN tried > 0 THEN clock_timestamp() ELSE s.last_run END
+			WHERE s.schedule_id = due.schedule_id;
 			PERFORM event_queue_internal.clear_fault('schedule', due.name);
 		EXCEPTION
 			WHEN OTHERS THEN

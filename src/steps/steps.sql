@@ -656,22 +656,20 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET enabl
 $$;
 COMMENT ON FUNCTION event_queue_internal.events_are_awaited() IS 'Internal. Does any step wait for an event?';
 
-/* trim_signals: removes signals that have expired, some thousands at a time and so many times at most. */
-CREATE FUNCTION event_queue_internal.trim_signals() RETURNS void
+/* trim_signals: removes signals that have expired, batch at most; result: there may be more. */
+CREATE FUNCTION event_queue_internal.trim_signals(batch int DEFAULT 1000) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	n bigint;
 BEGIN
-	FOR i IN 1 .. 20 LOOP
-		DELETE FROM event_queue.signal s WHERE s.ctid = ANY (ARRAY(
-			SELECT x.ctid FROM event_queue.signal x WHERE x.expires_at <= clock_timestamp()
-			ORDER BY x.expires_at LIMIT 5000 FOR UPDATE SKIP LOCKED));
-		GET DIAGNOSTICS n = ROW_COUNT;
-		EXIT WHEN n < 5000;
-	END LOOP;
+	DELETE FROM event_queue.signal s WHERE s.ctid = ANY (ARRAY(
+		SELECT x.ctid FROM event_queue.signal x WHERE x.expires_at <= clock_timestamp()
+		ORDER BY x.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED));
+	GET DIAGNOSTICS n = ROW_COUNT;
+	RETURN n >= $1;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.trim_signals() IS 'Internal. Removes signals that have expired, at most 100000.';
+COMMENT ON FUNCTION event_queue_internal.trim_signals(int) IS 'Internal. Removes signals that have expired; true if there may be more.';
 
 /*
  * correct_waits: as correct_times (clock.sql), of steps that wait until a time: by as much as the clock was ahead

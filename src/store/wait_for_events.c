@@ -45,6 +45,8 @@ wait_above(int64 after, int64 wait)
 	EqSleeper *me = eq_sleeper();
 	volatile int64 watermark = 0;
 
+	/* However the last wait in this place ended, also that of another session. */
+	Assert(pg_atomic_read_u32(&me->events) == 0);
 	PG_TRY();
 	for (;;)
 	{

@@ -20,7 +20,6 @@
 #include "commands/sequence.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -34,11 +33,10 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/timeout.h"
-#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "event_queue.h"
+#include "table/index_limit.h"
 #include "table/table.h"
 
 /* Whose owner is the extension's; key locks are on a part of its. */
@@ -141,8 +139,6 @@ static HTAB *plans = NULL;
 /* Is this process one of our workers?  There, code of users runs for a limited time only. */
 bool eq_is_worker = false;
 
-#define INDEX_LIMIT_MS 2000 /* for the functions in the indexes of one row */
-
 /* A table or index of ours changed, or all may have. */
 static void
 forget_plans(Oid relid)
@@ -158,21 +154,6 @@ forget_plans(Oid relid)
 		if (!OidIsValid(relid) || plan->relid == relid)
 			plan->valid = false;
 	}
-}
-
-static bool
-is_of_users(Oid function, void *context)
-{
-	return function >= FirstNormalObjectId;
-}
-
-static bool
-calls_users(Node *node, void *context)
-{
-	/* A domain may have a CHECK that calls some. */
-	return node != NULL && (IsA(node, CoerceToDomain) ||
-							check_functions_in_node(node, is_of_users, context) ||
-							expression_tree_walker(node, calls_users, context));
 }
 
 static void
@@ -209,8 +190,7 @@ build_plan(OpenPlan *plan, Relation rel, MemoryContext parent)
 
 		plan->indexes[n] = lfirst_oid(cell);
 		plan->result->ri_IndexRelationInfo[n++] = info;
-		if (calls_users((Node *) info->ii_Expressions, NULL) ||
-			calls_users((Node *) info->ii_Predicate, NULL))
+		if (eq_index_calls_users(info))
 			plan->users_index = lfirst_oid(cell);
 		index_close(index, NoLock);
 	}
@@ -309,58 +289,6 @@ eq_table_open(EqTable *table, Oid relid, int n_columns)
 	table->out = plan->out;
 }
 
-/*
- * Enters a row into indexes that call functions of users, in a worker: with the rights of the
- * table's owner, not the worker's, and for a limited time, since others wait for the worker.
- */
-static void
-insert_limited(EqTable *table, TupleTableSlot *row, bool summarizing)
-{
-	MemoryContext context = CurrentMemoryContext;
-	TimestampTz began = GetCurrentTimestamp();
-	TimestampTz outer = get_timeout_active(STATEMENT_TIMEOUT)
-							? get_timeout_finish_time(STATEMENT_TIMEOUT)
-							: 0;
-	Oid user;
-	int security;
-
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(table->rel->rd_rel->relowner,
-						   security | SECURITY_RESTRICTED_OPERATION);
-	enable_timeout_after(STATEMENT_TIMEOUT, INDEX_LIMIT_MS);
-	PG_TRY();
-	{
-		eq_insert_index_tuples(table->result, row, table->estate, summarizing);
-	}
-	PG_CATCH();
-	{
-		disable_timeout(STATEMENT_TIMEOUT, false);
-		/* A handler of the worker's role may catch the error, and go on. */
-		if (outer != 0)
-			enable_timeout_at(STATEMENT_TIMEOUT, outer);
-		SetUserIdAndSecContext(user, security);
-		if (geterrcode() != ERRCODE_QUERY_CANCELED ||
-			!TimestampDifferenceExceeds(began, GetCurrentTimestamp(),
-										INDEX_LIMIT_MS))
-			PG_RE_THROW();
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_EQ_NOT_ENDED),
-			 errmsg("a function in an index of table \"%s\" did not end within %d s",
-					RelationGetRelationName(table->rel), INDEX_LIMIT_MS / 1000),
-			 errdetail("One that calls functions is \"%s\".",
-					   get_rel_name(table->plan->users_index)),
-			 errhint("DROP INDEX, or mend its function.")));
-	}
-	PG_END_TRY();
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	if (outer != 0)
-		enable_timeout_at(STATEMENT_TIMEOUT, outer);
-	SetUserIdAndSecContext(user, security);
-}
-
 /* Enters a row into the indexes, which are opened when there is a first one. */
 static void
 insert_index_tuples(EqTable *table, TupleTableSlot *row, bool summarizing)
@@ -382,7 +310,7 @@ insert_index_tuples(EqTable *table, TupleTableSlot *row, bool summarizing)
 	/* Handlers of other roles have a time limit and rights of their own. */
 	if (OidIsValid(table->plan->users_index) && eq_is_worker &&
 		(GetUserId() == GetSessionUserId() || GetUserId() == eq_extension_owner()))
-		insert_limited(table, row, summarizing);
+		eq_insert_limited(table, row, summarizing, table->plan->users_index);
 	else
 		eq_insert_index_tuples(result, row, table->estate, summarizing);
 	ResetPerTupleExprContext(table->estate);

@@ -40,6 +40,9 @@
 #define WATCH_US	  USECS_PER_SEC /* workers are looked at so often */
 #define TURN_US                                                                     \
 	(100 * INT64CONST(1000)) /* after which a chore lets others have theirs */
+#define DELETE_US	  (20 * INT64CONST(1000)) /* history: so long, then a pause */
+#define LIMIT_MS	  10000 /* of chores whose tables may have triggers of users */
+#define LONG_LIMIT_MS 60000 /* of those that read all tables */
 
 static EqDatabase *db;
 
@@ -103,6 +106,7 @@ static TimestampTz next_keep = 0;
 static TimestampTz next_schedule = 0;
 static TimestampTz next_partitions = 0;
 static TimestampTz next_history = 0;
+static int64 history_task = 0; /* of the round that is under way; 0: none is */
 static TimestampTz next_retention = 0;
 static TimestampTz next_publish = 0;
 static TimestampTz next_sample = 0;
@@ -167,7 +171,7 @@ static void
 timed_reviews_chore(void)
 {
 	if (sweep || is_over(eq_next_timed_review()))
-		eq_take_timed_reviews();
+		eq_take_timed_reviews(config_changed);
 }
 
 static void
@@ -279,17 +283,23 @@ static void
 counts_chore(void)
 {
 	static bool wanted = false;
+	static bool any_since = false; /* prepared since the last count, perhaps */
+	static int64 n_prepared = 0;   /* then */
 	static TimestampTz next = 0;
+	int64 n;
 
 	if (pg_atomic_exchange_u32(&db->recount, 0) != 0)
-		wanted = true;
+		wanted = any_since = true;
 	if (!wanted || GetCurrentTimestamp() < next)
 		return;
 	next = GetCurrentTimestamp() + COUNT_US;
-	wanted = eq_count_rows();
-	/* No prepared transaction is left: leases of those that were rolled back must not count. */
-	if (!wanted)
+	n = eq_count_rows();
+	wanted = n > 0;
+	/* Leases of prepared transactions that were rolled back must not count. */
+	if (any_since || n < n_prepared)
 		eq_reload_leases(false);
+	n_prepared = n;
+	any_since = false;
 }
 
 static void
@@ -391,14 +401,27 @@ event_partitions_chore(void)
 		eq_clear_faults(MyDatabaseId, "keeper", NULL);
 }
 
-/* Deletes what would grow forever: history, dead letters. */
+/*
+ * Deletes what would grow forever: history, dead letters.  Some at a time, each in a
+ * transaction of its own, with pauses: millions may have come of age at once.
+ */
 static void
 history_chore(void)
 {
-	if (GetCurrentTimestamp() < next_history)
+	TimestampTz began = GetCurrentTimestamp();
+
+	if (began < next_history)
 		return;
-	run_statement("SELECT event_queue_internal.maintain_history()");
-	next_history = GetCurrentTimestamp() + RETENTION_US;
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		StartTransactionCommand();
+		history_task = eq_query_int64(
+			"SELECT event_queue_internal.maintain_history($1)", history_task);
+		CommitTransactionCommand();
+	} while (history_task != 0 && GetCurrentTimestamp() < began + DELETE_US);
+	next_history = GetCurrentTimestamp() +
+				   (history_task != 0 ? DELETE_US : RETENTION_US);
 }
 
 /* Releases slots of shared memory whose queues or channels were dropped. */
@@ -477,23 +500,23 @@ alerts_chore(void)
 static EqChore chores[] = {
 	{clock_chore, "clock"},
 	{snapshots_chore, "snapshots"},
-	{timed_reviews_chore, "groups whose time has come"},
+	{timed_reviews_chore, "groups whose time has come", .limit_ms = LIMIT_MS},
 	{reviews_chore, "groups and dependencies"},
-	{waits_chore, "waiting steps"},
+	{waits_chore, "waiting steps", .limit_ms = LIMIT_MS},
 	{cancels_chore, "cancelled jobs"},
-	{publish_chore, "watermark for standbys"},
+	{publish_chore, "watermark for standbys", .limit_ms = LIMIT_MS},
 	{appends_chore, "old appends"},
-	{schedules_chore, "schedules"},
+	{schedules_chore, "schedules", .limit_ms = LIMIT_MS},
 	{lanes_chore, "lanes"},
 	{counts_chore, "counts of jobs"},
 	{queues_chore, "queues"}, /* also between others: look_meanwhile */
 	{history_partitions_chore, "partitions of history"},
-	{samples_chore, "samples of counters"},
-	{metrics_chore, "samples of metrics"},
+	{samples_chore, "samples of counters", .limit_ms = LIMIT_MS},
+	{metrics_chore, "samples of metrics", .limit_ms = LIMIT_MS},
 	{slots_chore, "slots in shared memory"},
 	{event_partitions_chore, "partitions of events"},
-	{history_chore, "history and dead letters"},
-	{alerts_chore, "alerts"},
+	{history_chore, "history and dead letters", .limit_ms = LIMIT_MS},
+	{alerts_chore, "alerts", .limit_ms = LONG_LIMIT_MS},
 };
 
 /* Notices a clock that was set back: forgets when chores are due by the old time. */
@@ -608,6 +631,8 @@ eq_run_cycle(void)
 	wake_at = earlier(wake_at, Max(next_sample, now + EQ_CYCLE_US));
 	wake_at = earlier(wake_at, Max(next_metrics, now + EQ_CYCLE_US));
 	wake_at = earlier(wake_at, Max(next_retention, now + EQ_CYCLE_US));
+	if (history_task != 0)
+		wake_at = earlier(wake_at, Max(next_history, now + EQ_CYCLE_US));
 	if (eq_alert_interval_ms > 0)
 		wake_at = earlier(wake_at, Max(next_alerts, now + EQ_CYCLE_US));
 	wake_at = earlier(wake_at, eq_next_timed_review());

@@ -76,7 +76,7 @@ start_afresh(void)
 			0, NULL, NULL);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
-		if (eq_count_rows())
+		if (eq_count_rows() > 0)
 			pg_atomic_write_u32(&db->recount, 1);
 	}
 	PG_CATCH();

@@ -32,7 +32,8 @@ typedef struct EqChore
 {
 	void (*run)(void);
 	const char *name;
-	int failures;		   /* in a row */
+	int limit_ms; /* for triggers of users on tables that it writes; 0: none */
+	int failures; /* in a row */
 	TimestampTz retry_at;  /* 0: it did not fail */
 	MemoryContext context; /* it is called in */
 } EqChore;

@@ -148,7 +148,7 @@ SELECT event_queue.create_queue('groups');
 CREATE INDEX refusing ON event_queue.job (refuse(queue_id, group_key, blocked, lane, run_at));
 SELECT event_queue.enqueue('groups', 'x', group_key => 'bad');
 ));
-health_names('group bad', 'refused by an index', '');
+health_names('group bad of queue groups', 'refused by an index', '');
 health_names('wake-ups of queue fair', 'refused by an index', '');
 flow_goes_on('a group and a queue fail');
 sql(q(SELECT event_queue.enqueue('groups', 'x', group_key => 'good')));
@@ -157,7 +157,7 @@ ok($node->poll_query_until('postgres', q(SELECT state = 'ready' FROM event_queue
 sql('DROP INDEX event_queue.refusing');
 ok($node->poll_query_until('postgres', q(SELECT state = 'ready' FROM event_queue.jobs WHERE group_key = 'bad')), 'the group goes on');
 health_is_well('groups');
-said_once('group "bad"');
+said_once('group "bad of queue groups, tenant default"');
 said_once('wake-ups of queue "fair"');
 sql(q(SELECT event_queue.drop_queue(n, force => true) FROM unnest('{fair,groups,drained}'::text[]) n));
 

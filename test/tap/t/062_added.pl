@@ -214,7 +214,7 @@ ok($node->poll_query_until('stuck', q(SELECT state = 'ready' FROM event_queue.jo
 sql('stuck', q(INSERT INTO stuck VALUES (1);
 	SELECT count(event_queue.complete(job_id, lease_token)) FROM event_queue.claim('stuck too');
 	UPDATE event_queue.schedule SET next_run = now() WHERE name = 'stuck'));
-for my $fault ('wake-ups of queue stuck', 'group stuck', 'schedule stuck')
+for my $fault ('wake-ups of queue stuck', 'group stuck of queue stuck too, tenant default', 'schedule stuck')
 {
 	ok($node->poll_query_until('stuck', qq(SELECT count(*) = 1 FROM event_queue.health() WHERE check_name = '$fault' AND detail ~ 'a function in an index of table .job. did not end .* .EQ040.')), "$fault: health says why it waits");
 }

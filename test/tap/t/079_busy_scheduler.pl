@@ -62,6 +62,28 @@ for (1 .. 1800)
 like($told, qr/notification "event_queue\.q"/, 'who listens is told of a job meanwhile');
 is($node->safe_psql('postgres', "SELECT application_name $scheduler"), 'second', 'before the next one is done');
 $gates->query_safe('SELECT pg_advisory_unlock(2)');
+
+# It looks at many queues by several transactions: a snapshot of all would be held for long.
+$node->safe_psql('postgres', q(
+CREATE TABLE moved (xid xid8);
+CREATE FUNCTION note() RETURNS void LANGUAGE sql AS 'INSERT INTO public.moved VALUES (pg_current_xact_id())';
+CREATE FUNCTION note_move(lane int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	IF lane > 0 AND (SELECT backend_type FROM pg_stat_activity WHERE pid = pg_backend_pid()) LIKE 'event_queue scheduler%' THEN
+		PERFORM public.note();
+	END IF;
+	RETURN lane;
+END $$;
+CREATE INDEX moves ON event_queue.job (note_move(lane));
+SELECT count(event_queue.create_queue('fair ' || n, fair => true)) FROM generate_series(1, 250) n;
+));
+$gates->query_safe('SELECT pg_advisory_lock(1)');
+ok($node->poll_query_until('postgres', "SELECT application_name = 'first' $scheduler"), 'it is busy');
+$node->safe_psql('postgres', q(SELECT count(event_queue.enqueue('fair ' || n, 'x', delay => '1 ms')) FROM generate_series(1, 250) n));
+ok($node->poll_query_until('postgres', q(SELECT bool_and(run_at < now()) FROM event_queue.jobs WHERE queue LIKE 'fair %')), 'jobs of all queues are due');
+$gates->query_safe('SELECT pg_advisory_unlock(1)');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 250 FROM moved)), 'it has moved them');
+is($node->safe_psql('postgres', q(SELECT count(DISTINCT xid) >= 3 FROM moved)), 't', 'not all in one transaction');
 $_->quit foreach ($gates, $listener);
 $node->stop;
 
