@@ -32,6 +32,10 @@ export interface Port {
 	resumeWorkers(queue: string): void;
 	closeWorkers(queue: string, doNotWaitJobs: boolean): Promise<void>;
 	whenIdle(queue: string): Promise<void>;
+	/** Without its jobs, what it keeps and its schedules. */
+	remakeQueue(queue: string): Promise<void>;
+	/** A listener of the application's threw. */
+	reportListener(queue: string, error: unknown): void;
 	/** Someone listens to its global: events. */
 	watch(queue: Queue): void;
 	jobSteps(jobId: string): Promise<JobStep[]>;
