@@ -56,7 +56,7 @@ export class WrongVersionError extends EventQueueError {
 export class EventIdReusedError extends EventQueueError {}
 /** EQ003, EQ004, EQ047: not the session's tenant, none given where one is required, or two. */
 export class TenantError extends EventQueueError {}
-/** EQ005 */
+/** EQ005, and 54000 of jsonb */
 export class PayloadTooLargeError extends EventQueueError {}
 /** EQ006 */
 export class InvalidNameError extends EventQueueError {}
@@ -322,6 +322,8 @@ export function toEventQueueError(error: unknown): unknown {
 		return new classes[state](text, all);
 	if (/^EQ/.test(state))
 		return new EventQueueError(text, all);
+	if (state === '54000' && /jsonb/.test(text))
+		return new PayloadTooLargeError(`${text}: a document of jsonb holds 256 MB`, all);
 	if (state === '3F000' || ((state === '42883' || state === '42P01') && /event_queue\./.test(text)))
 		return new ExtensionMissingError(
 			`${text}: the database has no event_queue, or an older one; CREATE EXTENSION event_queue, or ALTER EXTENSION event_queue UPDATE`, all);

@@ -519,3 +519,30 @@ test('closed while the server is away: it ends, and so does the process', async 
 	const [code] = await once(child, 'close');
 	assert.deepEqual([code, said], [0, 'closed\n']);
 });
+
+test('addBulk of more than one document of jsonb holds goes in several calls, all or none, in order', async () => {
+	const queue = await newQueue();
+	const jobs = Array.from({ length: 40 }, (_, n) => ({ name: 'x', data: { n, text: 'x'.repeat(900 * 1024) } }));
+	let transactions = 0;
+	const { transaction } = eq.database;
+	eq.database.transaction = function (work) { transactions++; return transaction.call(this, work); };
+	try {
+		await refused(queue.addBulk([...jobs, { name: 'bad', opts: { priorityLevel: 55 } }]), eqlib.InvalidArgumentError, /priority 55/);
+		assert.equal(await queue.count(), 0);
+		const added = await queue.addBulk(jobs);
+		assert.deepEqual(await query(connection, `SELECT job_id::text AS id FROM event_queue.jobs WHERE queue = $1 ORDER BY (payload ->> 'n')::int`, [queue.name]), added.map(({ id }) => ({ id })));
+		await queue.addBulk(jobs.slice(0, 2));
+		assert.equal(transactions, 2, 'what one call holds needs no transaction');
+	} finally {
+		eq.database.transaction = transaction;
+	}
+	await eq.transaction(async tx => {
+		await queue.addBulk(jobs, { tx });
+		await tx.query('ROLLBACK; BEGIN');
+	});
+	assert.equal(await queue.count(), 42);
+	await queue.empty();
+	// Of one job of more than 256 MB, which takes long.
+	const known = require('../dist/errors').toEventQueueError(Object.assign(new Error('string too long to represent as jsonb string'), { code: '54000' }));
+	assert.ok(known instanceof eqlib.PayloadTooLargeError && /holds 256 MB/.test(known.message));
+});
