@@ -84,7 +84,7 @@ extern void eq_bulk_begin(EqBulk *bulk, EqTable *table);
 extern void eq_bulk_insert(EqBulk *bulk, const Datum *values, const bool *nulls);
 extern void eq_bulk_end(EqBulk *bulk);
 
-/* An index scan; slot is the present row. */
+/* scan.c: an index scan; slot is the present row. */
 typedef struct EqScan
 {
 	Relation rel;
@@ -161,7 +161,5 @@ extern void eq_set_sequence(EqRelation sequence, int64 value, bool is_called);
 extern void eq_weak_writes_begin(void);
 extern void eq_weak_writes_end(void);
 extern EqXactKind eq_weak_writes;
-
-/* try.c */
 
 #endif /* EQ_TABLE_H */

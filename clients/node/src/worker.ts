@@ -17,7 +17,6 @@ import { asError, ClosedError, isConnectionError, JobCancelledError, JobTimeoutE
 import { SafeEmitter } from './emitter';
 import type { EventQueue } from './event-queue';
 import { Job } from './job';
-import { Outage } from './outage';
 import { fromJson, toJson } from './json';
 import { checkBullSettings, checkKnown, integer, interval, type JobOptions } from './options';
 import type { Queue } from './queue';
@@ -25,7 +24,7 @@ import { JobSteps } from './steps';
 import { inSpan } from './telemetry';
 import type { Row } from './tx';
 import { judge, messageOf, recordOf } from './verdict';
-import { claimSql, completeAndClaimSql, completeSql } from './worker-sql';
+import { WorkerCalls } from './worker-calls';
 import type { Lane, Processor, Processors, Running, Settle, WorkerEvents, WorkerOptions } from './worker-types';
 
 function checkConcurrency(what: string, concurrency: number): void {
@@ -58,7 +57,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 	private readonly over = new AbortController();
 	/** Cuts the waits for the next claim. */
 	private readonly stopping = new AbortController();
-	private readonly outage: Outage;
+	private readonly calls: WorkerCalls;
 	private idle: Array<() => void> = [];
 	private lookTimer?: NodeJS.Timeout;
 	private hadWork = false;
@@ -72,12 +71,21 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		checkBullSettings(`the worker of queue "${queue}"`, options.settings);
 		if (options.lockDuration !== undefined)
 			integer('lockDuration', options.lockDuration, 1);
-		this.outage = new Outage(`the worker of queue "${queue}"`);
 		this.client = client;
 		this.scope = client.outside(() => new AsyncResource('EventQueueWorker'));
 		this.queue = client.queue(queue) as any;
 		this.options = options;
 		this.name = options.name ?? `${client.options.applicationName ?? 'node'} ${process.pid}`;
+		this.calls = new WorkerCalls(client, queue, {
+			claimValues: (lane, max) => [queue, max, this.name, this.lease, lane.name === null ? null : [lane.name],
+				options.tenantId ?? client.options.tenantId ?? null],
+			isActive: running => this.active.has(running.token),
+			settled: settle => this.settled(settle),
+			lost: running => this.lost(running),
+			refused: (running, error) => this.fail(running, error),
+			report: error => this.report(error),
+			reachable: () => this.emit('ready'),
+		}, () => this.closeNow, this.over.signal);
 		for (const [name, value] of [['concurrency', options.concurrency], ['prefetch', options.prefetch]] as const)
 			if (value !== undefined && !(Number.isInteger(value) && value >= (name === 'prefetch' ? 0 : 1)))
 				throw new UnsupportedOptionError(`${name} of the worker of queue "${queue}" is ${value}, not a whole number from ${name === 'prefetch' ? 0 : 1} on`);
@@ -137,7 +145,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			} catch (error) {
 				if (!isConnectionError(error))
 					throw error;
-				this.heldUp(error);
+				this.calls.heldUp(error);
 				await sleep(backoffAfter(failures), this.stopping.signal);
 			}
 		}
@@ -173,18 +181,6 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			this.emit('error', error as Error);
 		else
 			this.client.report(error);
-	}
-
-	/* A call did not reach a server that would do it. */
-	private heldUp(error: unknown): void {
-		const told = this.outage.failed(error);
-		if (told !== undefined)
-			this.report(told);
-	}
-
-	private wentThrough(): void {
-		if (this.outage.over())
-			this.emit('ready');
 	}
 
 	private get lease(): string | null {
@@ -251,15 +247,15 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		lane.calling = true;
 		lane.woken = false;
 		const settles = lane.settles.splice(0, 1000);
-		this.call(lane, settles, max).then(
+		this.calls.settleAndClaim(lane, settles, max).then(rows => rows.map(row => this.claimed(row, lane))).then(
 			claimed => {
 				lane.failures = 0;
-				this.wentThrough();
+				this.calls.wentThrough();
 				this.afterCall(lane, max, claimed);
 			},
 			async error => {
 				if (isConnectionError(error))
-					this.heldUp(error);
+					this.calls.heldUp(error);
 				else
 					this.report(error);
 				// At the end there is nothing to claim, but what is done is to be told.
@@ -290,83 +286,6 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		if (!lane.hungry && claimed.length === 0 && this.active.size === 0 && this.hadWork) {
 			this.hadWork = false;
 			this.emit('drained');
-		}
-	}
-
-	/** One call: completes, claims, or both.  What it could not settle goes back on the list. */
-	private async call(lane: Lane, settles: Settle[], max: number): Promise<Running[]> {
-		const run = (sql: string, values: readonly unknown[]) => this.client.database.runWaiting(sql, values, 0);
-		const ids = settles.map(settle => settle.running.job.id);
-		const tokens = settles.map(settle => settle.running.token);
-		const results = settles.map(settle => settle.result);
-		const claimValues = [this.queue.name, max, this.name, this.lease, lane.name === null ? null : [lane.name],
-			this.options.tenantId ?? this.client.options.tenantId ?? null];
-		try {
-			let rows: Row[] = [];
-			if (settles.length > 0 && (max === 0 || settles.some(settle => settle.uncertain))) {
-				await this.completeMany(settles);
-				settles = [];
-			} else if (settles.length > 0) {
-				try {
-					rows = await run(completeAndClaimSql, [ids, tokens, ...claimValues, results]);
-					for (const settle of settles)
-						this.settled(settle);
-					settles = [];
-					return rows.map(row => this.claimed(row, lane));
-				} catch (error) {
-					// A lease was lost, or a result is refused: find out whose, then claim.
-					if (isConnectionError(error))
-						throw error;
-					await this.completeMany(settles);
-					settles = [];
-				}
-			}
-			if (max > 0)
-				rows = await run(claimSql, claimValues);
-			return rows.map(row => this.claimed(row, lane));
-		} catch (error) {
-			const unknown = isConnectionError(error) && (error as any).outcomeUnknown !== false;
-			for (const settle of settles)
-				settle.uncertain ||= unknown;
-			lane.settles.unshift(...settles.filter(settle => this.active.has(settle.running.token)));
-			throw error;
-		}
-	}
-
-	private async completeMany(settles: Settle[]): Promise<void> {
-		const run = (sql: string, values: readonly unknown[]) => this.client.database.runWaiting(sql, values, 0);
-		let rows: Row[];
-		try {
-			rows = await run(completeSql,
-				[settles.map(settle => settle.running.job.id), settles.map(settle => settle.running.token), settles.map(settle => settle.result)]);
-		} catch (error) {
-			if (isConnectionError(error))
-				throw error;
-			// One of them is refused, as a result that is too large: each by itself.
-			if (settles.length > 1) {
-				for (const settle of settles)
-					await this.completeMany([settle]);
-				return;
-			}
-			const [settle] = settles;
-			settle.running.gone = false;
-			await this.fail(settle.running, error as Error);
-			settle.confirmed();
-			return;
-		}
-		for (const [i, settle] of settles.entries()) {
-			if (rows[i].state === 'completed') {
-				this.settled(settle);
-				continue;
-			}
-			// A call before, that broke, may have completed it.
-			const outcome = settle.uncertain ? await this.client.outside(() => this.client.jobOutcome(settle.running.job.id)) : undefined;
-			if (outcome?.state === 'completed' || outcome?.state === 'gone')
-				this.settled(settle);
-			else {
-				this.lost(settle.running);
-				settle.confirmed();
-			}
 		}
 	}
 
@@ -539,24 +458,6 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		this.checkIdle();
 	}
 
-	/** A call that is repeated until the server has answered. */
-	private async insist(sql: string, values: readonly unknown[]): Promise<{ rows: Row[]; uncertain: boolean } | { error: any; uncertain: boolean }> {
-		let uncertain = false;
-		for (let failures = 0; ; failures++) {
-			try {
-				const rows = await this.client.database.runWaiting(sql, values, 0);
-				this.wentThrough();
-				return { rows, uncertain };
-			} catch (error) {
-				if (!isConnectionError(error) || this.closeNow || this.over.signal.aborted)
-					return { error, uncertain };
-				this.heldUp(error);
-				uncertain ||= (error as any).outcomeUnknown !== false;
-				await sleep(backoffAfter(failures), this.over.signal);
-			}
-		}
-	}
-
 	private async fail(running: Running, error: Error): Promise<void> {
 		const { job } = running;
 		const reason = job.signal.reason;
@@ -572,7 +473,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			}
 			return this.release(running, verdict.release, scope === 'queue');
 		}
-		const outcome = await this.insist(
+		const outcome = await this.calls.insist(
 			'SELECT (extract(epoch FROM event_queue.fail($1::bigint, $2::uuid, $3, $4, $5, $6::interval, $7)) * 1000)::text AS again',
 			[job.id, running.token, ...recordOf(job, error), verdict.retryAfter === undefined ? null : interval(Math.round(verdict.retryAfter)), verdict.final]);
 		if ('error' in outcome) {
@@ -603,7 +504,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 
 	private async release(running: Running, delay: number, queueWaits = false): Promise<void> {
 		running.gone = true;
-		const outcome = await this.insist(`SELECT event_queue.${queueWaits ? 'postpone_queue' : 'release'}($1::bigint, $2::uuid, $3::interval)::text`,
+		const outcome = await this.calls.insist(`SELECT event_queue.${queueWaits ? 'postpone_queue' : 'release'}($1::bigint, $2::uuid, $3::interval)::text`,
 			[running.job.id, running.token, interval(Math.round(delay))]);
 		this.forget(running);
 		if ('error' in outcome && !(outcome.error instanceof LeaseLostError))
