@@ -155,7 +155,7 @@ export class Subscription extends SafeEmitter {
 					break;
 				if (isConnectionError(error))
 					this.heldUp(known);
-				else
+				else if (this.outage.refused(known))
 					this.report(known);
 				await sleep(backoffAfter(failures++), this.ending.signal);
 			} finally {

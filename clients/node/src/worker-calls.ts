@@ -48,6 +48,12 @@ export class WorkerCalls {
 			this.owner.report(told);
 	}
 
+	/** The server refused to claim. */
+	refused(error: unknown): void {
+		if (this.outage.refused(error))
+			this.owner.report(error);
+	}
+
 	wentThrough(): void {
 		if (this.outage.over())
 			this.owner.reachable();

@@ -242,8 +242,10 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		if (lane.calling)
 			return;
 		const max = this.wanted(lane);
-		if (lane.settles.length === 0 && max === 0)
+		if (lane.settles.length === 0 && max === 0) {
+			this.checkDrained(lane);
 			return this.checkIdle();
+		}
 		lane.calling = true;
 		lane.woken = false;
 		const settles = lane.settles.splice(0, 1000);
@@ -257,7 +259,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 				if (isConnectionError(error))
 					this.calls.heldUp(error);
 				else
-					this.report(error);
+					this.calls.refused(error);
 				// At the end there is nothing to claim, but what is done is to be told.
 				await sleep(backoffAfter(lane.failures++), lane.settles.length === 0 ? this.stopping.signal : this.over.signal);
 			},
@@ -283,7 +285,12 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			else
 				// The claim was on its way when the worker was closed.
 				void this.release(running, 0);
-		if (!lane.hungry && claimed.length === 0 && this.active.size === 0 && this.hadWork) {
+		this.checkDrained(lane);
+	}
+
+	/* The last job may have ended in whichever way: completed, failed, or given back. */
+	private checkDrained(lane: Lane): void {
+		if (!lane.hungry && this.active.size === 0 && this.hadWork) {
 			this.hadWork = false;
 			this.emit('drained');
 		}
