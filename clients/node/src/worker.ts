@@ -302,6 +302,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		job.returnvalue = settle.value;
 		job.finishedOn = Date.now();
 		settle.confirmed();
+		this.client.outcomes.told(job.id, () => ({ state: 'completed', result: fromJson(settle.result) }));
 		this.emit('completed', job, settle.value);
 	}
 
@@ -504,8 +505,10 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		job.attemptsMade++;
 		job.failedReason = messageOf(error);
 		job.stacktrace = String(error.stack ?? '').split('\n');
-		if (dead)
+		if (dead) {
 			job.finishedOn = Date.now();
+			this.client.outcomes.told(job.id, () => ({ state: 'dead', error: job.failedReason }));
+		}
 		this.emit('failed', job, error, dead);
 	}
 
@@ -558,6 +561,11 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 	/** Jobs that it has in hand. */
 	get activeCount(): number {
 		return this.active.size;
+	}
+
+	/** @internal */
+	hasInHand(id: string): boolean {
+		return [...this.active.values()].some(running => running.job.id === id);
 	}
 
 	private isIdle(): boolean {

@@ -546,3 +546,29 @@ test('addBulk of more than one document of jsonb holds goes in several calls, al
 	const known = require('../dist/errors').toEventQueueError(Object.assign(new Error('string too long to represent as jsonb string'), { code: '54000' }));
 	assert.ok(known instanceof eqlib.PayloadTooLargeError && /holds 256 MB/.test(known.message));
 });
+
+test('however many wait for jobs: no connection is held, results of this process are told though nothing is kept, and close() does not wait', async () => {
+	await query(connection, `SELECT event_queue.create_queue('awaited', max_attempts => 1)`);
+	const own = open({ ...connection, max: 2 });
+	const queue = own.queue('awaited');
+	const jobs = await queue.addBulk(Array.from({ length: 60 }, (_, n) => ({ name: n % 10 === 9 ? 'bad' : 'good', data: { n } })));
+	const all = Promise.allSettled(jobs.map(job => job.finished()));
+	await refused(own.awaitJob(jobs[0].id, { timeout: 50 }), eqlib.JobFailedError, /is not finished after 50 ms: it is ready/);
+	own.worker('awaited', async job => {
+		await sleep(5);
+		if (job.name === 'bad')
+			throw new Error(`bad ${job.data.n}`);
+		return job.data;
+	}, { concurrency: 3 });
+	assert.deepEqual((await all).map(({ value, reason }) => value ?? `${reason}`), jobs.map(({ data: { n } }) => n % 10 === 9 ? `JobFailedError: bad ${n}` : { n }));
+	const others = await queue.add('late', {}, { delay: 3_600_000 });
+	const elsewhere = (await queue.add('elsewhere', {}, { delay: 3_600_000 })).finished();
+	await query(connection, `SELECT event_queue.cancel_job(job_id) FROM event_queue.jobs WHERE queue = 'awaited' AND name = 'elsewhere'`);
+	assert.equal(await elsewhere, undefined);
+	const waits = refused(others.finished(), eqlib.ClosedError, /closed/);
+	const { pool } = own.database;
+	await until(() => pool.totalCount > 0 && pool.idleCount === pool.totalCount, 'it holds no connection, for which close() would wait');
+	await own.close();
+	await waits;
+	await refused(others.finished(), eqlib.ClosedError, /closed/);
+});

@@ -384,55 +384,32 @@ export class Queue<T = any> extends SafeEmitter {
 
 	/** The outcome of a job: at once if it is done in this process, else within half a second. */
 	async outcomeOf(jobId: string): Promise<unknown> {
-		let wake: () => void = () => undefined;
-		let heard: { error?: Error; result?: unknown } | undefined;
-		const listen = (outcome: { error?: Error; result?: unknown }) => {
-			heard = outcome;
-			wake();
-		};
+		let listen: (outcome: { error?: Error; result?: unknown }) => void = () => undefined;
+		const heard = new Promise<{ error?: Error; result?: unknown }>((resolve) => (listen = resolve));
 		const listeners = this.ended.get(jobId) ?? new Set();
 		this.ended.set(jobId, listeners.add(listen));
 		try {
-			for (;;) {
-				if (heard !== undefined) {
-					if (heard.error !== undefined) {
-						throw heard.error;
-					}
-					return heard.result;
-				}
-				if (this.closed) {
-					throw new Error(`queue "${this.name}" was closed while a job was waited for`);
-				}
-				const [row] = await this.port.query<{ outcome: { state: string; result?: unknown; error?: { message: string } } }>(
-					'SELECT event_queue.job_outcome($1::text::bigint) AS outcome',
-					[jobId],
-				);
-				const outcome = row?.outcome;
-				if (outcome?.state === 'completed') {
-					return outcome.result ?? undefined;
-				}
-				if (outcome?.state === 'dead') {
-					throw new Error(outcome.error?.message ?? 'the job failed');
-				}
-				if (outcome?.state === 'gone' && heard === undefined) {
-					return undefined; // finished and not kept, or cancelled: there is no result to tell
-				}
-				if (heard === undefined) {
-					await new Promise<void>((resolve) => {
-						const timer = setTimeout(resolve, 500);
-						wake = () => {
-							clearTimeout(timer);
-							resolve();
-						};
-					});
-				}
+			if (this.closed) {
+				throw this.closedMeanwhile();
 			}
+			const read = this.port.outcome(jobId).then(({ state, error, result }) =>
+				// Gone: finished and not kept, or cancelled.
+				state === 'dead' ? { error: new Error(error ?? 'the job failed') } : { result });
+			const outcome: { error?: Error; result?: unknown } = await Promise.race([heard, read]);
+			if (outcome.error !== undefined) {
+				throw outcome.error;
+			}
+			return outcome.result ?? undefined;
 		} finally {
 			listeners.delete(listen);
 			if (listeners.size === 0) {
 				this.ended.delete(jobId);
 			}
 		}
+	}
+
+	private closedMeanwhile(): Error {
+		return new Error(`queue "${this.name}" was closed while a job was waited for`);
 	}
 
 	/* ---- changing ---- */
@@ -633,6 +610,9 @@ export class Queue<T = any> extends SafeEmitter {
 	async close(doNotWaitJobs = false): Promise<void> {
 		this.closed = true;
 		await this.port.closeWorkers(this.name, doNotWaitJobs);
+		for (const jobId of [...this.ended.keys()]) {
+			this.tell(jobId, { error: this.closedMeanwhile() });
+		}
 	}
 
 	process(): never {

@@ -7,7 +7,8 @@ import { jobOptions, settingsOf } from './lenient';
 import type { Port, Transaction } from './port';
 import { Queue } from './queue';
 import { ensureQueue, queueOptions, type QueueSettings } from './settings';
-import { knownOptions, type SignalOptions } from '../event-queue';
+import { knownOptions, type JobOutcome, type SignalOptions } from '../event-queue';
+import { isOver, outcomeOf } from '../outcomes';
 import { checkKnown, optionsOf } from '../options';
 import { JobSteps, type JobStep } from '../steps';
 import { member, toJson } from '../json';
@@ -248,6 +249,18 @@ export class EventQueueService implements Port, EventSource {
 
 	reportListener(queue: string, error: unknown): void {
 		this.logger.error(`a listener of queue "${queue}": ${(error as Error)?.stack ?? error}`);
+	}
+
+	async outcome(jobId: string): Promise<JobOutcome> {
+		while (this.test !== undefined) {
+			const [row] = await this.query<{ outcome: string }>('SELECT event_queue.job_outcome($1::text::bigint)::text AS outcome', [jobId]);
+			const outcome = outcomeOf(row as { outcome: string });
+			if (isOver(outcome)) {
+				return outcome;
+			}
+			await new Promise((resolve) => setTimeout(resolve, 500));
+		}
+		return this.core.store.outcomes.of(jobId);
 	}
 
 	/** For tests that roll back what made the queues. */
