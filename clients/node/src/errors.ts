@@ -131,7 +131,7 @@ export class UnsupportedOptionError extends EventQueueError {}
 export class InvalidPayloadError extends EventQueueError {}
 /** A processor for this name was given before. */
 export class ProcessorExistsError extends EventQueueError {}
-/** What was given as tx is no transaction that this package knows. */
+/** What was given as tx is no transaction that this package knows, or nothing of the transaction is kept. */
 export class InvalidTransactionError extends EventQueueError {}
 /** The EventQueue or Worker is closed; also the reason of a job's signal at the end of a shutdown's time. */
 export class ClosedError extends EventQueueError {}
@@ -273,6 +273,9 @@ export function isConnectionError(error: unknown): boolean {
 	}
 	return false;
 }
+
+/** True if an earlier statement of the transaction failed. */
+export const isAborted = (error: unknown): boolean => serverFieldsOf(error).sqlstate === '25P02';
 
 /** True if the statement took longer than statement_timeout, or was cancelled by hand. */
 export const isCancelled = (error: unknown): boolean => serverFieldsOf(error).sqlstate === '57014';

@@ -572,3 +572,18 @@ test('however many wait for jobs: no connection is held, results of this process
 	await waits;
 	await refused(others.finished(), eqlib.ClosedError, /closed/);
 });
+
+test('a transaction in which a failed statement was caught is told: nothing of it is kept', async () => {
+	const queue = await newQueue();
+	await refused(eq.transaction(async tx => {
+		await queue.add('lost', {});
+		await tx.query('SELECT 1 / 0').catch(() => {});
+	}), eqlib.InvalidTransactionError, /nothing of the transaction is kept/);
+	assert.equal(await queue.count(), 0);
+	await eq.transaction(async tx => {
+		await tx.query('SAVEPOINT a');
+		await tx.query('SELECT 1 / 0').catch(() => tx.query('ROLLBACK TO a'));
+		await queue.add('kept', {});
+	});
+	assert.equal(await queue.count(), 1);
+});
