@@ -54,6 +54,11 @@ export class WorkerCalls {
 			this.owner.report(error);
 	}
 
+	/** It is told that calls go through. */
+	begins(): void {
+		this.outage.over();
+	}
+
 	wentThrough(): void {
 		if (this.outage.over())
 			this.owner.reachable();

@@ -99,12 +99,20 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 					this.process(name, processor.process, processor.concurrency);
 		client.register(this);
 		if (options.autorun !== false)
-			setImmediate(() => {
-				this.run().catch(error => {
-					if (!(error instanceof ClosedError))
-						this.report(error);
-				});
-			});
+			setImmediate(() => void this.keepTrying());
+	}
+
+	/* The queue may not be there yet, as another instance is about to make it, or the grant. */
+	private async keepTrying(): Promise<void> {
+		for (let failures = 0; this.closing === undefined; failures++)
+			try {
+				return await this.run();
+			} catch (error) {
+				if (error instanceof ClosedError)
+					return;
+				this.calls.refused(error);
+				await sleep(backoffAfter(failures), this.stopping.signal);
+			}
 	}
 
 	/** Adds a processor for jobs of a name; '*': for those that have none of their own. */
@@ -123,7 +131,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		return this;
 	}
 
-	/** Begins to claim; done when the queue is known to be there. */
+	/** Begins to claim; done when the queue is known to be there, and rejects if it is not, or may not be used. */
 	run(): Promise<void> {
 		this.started ??= this.start().catch(error => {
 			this.started = undefined;
@@ -154,6 +162,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		this.unlisten = this.client.database.listen(`event_queue.${this.queue.name}`, () => this.wake());
 		this.lookTimer = setInterval(() => this.wake(), lookEvery);
 		this.lookTimer.unref();
+		this.calls.begins();
 		this.emit('ready');
 		for (const lane of this.lanes.values())
 			this.pump(lane);

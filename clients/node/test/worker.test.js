@@ -368,3 +368,24 @@ test('what the server refuses time and again is told once, and ready when it goe
 	assert.equal(told.length, 2);
 	await eq.close();
 });
+
+test('a worker whose queue is not there yet says so once, and begins when another instance has made it', async () => {
+	const told = [], heard = [];
+	const worker = eq.worker('not yet', job => { heard.push(job.data.n); });
+	worker.on('error', error => told.push(error.name));
+	let ready = 0;
+	worker.on('ready', () => ready++);
+	let looks = 0;
+	const { queueSettings } = eq;
+	eq.queueSettings = function (name) { looks++; return queueSettings.call(this, name); };
+	await until(() => looks >= 3, 'it has tried');
+	eq.queueSettings = queueSettings;
+	await query(connection, `SELECT event_queue.create_queue('not yet')`);
+	await eq.queue('not yet').add('a', { n: 1 });
+	await until(() => heard.length === 1, 'the job is done');
+	assert.deepEqual([told, ready], [['QueueNotFoundError'], 1]);
+	await worker.close();
+	const never = eq.worker('never', () => {}).on('error', () => {});
+	await once(never, 'error');
+	await never.close();
+});
