@@ -5,7 +5,7 @@
  * that do the jobs.
  */
 import { now } from './clock';
-import { ClosedError } from './errors';
+import { ClosedError, ConnectionError } from './errors';
 import type { JobOutcome } from './event-queue';
 import { fromJson } from './json';
 import type { Executor, Row } from './tx';
@@ -94,8 +94,11 @@ export class Outcomes {
 			for (const row of ids.length === 0 ? [] : await this.run(sql, [`{${ids.join(',')}}`]))
 				this.looked(row.id!, outcomeOf(row));
 		} catch (error) {
+			// To ask once more is safe; if there is no server, that tells.
+			if (error instanceof ConnectionError && error.outcomeUnknown)
+				ids.forEach(id => this.later(id));
 			// One of them may be refused: each by itself.
-			if (ids.length > 1)
+			else if (ids.length > 1)
 				for (const id of ids)
 					await this.ask([id]);
 			else
@@ -107,17 +110,21 @@ export class Outcomes {
 		// One that the queue does not keep is gone before its worker has heard that it is done, and has told its result.
 		if (isOver(outcome) && !(outcome.state === 'gone' && this.isInHand(id)))
 			return this.end(id, one => one.done(outcome));
-		for (const one of this.waiting.get(id) ?? []) {
+		for (const one of this.waiting.get(id) ?? [])
 			if (now() >= one.until) {
 				this.waiting.get(id)!.delete(one);
 				one.done(outcome);
-				continue;
 			}
-			one.due = Math.min(now() + one.pause, one.until);
-			one.pause = Math.min(longestPause, one.pause * 1.5);
-		}
 		if (this.waiting.get(id)?.size === 0)
 			this.waiting.delete(id);
+		this.later(id);
+	}
+
+	private later(id: string): void {
+		for (const one of this.waiting.get(id) ?? []) {
+			one.due = Math.max(now(), Math.min(now() + one.pause, one.until));
+			one.pause = Math.min(longestPause, one.pause * 1.5);
+		}
 	}
 
 	close(): void {
