@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { EventEmitter, setMaxListeners } from 'node:events';
 import * as pg from 'pg';
 import { maxTimer, now } from './clock';
-import { ClosedError, ConnectionError, isConnectionError, ReadOnlyError, toEventQueueError, UnsupportedOptionError } from './errors';
+import { ClosedError, ConnectionError, InvalidTransactionError, isConnectionError, ReadOnlyError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { HostsClient, toPrimary, withHosts } from './hosts';
 import type { Executor, Row, Value } from './tx';
 
@@ -44,7 +44,7 @@ const isOfStatementName = (error: any, name: string | undefined): boolean =>
 	name !== undefined && (error?.code === '26000' || error?.code === '42P05') && String(error.message).includes(name);
 
 /* serialization_failure and deadlock_detected: the statement, a transaction of its own, was rolled back */
-const isConflict = (error: any): boolean => error?.code === '40001' || error?.code === '40P01';
+export const isConflict = (error: any): boolean => error?.code === '40001' || error?.code === '40P01';
 
 /** At most maxTimer. */
 export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
@@ -274,7 +274,9 @@ export class Database extends EventEmitter {
 			await client.query('BEGIN');
 			const result = await work(client);
 			committing = true;
-			await client.query('COMMIT');
+			// Of a transaction in which a statement failed COMMIT is ROLLBACK, and no error.
+			if ((await client.query('COMMIT')).command === 'ROLLBACK')
+				throw new InvalidTransactionError('nothing of the transaction is kept: a statement in it failed, and its error was caught; let it pass, or use a SAVEPOINT');
 			return result;
 		} catch (error) {
 			// The work may have failed to reach something else: what counts is whether this connection answers.

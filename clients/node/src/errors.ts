@@ -56,7 +56,7 @@ export class WrongVersionError extends EventQueueError {
 export class EventIdReusedError extends EventQueueError {}
 /** EQ003, EQ004, EQ047: not the session's tenant, none given where one is required, or two. */
 export class TenantError extends EventQueueError {}
-/** EQ005 */
+/** EQ005, and 54000 of jsonb */
 export class PayloadTooLargeError extends EventQueueError {}
 /** EQ006 */
 export class InvalidNameError extends EventQueueError {}
@@ -131,7 +131,7 @@ export class UnsupportedOptionError extends EventQueueError {}
 export class InvalidPayloadError extends EventQueueError {}
 /** A processor for this name was given before. */
 export class ProcessorExistsError extends EventQueueError {}
-/** What was given as tx is no transaction that this package knows. */
+/** What was given as tx is no transaction that this package knows, or nothing of the transaction is kept. */
 export class InvalidTransactionError extends EventQueueError {}
 /** The EventQueue or Worker is closed; also the reason of a job's signal at the end of a shutdown's time. */
 export class ClosedError extends EventQueueError {}
@@ -274,6 +274,9 @@ export function isConnectionError(error: unknown): boolean {
 	return false;
 }
 
+/** True if an earlier statement of the transaction failed. */
+export const isAborted = (error: unknown): boolean => serverFieldsOf(error).sqlstate === '25P02';
+
 /** True if the statement took longer than statement_timeout, or was cancelled by hand. */
 export const isCancelled = (error: unknown): boolean => serverFieldsOf(error).sqlstate === '57014';
 
@@ -322,6 +325,8 @@ export function toEventQueueError(error: unknown): unknown {
 		return new classes[state](text, all);
 	if (/^EQ/.test(state))
 		return new EventQueueError(text, all);
+	if (state === '54000' && /jsonb/.test(text))
+		return new PayloadTooLargeError(`${text}: a document of jsonb holds 256 MB`, all);
 	if (state === '3F000' || ((state === '42883' || state === '42P01') && /event_queue\./.test(text)))
 		return new ExtensionMissingError(
 			`${text}: the database has no event_queue, or an older one; CREATE EXTENSION event_queue, or ALTER EXTENSION event_queue UPDATE`, all);

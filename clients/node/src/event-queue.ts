@@ -5,13 +5,13 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PoolClient } from 'pg';
 import { Database, textOrNull, type ConnectionOptions } from './database';
-import { AccessDeniedError, ClosedError, ExtensionMissingError, ExtensionVersionError, isCancelled, JobFailedError, QueueNotFoundError, UnsupportedOptionError } from './errors';
+import { AccessDeniedError, ClosedError, ExtensionMissingError, ExtensionVersionError, JobFailedError, QueueNotFoundError, UnsupportedOptionError } from './errors';
 import { SafeEmitter, warn } from './emitter';
 import { Heartbeat } from './heartbeat';
 import type { JobState } from './job';
-import { now } from './clock';
 import { fromJson, member, toJson } from './json';
 import { checkKnown, encodeQueueSettings, integer, interval, knownSettings } from './options';
+import { outcomeOf, Outcomes } from './outcomes';
 import { Coalescer, Queue, type QueueOptions } from './queue';
 import { Subscription, type SubscriptionHandler, type SubscriptionOptions } from './subscription';
 import { readDeclaration, sync, type Declaration, type SyncReport } from './sync';
@@ -154,12 +154,6 @@ const appendedOf = (row: Row): AppendedEvent => ({
 
 const appendedColumns = 'a.position::text AS position, a.version::text AS version, a.id::text AS id, a.duplicate::text AS duplicate';
 
-/* The server's error is an object: attempt, at, worker, sqlstate, message, context. */
-const outcomeOf = (row: Row): JobOutcome => {
-	const outcome = fromJson(row.outcome);
-	return outcome.error ? { ...outcome, error: outcome.error.message } : outcome;
-};
-
 const olderThan = (version: string, minimum: string): boolean => {
 	const [a, b] = [version, minimum].map(text => text.split('.').map(Number));
 	for (let i = 0; i < b.length; i++)
@@ -176,6 +170,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	/** @internal */ readonly database: Database;
 	/** @internal */ readonly coalescer: Coalescer;
 	/** @internal */ readonly heartbeat: Heartbeat;
+	/** @internal */ readonly outcomes: Outcomes;
 	private readonly storage = new AsyncLocalStorage<TransactionLike>();
 	private readonly queues = new Map<string, Queue>();
 	private readonly declared = new Set<string>();
@@ -201,6 +196,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		this.database.on('connectionError', error => this.emit('connectionError', error));
 		this.coalescer = new Coalescer(this.database.run);
 		this.heartbeat = new Heartbeat(this.database);
+		this.outcomes = new Outcomes(this.database.run, id => [...this.runners].some(runner => runner instanceof Worker && runner.hasInHand(id)));
 	}
 
 	/** @internal Errors that no call can give back. */
@@ -390,25 +386,14 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		return outcomeOf(row);
 	}
 
-	/** Waits until a job is finished; its result, if the queue keeps completed jobs.  Takes a connection of the pool meanwhile. */
+	/** Waits until a job is finished; its result, if the queue keeps completed jobs or a worker of this process did it. */
 	async awaitJob(jobId: string | number | bigint, options: { timeout?: number } = {}): Promise<any> {
-		const until = options.timeout === undefined ? Infinity : now() + options.timeout;
-		for (;;) {
-			const wait = Math.max(0, Math.min(60_000, until - now()));
-			// A statement_timeout of the role's only makes the wait shorter.
-			const waited = this.database.run('CALL event_queue.await_job($1::text::bigint, $2::text::interval)', [String(jobId), `${Math.round(wait)} milliseconds`]);
-			const outcome = await waited.then(([row]) => outcomeOf(row), error => {
-				if (!isCancelled(error))
-					throw error;
-				return this.outside(() => this.jobOutcome(jobId));
-			});
-			if (outcome.state === 'dead')
-				throw new JobFailedError(outcome.error ?? `job ${jobId} is dead`);
-			if (outcome.state === 'completed' || outcome.state === 'gone')
-				return outcome.result ?? undefined;
-			if (now() >= until)
-				throw new JobFailedError(`job ${jobId} is not finished after ${options.timeout} ms: it is ${outcome.state}`);
-		}
+		const outcome = await this.outcomes.of(String(jobId), options.timeout);
+		if (outcome.state === 'dead')
+			throw new JobFailedError(outcome.error ?? `job ${jobId} is dead`);
+		if (outcome.state === 'completed' || outcome.state === 'gone')
+			return outcome.result ?? undefined;
+		throw new JobFailedError(`job ${jobId} is not finished after ${options.timeout} ms: it is ${outcome.state}`);
 	}
 
 	/** Removes a waiting job, or tells the worker of a running one to stop. */
@@ -474,6 +459,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 				if (ended.status === 'rejected')
 					this.report(ended.reason);
 			await this.coalescer.flush();
+			this.outcomes.close();
 			await this.heartbeat.close();
 			await this.database.close();
 			this.emit('closed');

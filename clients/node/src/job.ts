@@ -215,7 +215,7 @@ export class Job<Data = any, Result = any, Name extends string = string> impleme
 	async isWaiting(): Promise<boolean> { return await this.getState() === 'waiting'; }
 	async isPaused(): Promise<boolean> { return await this.getState() === 'paused'; }
 
-	/** Waits until the job is done; its result, or JobFailedError.  A result is there if the queue keeps completed jobs. */
+	/** Waits until the job is done; its result, or JobFailedError.  A result is there if the queue keeps completed jobs, or a worker of this process did it. */
 	finished(timeout?: number): Promise<Result> {
 		return this.queue.client.awaitJob(this.id, { timeout });
 	}

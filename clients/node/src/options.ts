@@ -178,9 +178,9 @@ const known = new Set(['tx', 'attempts', 'backoff', 'delay', 'priority', 'jobId'
 
 const shown = (value: unknown): string => inspect(value, { breakLength: Infinity, depth: 1 });
 
-export function integer(name: string, value: unknown, least: number): number {
-	if (typeof value !== 'number' || !Number.isFinite(value) || value < least)
-		throw new UnsupportedOptionError(`${name} is ${shown(value)}, not a number from ${least} on`);
+export function integer(name: string, value: unknown, least: number, most = Infinity): number {
+	if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > most)
+		throw new UnsupportedOptionError(`${name} is ${shown(value)}, not a number from ${least} ${most === Infinity ? 'on' : `to ${most}`}`);
 	return Math.round(value);
 }
 
@@ -274,14 +274,15 @@ export function encodeJobOptions(options: JobOptions): Record<string, unknown> {
 
 	checkJobOptions(options);
 	if (options.attempts !== undefined)
-		encoded.max_attempts = integer('attempts', options.attempts, 1);
+		encoded.max_attempts = integer('attempts', options.attempts, 1, 1000);
 	if (options.backoff !== undefined) {
 		const backoff = encodeBackoff(options.backoff);
 		Object.assign(encoded, backoff.encoded);
 		if (backoff.custom)
 			kept.backoff = options.backoff;
 	}
-	if (options.delay !== undefined && options.delay !== null && options.delay !== 0)
+	// Of a time that has passed, as the difference of two, it is negative: due now, as in Bull.
+	if (options.delay !== undefined && options.delay !== null && !(typeof options.delay === 'number' && options.delay <= 0))
 		encoded.delay = interval(integer('delay', options.delay, 0));
 	if (options.runAt !== undefined) {
 		if (!(options.runAt instanceof Date) || Number.isNaN(options.runAt.getTime()))
@@ -325,6 +326,9 @@ export function encodeJobOptions(options: JobOptions): Record<string, unknown> {
 	return encoded;
 }
 
+/** What the server's integers can say. */
+const mostKept = 2 ** 31 - 1;
+
 /* What one job asks for; of a pair that enqueue is given one, the queue's settings do not count. */
 function encodeKeepOfJob(remove: KeepJobs | undefined, suffix: 'completed' | 'failed', encoded: Record<string, unknown>): void {
 	const name = suffix === 'completed' ? 'removeOnComplete' : 'removeOnFail';
@@ -333,7 +337,7 @@ function encodeKeepOfJob(remove: KeepJobs | undefined, suffix: 'completed' | 'fa
 	if (typeof remove === 'boolean' || remove === 0)
 		encoded[`keep_${suffix}`] = remove === false ? '1000 years' : '0';
 	else if (typeof remove === 'number')
-		encoded[`keep_${suffix}_count`] = integer(name, remove, 1);
+		encoded[`keep_${suffix}_count`] = Math.min(integer(name, remove, 1), mostKept);
 	else if (typeof remove === 'object' && (remove.age !== undefined || remove.count !== undefined)) {
 		if (remove.count === 0)
 			encoded[`keep_${suffix}`] = '0';
@@ -341,7 +345,7 @@ function encodeKeepOfJob(remove: KeepJobs | undefined, suffix: 'completed' | 'fa
 			if (remove.age !== undefined)
 				encoded[`keep_${suffix}`] = interval(integer(`${name}.age`, remove.age * 1000, 0));
 			if (remove.count !== undefined)
-				encoded[`keep_${suffix}_count`] = integer(`${name}.count`, remove.count, 1);
+				encoded[`keep_${suffix}_count`] = Math.min(integer(`${name}.count`, remove.count, 1), mostKept);
 		}
 	} else
 		throw new UnsupportedOptionError(`${name} is ${shown(remove)}, neither true, false, a number nor { age, count }`);

@@ -60,6 +60,32 @@ const enqueueMany = async (run: Executor, jobs: WireJob[]): Promise<string[]> =>
 	return ids === '' ? [] : ids.split(',');
 };
 
+/** A document of jsonb holds 256 MB, and may take six times its text, of numbers with one digit; in characters. */
+const maxCall = 32 * 2 ** 20;
+
+/** Jobs that are too much for one call go in several, one after the other; together is what has them all or none. */
+async function enqueueParts(jobs: WireJob[], together: (work: (run: Executor) => Promise<string[]>) => Promise<string[]>, run: Executor): Promise<string[]> {
+	const parts: WireJob[][] = [];
+	let size = Infinity;
+	for (const job of jobs) {
+		size += job.payload.length + job.options.length;
+		if (size > maxCall) {
+			parts.push([]);
+			size = job.payload.length + job.options.length;
+		}
+		parts[parts.length - 1].push(job);
+	}
+	if (parts.length === 1)
+		return enqueueMany(run, jobs);
+	return together(async one => {
+		const ids: string[] = [];
+		for (const part of parts)
+			for (const id of await enqueueMany(one, part))
+				ids.push(id);
+		return ids;
+	});
+}
+
 /** A call for half as many costs less than it gains. */
 const worthTwoCalls = 64;
 
@@ -203,7 +229,9 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 				if (jobs.some(job => job.opts?.tx !== undefined && job.opts.tx !== tx))
 					throw new UnsupportedOptionError('addBulk adds all jobs in one transaction: give tx as addBulk(jobs, { tx })');
 				const encoded = jobs.map(job => this.encode(job.name ?? defaultJobName, job.data, optionsOf(`job ${job.name}`, job.opts)));
-				const ids = await enqueueMany(tx === undefined ? this.client.database.run : toExecutor(tx), encoded.map(job => job.wire));
+				const run = tx === undefined ? this.client.database.run : toExecutor(tx);
+				const ids = await enqueueParts(encoded.map(job => job.wire), work => tx === undefined
+					? this.client.database.transaction(client => work(toExecutor(client))) : work(run), run);
 				if (tx === undefined)
 					for (const name of new Set(encoded.map(job => job.wire.name)))
 						this.client.added(this.name, name);

@@ -8,12 +8,14 @@
  *
  * When the handler fails the batch is rolled back and comes again only up to the event
  * that failed; that one is then tried by itself, and parked with its aggregate after
- * maxAttempts, while all others go on.
+ * maxAttempts, while all others go on.  Where the transaction tells only at its end (a
+ * failed statement whose error the handler caught, a deferred constraint), whose fault it
+ * was shows by halves.
  */
 import type { Client } from 'pg';
-import { backoffAfter, sleep } from './database';
+import { backoffAfter, isConflict, sleep } from './database';
 import { SafeEmitter } from './emitter';
-import { asError, ClosedError, isCancelled, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
+import { asError, ClosedError, InvalidTransactionError, isAborted, isCancelled, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { eventColumns, eventOf, type EventFilter, type EventQueue, type StoredEvent } from './event-queue';
 import { checkKnown } from './options';
 import { Outage } from './outage';
@@ -66,10 +68,29 @@ export interface SubscriptionEvents {
 }
 
 class HandlerError extends Error {
-	constructor(readonly event: StoredEvent, readonly index: number, readonly error: Error) {
+	/** isOneOf: this event, or one after it in the batch. */
+	constructor(readonly event: StoredEvent, readonly index: number, readonly error: Error, readonly isOneOf = false) {
 		super(error.message);
 	}
 }
+
+/** The handler said nothing, but what it did in the transaction is refused at the end. */
+class EndError extends Error {
+	constructor(readonly error: Error) {
+		super(error.message, { cause: error });
+	}
+}
+
+/** The error as one of the handler's, if it is. */
+const blamed = (error: unknown, events: StoredEvent[]): HandlerError | undefined =>
+	error instanceof HandlerError ? error : error instanceof EndError && events.length > 0 ? new HandlerError(events[0], 0, error.error, true) : undefined;
+
+/** The call that moves the checkpoint. */
+const acknowledge = (run: Executor, sql: string, values: string[]): Promise<unknown> =>
+	run(sql, values).catch(error => {
+		throw isAborted(error) ? new EndError(new InvalidTransactionError(
+			'a statement of the handler failed, and its error was caught, so nothing of the transaction is kept: let it pass, or use a SAVEPOINT', { cause: error })) : error;
+	});
 
 const knownOptions = ['create', 'filter', 'fromPosition', 'buckets', 'tenantId', 'batchSize', 'batch', 'transaction', 'maxAttempts', 'backoff', 'autorun'];
 
@@ -92,6 +113,8 @@ export class Subscription extends SafeEmitter {
 	private readonly outage: Outage;
 	/** The event that fails, and how often it did. */
 	private trouble?: { position: string; failures: number; batch: number };
+	/** Of parked events: one by one, when it is not known which of them fails. */
+	private parkedBatch?: number;
 
 	constructor(client: EventQueue<any>, name: string, handler: SubscriptionHandler, options: SubscriptionOptions = {}) {
 		super();
@@ -155,7 +178,7 @@ export class Subscription extends SafeEmitter {
 					break;
 				if (isConnectionError(error))
 					this.heldUp(known);
-				else
+				else if (this.outage.refused(known))
 					this.report(known);
 				await sleep(backoffAfter(failures++), this.ending.signal);
 			} finally {
@@ -204,25 +227,32 @@ export class Subscription extends SafeEmitter {
 
 	/** BEGIN and COMMIT on the session, or the application's transaction. */
 	private async inTransaction<T>(session: Client, work: (tx: any, run: Executor) => Promise<T>): Promise<T> {
+		let isAtEnd = false;
+		const failed = (error: any): never => {
+			throw isAtEnd && !isConnectionError(error) && !isConflict(toEventQueueError(error)) ? new EndError(asError(toEventQueueError(error))) : error;
+		};
 		if (this.options.transaction !== undefined) {
 			let result: T;
 			await this.options.transaction(async tx => {
+				isAtEnd = false;
 				const run = toExecutor(tx as TransactionLike);
 				const tenant = this.options.tenantId ?? this.client.options.tenantId;
 				if (tenant !== undefined)
 					await run(`SELECT pg_catalog.set_config('event_queue.tenant', $1::text, true)`, [tenant]);
 				result = await work(tx, run);
-			});
+				isAtEnd = true;
+			}).catch(failed);
 			return result!;
 		}
 		await session.query('BEGIN');
 		try {
 			const result = await work(session, sessionExecutor(session));
+			isAtEnd = true;
 			await session.query('COMMIT');
 			return result;
 		} catch (error) {
 			await session.query('ROLLBACK').catch(() => {});
-			throw error;
+			return failed(error);
 		}
 	}
 
@@ -257,12 +287,13 @@ export class Subscription extends SafeEmitter {
 				if (events.length === 0)
 					return;
 				await this.handle(events, tx);
-				await run('SELECT event_queue.ack($1::text)::text', [this.name]);
+				await acknowledge(run, 'SELECT event_queue.ack($1::text)::text', [this.name]);
 			});
 		} catch (error) {
-			if (!(error instanceof HandlerError))
+			const failure = blamed(error, events);
+			if (failure === undefined)
 				throw error;
-			await this.troubled(session, events, error);
+			await this.troubled(session, events, failure);
 			return true;
 		}
 		if (events.length === 0)
@@ -276,7 +307,7 @@ export class Subscription extends SafeEmitter {
 	/** The handler failed at an event of the batch, which was rolled back. */
 	private async troubled(session: Client, events: StoredEvent[], failure: HandlerError): Promise<void> {
 		const { event, index, error } = failure;
-		if (this.options.batch && events.length > 1) {
+		if ((this.options.batch || failure.isOneOf) && events.length > 1) {
 			// Which of them it is shows by halves.
 			this.trouble = { position: event.position, failures: 0, batch: Math.ceil(events.length / 2) };
 			this.emit('failed', event, error, 1);
@@ -310,24 +341,31 @@ export class Subscription extends SafeEmitter {
 		try {
 			await this.inTransaction(session, async (tx, run) => {
 				events = (await run(`SELECT ${eventColumns} FROM event_queue.fetch_parked($1::text, $2::text::int) e ORDER BY e.position`,
-					[this.name, String(this.options.batchSize ?? 100)])).map(eventOf);
+					[this.name, String(this.parkedBatch ?? this.options.batchSize ?? 100)])).map(eventOf);
 				if (events.length === 0)
 					return;
 				await this.handle(events, tx);
-				await run('SELECT event_queue.ack_parked($1::text, $2::text::bigint)::text', [this.name, events[events.length - 1].position]);
+				await acknowledge(run, 'SELECT event_queue.ack_parked($1::text, $2::text::bigint)::text', [this.name, events[events.length - 1].position]);
 			});
 		} catch (error) {
-			if (!(error instanceof HandlerError))
+			const failure = blamed(error, events);
+			if (failure === undefined)
 				throw error;
-			const { event } = error;
-			this.emit('failed', event, error.error, 1);
+			const { event } = failure;
+			this.emit('failed', event, failure.error, 1);
+			if (failure.isOneOf && events.length > 1) {
+				this.parkedBatch = 1;
+				return events.length;
+			}
 			// Back to the parked ones, with the new error.
 			await this.inTransaction(session, async (_tx, run) => {
-				await run('SELECT event_queue.park_event($1::text, $2::text::bigint, $3::text)::text', [this.name, event.position, error.message]);
+				await run('SELECT event_queue.park_event($1::text, $2::text::bigint, $3::text)::text', [this.name, event.position, failure.message]);
 			});
-			this.emit('parked', event, error.error);
+			this.emit('parked', event, failure.error);
 			return 0;
 		}
+		if (events.length === 0)
+			this.parkedBatch = undefined;
 		return events.length;
 	}
 

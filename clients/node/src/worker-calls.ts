@@ -48,6 +48,17 @@ export class WorkerCalls {
 			this.owner.report(told);
 	}
 
+	/** The server refused to claim. */
+	refused(error: unknown): void {
+		if (this.outage.refused(error))
+			this.owner.report(error);
+	}
+
+	/** It is told that calls go through. */
+	begins(): void {
+		this.outage.over();
+	}
+
 	wentThrough(): void {
 		if (this.outage.over())
 			this.owner.reachable();

@@ -99,12 +99,20 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 					this.process(name, processor.process, processor.concurrency);
 		client.register(this);
 		if (options.autorun !== false)
-			setImmediate(() => {
-				this.run().catch(error => {
-					if (!(error instanceof ClosedError))
-						this.report(error);
-				});
-			});
+			setImmediate(() => void this.keepTrying());
+	}
+
+	/* The queue may not be there yet, as another instance is about to make it, or the grant. */
+	private async keepTrying(): Promise<void> {
+		for (let failures = 0; this.closing === undefined; failures++)
+			try {
+				return await this.run();
+			} catch (error) {
+				if (error instanceof ClosedError)
+					return;
+				this.calls.refused(error);
+				await sleep(backoffAfter(failures), this.stopping.signal);
+			}
 	}
 
 	/** Adds a processor for jobs of a name; '*': for those that have none of their own. */
@@ -123,7 +131,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		return this;
 	}
 
-	/** Begins to claim; done when the queue is known to be there. */
+	/** Begins to claim; done when the queue is known to be there, and rejects if it is not, or may not be used. */
 	run(): Promise<void> {
 		this.started ??= this.start().catch(error => {
 			this.started = undefined;
@@ -154,6 +162,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		this.unlisten = this.client.database.listen(`event_queue.${this.queue.name}`, () => this.wake());
 		this.lookTimer = setInterval(() => this.wake(), lookEvery);
 		this.lookTimer.unref();
+		this.calls.begins();
 		this.emit('ready');
 		for (const lane of this.lanes.values())
 			this.pump(lane);
@@ -242,8 +251,10 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		if (lane.calling)
 			return;
 		const max = this.wanted(lane);
-		if (lane.settles.length === 0 && max === 0)
+		if (lane.settles.length === 0 && max === 0) {
+			this.checkDrained(lane);
 			return this.checkIdle();
+		}
 		lane.calling = true;
 		lane.woken = false;
 		const settles = lane.settles.splice(0, 1000);
@@ -257,7 +268,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 				if (isConnectionError(error))
 					this.calls.heldUp(error);
 				else
-					this.report(error);
+					this.calls.refused(error);
 				// At the end there is nothing to claim, but what is done is to be told.
 				await sleep(backoffAfter(lane.failures++), lane.settles.length === 0 ? this.stopping.signal : this.over.signal);
 			},
@@ -283,7 +294,12 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 			else
 				// The claim was on its way when the worker was closed.
 				void this.release(running, 0);
-		if (!lane.hungry && claimed.length === 0 && this.active.size === 0 && this.hadWork) {
+		this.checkDrained(lane);
+	}
+
+	/* The last job may have ended in whichever way: completed, failed, or given back. */
+	private checkDrained(lane: Lane): void {
+		if (!lane.hungry && this.active.size === 0 && this.hadWork) {
 			this.hadWork = false;
 			this.emit('drained');
 		}
@@ -295,6 +311,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		job.returnvalue = settle.value;
 		job.finishedOn = Date.now();
 		settle.confirmed();
+		this.client.outcomes.told(job.id, () => ({ state: 'completed', result: fromJson(settle.result) }));
 		this.emit('completed', job, settle.value);
 	}
 
@@ -497,8 +514,10 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		job.attemptsMade++;
 		job.failedReason = messageOf(error);
 		job.stacktrace = String(error.stack ?? '').split('\n');
-		if (dead)
+		if (dead) {
 			job.finishedOn = Date.now();
+			this.client.outcomes.told(job.id, () => ({ state: 'dead', error: job.failedReason }));
+		}
 		this.emit('failed', job, error, dead);
 	}
 
@@ -551,6 +570,11 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 	/** Jobs that it has in hand. */
 	get activeCount(): number {
 		return this.active.size;
+	}
+
+	/** @internal */
+	hasInHand(id: string): boolean {
+		return [...this.active.values()].some(running => running.job.id === id);
 	}
 
 	private isIdle(): boolean {

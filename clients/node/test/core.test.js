@@ -117,7 +117,8 @@ test('bad input is a clear error and nothing is done', async () => {
 	await none(queue.add('x', {}, { repeat: { cron: '* * * * *' } }), eqlib.UnsupportedOptionError, /create_schedule/);
 	await none(queue.add('x', {}, { attemps: 3 }), eqlib.UnsupportedOptionError, /attemps.*known are/);
 	await none(queue.add('x', {}, { attempts: 0 }), eqlib.UnsupportedOptionError, /attempts/);
-	await none(queue.add('x', {}, { delay: -1 }), eqlib.UnsupportedOptionError, /delay/);
+	await none(queue.add('x', {}, { delay: '-1' }), eqlib.UnsupportedOptionError, /delay/);
+	await none(queue.add('x', {}, { attempts: Number.MAX_SAFE_INTEGER }), eqlib.UnsupportedOptionError, /attempts is 9007199254740991, not a number from 1 to 1000/);
 	await none(queue.add('x', {}, { jobId: 'a', uniqueKey: 'b' }), eqlib.UnsupportedOptionError, /same thing/);
 	const circle = {};
 	circle.circle = circle;

@@ -519,3 +519,71 @@ test('closed while the server is away: it ends, and so does the process', async 
 	const [code] = await once(child, 'close');
 	assert.deepEqual([code, said], [0, 'closed\n']);
 });
+
+test('addBulk of more than one document of jsonb holds goes in several calls, all or none, in order', async () => {
+	const queue = await newQueue();
+	const jobs = Array.from({ length: 40 }, (_, n) => ({ name: 'x', data: { n, text: 'x'.repeat(900 * 1024) } }));
+	let transactions = 0;
+	const { transaction } = eq.database;
+	eq.database.transaction = function (work) { transactions++; return transaction.call(this, work); };
+	try {
+		await refused(queue.addBulk([...jobs, { name: 'bad', opts: { priorityLevel: 55 } }]), eqlib.InvalidArgumentError, /priority 55/);
+		assert.equal(await queue.count(), 0);
+		const added = await queue.addBulk(jobs);
+		assert.deepEqual(await query(connection, `SELECT job_id::text AS id FROM event_queue.jobs WHERE queue = $1 ORDER BY (payload ->> 'n')::int`, [queue.name]), added.map(({ id }) => ({ id })));
+		await queue.addBulk(jobs.slice(0, 2));
+		assert.equal(transactions, 2, 'what one call holds needs no transaction');
+	} finally {
+		eq.database.transaction = transaction;
+	}
+	await eq.transaction(async tx => {
+		await queue.addBulk(jobs, { tx });
+		await tx.query('ROLLBACK; BEGIN');
+	});
+	assert.equal(await queue.count(), 42);
+	await queue.empty();
+	// Of one job of more than 256 MB, which takes long.
+	const known = require('../dist/errors').toEventQueueError(Object.assign(new Error('string too long to represent as jsonb string'), { code: '54000' }));
+	assert.ok(known instanceof eqlib.PayloadTooLargeError && /holds 256 MB/.test(known.message));
+});
+
+test('however many wait for jobs: no connection is held, results of this process are told though nothing is kept, and close() does not wait', async () => {
+	await query(connection, `SELECT event_queue.create_queue('awaited', max_attempts => 1)`);
+	const own = open({ ...connection, max: 2 });
+	const queue = own.queue('awaited');
+	const jobs = await queue.addBulk(Array.from({ length: 60 }, (_, n) => ({ name: n % 10 === 9 ? 'bad' : 'good', data: { n } })));
+	const all = Promise.allSettled(jobs.map(job => job.finished()));
+	await refused(own.awaitJob(jobs[0].id, { timeout: 50 }), eqlib.JobFailedError, /is not finished after 50 ms: it is ready/);
+	own.worker('awaited', async job => {
+		await sleep(5);
+		if (job.name === 'bad')
+			throw new Error(`bad ${job.data.n}`);
+		return job.data;
+	}, { concurrency: 3 });
+	assert.deepEqual((await all).map(({ value, reason }) => value ?? `${reason}`), jobs.map(({ data: { n } }) => n % 10 === 9 ? `JobFailedError: bad ${n}` : { n }));
+	const others = await queue.add('late', {}, { delay: 3_600_000 });
+	const elsewhere = (await queue.add('elsewhere', {}, { delay: 3_600_000 })).finished();
+	await query(connection, `SELECT event_queue.cancel_job(job_id) FROM event_queue.jobs WHERE queue = 'awaited' AND name = 'elsewhere'`);
+	assert.equal(await elsewhere, undefined);
+	const waits = refused(others.finished(), eqlib.ClosedError, /closed/);
+	const { pool } = own.database;
+	await until(() => pool.totalCount > 0 && pool.idleCount === pool.totalCount, 'it holds no connection, for which close() would wait');
+	await own.close();
+	await waits;
+	await refused(others.finished(), eqlib.ClosedError, /closed/);
+});
+
+test('a transaction in which a failed statement was caught is told: nothing of it is kept', async () => {
+	const queue = await newQueue();
+	await refused(eq.transaction(async tx => {
+		await queue.add('lost', {});
+		await tx.query('SELECT 1 / 0').catch(() => {});
+	}), eqlib.InvalidTransactionError, /nothing of the transaction is kept/);
+	assert.equal(await queue.count(), 0);
+	await eq.transaction(async tx => {
+		await tx.query('SAVEPOINT a');
+		await tx.query('SELECT 1 / 0').catch(() => tx.query('ROLLBACK TO a'));
+		await queue.add('kept', {});
+	});
+	assert.equal(await queue.count(), 1);
+});

@@ -80,6 +80,27 @@ test('an add that finds no connection says why', async () => {
 	await none.close();
 });
 
+test('who waits for a job waits on when the connection of a look breaks, and is told when there is no server', async () => {
+	await query(connection, `SELECT event_queue.create_queue('waits on', keep_completed => '1 hour')`);
+	const eq = open(connection);
+	const { ConnectionError } = require('..');
+	const run = eq.database.runWaiting;
+	const breaks = [new ConnectionError('the connection broke during the call', true), new ConnectionError('the connection broke during the call', true)];
+	eq.database.runWaiting = async function (sql, ...rest) {
+		if (/job_outcome/.test(sql) && breaks.length > 0)
+			throw breaks.shift();
+		return run.call(this, sql, ...rest);
+	};
+	const finished = (await eq.queue('waits on').add('x', {})).finished();
+	await until(() => breaks.length === 0, 'both have broken');
+	await query(connection, `SELECT event_queue.complete(job_id, lease_token, '"done"') FROM event_queue.claim('waits on')`);
+	assert.equal(await finished, 'done');
+	const job = await eq.queue('waits on').add('x', {});
+	breaks.push(new ConnectionError("the server can't be reached", false));
+	await assert.rejects(job.finished(), /can't be reached/);
+	await eq.close();
+});
+
 test('every session of the application is cut, again and again', async () => {
 	await query(connection, `SELECT event_queue.create_queue('cut', lease => '2 seconds', stalled_interval => '200 milliseconds', max_stalled => 50)`);
 	const eq = open(connection);

@@ -131,3 +131,37 @@ test('a batch handler, and bad input', async () => {
 	assert.ok(error instanceof eqlib.NotFoundError, String(error));
 	await missing.close();
 });
+
+test('what a transaction tells only at its end is a failure of the event: a failed statement that the handler caught, a deferred constraint', async () => {
+	await query(connection, `CREATE TABLE once (id text UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO once VALUES ('E3')`);
+	for (const id of ['E1', 'E2', 'E3', 'E4'])
+		await eq.append('end', id, 'end.met', {});
+	let broken = true;
+	const handler = async (event, { tx }) => {
+		if (broken && event.aggregateId === 'E2')
+			await tx.query('SELECT 1 / 0').catch(() => {});
+		else
+			await tx.query('INSERT INTO once VALUES ($1)', [event.aggregateId]);
+	};
+	const parked = {}, errors = [];
+	const options = { filter: { event_type: 'end.met' }, maxAttempts: 2, backoff: () => 5 };
+	const subscription = eq.subscription('end', handler, options);
+	subscription.on('error', error => errors.push(error));
+	subscription.on('parked', (event, error) => { parked[event.aggregateId] = error.message; });
+	await until(async () => (await rows('SELECT id FROM once')).length === 3, 'E1 and E4 go on');
+	assert.deepEqual(Object.keys(parked), ['E2', 'E3']);
+	assert.match(parked.E2, /a statement of the handler failed, and its error was caught/);
+	assert.match(parked.E3, /duplicate key/);
+	await query(connection, `DELETE FROM once WHERE id = 'E3'`);
+	await subscription.retryParked();
+	await eq.append('end', 'E5', 'end.met', {});
+	const now = async ids => until(async () => JSON.stringify((await rows('SELECT id FROM once ORDER BY id')).map(({ id }) => id)) === JSON.stringify(ids), `there are ${ids}`);
+	await now(['E1', 'E3', 'E4', 'E5']);
+	broken = false;
+	await until(async () => (await rows(`SELECT 1 FROM event_queue.parked_aggregates WHERE subscription = 'end'`)).length === 1, 'E2 is parked again');
+	await subscription.retryParked();
+	await eq.append('end', 'E6', 'end.met', {});
+	await now(['E1', 'E2', 'E3', 'E4', 'E5', 'E6']);
+	assert.deepEqual(errors, []);
+	await subscription.close();
+});

@@ -340,3 +340,52 @@ test('traceparent goes along, and spans are made, with OpenTelemetry', async () 
 	assert.ok(spans.every(span => span.traceId === spans[0].traceId && span.ended && !span.failed));
 	assert.deepEqual(spans.map(span => span.parent), [undefined, spans[0].id, spans[1].id, spans[2].id]);
 });
+
+test('what the server refuses time and again is told once, and ready when it goes on; drained also when the last job failed', async () => {
+	await query(connection, `SELECT event_queue.create_queue('denied', max_attempts => 1); DROP ROLE IF EXISTS eq_node_denied; CREATE ROLE eq_node_denied LOGIN;
+		SELECT event_queue.grant_worker('eq_node_denied'); SELECT event_queue.grant_consumer('eq_node_denied')`);
+	await query(connection, `SELECT event_queue.create_subscription('denied')`);
+	const eq = open({ ...connection, user: 'eq_node_denied' });
+	const told = [];
+	const worker = eq.worker('denied', () => { throw new Error('no'); });
+	const subscription = eq.subscription('denied', () => {}, { create: false });
+	await Promise.all([once(worker, 'ready'), once(subscription, 'ready')]);
+	for (const [name, one] of Object.entries({ worker, subscription }))
+		one.on('error', error => told.push(`${name} ${error.name}`));
+	await query(connection, `REVOKE ALL ON FUNCTION event_queue.claim, event_queue.fetch_events FROM eq_node_denied`);
+	let calls = 0;
+	const run = eq.database.runWaiting;
+	eq.database.runWaiting = function (...args) { calls++; return run.apply(this, args); };
+	const goesOn = once(worker, 'ready');
+	await query(connection, `SELECT event_queue.enqueue('denied', 'a', '{}'); SELECT event_queue.append('a', 'b', 'c.d', '{}')`);
+	await until(() => calls >= 5 && told.length >= 2, 'both have tried');
+	assert.deepEqual(told.sort(), ['subscription AccessDeniedError', 'worker AccessDeniedError']);
+	const drained = once(worker, 'drained');
+	await query(connection, `SELECT event_queue.grant_worker('eq_node_denied'); SELECT event_queue.grant_consumer('eq_node_denied')`);
+	await goesOn;
+	await drained;
+	assert.equal((await query(connection, `SELECT count(*)::int AS n FROM event_queue.dead_letters WHERE queue = 'denied'`))[0].n, 1);
+	assert.equal(told.length, 2);
+	await eq.close();
+});
+
+test('a worker whose queue is not there yet says so once, and begins when another instance has made it', async () => {
+	const told = [], heard = [];
+	const worker = eq.worker('not yet', job => { heard.push(job.data.n); });
+	worker.on('error', error => told.push(error.name));
+	let ready = 0;
+	worker.on('ready', () => ready++);
+	let looks = 0;
+	const { queueSettings } = eq;
+	eq.queueSettings = function (name) { looks++; return queueSettings.call(this, name); };
+	await until(() => looks >= 3, 'it has tried');
+	eq.queueSettings = queueSettings;
+	await query(connection, `SELECT event_queue.create_queue('not yet')`);
+	await eq.queue('not yet').add('a', { n: 1 });
+	await until(() => heard.length === 1, 'the job is done');
+	assert.deepEqual([told, ready], [['QueueNotFoundError'], 1]);
+	await worker.close();
+	const never = eq.worker('never', () => {}).on('error', () => {});
+	await once(never, 'error');
+	await never.close();
+});

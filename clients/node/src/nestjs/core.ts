@@ -7,6 +7,7 @@ import { encodeJobOptions, type JobOptions as CoreJobOptions } from '../options'
 import { Job as CoreJob } from '../job';
 import type { JobOptions } from './bull-types';
 import { Job, type JobRow, type Lease } from './job';
+import { numberOf } from './lenient';
 import type { Transaction } from './port';
 import type { Queue } from './queue';
 import type { Registration, SubscriptionRegistration } from './service';
@@ -96,7 +97,7 @@ export class Core {
 	}
 
 	/** Begins to process jobs of a queue; its events come at the queue, as in Bull. */
-	async worker(queue: Queue, settings: QueueSettings, registrations: Registration[], logger: Logger): Promise<CoreWorker> {
+	async worker(queue: Queue, settings: QueueSettings, registrations: Registration[], logger: Logger, isPaused: () => boolean): Promise<CoreWorker> {
 		const jobs = new WeakMap<CoreJob, Job>();
 		const toJob = (one: CoreJob): Job => {
 			let job = jobs.get(one);
@@ -121,7 +122,7 @@ export class Core {
 						}
 					}
 				},
-				typeof concurrency === 'function' ? await concurrency() : concurrency,
+				numberOf(typeof concurrency === 'function' ? await concurrency() : concurrency) as number,
 			);
 		}
 		worker.on('active', (one) => queue.emit('active', toJob(one)));
@@ -153,6 +154,9 @@ export class Core {
 			queue.emit('suspended', job);
 		});
 		worker.on('drained', () => queue.emit('drained'));
+		if (isPaused()) {
+			worker.pause();
+		}
 		await worker.run();
 		worker.on('ready', () => logger.log(`queue "${queue.name}": goes on`));
 

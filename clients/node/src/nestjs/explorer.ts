@@ -9,12 +9,13 @@ import {
 } from './decorators';
 import { checkKnown } from '../options';
 import type { Job } from './job';
-import { DEFAULT_JOB_NAME, type Queue } from './queue';
-import type { EventQueueService } from './service';
+import { DEFAULT_JOB_NAME, Queue } from './queue';
+import { EventQueueService } from './service';
 import {
 	DEFAULT_KEY,
 	getEventQueueToken,
 	getQueueToken,
+	isQueueToken,
 	LISTENER_METADATA,
 	ON_EVENT_METADATA,
 	PROCESS_METADATA,
@@ -26,6 +27,7 @@ type Method = (...args: any[]) => any;
 /** As DiscoveryService gives them; the type itself is no public one of Nest's. */
 interface Provider {
 	name: string;
+	token: unknown;
 	instance: Record<string, Method> | undefined;
 	metatype: Function | null;
 	inject?: unknown;
@@ -45,9 +47,17 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 		@Optional() @Inject('EVENT_QUEUE_NO_WORKERS') private readonly noWorkers?: boolean,
 	) {}
 
-	onModuleInit(): void {
+	async onModuleInit(): Promise<void> {
 		const seen = new Set<unknown>();
 		const wrappers = [...this.discovery.getProviders(), ...this.discovery.getControllers()] as unknown as Provider[];
+		// A test whose own objects stand for the queues needs no server.
+		if (!wrappers.some((one) => isQueueToken(one.token) && !(one.instance instanceof Queue))) {
+			for (const { instance } of wrappers) {
+				if (instance instanceof EventQueueService) {
+					await instance.connect();
+				}
+			}
+		}
 		for (const provider of wrappers) {
 			const type = !provider.metatype || provider.inject ? provider.instance?.constructor : provider.metatype;
 			if (typeof type !== 'function' || seen.has(provider.instance ?? type)) {
@@ -77,6 +87,9 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 
 	private exploreProcessor(provider: Provider, type: Function, options: ProcessorOptions): void {
 		const queue = this.queueOf(options.name, type);
+		if (!(queue instanceof Queue)) {
+			return; // a test's stand-in, by overrideProvider(getQueueToken(...))
+		}
 		const service = queue.port as EventQueueService;
 		this.services.add(service);
 		checkKnown(`@Processor of ${type.name}`, options, ['name', 'scope', 'concurrency'],
@@ -114,9 +127,9 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 		}
 	}
 
-	private queueOf(name: string | undefined, type: Function): Queue {
+	private queueOf(name: string | undefined, type: Function): unknown {
 		try {
-			return this.moduleRef.get<Queue>(getQueueToken(name), { strict: false });
+			return this.moduleRef.get<unknown>(getQueueToken(name), { strict: false });
 		} catch (error) {
 			throw new Error(
 				`${type.name} is the processor of queue "${name ?? DEFAULT_KEY}", which no ` +
@@ -143,7 +156,7 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 		return async (job) => {
 			const context = ContextIdFactory.create();
 			this.moduleRef.registerRequestByContextId(job, context);
-			return call(await this.moduleRef.resolve(type as any, context, { strict: false }), job);
+			return call(await this.moduleRef.resolve((provider.token ?? type) as any, context, { strict: false }), job);
 		};
 	}
 

@@ -1,3 +1,4 @@
+import { asError } from '../errors';
 import type { JobId, JobOptions, JobStatus } from './bull-types';
 import type { AwaitEventOptions, AwaitSignalOptions, DurableSteps, EventOutcome, JobStep, SignalOutcome, StepOptions } from '../steps';
 import type { Queue } from './queue';
@@ -94,7 +95,7 @@ export class Job<T = any> implements DurableSteps {
 		const { opts: kept, ...metadata } = (row.metadata ?? {}) as { opts?: JobOptions };
 		opts = { ...kept, ...opts };
 		this.jobId = row.job_id;
-		this.id = opts.jobId ?? row.unique_key ?? row.job_id;
+		this.id = String(opts.jobId ?? row.unique_key ?? row.job_id);
 		this.name = row.name;
 		this.data = row.payload as T;
 		this.opts = { attempts: row.max_attempts ?? undefined, priority: row.priority, delay: 0, ...opts };
@@ -231,7 +232,7 @@ export class Job<T = any> implements DurableSteps {
 
 	/** For a job of `getNextJob`. */
 	async moveToFailed(error: { message: string }, _ignoreLock?: boolean): Promise<null> {
-		await this.queue.settle(this, error);
+		await this.queue.settle(this, asError(error ?? 'Unknown reason'));
 		return null;
 	}
 
@@ -275,7 +276,7 @@ export class Job<T = any> implements DurableSteps {
 			attemptsMade: this.attemptsMade,
 			failedReason: this.failedReason as any,
 			stacktrace: this.stacktrace,
-			returnvalue: this.returnvalue,
+			returnvalue: this.returnvalue ?? null,
 			finishedOn: this.finishedOn ?? null,
 			processedOn: this.processedOn ?? null,
 		};

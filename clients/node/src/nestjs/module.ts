@@ -162,7 +162,9 @@ export class EventQueueModule {
 				const factory = queue.useClass ?? queue.useExisting;
 				const options: Provider =
 					factory === undefined
-						? { provide, useFactory: queue.useFactory ?? (() => ({})), inject: queue.inject ?? [] }
+						? queue.useFactory === undefined
+							? { provide, useValue: plainOptions(queue) }
+							: { provide, useFactory: queue.useFactory, inject: queue.inject ?? [] }
 						: { provide, useFactory: (made: QueueOptionsFactory) => made.createBullOptions(), inject: [factory] };
 				return {
 					name: queue.name,
@@ -187,7 +189,8 @@ export class EventQueueModule {
 				{
 					provide: getQueueToken(queue.name),
 					useFactory: (options: RegisterQueueOptions, service?: EventQueueService) =>
-						makeQueue(queue.name ?? DEFAULT_KEY, options, queue.configKey, service),
+						// A factory may say the name on the server, as of an environment: it stays injected by the one of registerQueueAsync.
+						makeQueue(options?.name ?? queue.name ?? DEFAULT_KEY, options, queue.configKey, service),
 					inject: [
 						getQueueOptionsToken(queue.name),
 						{ token: getEventQueueToken(queue.configKey), optional: true },
@@ -201,6 +204,12 @@ export class EventQueueModule {
 	private static core(): DynamicModule {
 		return CORE;
 	}
+}
+
+/** registerQueueAsync without a factory is registerQueue, as in Bull. */
+function plainOptions(given: RegisterQueueAsyncOptions): RegisterQueueOptions {
+	const { imports: _imports, inject: _inject, extraProviders: _extra, useFactory: _factory, useClass: _class, useExisting: _existing, ...options } = given;
+	return options;
 }
 
 @Module({})

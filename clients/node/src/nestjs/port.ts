@@ -1,4 +1,5 @@
 import type { JobOptions } from './bull-types';
+import type { JobOutcome } from '../event-queue';
 import type { JobStep } from '../steps';
 import type { JobRow, Lease } from './job';
 import type { Queue } from './queue';
@@ -32,6 +33,12 @@ export interface Port {
 	resumeWorkers(queue: string): void;
 	closeWorkers(queue: string, doNotWaitJobs: boolean): Promise<void>;
 	whenIdle(queue: string): Promise<void>;
+	/** Without its jobs, what it keeps and its schedules. */
+	remakeQueue(queue: string): Promise<void>;
+	/** A listener of the application's threw. */
+	reportListener(queue: string, error: unknown): void;
+	/** How a job ended, when it has. */
+	outcome(jobId: string): Promise<JobOutcome>;
 	/** Someone listens to its global: events. */
 	watch(queue: Queue): void;
 	jobSteps(jobId: string): Promise<JobStep[]>;

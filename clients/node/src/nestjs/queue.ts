@@ -1,4 +1,4 @@
-import { EventEmitter } from 'node:events';
+import { SafeEmitter } from '../emitter';
 import { toJson } from '../json';
 import { UnsupportedOptionError } from '../errors';
 import { checkBulk, checkKnown, integer, optionsOf, ownValue } from '../options';
@@ -13,6 +13,7 @@ import type {
 	JobStatusClean,
 } from './bull-types';
 import { Job, type JobRow, type Lease, statesOf, UnsupportedError } from './job';
+import { jobOptions, regexOfGlob } from './lenient';
 import type { Port, Transaction } from './port';
 
 /** Bull's name of jobs that were added without one. */
@@ -22,6 +23,8 @@ export const DEFAULT_JOB_NAME = '__default__';
 export interface CallOptions {
 	tx?: Transaction;
 }
+
+const STATUSES: readonly JobStatus[] = ['waiting', 'active', 'completed', 'failed', 'delayed', 'paused'];
 
 /** Every job that there is, as JobRow; narrowed by the callers. */
 const SELECT_JOBS = `SELECT * FROM (
@@ -39,8 +42,23 @@ const SELECT_JOBS = `SELECT * FROM (
 		h.priority, h.created_at, h.run_at, h.claimed_at, h.completed_at, h.errors, h.result, NULL, NULL, h.job_id
 	FROM event_queue.history h) x`;
 
+/** What is asked for by getJobs and its like: words, lists of them, or words between commas. */
+function statusesOf(...given: (string | readonly string[] | undefined)[]): JobStatus[] {
+	const words = given.flat().join(',').split(/\s*,\s*/).filter((word) => word !== '');
+	if (words.length === 0) {
+		return [...STATUSES];
+	}
+	return words.map((word) => {
+		const status = word === 'wait' ? 'waiting' : (word as JobStatus);
+		if (!STATUSES.includes(status)) {
+			throw new UnsupportedOptionError(`no job is ever "${word}": give ${STATUSES.join(', ')}`);
+		}
+		return status;
+	});
+}
+
 /** A queue of Bull 4, on a queue of the extension. */
-export class Queue<T = any> extends EventEmitter {
+export class Queue<T = any> extends SafeEmitter {
 	private readonly locallyPaused: { paused: boolean } = { paused: false };
 	private readonly ended = new Map<string, Set<(outcome: { error?: Error; result?: unknown }) => void>>();
 	private closed = false;
@@ -65,6 +83,11 @@ export class Queue<T = any> extends EventEmitter {
 		this.on('failed', (job: Job, error: Error, final?: boolean) => final && this.tell(job.jobId, { error }));
 	}
 
+	/** @internal What a listener throws, or rejects with. */
+	report(error: unknown): void {
+		this.port.reportListener(this.name, error);
+	}
+
 	private tell(jobId: string, outcome: { error?: Error; result?: unknown }): void {
 		for (const listen of this.ended.get(jobId) ?? []) {
 			listen(outcome);
@@ -84,7 +107,7 @@ export class Queue<T = any> extends EventEmitter {
 		const named = typeof first === 'string';
 		const name = named ? first : DEFAULT_JOB_NAME;
 		const data = (named ? second : first) as T;
-		const opts = { ...this.defaults, ...optionsOf(`job ${name}`, (named ? third : second) as JobOptions | undefined) };
+		const opts = { ...this.defaults, ...jobOptions(optionsOf(`job ${name}`, (named ? third : second) as JobOptions | undefined)) };
 		if (opts.repeat !== undefined) {
 			return this.repeat(name, data, opts);
 		}
@@ -101,7 +124,7 @@ export class Queue<T = any> extends EventEmitter {
 			return [];
 		}
 		const all = jobs.map((job) => ({
-			name: job.name ?? DEFAULT_JOB_NAME, data: job.data, opts: { ...this.defaults, ...optionsOf<JobOptions>(`job ${job.name}`, job.opts) },
+			name: job.name ?? DEFAULT_JOB_NAME, data: job.data, opts: { ...this.defaults, ...jobOptions(optionsOf<JobOptions>(`job ${job.name}`, job.opts)) },
 		}));
 		if (all.some((job) => job.opts.repeat !== undefined)) {
 			throw new UnsupportedError('repeat of addBulk', 'add such a job by add()');
@@ -110,10 +133,11 @@ export class Queue<T = any> extends EventEmitter {
 	}
 
 	private async addAll(jobs: { name: string; data: T; opts: JobOptions }[], call?: CallOptions): Promise<Job<T>[]> {
-		const complete = jobs.map((job) => ({ ...job, opts: this.withGroup(job.data, job.opts) }));
+		// Bull's processors see an object where none was given.
+		const complete = jobs.map((job) => ({ ...job, data: job.data ?? ({} as T), opts: this.withGroup(job.data, job.opts) }));
 		const ids = await this.port.add(this.name, complete, call?.tx);
 		return complete.map((job, index) => {
-			const made = new Job<T>(this, this.rowOf(ids[index] as string, job), job.opts);
+			const made = new Job<T>(this, this.rowOf(ids[index] as string, { ...job, data: jobs[index]!.data }), job.opts);
 			this.emit('waiting', made.id);
 			return made;
 		});
@@ -181,17 +205,21 @@ export class Queue<T = any> extends EventEmitter {
 	}
 
 	async getRepeatableJobs(start = 0, end = -1, asc = false): Promise<JobInformation[]> {
-		const rows = await this.port.query<{ name: string; job_name: string; cron: string; time_zone: string; next_run: Date; ends_at: Date | null }>(
-			`SELECT name, job_name, cron, time_zone, next_run, ends_at FROM event_queue.schedules WHERE queue = $1::text AND enabled AND next_run IS NOT NULL
+		const rows = await this.port.query<{
+			name: string; job_name: string; cron: string; time_zone: string; next_run: Date; ends_at: Date | null;
+			given: { repeat?: { cron?: string; every?: number }; jobId?: JobId } | null;
+		}>(
+			`SELECT name, job_name, cron, time_zone, next_run, ends_at, options #> '{metadata,opts}' AS given FROM event_queue.schedules WHERE queue = $1::text AND enabled AND next_run IS NOT NULL
 			 ORDER BY next_run ${asc ? 'ASC' : 'DESC'} OFFSET $2::text::int LIMIT $3::text::int`,
 			[this.name, start, end < 0 ? null : end - start + 1],
 		);
 		return rows.map((row) => ({
 			key: row.name,
 			name: row.job_name,
-			cron: row.cron,
+			id: row.given?.jobId === undefined ? undefined : String(row.given.jobId),
+			cron: row.given?.repeat?.cron ?? row.cron,
 			tz: row.time_zone,
-			every: Number(/^@every (\d+)s$/.exec(row.cron)?.[1] ?? 0) * 1000,
+			every: Number(row.given?.repeat?.every ?? Number(/^@every (\d+)s$/.exec(row.cron)?.[1] ?? 0) * 1000),
 			endDate: row.ends_at === null ? undefined : new Date(row.ends_at).getTime(),
 			next: new Date(row.next_run).getTime(),
 		}));
@@ -222,17 +250,16 @@ export class Queue<T = any> extends EventEmitter {
 		return rows.map((row) => new Job<T>(this, row));
 	}
 
-	/** By its number, or by the `jobId` that it was added with. */
+	/** By its `id`: the `jobId` that it was added with, or else its number. */
 	async getJob(id: JobId): Promise<Job<T> | null> {
 		const text = String(id);
-		if (/^[1-9][0-9]{0,17}$/.test(text)) {
-			const [job] = await this.select('x.number = $2::text::bigint', [text]);
-			if (job !== undefined) {
-				return job;
-			}
-		}
 		// The key is there as long as the job is; of one that was completed the option is.
-		for (const condition of ['x.unique_key = $2::text', "x.metadata -> 'opts' ->> 'jobId' = $2::text"]) {
+		const conditions = ['x.unique_key = $2::text', "x.metadata -> 'opts' ->> 'jobId' = $2::text"];
+		if (/^[1-9][0-9]{0,17}$/.test(text)) {
+			// A number of the application's own may also be the server's for another job, which has its own jobId.
+			conditions.splice(1, 0, "x.number = $2::text::bigint AND x.metadata -> 'opts' -> 'jobId' IS NULL");
+		}
+		for (const condition of conditions) {
 			const [job] = await this.select(`${condition} ORDER BY x.number DESC LIMIT 1`, [text]);
 			if (job !== undefined) {
 				return job;
@@ -241,10 +268,16 @@ export class Queue<T = any> extends EventEmitter {
 		return null;
 	}
 
-	async getJobs(types: JobStatus[], start = 0, end = -1, asc = false): Promise<Job<T>[]> {
+	/** In the order in which they were added, newest first without asc. */
+	async getJobs(types: JobStatus[] | JobStatus, start = 0, end = -1, asc = false): Promise<Job<T>[]> {
+		const statuses = statusesOf(types);
+		// As in Redis, -1 is the last one.
+		const count = start < 0 || end < -1 ? await this.getJobCountByTypes(statuses) : 0;
+		const first = start < 0 ? Math.max(count + start, 0) : start;
+		const last = end < -1 ? count + end : end;
 		return this.select(
 			`x.state = ANY ($2::text::text[]) ORDER BY x.number ${asc ? 'ASC' : 'DESC'} OFFSET $3::text::int LIMIT $4::text::int`,
-			[types.flatMap(statesOf), start, end < 0 ? null : Math.max(end - start + 1, 0)],
+			[statuses.flatMap(statesOf), first, last === -1 && end >= -1 ? null : Math.max(last - first + 1, 0)],
 		);
 	}
 
@@ -283,13 +316,12 @@ export class Queue<T = any> extends EventEmitter {
 			 UNION ALL SELECT 'completed', count(*) FROM event_queue.history h WHERE h.queue = $1::text`,
 			[this.name],
 		);
-		const of = (state: string) =>
-			(['completed', 'waiting', 'active', 'delayed', 'failed', 'paused'] as const).find((s) => statesOf(s).includes(state));
+		const of = (state: string) => STATUSES.find((s) => statesOf(s).includes(state));
 		return rows.map((row) => [of(row.state) ?? 'waiting', Number(row.jobs)]);
 	}
 
-	async getJobCountByTypes(types: JobStatus[] | JobStatus): Promise<number> {
-		const wanted = ([] as JobStatus[]).concat(types);
+	async getJobCountByTypes(...types: (JobStatus[] | JobStatus)[]): Promise<number> {
+		const wanted = statusesOf(...types);
 		return (await this.counts()).reduce((sum, [status, jobs]) => sum + (wanted.includes(status) ? jobs : 0), 0);
 	}
 
@@ -322,15 +354,19 @@ export class Queue<T = any> extends EventEmitter {
 		return this.getJobCountByTypes(['waiting', 'paused', 'delayed']);
 	}
 
-	async getJobLogs(jobId: JobId, start = 0, end = -1): Promise<{ logs: string[]; count: number }> {
-		const rows = await this.port.query<{ message: string }>(
-			'SELECT message FROM event_queue.job_log WHERE job_id = $1::text::bigint ORDER BY at',
-			[(await this.getJob(jobId))?.jobId ?? String(jobId)],
-		);
+	async getJobLogs(jobId: JobId, start = 0, end = -1, asc = true): Promise<{ logs: string[]; count: number }> {
+		const number = (await this.getJob(jobId))?.jobId ?? String(jobId);
+		const rows = /^\d{1,18}$/.test(number)
+			? await this.port.query<{ message: string }>('SELECT message FROM event_queue.job_log WHERE job_id = $1::text::bigint ORDER BY at', [number])
+			: [];
 		const logs = rows.map((row) => row.message);
-		return { logs: logs.slice(start, end < 0 ? undefined : end + 1), count: logs.length };
+		if (!asc) {
+			logs.reverse();
+		}
+		return { logs: logs.slice(start, end === -1 ? undefined : end + 1), count: logs.length };
 	}
 
+	/** Those that have a job in hand. */
 	async getWorkers(): Promise<{ [index: string]: string }[]> {
 		return this.port.query(
 			'SELECT DISTINCT r.worker AS name FROM event_queue.running_jobs($1::text) r WHERE r.worker IS NOT NULL',
@@ -348,55 +384,32 @@ export class Queue<T = any> extends EventEmitter {
 
 	/** The outcome of a job: at once if it is done in this process, else within half a second. */
 	async outcomeOf(jobId: string): Promise<unknown> {
-		let wake: () => void = () => undefined;
-		let heard: { error?: Error; result?: unknown } | undefined;
-		const listen = (outcome: { error?: Error; result?: unknown }) => {
-			heard = outcome;
-			wake();
-		};
+		let listen: (outcome: { error?: Error; result?: unknown }) => void = () => undefined;
+		const heard = new Promise<{ error?: Error; result?: unknown }>((resolve) => (listen = resolve));
 		const listeners = this.ended.get(jobId) ?? new Set();
 		this.ended.set(jobId, listeners.add(listen));
 		try {
-			for (;;) {
-				if (heard !== undefined) {
-					if (heard.error !== undefined) {
-						throw heard.error;
-					}
-					return heard.result;
-				}
-				if (this.closed) {
-					throw new Error(`queue "${this.name}" was closed while a job was waited for`);
-				}
-				const [row] = await this.port.query<{ outcome: { state: string; result?: unknown; error?: { message: string } } }>(
-					'SELECT event_queue.job_outcome($1::text::bigint) AS outcome',
-					[jobId],
-				);
-				const outcome = row?.outcome;
-				if (outcome?.state === 'completed') {
-					return outcome.result ?? undefined;
-				}
-				if (outcome?.state === 'dead') {
-					throw new Error(outcome.error?.message ?? 'the job failed');
-				}
-				if (outcome?.state === 'gone' && heard === undefined) {
-					return undefined; // finished and not kept, or cancelled: there is no result to tell
-				}
-				if (heard === undefined) {
-					await new Promise<void>((resolve) => {
-						const timer = setTimeout(resolve, 500);
-						wake = () => {
-							clearTimeout(timer);
-							resolve();
-						};
-					});
-				}
+			if (this.closed) {
+				throw this.closedMeanwhile();
 			}
+			const read = this.port.outcome(jobId).then(({ state, error, result }) =>
+				// Gone: finished and not kept, or cancelled.
+				state === 'dead' ? { error: new Error(error ?? 'the job failed') } : { result });
+			const outcome: { error?: Error; result?: unknown } = await Promise.race([heard, read]);
+			if (outcome.error !== undefined) {
+				throw outcome.error;
+			}
+			return outcome.result ?? undefined;
 		} finally {
 			listeners.delete(listen);
 			if (listeners.size === 0) {
 				this.ended.delete(jobId);
 			}
 		}
+	}
+
+	private closedMeanwhile(): Error {
+		return new Error(`queue "${this.name}" was closed while a job was waited for`);
 	}
 
 	/* ---- changing ---- */
@@ -437,16 +450,17 @@ export class Queue<T = any> extends EventEmitter {
 		await this.port.query('SELECT event_queue.purge_queue($1::text)', [this.name]);
 	}
 
-	/** Drops the queue with its schedules; without force not while jobs are active. */
+	/** Removes the queue's jobs of all states, what it keeps and its schedules; without force not while jobs are active. */
 	async obliterate(options?: { force: boolean }): Promise<void> {
 		if (options?.force !== true && (await this.getActiveCount()) > 0) {
 			throw new Error(`Cannot obliterate queue "${this.name}" with active jobs: give { force: true }`);
 		}
-		await this.port.query(
-			`SELECT event_queue.drop_queue($1::text, force => true)
-			 FROM (SELECT count(event_queue.drop_schedule(s.name)) FROM event_queue.schedules s WHERE s.queue = $1::text) schedules`,
-			[this.name],
-		);
+		await this.port.remakeQueue(this.name);
+	}
+
+	/** All dead letters back into the queue. */
+	async retryJobs(_options?: { count?: number }): Promise<void> {
+		await this.port.query('SELECT event_queue.retry_all_dead($1::text)', [this.name]);
 	}
 
 	/** Makes all jobs that wait for their next attempt due now, or all that wait. */
@@ -500,23 +514,26 @@ export class Queue<T = any> extends EventEmitter {
 		this.emit('removed', job);
 	}
 
-	/** Jobs whose `jobId` matches a pattern with `*` and `?`. */
+	/** Jobs whose id matches a pattern with `*`, `?` and `[abc]`. */
 	async removeJobs(pattern: string): Promise<void> {
-		const like = pattern.replace(/[\\%_]/g, '\\$&').replace(/\*/g, '%').replace(/\?/g, '_');
-		for (const job of await this.select(`coalesce(x.unique_key, x.job_id) LIKE $2::text AND x.state NOT IN ('leased', 'completed')`, [like])) {
+		for (const job of await this.select(`coalesce(x.unique_key, x.job_id) ~ $2::text AND x.state NOT IN ('leased', 'completed')`, [regexOfGlob(pattern)])) {
 			await this.removeJob(job);
 		}
 	}
 
 	/** Removes what is older than `grace` milliseconds. What is completed goes by itself: removeOnComplete says when. */
 	async clean(grace: number, status: JobStatusClean = 'completed', limit?: number): Promise<Job<T>[]> {
-		if (status === 'completed' || status === 'active') {
+		if (grace === undefined || grace === null) {
+			throw new UnsupportedOptionError('You must define a grace period.');
+		}
+		const [known] = statusesOf(status);
+		if (known === 'completed' || known === 'active') {
 			return [];
 		}
 		const jobs = await this.select(
 			`x.state = ANY ($2::text::text[]) AND coalesce(x.finished_at, x.created_at) <= now() - $3::text::float8 * interval '1 ms'
 			 ORDER BY x.number LIMIT $4::text::int`,
-			[statesOf(status === 'wait' ? 'waiting' : status).filter((state) => state !== 'stalled'), grace, limit || null],
+			[statesOf(known!).filter((state) => state !== 'stalled'), grace, limit || null],
 		);
 		for (const job of jobs) {
 			await this.removeJob(job);
@@ -547,8 +564,13 @@ export class Queue<T = any> extends EventEmitter {
 				token,
 				result === undefined ? null : toJson(result, `the result of job ${job.name}`),
 			]);
+			job.returnvalue = result;
+			job.finishedOn = Date.now();
 		} else {
-			await this.fail(job, error as Error);
+			if (!(await this.fail(job, error as Error))) {
+				job.finishedOn = Date.now();
+			}
+			job.failedReason = error.message;
 		}
 	}
 
@@ -588,6 +610,9 @@ export class Queue<T = any> extends EventEmitter {
 	async close(doNotWaitJobs = false): Promise<void> {
 		this.closed = true;
 		await this.port.closeWorkers(this.name, doNotWaitJobs);
+		for (const jobId of [...this.ended.keys()]) {
+			this.tell(jobId, { error: this.closedMeanwhile() });
+		}
 	}
 
 	process(): never {

@@ -3,11 +3,13 @@ import { Job, type JobRow, type Lease, UnsupportedError } from './job';
 import type { OnEventOptions, Resolvable } from './decorators';
 import { currentTransaction, type DomainEvent, type EventSource, withTransaction } from './event-sourced';
 import type { JobOptions } from './bull-types';
+import { jobOptions, settingsOf } from './lenient';
 import type { Port, Transaction } from './port';
 import { Queue } from './queue';
 import { ensureQueue, queueOptions, type QueueSettings } from './settings';
-import { knownOptions, type SignalOptions } from '../event-queue';
-import { checkKnown } from '../options';
+import { knownOptions, type JobOutcome, type SignalOptions } from '../event-queue';
+import { isOver, outcomeOf } from '../outcomes';
+import { checkKnown, optionsOf } from '../options';
 import { JobSteps, type JobStep } from '../steps';
 import { member, toJson } from '../json';
 import { sessionExecutor } from '../tx';
@@ -64,6 +66,9 @@ interface LocalQueue {
 	settings: QueueSettings;
 	processors: Map<string, Registration>;
 	worker?: CoreWorker;
+	/** Here, by pause(true) and close(), also before the worker is made. */
+	isPaused?: boolean;
+	isClosed?: boolean;
 }
 
 /** Of Bull: taken with a warning. */
@@ -79,6 +84,7 @@ export class EventQueueService implements Port, EventSource {
 	private readonly subscriptions: SubscriptionRegistration[] = [];
 	private readonly consumers: CoreSubscription[] = [];
 	private readonly global = new GlobalEvents(this);
+	private connected?: Promise<void>;
 	private started?: Promise<void>;
 	private stopped?: Promise<void>;
 	private closed?: Promise<void>;
@@ -101,13 +107,16 @@ export class EventQueueService implements Port, EventSource {
 				service.logger.warn(`forRoot: ${option} is without effect, there is no Redis any more; the database is that of ${service.core.describe()}`);
 			}
 		}
-		try {
-			await service.ready();
-		} catch (error) {
-			await service.core.close();
-			throw error;
-		}
 		return service;
+	}
+
+	/** Checks the connection, once; nothing stays open if it will not do.  An application whose queues a test has replaced needs none. */
+	connect(): Promise<void> {
+		this.connected ??= this.ready().catch(async (error) => {
+			await this.core.close();
+			throw error;
+		});
+		return this.connected;
 	}
 
 	/* ---- for the application ---- */
@@ -211,10 +220,11 @@ export class EventQueueService implements Port, EventSource {
 	}
 
 	private async makeQueue(name: string, own: QueueSettings): Promise<Queue> {
+		await this.connect();
 		const settings: QueueSettings = {
-			limiter: own.limiter ?? this.options.limiter,
-			settings: { ...this.options.settings, ...own.settings },
-			defaultJobOptions: { ...this.options.defaultJobOptions, ...own.defaultJobOptions },
+			limiter: settingsOf(own.limiter === undefined ? this.options.limiter : own.limiter),
+			settings: settingsOf({ ...this.options.settings, ...own.settings }),
+			defaultJobOptions: jobOptions({ ...optionsOf('forRoot', this.options.defaultJobOptions), ...optionsOf(`queue ${name}`, own.defaultJobOptions) }),
 			server: { ...this.options.server, ...own.server },
 		};
 		this.core.sqlOptions(settings.defaultJobOptions ?? {}); // throws if one has no meaning
@@ -224,6 +234,33 @@ export class EventQueueService implements Port, EventSource {
 		const queue = new Queue(name, this, defaults, settings.limiter?.groupKey);
 		this.queues.set(name, { queue, settings, processors: new Map() });
 		return queue;
+	}
+
+	async remakeQueue(name: string): Promise<void> {
+		await this.transaction(async () => {
+			await this.query(
+				`SELECT event_queue.drop_queue($1::text, force => true)
+				 FROM (SELECT count(event_queue.drop_schedule(s.name)) FROM event_queue.schedules s WHERE s.queue = $1::text) schedules`,
+				[name],
+			);
+			await ensureQueue(this, name, this.local(name).settings, (message) => this.logger.warn(message));
+		});
+	}
+
+	reportListener(queue: string, error: unknown): void {
+		this.logger.error(`a listener of queue "${queue}": ${(error as Error)?.stack ?? error}`);
+	}
+
+	async outcome(jobId: string): Promise<JobOutcome> {
+		while (this.test !== undefined) {
+			const [row] = await this.query<{ outcome: string }>('SELECT event_queue.job_outcome($1::text::bigint)::text AS outcome', [jobId]);
+			const outcome = outcomeOf(row as { outcome: string });
+			if (isOver(outcome)) {
+				return outcome;
+			}
+			await new Promise((resolve) => setTimeout(resolve, 500));
+		}
+		return this.core.store.outcomes.of(jobId);
 	}
 
 	/** For tests that roll back what made the queues. */
@@ -330,15 +367,21 @@ export class EventQueueService implements Port, EventSource {
 	}
 
 	async pauseWorkers(queue: string, doNotWaitActive: boolean): Promise<void> {
-		await this.local(queue).worker?.pause(doNotWaitActive);
+		const local = this.local(queue);
+		local.isPaused = true;
+		await local.worker?.pause(doNotWaitActive);
 	}
 
 	resumeWorkers(queue: string): void {
-		this.local(queue).worker?.resume();
+		const local = this.local(queue);
+		local.isPaused = false;
+		local.worker?.resume();
 	}
 
 	async closeWorkers(queue: string, doNotWaitJobs: boolean): Promise<void> {
-		await this.local(queue).worker?.close(doNotWaitJobs ? 0 : this.options.shutdownTimeout);
+		const local = this.local(queue);
+		local.isClosed = true;
+		await local.worker?.close(doNotWaitJobs ? 0 : this.options.shutdownTimeout);
 	}
 
 	async whenIdle(queue: string): Promise<void> {
@@ -406,8 +449,8 @@ export class EventQueueService implements Port, EventSource {
 			return;
 		}
 		for (const local of this.queues.values()) {
-			if (local.processors.size > 0) {
-				local.worker = await this.core.worker(local.queue, local.settings, [...local.processors.values()], this.logger);
+			if (local.processors.size > 0 && !local.isClosed) {
+				local.worker = await this.core.worker(local.queue, local.settings, [...local.processors.values()], this.logger, () => local.isPaused === true);
 			}
 		}
 		for (const one of this.subscriptions) {

@@ -28,7 +28,8 @@ export interface ServerSettings {
 }
 
 export interface QueueSettings {
-	limiter?: RateLimiter | undefined;
+	/** null: none, also where there was one before. */
+	limiter?: RateLimiter | null | undefined;
 	settings?: AdvancedSettings | undefined;
 	defaultJobOptions?: JobOptions | undefined;
 	server?: ServerSettings | undefined;
@@ -41,6 +42,7 @@ const KEPT_WITHOUT_A_WORD = 1000;
 
 const interval = (milliseconds: number): string => `${milliseconds} milliseconds`;
 
+/** null: none, whatever was set before. */
 export function toServerSettings(options: QueueSettings): Record<string, SettingValue> {
 	const { limiter, settings, defaultJobOptions: job = {}, server } = options;
 	checkBullSettings('registerQueue', settings, limiter);
@@ -68,6 +70,9 @@ export function toServerSettings(options: QueueSettings): Record<string, Setting
 		to.max_stalled = settings.maxStalledCount;
 	}
 	if (limiter !== undefined) {
+		to.rate_limit = to.rate_interval = to.group_rate_limit = to.group_rate_interval = null;
+	}
+	if (limiter) {
 		const of = limiter.groupKey === undefined ? '' : 'group_';
 		to[`${of}rate_limit`] = limiter.max;
 		to[`${of}rate_interval`] = interval(limiter.duration);
@@ -78,19 +83,25 @@ export function toServerSettings(options: QueueSettings): Record<string, Setting
 function keep(what: 'completed' | 'failed', remove: boolean | number | KeepJobsOptions | undefined): Record<string, SettingValue> {
 	const age = `keep_${what}`;
 	const count = `keep_${what}_count`;
+	if (remove === undefined) {
+		return {};
+	}
+	// What is not said now was perhaps said before.
+	const kept: Record<string, SettingValue> = { [age]: null, [count]: null };
 	if (remove === true || remove === 0) {
-		return what === 'completed' ? {} : { [age]: '1 second' };
+		return what === 'completed' ? kept : { ...kept, [age]: '1 second' };
+	}
+	if (remove === false) {
+		return what === 'completed' ? { ...kept, [age]: '1000 years' } : kept;
 	}
 	if (typeof remove === 'number') {
-		return { [count]: remove };
+		return { ...kept, [count]: remove };
 	}
-	if (typeof remove === 'object') {
-		return {
-			...(remove.age === undefined ? {} : { [age]: `${remove.age} seconds` }),
-			...(remove.count === undefined ? {} : { [count]: remove.count }),
-		};
-	}
-	return what === 'completed' ? { [count]: KEPT_WITHOUT_A_WORD } : {};
+	return {
+		...kept,
+		...(remove.age === undefined ? {} : { [age]: `${remove.age} seconds` }),
+		...(remove.count === undefined ? {} : { [count]: remove.count }),
+	};
 }
 
 /** What the server calls its settings, and of which type they are. */
@@ -117,7 +128,8 @@ export async function ensureQueue(
 	warn: (message: string) => void,
 ): Promise<void> {
 	const wanted = toServerSettings(options);
-	const names = Object.keys(wanted);
+	const names = Object.keys(wanted).filter((setting) => wanted[setting] !== null);
+	const reset = Object.keys(wanted).filter((setting) => wanted[setting] === null);
 	for (const setting of names) {
 		if (TYPES[setting] === undefined) {
 			throw new TypeError(
@@ -131,7 +143,12 @@ export async function ensureQueue(
 		(await port.query('SELECT 1 AS one FROM event_queue.queue WHERE name = $1::text', [name])).length > 0;
 	if (!(await there())) {
 		try {
-			await port.query(`SELECT event_queue.create_queue($1::text${args(names)})`, [name, ...values(names)]);
+			// Of an application that says nothing: one that says it is not to be overruled by another one's silence.
+			const silent = options.defaultJobOptions?.removeOnComplete === undefined && !names.some((setting) => setting.startsWith('keep_completed'));
+			await port.query(
+				`SELECT event_queue.create_queue($1::text${args(names)}${silent ? `, keep_completed_count => ${KEPT_WITHOUT_A_WORD}` : ''})`,
+				[name, ...values(names)],
+			);
 			return;
 		} catch (error) {
 			if (sqlstateOf(error) === '42501') {
@@ -147,20 +164,27 @@ export async function ensureQueue(
 		}
 	}
 	const [row] = await port.query<{ differ: Record<string, boolean> }>(
-		`SELECT jsonb_build_object(${names.map((s, index) => `'${s}', q.${s} IS DISTINCT FROM $${index + 2}::text::${TYPES[s]}`).join(', ')}) AS differ
+		`SELECT jsonb_build_object(${[
+			...names.map((s, index) => `'${s}', q.${s} IS DISTINCT FROM $${index + 2}::text::${TYPES[s]}`),
+			...reset.map((s) => `'${s}', q.${s} IS NOT NULL`),
+		].join(', ')}) AS differ
 		FROM event_queue.queue q WHERE q.name = $1::text`,
 		[name, ...values(names)],
 	);
 	const changed = names.filter((setting) => row?.differ[setting]);
-	if (changed.length === 0) {
+	const cleared = reset.filter((setting) => row?.differ[setting]);
+	if (changed.length + cleared.length === 0) {
 		return;
 	}
 	try {
-		await port.query(`SELECT event_queue.alter_queue($1::text${args(changed)})`, [name, ...values(changed)]);
+		await port.query(
+			`SELECT event_queue.alter_queue($1::text${args(changed)}, reset => $${changed.length + 2}::text::text[])`,
+			[name, ...values(changed), cleared.length === 0 ? null : cleared],
+		);
 	} catch (error) {
 		if (sqlstateOf(error) !== '42501') {
 			throw error;
 		}
-		warn(`queue "${name}" has another ${changed.join(', ')} than registerQueue says, and this role may not change it`);
+		warn(`queue "${name}" has another ${[...changed, ...cleared].join(', ')} than registerQueue says, and this role may not change it`);
 	}
 }

@@ -64,6 +64,7 @@ export class EventQueueTesting {
 	static async create(options: EventQueueTestingOptions): Promise<EventQueueTesting> {
 		const { mode: _mode, configKey = DEFAULT_KEY, ...root } = options;
 		const service = await EventQueueService.create({ ...root, handleSignals: false }, configKey);
+		await service.connect();
 		const client = new HostsClient(service.core.store.database.clientConfig());
 		try {
 			await client.connect();

@@ -10,9 +10,13 @@ export const ON_EVENT_METADATA = 'event_queue:on_event';
 /** What `request`-scoped processors inject the job by, as in @nestjs/bull. */
 export const JOB_REF = 'REQUEST';
 
+const QUEUE = 'EventQueueQueue_';
+
 export function getQueueToken(name = DEFAULT_KEY): string {
-	return `EventQueueQueue_${name}`;
+	return `${QUEUE}${name}`;
 }
+
+export const isQueueToken = (token: unknown): boolean => typeof token === 'string' && token.startsWith(QUEUE);
 
 export function getQueueOptionsToken(name = DEFAULT_KEY): string {
 	return `EventQueueQueueOptions_${name}`;
