@@ -7,11 +7,10 @@
  */
 
 /*
- * trim_finished: finished jobs of a queue with n newer ones that finished; of those whose own
- * keep_count is n, or (own false) of those that have none.  The oldest first, batch at most;
- * result: there may be more.
+ * trim_finished: finished jobs of a queue with n newer ones that finished, but for those with
+ * a keep_count of their own.  The oldest first, batch at most; result: there may be more.
  */
-CREATE FUNCTION event_queue_internal.trim_finished(queue_id int, n int, own boolean, batch int) RETURNS boolean
+CREATE FUNCTION event_queue_internal.trim_finished(queue_id int, n int, batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -24,30 +23,19 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	IF $3 THEN
-		SELECT h.completed_at, h.job_id INTO up_to FROM event_queue.job_history h
-		WHERE h.queue_id = $1 AND h.keep_count = $2 AND h.keep_count > 0
-		ORDER BY h.completed_at, h.job_id OFFSET $4 - 1 LIMIT 1;
-	ELSE
-		SELECT h.completed_at, h.job_id INTO up_to FROM event_queue.job_history h
-		WHERE h.queue_id = $1 AND h.keep_count IS NULL
-		ORDER BY h.completed_at, h.job_id OFFSET $4 - 1 LIMIT 1;
-	END IF;
+	SELECT h.completed_at, h.job_id INTO up_to FROM event_queue.job_history h
+	WHERE h.queue_id = $1 AND h.keep_count IS NULL
+	ORDER BY h.completed_at, h.job_id OFFSET $3 - 1 LIMIT 1;
 	IF NOT FOUND OR (up_to.completed_at, up_to.job_id) > (newest.completed_at, newest.job_id) THEN
 		up_to := newest;
 	END IF;
-	IF $3 THEN
-		DELETE FROM event_queue.job_history h WHERE h.queue_id = $1 AND h.keep_count = $2 AND h.keep_count > 0
-			AND (h.completed_at, h.job_id) <= (up_to.completed_at, up_to.job_id);
-	ELSE
-		DELETE FROM event_queue.job_history h WHERE h.queue_id = $1 AND h.keep_count IS NULL
-			AND (h.completed_at, h.job_id) <= (up_to.completed_at, up_to.job_id);
-	END IF;
+	DELETE FROM event_queue.job_history h WHERE h.queue_id = $1 AND h.keep_count IS NULL
+		AND (h.completed_at, h.job_id) <= (up_to.completed_at, up_to.job_id);
 	GET DIAGNOSTICS deleted = ROW_COUNT;
-	RETURN deleted >= $4;
+	RETURN deleted >= $3;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.trim_finished(int, int, boolean, int) IS 'Internal. Removes finished jobs with too many newer ones; true if there may be more.';
+COMMENT ON FUNCTION event_queue_internal.trim_finished(int, int, int) IS 'Internal. Removes finished jobs with too many newer ones; true if there may be more.';
 
 /*
  * trim_queue: of one queue, finished jobs and dead letters that it keeps no longer, batch at
@@ -57,19 +45,26 @@ CREATE FUNCTION event_queue_internal.trim_queue(q queue, batch int) RETURNS bool
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' SET enable_nestloop = off AS $$
 #variable_conflict use_column
 DECLARE
-	n int;
 	deleted bigint;
 	more boolean := q.keep_completed_count IS NOT NULL
-		AND event_queue_internal.trim_finished(q.queue_id, q.keep_completed_count, false, $2);
+		AND event_queue_internal.trim_finished(q.queue_id, q.keep_completed_count, $2);
 BEGIN
-	-- Jobs with keep options of their own, by each of the numbers that they have.
-	n := 0;
-	LOOP
-		SELECT h.keep_count INTO n FROM event_queue.job_history h
-		WHERE h.queue_id = q.queue_id AND h.keep_count > n AND h.keep_count > 0 ORDER BY h.keep_count LIMIT 1;
-		EXIT WHEN n IS NULL;
-		more := event_queue_internal.trim_finished(q.queue_id, n, true, $2) OR more;
-	END LOOP;
+	-- Jobs with keep options of their own: one pass over the newest, whatever number each has.
+	WITH counts AS MATERIALIZED (
+		SELECT DISTINCT h.keep_count AS n FROM event_queue.job_history h WHERE h.queue_id = q.queue_id AND h.keep_count > 0
+	), newest AS (
+		SELECT k.completed_at, k.job_id, row_number() OVER (ORDER BY k.completed_at DESC, k.job_id DESC) AS place
+		FROM event_queue.job_history k WHERE k.queue_id = q.queue_id
+		ORDER BY k.completed_at DESC, k.job_id DESC LIMIT (SELECT coalesce(max(c.n), 0) FROM counts c)
+	), last AS MATERIALIZED (
+		SELECT c.n, w.completed_at, w.job_id FROM newest w JOIN counts c ON c.n = w.place
+	)
+	DELETE FROM event_queue.job_history WHERE queue_id = q.queue_id AND keep_count > 0 AND job_id = ANY (ARRAY(
+		SELECT h.job_id FROM event_queue.job_history h JOIN last l ON l.n = h.keep_count
+		WHERE h.queue_id = q.queue_id AND h.keep_count > 0 AND (h.completed_at, h.job_id) < (l.completed_at, l.job_id)
+		LIMIT $2));
+	GET DIAGNOSTICS deleted = ROW_COUNT;
+	more := more OR deleted >= $2;
 	IF q.keep_failed IS NOT NULL THEN
 		DELETE FROM event_queue.dead_letter WHERE job_id = ANY (ARRAY(
 			SELECT d.job_id FROM event_queue.dead_letter d
