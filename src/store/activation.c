@@ -5,7 +5,7 @@
  * that they work on.  And a copy that is complete would send the messages of the
  * original a second time.  So the table activation says where the store is in
  * service: the row is in each dump and each copy, and is written by CREATE
- * EXTENSION and activate() only.  The store is active if there is a row, and no
+ * EXTENSION and activate() only (and where activate_copies is on).  The store is active if there is a row, and no
  * row is of another database.  In all other cases no worker does anything, and
  * whatever takes a position or a job raises EQ036.
  *
