@@ -81,7 +81,7 @@ eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }
 
-/* Moves a locked job to the dead letters: nothing else writes them. */
+/* Moves a locked job to the dead letters; only import_dead writes others. */
 void
 eq_bury(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, const char *reason,
 		Jsonb *errors, int failures, int stalled)
