@@ -165,7 +165,7 @@ BEGIN
 	EXECUTE $3 INTO more USING $4, $5;
 	PERFORM event_queue_internal.clear_fault($1, $2);
 	RETURN coalesce(more, false);
-EXCEPTION WHEN OTHERS THEN
+EXCEPTION WHEN OTHERS OR query_canceled THEN	-- the chore's time is over: the other tasks have theirs
 	PERFORM event_queue_internal.note_fault($1, $2, NULL, SQLSTATE, SQLERRM);
 	RETURN false;
 END
@@ -174,8 +174,9 @@ COMMENT ON FUNCTION event_queue_internal.run_alone(text, text, text, anyelement,
 'Internal. Runs a query whose error is noted and hurts nothing else; true if there may be more.';
 
 /*
- * maintain_task: one task of maintain_history, batch rows at most of each kind.  Result: whether
- * there may be more; NULL: there is no such task.
+ * maintain_task: one task of maintain_history, batch rows at most of each kind, ten times as many
+ * where finding them may take a look at all jobs.  Result: whether there may be more; NULL: there is
+ * no such task.
  */
 CREATE FUNCTION event_queue_internal.maintain_task(task int, batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -195,7 +196,7 @@ BEGIN
 					SELECT l.ctid FROM event_queue.job_log l WHERE l.at < $1
 						AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
 						AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id) LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
-				SELECT count(*) >= $2 FROM gone', clock_timestamp() - longest, $2);
+				SELECT count(*) >= $2 FROM gone', clock_timestamp() - longest, 10 * $2);
 		WHEN 3 THEN
 			RETURN event_queue_internal.run_alone('old rows of', 'job_throttle',
 				'WITH gone AS (DELETE FROM event_queue_internal.job_throttle WHERE ctid = ANY (ARRAY(
@@ -225,7 +226,7 @@ BEGIN
 					SELECT d.ctid FROM event_queue.job_dependency d
 					WHERE NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = d.job_id)
 						AND NOT EXISTS (SELECT FROM event_queue.dead_letter l WHERE l.job_id = d.job_id) LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
-				SELECT count(*) >= $2 FROM gone', NULL::int, $2);
+				SELECT count(*) >= $2 FROM gone', NULL::int, 10 * $2);
 		ELSE
 			RETURN NULL;
 	END CASE;

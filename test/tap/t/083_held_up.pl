@@ -157,6 +157,21 @@ soon(q(count(*) = 1 FROM event_queue.jobs WHERE queue = 'well'), 'without it the
 well('the trigger is gone');
 sql(q(SELECT event_queue.drop_schedule('yearly'), event_queue.purge_queue('well')));
 
+# A trigger does not end where rows that have come of age are deleted: the rest goes on.
+sql(q(
+CREATE TRIGGER endless BEFORE DELETE ON event_queue.signal FOR EACH ROW EXECUTE FUNCTION endless();
+INSERT INTO event_queue.signal (tenant_id, name, key, expires_at) VALUES ('default', 's', 'k', now() - interval '1 day');
+SELECT event_queue.create_queue('brief', keep_failed => '1 second');
+SELECT event_queue.import_dead('brief', 'dead', created_at => now() - interval '1 hour');
+));
+$node->restart;	# its scheduler begins at once
+soon(q(count(*) = 1 FROM event_queue.faults() WHERE what = 'old rows of' AND item = 'signal' AND sqlstate = '57014'), 'a trigger does not end: it is a fault of that table');
+soon(q(count(*) = 0 FROM event_queue.dead_letters WHERE queue = 'brief'), 'and other tables are trimmed');
+sql(q(DROP TRIGGER endless ON event_queue.signal; SELECT event_queue.drop_queue('brief')));
+$node->restart;
+soon(q(count(*) = 0 FROM event_queue.signal), 'without it this one is, too');
+well('the trigger of signals is gone');
+
 # Much has come of age at once: some is deleted at a time.
 sql(q(
 SELECT event_queue.create_queue('old', keep_completed_count => 10, keep_failed => '1 hour', keep_completed => '1 day');
@@ -173,7 +188,7 @@ my $left = q(SELECT (SELECT count(*) FROM event_queue.job_history), (SELECT coun
 is(sql($left), '100|90|45|45', 'there is much');
 is(sql("SELECT event_queue_internal.maintain_history($old, 10)"), $old, 'there is more of the queue');
 is(sql($left), '80|70|45|45', 'of each kind a batch is gone');
-is(sql('SELECT event_queue_internal.maintain_history(2, 10), event_queue_internal.maintain_history(3, 10)'), '2|3', 'there is more of other tables');
+is(sql('SELECT event_queue_internal.maintain_history(2, 1), event_queue_internal.maintain_history(3, 10)'), '2|3', 'there is more of other tables');
 is(sql($left), '80|70|35|35', 'likewise');
 $node->restart;	# its scheduler begins at once
 soon(q((SELECT count(*) FROM event_queue_internal.job_throttle) = 0 AND (SELECT count(*) FROM event_queue.job_log) = 0
@@ -181,6 +196,22 @@ soon(q((SELECT count(*) FROM event_queue_internal.job_throttle) = 0 AND (SELECT 
   or diag(sql($left));
 is(sql(q(SELECT count(*) FROM event_queue.faults())), '0', 'and nothing has failed');
 sql(q(SELECT event_queue.drop_queue('old', force => true)));
+
+# More tenants than have a turn in one batch have reviews that someone has locked: others go on.
+my ($writer) = session('who writes reviews');
+my ($barrier) = session('who keeps the scheduler from them');
+($holder) = session('the holder');
+$writer->query(q(BEGIN; INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key) SELECT 1000000, 'a' || n, 'k' FROM generate_series(100, 350) n));
+$barrier->query_until(qr/begins/, "\\echo begins\nBEGIN; LOCK TABLE event_queue_internal.job_review IN SHARE ROW EXCLUSIVE MODE;\n");
+soon(q(count(*) = 1 FROM pg_locks WHERE relation = 'event_queue_internal.job_review'::regclass AND mode = 'ShareRowExclusiveLock' AND NOT granted), 'it waits');
+$writer->query('COMMIT');
+$holder->query('BEGIN; SELECT count(*) FROM (SELECT FROM event_queue_internal.job_review FOR UPDATE) x');
+$barrier->query('ROLLBACK');
+is(sql(q(SELECT count(*) FROM event_queue_internal.job_review WHERE queue_id = 1000000)), '251', 'reviews of many tenants are locked');
+groups_go_on('reviews of many tenants are locked');
+$holder->query('ROLLBACK');
+soon(q(count(*) = 0 FROM event_queue_internal.job_review), 'when they are free, they are done');
+eval { $_->quit } for $writer, $barrier, $holder;
 
 # The lease of a prepared transaction that is rolled back, while another one is open.
 sql(q(SELECT event_queue.create_queue('one', max_concurrency => 1, lease => '1 day'), event_queue.enqueue('one', 'j')));
