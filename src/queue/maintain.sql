@@ -8,13 +8,14 @@
 
 /*
  * trim_finished: finished jobs of a queue with n newer ones that finished; of those whose own
- * keep_count is n, or (own false) of those that have none.  The oldest first, batch at most;
- * result: there may be more.
+ * keep_count is n, or (own false) of those that have none.  The oldest first, batch or a
+ * fiftieth of n at most; result: there may be more.
  */
 CREATE FUNCTION event_queue_internal.trim_finished(queue_id int, n int, own boolean, batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+	most CONSTANT int := greatest($4, $2 / 50);	-- finding newest takes a walk over $2 rows
 	newest record;	-- of those that go
 	up_to record;
 	deleted bigint;
@@ -27,11 +28,11 @@ BEGIN
 	IF $3 THEN
 		SELECT h.completed_at, h.job_id INTO up_to FROM event_queue.job_history h
 		WHERE h.queue_id = $1 AND h.keep_count = $2 AND h.keep_count > 0
-		ORDER BY h.completed_at, h.job_id OFFSET $4 - 1 LIMIT 1;
+		ORDER BY h.completed_at, h.job_id OFFSET most - 1 LIMIT 1;
 	ELSE
 		SELECT h.completed_at, h.job_id INTO up_to FROM event_queue.job_history h
 		WHERE h.queue_id = $1 AND h.keep_count IS NULL
-		ORDER BY h.completed_at, h.job_id OFFSET $4 - 1 LIMIT 1;
+		ORDER BY h.completed_at, h.job_id OFFSET most - 1 LIMIT 1;
 	END IF;
 	IF NOT FOUND OR (up_to.completed_at, up_to.job_id) > (newest.completed_at, newest.job_id) THEN
 		up_to := newest;
@@ -44,7 +45,7 @@ BEGIN
 			AND (h.completed_at, h.job_id) <= (up_to.completed_at, up_to.job_id);
 	END IF;
 	GET DIAGNOSTICS deleted = ROW_COUNT;
-	RETURN deleted >= $4;
+	RETURN deleted >= most;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.trim_finished(int, int, boolean, int) IS 'Internal. Removes finished jobs with too many newer ones; true if there may be more.';

@@ -157,6 +157,29 @@ soon(q(count(*) = 1 FROM event_queue.jobs WHERE queue = 'well'), 'without it the
 well('the trigger is gone');
 sql(q(SELECT event_queue.drop_schedule('yearly'), event_queue.purge_queue('well')));
 
+# More jobs wait for one event than get it before the scheduler's time is over: it goes on where it
+# was, and other tenants have their turn.
+sql(q(
+CREATE FUNCTION slow(state smallint, tenant text) RETURNS smallint IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	IF state = 0 AND tenant = 'many' AND public.in_scheduler() THEN
+		PERFORM pg_sleep(0.3);
+	END IF;
+	RETURN state;
+END $$;
+CREATE INDEX slow ON event_queue.job_step (slow(state, tenant_id));
+SELECT event_queue.create_queue('wait');
+SELECT count(event_queue.enqueue('wait', 'w', tenant_id => CASE n WHEN 1 THEN 'few' ELSE 'many' END)) FROM generate_series(1, 41) n;
+SELECT count(event_queue.await_event(c, 'news', 'news.*')) FROM event_queue.claim('wait', 41) c;
+));
+soon(q(count(*) = 0 FROM event_queue.job_step WHERE fresh), 'jobs wait for an event');
+sql(q(SELECT event_queue.append('n', '1', 'news.first', tenant_id => 'many'), event_queue.append('n', '1', 'news.first', tenant_id => 'few')));
+soon(q(count(*) = 1 FROM event_queue.job_step WHERE tenant_id = 'few' AND state = 0), 'that of another tenant gets it');
+soon(q(count(*) = 41 FROM event_queue.job_step WHERE state = 0), 'all get it, however long it takes');
+soon(q(count(*) = 0 FROM event_queue_internal.step_behind), 'and nobody is behind');
+sql(q(DROP INDEX event_queue.slow; SELECT event_queue.drop_queue('wait', force => true)));
+well('all have their event');
+
 # A trigger does not end where rows that have come of age are deleted: the rest goes on.
 sql(q(
 CREATE TRIGGER endless BEFORE DELETE ON event_queue.signal FOR EACH ROW EXECUTE FUNCTION endless();
