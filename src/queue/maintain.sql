@@ -8,12 +8,14 @@
 
 /*
  * trim_finished: finished jobs of a queue with n newer ones that finished, but for those with
- * a keep_count of their own.  The oldest first, batch at most; result: there may be more.
+ * a keep_count of their own.  The oldest first, batch or a fiftieth of n at most;
+ * result: there may be more.
  */
 CREATE FUNCTION event_queue_internal.trim_finished(queue_id int, n int, batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+	most CONSTANT int := greatest($3, $2 / 50);	-- finding newest takes a walk over $2 rows
 	newest record;	-- of those that go
 	up_to record;
 	deleted bigint;
@@ -25,14 +27,14 @@ BEGIN
 	END IF;
 	SELECT h.completed_at, h.job_id INTO up_to FROM event_queue.job_history h
 	WHERE h.queue_id = $1 AND h.keep_count IS NULL
-	ORDER BY h.completed_at, h.job_id OFFSET $3 - 1 LIMIT 1;
+	ORDER BY h.completed_at, h.job_id OFFSET most - 1 LIMIT 1;
 	IF NOT FOUND OR (up_to.completed_at, up_to.job_id) > (newest.completed_at, newest.job_id) THEN
 		up_to := newest;
 	END IF;
 	DELETE FROM event_queue.job_history h WHERE h.queue_id = $1 AND h.keep_count IS NULL
 		AND (h.completed_at, h.job_id) <= (up_to.completed_at, up_to.job_id);
 	GET DIAGNOSTICS deleted = ROW_COUNT;
-	RETURN deleted >= $3;
+	RETURN deleted >= most;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.trim_finished(int, int, int) IS 'Internal. Removes finished jobs with too many newer ones; true if there may be more.';
@@ -62,7 +64,7 @@ BEGIN
 	DELETE FROM event_queue.job_history WHERE queue_id = q.queue_id AND keep_count > 0 AND job_id = ANY (ARRAY(
 		SELECT h.job_id FROM event_queue.job_history h JOIN last l ON l.n = h.keep_count
 		WHERE h.queue_id = q.queue_id AND h.keep_count > 0 AND (h.completed_at, h.job_id) < (l.completed_at, l.job_id)
-		LIMIT $2));
+		LIMIT (SELECT greatest($2, max(c.n) / 50) FROM counts c)));
 	GET DIAGNOSTICS deleted = ROW_COUNT;
 	more := more OR deleted >= $2;
 	IF q.keep_failed IS NOT NULL THEN
@@ -160,7 +162,7 @@ BEGIN
 	EXECUTE $3 INTO more USING $4, $5;
 	PERFORM event_queue_internal.clear_fault($1, $2);
 	RETURN coalesce(more, false);
-EXCEPTION WHEN OTHERS THEN
+EXCEPTION WHEN OTHERS OR query_canceled THEN	-- the chore's time is over: the other tasks have theirs
 	PERFORM event_queue_internal.note_fault($1, $2, NULL, SQLSTATE, SQLERRM);
 	RETURN false;
 END
@@ -169,8 +171,9 @@ COMMENT ON FUNCTION event_queue_internal.run_alone(text, text, text, anyelement,
 'Internal. Runs a query whose error is noted and hurts nothing else; true if there may be more.';
 
 /*
- * maintain_task: one task of maintain_history, batch rows at most of each kind.  Result: whether
- * there may be more; NULL: there is no such task.
+ * maintain_task: one task of maintain_history, batch rows at most of each kind, ten times as many
+ * where finding them may take a look at all jobs.  Result: whether there may be more; NULL: there is
+ * no such task.
  */
 CREATE FUNCTION event_queue_internal.maintain_task(task int, batch int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
@@ -190,7 +193,7 @@ BEGIN
 					SELECT l.ctid FROM event_queue.job_log l WHERE l.at < $1
 						AND NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = l.job_id)
 						AND NOT EXISTS (SELECT FROM event_queue.dead_letter d WHERE d.job_id = l.job_id) LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
-				SELECT count(*) >= $2 FROM gone', clock_timestamp() - longest, $2);
+				SELECT count(*) >= $2 FROM gone', clock_timestamp() - longest, 10 * $2);
 		WHEN 3 THEN
 			RETURN event_queue_internal.run_alone('old rows of', 'job_throttle',
 				'WITH gone AS (DELETE FROM event_queue_internal.job_throttle WHERE ctid = ANY (ARRAY(
@@ -220,7 +223,7 @@ BEGIN
 					SELECT d.ctid FROM event_queue.job_dependency d
 					WHERE NOT EXISTS (SELECT FROM event_queue.job j WHERE j.job_id = d.job_id)
 						AND NOT EXISTS (SELECT FROM event_queue.dead_letter l WHERE l.job_id = d.job_id) LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING 1)
-				SELECT count(*) >= $2 FROM gone', NULL::int, $2);
+				SELECT count(*) >= $2 FROM gone', NULL::int, 10 * $2);
 		ELSE
 			RETURN NULL;
 	END CASE;

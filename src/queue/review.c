@@ -30,7 +30,8 @@
 #include "watch/watch.h"
 
 #define BATCH	   1000
-#define MAX_TURNS  100	/* tenants that have a turn in one batch */
+#define MAX_TURNS  100 /* tenants that have a turn in one batch */
+#define MAX_TIMED  10000
 #define LOOK_AHEAD 1000 /* for a due one among those that wait to be retried */
 #define CAREFUL_US (10 * USECS_PER_SEC)
 
@@ -154,8 +155,9 @@ static TimestampTz failing_not_before = 0;
 
 /*
  * For the scheduler, in a transaction of its own: groups whose time has come go into
- * job_review, but those that someone has locked (an open drop_queue has).  With retry, the
- * configuration has changed: where groups have failed, all go there, and are tried at once.
+ * job_review, MAX_TIMED at once, but those that someone has locked (an open drop_queue has).
+ * With retry, the configuration has changed: where groups have failed, all go there, and are
+ * tried at once.
  */
 void
 eq_take_timed_reviews(bool retry)
@@ -163,13 +165,12 @@ eq_take_timed_reviews(bool retry)
 	static EqStatement take = {
 		.sql =
 			"WITH due AS (DELETE FROM event_queue_internal.group_review_at WHERE ctid = ANY (ARRAY("
-			"SELECT ctid FROM event_queue_internal.group_review_at"
-			" WHERE $1 OR review_at <= pg_catalog.clock_timestamp() FOR UPDATE SKIP LOCKED))"
-			" RETURNING *)"
+			"SELECT ctid FROM event_queue_internal.group_review_at WHERE review_at <= $1"
+			" ORDER BY review_at LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING *)"
 			" INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key)"
 			" SELECT queue_id, tenant_id, group_key FROM due",
-		.n_arguments = 1,
-		.types = {BOOLOID}};
+		.n_arguments = 2,
+		.types = {TIMESTAMPTZOID, INT8OID}};
 	static EqStatement look = {
 		.sql = "SELECT min(review_at) FROM event_queue_internal.group_review_at"};
 	MemoryContext caller = CurrentMemoryContext;
@@ -177,21 +178,24 @@ eq_take_timed_reviews(bool retry)
 	EqSpi spi;
 	bool isnull;
 	Datum next;
-	Datum all;
+	bool all = retry && failing_not_before != 0;
+	Datum values[2] = {TimestampTzGetDatum(all ? DT_NOEND : GetCurrentTimestamp()),
+					   Int64GetDatum(all ? PG_INT64_MAX : MAX_TIMED)};
+	bool any_more;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	all = BoolGetDatum(retry && failing_not_before != 0);
-	eq_spi_run(&take, &all, NULL);
+	eq_spi_run(&take, values, NULL);
+	any_more = SPI_processed == MAX_TIMED;
 	if (SPI_processed > 0)
 		eq_wake_reviews();
 	eq_spi_run(&look, NULL, NULL);
 	next = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	now = GetCurrentTimestamp();
-	/* Rows that are still due are locked: wait a second. */
+	/* Rows that are still due, unless there were too many, are locked: wait a second. */
 	next_timed_review = isnull ? 0 : DatumGetTimestampTz(next);
-	if (next_timed_review != 0 && next_timed_review <= now)
+	if (next_timed_review != 0 && next_timed_review <= now && !any_more)
 		next_timed_review = now + USECS_PER_SEC;
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
@@ -460,7 +464,8 @@ try_review(Snapshot snapshot, const Review *review)
 /*
  * Tenants have turns, so that one who has many reviews does not keep those of others back:
  * some of each of the next MAX_TURNS tenants after $1, the oldest first.  Those of no tenant,
- * which plain SQL or an earlier version wrote, besides.
+ * which plain SQL or an earlier version wrote, besides.  One row without review_id if all of
+ * these are locked, or there are none.
  */
 #define TAKE_REVIEWS(locking)                                                                                                           \
 	"WITH RECURSIVE turn AS ("                                                                                                          \
@@ -486,12 +491,12 @@ try_review(Snapshot snapshot, const Review *review)
 		" taken AS (DELETE FROM event_queue_internal.job_review"                                                                        \
 		" WHERE ctid = ANY (ARRAY(SELECT place FROM chosen)) RETURNING *)"                                                              \
 		" SELECT t.queue_id, t.tenant_id, t.group_key, t.job_id, min(t.review_id),"                                                     \
-		" (sum(count(*)) OVER ())::bigint >= s.each OR s.tenants = " CppAsString2(                                                      \
+		" sum(count(t.review_id)) OVER () >= s.each OR s.tenants = " CppAsString2(                                                      \
 			MAX_TURNS) ","                                                                                                              \
 					   " q.group_retry = 'pass', q.group_concurrency,"                                                                  \
 					   " CASE s.tenants WHEN " CppAsString2(                                                                            \
 						   MAX_TURNS) " THEN s.last ELSE '' END"                                                                        \
-									  " FROM taken t CROSS JOIN share s LEFT JOIN event_queue.queue q USING (queue_id)"                 \
+									  " FROM share s LEFT JOIN taken t ON true LEFT JOIN event_queue.queue q USING (queue_id)"          \
 									  " GROUP BY t.queue_id, t.tenant_id, t.group_key, t.job_id, q.queue_id, s.each, s.tenants, s.last" \
 									  " ORDER BY 5"
 
@@ -513,8 +518,11 @@ review_batch(bool careful)
 	EqTable jobs;
 	Snapshot snapshot;
 	uint64 n;
-	char next_turn[EQ_MAX_NAME + 1] = "";
-	bool more = turn[0] != '\0';
+	static bool any = false; /* in this round of all tenants */
+	char next_turn[EQ_MAX_NAME + 1];
+	bool more;
+	bool isnull;
+	HeapTuple first;
 	Datum value = CStringGetTextDatum(turn);
 	bool all_well = true;
 	bool any_well = false;
@@ -526,15 +534,27 @@ review_batch(bool careful)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	/* By the index, also if the table was empty when it was analyzed. */
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	/*
 	 * With the settings of the rows' own snapshot: alter_queue's rows can be seen
 	 * before its invalidation of what sessions keep of the queues arrives.
 	 */
-	/* By the index, also if the table was empty when it was analyzed. */
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
 	eq_spi_run(careful ? &take_free_reviews : &take_reviews, &value, NULL);
-	n = SPI_processed;
+	first = SPI_tuptable->vals[0];
+	(void) SPI_getbinval(first, SPI_tuptable->tupdesc, 5, &isnull);
+	n = isnull ? 0 : SPI_processed;
+	more = DatumGetBool(SPI_getbinval(first, SPI_tuptable->tupdesc, 6, &isnull));
+	strlcpy(next_turn, SPI_getvalue(first, SPI_tuptable->tupdesc, 9),
+			sizeof(next_turn));
+	any |= n > 0;
+	if (next_turn[0] == '\0')
+	{
+		/* The tenants before may have more; not if all are locked. */
+		more |= turn[0] != '\0' && any;
+		any = false;
+	}
 	context = AllocSetContextCreate(CurrentMemoryContext, "event_queue review",
 									ALLOCSET_DEFAULT_SIZES);
 	if (n > 0)
@@ -550,13 +570,8 @@ review_batch(bool careful)
 		{
 			MemoryContext old = MemoryContextSwitchTo(context);
 			Review review = read_review(rows->vals[i], rows->tupdesc);
-			bool isnull;
 
 			CHECK_FOR_INTERRUPTS();
-			more |= DatumGetBool(
-				SPI_getbinval(rows->vals[i], rows->tupdesc, 6, &isnull));
-			strlcpy(next_turn, SPI_getvalue(rows->vals[i], rows->tupdesc, 9),
-					sizeof(next_turn));
 			if (!careful)
 				do_review(&jobs, snapshot, &review);
 			else if (review.is_group && !review.queue_is_here)

@@ -287,6 +287,11 @@ BEGIN
 			WHERE s.schedule_id = due.schedule_id;
 			PERFORM event_queue_internal.clear_fault('schedule', due.name);
 		EXCEPTION
+			WHEN query_canceled THEN
+				-- The chore's time is over, for this one: the others have theirs.  A trigger of the table may not end.
+				PERFORM event_queue_internal.note_fault('schedule', due.name, due.tenant_id, SQLSTATE, SQLERRM,
+					'Is there a trigger of yours on table event_queue.schedule? DROP TRIGGER, or mend its function.');
+				RETURN clock_timestamp();
 			WHEN OTHERS THEN
 				IF SQLSTATE = '55P03' AND due.overlap <> 'cancel' AND (due.options ?| '{unique_key,depends_on}') IS NOT TRUE THEN
 					RAISE;	-- of a table: the others need it, too

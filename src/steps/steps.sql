@@ -424,7 +424,7 @@ COMMENT ON FUNCTION event_queue_internal.find_event(text, text, text, text, bigi
  * give_event: gives a waiting step its event; skips a row that is locked: its job runs and looks itself.  In
  * plpgsql, which keeps the plan: it is called for each step.
  */
-CREATE FUNCTION event_queue_internal.give_event(job_id bigint, name text, event jsonb) RETURNS void
+CREATE FUNCTION event_queue_internal.give_event(job_id bigint, name text, event jsonb) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -436,9 +436,10 @@ BEGIN
 		SET state = 0, result = $3, at = clock_timestamp(), fresh = false, resume = NOT event_queue_internal.resume_job(s.job_id)
 		WHERE s.job_id = $1 AND s.name = $2 AND s.key = '';
 	END IF;
+	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.give_event(bigint, text, jsonb) IS 'Internal. Gives a step the event that it waits for, and wakes its job.';
+COMMENT ON FUNCTION event_queue_internal.give_event(bigint, text, jsonb) IS 'Internal. Gives a step the event that it waits for, and wakes its job; false if it is locked.';
 
 /*
  * awaited_events: the steps that wait for events of a span of positions, each with its first one.  From the
@@ -516,16 +517,27 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET enabl
 $$;
 COMMENT ON FUNCTION event_queue_internal.match_up_to(bigint, bigint, text, text[]) IS 'Internal. Up to which position events meet waiting steps at once.';
 
-/* meet_events: gives the events of a span of positions to the steps that wait for them; tenants as in awaited_events. */
-CREATE FUNCTION event_queue_internal.meet_events(after_position bigint, up_to bigint, tenant text, but_of text[]) RETURNS void
+/*
+ * meet_events: gives the events of a span of positions to the steps that wait for them, for a quarter of a second;
+ * tenants as in awaited_events.  Result: NULL: to all; else the tenant whose turn it was: the span is to be met again.
+ */
+CREATE FUNCTION event_queue_internal.meet_events(after_position bigint, up_to bigint, tenant text, but_of text[]) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET enable_seqscan = off AS $$
 DECLARE
 	s record;
+	event event_queue.event_store;
+	until timestamptz;
+	any_given boolean := false;
 BEGIN
 	FOR s IN SELECT a.job_id, a.name, a.position FROM event_queue_internal.awaited_events($1, $2, $3, $4) a LOOP
-		PERFORM event_queue_internal.give_event(s.job_id, s.name, event_queue.event_as_json(e))
-		FROM event_queue.event_store e WHERE e.position = s.position;
+		SELECT * INTO event FROM event_queue.event_store e WHERE e.position = s.position;
+		until := coalesce(until, clock_timestamp() + interval '250 milliseconds');
+		IF any_given AND clock_timestamp() > until THEN
+			RETURN event.tenant_id;
+		END IF;
+		any_given := event_queue_internal.give_event(s.job_id, s.name, event_queue.event_as_json(event)) OR any_given;
 	END LOOP;
+	RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION event_queue_internal.meet_events(bigint, bigint, text, text[]) IS 'Internal. Gives the events of a span of positions to the steps that wait for them.';
@@ -533,8 +545,8 @@ COMMENT ON FUNCTION event_queue_internal.meet_events(bigint, bigint, text, text[
 /*
  * match_events: for the scheduler: events meet the steps that wait for them, some at a time (match_up_to).
  *
- * A tenant that has most of what one look is too little for is set aside (step_behind): its events
- * are met by themselves, of one such tenant in each look, and those of others go on.
+ * A tenant that has most of what one look is too little for, or whose steps are too many, is set aside
+ * (step_behind): its events are met by themselves, of one such tenant in each look, and those of others go on.
  *
  * A step whose wait has committed is fresh until it was looked at here: for events
  * from its own position up to the checkpoint.  From then on it meets events with all
@@ -552,6 +564,7 @@ DECLARE
 	last bigint;
 	behind text[] := ARRAY(SELECT b.tenant_id FROM event_queue_internal.step_behind b);
 	busy record;
+	busy_tenant text;
 	this_turn text;
 	tenants text[];
 	n int;
@@ -582,8 +595,13 @@ BEGIN
 					last := event_queue_internal.match_up_to(checkpoint, up_to, NULL, behind);
 				END IF;
 			END IF;
+			busy_tenant := event_queue_internal.meet_events(checkpoint, last, NULL, behind);
+			IF busy_tenant IS NOT NULL THEN
+				INSERT INTO event_queue_internal.step_behind VALUES (busy_tenant, checkpoint);
+				behind := behind || busy_tenant;
+				last := checkpoint;
+			END IF;
 			more := last < up_to;
-			PERFORM event_queue_internal.meet_events(checkpoint, last, NULL, behind);
 		END IF;
 		UPDATE event_queue_internal.step_checkpoint SET position = last;
 		checkpoint := last;
@@ -594,7 +612,9 @@ BEGIN
 		last := checkpoint;
 		IF EXISTS (SELECT FROM event_queue.job_step x WHERE x.tenant_id = busy.tenant_id AND x.kind = 3 AND x.state = 1 AND NOT x.fresh) THEN
 			last := event_queue_internal.match_up_to(busy.position, checkpoint, busy.tenant_id, '{}');
-			PERFORM event_queue_internal.meet_events(busy.position, last, busy.tenant_id, '{}');
+			IF event_queue_internal.meet_events(busy.position, last, busy.tenant_id, '{}') IS NOT NULL THEN
+				last := busy.position;
+			END IF;
 		END IF;
 		IF last < checkpoint THEN
 			UPDATE event_queue_internal.step_behind b SET position = last WHERE b.tenant_id = busy.tenant_id;

@@ -130,7 +130,7 @@ $node->reload;
 soon(q((SELECT count(*) = 3 FROM event_queue.history WHERE queue = 'long')), 'and go on');
 
 # A dump is loaded into a store that is in service, which holds from then on; or not, if nothing of it is kept.
-my $restore = q(SET check_function_bodies = off; SET row_security = off;
+my $restore = q(SET client_min_messages = error; SET check_function_bodies = off; SET row_security = off;
 	BEGIN; INSERT INTO event_queue.queue (queue_id, name) OVERRIDING SYSTEM VALUE VALUES (1000, 'restored'););
 my $session = $node->background_psql('postgres');
 $session->query_safe($restore);

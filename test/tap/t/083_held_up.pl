@@ -147,15 +147,56 @@ BEGIN
 	RETURN NEW;
 END $$;
 SELECT event_queue.create_schedule('yearly', '0 0 1 1 *', 'well', 'w');
-CREATE TRIGGER endless BEFORE UPDATE ON event_queue.schedule FOR EACH ROW EXECUTE FUNCTION endless();
-UPDATE event_queue.schedule SET next_run = now();
+CREATE TRIGGER endless BEFORE UPDATE ON event_queue.schedule FOR EACH ROW WHEN (OLD.name = 'yearly') EXECUTE FUNCTION endless();
+SELECT event_queue.create_schedule('other', '0 0 1 1 *', 'well', 'o');
+UPDATE event_queue.schedule SET next_run = now() - CASE name WHEN 'yearly' THEN interval '1 second' ELSE '0' END;
 ));
-fault('scheduler schedules', 'did not end within', qr/DROP TRIGGER/);
+soon(q(count(*) = 1 FROM event_queue.faults() WHERE what = 'schedule' AND item = 'yearly' AND sqlstate = '57014' AND hint ~ 'DROP TRIGGER'), 'a trigger does not end, of a schedule');
+soon(q(count(*) = 1 FROM event_queue.jobs WHERE queue = 'well' AND name = 'o'), 'others run');
+sql(q(SELECT event_queue.drop_schedule('other'), event_queue.purge_queue('well')));
 groups_go_on('a trigger does not end');
 sql(q(DROP TRIGGER endless ON event_queue.schedule));
 soon(q(count(*) = 1 FROM event_queue.jobs WHERE queue = 'well'), 'without it the schedule runs');
 well('the trigger is gone');
 sql(q(SELECT event_queue.drop_schedule('yearly'), event_queue.purge_queue('well')));
+
+# More jobs wait for one event than get it before the scheduler's time is over: it goes on where it
+# was, and other tenants have their turn.
+sql(q(
+CREATE FUNCTION slow(state smallint, tenant text) RETURNS smallint IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	IF state = 0 AND tenant = 'many' AND public.in_scheduler() THEN
+		PERFORM pg_sleep(0.3);
+	END IF;
+	RETURN state;
+END $$;
+CREATE INDEX slow ON event_queue.job_step (slow(state, tenant_id));
+SELECT event_queue.create_queue('wait');
+SELECT count(event_queue.enqueue('wait', 'w', tenant_id => CASE n WHEN 1 THEN 'few' ELSE 'many' END)) FROM generate_series(1, 41) n;
+SELECT count(event_queue.await_event(c, 'news', 'news.*')) FROM event_queue.claim('wait', 41) c;
+));
+soon(q(count(*) = 0 FROM event_queue.job_step WHERE fresh), 'jobs wait for an event');
+sql(q(SELECT event_queue.append('n', '1', 'news.first', tenant_id => 'many'), event_queue.append('n', '1', 'news.first', tenant_id => 'few')));
+soon(q(count(*) = 1 FROM event_queue.job_step WHERE tenant_id = 'few' AND state = 0), 'that of another tenant gets it');
+soon(q(count(*) = 41 FROM event_queue.job_step WHERE state = 0), 'all get it, however long it takes');
+soon(q(count(*) = 0 FROM event_queue_internal.step_behind), 'and nobody is behind');
+sql(q(DROP INDEX event_queue.slow; SELECT event_queue.drop_queue('wait', force => true)));
+well('all have their event');
+
+# A trigger does not end where rows that have come of age are deleted: the rest goes on.
+sql(q(
+CREATE TRIGGER endless BEFORE DELETE ON event_queue.signal FOR EACH ROW EXECUTE FUNCTION endless();
+INSERT INTO event_queue.signal (tenant_id, name, key, expires_at) VALUES ('default', 's', 'k', now() - interval '1 day');
+SELECT event_queue.create_queue('brief', keep_failed => '1 second');
+SELECT event_queue.import_dead('brief', 'dead', created_at => now() - interval '1 hour');
+));
+$node->restart;	# its scheduler begins at once
+soon(q(count(*) = 1 FROM event_queue.faults() WHERE what = 'old rows of' AND item = 'signal' AND sqlstate = '57014'), 'a trigger does not end: it is a fault of that table');
+soon(q(count(*) = 0 FROM event_queue.dead_letters WHERE queue = 'brief'), 'and other tables are trimmed');
+sql(q(DROP TRIGGER endless ON event_queue.signal; SELECT event_queue.drop_queue('brief')));
+$node->restart;
+soon(q(count(*) = 0 FROM event_queue.signal), 'without it this one is, too');
+well('the trigger of signals is gone');
 
 # Much has come of age at once: some is deleted at a time.
 sql(q(
@@ -173,7 +214,7 @@ my $left = q(SELECT (SELECT count(*) FROM event_queue.job_history), (SELECT coun
 is(sql($left), '100|90|45|45', 'there is much');
 is(sql("SELECT event_queue_internal.maintain_history($old, 10)"), $old, 'there is more of the queue');
 is(sql($left), '80|70|45|45', 'of each kind a batch is gone');
-is(sql('SELECT event_queue_internal.maintain_history(2, 10), event_queue_internal.maintain_history(3, 10)'), '2|3', 'there is more of other tables');
+is(sql('SELECT event_queue_internal.maintain_history(2, 1), event_queue_internal.maintain_history(3, 10)'), '2|3', 'there is more of other tables');
 is(sql($left), '80|70|35|35', 'likewise');
 $node->restart;	# its scheduler begins at once
 soon(q((SELECT count(*) FROM event_queue_internal.job_throttle) = 0 AND (SELECT count(*) FROM event_queue.job_log) = 0
@@ -181,6 +222,22 @@ soon(q((SELECT count(*) FROM event_queue_internal.job_throttle) = 0 AND (SELECT 
   or diag(sql($left));
 is(sql(q(SELECT count(*) FROM event_queue.faults())), '0', 'and nothing has failed');
 sql(q(SELECT event_queue.drop_queue('old', force => true)));
+
+# More tenants than have a turn in one batch have reviews that someone has locked: others go on.
+my ($writer) = session('who writes reviews');
+my ($barrier) = session('who keeps the scheduler from them');
+($holder) = session('the holder');
+$writer->query(q(BEGIN; INSERT INTO event_queue_internal.job_review (queue_id, tenant_id, group_key) SELECT 1000000, 'a' || n, 'k' FROM generate_series(100, 350) n));
+$barrier->query_until(qr/begins/, "\\echo begins\nBEGIN; LOCK TABLE event_queue_internal.job_review IN SHARE ROW EXCLUSIVE MODE;\n");
+soon(q(count(*) = 1 FROM pg_locks WHERE relation = 'event_queue_internal.job_review'::regclass AND mode = 'ShareRowExclusiveLock' AND NOT granted), 'it waits');
+$writer->query('COMMIT');
+$holder->query('BEGIN; SELECT count(*) FROM (SELECT FROM event_queue_internal.job_review FOR UPDATE) x');
+$barrier->query('ROLLBACK');
+is(sql(q(SELECT count(*) FROM event_queue_internal.job_review WHERE queue_id = 1000000)), '251', 'reviews of many tenants are locked');
+groups_go_on('reviews of many tenants are locked');
+$holder->query('ROLLBACK');
+soon(q(count(*) = 0 FROM event_queue_internal.job_review), 'when they are free, they are done');
+eval { $_->quit } for $writer, $barrier, $holder;
 
 # The lease of a prepared transaction that is rolled back, while another one is open.
 sql(q(SELECT event_queue.create_queue('one', max_concurrency => 1, lease => '1 day'), event_queue.enqueue('one', 'j')));
