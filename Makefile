@@ -19,7 +19,7 @@ SQL_PARTS = src/event_queue.sql src/tenant/tenant.sql src/store/store.sql src/co
 	src/queue/settle.sql src/queue/lease.sql src/queue/admin.sql src/queue/dead.sql \
 	src/queue/history.sql src/queue/trace.sql src/queue/maintain.sql src/queue/group.sql src/queue/flow.sql \
 	src/queue/waiting.sql \
-	src/rules/rules.sql src/rules/counts.sql src/rules/on_table.sql src/rules/versions.sql src/rules/runs.sql src/rules/backfill.sql src/schedule/schedule.sql src/schedule/run.sql src/schedule/clock.sql src/schedule/calendar.sql src/steps/steps.sql \
+	src/rules/rules.sql src/rules/counts.sql src/rules/on_table.sql src/rules/versions.sql src/rules/runs.sql src/rules/backfill.sql src/schedule/schedule.sql src/schedule/run.sql src/schedule/clock.sql src/schedule/calendar.sql src/steps/steps.sql src/steps/events.sql \
 	src/observe/lineage.sql src/store/subscription.sql src/store/partition.sql \
 	src/wake/wake.sql src/store/activation.sql src/watch/faults.sql \
 	src/observe/observe.sql src/observe/metrics.sql src/observe/queue_health.sql src/observe/lists.sql src/observe/explain.sql src/worker/handler.sql src/observe/health.sql src/observe/stats.sql src/observe/figures.sql \

@@ -8,7 +8,7 @@
  * after that, and sending does not wait for it (resume_job).
  *
  * An event is searched from a position up to the watermark; if there is none, the job is
- * suspended and its step is "fresh".  The scheduler (match_events in steps.sql) searches for
+ * suspended and its step is "fresh".  The scheduler (match_events in events.sql) searches for
  * fresh steps from there up to the position up to which it has matched events for all
  * others, so that no event is missed in between.
  */
