@@ -59,6 +59,10 @@ COMMENT ON FUNCTION event_queue_internal.number_rule_version() IS 'Internal. Tri
 CREATE FUNCTION event_queue_internal.keep_rule_version() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 BEGIN
+	IF TG_OP = 'UPDATE' THEN
+		-- Its condition did not end: it has another one now, or the same function is mended.
+		PERFORM event_queue_internal.clear_fault('rule', format('%s (rule %s)', NEW.name, NEW.rule_id), gone => true);
+	END IF;
 	IF TG_OP = 'UPDATE' AND NEW.version = OLD.version THEN
 		RETURN NULL;
 	END IF;
@@ -74,7 +78,7 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION event_queue_internal.keep_rule_version() IS 'Internal. Trigger: keeps each version of a rule.';
+COMMENT ON FUNCTION event_queue_internal.keep_rule_version() IS 'Internal. Trigger: keeps each version of a rule; one that is replaced or switched rests no longer.';
 CREATE TRIGGER number_rule_version BEFORE INSERT OR UPDATE ON rule
 	FOR EACH ROW EXECUTE FUNCTION event_queue_internal.number_rule_version();
 CREATE TRIGGER keep_rule_version AFTER INSERT OR UPDATE OR DELETE ON rule

@@ -72,6 +72,11 @@ ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM ran WHERE nam
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM event_queue.dead_letters WHERE queue = 'rule-calls')),
 	'each firing of the endless one is a dead letter');
 is($node->safe_psql('postgres', q(SELECT count(*) FROM ran WHERE name = 'never')), '0', 'and did nothing');
+$node->safe_psql('postgres', q(
+SELECT event_queue.create_rule('a stubborn', 'x.*', condition => 'event_type = $$x.mended$$', queue => 'good', job_name => 'mended', or_replace => true);
+SELECT event_queue.append('x', '1', 'x.mended');
+));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM ran WHERE name = 'mended')), 'with another condition it rests no longer');
 
 # A condition that writes is refused.
 $node->safe_psql('postgres', q(
