@@ -2,6 +2,12 @@
  * on_table.sql: the trigger function of rules on plain tables, and what removes triggers.
  */
 
+/*
+ * table_change: the trigger that create_rule makes on the table of its on_table, and drop_rule
+ * drops.  Arguments: the rule's id, and others of create_rule's; nobody else makes it.
+ * Example:
+ *	SELECT tgname, tgrelid::regclass FROM pg_trigger WHERE tgfoid = 'event_queue.table_change()'::regprocedure;
+ */
 CREATE FUNCTION table_change() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_table_change';
 COMMENT ON FUNCTION table_change() IS

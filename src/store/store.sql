@@ -123,6 +123,14 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_append';
 COMMENT ON FUNCTION append(text, text, text, jsonb, text, uuid, jsonb, text) IS
 'Appends one event to an aggregate. expected_version: a version, any, no_stream or exists. Repeating a call with the same id returns the first result.';
 
+/*
+ * The same with a number, of which drivers make a parameter of type int.
+ * Example:
+ *	PREPARE move_lead (jsonb, int) AS
+ *		SELECT version FROM event_queue.append('lead', 'L7', 'lead.moved', $1, $2);
+ *	EXECUTE move_lead('{"step": 1}', 0);
+ *	DEALLOCATE move_lead;
+ */
 CREATE FUNCTION append(
 	aggregate_type text, aggregate_id text, event_type text,
 	event_data jsonb, expected_version int,
@@ -154,6 +162,12 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_append_many';
 COMMENT ON FUNCTION append_many(text, text, jsonb, text, text) IS
 'Appends several events to one aggregate, all or none. events: a JSON array of {event_type, event_data, id, metadata}.';
 
+/*
+ * The same with a number, of which drivers make a parameter of type int.
+ * Example:
+ *	SELECT version FROM event_queue.append_many('lead', 'L8',
+ *		'[{"event_type": "lead.created"}, {"event_type": "lead.moved"}]', expected_version => 0);
+ */
 CREATE FUNCTION append_many(
 	aggregate_type text, aggregate_id text, events jsonb,
 	expected_version int, tenant_id text DEFAULT NULL)

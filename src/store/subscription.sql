@@ -239,6 +239,11 @@ COMMENT ON FUNCTION ack(text, bigint) IS
  * acknowledged.
  * Errors: EQ025 no such subscription; EQ029 nothing was fetched: with one bucket
  * in this transaction, with more in this session; 40001 as above.
+ * Example:
+ *	BEGIN;
+ *	SELECT position, event_type FROM event_queue.fetch_events('projector', 1);
+ *	SELECT event_queue.ack('projector');
+ *	COMMIT;
  */
 CREATE FUNCTION ack(name text) RETURNS boolean
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'eq_ack_fetched';

@@ -19,6 +19,12 @@ CREATE TRIGGER slot_changed AFTER INSERT OR DELETE ON event_queue_internal.chann
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.channel', '');
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.channel_channel_id_seq', '');
 
+/*
+ * notify_change: the trigger that notify_on makes.  Argument: the number of its channel;
+ * nobody else makes it.
+ * Example:
+ *	SELECT tgname, tgrelid::regclass FROM pg_trigger WHERE tgfoid = 'event_queue.notify_change()'::regprocedure;
+ */
 CREATE FUNCTION notify_change() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eq_notify_change';
 COMMENT ON FUNCTION notify_change() IS
@@ -73,6 +79,8 @@ COMMENT ON FUNCTION notify_on(regclass, text, boolean) IS
 /*
  * record_change: trigger of record_changes.  Arguments: aggregate type, id
  * column, tenant column or '', event prefix.  Settings as in on_table.c (pin_output).
+ * Example:
+ *	SELECT tgname, tgrelid::regclass FROM pg_trigger WHERE tgfoid = 'event_queue.record_change()'::regprocedure;
  */
 CREATE FUNCTION record_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp
