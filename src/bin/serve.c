@@ -214,7 +214,7 @@ serve_knows(Http *http)
 /*
  * serve_request: where each request begins.  Every POST but that which signs in needs
  * the session's CSRF token, or comes with a bearer token, which no page can send by
- * itself; and --allow-actions.
+ * itself; and, but to sign out, --allow-actions.
  */
 void
 serve_request(Http *http)

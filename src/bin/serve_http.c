@@ -9,7 +9,7 @@
  * MAX_HEAD bytes, a body with Content-Length of at most MAX_BODY, and DEADLINE seconds for
  * both; anything else is answered with an error, after which the connection ends.  Without a
  * session, a body has at most MAX_STRANGE_BODY, and such connections are at most three
- * quarters of all: the oldest idle one is closed for a new one.
+ * quarters of all: the oldest whose request is not being answered is closed for a new one.
  */
 #define _GNU_SOURCE /* strcasestr */
 

@@ -197,8 +197,9 @@ COMMENT ON FUNCTION event_queue_internal.tell_alert(event_queue_internal.alert_r
 
 /*
  * step_alert: raises, resolves or leaves one alert.
- * Arguments: was: its state, NULL: none; holds: its condition holds; the others are columns of
- * alert_conditions.
+ * Arguments: was: its state, NULL: none; holds: its figure is above the threshold at which it is
+ * resolved (clear_threshold); breached: above the one at which it is raised; the others are columns
+ * of alert_conditions.
  */
 CREATE FUNCTION event_queue_internal.step_alert(
 	key text, name text, kind text, object text, was event_queue_internal.alert_state, holds boolean, breached boolean, value float8,

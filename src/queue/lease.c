@@ -35,7 +35,7 @@ eq_lease_lost(int64 job_id)
 		(errcode(ERRCODE_EQ_LEASE_LOST),
 		 errmsg("lease of job " INT64_FORMAT " is lost", job_id),
 		 errdetail(
-			 "The job is finished, or its lease ran out and another worker has claimed it, or this is not the token of its claim."),
+			 "The job is finished, or its lease ran out and another worker has claimed it, or it ran out and others have its place under max_concurrency, or this is not the token of its claim."),
 		 errhint(
 			 "Undo the work, or let it be safe to repeat; take a longer lease or call event_queue.extend_lease.")));
 }

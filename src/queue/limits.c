@@ -290,7 +290,8 @@ eq_free_lease(const EqQueue *queue, int64 job_id, TimestampTz until)
 
 /*
  * Extends a lease, at once: that it counts for too long, if it is rolled back, does
- * no harm.  Returns false if it had run out, and max_concurrency is reached.
+ * no harm.  Returns false if it had run out and max_concurrency is reached (or what
+ * counts is not known yet), and if the table of leases has no room.
  */
 bool
 eq_extend_lease(const EqQueue *queue, int64 job_id, TimestampTz was_until,

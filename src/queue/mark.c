@@ -35,7 +35,7 @@
  *     a trigger.
  * (4) What none of this sees - leases that run out, replication, prepared
  *     transactions, a clock that is set back - is found by the scheduler: each
- *     stalled_interval, and after plain SQL at once, it raises the generation,
+ *     sweep (the shortest stalled_interval, at most 5 s), and after plain SQL at once, it raises the generation,
  *     walks from the start up to each mark and lowers it to the first job that can
  *     be claimed (look.c).
  */

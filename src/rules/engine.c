@@ -232,7 +232,7 @@ needs_nothing_asked(const EqRule *rule)
 }
 
 /*
- * eq_evaluate_rule and the job that follows from it, in a subtransaction; false and
+ * eq_evaluate_rule and the actions that follow from it, in a subtransaction; false and
  * the error if one of them failed (a queue that is drained or was dropped, say).
  */
 static bool

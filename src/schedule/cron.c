@@ -21,7 +21,7 @@
  *   hour is named; with * or a step of * as hour it is left out, since the next
  *   one is near.
  *
- * Used by schedule.sql through cron_next.
+ * Called by schedule.sql (cron_next), and by calendar.sql for what a day is in a zone.
  */
 #include "postgres.h"
 

@@ -236,8 +236,8 @@ COMMENT ON FUNCTION event_queue_internal.missed_runs(schedule, timestamptz, time
  * run_due_schedules: for the scheduler.  Enqueues a job for each schedule that is due or, with
  * a catch_up, for each time that is due, up to a hundred in a call; for a tenth of a second, so
  * that its jobs are not committed late for the sake of the next.  A schedule that fails does
- * not affect the others; it keeps its time, is tried again after a while, behind those that are
- * well, and then makes one job.  Result: when to call it again.
+ * not affect the others; it keeps its time and is tried again after a while, behind those that are
+ * well.  Result: when to call it again.
  */
 CREATE FUNCTION event_queue_internal.run_due_schedules() RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$

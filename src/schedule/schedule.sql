@@ -92,7 +92,7 @@ COMMENT ON TABLE schedule IS 'Jobs that come by the clock; written by create_sch
 COMMENT ON COLUMN schedule.priority IS 'NULL: that of options.';
 COMMENT ON COLUMN schedule.options IS 'Options of its jobs, as enqueue takes them.';
 COMMENT ON COLUMN schedule.runs IS 'How many jobs it has made.';
-COMMENT ON COLUMN schedule.missed IS 'Number of due times without a job of their own: the next job stood for them.';
+COMMENT ON COLUMN schedule.missed IS 'Number of due times without a job of their own: without catch_up those that passed after the one that got the job; with it those that passed before it.';
 COMMENT ON COLUMN schedule.catch_up IS 'Each time that passed within it gets its job, also those of a pause; NULL: one job for all, and none for a pause.';
 COMMENT ON COLUMN schedule.exclude_calendar IS 'The calendar on whose holidays it does not run.';
 COMMENT ON COLUMN schedule.skipped IS 'Number of due times without a job because an earlier job of the schedule had not ended (overlap).';

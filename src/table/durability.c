@@ -41,7 +41,8 @@ eq_weak_writes_end(void)
 	last_weak_record = ProcLastRecPtr;
 }
 
-/* Called last before the commit record is written. */
+/* What PostgreSQL still does between this and the commit record (temporary tables, large
+ * objects) writes no record that somebody waits for. */
 static void
 relax_commit(void)
 {

@@ -285,7 +285,7 @@ eq_next_due_of_queues(TimestampTz limit)
 	return limit;
 }
 
-/* The shortest stalled_interval: microseconds after which all queues are looked at. */
+/* Microseconds after which all queues are looked at: the shortest stalled_interval, at most 5 s. */
 int64
 eq_sweep_interval(void)
 {
