@@ -295,7 +295,10 @@ serve_request(Http *http)
 	if (http->method == METHOD_POST && !session->bearer &&
 		(!http->csrf || !same_secret(http->csrf, session->csrf) || !same_site(http)))
 	{
-		http_problem(http, 403, NULL, "the CSRF token is missing or wrong", NULL);
+		http_problem(
+			http, 403, NULL,
+			"the CSRF token is missing or wrong, or the request comes from another site",
+			NULL);
 		return;
 	}
 	if (strcmp(path, "/api/session") == 0)

@@ -376,17 +376,18 @@ bury_dependents(int64 job_id)
 	pfree(ids);
 }
 
+/* A job that others depend on has ended; gone: cancelled, discarded or deleted. */
 void
-eq_settle_dependents(int64 job_id, Jsonb *result, bool failed)
+eq_settle_dependents(int64 job_id, Jsonb *result, bool gone)
 {
 	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (failed)
+	if (gone)
 		tell_followers(job_id);
 	else
 		tell_dependents(job_id, result);
 	eq_spi_end(&spi);
-	if (failed)
+	if (gone)
 		bury_dependents(job_id);
 }

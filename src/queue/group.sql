@@ -37,7 +37,7 @@ ALTER TABLE event_queue_internal.group_review_at ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.group_review_at USING (tenant_visible(tenant_id));
 SELECT pg_catalog.pg_extension_config_dump('event_queue_internal.group_review_at', '');
 
-/* When a key of a queue with group_rate_limit may be claimed again. */
+/* The token buckets of the keys of queues with group_rate_limit: one that is not full says when it will be. */
 CREATE TABLE event_queue_internal.group_rate (
 	queue_id		int NOT NULL,
 	tenant_id		text COLLATE "C" NOT NULL,

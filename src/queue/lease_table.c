@@ -17,9 +17,10 @@
 #include "queue/limits.h"
 #include "wake/wake.h"
 
-#define SWEEP_US	   100000 /* how often leases of all queues are expired for room */
-#define FEW_LEASES	   8	  /* that a queue has without asking for its share */
-#define SHARE_OF_QUEUE 1	  /* as EQ_SHARE_OF_DATABASE */
+#define SWEEP_US   100000 /* how often leases of all queues are expired for room */
+#define FEW_LEASES 8	  /* that a queue has without asking for its share */
+#define SHARE_OF_QUEUE                                                              \
+	1 /* as EQ_SHARE_OF_DATABASE: at most as much as it leaves free */
 
 /* How many a database has, as counted lately. */
 typedef struct LeaseCount

@@ -372,7 +372,7 @@ extern bool eq_add_dependencies(int64 job_id, const char *tenant,
 								ArrayType *depends_on);
 extern void eq_add_follower(int64 job_id, const char *tenant, int64 after);
 extern void eq_release_followers(int64 job_id);
-extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool failed);
+extern void eq_settle_dependents(int64 job_id, Jsonb *result, bool gone);
 
 /* history.c */
 extern int eq_keep_trace_s;

@@ -3,7 +3,7 @@
  *
  * Called by the rule runner in each batch's transaction (engine.c); rules that catch up
  * are evaluated by the same code.  Both end with the batch's commit, with the firings and
- * the backfill's position.  No event is evaluated twice: live firings come from events above
+ * the backfill's position.  No event lets the rule fire twice: live firings come from events above
  * the checkpoint, a backfill stays below it and below its rule's own position; all firings
  * are in table rule_run, which is looked up first; and there is one rule runner.
  */

@@ -1,5 +1,6 @@
 /*
- * chain.c: the chain of rules that led to an event, so that rules never run in a loop.
+ * chain.c: the chain of rules that led to an event, so that rules don't run in a loop,
+ * unless one may (on_loop), and then not for ever.
  *
  * A job that a rule makes has in its metadata "rule_chain": the numbers of the rules
  * that led to its event, and that of the rule.  What its handler appends and enqueues

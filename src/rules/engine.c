@@ -233,7 +233,7 @@ needs_nothing_asked(const EqRule *rule)
 
 /*
  * eq_evaluate_rule and the actions that follow from it, in a subtransaction; false and
- * the error if one of them failed (a queue that is drained or was dropped, say).
+ * the error if one of them failed (a queue that is drained, say).
  */
 static bool
 try_rule(EqRule *rule, Datum event, bool backfilled, Jsonb **payload,

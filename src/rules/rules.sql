@@ -196,7 +196,7 @@ COMMENT ON FUNCTION event_as_json(event_store) IS
  *   count for it.
  * - draft: keeps the definition as a version of the rule of this name, which itself stays as it
  *   is.  compare_rule and test_rule show what the draft would do, activate_rule puts it in
- *   force.
+ *   force.  A draft is forgotten event_queue.keep_audit after it was made.
  *
  * actions is a JSON array of up to 16 objects, performed in this order, in one transaction, all
  * or none:

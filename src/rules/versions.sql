@@ -1,7 +1,8 @@
 /*
  * versions.sql: versions of rules: what a rule was, who changed it and when, and rollback.
  *
- * Written by triggers, so that manual changes are versions, too.  A version is what the
+ * Written by triggers, so that manual changes are versions, too; drafts by create_rule
+ * (keep_draft in define.c).  A version is what the
  * rule does and for which tenant; not whether it is paused.
  */
 CREATE TABLE event_queue_internal.rule_version (
@@ -84,7 +85,7 @@ CREATE TRIGGER number_rule_version BEFORE INSERT OR UPDATE ON rule
 CREATE TRIGGER keep_rule_version AFTER INSERT OR UPDATE OR DELETE ON rule
 	FOR EACH ROW WHEN (NOT event_queue_internal.session_restores()) EXECUTE FUNCTION event_queue_internal.keep_rule_version();
 
-/* trim_rule_versions: removes what ended longer than event_queue.keep_audit ago, and forgets roles that were dropped. */
+/* trim_rule_versions: removes what ended, and drafts that were made, longer than event_queue.keep_audit ago, and forgets roles that were dropped. */
 CREATE FUNCTION event_queue_internal.trim_rule_versions() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	UPDATE event_queue_internal.rule_version v SET owner = NULL
@@ -93,7 +94,7 @@ LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 	USING (SELECT make_interval(mins => s.setting::int) FROM pg_settings s WHERE s.name = 'event_queue.keep_audit') x (keep)
 	WHERE x.keep > '0' AND (v.ended_at < clock_timestamp() - x.keep OR v.draft AND v.made_at < clock_timestamp() - x.keep)
 $$;
-COMMENT ON FUNCTION event_queue_internal.trim_rule_versions() IS 'Internal. Removes versions of rules that ended longer than event_queue.keep_audit ago.';
+COMMENT ON FUNCTION event_queue_internal.trim_rule_versions() IS 'Internal. Removes versions of rules that ended, and drafts that were made, longer than event_queue.keep_audit ago.';
 
 CREATE VIEW rule_versions WITH (security_invoker = true) AS
 	SELECT v.rule, v.version, r.rule_id IS NOT NULL AS present, v.made_by, v.made_at, v.ended_at, v.definition, v.tenant_id, v.rule_id, v.draft

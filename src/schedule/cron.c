@@ -64,8 +64,8 @@ typedef struct Cron
 	bool last_working_day;	/* LW */
 	uint64 nth_weekdays[6]; /* mon#1 is bit 1 of the second */
 	uint64 last_weekdays;	/* friL */
-	bool any_day;			/* day of month is * */
-	bool any_weekday;		/* day of week is * */
+	bool any_day;			/* day of month begins with * */
+	bool any_weekday;		/* day of week begins with * */
 	bool any_hour;			/* hour is * or a step of it */
 	bool any_minute;
 } Cron;

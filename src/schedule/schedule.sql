@@ -12,7 +12,8 @@
  * - cron: five fields (minute, hour, day of the month, month, day of the week), or six with the
  *   second first.  Days of the month may be L (the last), 15W (the working day next to the
  *   15th), LW (the last working day); days of the week mon#1 (the first Monday), friL (the last
- *   Friday).  Or @hourly to @yearly, or @every 10s, 1h30m, 2d, which counts from 1970 in UTC.
+ *   Friday).  If both are given, either is enough, but if one begins with * (a step of it, too), both must
+ *   hold, as in cron.  Or @hourly to @yearly, or @every 10s, 1h30m, 2d, which counts from 1970 in UTC.
  * - time_zone: the expression's times are local times there.
  *
  * Where the clocks go forward, a time that is skipped runs at the moment of the change, once for

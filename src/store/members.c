@@ -25,9 +25,10 @@
 PG_FUNCTION_INFO_V1(eq_subscription_members);
 PG_FUNCTION_INFO_V1(eq_member_use);
 
-#define SHARE_OF_SESSION 1 /* as EQ_SHARE_OF_DATABASE */
-#define SHARE_OF_TENANT	 1 /* of what is left for its database */
-#define FEW_MEMBERS		 4 /* of a tenant, which it has also beyond its share */
+#define SHARE_OF_SESSION                                                            \
+	1 /* as EQ_SHARE_OF_DATABASE: at most as much as it leaves free */
+#define SHARE_OF_TENANT 1 /* of what is left for its database */
+#define FEW_MEMBERS		4 /* of a tenant, which it has also beyond its share */
 
 int eq_max_members = 1024;
 

@@ -481,7 +481,7 @@ COMMENT ON FUNCTION set_event_retention(interval, text) IS
 'How long events are kept: the keeper archives partitions that are older. NULL: forever.';
 
 /*
- * maintain_partitions: what the worker does once a minute.  One step in each
+ * maintain_partitions: what the keeper (worker/runner.c) does once a minute.  One step in each
  * call; true if it did one.  Beginning a partition and archiving one fail each for
  * itself, and are tried again after a while.
  */
@@ -493,7 +493,7 @@ DECLARE
 	this event_queue_internal.event_partition;
 	newest timestamptz;
 BEGIN
-	-- All appends and the worker wait meanwhile: no longer than it must be, but longer each time.
+	-- All appends, and readers behind them, wait meanwhile: no longer than it must be, but longer each time.
 	PERFORM set_config('lock_timeout', (least(50 * 2 ^ max(f.failures), 1000))::int::text, true)
 	FROM event_queue.faults() f WHERE f.what IN ('new partition', 'archiving of') AND f.sqlstate = '55P03'
 	HAVING max(f.failures) > 0;

@@ -193,8 +193,8 @@ COMMENT ON FUNCTION aggregate_state(text, text, int, timestamptz, text) IS
 'State of an aggregate now, after a version, or at a time; NULL if it had no event.';
 
 /*
- * take_snapshot: keeps the present state of an aggregate; the worker does it by
- * itself (create_reducer).  Result: the version.  Errors: EQ025 no events.
+ * take_snapshot: keeps the present state of an aggregate; executors do it by
+ * themselves (create_reducer).  Result: the version.  Errors: EQ025 no events.
  * Example:
  *	SELECT event_queue.take_snapshot('lead', 'L1');
  */

@@ -3,7 +3,8 @@
  *
  * Between the restart of the server with a new library and ALTER EXTENSION event_queue
  * UPDATE, nothing runs: workers wait (worker/scheduler.c), and C functions raise EQ045.
- * Tables can be read.  The update script refuses to run with an old library.
+ * Superusers, the owner and roles with BYPASSRLS can read tables; for others row security
+ * calls one of these functions.  The update script refuses to run with an old library.
  */
 #include "postgres.h"
 
