@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 # errors.pl: the SQLSTATEs of class EQ in src/errors.h, in the code and in the table of
-# doc/reference.md are the same ones; and README's table has each setting.  "make check"
+# doc/reference.md are the same ones; README's table has each setting, and that of
+# doc/internals.md who reads it.  "make check"
 # runs it.
 #
 #   errors.pl                    check the tree
@@ -64,10 +65,13 @@ sub complaints
 		push @bad, "src/errors.h: nothing raises $code ($code{$code})" if !$raised{$code};
 		push @bad, "doc/reference.md: $code ($code{$code}) is not in the table of error codes" if !$listed{$code};
 	}
+	my ($used) = ($text{'doc/internals.md'} // '') =~ /^## Where a setting is used\n(.*?)(?=^## |\z)/ms;
 	while (($text{'src/event_queue.c'} // '') =~ /"(event_queue\.\w+)",/g)
 	{
 		my $setting = $1;
 		push @bad, "README.md: $setting is not in the table of settings" if $text{'README.md'} !~ /^\|[^|\n]*`\Q$setting\E`/m;
+		my ($name) = $setting =~ /\.(\w+)/;
+		push @bad, "doc/internals.md: nothing says who reads $setting" if ($used // '') !~ /^\|[^|\n]*`$name`/m;
 	}
 	push @bad, map { "doc/reference.md: $_ is in the table, and not in src/errors.h" } grep { !$code{$_} } sort keys %listed;
 	return @bad;
@@ -98,6 +102,7 @@ if (@ARGV && $ARGV[0] eq '--self-test')
 		[ 'one that is not listed', qr/EQ002 \(\w+\) is not in the table/, 'doc/reference.md' => "## Error codes\n| EQ001 | one | |\n" ],
 		[ 'one that is only listed', qr/EQ003 is in the table/, 'doc/reference.md' => $good{'doc/reference.md'} . "| EQ003 | x | |\n" ],
 		[ 'a setting', qr/event_queue.b is not in the table/, 'src/event_queue.c' => '"event_queue.a", "event_queue.b",', 'README.md' => '| `event_queue.a` | 1 | one |' ],
+		[ 'who reads it', qr/nothing says who reads event_queue.a$/, 'src/event_queue.c' => '"event_queue.a",', 'README.md' => '| `event_queue.a` | 1 | one |' ],
 		[ 'no cause', qr/EQ002 says no cause/, 'doc/reference.md' => "## Error codes\n| EQ001 | one | |\n| EQ002 |  | |\n" ],
 		[ 'one listed twice', qr/EQ002 stands after EQ002/, 'doc/reference.md' => $good{'doc/reference.md'} . "| EQ002 | x | |\n" ]);
 	foreach my $case (@cases)

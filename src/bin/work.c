@@ -132,7 +132,7 @@ eq_work_free_slots(const Work *work)
 	int n = 0;
 
 	for (int i = 0; i < work->n_slots; i++)
-		n += work->slots[i].state == PLACE_FREE;
+		n += work->slots[i].state == SLOT_FREE;
 	return n;
 }
 
@@ -231,9 +231,9 @@ is_hopeless(Work *work)
 		return false;
 	for (int i = 0; i < work->n_slots; i++)
 	{
-		if (work->slots[i].state == PLACE_RUNNING)
+		if (work->slots[i].state == SLOT_RUNNING)
 			return false;
-		untold += work->slots[i].state == PLACE_ENDED;
+		untold += work->slots[i].state == SLOT_ENDED;
 	}
 	eq_error(
 		work->cli,
@@ -262,7 +262,7 @@ look_at_clock(Work *work)
 	{
 		Slot *slot = &work->slots[i];
 
-		if (slot->state != PLACE_RUNNING)
+		if (slot->state != SLOT_RUNNING)
 			continue;
 		if (now >= slot->lease_end)
 			eq_child_stop(work, slot, STOP_LOST);
@@ -287,7 +287,7 @@ time_to_sleep(const Work *work)
 	{
 		const Slot *slot = &work->slots[i];
 
-		if (slot->state != PLACE_RUNNING)
+		if (slot->state != SLOT_RUNNING)
 			continue;
 		if (slot->kill_at != 0)
 			next = fmin(next, fmax(slot->kill_at, now + 0.02));

@@ -1,7 +1,7 @@
 /*
  * work.h: shared by the files of "eventq work": a slot for each job that it holds.
  *
- * A slot goes FREE -> RUNNING -> ENDED -> FREE.  RUNNING: the child lives.  ENDED: it was
+ * A slot goes free -> running -> ended -> free.  Running: the child lives.  Ended: it was
  * reaped, and settle says how the job is to be settled; the slot is free when the server
  * has confirmed that, or when the lease is lost.
  */
@@ -21,9 +21,9 @@
 
 typedef enum SlotState
 {
-	PLACE_FREE,
-	PLACE_RUNNING,
-	PLACE_ENDED
+	SLOT_FREE,
+	SLOT_RUNNING,
+	SLOT_ENDED
 } SlotState;
 
 typedef enum Settle

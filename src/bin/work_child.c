@@ -177,7 +177,7 @@ eq_child_start(Work *work, Slot *slot, const PGresult *job, int row)
 	int n_old = 0;
 
 	eq_buf_string(&slot->payload, PQgetvalue(job, row, JOB_PAYLOAD));
-	slot->state = PLACE_RUNNING;
+	slot->state = SLOT_RUNNING;
 	slot->started = eq_now();
 	environment = child_environment(work, job, row);
 	if (make_pipe(in) && make_pipe(out) && make_pipe(err))
@@ -208,7 +208,7 @@ eq_child_start(Work *work, Slot *slot, const PGresult *job, int row)
 	{
 		eq_work_log(work, "job %s can't be started: %s", slot->job_id,
 					strerror(errno));
-		slot->state = PLACE_ENDED;
+		slot->state = SLOT_ENDED;
 		slot->settle = SETTLE_RELEASE;
 		close_pipe(&slot->in);
 		close_pipe(&slot->out);
@@ -225,7 +225,7 @@ eq_child_start(Work *work, Slot *slot, const PGresult *job, int row)
 void
 eq_child_stop(Work *work, Slot *slot, Stop why)
 {
-	if (slot->state != PLACE_RUNNING)
+	if (slot->state != SLOT_RUNNING)
 		return;
 	if (why == STOP_LOST)
 	{
@@ -252,7 +252,7 @@ eq_child_poll(const Slot *slot, struct pollfd *fds)
 {
 	int n = 0;
 
-	if (slot->state != PLACE_RUNNING)
+	if (slot->state != SLOT_RUNNING)
 		return 0;
 	if (slot->in >= 0)
 	{
@@ -347,7 +347,7 @@ read_some(Work *work, Slot *slot, int fd)
 void
 eq_child_io(Work *work, Slot *slot, int fd)
 {
-	if (slot->state != PLACE_RUNNING)
+	if (slot->state != SLOT_RUNNING)
 		return;
 	if (fd == slot->in)
 		write_payload(slot);
@@ -427,7 +427,7 @@ judge(Work *work, Slot *slot, int wait_status)
 				 WTERMSIG(wait_status));
 	take_retry_after(slot);
 	take_message(slot, status, code);
-	slot->state = PLACE_ENDED;
+	slot->state = SLOT_ENDED;
 	slot->settle_at = 0;
 	slot->settle = SETTLE_FAIL;
 	/* Many programs end with 0 when they are told to stop, and have not finished then. */
@@ -476,7 +476,7 @@ eq_children_reap(Work *work)
 		{
 			Slot *slot = &work->slots[i];
 
-			if (slot->state != PLACE_RUNNING || slot->pid != pid)
+			if (slot->state != SLOT_RUNNING || slot->pid != pid)
 				continue;
 			for (int n = 0;
 				 n < 64 && slot->out >= 0 && read_some(work, slot, slot->out); n++)

@@ -101,7 +101,7 @@ eq_send_settle(Work *work, Slot *slot)
 	return sent;
 }
 
-/* The answer to send_settle. */
+/* The answer to eq_send_settle. */
 void
 eq_settle_done(Work *work, Slot *slot, const PGresult *result)
 {
@@ -169,7 +169,7 @@ eq_send_renewal(Work *work)
 	{
 		const Slot *slot = &work->slots[i];
 
-		if (slot->state == PLACE_FREE || slot->stop == STOP_LOST)
+		if (slot->state == SLOT_FREE || slot->stop == STOP_LOST)
 			continue;
 		eq_buf_printf(&ids, "%c%s", ids.length ? ',' : '{', slot->job_id);
 		eq_buf_printf(&tokens, "%c%s", tokens.length ? ',' : '{', slot->token);
@@ -194,7 +194,7 @@ find_slot(Work *work, const char *job_id)
 {
 	for (int i = 0; i < work->n_slots; i++)
 	{
-		if (work->slots[i].state != PLACE_FREE &&
+		if (work->slots[i].state != SLOT_FREE &&
 			strcmp(work->slots[i].job_id, job_id) == 0)
 			return &work->slots[i];
 	}
@@ -211,7 +211,7 @@ eq_plan_renewal(Work *work)
 	{
 		const Slot *slot = &work->slots[i];
 
-		if (slot->state != PLACE_FREE && slot->stop != STOP_LOST)
+		if (slot->state != SLOT_FREE && slot->stop != STOP_LOST)
 			next = fmin(next, now + fmax((slot->lease_end - now) / 3, 0.1));
 	}
 	eq_server.renew_at = next;
@@ -287,7 +287,7 @@ take_job(Work *work, const PGresult *result, int row)
 {
 	Slot *slot = work->slots;
 
-	while (slot->state != PLACE_FREE)
+	while (slot->state != SLOT_FREE)
 		slot++;
 	snprintf(slot->job_id, sizeof(slot->job_id), "%s",
 			 PQgetvalue(result, row, JOB_ID));
@@ -307,7 +307,7 @@ take_job(Work *work, const PGresult *result, int row)
 	work->n_claimed++;
 	if (work->stopping != 0)
 	{
-		slot->state = PLACE_ENDED;
+		slot->state = SLOT_ENDED;
 		slot->settle = SETTLE_GIVE_BACK;
 		slot->started = eq_now();
 		return;

@@ -131,7 +131,7 @@ eq_server_turn(Work *work)
 
 	for (int i = 0; i < work->n_slots; i++)
 	{
-		if (work->slots[i].state == PLACE_ENDED &&
+		if (work->slots[i].state == SLOT_ENDED &&
 			work->slots[i].settle == SETTLE_NOTHING)
 		{
 			eq_slot_clear(&work->slots[i]);
@@ -155,7 +155,7 @@ eq_server_turn(Work *work)
 	{
 		Slot *slot = &work->slots[i];
 
-		if (slot->state != PLACE_ENDED || slot->settle_at > now)
+		if (slot->state != SLOT_ENDED || slot->settle_at > now)
 			continue;
 		if (!eq_send_settle(work, slot))
 			lose_server(work);
@@ -191,7 +191,7 @@ eq_server_next(const Work *work)
 		return next;
 	for (int i = 0; i < work->n_slots; i++)
 	{
-		if (work->slots[i].state == PLACE_ENDED)
+		if (work->slots[i].state == SLOT_ENDED)
 			next = fmin(next, work->slots[i].settle_at);
 	}
 	next = fmin(next, eq_server.renew_at);

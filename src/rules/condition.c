@@ -282,7 +282,7 @@ eq_check_condition(const char *condition, bool on_table)
 		invalid_condition("It is more than one expression.");
 }
 
-/* The rule whose condition runs, for eq_note_condition_lost; cut if it is long. */
+/* The rule whose condition runs, for the two functions below; cut if it is long. */
 static char evaluated[EQ_MAX_NAME + 32] = "";
 
 static void
@@ -293,8 +293,8 @@ note_not_ended(const char *rule, const char *message)
 }
 
 /*
- * For an executor, after an error of a job: notes a fault if a condition was being evaluated
- * and reached its time limit.
+ * After an error of a condition, or of a job that evaluated one: notes a fault if it reached
+ * its time limit.
  */
 void
 eq_note_condition_error(bool timed_out)

@@ -519,7 +519,10 @@ eq_ack(PG_FUNCTION_ARGS)
 			ERROR,
 			(errcode(ERRCODE_EQ_NOT_FETCHED),
 			 errmsg("position " INT64_FORMAT " was not fetched", position),
-			 errdetail("The highest one is " INT64_FORMAT ".", highest),
+			 errdetail(
+				 "The highest position that can be acknowledged is " INT64_FORMAT
+				 ".",
+				 highest),
 			 errhint(
 				 "Acknowledge the position of an event that fetch_events returned to this session.")));
 	move_locked(&subscription, position);
