@@ -69,11 +69,13 @@ SELECT pg_catalog.pg_extension_config_dump('signal', '');
 
 CREATE TABLE event_queue_internal.step_checkpoint (
 	position		bigint NOT NULL,
-	turn			text COLLATE "C" NOT NULL DEFAULT ''
+	turn			text COLLATE "C" NOT NULL DEFAULT '',
+	met				boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE event_queue_internal.step_checkpoint IS
 'Internal. Up to where events have met the steps that wait for them; without a row, all of these are looked at anew.';
 COMMENT ON COLUMN event_queue_internal.step_checkpoint.turn IS 'The tenant whose new waits were looked at last, if there were many tenants.';
+COMMENT ON COLUMN event_queue_internal.step_checkpoint.met IS 'Some of the tenants up to this one had a new wait that nobody had locked.';
 
 CREATE TABLE event_queue_internal.step_behind (
 	tenant_id		text COLLATE "C" PRIMARY KEY,
