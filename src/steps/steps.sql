@@ -107,7 +107,7 @@ COMMENT ON VIEW job_steps IS
  * as long as they are not more than max_bytes in all, beyond which a step says "left_out".
  */
 CREATE FUNCTION event_queue_internal.steps_to_keep(job_id bigint, max_bytes bigint) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 	SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('step_no', s.step_no, 'name', s.name, 'kind', s.kind, 'state', s.state, 'at', s.at,
 			'until', s.until, 'key', s.key, 'pattern', s.pattern, 'aggregate_type', s.aggregate_type, 'aggregate_id', s.aggregate_id,
 			'handler', s.handler))

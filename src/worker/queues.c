@@ -107,7 +107,8 @@ eq_read_queues(void)
 	/* Executors would do it, too, at their next job: perhaps none is left for any. */
 	if (SPI_execute(
 			"SELECT event_queue_internal.clear_fault(f.what, f.item, true) FROM event_queue.faults() f"
-			" WHERE f.what IN ('time limit', '" EQ_UNRECORDED "') AND NOT EXISTS (SELECT"
+			" WHERE f.what IN ('time limit', '" EQ_UNRECORDED
+			"') AND NOT EXISTS (SELECT"
 			" FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id)"
 			" WHERE q.name || '/' || h.job_name = f.item)",
 			false, 0) != SPI_OK_SELECT)
