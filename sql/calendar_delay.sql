@@ -87,6 +87,12 @@ SELECT days, exclude_calendar FROM cd_next, event_queue.schedules WHERE name = '
 SELECT event_queue.create_schedule('cd', '0 12 * * *', 'cd', 'daily', exclude => ARRAY[current_date + 3], if_not_exists => true) > 0 AS left_as_it_is;
 SELECT event_queue.create_schedule('cd bad', '0 12 * * *', 'cd', 'daily', exclude_calendar => 'none');
 SELECT event_queue.create_schedule('cd bad', '0 12 * * *', 'cd', 'daily', options => '{"calendar": "none", "delay": "1 day"}');
+-- another schedule, whose zone is gone, is no reason to refuse a holiday; it keeps its time
+SELECT event_queue.create_schedule('cd gone', '0 13 * * *', 'cd', 'daily', exclude_calendar => 'cd rest') > 0 AS created;
+UPDATE event_queue.schedule SET time_zone = 'No/Where' WHERE name = 'cd gone';
+SELECT event_queue.add_holidays('cd rest', ARRAY[current_date + 4]);
+SELECT (next_run AT TIME ZONE 'UTC')::date - current_date AS days, name FROM event_queue.schedules WHERE exclude_calendar = 'cd rest' ORDER BY name;
+SELECT event_queue.remove_holidays('cd rest', ARRAY[current_date + 4]), event_queue.drop_schedule('cd gone');
 -- a delay by working time, and jitter by the clock: not in the next working hour
 SELECT event_queue.create_calendar('cd short', 'UTC', '{"mon": ["03:00-03:01"], "tue": ["03:00-03:01"], "wed": ["03:00-03:01"], "thu": ["03:00-03:01"], "fri": ["03:00-03:01"]}') > 0 AS created;
 SELECT event_queue.create_schedule('cd jitter', '0 12 * * *', 'cd', 'jitter', jitter => '1 second', options => '{"delay": "2 days", "calendar": "cd short"}') > 0 AS created;

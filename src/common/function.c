@@ -16,6 +16,7 @@
 #include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -48,6 +49,24 @@ eq_claimed_job_type_oid(void)
 	if (!OidIsValid(type))
 		elog(ERROR, "type event_queue.claimed_job does not exist");
 	return type;
+}
+
+/*
+ * A qualified name as it is stored, quoted where it must be: the same whoever stores it, as names
+ * are compared with those that another session gives.
+ */
+char *
+eq_stored_name(const char *schema, const char *name)
+{
+	int level = NewGUCNestLevel();
+	char *stored;
+
+	if (quote_all_identifiers)
+		(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	stored = quote_qualified_identifier(schema, name);
+	AtEOXact_GUC(false, level);
+	return stored;
 }
 
 /* Looks the function up by the caller's search_path; InvalidOid if missing. */
@@ -144,8 +163,8 @@ eq_find_function(const char *name, EqFunctionKind kind, char **qualified)
 						errhint("%s", hints[kind])));
 	if (eq_function_aclcheck(function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, name);
-	*qualified = quote_qualified_identifier(
-		get_namespace_name(get_func_namespace(function)), get_func_name(function));
+	*qualified = eq_stored_name(get_namespace_name(get_func_namespace(function)),
+								get_func_name(function));
 	return function;
 }
 

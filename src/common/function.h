@@ -21,6 +21,7 @@ extern Oid eq_require_callable(const char *kind, const char *label, Oid owner,
 							   const char *function, Oid argument_type);
 extern void eq_require_owner(const char *kind, const char *label, Oid owner);
 extern const char *eq_refused_call(const char **kind);
+extern char *eq_stored_name(const char *schema, const char *name);
 extern const char *eq_function_schema(const char *function);
 extern Oid eq_event_type_oid(void);
 extern Oid eq_claimed_job_type_oid(void);

@@ -594,7 +594,7 @@ COMMENT ON FUNCTION ack_alert(text, text) IS 'Says that someone looks after a ra
  */
 CREATE FUNCTION snooze_alert(name text, duration interval DEFAULT '1 hour', until timestamptz DEFAULT NULL, note text DEFAULT NULL)
 RETURNS timestamptz
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
 	ends timestamptz := $3;

@@ -8,7 +8,7 @@
  * function that does such a thing.
  */
 CREATE FUNCTION event_queue_internal.audit_row() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' SET intervalstyle = 'postgres' SET extra_float_digits = 1 SET quote_all_identifiers = off AS $$
 DECLARE
 	what CONSTANT text := TG_ARGV[0];
 	old_row jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;

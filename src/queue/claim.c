@@ -44,6 +44,8 @@
 #include "wake/series.h"
 #include "wake/wake.h"
 
+#define MAX_WAIT (INT64CONST(366) * USECS_PER_DAY) /* that counters add up */
+
 /* Tells whether the job has the wanted tenant and name.  Allocates nothing: many may not. */
 static bool
 is_wanted(const EqClaim *claim, TupleTableSlot *slot)
@@ -158,7 +160,8 @@ fill_lease(TupleTableSlot *slot, EqWalk *walk, const EqClaim *claim,
 static void
 count_lease(EqWalk *walk, EqClaim *claim, bool was_stalled, const EqClaimedJob *job)
 {
-	int64 wait = Max(walk->now - job->run_at, 0);
+	/* A time long ago means "at once": sums of such waits would overflow. */
+	int64 wait = Max(walk->now - Max(job->run_at, walk->now - MAX_WAIT), 0);
 	EqJobNames names = {claim->queue->queue_id, job->name, strlen(job->name),
 						job->tenant, strlen(job->tenant)};
 

@@ -210,7 +210,7 @@ COMMENT ON FUNCTION event_queue_internal.audited_job(jsonb) IS 'Internal. What a
  *	SELECT event_queue.retry_dead(job_id, payload => '{"to": "ana@example.com"}') FROM event_queue.dead_letters WHERE queue = 'mail';
  */
 CREATE FUNCTION retry_dead(job_id bigint, payload jsonb DEFAULT NULL) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' SET intervalstyle = 'postgres' AS $$
 DECLARE
 	was jsonb;
 BEGIN
@@ -265,7 +265,7 @@ COMMENT ON FUNCTION retry_all_dead(text, text, text, text, timestamptz, int, jso
  *	SELECT event_queue.discard_dead(job_id) FROM event_queue.dead_letters WHERE last_error = 'no such address';
  */
 CREATE FUNCTION discard_dead(job_id bigint) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' SET intervalstyle = 'postgres' AS $$
 #variable_conflict use_column
 DECLARE
 	was jsonb;
@@ -324,7 +324,7 @@ CREATE FUNCTION import_dead(
 	options jsonb DEFAULT NULL, died_at timestamptz DEFAULT NULL, created_at timestamptz DEFAULT NULL,
 	context text DEFAULT NULL, tenant_id text DEFAULT NULL)
 RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_variable
 DECLARE
 	died CONSTANT timestamptz := coalesce(died_at, clock_timestamp());

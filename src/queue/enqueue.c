@@ -1,6 +1,5 @@
 /*
- * enqueue.c: adds jobs to a queue in the caller's transaction: one, or many of one name by
- * multi-insert, as COPY does.
+ * enqueue.c: adds one job to a queue in the caller's transaction.
  *
  * A unique key is protected like an event id (store/append.c): a lock on the key, a dirty
  * look-up, and a wait for the open transaction that uses it.

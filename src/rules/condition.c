@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "common/function.h"
+#include "common/try.h"
 #include "event_queue.h"
 #include "rules/rule.h"
 #include "rules/rules.h"
@@ -90,6 +91,64 @@ end_limit(TimeLimit limit)
 	eq_watch_end(limit.watched);
 }
 
+/* A call of eq_run_guarded. */
+typedef struct Guarded
+{
+	const EqRule *rule;
+	const char *query;
+	int n_arguments;
+	Oid *types;
+	Datum *values;
+	const char *nulls;
+	SPIPlanPtr *kept;
+	void (*take)(void *);
+	void *argument;
+} Guarded;
+
+static void
+run_guarded(void *argument)
+{
+	Guarded *this = argument;
+	SPIPlanPtr plan;
+	bool read_only = XactReadOnly;
+	TimeLimit limit;
+	EqSpi spi;
+
+	eq_spi_begin(&spi, this->rule->owner,
+				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	/*
+	 * Also for what a volatile function in it does, and it can't be switched off in
+	 * there.  An error restores it with the (sub)transaction.
+	 */
+	XactReadOnly = true;
+	limit = begin_limit();
+	plan = this->kept ? *this->kept : NULL;
+	if (plan == NULL)
+	{
+		/* A generic plan: the event is another one each time. */
+		plan = SPI_prepare_cursor(this->query, this->n_arguments, this->types,
+								  this->kept ? CURSOR_OPT_GENERIC_PLAN : 0);
+		if (plan == NULL || (this->kept && SPI_keepplan(plan) != 0))
+			elog(ERROR, "could not prepare rule \"%s\"", this->rule->name);
+		if (this->kept)
+			*this->kept = plan;
+	}
+	if (SPI_execute_plan(plan, this->values, this->nulls, true, 1) !=
+			SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not evaluate rule \"%s\"", this->rule->name);
+	end_limit(limit);
+	/* PostgreSQL 15 lets read-only transactions write large objects. */
+	if (TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot write in the condition or a template of rule \"%s\"",
+						this->rule->name)));
+	this->take(this->argument);
+	eq_spi_end(&spi);
+	XactReadOnly = read_only;
+}
+
 /*
  * Runs a query that returns one row as the rule's owner, read-only, within
  * event_queue.condition_timeout.  take reads what SPI has of it.  kept: where the
@@ -100,37 +159,20 @@ eq_run_guarded(const EqRule *rule, const char *query, int n_arguments, Oid *type
 			   Datum *values, const char *nulls, SPIPlanPtr *kept,
 			   void (*take)(void *), void *argument)
 {
-	SPIPlanPtr plan;
-	bool read_only = XactReadOnly;
-	TimeLimit limit;
-	EqSpi spi;
+	Guarded this = {rule,  query, n_arguments, types,	values,
+					nulls, kept,  take,		   argument};
+	ErrorData *error;
 
-	eq_spi_begin(&spi, rule->owner,
-				 SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	/*
-	 * Also for what a volatile function in it does, and it can't be switched off in
-	 * there.  An error restores it with the (sub)transaction.
-	 */
-	XactReadOnly = true;
-	limit = begin_limit();
-	plan = kept ? *kept : NULL;
-	if (plan == NULL)
+	/* The rule runner has begun a subtransaction, which has not written yet. */
+	if (GetCurrentTransactionNestLevel() > 1 &&
+		!TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
 	{
-		/* A generic plan: the event is another one each time. */
-		plan = SPI_prepare_cursor(query, n_arguments, types,
-								  kept ? CURSOR_OPT_GENERIC_PLAN : 0);
-		if (plan == NULL || (kept && SPI_keepplan(plan) != 0))
-			elog(ERROR, "could not prepare rule \"%s\"", rule->name);
-		if (kept)
-			*kept = plan;
+		run_guarded(&this);
+		return;
 	}
-	if (SPI_execute_plan(plan, values, nulls, true, 1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
-		elog(ERROR, "could not evaluate rule \"%s\"", rule->name);
-	end_limit(limit);
-	take(argument);
-	eq_spi_end(&spi);
-	XactReadOnly = read_only;
+	error = eq_try(run_guarded, &this);
+	if (error)
+		ReThrowError(error);
 }
 
 /* What eq_query_rule found. */

@@ -86,7 +86,7 @@ is_label(const char *name)
 {
 	for (int i = 0; i < n_rules; i++)
 	{
-		if (strncmp(rules[i].label, name, strlen(name)) == 0)
+		if (strcmp(rules[i].label, name) == 0)
 			return true;
 	}
 	return false;

@@ -44,6 +44,7 @@
 #include "utils/uuid.h"
 
 #include "common/argument.h"
+#include "common/function.h"
 #include "common/json.h"
 #include "common/try.h"
 #include "compat.h"
@@ -83,8 +84,8 @@ static const Operation operations[] = {
 char *
 eq_qualified_table(Oid relid)
 {
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-									  get_rel_name(relid));
+	return eq_stored_name(get_namespace_name(get_rel_namespace(relid)),
+						  get_rel_name(relid));
 }
 
 /* The operations that a list names, in one order; all for NULL.  EQ009 else. */
@@ -350,110 +351,6 @@ eq_make_table_triggers(int32 rule_id, Oid relid, Datum on_change, ArrayType *col
 														false, TYPALIGN_INT)));
 }
 
-/*
- * Has values written in one way, whatever the session that changes the row has set: else
- * an equal value looks changed, or a changed one equal (extra_float_digits), and a row has
- * another key in each time zone.  Money alone is as lc_monetary says.  Undone by
- * AtEOXact_GUC of the result.
- */
-static int
-pin_output(void)
-{
-	static const struct
-	{
-		const char *name;
-		const char *value;
-	} pinned[] = {{"DateStyle", "ISO, MDY"},
-				  {"IntervalStyle", "postgres"},
-				  {"TimeZone", "UTC"},
-				  {"bytea_output", "hex"},
-				  {"extra_float_digits", "1"}};
-	int level = NewGUCNestLevel();
-
-	for (int i = 0; i < lengthof(pinned); i++)
-	{
-		if (strcmp(GetConfigOption(pinned[i].name, false, false), pinned[i].value) !=
-			0)
-			(void) set_config_option(pinned[i].name, pinned[i].value, PGC_USERSET,
-									 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	}
-	return level;
-}
-
-/* A row, and what it is as JSON. */
-typedef struct Conversion
-{
-	HeapTuple row;
-	TupleDesc desc;
-	Jsonb *json; /* out */
-} Conversion;
-
-static void
-convert(void *argument)
-{
-	Conversion *this = argument;
-
-	this->json = eq_json_from(TextDatumGetCString(DirectFunctionCall1(
-		row_to_json, heap_copy_tuple_as_datum(this->row, this->desc))));
-}
-
-/* Converts a row to JSON; false if jsonb can't represent it. */
-static bool
-try_to_convert(Conversion *this)
-{
-	ErrorData *error = eq_try(convert, this);
-
-	if (error && eq_is_of_transaction(error))
-		ReThrowError(error);
-	return error == NULL;
-}
-
-/* Makes a row of one column of a row. */
-static Conversion
-column_alone(HeapTuple row, TupleDesc desc, AttrNumber attnum)
-{
-	Conversion alone = {.desc = CreateTemplateTupleDesc(1)};
-	bool isnull;
-	Datum value = heap_getattr(row, attnum, desc, &isnull);
-
-	TupleDescCopyEntry(alone.desc, 1, desc, attnum);
-	alone.row = heap_form_tuple(BlessTupleDesc(alone.desc), &value, &isnull);
-	return alone;
-}
-
-/*
- * A row as JSON; NULL if there is none.  What jsonb can't have, as json with \u0000 in it,
- * must not keep its writer from writing it: that column is left out.  So are virtual
- * generated columns, of which the row has no value.
- */
-static Jsonb *
-row_as_json(HeapTuple row, TupleDesc desc, const char **left_out)
-{
-	Conversion whole = {.row = row, .desc = desc};
-
-	if (row == NULL)
-		return NULL;
-	if (!EQ_HAS_VIRTUAL(desc) && try_to_convert(&whole))
-		return whole.json;
-	whole.json = eq_empty_object();
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Conversion alone;
-
-		if (TupleDescAttr(desc, i)->attisdropped ||
-			EQ_IS_VIRTUAL(TupleDescAttr(desc, i)))
-			continue;
-		alone = column_alone(row, desc, i + 1);
-		if (try_to_convert(&alone))
-			whole.json = DatumGetJsonbP(
-				DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(whole.json),
-									JsonbPGetDatum(alone.json)));
-		else
-			*left_out = NameStr(TupleDescAttr(desc, i)->attname);
-	}
-	return whole.json;
-}
-
 /* The primary key's columns of a row, as an object; NULL if there is no key. */
 static Jsonb *
 key_of(Relation rel, Jsonb *row)
@@ -636,7 +533,6 @@ eq_table_change(PG_FUNCTION_ARGS)
 	EqEvent event = {.aggregate = &aggregate};
 	char **arguments;
 	int32 rule_id;
-	int guc_level;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(change->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(change->tg_event) ||
@@ -654,13 +550,11 @@ eq_table_change(PG_FUNCTION_ARGS)
 	inserts = TRIGGER_FIRED_BY_INSERT(change->tg_event);
 	deletes = TRIGGER_FIRED_BY_DELETE(change->tg_event);
 	operation = &operations[inserts ? 0 : deletes ? 2 : 1];
-	guc_level = pin_output();
-	before = row_as_json(inserts ? NULL : change->tg_trigtuple, desc, &left_out);
-	now = row_as_json(deletes	? NULL
-					  : inserts ? change->tg_trigtuple
-								: change->tg_newtuple,
-					  desc, &left_out);
-	AtEOXact_GUC(false, guc_level);
+	before = eq_row_as_json(inserts ? NULL : change->tg_trigtuple, desc, &left_out);
+	now = eq_row_as_json(deletes   ? NULL
+						 : inserts ? change->tg_trigtuple
+								   : change->tg_newtuple,
+						 desc, &left_out);
 	if (before && now)
 	{
 		changed = changed_names(before, now);

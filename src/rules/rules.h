@@ -4,6 +4,8 @@
 #ifndef EQ_RULES_H
 #define EQ_RULES_H
 
+#include "access/htup.h"
+#include "access/tupdesc.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
 
@@ -39,6 +41,7 @@ extern void eq_check_when_changed(ArrayType *fields);
 extern Datum eq_check_on_change(ArrayType *given);
 extern void eq_check_on_table(Oid relid, const char *tenant_column);
 extern char *eq_qualified_table(Oid relid);
+extern Jsonb *eq_row_as_json(HeapTuple row, TupleDesc desc, const char **left_out);
 extern void eq_make_table_triggers(int32 rule_id, Oid relid, Datum on_change,
 								   ArrayType *columns, const char *tenant_column);
 

@@ -164,12 +164,27 @@ END
 $$;
 COMMENT ON FUNCTION drop_calendar(text) IS 'Removes a calendar that no rule, no draft and no schedule uses. EQ025 if there is none of this name.';
 
-/* Computes the next runs of schedules anew that exclude the holidays of this calendar. */
+/*
+ * holidays_changed: computes the next runs of schedules anew that exclude the holidays of this calendar.  One
+ * whose cron or zone can't be read any more keeps its time, at which run_due_schedules tells of it.
+ */
 CREATE FUNCTION event_queue_internal.holidays_changed(calendar text) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, event_queue, pg_temp AS $$
-	-- cron: so that the scheduler hears of it; what is due already keeps its time
-	UPDATE event_queue.schedule s SET cron = s.cron, next_run = event_queue_internal.next_time(s, clock_timestamp())
-	WHERE s.exclude_calendar = $1 AND (s.next_run <= clock_timestamp()) IS NOT TRUE
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	s event_queue.schedule;
+BEGIN
+	-- what is due already keeps its time
+	FOR s IN SELECT * FROM event_queue.schedule x
+		WHERE x.exclude_calendar = $1 AND (x.next_run <= clock_timestamp()) IS NOT TRUE ORDER BY x.schedule_id FOR NO KEY UPDATE LOOP
+		BEGIN
+			-- cron: so that the scheduler hears of it
+			UPDATE event_queue.schedule x SET cron = x.cron, next_run = event_queue_internal.next_time(s, clock_timestamp())
+			WHERE x.schedule_id = s.schedule_id;
+		EXCEPTION WHEN SQLSTATE 'EQ030' OR SQLSTATE 'EQ031' THEN
+			NULL;
+		END;
+	END LOOP;
+END
 $$;
 COMMENT ON FUNCTION event_queue_internal.holidays_changed(text) IS 'Internal. New next runs for the schedules that do not run on the holidays of a calendar.';
 

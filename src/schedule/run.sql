@@ -36,7 +36,7 @@ COMMENT ON VIEW schedule_runs IS
  * Result: the job, or NULL if overlap has it skipped.
  */
 CREATE FUNCTION event_queue_internal.run_schedule(s schedule, scheduled_for timestamptz, overlap text) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
 	options jsonb := coalesce(s.options, '{}');
 	earlier record;
@@ -180,7 +180,7 @@ COMMENT ON FUNCTION trigger_schedule(text, text) IS 'Runs a schedule now, whatev
  *	SELECT event_queue.backfill_schedule('report', now() - interval '3 days', now());
  */
 CREATE FUNCTION backfill_schedule(name text, from_time timestamptz, to_time timestamptz, overlap text DEFAULT 'queue_all') RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
 	s event_queue.schedule := event_queue_internal.lock_schedule($1, $4);
 	t timestamptz;

@@ -177,19 +177,21 @@ DECLARE
 	busy record;
 	busy_tenant text;
 	this_turn text;
+	any_met boolean;	-- in this round of turns
 	tenants text[];
 	n int;
 	more boolean := false;
 	s record;
 	event jsonb;
 BEGIN
-	SELECT c.position, c.turn INTO checkpoint, this_turn FROM event_queue_internal.step_checkpoint c FOR UPDATE;
+	SELECT c.position, c.turn, c.met INTO checkpoint, this_turn, any_met FROM event_queue_internal.step_checkpoint c FOR UPDATE;
 	IF NOT FOUND THEN
 		UPDATE event_queue.job_step x SET fresh = true WHERE x.kind = 3 AND x.state = 1 AND NOT x.fresh;
 		DELETE FROM event_queue_internal.step_behind;
 		INSERT INTO event_queue_internal.step_checkpoint VALUES (up_to);
 		checkpoint := up_to;
 		this_turn := '';
+		any_met := false;
 		behind := '{}';
 	END IF;
 	IF up_to > checkpoint THEN
@@ -257,9 +259,12 @@ BEGIN
 			PERFORM event_queue_internal.give_event(s.job_id, s.name, event);
 		END IF;
 	END LOOP;
-	more := more OR this_turn <> '' OR cardinality(tenants) = 100 OR n >= 500 / greatest(cardinality(tenants), 1);
-	UPDATE event_queue_internal.step_checkpoint c SET turn = CASE cardinality(tenants) WHEN 100 THEN tenants[100] ELSE '' END
-	WHERE c.turn <> CASE cardinality(tenants) WHEN 100 THEN tenants[100] ELSE '' END;
+	-- After many tenants' turns comes another round, but not if others have all new waits locked.
+	any_met := any_met OR n > 0;
+	more := more OR cardinality(tenants) = 100 OR this_turn <> '' AND any_met OR n >= 500 / greatest(cardinality(tenants), 1);
+	this_turn := CASE cardinality(tenants) WHEN 100 THEN tenants[100] ELSE '' END;
+	any_met := any_met AND this_turn <> '';
+	UPDATE event_queue_internal.step_checkpoint c SET turn = this_turn, met = any_met WHERE (c.turn, c.met) <> (this_turn, any_met);
 
 	-- Jobs whose rows others had: some of each tenant, since one may hold many of its own for long.
 	n := 0;

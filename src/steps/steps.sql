@@ -69,11 +69,13 @@ SELECT pg_catalog.pg_extension_config_dump('signal', '');
 
 CREATE TABLE event_queue_internal.step_checkpoint (
 	position		bigint NOT NULL,
-	turn			text COLLATE "C" NOT NULL DEFAULT ''
+	turn			text COLLATE "C" NOT NULL DEFAULT '',
+	met				boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE event_queue_internal.step_checkpoint IS
 'Internal. Up to where events have met the steps that wait for them; without a row, all of these are looked at anew.';
 COMMENT ON COLUMN event_queue_internal.step_checkpoint.turn IS 'The tenant whose new waits were looked at last, if there were many tenants.';
+COMMENT ON COLUMN event_queue_internal.step_checkpoint.met IS 'Some of the tenants up to this one had a new wait that nobody had locked.';
 
 CREATE TABLE event_queue_internal.step_behind (
 	tenant_id		text COLLATE "C" PRIMARY KEY,
@@ -105,7 +107,7 @@ COMMENT ON VIEW job_steps IS
  * as long as they are not more than max_bytes in all, beyond which a step says "left_out".
  */
 CREATE FUNCTION event_queue_internal.steps_to_keep(job_id bigint, max_bytes bigint) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, event_queue, pg_temp SET timezone = 'UTC' AS $$
 	SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('step_no', s.step_no, 'name', s.name, 'kind', s.kind, 'state', s.state, 'at', s.at,
 			'until', s.until, 'key', s.key, 'pattern', s.pattern, 'aggregate_type', s.aggregate_type, 'aggregate_id', s.aggregate_id,
 			'handler', s.handler))

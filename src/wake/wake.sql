@@ -67,7 +67,7 @@ COMMENT ON FUNCTION event_queue_internal.make_notifying(regclass, int, boolean) 
  *	SELECT event_queue.notify_on('customer', 'customer_changed', if_not_exists => true);
  */
 CREATE FUNCTION notify_on(table_name regclass, channel text, if_not_exists boolean DEFAULT false) RETURNS boolean
-LANGUAGE sql
+LANGUAGE sql SET quote_all_identifiers = off
 BEGIN ATOMIC
 	SELECT event_queue_internal.audit('notify_on', 'table',
 		(SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = table_name), "after" => jsonb_build_object('channel', channel));
@@ -78,13 +78,14 @@ COMMENT ON FUNCTION notify_on(regclass, text, boolean) IS
 
 /*
  * record_change: trigger of record_changes.  Arguments: aggregate type, id
- * column, tenant column or '', event prefix.  Settings as in on_table.c (pin_output).
+ * column, tenant column or '', event prefix.  Settings as in rules/row_json.c (pin_output).
  * Example:
  *	SELECT tgname, tgrelid::regclass FROM pg_trigger WHERE tgfoid = 'event_queue.record_change()'::regprocedure;
  */
 CREATE FUNCTION record_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp
-SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET timezone = 'UTC' SET bytea_output = 'hex' SET extra_float_digits = 1 AS $$
+SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET timezone = 'UTC' SET bytea_output = 'hex' SET extra_float_digits = 1
+SET quote_all_identifiers = off AS $$
 DECLARE
 	new_row jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
 	old_row jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;
@@ -158,7 +159,7 @@ CREATE FUNCTION record_changes(
 	table_name regclass, aggregate_type text, id_column name,
 	tenant_column name DEFAULT NULL, event_prefix text DEFAULT NULL, or_replace boolean DEFAULT false)
 RETURNS boolean
-LANGUAGE sql
+LANGUAGE sql SET quote_all_identifiers = off
 BEGIN ATOMIC
 	SELECT event_queue_internal.check_name('aggregate type', aggregate_type),
 		event_queue_internal.check_name('event prefix', coalesce(event_prefix, aggregate_type), 240);

@@ -357,11 +357,7 @@ eq_retry_items_now(void)
 	LWLockRelease(faults->lock);
 }
 
-/*
- * All faults.  A session of one tenant sees its own; of what belongs to no tenant only
- * that it fails, as the error may show others' data.
- */
-/* Its own, or the usual one for its SQLSTATE. */
+/* The hint of a fault: its own, or the usual one for its SQLSTATE. */
 static const char *
 hint_of(const Fault *fault)
 {
@@ -382,6 +378,10 @@ hint_of(const Fault *fault)
 	}
 }
 
+/*
+ * All faults.  A session of one tenant sees its own; of what belongs to no tenant only
+ * that it fails, as the error may show others' data.
+ */
 Datum
 eq_faults(PG_FUNCTION_ARGS)
 {

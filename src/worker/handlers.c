@@ -37,7 +37,7 @@ is_label(const char *name)
 {
 	for (int i = 0; i < eq_n_handlers; i++)
 	{
-		if (strncmp(eq_handlers[i].label, name, strlen(name)) == 0)
+		if (strcmp(eq_handlers[i].label, name) == 0)
 			return true;
 	}
 	return false;

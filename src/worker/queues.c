@@ -17,6 +17,7 @@
 #include "queue/queue.h"
 #include "table/table.h"
 #include "wake/wake.h"
+#include "worker/executor.h"
 #include "worker/scheduler.h"
 
 #define MOVE_BATCH 1000 /* of jobs that came due in a fair queue */
@@ -103,6 +104,15 @@ eq_read_queues(void)
 		if (!isnull)
 			sweep_interval = Min(sweep_interval, DatumGetInt64(interval));
 	}
+	/* Executors would do it, too, at their next job: perhaps none is left for any. */
+	if (SPI_execute(
+			"SELECT event_queue_internal.clear_fault(f.what, f.item, true) FROM event_queue.faults() f"
+			" WHERE f.what IN ('time limit', '" EQ_UNRECORDED
+			"') AND NOT EXISTS (SELECT"
+			" FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id)"
+			" WHERE q.name || '/' || h.job_name = f.item)",
+			false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not clear faults of handlers");
 	eq_spi_end(&spi);
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -31,7 +31,11 @@ for my $old (@old)
 	$node->safe_psql($db, "CREATE EXTENSION event_queue VERSION '$old'");
 	my @before = differences(\@fresh, [catalog($node, $db)]);
 	cmp_ok(scalar(@before), '>', 0, "$old is another version");
-	$node->safe_psql($db, 'ALTER EXTENSION event_queue UPDATE');
+	# whatever the session has set, and with a view of a user on a table that is written anew
+	$node->safe_psql($db, q(CREATE VIEW mine AS SELECT * FROM event_queue.dead_letter; CREATE VIEW jobs AS SELECT * FROM event_queue.job));
+	$node->safe_psql($db, q(SET datestyle = 'German'; SET intervalstyle = 'iso_8601'; SET timezone = 'Asia/Kolkata'; SET standard_conforming_strings = off;
+		SET escape_string_warning = off; SET search_path = ''; SET transform_null_equals = on; SET array_nulls = off; SET extra_float_digits = -15; ALTER EXTENSION event_queue UPDATE));
+	is($node->safe_psql($db, q(SELECT count(*) FROM mine, jobs)), '0', 'views of users stand');
 	my @differences = differences(\@fresh, [catalog($node, $db)]);
 	is(scalar(@differences), 0, "upgraded from $old, a database has what a new one has (-: it lacks this, +: it should not have this)")
 		or diag(join("\n", @differences));
