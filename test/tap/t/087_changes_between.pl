@@ -70,5 +70,25 @@ sql(q(COMMIT PREPARED 'change'));
 append('three.made');
 is(sql(q(SELECT count(*) FROM event_queue.job WHERE name = 'three')), '1', 'also one that was prepared before a restart');
 
+# ------------------------------------------------------------ a backfill, and what is no longer known
+# Firings come of age, and are deleted, after the runner has read the backfill and before it
+# reads what has fired.
+my $old = sql(q(SELECT event_queue.watermark()));
+sql(q(SELECT event_queue.create_rule('filled', 'fill.*', queue => 'q', job_name => 'filled')));
+append('fill.made') for 1 .. 3;
+my $filled = q(SELECT count(*) FROM event_queue.job WHERE name = 'filled');
+is(sql($filled), '3', 'a rule has fired');
+sql(q(UPDATE event_queue_internal.rule_run SET at = at - interval '1 year'));
+my $trim = $node->background_psql('postgres');
+$trim->query_safe('BEGIN; LOCK TABLE event_queue_internal.rule_run IN ACCESS EXCLUSIVE MODE');
+sql("SELECT event_queue.backfill_rule('filled', from_position => $old)");
+soon("(SELECT wait_event_type = 'Lock' $runner)", 'the runner has read the backfill');
+$trim->query_safe('SELECT event_queue_internal.trim_rule_runs()');
+$trim->query_safe('COMMIT');
+$trim->quit;
+soon(q((SELECT state = 'done' FROM event_queue.rule_backfills)), 'the backfill ends');
+is(sql($filled), '3', 'and fires for none again');
+is(sql(q(SELECT fired || ' ' || not_known FROM event_queue.rule_backfills)), '0 3', 'since it is not known');
+
 $node->stop;
 done_testing();
