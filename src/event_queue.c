@@ -343,6 +343,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 					  IsA(stmt, AlterSubscriptionStmt);
 	bool updates = IsA(stmt, AlterExtensionStmt) &&
 				   strcmp(((AlterExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0;
+	bool commits_prepared = IsA(stmt, TransactionStmt) &&
+							((TransactionStmt *) stmt)->kind ==
+								TRANS_STMT_COMMIT_PREPARED;
 	bool drops = drops_event_queue(stmt);
 	bool restores = eq_before_statement(stmt);
 
@@ -354,6 +357,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	/* A role that may not drop it gets the statement's own error. */
 	if (OidIsValid(dboid) && eq_owns_database(dboid, GetUserId()))
 		eq_send_workers_away_until_end(dboid);
+	if (commits_prepared)
+		eq_before_commit_prepared();
 	PG_TRY();
 	{
 		if (prev_process_utility_hook)
@@ -362,6 +367,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		else
 			standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 									env, dest, qc);
+		if (commits_prepared)
+			eq_after_commit_prepared();
 		if (sets_constraints)
 			eq_note_constraints_set();
 		if (subscribes)

@@ -80,11 +80,9 @@ static EqBackfill *
 read_backfills(EqRule *rules, int n_rules, int *n)
 {
 	static EqStatement read = {
-		.sql =
-			"SELECT b.backfill_id, b.rule_id, b.position, b.to_position, b.rate,"
-			" coalesce(m.known_from, 0) FROM event_queue_internal.rule_backfill b"
-			" LEFT JOIN event_queue_internal.rule_memory m ON m.rule_id = b.rule_id"
-			" WHERE b.state = 'running' FOR UPDATE OF b SKIP LOCKED"};
+		.sql = "SELECT b.backfill_id, b.rule_id, b.position, b.to_position, b.rate"
+			   " FROM event_queue_internal.rule_backfill b"
+			   " WHERE b.state = 'running' FOR UPDATE OF b SKIP LOCKED"};
 	static EqStatement look = {
 		.sql = "SELECT FROM event_queue_internal.rule_backfill"
 			   " WHERE state = 'running' LIMIT 1"};
@@ -114,7 +112,6 @@ read_backfills(EqRule *rules, int n_rules, int *n)
 		backfill->up_to = DatumGetInt64(SPI_getbinval(tuple, desc, 4, &isnull));
 		rate = SPI_getbinval(tuple, desc, 5, &isnull);
 		backfill->rate = isnull ? 0 : DatumGetFloat8(rate);
-		backfill->known_from = DatumGetInt64(SPI_getbinval(tuple, desc, 6, &isnull));
 		for (int i = 0; i < n_rules; i++)
 		{
 			if (rules[i].rule_id == rule_id)
@@ -163,7 +160,11 @@ wait_for_firing(EqBackfill *backfill, const LastStep *step)
 	next_due = next_due == 0 ? due : Min(next_due, due);
 }
 
-/* Reads the positions of a range for which the rule has fired, or is tried again, in order. */
+/*
+ * Reads the positions of a range for which the rule has fired, or is tried again, in order;
+ * and after that up to where this is no longer known: what trim_rule_runs deletes meanwhile
+ * must not be taken for events that the rule has not fired for.
+ */
 static void
 read_fired(EqBackfill *backfill, int64 last)
 {
@@ -177,6 +178,11 @@ read_fired(EqBackfill *backfill, int64 last)
 			" AND position > $2 AND position <= $3 ORDER BY 1",
 		.n_arguments = 3,
 		.types = {INT4OID, INT8OID, INT8OID}};
+	static EqStatement read_memory = {
+		.sql = "SELECT known_from FROM event_queue_internal.rule_memory"
+			   " WHERE rule_id = $1",
+		.n_arguments = 1,
+		.types = {INT4OID}};
 	Datum values[3] = {Int32GetDatum(backfill->rule->rule_id),
 					   Int64GetDatum(backfill->position), Int64GetDatum(last)};
 	MemoryContext context = CurrentMemoryContext;
@@ -194,6 +200,14 @@ read_fired(EqBackfill *backfill, int64 last)
 
 		backfill->fired[row] = DatumGetInt64(SPI_getbinval(
 			SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	eq_spi_run(&read_memory, values, NULL);
+	if (SPI_processed == 1)
+	{
+		bool isnull;
+
+		backfill->known_from = DatumGetInt64(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
 	eq_spi_end(&spi);
 }

@@ -7,6 +7,8 @@
 #include "lib/ilist.h"
 #include "utils/hsearch.h"
 
+#include "store/members.h"
+
 /* What this session fetched last of each subscription. */
 typedef struct EqFetched
 {
@@ -21,6 +23,10 @@ typedef struct EqFetched
 	int64 unnamed;
 	SubTransactionId in; /* invalid: fetched in an earlier transaction */
 	dlist_node node;	 /* in all_fetched */
+
+	/* Where the session knows the checkpoints to be: lower means that they were reset. */
+	int64 checkpoints[EQ_MAX_BUCKETS];
+	int64 acked; /* in this transaction; 0: nothing */
 } EqFetched;
 
 extern EqFetched *eq_find_fetch(int32 subscription_id, HASHACTION action);

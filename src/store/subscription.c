@@ -161,6 +161,46 @@ read_subscription(Subscription *subscription, const char *name)
 		subscription->filter.tenant = tenant;
 }
 
+/*
+ * Reads the filter as it is now.  It may have been replaced since the subscription was
+ * read, while this session waited for a bucket: what came after that must not be passed
+ * over by the old one.
+ */
+static void
+read_filter(Subscription *subscription)
+{
+	static EqStatement read = {.sql = "SELECT filter FROM event_queue.subscription"
+									  " WHERE subscription_id = $1",
+							   .n_arguments = 1,
+							   .types = {INT4OID}};
+	MemoryContext context = CurrentMemoryContext;
+	Datum value = Int32GetDatum(subscription->id);
+	const char *tenant = subscription->filter.tenant;
+	Jsonb *filter = NULL;
+	EqSpi spi;
+	bool found;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&read, &value, NULL);
+	found = SPI_processed == 1; /* else it is dropped just now */
+	if (found)
+	{
+		bool isnull;
+		Datum json = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+								   &isnull);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		filter = isnull ? NULL : DatumGetJsonbPCopy(json);
+		MemoryContextSwitchTo(old);
+	}
+	eq_spi_end(&spi);
+	if (!found)
+		return;
+	eq_parse_filter(&subscription->filter, filter);
+	if (tenant)
+		subscription->filter.tenant = tenant;
+}
+
 /* Locks a bucket until the end of the transaction. */
 static bool
 lock_bucket(const Subscription *subscription, int bucket, bool wait)
@@ -392,12 +432,14 @@ fetch_batch(Subscription *subscription, int limit, Tuplestorestate *into,
 	int64 watermark = eq_watermark();
 	MemoryContext row = AllocSetContextCreate(
 		CurrentMemoryContext, "event_queue event", ALLOCSET_DEFAULT_SIZES);
-	EqReader *reader = eq_reader_begin(*seen, watermark, &subscription->filter);
+	EqReader *reader;
 	TupleTableSlot *slot;
 	int64 stop = 0;
 	int n_events = 0;
 
 	*again = false;
+	read_filter(subscription); /* after the watermark */
+	reader = eq_reader_begin(*seen, watermark, &subscription->filter);
 	while (n_events < limit && (slot = eq_reader_next(reader)) != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(row);
@@ -459,6 +501,7 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	fetch->buckets = subscription.buckets;
 	fetch->up_to = 0;
 	fetch->unnamed = 0;
+	fetch->acked = 0;
 	fetch->in = GetCurrentSubTransactionId();
 	if (subscription.buckets == 0)
 		return (Datum) 0;
@@ -472,6 +515,7 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	} while (again);
 	fetch->up_to = seen;
 	fetch->unnamed = seen;
+	memcpy(fetch->checkpoints, subscription.checkpoints, sizeof(fetch->checkpoints));
 
 	/* Nothing for it for a long while: the next fetch need not look again. */
 	if (n_events == 0 && seen - after >= IDLE_CHECKPOINT && !XactReadOnly)
@@ -479,16 +523,43 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/*
+ * EQ029 if a checkpoint is before the one that the events were fetched from, or that this
+ * session has moved it to: what reset_subscription wants to come again would be acknowledged.
+ */
+static void
+check_not_reset(Subscription *subscription, const EqFetched *fetch)
+{
+	read_checkpoints(subscription);
+	for (int b = 0; b < subscription->n_buckets; b++)
+	{
+		if ((subscription->buckets & (UINT64CONST(1) << b)) != 0 &&
+			subscription->checkpoints[b] < fetch->checkpoints[b])
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_EQ_NOT_FETCHED),
+				 errmsg(
+					 "subscription \"%s\" was reset since its events were fetched",
+					 subscription->name),
+				 errhint("Call fetch_events again.")));
+	}
+}
+
 /* Moves the checkpoints of buckets that another member may hold. */
 static void
-move_locked(const Subscription *subscription, int64 position)
+move_locked(Subscription *subscription, EqFetched *fetch, int64 position)
 {
 	for (int b = 0; b < subscription->n_buckets; b++)
 	{
 		if (subscription->buckets & (UINT64CONST(1) << b))
 			(void) lock_bucket(subscription, b, true);
 	}
+	/* In the transaction that fetched they are locked since; see reset_subscription. */
+	if (subscription->n_buckets > 1 && fetch && fetch->in == InvalidSubTransactionId)
+		check_not_reset(subscription, fetch);
 	move_checkpoints(subscription, position);
+	if (fetch)
+		fetch->acked = Max(fetch->acked, position);
 }
 
 Datum
@@ -525,7 +596,7 @@ eq_ack(PG_FUNCTION_ARGS)
 				 highest),
 			 errhint(
 				 "Acknowledge the position of an event that fetch_events returned to this session.")));
-	move_locked(&subscription, position);
+	move_locked(&subscription, fetch, position);
 	PG_RETURN_BOOL(true);
 }
 
@@ -556,7 +627,7 @@ eq_ack_fetched(PG_FUNCTION_ARGS)
 			 errhint(
 				 "Call fetch_events, do the work and call ack in one transaction, or name a position.")));
 	subscription.buckets = fetch->buckets;
-	move_locked(&subscription, fetch->unnamed);
+	move_locked(&subscription, fetch, fetch->unnamed);
 	PG_RETURN_BOOL(true);
 }
 

@@ -164,7 +164,10 @@ COMMENT ON FUNCTION drop_subscription(text) IS 'Removes a subscription and its c
 /*
  * reset_subscription: has a subscription go on after a position, back or ahead (0: with the
  * first event); its parked aggregates are no longer parked.
- * Errors: EQ009, EQ025.
+ * Errors: EQ009, EQ025, EQ059 as fetch_events.
+ * Isolation: waits for the transactions of consumers that have fetched, and until the caller's ends
+ * none fetches: in the same transaction the caller can delete what they had made.  What a member of a
+ * group has fetched before, in another transaction, it can't acknowledge any more (EQ029).
  * Example:
  *	SELECT event_queue.reset_subscription('projector', to_position => 0);
  */
@@ -178,6 +181,8 @@ BEGIN
 	IF $2 IS NULL OR $2 < 0 OR $2 > event_queue.watermark() THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ009', MESSAGE = 'position must be from 0 to the watermark';
 	END IF;
+	PERFORM event_queue_internal.lock_subscription_bucket(this_id, n)
+	FROM event_queue.subscription s, generate_series(0, s.buckets - 1) n WHERE s.subscription_id = this_id ORDER BY n;
 	SELECT jsonb_build_object('position', min(b.position)) INTO was FROM event_queue_internal.subscription_bucket b WHERE b.subscription_id = this_id;
 	-- Also where a restore has left them out.
 	INSERT INTO event_queue_internal.subscription_bucket AS b (subscription_id, bucket, position)

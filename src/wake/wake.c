@@ -13,6 +13,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "commands/async.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -21,9 +22,11 @@
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "table/table.h"
 #include "wake/wake.h"
 
 PG_FUNCTION_INFO_V1(eq_config_changed);
@@ -160,10 +163,38 @@ eq_count_written(int32 queue_id, int64 jobs, int64 dead_letters)
 	}
 }
 
+static bool config_invalidated = false;
+
+static void
+note_invalidated(void)
+{
+	config_invalidated = true;
+}
+
+/*
+ * Is invalidated by each change of the configuration, whatever table it is in: COMMIT
+ * PREPARED knows nothing of what its transaction noted here, but sends its invalidations.
+ */
+static EqRelationName config_mark = {"channel", .changed = note_invalidated};
+
+/* InvalidOid: there is no extension, or it is of another version. */
+static Oid
+find_config_mark(void)
+{
+	Oid schema = get_namespace_oid(EQ_INTERNAL, true);
+
+	return OidIsValid(schema) ? get_relname_relid(config_mark.name, schema)
+							  : InvalidOid;
+}
+
 /* After commit, have the workers read their configuration again. */
 void
 eq_note_config_changed(void)
 {
+	Oid mark = find_config_mark();
+
+	if (OidIsValid(mark))
+		CacheInvalidateRelcacheByRelid(mark);
 	get_wake(NULL)->config = true;
 }
 
@@ -229,6 +260,43 @@ eq_wake_rules(void)
 	if ((wanted & EQ_EVENTS_FOR_SNAPSHOTS) ||
 		pg_atomic_read_u32(&db->event_waiters) != 0)
 		eq_wake_scheduler(db);
+}
+
+/* Takes effect at once: the configuration that was changed is visible. */
+static void
+tell_config_changed(EqDatabase *db)
+{
+	pg_atomic_fetch_add_u32(&db->config_generation, 1);
+	eq_wake_rules(); /* what catches up or is backfilled has no new event */
+	/* CREATE EXTENSION: no scheduler yet, so ask for one. */
+	if (pg_atomic_read_u32(&db->scheduler) == 0 &&
+		pg_atomic_read_u32(&db->absent) == 0)
+		eq_ask_launcher();
+}
+
+/* Before COMMIT PREPARED, and after it: has it changed the configuration? */
+void
+eq_before_commit_prepared(void)
+{
+	/* Unless the extension is here before, its coming is a change. */
+	config_invalidated = !OidIsValid(find_config_mark());
+	if (!config_invalidated)
+		(void) eq_relation_oid(&config_mark);
+}
+
+void
+eq_after_commit_prepared(void)
+{
+	HOLD_INTERRUPTS(); /* it is committed: the workers must be told */
+	AcceptInvalidationMessages();
+	if (config_invalidated && OidIsValid(find_config_mark()))
+	{
+		EqDatabase *db = eq_database();
+
+		tell_config_changed(db);
+		eq_wake_scheduler(db);
+	}
+	RESUME_INTERRUPTS();
 }
 
 static int64
@@ -320,12 +388,7 @@ wake_at_commit(void)
 			pg_atomic_write_u32(&db->absent, 0); /* CREATE EXTENSION */
 		if (entry->config)
 		{
-			pg_atomic_fetch_add_u32(&db->config_generation, 1);
-			eq_wake_rules(); /* what catches up or is backfilled has no new event */
-			/* CREATE EXTENSION: no scheduler yet, so ask for one. */
-			if (pg_atomic_read_u32(&db->scheduler) == 0 &&
-				pg_atomic_read_u32(&db->absent) == 0)
-				eq_ask_launcher();
+			tell_config_changed(db);
 			wake = true;
 		}
 	}

@@ -31,6 +31,10 @@ extern EqXactKind eq_pinned_slots; /* slot.c */
 /* Takes effect at once, and never throws. */
 extern void eq_wake_rules(void);
 
+/* Around COMMIT PREPARED, which calls none of the above. */
+extern void eq_before_commit_prepared(void);
+extern void eq_after_commit_prepared(void);
+
 /* sleepers.c: what each session sleeps for */
 typedef struct EqSleeper
 {

@@ -1,0 +1,94 @@
+# Changes that commit between two looks of a background worker: none may cost an event its
+# rule, or let a rule fire twice.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+$node->append_conf('postgresql.conf', q(
+shared_preload_libraries = 'event_queue'
+max_worker_processes = 16
+max_prepared_transactions = 5
+event_queue.executors = 1
+));
+$node->start;
+sub sql { return $node->safe_psql('postgres', $_[0]) }
+sub soon { return ok($node->poll_query_until('postgres', "SELECT $_[0]"), $_[1]) }
+my $runner = q(FROM pg_stat_activity WHERE backend_type = 'event_queue rule runner');
+sql(q(
+CREATE EXTENSION event_queue;
+SELECT event_queue.create_queue('q');
+SELECT event_queue.create_rule('last', '**', rule_order => 10, queue => 'q', job_name => 'last', payload => '{"n": "$.data.n"}');
+CREATE FUNCTION public.handle(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
+));
+my $n = 0;
+
+# Appends an event, which all rules have met when this returns.
+sub append
+{
+	my ($type) = @_;
+	$n++;
+	sql("SELECT event_queue.append('a', '1', '$type', '{\"n\": $n}')");
+	return $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM event_queue.job WHERE name = 'last' AND payload ->> 'n' = '$n'");
+}
+
+# ------------------------------------------------------------ COMMIT PREPARED
+# It calls nothing of what an ordinary commit does.
+sub prepared
+{
+	my ($call) = @_;
+	sql("BEGIN; SELECT event_queue.$call; PREPARE TRANSACTION 'change'");
+	sql("COMMIT PREPARED 'change'");
+}
+append('before.made');
+prepared(q(create_rule('two', 'two.made', queue => 'q', job_name => 'two')));
+ok(append('two.made'), 'an event after COMMIT PREPARED of create_rule');
+my $two = q(SELECT count(*) FROM event_queue.job WHERE name LIKE 'two%');
+is(sql($two), '1', 'meets the rule');
+prepared(q(pause_rule('two')));
+append('two.made');
+is(sql($two), '1', 'no event after that of pause_rule does');
+prepared(q(resume_rule('two', 'catch_up')));
+soon("($two) = 2", 'after that of resume_rule it does');
+prepared(q(create_rule('two', 'two.made', queue => 'q', job_name => 'two, new', or_replace => true)));
+append('two.made');
+is(sql("$two AND name = 'two, new'"), '1', 'a rule that was replaced is the new one');
+prepared(q(drop_rule('two')));
+append('two.made');
+is(sql($two), '3', 'a rule that was dropped fires no more');
+sql(q(SELECT event_queue.enqueue('q', 'handled')));
+prepared(q(create_handler('q', 'handled', 'public.handle')));
+soon(q((SELECT count(*) = 0 FROM event_queue.job WHERE name = 'handled')), 'a handler that comes so runs the jobs that wait');
+$node->restart;
+sql(q(BEGIN; SELECT event_queue.create_rule('three', 'three.made', queue => 'q', job_name => 'three'); PREPARE TRANSACTION 'change'));
+$node->restart;
+append('before.made');
+sql(q(COMMIT PREPARED 'change'));
+append('three.made');
+is(sql(q(SELECT count(*) FROM event_queue.job WHERE name = 'three')), '1', 'also one that was prepared before a restart');
+
+# ------------------------------------------------------------ a backfill, and what is no longer known
+# Firings come of age, and are deleted, after the runner has read the backfill and before it
+# reads what has fired.
+my $old = sql(q(SELECT event_queue.watermark()));
+sql(q(SELECT event_queue.create_rule('filled', 'fill.*', queue => 'q', job_name => 'filled')));
+append('fill.made') for 1 .. 3;
+my $filled = q(SELECT count(*) FROM event_queue.job WHERE name = 'filled');
+is(sql($filled), '3', 'a rule has fired');
+sql(q(UPDATE event_queue_internal.rule_run SET at = at - interval '1 year'));
+my $trim = $node->background_psql('postgres');
+$trim->query_safe('BEGIN; LOCK TABLE event_queue_internal.rule_run IN ACCESS EXCLUSIVE MODE');
+sql("SELECT event_queue.backfill_rule('filled', from_position => $old)");
+soon("(SELECT wait_event_type = 'Lock' $runner)", 'the runner has read the backfill');
+$trim->query_safe('SELECT event_queue_internal.trim_rule_runs()');
+$trim->query_safe('COMMIT');
+$trim->quit;
+soon(q((SELECT state = 'done' FROM event_queue.rule_backfills)), 'the backfill ends');
+is(sql($filled), '3', 'and fires for none again');
+is(sql(q(SELECT fired || ' ' || not_known FROM event_queue.rule_backfills)), '0 3', 'since it is not known');
+
+$node->stop;
+done_testing();
