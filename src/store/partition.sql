@@ -112,12 +112,13 @@ COMMENT ON FUNCTION event_queue_internal.make_event_index(text, text) IS 'Intern
  * tenant_id, or event_data (GIN: for your own queries with @>).  if_not_exists: no
  * error if there is one.
  * Result: true.  The view event_indexes lists them.
- * Errors: EQ009 indexed_by, EQ018 there is one.  Locks out appends while it works.
+ * Errors: EQ009 indexed_by, EQ018 there is one, 55P03 as create_event_partition.  Locks out
+ * appends while it works.
  * Example:
  *	SELECT event_queue.create_event_index('event_type', if_not_exists => true);
  */
 CREATE FUNCTION create_event_index(indexed_by text, if_not_exists boolean DEFAULT false) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
 	this_table text;
 BEGIN
@@ -145,12 +146,14 @@ COMMENT ON FUNCTION create_event_index(text, boolean) IS
 'Indexes events by event_type, aggregate_type, tenant_id or event_data, for readers whose filter lets few pass.';
 
 /*
- * drop_event_index: undoes create_event_index.  Result: true.  Errors: EQ009 indexed_by, EQ025 there is none.
+ * drop_event_index: undoes create_event_index.  Result: true.
+ * Errors: EQ009 indexed_by, EQ025 there is none, 55P03 if transactions that have read or appended
+ * events do not end within 5 s.
  * Example:
  *	SELECT event_queue.drop_event_index('event_type');
  */
 CREATE FUNCTION drop_event_index(indexed_by text) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
 	this_table text;
 BEGIN
@@ -264,12 +267,12 @@ COMMENT ON FUNCTION set_event_partitioning(interval) IS
  * partition: those up to a time, or one tenant's.  Rewrites what it moves, in
  * the caller's transaction, and locks out appends meanwhile: for a quiet hour.
  * Result: the table's name; NULL if there was nothing to move.
- * Errors: EQ009 neither or both arguments.
+ * Errors: EQ009 neither or both arguments, 55P03 as create_event_partition.
  * Example:
  *	SELECT event_queue.split_event_partition(up_to => now() - interval '1 year');
  */
 CREATE FUNCTION split_event_partition(up_to timestamptz DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
 	first bigint;
