@@ -103,10 +103,12 @@ typedef bool EqUpdateIndexes;
 	object_ownercheck(ExtensionRelationId, extension, role)
 #define eq_owns_schema(schema, role)                                                \
 	object_ownercheck(NamespaceRelationId, schema, role)
+#define eq_owns_table(relid, role) object_ownercheck(RelationRelationId, relid, role)
 #else
 #define eq_owns_database(dboid, role)	   pg_database_ownercheck(dboid, role)
 #define eq_owns_extension(extension, role) pg_extension_ownercheck(extension, role)
 #define eq_owns_schema(schema, role)	   pg_namespace_ownercheck(schema, role)
+#define eq_owns_table(relid, role)		   pg_class_ownercheck(relid, role)
 #endif
 
 /* May the role SET ROLE to that one?  16 made this an option of the membership. */
@@ -114,6 +116,18 @@ typedef bool EqUpdateIndexes;
 #define eq_can_become(role, other) member_can_set_role(role, other)
 #else
 #define eq_can_become(role, other) is_member_of_role(role, other)
+#endif
+
+/*
+ * Has the member anything of that role?  Since 16 it may have nothing: who creates a role
+ * by CREATEROLE becomes a member that administers it, and neither inherits nor can SET it.
+ */
+#if PG_VERSION_NUM >= 160000
+#define eq_acts_as(member, role)                                                    \
+	(is_member_of_role_nosuper(member, role) &&                                     \
+	 (has_privs_of_role(member, role) || member_can_set_role(member, role)))
+#else
+#define eq_acts_as(member, role) is_member_of_role_nosuper(member, role)
 #endif
 
 /* 17 ends a process whose transaction takes too long by a setting. */

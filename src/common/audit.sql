@@ -102,7 +102,7 @@ BEGIN
 			WHERE i.inhparent = 'event_queue.audit_log'::regclass AND c.relname ~ '^audit_log_[0-9]{6}$'
 			  AND to_timestamp(substr(c.relname, 11), 'YYYYMM') + '1 month' <= clock_timestamp() - keep
 		LOOP
-			EXECUTE format('DROP TABLE event_queue.%I', part.name);
+			PERFORM event_queue_internal.drop_old_partition(part.name);
 		END LOOP;
 		IF EXISTS (SELECT FROM event_queue.audit_log_default d WHERE d.at < clock_timestamp() - keep) THEN
 			PERFORM event_queue_internal.open_guard(true);

@@ -125,8 +125,7 @@ BEGIN
 	LOOP
 		EXIT WHEN part.ends_at > clock_timestamp();
 		BEGIN
-			EXECUTE format('DROP TABLE IF EXISTS event_queue.%I', part.name);
-			PERFORM event_queue_internal.clear_fault('old partition', part.name);
+			PERFORM event_queue_internal.drop_old_partition(part.name);
 		EXCEPTION WHEN OTHERS THEN
 			PERFORM event_queue_internal.note_fault('old partition', part.name, NULL, SQLSTATE, SQLERRM);
 			-- Someone reads for long: the next one would wait, too.

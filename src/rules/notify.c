@@ -12,6 +12,7 @@
 #include "common/json.h"
 #include "event_queue.h"
 #include "rules/rule.h"
+#include "rules/rules.h"
 
 /* How often is looked at how full the NOTIFY queue is. */
 #define NOTIFY_LOOK_US (100 * INT64CONST(1000))
@@ -20,10 +21,11 @@ int eq_rule_notify_limit = 90; /* event_queue.rule_notify_limit: per cent */
 
 /*
  * A full NOTIFY queue would fail the commit, and so the firings of all rules with it: this
- * one fails before, and a job tries it again.
+ * one fails before, and a job tries it again.  The look also has the server drop what all
+ * listeners have read, which NOTIFY does not do any more once the queue is full.
  */
-static void
-refuse_full_notify_queue(void)
+void
+eq_refuse_full_notify_queue(void)
 {
 	static TimestampTz next_look = 0;
 	static bool full = false;
@@ -60,6 +62,6 @@ eq_notify_action(const EqAction *action, JsonbContainer *arguments)
 
 		payload = JsonbToCString(NULL, &json->root, VARSIZE(json));
 	}
-	refuse_full_notify_queue();
+	eq_refuse_full_notify_queue();
 	Async_Notify(action->target, payload);
 }

@@ -48,4 +48,7 @@ extern void eq_make_table_triggers(int32 rule_id, Oid relid, Datum on_change,
 /* template.c */
 extern void eq_check_template(const char *what, Jsonb *template);
 
+/* notify.c */
+extern void eq_refuse_full_notify_queue(void);
+
 #endif /* EQ_RULES_H */

@@ -335,17 +335,24 @@ eq_end_service_while_loaded(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
-/* pg_restore --disable-triggers: DISABLE TRIGGER ALL of a table of ours comes first. */
+/*
+ * pg_restore --disable-triggers: DISABLE TRIGGER ALL of a table of ours comes first.  Not if it
+ * will be refused: nobody else may touch the row of table activation, nor be told of it.
+ */
 static bool
 disables_our_triggers(Node *stmt)
 {
 	AlterTableStmt *alter = (AlterTableStmt *) stmt;
 	ListCell *cell;
+	Oid relid;
 	Oid schema;
 
 	if (!IsA(stmt, AlterTableStmt))
 		return false;
-	schema = get_rel_namespace(RangeVarGetRelid(alter->relation, NoLock, true));
+	relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	if (!OidIsValid(relid) || !eq_owns_table(relid, GetUserId()))
+		return false;
+	schema = get_rel_namespace(relid);
 	if (!OidIsValid(schema) || (schema != get_namespace_oid(EQ_SCHEMA, true) &&
 								schema != get_namespace_oid(EQ_INTERNAL, true)))
 		return false;

@@ -3,7 +3,7 @@
  * every role, and logs the attempt.
  *
  * Only functions of the extension that move events between its tables, or delete old rows
- * of audit_log, open the guard, for the rest of their transaction.
+ * of audit_log or an archived partition, open the guard, for the rest of their transaction.
  */
 #include "postgres.h"
 
@@ -32,7 +32,8 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("refuse_change: not called by trigger manager")));
 	is_event = trigger->tg_trigger->tgnargs == 0;
-	if (eq_guard_open_in == EQ_MY_LXID && TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+	if (eq_guard_open_in == EQ_MY_LXID &&
+		!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		PG_RETURN_POINTER(trigger->tg_trigtuple);
 	what = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event)	? "UPDATE"
 		   : TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "DELETE"

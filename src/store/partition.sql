@@ -112,12 +112,13 @@ COMMENT ON FUNCTION event_queue_internal.make_event_index(text, text) IS 'Intern
  * tenant_id, or event_data (GIN: for your own queries with @>).  if_not_exists: no
  * error if there is one.
  * Result: true.  The view event_indexes lists them.
- * Errors: EQ009 indexed_by, EQ018 there is one.  Locks out appends while it works.
+ * Errors: EQ009 indexed_by, EQ018 there is one, 55P03 as create_event_partition.  Locks out
+ * appends while it works.
  * Example:
  *	SELECT event_queue.create_event_index('event_type', if_not_exists => true);
  */
 CREATE FUNCTION create_event_index(indexed_by text, if_not_exists boolean DEFAULT false) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
 	this_table text;
 BEGIN
@@ -145,12 +146,14 @@ COMMENT ON FUNCTION create_event_index(text, boolean) IS
 'Indexes events by event_type, aggregate_type, tenant_id or event_data, for readers whose filter lets few pass.';
 
 /*
- * drop_event_index: undoes create_event_index.  Result: true.  Errors: EQ009 indexed_by, EQ025 there is none.
+ * drop_event_index: undoes create_event_index.  Result: true.
+ * Errors: EQ009 indexed_by, EQ025 there is none, 55P03 if transactions that have read or appended
+ * events do not end within 5 s.
  * Example:
  *	SELECT event_queue.drop_event_index('event_type');
  */
 CREATE FUNCTION drop_event_index(indexed_by text) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
 	this_table text;
 BEGIN
@@ -264,12 +267,12 @@ COMMENT ON FUNCTION set_event_partitioning(interval) IS
  * partition: those up to a time, or one tenant's.  Rewrites what it moves, in
  * the caller's transaction, and locks out appends meanwhile: for a quiet hour.
  * Result: the table's name; NULL if there was nothing to move.
- * Errors: EQ009 neither or both arguments.
+ * Errors: EQ009 neither or both arguments, 55P03 as create_event_partition.
  * Example:
  *	SELECT event_queue.split_event_partition(up_to => now() - interval '1 year');
  */
 CREATE FUNCTION split_event_partition(up_to timestamptz DEFAULT NULL, tenant_id text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
 	first bigint;
@@ -350,6 +353,36 @@ END
 $$;
 COMMENT ON FUNCTION event_queue_internal.check_archive_schema(text, regrole) IS 'Internal. 42501 unless the caller may create tables in the schema.';
 
+/*
+ * drop_old_partition: drops a partition whose time is over.  Who may use the schema can make a
+ * view or a column of its row type, without any right on it, and so keep it from being dropped:
+ * then its rows go, and a fault says what keeps the table.
+ * Result: what depends on it, in PostgreSQL's words; NULL: it was dropped.
+ */
+CREATE FUNCTION event_queue_internal.drop_old_partition(name text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+DECLARE
+	depends text;
+	has_rows boolean;
+BEGIN
+	EXECUTE format('DROP TABLE IF EXISTS event_queue.%I', $1);
+	PERFORM event_queue_internal.clear_fault('old partition', $1);
+	RETURN NULL;
+EXCEPTION WHEN dependent_objects_still_exist THEN
+	GET STACKED DIAGNOSTICS depends = PG_EXCEPTION_DETAIL;
+	EXECUTE format('SELECT EXISTS (SELECT FROM event_queue.%I)', $1) INTO has_rows;
+	IF has_rows THEN
+		PERFORM event_queue_internal.open_guard(true);
+		EXECUTE format('TRUNCATE ONLY event_queue.%I', $1);
+		PERFORM event_queue_internal.open_guard(false);
+	END IF;
+	PERFORM event_queue_internal.note_fault('old partition', $1, NULL, '2BP01', 'its rows are deleted, and the empty table is kept by what depends on it', left(depends, 500));
+	RETURN depends;
+END
+$$;
+COMMENT ON FUNCTION event_queue_internal.drop_old_partition(text) IS
+'Internal. Drops a partition whose time is over; deletes its rows, if something depends on the table.';
+
 /* archive_event_partition, with the rights of the extension's owner. */
 CREATE FUNCTION event_queue_internal.archive_event_partition(name text, archive_schema text, caller regrole) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp SET lock_timeout = '5s' AS $$
@@ -419,7 +452,12 @@ BEGIN
 	EXECUTE format('ALTER TABLE event_queue.%I NO INHERIT event_queue.event_store', $1);
 	PERFORM event_queue_internal.open_guard(false);
 	IF $2 IS NULL THEN
-		EXECUTE format('DROP TABLE event_queue.%I', $1);
+		late := event_queue_internal.drop_old_partition($1);
+		IF late IS NOT NULL THEN
+			PERFORM event_queue_internal.clear_fault('old partition', $1, true);	-- it is not tried again
+			RAISE WARNING USING MESSAGE = format('events of partition "%s" are deleted, its table is kept', $1), DETAIL = late,
+				HINT = format('Drop what depends on it, and then the table: DROP TABLE event_queue.%I', $1);
+		END IF;
 	ELSE
 		EXECUTE format('ALTER TABLE event_queue.%I SET SCHEMA %I', $1, $2);
 	END IF;

@@ -311,7 +311,9 @@ CREATE FUNCTION grant_admin(role regrole) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	bound_to text := (SELECT string_agg(DISTINCT t.tenant_id, ', ') FROM event_queue_internal.tenant_role t, pg_roles r
-		WHERE r.oid = $1 AND NOT r.rolsuper AND pg_has_role($1, t.role::oid, 'MEMBER'));
+		-- since 16 a member may have nothing of the role (compat.h)
+		WHERE r.oid = $1 AND NOT r.rolsuper AND pg_has_role($1, t.role::oid,
+			CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'USAGE, SET' ELSE 'MEMBER' END));
 	this text;
 BEGIN
 	IF bound_to IS NOT NULL THEN

@@ -27,6 +27,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "event_queue.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
@@ -110,13 +111,13 @@ kept_name(const char *name)
 	return kept;
 }
 
-/* The first of these roles that is a member of another; N_ROLES if none is. */
+/* The first of these roles that acts as another, as its members do; N_ROLES if none does. */
 static int
 find_member(const Oid *roles, Oid member_of)
 {
 	int i = 0;
 
-	while (i < N_ROLES && !is_member_of_role_nosuper(roles[i], member_of))
+	while (i < N_ROLES && !eq_acts_as(roles[i], member_of))
 		i++;
 	return i;
 }

@@ -510,6 +510,7 @@ static EqChore chores[] = {
 	{lanes_chore, "lanes"},
 	{counts_chore, "counts of jobs"},
 	{queues_chore, "queues"}, /* also between others: look_meanwhile */
+	{eq_send_notifications, "notifications"}, /* likewise */
 	{history_partitions_chore, "partitions of history"},
 	{samples_chore, "samples of counters", .limit_ms = LIMIT_MS},
 	{metrics_chore, "samples of metrics", .limit_ms = LIMIT_MS},
@@ -584,7 +585,7 @@ look_meanwhile(void)
 	sweep = false;
 	for (int i = 0; i < lengthof(chores); i++)
 	{
-		if (chores[i].run == queues_chore)
+		if (chores[i].run == queues_chore || chores[i].run == eq_send_notifications)
 			attempt(&chores[i]);
 	}
 	sweep = was_sweep;

@@ -15,6 +15,7 @@
 
 #include "common/try.h"
 #include "queue/queue.h"
+#include "rules/rules.h"
 #include "table/table.h"
 #include "wake/wake.h"
 #include "worker/executor.h"
@@ -32,11 +33,13 @@ typedef struct Watched
 	bool has_handlers;
 	TimestampTz next_due; /* of its jobs; 0: unknown */
 	bool has_work;		  /* found in this cycle */
+	bool to_notify;		  /* listeners have not been told of it */
 } Watched;
 
 static MemoryContext config_context = NULL;
 static Watched *watched;
 static int n_watched = 0;
+static bool any_to_notify = false;
 static int64 sweep_interval = 5 * USECS_PER_SEC;
 static uint32 config_seen;
 static bool config_known = false;
@@ -95,6 +98,7 @@ eq_read_queues(void)
 			continue;
 		}
 		n_watched++;
+		w->to_notify = any_to_notify && w->id < 0; /* perhaps it was */
 		strlcpy(w->channel, SPI_getvalue(row, desc, 2), NAMEDATALEN);
 		w->slot = eq_wake_slot(w->id);
 		if (w->slot == NULL)
@@ -227,7 +231,7 @@ try_queue(Watched *w, bool pending, bool all, bool sweep_marks)
 
 /*
  * Looks at the queues that have their flag up or a job due, or at all of them,
- * sends NOTIFY for those with work, and wakes the executors.
+ * notes for which of them to send NOTIFY, and wakes the executors.
  */
 void
 eq_look_at_queues(bool all, bool sweep)
@@ -269,7 +273,7 @@ eq_look_at_queues(bool all, bool sweep)
 			wake = wake || (w->has_work && w->has_handlers);
 		}
 		if (w->has_work && (w->id < 0 || eq_notify_mode == EQ_NOTIFY_WORKER))
-			Async_Notify(w->channel, "");
+			w->to_notify = any_to_notify = true;
 	}
 	if (open)
 	{
@@ -281,6 +285,32 @@ eq_look_at_queues(bool all, bool sweep)
 		eq_note_work_waits();
 		eq_wake_executors();
 	}
+}
+
+/*
+ * Sends NOTIFY for queues and channels, in a transaction of its own: the NOTIFY queue of the
+ * server may be full, as any session that listens can leave it, and then the commit fails.
+ */
+void
+eq_send_notifications(void)
+{
+	static bool has_failed = false;
+
+	if (!any_to_notify)
+		return;
+	if (has_failed)
+		eq_refuse_full_notify_queue();
+	has_failed = true;
+	StartTransactionCommand();
+	for (int i = 0; i < n_watched; i++)
+	{
+		if (watched[i].to_notify)
+			Async_Notify(watched[i].channel, "");
+	}
+	CommitTransactionCommand();
+	for (int i = 0; i < n_watched; i++)
+		watched[i].to_notify = false;
+	any_to_notify = has_failed = false;
 }
 
 /* The earliest time at which a job of a queue is due, if it is before the limit. */

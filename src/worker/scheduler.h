@@ -17,6 +17,7 @@ extern void eq_sample_last_metrics(int code, Datum arg);
 extern bool eq_read_queues(void);
 extern void eq_forget_queues(void);
 extern void eq_look_at_queues(bool all, bool sweep);
+extern void eq_send_notifications(void);
 extern TimestampTz eq_next_due_of_queues(TimestampTz limit);
 extern int64 eq_sweep_interval(void);
 

@@ -63,6 +63,12 @@ SELECT is_empty($$
 	  AND p.prosqlbody IS NULL		-- names in BEGIN ATOMIC are bound when it is made
 	  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=pg_catalog%')
 $$, 'every SQL function pins its search_path');
+-- Who waits for such a lock holds up all who come after, as long as one open transaction lasts.
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'event_queue'::regnamespace AND p.prosrc ~ 'IN SHARE ROW EXCLUSIVE MODE|DROP INDEX|ALTER TABLE'
+	  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'lock_timeout=%') AND p.proname NOT LIKE 'grant\_%' AND p.proname <> 'revoke_access'
+$$, 'every function that waits for the locks of all writers has a limit');
 -- Those that are SECURITY DEFINER: a new one is added to both lists after it was read for its tenant checks.
 SELECT set_eq($$
 	SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace IN ('event_queue'::regnamespace, 'event_queue_internal'::regnamespace) AND p.prosecdef
