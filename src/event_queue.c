@@ -20,6 +20,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
 #include "common/access.h"
 #include "common/log_line.h"
@@ -80,6 +81,29 @@ static const struct config_enum_entry log_attempts_modes[] = {
 	{NULL, 0, false}};
 
 void _PG_init(void);
+
+/*
+ * A list that can't be read would name no database.  When the configuration is read again, the
+ * one that was there stays, as the workers of all databases would end; when the server starts, it
+ * holds (launcher.c), as the default would name all.
+ */
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char *list;
+	List *names = NIL;
+	bool valid;
+
+	if (*newval == NULL || process_shared_preload_libraries_in_progress)
+		return true;
+	list = pstrdup(*newval);
+	valid = SplitIdentifierString(list, ',', &names);
+	list_free(names);
+	pfree(list);
+	if (!valid)
+		GUC_check_errdetail("List syntax is invalid.");
+	return valid;
+}
 
 static void
 define_settings(void)
@@ -161,7 +185,8 @@ define_settings(void)
 	DefineCustomStringVariable(
 		"event_queue.databases",
 		"Databases whose workers may run, separated by commas; empty: all that have the extension.",
-		NULL, &eq_databases, "", PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+		NULL, &eq_databases, "", PGC_SIGHUP, GUC_LIST_INPUT, check_databases, NULL,
+		NULL);
 	DefineCustomBoolVariable(
 		"event_queue.activate_copies",
 		"Takes restored and copied stores into service without activate().",

@@ -34,6 +34,8 @@
 #include "wake/series.h"
 #include "wake/wake.h"
 
+#define CLOCK_SLACK_US USECS_PER_SEC
+
 PG_FUNCTION_INFO_V1(eq_enqueue_sql);
 PG_FUNCTION_INFO_V1(eq_lock_free_key);
 PG_FUNCTION_INFO_V1(eq_unlock_key_sql);
@@ -231,28 +233,31 @@ insert_job(EqTable *jobs, const EqQueue *queue, const EqNewJob *job, int64 job_i
 
 /*
  * For throttle: takes the window of the key for the job, unless another job has it; returns
- * the one that has it.
+ * the one that has it.  A window that began at a time to come is over: the clock was set back,
+ * and it would last for longer than it was given.
  */
 static int64
 take_window(const EqQueue *queue, const EqNewJob *job, int64 job_id)
 {
 	static EqStatement take = {
 		.sql =
-			"INSERT INTO event_queue_internal.job_throttle AS t VALUES ($1, $2, $3, $4, $5)"
+			"INSERT INTO event_queue_internal.job_throttle AS t VALUES ($1, $2, $3, $4, $5, $6)"
 			" ON CONFLICT (queue_id, tenant_id, unique_key) DO UPDATE"
-			" SET job_id = CASE WHEN t.until <= $6 THEN $4 ELSE t.job_id END,"
-			" until = CASE WHEN t.until <= $6 THEN $5 ELSE t.until END"
+			" SET job_id = CASE WHEN t.until <= $6 OR t.began_at > $7 THEN $4 ELSE t.job_id END,"
+			" until = CASE WHEN t.until <= $6 OR t.began_at > $7 THEN $5 ELSE t.until END,"
+			" began_at = CASE WHEN t.until <= $6 OR t.began_at > $7 THEN $6 ELSE t.began_at END"
 			" RETURNING job_id",
-		.n_arguments = 6,
-		.types = {INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID,
+		.n_arguments = 7,
+		.types = {INT4OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 				  TIMESTAMPTZOID}};
 	TimestampTz now = GetCurrentTimestamp();
-	Datum values[6] = {Int32GetDatum(queue->queue_id),
+	Datum values[7] = {Int32GetDatum(queue->queue_id),
 					   CStringGetTextDatum(job->tenant),
 					   CStringGetTextDatum(job->unique_key),
 					   Int64GetDatum(job_id),
 					   TimestampTzGetDatum(now + job->unique_window),
-					   TimestampTzGetDatum(now)};
+					   TimestampTzGetDatum(now),
+					   TimestampTzGetDatum(now + CLOCK_SLACK_US)};
 	bool isnull;
 	EqSpi spi;
 

@@ -9,6 +9,7 @@ CREATE TABLE event_queue_internal.job_throttle (
 	unique_key		text COLLATE "C" NOT NULL,
 	job_id			bigint NOT NULL,
 	until			timestamptz NOT NULL,
+	began_at		timestamptz,
 	PRIMARY KEY (queue_id, tenant_id, unique_key)
 );
 ALTER TABLE event_queue_internal.job_throttle ENABLE ROW LEVEL SECURITY;

@@ -357,6 +357,9 @@ eq_end_old_appends(void)
 		Appender appender = appenders[i];
 		uint64 lowest = pg_atomic_read_u64(&appender.lowest_position);
 
+		/* If it began at a time to come, the clock was set back: its time begins now. */
+		if (lowest != 0 && appender.since > now)
+			appenders[i].since = now;
 		if (lowest == 0 || appender.dboid != MyDatabaseId || !appender.is_bound ||
 			appender.since + eq_append_timeout * INT64CONST(1000) > now)
 			continue;

@@ -94,6 +94,7 @@ CREATE INDEX job_review_turn ON job_review (tenant_id, review_id);
 ALTER TABLE job_review SET SCHEMA event_queue_internal;
 ALTER TABLE group_review_at SET SCHEMA event_queue_internal;
 ALTER TABLE group_rate SET SCHEMA event_queue_internal;
+ALTER TABLE job_throttle ADD COLUMN began_at timestamptz;
 ALTER TABLE job_throttle SET SCHEMA event_queue_internal;
 ALTER TABLE rule_checkpoint SET SCHEMA event_queue_internal;
 ALTER TABLE subscription_bucket SET SCHEMA event_queue_internal;

@@ -63,10 +63,11 @@ const EqSharedPart eq_workers_part = {
 };
 
 /* After the deadline, cancels each half second; after CANCELS times, terminates. */
-#define SIGNAL_US	  (500 * INT64CONST(1000))
-#define LEAST_SPAN_US (50 * INT64CONST(1000))
-#define CANCELS		  2
-#define GIVE_UP_US	  (10 * USECS_PER_SEC)
+#define SIGNAL_US	   (500 * INT64CONST(1000))
+#define LEAST_SPAN_US  (50 * INT64CONST(1000))
+#define CANCELS		   2
+#define GIVE_UP_US	   (10 * USECS_PER_SEC)
+#define CLOCK_SLACK_US USECS_PER_SEC
 
 /* A job that runs for so long is a long one: a stand-in takes jobs of other handlers. */
 #define LONG_US (100 * INT64CONST(1000))
@@ -149,15 +150,36 @@ eq_was_past_limit(void)
 	return deadline != 0 && pg_atomic_read_u64(&me->terminated) == deadline;
 }
 
+/*
+ * What began at a time to come began before the clock was set back: it may take as long from
+ * now on as it was given, and not until the clock is there again.  (The server's own timeouts
+ * do wait until then.)
+ */
+static void
+correct_deadline(EqWorker *worker, TimestampTz now)
+{
+	uint64 since = pg_atomic_read_u64(&worker->busy_since);
+	uint64 deadline = pg_atomic_read_u64(&worker->deadline);
+	int64 ahead = (TimestampTz) since - now;
+
+	if (deadline == 0 || ahead < CLOCK_SLACK_US ||
+		!pg_atomic_compare_exchange_u64(&worker->busy_since, &since, (uint64) now))
+		return;
+	(void) pg_atomic_compare_exchange_u64(&worker->deadline, &deadline,
+										  deadline - (uint64) ahead);
+}
+
 /* One worker; when to look at it again, 0: no need. */
 static TimestampTz
 watch(EqWorker *worker, TimestampTz now)
 {
-	uint64 deadline = pg_atomic_read_u64(&worker->deadline);
+	uint64 deadline;
 	uint32 signals = pg_atomic_read_u32(&worker->signals);
 	int64 span = pg_atomic_read_u32(&worker->signal_us);
 	TimestampTz due;
 
+	correct_deadline(worker, now);
+	deadline = pg_atomic_read_u64(&worker->deadline);
 	if (deadline == 0)
 		return 0;
 	due = deadline + span * (int64) (signals + 1);

@@ -23,6 +23,12 @@ static Child rule_runner;
 static Child keeper;
 static bool work_waits = false; /* jobs of handlers, when last looked */
 
+static void
+name_start(char *name, int size, int executor)
+{
+	snprintf(name, size, "start of executor %d", executor);
+}
+
 /*
  * Starts a worker unless it is there or has just been started.  Without a free
  * place for it, that is a fault until there is one.
@@ -47,7 +53,7 @@ keep_running(EqWorkerKind kind, int index, Child *child)
 		return;
 	child->started_at = now;
 	if (kind == EQ_WORKER_EXECUTOR)
-		snprintf(name, sizeof(name), "start of executor %d", index);
+		name_start(name, sizeof(name), index);
 	else
 		snprintf(name, sizeof(name), "start of the %s",
 				 kind == EQ_WORKER_RULES ? "rule runner" : "keeper");
@@ -67,8 +73,19 @@ keep_running(EqWorkerKind kind, int index, Child *child)
 void
 eq_keep_workers_running(void)
 {
+	static int n_wanted = 0; /* executors, when last looked */
+
 	for (int i = 0; i < eq_executors; i++)
 		keep_running(EQ_WORKER_EXECUTOR, i, &executors[i]);
+	/* Those that are not wanted any more are not missing either. */
+	for (int i = eq_executors; i < n_wanted; i++)
+	{
+		char name[64];
+
+		name_start(name, sizeof(name), i);
+		eq_clear_item("scheduler", name, true);
+	}
+	n_wanted = eq_executors;
 	if ((pg_atomic_read_u32(&eq_database()->events_wanted) & EQ_EVENTS_FOR_RULES) !=
 		0)
 		keep_running(EQ_WORKER_RULES, 0, &rule_runner);

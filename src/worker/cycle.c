@@ -113,6 +113,7 @@ static TimestampTz next_sample = 0;
 static TimestampTz next_metrics = 0;
 static TimestampTz metrics_round = 0; /* one that has begun */
 static TimestampTz next_slots = 0;
+static TimestampTz next_count = 0;
 static TimestampTz next_alerts = 0;
 static TimestampTz next_health = 0;
 static bool clock_set_back = true; /* perhaps, before this process was there */
@@ -285,14 +286,13 @@ counts_chore(void)
 	static bool wanted = false;
 	static bool any_since = false; /* prepared since the last count, perhaps */
 	static int64 n_prepared = 0;   /* then */
-	static TimestampTz next = 0;
 	int64 n;
 
 	if (pg_atomic_exchange_u32(&db->recount, 0) != 0)
 		wanted = any_since = true;
-	if (!wanted || GetCurrentTimestamp() < next)
+	if (!wanted || GetCurrentTimestamp() < next_count)
 		return;
-	next = GetCurrentTimestamp() + COUNT_US;
+	next_count = GetCurrentTimestamp() + COUNT_US;
 	n = eq_count_rows();
 	wanted = n > 0;
 	/* Leases of prepared transactions that were rolled back must not count. */
@@ -536,7 +536,7 @@ watch_clock(void)
 		next_sweep = next_schedule = next_partitions = next_history = 0;
 		next_retention = next_publish = next_sample = next_slots = 0;
 		next_alerts = next_health = 0;
-		next_metrics = 0;
+		next_metrics = next_count = 0;
 		next_keep = 0;
 		eq_forget_starts();
 		for (int i = 0; i < lengthof(chores); i++)

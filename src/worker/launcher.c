@@ -86,8 +86,15 @@ is_allowed(const char *dbname)
 		return true;
 	if (!SplitIdentifierString(pstrdup(eq_databases), ',', &names))
 	{
-		ereport(WARNING, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						  errmsg("invalid list in setting event_queue.databases")));
+		static bool said = false; /* only the server's start sets such a list */
+
+		if (!said)
+			ereport(WARNING,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid list in setting event_queue.databases"),
+					 errdetail("It names no database: workers run in none."),
+					 errhint("Correct it and reload the configuration.")));
+		said = true;
 		return false;
 	}
 	foreach (cell, names)

@@ -298,6 +298,18 @@ refuse_settings(void)
 	eq_allow_long_transactions();
 }
 
+/*
+ * Is a statement at work that needs the database empty (launcher.c)?  It says so before it looks
+ * for workers, so one that has entered sees it, or is seen.
+ */
+static bool
+is_kept_away(Oid dboid)
+{
+	EqDatabase *db = eq_find_database(dboid);
+
+	return db != NULL && pg_atomic_read_u32(&db->blocked) > 0;
+}
+
 /* Connects a worker to its database and enters it; ends the process if its entry is taken. */
 EqWorker *
 eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
@@ -313,7 +325,7 @@ eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 	BackgroundWorkerUnblockSignals();
 	refuse_settings();
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
-	if (enter_worker(kind, index) == NULL)
+	if (enter_worker(kind, index) == NULL || is_kept_away(dboid))
 		proc_exit(0);
 	eq_is_worker = true;
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);

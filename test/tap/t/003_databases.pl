@@ -169,5 +169,21 @@ $comes_to->($workers->('erp', 1), '0', 'event_queue.databases keeps workers out'
 $node->append_conf('postgresql.conf', "event_queue.databases = 'erp, other'\nevent_queue.executors = 1");
 $node->reload;
 $comes_to->($workers->('erp'), '2', 'and lets them in; executors can be changed live');
+# a list that can't be read: while the server runs, what held holds
+my $bad = "event_queue.databases = 'erp,, other'";
+$node->append_conf('postgresql.conf', "$bad\nevent_queue.executors = 3");
+$node->reload;
+$comes_to->($workers->('erp'), '4', 'a bad list is refused, and the workers stay');
+like(slurp_file($node->logfile), qr/invalid value for parameter "event_queue.databases"/, 'the log says it');
+my $said = () = slurp_file($node->logfile) =~ /invalid list in setting/g;
+$node->restart;
+$node->safe_psql('erp', 'SELECT pg_reload_conf()') for 1 .. 3;
+$node->poll_query_until('erp', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'event_queue launcher')) or die;
+$node->wait_for_log(qr/invalid list in setting/);
+is($node->safe_psql('erp', 'SELECT count(*) FROM event_queue.workers()'), '0', 'when the server starts, it names no database');
+$node->append_conf('postgresql.conf', "event_queue.databases = 'erp'");
+$node->reload;
+$comes_to->($workers->('erp'), '4', 'until it is corrected');
+is(scalar(() = slurp_file($node->logfile) =~ /invalid list in setting/g), $said + 1, 'which is said once');
 $node->stop;
 done_testing();

@@ -56,6 +56,7 @@ $node->append_conf('postgresql.conf', qq(
 shared_preload_libraries = 'event_queue'
 max_worker_processes = 16
 event_queue.executors = 1
+event_queue.condition_timeout = 5s
 fsync = off
 ));
 {
@@ -95,12 +96,27 @@ my $waiting = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'
 my $events = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-c', q(CALL event_queue.wait_for_events(1000000, '3 s', NULL)) ],
 	'>', \$out, '2>', \$err, IPC::Run::timeout(60));
 $node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'CALL %' AND wait_event = 'Extension')) or die;
+# a window of a key; a handler and a condition that do not end before the clock is there again
+my $throttled = q(SELECT event_queue.enqueue('window', 'w', unique_key => 'w', options => '{"unique_mode": "throttle", "unique_window": "1 minute"}'));
+sql(q(CREATE FUNCTION sleeps(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(600)';
+	SELECT event_queue.create_queue('window'), event_queue.create_queue('long', max_attempts => 1);
+	SELECT event_queue.create_handler('long', '*', 'sleeps', time_limit => '5 seconds'),
+		event_queue.create_rule('sleeps', 'clock.*', condition => 'pg_sleep(600) IS NULL', queue => 'window', job_name => 'never'),
+		event_queue.create_rule('fires', 'clock.*', queue => 'ran', job_name => 'fired', rule_order => 1)));
+my $first = sql($throttled);
+is(sql(q(SELECT event_queue.cancel_job(job_id) FROM event_queue.jobs WHERE queue = 'window'; ) . $throttled), "cancelled\n$first", 'the window is taken');
+sql(q(SELECT event_queue.enqueue('long', 'long'); SELECT event_queue.append('clock', '1', 'clock.set')));
+$node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND backend_type LIKE 'event_queue %')) or die;
 
 set_clock(0);
 cmp_ok(sql('SELECT abs(extract(epoch FROM clock_timestamp()) - ' . time . ')'), '<', 60, 'the clock is right again');
 sub comes { my ($sql, $what) = @_; ok($node->poll_query_until('postgres', $sql), $what); }
 comes(q(SELECT next_run <= clock_timestamp() + '1 minute' FROM event_queue.schedule), 'the schedule has its next minute');
 comes(q(SELECT count(*) = 1 FROM seen WHERE name = 'later'), 'a delayed job runs');
+comes(q(SELECT count(*) = 1 FROM event_queue.dead_letter WHERE name = 'long'), 'a handler is ended at its time limit');
+comes(q(SELECT count(*) = 1 FROM seen WHERE name = 'fired'), 'a condition is ended, and the next rule fires');
+isnt(sql($throttled), $first, 'the window of a key is over, which began at a time to come');
+sql(q(SELECT event_queue.drop_rule('sleeps')));
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('steps') c WHERE event_queue.sleep_job(c, 'a while', '4 seconds')), 'a job has slept');
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('q')), 'a job that failed is tried again');
 comes(q(SELECT count(*) = 1 FROM event_queue.claim('leased')), 'a lease runs out');
@@ -116,7 +132,8 @@ ok($waiting->finish && $events->finish, 'who waited came back');
 like(slurp_file($node->logfile), qr/the clock was set back by 10[78]\d\d seconds/, 'the log says it');
 # an executor and a scheduler that end are started again
 sql(q(SELECT pg_terminate_backend(pid) FROM event_queue.workers()));
-comes(q(SELECT count(*) = 2 FROM event_queue.workers() w JOIN pg_stat_activity a USING (pid) WHERE a.backend_start > now() - interval '1 minute'), 'workers are started again');
+comes(q(SELECT count(*) = 2 FROM event_queue.workers() w JOIN pg_stat_activity a USING (pid)
+	WHERE w.kind IN ('scheduler', 'executor') AND a.backend_start > now() - interval '1 minute'), 'workers are started again');
 
 # The same, if the server was down when it was set right.
 $node->stop;
