@@ -126,6 +126,8 @@ INSERT INTO au_call (f, call) VALUES
 	('retry_dead', $$(SELECT max(job_id) FROM event_queue.dead_letter)$$), ('discard_dead', $$(SELECT max(job_id) FROM event_queue.dead_letter)$$),
 	('retry_all_dead', $$'auq', max_jobs => 1$$), ('retry_failed', $$queue => 'auq'$$),
 	('=', $$count(event_queue.fail(job_id, lease_token, 'no', final => true)) FROM event_queue.claim('auq', 4)$$), ('discard_all_dead', $$'auq'$$),
+	('=', $$event_queue.enqueue('auq', 'a', options => '{"keep_completed": "1 day"}')$$), ('=', $$event_queue.complete(job_id, lease_token) FROM event_queue.claim('auq')$$),
+	('discard_completed', $$ARRAY[(SELECT max(job_id) FROM event_queue.history)]$$),
 	('import_dead', $$'auq', 'a', error => 'no'$$),
 	('create_rule', $$'aur', 'x.y', queue => 'auq', job_name => 'a'$$), ('create_rule', $$'aur', 'x.z', queue => 'auq', job_name => 'a', or_replace => true$$),
 	('rollback_rule', $$'aur', 1$$), ('backfill_rule', $$'aur', rate => 1$$), ('cancel_backfill', $$'aur'$$),

@@ -55,6 +55,35 @@ SELECT event_queue.trigger_schedule('keep') > 0;
 SELECT j.name, keep FROM event_queue.job j JOIN event_queue.queue q USING (queue_id) WHERE q.name = 'keep_none' ORDER BY job_id;
 SELECT event_queue.drop_schedule('keep');
 
+-- By hand, before its time: what the session may see, once; the audit log says how many of which queue
+SELECT keep_add('keep_day', 'by hand') FROM generate_series(1, 2);
+SELECT event_queue.enqueue('keep_day', 'of acme', tenant_id => 'acme', options => '{"keep_completed": "1000 years"}') > 0;
+SELECT keep_add('keep_none', 'alive', '{"keep_completed_count": 5}'), keep_do('keep_day');
+CREATE FUNCTION keep_ids(names text[]) RETURNS bigint[] LANGUAGE sql AS
+	$$SELECT array_agg(job_id) FROM event_queue.all_jobs WHERE name = ANY (names) AND queue ~ '^keep_'$$;
+SELECT keep_ids('{by hand,of acme,alive}') AS ids \gset
+CREATE ROLE keep_admin;
+SELECT event_queue.grant_admin('keep_admin');
+SET ROLE keep_admin;
+SET event_queue.tenant = 'globex';
+SELECT event_queue.discard_completed(:'ids');
+SET event_queue.tenant = 'acme';
+SELECT event_queue.discard_completed(:'ids');
+RESET event_queue.tenant;
+SELECT event_queue.discard_completed((:'ids')::bigint[] || (:'ids')::bigint[] || NULL), event_queue.discard_completed(:'ids'),
+	event_queue.discard_completed(NULL), event_queue.discard_completed('{}');
+RESET ROLE;
+SELECT name, state FROM event_queue.all_jobs WHERE job_id = ANY (:'ids');
+SELECT object, after FROM event_queue.audit_log WHERE action = 'discard_completed' AND object ~ '^keep_' ORDER BY audit_id;
+-- producers and workers may not
+SELECT event_queue.revoke_access('keep_admin'), event_queue.grant_producer('keep_admin'), event_queue.grant_worker('keep_admin');
+SET ROLE keep_admin;
+SELECT event_queue.discard_completed(:'ids');
+RESET ROLE;
+SELECT event_queue.revoke_access('keep_admin');
+DROP ROLE keep_admin;
+DROP FUNCTION keep_ids;
+
 -- Bad ones
 CREATE FUNCTION keep_try(options text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN

@@ -85,6 +85,39 @@ CREATE VIEW history WITH (security_invoker = true) AS
 COMMENT ON VIEW history IS
 'Finished jobs of queues with keep_completed or keep_completed_count, with their results, the errors of failed attempts, and the milliseconds that the last attempt waited and ran, and which code of which handler did them.';
 
+/*
+ * discard_completed: deletes finished jobs from the history before their time; what was not
+ * kept, is gone already, or is of another tenant than the session's is left out.  (A job that
+ * is not to be kept at all is better given keep_completed 0: that costs no call.)
+ * Arguments: job_ids: NULL and NULL in it are nothing.
+ * Result: how many.
+ * Example:
+ *	SELECT event_queue.discard_completed(array_agg(job_id)) FROM event_queue.history WHERE queue = 'mail' AND name = 'welcome';
+ */
+CREATE FUNCTION discard_completed(job_ids bigint[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	locked CONSTANT bigint[] := (SELECT array_agg(x.job_id) FROM (
+		SELECT h.job_id FROM event_queue.job_history h
+		WHERE h.job_id = ANY ($1) AND h.expires_at > now() AND event_queue.tenant_visible(h.tenant_id)
+		ORDER BY h.job_id FOR UPDATE) x);
+	total bigint;
+BEGIN
+	WITH gone AS (
+		DELETE FROM event_queue.job_history h WHERE h.job_id = ANY (locked) RETURNING h.queue_id
+	), counts AS MATERIALIZED (
+		SELECT q.name, count(*) AS n FROM gone g JOIN event_queue.queue q USING (queue_id) GROUP BY q.name
+	), noted AS MATERIALIZED (
+		SELECT c.n, event_queue_internal.audit('discard_completed', 'queue', c.name, "after" => jsonb_build_object('jobs', c.n))
+		FROM counts c ORDER BY c.name
+	)
+	SELECT coalesce(sum(n), 0) INTO total FROM noted;
+	RETURN total;
+END
+$$;
+COMMENT ON FUNCTION discard_completed(bigint[]) IS 'Deletes finished jobs from the history before their time; returns how many.';
+
 /* history_span: job_history.span of what is kept so long; NULL if it is not kept by time. */
 CREATE FUNCTION event_queue_internal.history_span(keep interval) RETURNS smallint
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, event_queue, pg_temp AS $$

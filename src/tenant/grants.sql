@@ -30,7 +30,7 @@ DECLARE
 		-- admins
 		'create_calendar', 'drop_calendar', 'add_holidays', 'remove_holidays',
 		'create_queue', 'alter_queue', 'drop_queue', 'pause_queue', 'resume_queue', 'drain_queue', 'purge_queue', 'cancel_jobs', 'retry_waiting',
-		'retry_dead', 'retry_all_dead', 'retry_failed', 'fork_job', 'discard_dead', 'discard_all_dead', 'import_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'kept_definition', 'discard_draft',
+		'retry_dead', 'retry_all_dead', 'retry_failed', 'fork_job', 'discard_dead', 'discard_all_dead', 'discard_completed', 'import_dead', 'pause_rule', 'resume_rule', 'drop_rule', 'kept_definition', 'discard_draft',
 		'backfill_rule', 'cancel_backfill',
 		'drop_handler', 'drop_reducer', 'create_schedule', 'pause_schedule', 'resume_schedule', 'drop_schedule', 'trigger_schedule', 'backfill_schedule',
 		'channel_id_of', 'create_event_index', 'drop_event_index', 'create_event_partition', 'set_event_partitioning',

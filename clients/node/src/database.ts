@@ -8,6 +8,7 @@ import * as pg from 'pg';
 import { maxTimer, now } from './clock';
 import { ClosedError, ConnectionError, InvalidTransactionError, isConnectionError, ReadOnlyError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { HostsClient, toPrimary, withHosts } from './hosts';
+import { Scope } from './scope';
 import type { Executor, Row, Value } from './tx';
 
 export interface ConnectionOptions {
@@ -67,6 +68,8 @@ export const backoffAfter = (failures: number): number =>
 const configOf = (connection: string | pg.ClientConfig | undefined): pg.ClientConfig =>
 	typeof connection === 'string' ? { connectionString: connection } : { ...connection };
 
+const rootOf = (error: any): Error => error instanceof ConnectionError && error.cause instanceof Error ? error.cause : error;
+
 export class Database extends EventEmitter {
 	readonly pool: pg.Pool;
 	private readonly ownsPool: boolean;
@@ -76,8 +79,8 @@ export class Database extends EventEmitter {
 	private readonly ending = new AbortController();
 	private listenTo?: pg.ClientConfig;
 	private listener?: Listener;
-	/** Connections of the pool that have a listener for errors while they are in use. */
-	private readonly guarded = new WeakSet<pg.PoolClient>();
+	/** Connections of the pool that have a listener for errors while they are in use, and the first error that it heard. */
+	private readonly guarded = new WeakMap<pg.PoolClient, Error | undefined>();
 	/** A connection has the statements that were prepared on it. */
 	private keepsStatements = true;
 
@@ -155,8 +158,8 @@ export class Database extends EventEmitter {
 	/* An error of a connection in use ends the call that is on its way: no need to end the process. */
 	private readonly guard = (client: pg.PoolClient): void => {
 		if (!this.guarded.has(client)) {
-			this.guarded.add(client);
-			client.on('error', () => {});
+			this.guarded.set(client, undefined);
+			client.on('error', error => this.guarded.set(client, this.guarded.get(client) ?? error));
 		}
 	};
 
@@ -267,22 +270,26 @@ export class Database extends EventEmitter {
 	/** BEGIN, what the function does on the client, COMMIT; ROLLBACK if it fails. */
 	async transaction<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
 		const client = await this.take(this.connectWait);
+		const scope = new Scope(client);
 		let broken = false;
 		let readOnly = false;
 		let committing = false;
 		try {
 			await client.query('BEGIN');
-			const result = await work(client);
+			const result = await work(scope.tx);
+			await scope.end();
 			committing = true;
 			// Of a transaction in which a statement failed COMMIT is ROLLBACK, and no error.
 			if ((await client.query('COMMIT')).command === 'ROLLBACK')
 				throw new InvalidTransactionError('nothing of the transaction is kept: a statement in it failed, and its error was caught; let it pass, or use a SAVEPOINT');
 			return result;
 		} catch (error) {
+			await scope.end();
 			// The work may have failed to reach something else: what counts is whether this connection answers.
 			await client.query('ROLLBACK').catch(() => { broken = true; });
 			if (broken && isConnectionError(error))
-				throw new ConnectionError(`the connection broke during the transaction: ${(error as Error).message}`, committing, error);
+				// What the server said as it ended it (idle_in_transaction_session_timeout) tells more than that it is gone.
+				throw new ConnectionError(`the connection broke during the transaction: ${(this.guarded.get(client) ?? rootOf(error)).message}`, committing, error);
 			const known = toEventQueueError(error);
 			readOnly = known instanceof ReadOnlyError;
 			throw known;

@@ -225,7 +225,8 @@ const classes: Record<string, ErrorClass> = {
 	EQ063: JobSuspendedError,
 };
 
-const connectionCodes = new Set(['57P01', '57P02', '57P03', '53300', '25006', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ENOENT',
+/* Also the server's timeouts that end a session, and what Prisma calls it. */
+const connectionCodes = new Set(['57P01', '57P02', '57P03', '57P04', '57P05', '25P03', '25P04', '53300', '25006', 'P1001', 'P1002', 'P1017', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ENOENT',
 	'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH']);
 
 /** Each place where drivers and ORMs keep the server's error: pg, TypeORM, Prisma, Drizzle. */

@@ -3,7 +3,7 @@
  */
 import { toJson } from './json';
 import type { AwaitEventOptions, AwaitSignalOptions, DurableSteps, EventOutcome, JobStep, JobSteps, SignalOutcome, StepOptions } from './steps';
-import { LeaseLostError } from './errors';
+import { JobNotFoundError, LeaseLostError } from './errors';
 import type { JobOptions } from './options';
 import type { TxOption } from './tx';
 import type { Queue } from './queue';
@@ -220,12 +220,33 @@ export class Job<Data = any, Result = any, Name extends string = string> impleme
 		return this.queue.client.awaitJob(this.id, { timeout });
 	}
 
-	/** A waiting job is removed, the worker of a running one told to stop; a dead letter is deleted. */
+	/**
+	 * A waiting job is removed, the worker of a running one told to stop; a dead letter is deleted, and so is, as an
+	 * admin, what is kept of a completed job.  Of one that is gone nothing is left to remove.
+	 */
 	async remove(context?: TxOption): Promise<void> {
-		if (await this.getQueueState(context) === 'dead')
-			await this.queue.client.executor(context)('SELECT event_queue.discard_dead($1::text::bigint)::text', [this.id]);
-		else
-			await this.queue.client.cancelJob(this.id, context);
+		const { client } = this.queue;
+		const run = client.executor(context);
+		for (let tries = 0; ; tries++)
+			try {
+				switch (await this.getQueueState(context)) {
+					case 'gone':
+						return;
+					case 'completed':
+						await run('SELECT event_queue.discard_completed(ARRAY[$1::text::bigint])::text', [this.id]);
+						return;
+					case 'dead':
+						await run('SELECT event_queue.discard_dead($1::text::bigint)::text', [this.id]);
+						return;
+					default:
+						await client.cancelJob(this.id, context);
+						return;
+				}
+			} catch (error) {
+				// It came into another state meanwhile.
+				if (!(error instanceof JobNotFoundError) || tries === 3 || client.transactionOf(context?.tx) !== undefined)
+					throw error;
+			}
 	}
 
 	/** A dead letter goes back into its queue, with other data if they are given. */

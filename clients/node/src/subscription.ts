@@ -19,6 +19,7 @@ import { asError, ClosedError, InvalidTransactionError, isAborted, isCancelled, 
 import { eventColumns, eventOf, type EventFilter, type EventQueue, type StoredEvent } from './event-queue';
 import { checkKnown } from './options';
 import { Outage } from './outage';
+import { Scope } from './scope';
 import { inSpan } from './telemetry';
 import { sessionExecutor, toExecutor, type Executor, type TransactionLike } from './tx';
 
@@ -244,13 +245,16 @@ export class Subscription extends SafeEmitter {
 			}).catch(failed);
 			return result!;
 		}
+		const scope = new Scope(session);
 		await session.query('BEGIN');
 		try {
-			const result = await work(session, sessionExecutor(session));
+			const result = await work(scope.tx, sessionExecutor(scope.tx));
+			await scope.end();
 			isAtEnd = true;
 			await session.query('COMMIT');
 			return result;
 		} catch (error) {
+			await scope.end();
 			await session.query('ROLLBACK').catch(() => {});
 			return failed(error);
 		}
@@ -362,7 +366,8 @@ export class Subscription extends SafeEmitter {
 				await run('SELECT event_queue.park_event($1::text, $2::text::bigint, $3::text)::text', [this.name, event.position, failure.message]);
 			});
 			this.emit('parked', event, failure.error);
-			return 0;
+			// Others may be let go, too.
+			return events.length;
 		}
 		if (events.length === 0)
 			this.parkedBatch = undefined;

@@ -5,7 +5,7 @@
  * Parameters are strings or NULL, which the statements cast themselves, and what they
  * return is text: no library's ideas of types get in between.
  */
-import { hasEnded, InvalidTransactionError, toEventQueueError } from './errors';
+import { ConnectionError, EventQueueError, hasEnded, InvalidTransactionError, isConnectionError, toEventQueueError } from './errors';
 
 export type Row = Record<string, string | null>;
 export type Value = string | null;
@@ -162,6 +162,8 @@ export function toExecutor(tx: TransactionLike): Executor {
 			if (hasEnded(error))
 				throw new InvalidTransactionError(
 					`tx is a transaction that has ended: await what is done in it (${(error as Error).message.trim().split('\n').at(-1)})`, { cause: error });
+			if (!(error instanceof EventQueueError) && isConnectionError(error))
+				throw new ConnectionError(`the connection of tx is gone, and with it all that was done in the transaction: begin it anew (${(error as Error).message})`, false, error);
 			throw error;
 		}
 	};

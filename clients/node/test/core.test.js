@@ -98,6 +98,13 @@ test('options of Bull in their meaning', async () => {
 	assert.deepEqual([counts.waiting, counts.delayed], [2, 1]);
 	await looked.remove();
 	assert.equal(await queue.getJob(job.id), null);
+	await looked.remove();
+	const [kept] = await query(connection, `SELECT event_queue.enqueue('news', 'kept', priority => 0, options => '{"keep_completed": "1 day"}')::text AS id`);
+	await query(connection, `SELECT event_queue.complete(job_id, lease_token) FROM event_queue.claim('news', job_names => '{kept}')`);
+	const completed = await queue.getJob(kept.id);
+	assert.equal(await completed.getState(), 'completed');
+	await completed.remove();
+	assert.equal(await completed.getQueueState(), 'gone');
 	await queue.pause();
 	assert.equal(await queue.isPaused(), true);
 	await queue.resume();

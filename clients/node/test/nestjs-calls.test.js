@@ -175,6 +175,51 @@ test('what removeOn... said before does not stay beside what it says now; silenc
 	assert.deepEqual(await kept(), { ...none, c: '1000 years' });
 });
 
+test('Bull\'s idioms: completed jobs that a listener removes, clean and removeJobs take them, once', async () => {
+	const queue = await withQueue('tidy', { defaultJobOptions: { removeOnComplete: false } }, { work: [job => job.data.n, nest.Process('a')] });
+	const removed = [];
+	const stateOf = async job => job.getState();
+	const done = async (...opts) => {
+		const jobs = await queue.addBulk(opts.map((one, n) => ({ name: 'a', data: { n }, opts: one })));
+		await Promise.all(jobs.map(job => job.finished()));
+		return jobs;
+	};
+	const jobs = await done({}, {}, { jobId: 'mine' }, { removeOnComplete: true });
+	assert.deepEqual(await Promise.all(jobs.map(stateOf)), ['completed', 'completed', 'completed', 'stuck']);
+	assert.deepEqual(await queue.clean(3600_000), [], 'not so old');
+	await queue.removeJobs('min*');
+	assert.equal(await queue.getJob('mine'), null);
+	assert.equal((await queue.clean(0, 'completed', 1)).length, 1);
+	assert.deepEqual([(await queue.clean(0)).length, (await queue.clean(0)).length, await queue.getCompletedCount()], [1, 0, 0]);
+	const errors = [];
+	queue.on('completed', job => job.remove().then(() => job.remove()).then(() => removed.push(job.id), error => errors.push(error)));
+	const [one, two] = await done({}, { removeOnComplete: true });
+	await until('both are removed', () => removed.length + errors.length === 2);
+	assert.deepEqual([removed.sort(), errors, await stateOf(one), await stateOf(two)], [[one.id, two.id].sort(), [], 'stuck', 'stuck']);
+});
+
+test('a limiter that is taken out of the code holds on, and who works is told; null ends it', async () => {
+	await withQueue('limited', { limiter: { max: 5, duration: 60_000 } });
+	const told = [];
+	const start = async (options, processors) => {
+		const module = await Test.createTestingModule({ imports: [EventQueueModule.forRoot({ handleSignals: false }), EventQueueModule.registerQueue({ name: 'limited', ...options })],
+			providers: processors }).compile();
+		open.push(module);
+		module.useLogger({ log: () => {}, error: () => {}, warn: message => told.push(message) });
+		await module.init();
+	};
+	const works = [makeProcessor('limited', { work: [() => 1, nest.Process('a')] })];
+	await start({}, []);
+	await start({ limiter: { max: 5, duration: 60_000 } }, works);
+	assert.deepEqual(told, [], 'who only adds says nothing of it in Bull either');
+	await start({}, works);
+	assert.match(told.join(), /^queue "limited" begins at most 5 jobs in 60000 ms, by a limiter that registerQueue does not name: give limiter: null/);
+	await start({ limiter: null }, works);
+	assert.equal((await settingsOf('limited', 'rate_limit')).rate_limit, null);
+	await start({}, works);
+	assert.equal(told.length, 1);
+});
+
 test('registerQueueAsync: without a factory it is registerQueue; a factory may say the name on the server', async () => {
 	const did = [];
 	const module = await started([

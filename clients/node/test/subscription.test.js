@@ -137,7 +137,9 @@ test('what a transaction tells only at its end is a failure of the event: a fail
 	for (const id of ['E1', 'E2', 'E3', 'E4'])
 		await eq.append('end', id, 'end.met', {});
 	let broken = true;
+	const order = [];
 	const handler = async (event, { tx }) => {
+		order.push(event.aggregateId);
 		if (broken && event.aggregateId === 'E2')
 			await tx.query('SELECT 1 / 0').catch(() => {});
 		else
@@ -148,6 +150,7 @@ test('what a transaction tells only at its end is a failure of the event: a fail
 	const subscription = eq.subscription('end', handler, options);
 	subscription.on('error', error => errors.push(error));
 	subscription.on('parked', (event, error) => { parked[event.aggregateId] = error.message; });
+	subscription.on('drained', () => order.push('drained'));
 	await until(async () => (await rows('SELECT id FROM once')).length === 3, 'E1 and E4 go on');
 	assert.deepEqual(Object.keys(parked), ['E2', 'E3']);
 	assert.match(parked.E2, /a statement of the handler failed, and its error was caught/);
@@ -157,6 +160,7 @@ test('what a transaction tells only at its end is a failure of the event: a fail
 	await eq.append('end', 'E5', 'end.met', {});
 	const now = async ids => until(async () => JSON.stringify((await rows('SELECT id FROM once ORDER BY id')).map(({ id }) => id)) === JSON.stringify(ids), `there are ${ids}`);
 	await now(['E1', 'E3', 'E4', 'E5']);
+	assert.match(order.join(' '), /E2 E3(?! .*E3)/, 'one that is parked again does not keep others waiting');
 	broken = false;
 	await until(async () => (await rows(`SELECT 1 FROM event_queue.parked_aggregates WHERE subscription = 'end'`)).length === 1, 'E2 is parked again');
 	await subscription.retryParked();

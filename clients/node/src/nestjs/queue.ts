@@ -505,29 +505,38 @@ export class Queue<T = any> extends SafeEmitter {
 			throw new Error(`Could not remove job ${job.id}: it is being processed`);
 		}
 		if (state === 'completed') {
-			throw new UnsupportedError('job.remove() of a completed job', 'removeOnComplete says how long it is kept');
+			await this.discardCompleted([job]);
+		} else {
+			await this.port.query(
+				state === 'dead' ? 'SELECT event_queue.discard_dead($1::text::bigint)' : 'SELECT event_queue.cancel_job($1::text::bigint)',
+				[job.jobId],
+			);
 		}
-		await this.port.query(
-			state === 'dead' ? 'SELECT event_queue.discard_dead($1::text::bigint)' : 'SELECT event_queue.cancel_job($1::text::bigint)',
-			[job.jobId],
-		);
 		this.emit('removed', job);
+	}
+
+	private async discardCompleted(jobs: Job<T>[]): Promise<void> {
+		for (let i = 0; i < jobs.length; i += 1000) {
+			await this.port.query('SELECT event_queue.discard_completed($1::text::bigint[])', [
+				`{${jobs.slice(i, i + 1000).map((job) => job.jobId).join(',')}}`,
+			]);
+		}
 	}
 
 	/** Jobs whose id matches a pattern with `*`, `?` and `[abc]`. */
 	async removeJobs(pattern: string): Promise<void> {
-		for (const job of await this.select(`coalesce(x.unique_key, x.job_id) ~ $2::text AND x.state NOT IN ('leased', 'completed')`, [regexOfGlob(pattern)])) {
+		for (const job of await this.select(`coalesce(x.unique_key, x.metadata #>> '{opts,jobId}', x.job_id) ~ $2::text AND x.state <> 'leased'`, [regexOfGlob(pattern)])) {
 			await this.removeJob(job);
 		}
 	}
 
-	/** Removes what is older than `grace` milliseconds. What is completed goes by itself: removeOnComplete says when. */
+	/** Removes what has been in that state for longer than `grace` milliseconds. What is completed also goes by itself: removeOnComplete says when. */
 	async clean(grace: number, status: JobStatusClean = 'completed', limit?: number): Promise<Job<T>[]> {
 		if (grace === undefined || grace === null) {
 			throw new UnsupportedOptionError('You must define a grace period.');
 		}
 		const [known] = statusesOf(status);
-		if (known === 'completed' || known === 'active') {
+		if (known === 'active') {
 			return [];
 		}
 		const jobs = await this.select(
@@ -535,8 +544,12 @@ export class Queue<T = any> extends SafeEmitter {
 			 ORDER BY x.number LIMIT $4::text::int`,
 			[statesOf(known!).filter((state) => state !== 'stalled'), grace, limit || null],
 		);
-		for (const job of jobs) {
-			await this.removeJob(job);
+		if (known === 'completed') {
+			await this.discardCompleted(jobs);
+		} else {
+			for (const job of jobs) {
+				await this.removeJob(job);
+			}
 		}
 		this.emit('cleaned', jobs, status);
 		return jobs;

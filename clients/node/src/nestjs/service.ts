@@ -6,7 +6,7 @@ import type { JobOptions } from './bull-types';
 import { jobOptions, settingsOf } from './lenient';
 import type { Port, Transaction } from './port';
 import { Queue } from './queue';
-import { ensureQueue, queueOptions, type QueueSettings } from './settings';
+import { ensureQueue, queueOptions, type QueueSettings, tellOfLimit } from './settings';
 import { knownOptions, type JobOutcome, type SignalOptions } from '../event-queue';
 import { isOver, outcomeOf } from '../outcomes';
 import { checkKnown, optionsOf } from '../options';
@@ -448,8 +448,9 @@ export class EventQueueService implements Port, EventSource {
 		if (this.test !== undefined) {
 			return;
 		}
-		for (const local of this.queues.values()) {
+		for (const [name, local] of this.queues) {
 			if (local.processors.size > 0 && !local.isClosed) {
+				await tellOfLimit(this, name, local.settings, (message) => this.logger.warn(message));
 				local.worker = await this.core.worker(local.queue, local.settings, [...local.processors.values()], this.logger, () => local.isPaused === true);
 			}
 		}

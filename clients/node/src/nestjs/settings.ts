@@ -188,3 +188,23 @@ export async function ensureQueue(
 		warn(`queue "${name}" has another ${[...changed, ...cleared].join(', ')} than registerQueue says, and this role may not change it`);
 	}
 }
+
+/**
+ * A limiter that is no longer said holds on: another instance, or an admin, may mean it, and what it protects is
+ * not ours. In Bull it is that of the process that works, so this one is told.
+ */
+export async function tellOfLimit(port: Port, name: string, { limiter, server }: QueueSettings, warn: (message: string) => void): Promise<void> {
+	if (limiter !== undefined || server?.group_rate_limit !== undefined) {
+		return;
+	}
+	const [row] = await port.query<{ max: number; duration: number; of: string }>(
+		`SELECT coalesce(q.rate_limit, q.group_rate_limit) AS max, (extract(epoch FROM coalesce(q.rate_interval, q.group_rate_interval)) * 1000)::float8 AS duration,
+			CASE WHEN q.rate_limit IS NULL THEN ' of each group' ELSE '' END AS of
+		FROM event_queue.queue q WHERE q.name = $1::text AND (q.rate_limit IS NOT NULL OR q.group_rate_limit IS NOT NULL)`,
+		[name],
+	);
+	if (row !== undefined) {
+		warn(`queue "${name}" begins at most ${row.max} jobs${row.of} in ${row.duration} ms, by a limiter that registerQueue does not name: ` +
+			'give limiter: null to end it, or name it');
+	}
+}
