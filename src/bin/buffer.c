@@ -143,10 +143,32 @@ eq_buf_json_string(EqBuf *buf, const char *string)
 			eq_buf_string(buf, "\\t");
 		else if (*p < 0x20 || *p == 0x7f)
 			eq_buf_printf(buf, "\\u%04x", *p);
+		else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+			eq_buf_printf(buf, "\\u%04x", *++p);
 		else
 			eq_buf_char(buf, *p);
 	}
 	eq_buf_char(buf, '"');
+}
+
+/*
+ * JSON of the server, on one line.  A control character that it allows stands in a string,
+ * where its escape is the same.
+ */
+static void
+add_json(EqBuf *buf, const char *json)
+{
+	for (const unsigned char *p = (const unsigned char *) json; *p; p++)
+	{
+		if (*p == '\n' || *p == '\r')
+			eq_buf_char(buf, ' ');
+		else if (*p == 0x7f)
+			eq_buf_string(buf, "\\u007f");
+		else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+			eq_buf_printf(buf, "\\u%04x", *++p);
+		else
+			eq_buf_char(buf, *p);
+	}
 }
 
 /* NaN and Infinity are no JSON. */
@@ -186,7 +208,7 @@ add_json_value(EqBuf *buf, const PGresult *result, int row, int column)
 			break;
 		case OID_JSON:
 		case OID_JSONB:
-			eq_buf_string(buf, value);
+			add_json(buf, value);
 			break;
 		default:
 			eq_buf_json_string(buf, value);

@@ -2,6 +2,7 @@
  * connect.c: the connection, as psql makes it: options, then the environment, service
  * files and .pgpass of libpq; and queries, whose values always go as parameters.
  */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <termios.h>
@@ -39,6 +40,13 @@ ask_password(void)
 	}
 	fclose(tty);
 	return password;
+}
+
+/* Warnings and notices */
+static void
+print_notice(void *argument, const char *message)
+{
+	eq_put_text(stderr, message);
 }
 
 static PGconn *
@@ -83,11 +91,15 @@ try_connect(EqCli *cli, const char *password)
 	}
 	if (PQstatus(conn) != CONNECTION_OK)
 		return conn;
-	/* What is printed must not depend on the role's settings. */
-	result = PQexec(conn,
-					"SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; "
-					"SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; "
-					"SET standard_conforming_strings = on");
+	(void) PQsetNoticeProcessor(conn, print_notice, NULL);
+	/*
+	 * What is printed must not depend on the role's settings, and the pause of --watch must
+	 * not end the session.
+	 */
+	result = PQexec(
+		conn, "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; "
+			  "SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; "
+			  "SET standard_conforming_strings = on; SET idle_session_timeout = 0");
 	PQclear(result);
 	return conn;
 }
@@ -127,6 +139,16 @@ eq_disconnect(EqCli *cli)
 	cli->conn = NULL;
 }
 
+static void
+print_part(const char *name, const char *text)
+{
+	if (text == NULL)
+		return;
+	fprintf(stderr, "%s:  ", name);
+	eq_put_text(stderr, text);
+	fputc('\n', stderr);
+}
+
 /* Prints the server's error, with what helps if the extension is not there or is old. */
 void
 eq_report_result(EqCli *cli, PGconn *conn, const PGresult *result)
@@ -156,10 +178,52 @@ eq_report_result(EqCli *cli, PGconn *conn, const PGresult *result)
 			"grant_admin for this.";
 	eq_error(cli, "%s%s%s%s", message, sqlstate ? " (" : "",
 			 sqlstate ? sqlstate : "", sqlstate ? ")" : "");
-	if (detail)
-		fprintf(stderr, "DETAIL:  %s\n", detail);
-	if (hint)
-		fprintf(stderr, "HINT:  %s\n", hint);
+	print_part("DETAIL", detail);
+	print_part("HINT", hint);
+}
+
+/* The statement at hand, for cancel_and_end; NULL: none */
+static PGcancel *volatile at_hand = NULL;
+
+/*
+ * As in psql, an interrupt ends the statement, too: else the server would finish what its
+ * user believes to have stopped.  A second signal does not wait for the server.
+ */
+static void
+cancel_and_end(int number)
+{
+	char error[256];
+
+	if (at_hand)
+		(void) PQcancel(at_hand, error, sizeof(error));
+	raise(number);
+}
+
+static PGresult *
+run_cancelable(PGconn *conn, const char *sql, int n_params,
+			   const char *const *params)
+{
+	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+	PGcancel *cancel = PQgetCancel(conn);
+	struct sigaction action, old[lengthof(numbers)];
+	PGresult *result;
+
+	memset(&action, 0, sizeof(action));
+	action.sa_handler = cancel_and_end;
+	action.sa_flags = SA_RESTART | SA_RESETHAND | SA_NODEFER;
+	at_hand = cancel;
+	for (int i = 0; i < lengthof(numbers); i++)
+	{
+		sigaction(numbers[i], NULL, &old[i]);
+		if (old[i].sa_handler == SIG_DFL)
+			sigaction(numbers[i], &action, NULL);
+	}
+	result = PQexecParams(conn, sql, n_params, NULL, params, NULL, NULL, 0);
+	for (int i = 0; i < lengthof(numbers); i++)
+		sigaction(numbers[i], &old[i], NULL);
+	at_hand = NULL;
+	PQfreeCancel(cancel);
+	return result;
 }
 
 /* Runs one statement.  NULL after an error, which has been printed. */
@@ -170,7 +234,7 @@ eq_query(EqCli *cli, const char *sql, int n_params, const char *const *params)
 
 	if (!eq_connect(cli))
 		return NULL;
-	result = PQexecParams(cli->conn, sql, n_params, NULL, params, NULL, NULL, 0);
+	result = run_cancelable(cli->conn, sql, n_params, params);
 	if (PQresultStatus(result) == PGRES_TUPLES_OK ||
 		PQresultStatus(result) == PGRES_COMMAND_OK)
 		return result;

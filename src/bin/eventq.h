@@ -79,6 +79,7 @@ extern bool eq_is_true(const PGresult *result, int row, int column);
 /* output.c */
 extern void eq_print_result(EqCli *cli, const PGresult *result);
 extern int eq_fit_value(const EqCli *cli, EqBuf *out, const char *value, int max);
+extern void eq_print_text(const char *text);
 extern void eq_print_csv_value(const char *value, bool null);
 extern void eq_print_line(EqCli *cli, const char *text);
 extern int eq_show(EqCli *cli, const char *sql, int n_params,
@@ -89,6 +90,12 @@ extern void eq_say(EqCli *cli, const char *fmt, ...) EQ_PRINTF(2, 3);
 extern void eq_error(EqCli *cli, const char *fmt, ...) EQ_PRINTF(2, 3);
 extern bool eq_flush(EqCli *cli);
 extern int eq_usage(EqCli *cli, const char *fmt, ...) EQ_PRINTF(2, 3);
+
+/* text.c */
+extern void eq_use_utf8(void);
+extern bool eq_steers_terminal(unsigned long c);
+extern void eq_show_steering(char *into, size_t size, unsigned long c);
+extern void eq_put_text(FILE *out, const char *text);
 
 /* do.c */
 extern int eq_do(EqCli *cli, const char *sql, int n_params,

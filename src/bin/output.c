@@ -57,9 +57,10 @@ eq_fit_value(const EqCli *cli, EqBuf *out, const char *value, int max)
 			piece_length = 1;
 			piece_width = 1;
 		}
-		else if ((piece_width = wcwidth(c)) < 0)
+		else if ((piece_width = wcwidth(c)) < 0 ||
+				 eq_steers_terminal((unsigned long) c))
 		{
-			snprintf(escape, sizeof(escape), "\\x%02x", (unsigned) c);
+			eq_show_steering(escape, sizeof(escape), (unsigned long) c);
 			piece = escape;
 			piece_length = strlen(escape);
 			piece_width = (int) piece_length;
@@ -175,24 +176,41 @@ print_table(EqCli *cli, const PGresult *result)
 	free(widths);
 }
 
+/* To a program text goes as it is, to a terminal so that it does nothing there. */
+void
+eq_print_text(const char *text)
+{
+	if (isatty(STDOUT_FILENO))
+		eq_put_text(stdout, text);
+	else
+		fputs(text, stdout);
+}
+
 void
 eq_print_csv_value(const char *value, bool null)
 {
+	EqBuf field;
+
 	if (null)
 		return;
-	if (value[0] != '\0' && strpbrk(value, ",\"\r\n") == NULL)
+	eq_buf_init(&field);
+	/* COPY would take \. for the end of its data */
+	if (value[0] != '\0' && strpbrk(value, ",\"\r\n") == NULL &&
+		strcmp(value, "\\.") != 0)
+		eq_buf_string(&field, value);
+	else
 	{
-		fputs(value, stdout);
-		return;
+		eq_buf_char(&field, '"');
+		for (; *value; value++)
+		{
+			if (*value == '"')
+				eq_buf_char(&field, '"');
+			eq_buf_char(&field, *value);
+		}
+		eq_buf_char(&field, '"');
 	}
-	putchar('"');
-	for (; *value; value++)
-	{
-		if (*value == '"')
-			putchar('"');
-		putchar(*value);
-	}
-	putchar('"');
+	eq_print_text(field.data);
+	eq_buf_free(&field);
 }
 
 static void
@@ -361,7 +379,9 @@ static void EQ_PRINTF(2, 0) print_error(EqCli *cli, const char *fmt, va_list arg
 	while (length > 0 && message[length - 1] == '\n')
 		message[--length] = '\0';
 	fflush(stdout);
-	fprintf(stderr, "%s: %s\n", cli->program, message);
+	fprintf(stderr, "%s: ", cli->program);
+	eq_put_text(stderr, message);
+	fputc('\n', stderr);
 }
 
 void

@@ -65,7 +65,9 @@ serve_log(const char *format, ...)
 		if (*p < 0x20 || *p == 0x7f)
 			*p = ' ';
 	strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-	fprintf(stderr, "%s eventq serve: %s\n", at, line);
+	fprintf(stderr, "%s eventq serve: ", at);
+	eq_put_text(stderr, line);
+	fputc('\n', stderr);
 }
 
 /* ------------------------------------------------------------------ metrics, health */

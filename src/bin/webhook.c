@@ -18,8 +18,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <langinfo.h>
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -189,24 +187,6 @@ is_free_header(const char *line)
 			return false;
 	}
 	return true;
-}
-
-/*
- * Payloads and the file of secrets are UTF-8; libcurl takes names with letters beyond
- * ASCII (IDN) to be in the locale's encoding, which of a service is often "C".
- */
-static void
-use_utf8(void)
-{
-	static const char *const locales[] = {"C.UTF-8", "C.utf8", "en_US.UTF-8"};
-
-	if (strcmp(nl_langinfo(CODESET), "UTF-8") == 0)
-		return;
-	for (int i = 0; i < lengthof(locales); i++)
-	{
-		if (setlocale(LC_CTYPE, locales[i]))
-			return;
-	}
 }
 
 #ifdef CURLU_PUNYCODE
@@ -501,7 +481,11 @@ eq_webhook_deliver(void)
 	EqBuf text;
 	CURL *curl;
 
-	use_utf8();
+	/*
+	 * Payloads and the file of secrets are UTF-8; libcurl takes names with letters beyond
+	 * ASCII (IDN) to be in the locale's encoding.
+	 */
+	eq_use_utf8();
 	eq_buf_init(&text);
 	read_all(&text);
 	if (text.length == 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != 0 ||

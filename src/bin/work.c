@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -111,7 +112,9 @@ eq_work_log(Work *work, const char *fmt, ...)
 			*p = ' ';
 	localtime_r(&now, &broken);
 	strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S", &broken);
-	fprintf(stderr, "%s %s: %s\n", stamp, work->cli->program, line);
+	fprintf(stderr, "%s %s: ", stamp, work->cli->program);
+	eq_put_text(stderr, line);
+	fputc('\n', stderr);
 }
 
 /* Claims no more; ends when the slots are free.  The first exit code that is an error stays. */
@@ -161,6 +164,9 @@ read_options(Work *work)
 	work->tenant = tenant;
 	work->session_bound = session_bound;
 	work->until_empty = until_empty;
+	if (worker && strlen(worker) >= sizeof(work->worker))
+		return !eq_usage(work->cli, "--worker takes at most %zu bytes",
+						 sizeof(work->worker) - 1);
 	if (worker)
 		snprintf(work->worker, sizeof(work->worker), "%s", worker);
 	else
@@ -174,6 +180,15 @@ read_options(Work *work)
 	return true;
 }
 
+static bool
+is_program(const char *path)
+{
+	struct stat about;
+
+	return stat(path, &about) == 0 && S_ISREG(about.st_mode) &&
+		   access(path, X_OK) == 0;
+}
+
 /* Whether there is such a program, as execvp would look for it. */
 static bool
 is_executable(const char *name)
@@ -181,7 +196,7 @@ is_executable(const char *name)
 	const char *path = getenv("PATH");
 
 	if (strchr(name, '/'))
-		return access(name, X_OK) == 0;
+		return is_program(name);
 	for (path = path ? path : "/bin:/usr/bin"; *path;)
 	{
 		size_t length = strcspn(path, ":");
@@ -189,7 +204,7 @@ is_executable(const char *name)
 
 		snprintf(file, sizeof(file), "%.*s/%s", length ? (int) length : 1,
 				 length ? path : ".", name);
-		if (access(file, X_OK) == 0)
+		if (is_program(file))
 			return true;
 		path += length;
 		path += *path == ':';
@@ -362,6 +377,20 @@ loop(Work *work)
 	free(owners);
 }
 
+/* Is --later one that release takes?  Each job that ends with 75 would be held up by another. */
+static bool
+is_delay(Work *work)
+{
+	PGresult *result = eq_query(work->cli, "SELECT $1::interval >= '0'", 1,
+								&work->later_delay);
+	bool good = result && eq_is_true(result, 0, 0);
+
+	if (result && !good)
+		eq_error(work->cli, "--later must not be negative");
+	PQclear(result);
+	return good;
+}
+
 /* The caller has said what a child does. */
 static int
 run(Work *work)
@@ -369,13 +398,15 @@ run(Work *work)
 	work->slots = eq_alloc(sizeof(Slot) * work->n_slots);
 	for (int i = 0; i < work->n_slots; i++)
 		eq_slot_init(&work->slots[i]);
+	/* Until it is connected, and while a password is asked for, a signal just ends it. */
+	if (!eq_connect(work->cli) || !is_delay(work))
+		return EQ_EXIT_ERROR;
 	if (!catch_signals())
 	{
 		eq_error(work->cli, "could not make a pipe: %s", strerror(errno));
 		return EQ_EXIT_ERROR;
 	}
-	if (!eq_server_open(work))
-		return EQ_EXIT_ERROR;
+	eq_server_open(work);
 	eq_work_log(work, "works on queue \"%s\", %d at a time, as %s", work->queue,
 				work->n_slots, work->worker);
 	loop(work);

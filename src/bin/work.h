@@ -117,7 +117,7 @@ extern void eq_child_io(Work *work, Slot *slot, int fd);
 extern void eq_children_reap(Work *work);
 
 /* work_server.c */
-extern bool eq_server_open(Work *work);
+extern void eq_server_open(Work *work);
 extern void eq_server_close(Work *work);
 extern bool eq_server_idle(void);
 extern bool eq_server_poll(Work *work, struct pollfd *fd);

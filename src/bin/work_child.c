@@ -147,8 +147,9 @@ run_child(Work *work, char **environment, int in, int out, int err, pid_t parent
 		_exit(status);
 	}
 	execvp(work->command[0], work->command);
+	/* A fault of this machine, perhaps in the middle of a deployment: no attempt of the job */
 	fprintf(stderr, "could not run \"%s\": %s\n", work->command[0], strerror(errno));
-	_exit(127);
+	_exit(EXIT_TRY_LATER);
 }
 
 /* Ends above 2, so that dup2 in the child overwrites none; not for other children. */

@@ -95,17 +95,14 @@ set_up(Work *work)
 	eq_buf_free(&sql);
 }
 
-/* The first connection: what is wrong with it is told, not tried again. */
-bool
+/* Begins with the first connection, which is made already. */
+void
 eq_server_open(Work *work)
 {
-	if (!eq_connect(work->cli))
-		return false;
 	srand((unsigned) (eq_now() * 1000));
 	eq_server.pause = FIRST_PAUSE;
 	eq_server.claim_pause = FIRST_PAUSE;
 	set_up(work);
-	return true;
 }
 
 /* A session that its client ends gives its jobs back uncounted. */

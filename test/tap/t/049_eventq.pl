@@ -471,7 +471,7 @@ SKIP:
 is(shell('exec 3> >(exec true); wait $!; eventq metrics >&3; echo $?'), "0|1\n|", 'a closed pipe');
 like(shell("eventq queue ls >&-"), qr/^1\|\|eventq: could not write all of the output: Bad file descriptor/, 'stdout is closed');
 is(shell("eventq queue ls <&- >&- 2>&-"), '1||', 'all are');
-is(shell("echo '{}' | eventq job add >&- 2>&-"), '2||', 'a usage error');
+is(shell("eventq job add </dev/null >&- 2>&-"), '2||', 'a usage error');
 
 $node->stop;
 done_testing();
