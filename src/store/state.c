@@ -332,7 +332,7 @@ eq_fold(EqState *state, const char *tenant, const char *type, const char *id,
 	MemoryContext work[2];
 	Reducer reducer;
 	EqLeaf *leaves;
-	int n_leaves = eq_copy_event_leaves(&leaves);
+	int n_leaves = eq_copy_event_leaves(GetActiveSnapshot(), &leaves);
 	int32 last = at_version ? at_version : PG_INT32_MAX;
 
 	memset(state, 0, sizeof(EqState));

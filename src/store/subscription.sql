@@ -382,6 +382,8 @@ DECLARE
 BEGIN
 	SELECT p.* INTO parked FROM event_queue_internal.subscription_parked p
 	WHERE p.subscription_id = this_id AND p.retry
+	  -- one that is done, and waits for the checkpoint to come back, keeps no other from its turn
+	  AND EXISTS (SELECT FROM event_queue_internal.parked_events(this_id, p.aggregate_type, p.aggregate_id, p.tenant_id))
 	ORDER BY p.parked_at, p.position LIMIT 1 FOR UPDATE SKIP LOCKED;
 	IF FOUND THEN
 		RETURN QUERY SELECT e.* FROM event_queue_internal.parked_events(this_id, parked.aggregate_type, parked.aggregate_id,

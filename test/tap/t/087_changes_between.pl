@@ -2,6 +2,7 @@
 # rule, or let a rule fire twice.
 use strict;
 use warnings;
+use IPC::Run qw(start);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -89,6 +90,54 @@ $trim->quit;
 soon(q((SELECT state = 'done' FROM event_queue.rule_backfills)), 'the backfill ends');
 is(sql($filled), '3', 'and fires for none again');
 is(sql(q(SELECT fired || ' ' || not_known FROM event_queue.rule_backfills)), '0 3', 'since it is not known');
+
+# ------------------------------------------------------------ a split that is seen before it is told
+# Its commit is visible, and the invalidations are not sent yet: gdb holds it there.
+SKIP:
+{
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $split = $node->background_psql('postgres');
+	my $pid = $split->query_safe('SELECT pg_backend_pid()');
+	PostgreSQL::Test::Utils::append_to_file("$dir/gdb", qq(
+set pagination off
+handle SIGUSR1 nostop noprint pass
+handle SIGALRM nostop noprint pass
+break AtEOXact_Inval
+shell touch $dir/ready
+continue
+shell touch $dir/held; while [ -e $dir/held ]; do sleep 0.1; done
+delete
+continue
+));
+	my $out = '';
+	my $gdb = eval { start([ 'gdb', '-q', '-batch', '-p', $pid, '-x', "$dir/gdb" ], '<', \undef, '>&', \$out) };
+	my $is_made = sub {
+		for (1 .. 1800)
+		{
+			return 1 if -e "$dir/$_[0]";
+			last unless $gdb && $gdb->pumpable;
+			select undef, undef, undef, 0.1;
+		}
+		return -e "$dir/$_[0]";
+	};
+	skip 'no gdb that can attach', 4 unless $is_made->('ready');
+	my $reader = $node->background_psql('postgres');
+	my $events = sql('SELECT count(*) FROM event_queue.event_store');
+	sql(q(SELECT event_queue.create_subscription('reader')));
+	$reader->query_safe(q(SELECT count(*) FROM event_queue.fetch_events('reader', 1)));
+	$split->query_until(qr/begun/, "\\echo begun\nSELECT event_queue.split_event_partition(up_to => now());\n");
+	ok($is_made->('held'), 'a split is held in its commit');
+	$reader->query_until(qr/begun/, q(\echo begun
+		BEGIN; CREATE TABLE public.got AS SELECT position FROM event_queue.fetch_events('reader', 1000); SELECT event_queue.ack('reader'); COMMIT;
+	));
+	soon(q((SELECT to_regclass('public.got') IS NOT NULL OR EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'public.got'))), 'a reader has begun');
+	unlink "$dir/held";
+	soon("(SELECT to_regclass('public.got') IS NOT NULL)", 'and ends');
+	is(sql('SELECT count(*) FROM public.got'), $events, 'it has read what was moved');
+	$split->quit;
+	$reader->quit;
+	$gdb->finish;
+}
 
 $node->stop;
 done_testing();
