@@ -10,7 +10,7 @@ import type { EventQueue } from './event-queue';
 import { isConnectionError, UnsupportedOptionError } from './errors';
 import { Job, type JobState } from './job';
 import { fromJson, toJson } from './json';
-import { checkBulk, encodeJobOptions, optionsOf, ownValue, type JobOptions, type QueueSettings } from './options';
+import { checkBulk, encodeJobOptions, jobIdOf, optionsOf, ownValue, type JobOptions, type QueueSettings } from './options';
 import { inSpan, withTrace } from './telemetry';
 import { toExecutor, type Executor, type TransactionLike, type TxOption } from './tx';
 import { prepared, textOrNull } from './database';
@@ -119,7 +119,14 @@ export class Coalescer {
 
 	private batchSize(): number {
 		const { length } = this.waiting;
-		return Math.min(this.maxJobs, this.calls === 0 && length >= worthTwoCalls ? Math.ceil(length / 2) : length);
+		const most = Math.min(this.maxJobs, this.calls === 0 && length >= worthTwoCalls ? Math.ceil(length / 2) : length);
+		let jobs = 0;
+		for (let size = 0; jobs < most; jobs++) {
+			size += this.waiting[jobs].job.payload.length;
+			if (size > maxCall && jobs > 0)
+				break;
+		}
+		return jobs;
 	}
 
 	private async send(batch: typeof this.waiting): Promise<void> {
@@ -241,9 +248,8 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 
 	/** Looks a job up by its id: waiting, running, dead, or completed if the queue keeps those. */
 	async getJob(id: string | number | bigint, context?: TxOption): Promise<Job<Data, Result, Name> | null> {
-		if (!/^\d+$/.test(String(id)))
-			return null;
-		return (await this.jobsWhere('j.job_id = $2::text::bigint', [String(id)], 1, context))[0] ?? null;
+		const known = jobIdOf(id);
+		return known === undefined ? null : (await this.jobsWhere('j.job_id = $2::text::bigint', [known], 1, context))[0] ?? null;
 	}
 
 	private async jobsWhere(condition: string, values: string[], limit: number, context?: TxOption): Promise<Array<Job<Data, Result, Name>>> {
