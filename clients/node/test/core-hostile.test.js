@@ -191,3 +191,41 @@ test('adds at the same time that are together more than one call should be go in
 	assert.ok(Math.max(...calls) < 40 * 2 ** 20, calls.join());
 	await queue.empty();
 });
+
+test('adds of one group at the same time keep their order, with and without a key of their own, in bulk, and around one that is refused', async () => {
+	const queue = await newQueue();
+	const add = (n, opts) => queue.add('x', { n }, { groupKey: `g${n % 2}`, ...opts });
+	const inOrder = ids => ids.every((id, i) => i === 0 || BigInt(id) > BigInt(ids[i - 1]));
+	for (let round = 0; round < 5; round++) {
+		const jobs = await Promise.all([...Array(1000).keys()].map(n => add(n, n % 7 === 0 ? { jobId: `key ${round} ${n}` } : {})));
+		for (const group of [0, 1])
+			assert.ok(inOrder(jobs.filter(job => job.data.n % 2 === group).map(job => job.id)), `group ${group}`);
+	}
+	const mixed = await Promise.allSettled([add(0), queue.addBulk([{ name: 'x', data: {}, opts: { groupKey: 'g0' } }]), add(2, { jobId: 'two' }), add(4, { attempts: 1001 }),
+		add(6, { dependsOn: ['9000000000000000000'] }), add(8), eq.queue('no such queue').add('x', {}, { groupKey: 'g0' }), add(10)]);
+	assert.deepEqual(mixed.map(({ status }) => status), ['fulfilled', 'fulfilled', 'fulfilled', 'rejected', 'rejected', 'fulfilled', 'rejected', 'fulfilled']);
+	assert.ok(inOrder(mixed.flatMap(({ value }) => value ?? []).map(job => job.id)));
+	await queue.empty();
+});
+
+test('an add that waits for a transaction holds up its group for a moment only', async () => {
+	const queue = await newQueue();
+	let waits;
+	await eq.transaction(async tx => {
+		await queue.add('first', {}, { jobId: 'same', groupKey: 'g' });
+		waits = eq.outside(() => queue.add('waits', {}, { jobId: 'same', groupKey: 'g' }));
+		// Of the same group, awaited in the transaction, but no part of it: no deadlock that nobody sees.
+		await eq.outside(() => queue.add('other', {}, { groupKey: 'g' }));
+		await tx.query('SELECT 1');
+	});
+	await waits;
+	assert.equal(await queue.count(), 2);
+	await queue.empty();
+});
+
+test('very many adds at once', async () => {
+	const queue = await newQueue();
+	const jobs = await Promise.all([...Array(30_000).keys()].map(n => queue.add('x', undefined, n < 500 ? { groupKey: 'g' } : undefined)));
+	assert.equal(new Set(jobs.map(job => job.id)).size, 30_000);
+	await queue.empty();
+});
