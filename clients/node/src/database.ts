@@ -68,6 +68,17 @@ export const backoffAfter = (failures: number): number =>
 const configOf = (connection: string | pg.ClientConfig | undefined): pg.ClientConfig =>
 	typeof connection === 'string' ? { connectionString: connection } : { ...connection };
 
+/** Connections that have a listener for errors while they are in use, and the first error that it heard. */
+const guarded = new WeakMap<pg.PoolClient, Error | undefined>();
+
+/** An error of a connection in use ends the call that is on its way: no need to end the process. */
+function guard(client: pg.PoolClient): void {
+	if (!guarded.has(client)) {
+		guarded.set(client, undefined);
+		client.on('error', error => guarded.set(client, guarded.get(client) ?? error));
+	}
+}
+
 const rootOf = (error: any): Error => error instanceof ConnectionError && error.cause instanceof Error ? error.cause : error;
 
 export class Database extends EventEmitter {
@@ -79,8 +90,6 @@ export class Database extends EventEmitter {
 	private readonly ending = new AbortController();
 	private listenTo?: pg.ClientConfig;
 	private listener?: Listener;
-	/** Connections of the pool that have a listener for errors while they are in use, and the first error that it heard. */
-	private readonly guarded = new WeakMap<pg.PoolClient, Error | undefined>();
 	/** A connection has the statements that were prepared on it. */
 	private keepsStatements = true;
 
@@ -106,8 +115,8 @@ export class Database extends EventEmitter {
 			...(options.maxConnections === undefined ? {} : { max: options.maxConnections }),
 		});
 		// An idle connection that breaks is replaced when the next one is needed.
-		this.pool.on('error', error => this.emit('connectionError', error));
-		this.pool.on('connect', this.guard);
+		this.pool.on('error', this.idleBroke);
+		this.pool.on('connect', guard);
 	}
 
 	/** Settings for a connection of its own: of the thread, a subscription, the listener. */
@@ -155,13 +164,7 @@ export class Database extends EventEmitter {
 		}
 	}
 
-	/* An error of a connection in use ends the call that is on its way: no need to end the process. */
-	private readonly guard = (client: pg.PoolClient): void => {
-		if (!this.guarded.has(client)) {
-			this.guarded.set(client, undefined);
-			client.on('error', error => this.guarded.set(client, this.guarded.get(client) ?? error));
-		}
-	};
+	private readonly idleBroke = (error: Error): void => void this.emit('connectionError', error);
 
 	/* A pool may wait without end for a connection that is in use, and forgets who waits when it ends. */
 	private fromPool(wait: number): Promise<pg.PoolClient> {
@@ -211,7 +214,7 @@ export class Database extends EventEmitter {
 				throw new ClosedError('the EventQueue is closed');
 			try {
 				const client = await this.fromPool(wait === 0 ? 5000 : Math.max(1, until - now()));
-				this.guard(client);
+				guard(client);
 				return client;
 			} catch (error) {
 				if (!isConnectionError(error))
@@ -289,7 +292,7 @@ export class Database extends EventEmitter {
 			await client.query('ROLLBACK').catch(() => { broken = true; });
 			if (broken && isConnectionError(error))
 				// What the server said as it ended it (idle_in_transaction_session_timeout) tells more than that it is gone.
-				throw new ConnectionError(`the connection broke during the transaction: ${(this.guarded.get(client) ?? rootOf(error)).message}`, committing, error);
+				throw new ConnectionError(`the connection broke during the transaction: ${(guarded.get(client) ?? rootOf(error)).message}`, committing, error);
 			const known = toEventQueueError(error);
 			readOnly = known instanceof ReadOnlyError;
 			throw known;
@@ -308,7 +311,9 @@ export class Database extends EventEmitter {
 	async close(): Promise<void> {
 		this.ending.abort();
 		await this.listener?.close();
-		this.pool.removeListener('connect', this.guard);
+		this.pool.removeListener('connect', guard);
+		if (!this.ownsPool)
+			this.pool.removeListener('error', this.idleBroke);
 		if (this.ownsPool && !this.pool.ended)
 			await this.pool.end();
 	}

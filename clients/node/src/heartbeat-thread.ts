@@ -4,6 +4,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { maxTimer, now } from './clock';
+import { isConnectionError } from './errors';
 import { HostsClient, type HostsConfig } from './hosts';
 
 interface Held {
@@ -21,7 +22,7 @@ let timer: NodeJS.Timeout | undefined;
 let beating = false;
 let closed = false;
 let failures = 0;
-let answerPassword: ((password: string) => void) | undefined;
+let answerPassword: ((answer: { password?: string; error?: string }) => void) | undefined;
 
 port.on('message', message => {
 	if (message.type === 'hold') {
@@ -31,7 +32,7 @@ port.on('message', message => {
 	} else if (message.type === 'drop')
 		held.delete(message.token);
 	else if (message.type === 'password')
-		answerPassword?.(message.password);
+		answerPassword?.(message);
 	else if (message.type === 'close') {
 		closed = true;
 		clearTimeout(timer);
@@ -53,11 +54,15 @@ async function connected(): Promise<HostsClient> {
 	if (client !== undefined)
 		return client;
 	const { askPassword, ...config } = workerData as HostsConfig & { askPassword?: boolean };
-	if (askPassword)
-		config.password = await new Promise<string>(resolve => {
+	if (askPassword) {
+		const { password, error } = await new Promise<{ password?: string; error?: string }>(resolve => {
 			answerPassword = resolve;
 			port.postMessage({ type: 'password' });
 		});
+		if (error !== undefined)
+			throw new Error(`the password function failed: ${error}`);
+		config.password = password;
+	}
 	// A call that gets no answer (the network is cut) is made again on another connection.
 	const made = new HostsClient({ keepAlive: true, ...config, connectionTimeoutMillis: 5000, query_timeout: 10_000, application_name: `${config.application_name} heartbeat` });
 	const forget = () => {
@@ -118,7 +123,7 @@ async function beat(): Promise<void> {
 		failures = 0;
 	} catch (error) {
 		failures++;
-		port.postMessage({ type: 'error', message: `heartbeat: ${(error as Error).message}` });
+		port.postMessage({ type: 'error', message: `heartbeat: ${(error as Error).message}`, isOfConnection: isConnectionError(error) });
 		const again = now() + Math.min(2000, 50 * 2 ** Math.min(failures, 6));
 		for (const lease of held.values())
 			lease.nextBeat = Math.max(lease.nextBeat, again);

@@ -4,7 +4,8 @@
  */
 import * as path from 'node:path';
 import { Worker as Thread } from 'node:worker_threads';
-import type { Database } from './database';
+import { backoffAfter, type Database } from './database';
+import { asError, EventQueueError } from './errors';
 
 /** What the thread says of a job. */
 export type LeaseNews = { state: 'leased'; until: number } | { state: 'cancelled' } | { state: 'lost' };
@@ -33,7 +34,21 @@ export class Heartbeat {
 	private closed = false;
 	private readonly held = new Map<string, Held>();
 
-	constructor(private readonly database: Database) {}
+	/** How often the thread ended by itself since it last did its work, and what was told of it. */
+	private ends = 0;
+	private restarting?: NodeJS.Timeout;
+	private told?: string;
+
+	constructor(private readonly database: Database, private readonly report: (error: Error) => void) {}
+
+	/* Jobs that outlast their lease are done twice: not only for who listens to connectionError. */
+	private failed(error: Error): void {
+		this.database.emit('connectionError', error);
+		if (this.told === error.message)
+			return;
+		this.told = error.message;
+		this.report(new EventQueueError(`the leases of jobs in hand are not extended, so that other workers get them when they end: ${error.message}`, { cause: error }));
+	}
 
 	private start(): Thread {
 		if (this.thread !== undefined)
@@ -48,23 +63,34 @@ export class Heartbeat {
 		thread.unref();
 		thread.on('message', message => {
 			if (message.type === 'password')
-				Promise.resolve(options.password()).then(password => thread.postMessage({ type: 'password', password }),
-					error => this.database.emit('connectionError', error));
-			else if (message.type === 'error')
-				this.database.emit('connectionError', new Error(message.message));
-			else
+				(async () => options.password())().then(password => thread.postMessage({ type: 'password', password }),
+					error => thread.postMessage({ type: 'password', error: asError(error).message }));
+			else if (message.type === 'error') {
+				const error = new Error(message.message);
+				// Of a server that can't be reached the workers tell.
+				if (message.isOfConnection)
+					this.database.emit('connectionError', error);
+				else
+					this.failed(error);
+			} else {
+				this.ends = 0;
+				this.told = undefined;
 				this.held.get(message.token)?.news(message.news);
+			}
 		});
-		thread.on('error', error => {
-			this.database.emit('connectionError', error);
-		});
+		thread.on('error', (error: any) => this.failed(error?.code === 'MODULE_NOT_FOUND'
+			? new Error(`${error.message.split('\n')[0]}: a bundler must leave this package outside of what it makes (external)`, { cause: error }) : asError(error)));
 		thread.on('exit', () => {
 			if (this.thread !== thread)
 				return;
-			// It ended by itself: begin anew with what is held.
+			// It ended by itself: begin anew with what is held, later each time.
 			this.thread = undefined;
-			if (!this.closed && this.held.size > 0)
-				this.restart();
+			this.restarting = setTimeout(() => {
+				this.restarting = undefined;
+				if (!this.closed && this.held.size > 0)
+					this.restart();
+			}, backoffAfter(this.ends++));
+			this.restarting.unref();
 		});
 		this.thread = thread;
 		return thread;
@@ -83,7 +109,8 @@ export class Heartbeat {
 		const message = { type: 'hold', id, token, lease, every };
 		this.held.set(token, { news });
 		this.messages.set(token, message);
-		this.start().postMessage(message);
+		if (this.restarting === undefined)
+			this.start().postMessage(message);
 	}
 
 	/** The job is settled. */
@@ -96,6 +123,7 @@ export class Heartbeat {
 
 	async close(): Promise<void> {
 		this.closed = true;
+		clearTimeout(this.restarting);
 		const thread = this.thread;
 		if (thread === undefined)
 			return;

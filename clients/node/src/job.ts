@@ -1,10 +1,10 @@
 /*
  * job.ts: a job, as add returns it and as a processor gets it.
  */
-import { toJson } from './json';
+import { toJson, withoutNul } from './json';
 import type { AwaitEventOptions, AwaitSignalOptions, DurableSteps, EventOutcome, JobStep, JobSteps, SignalOutcome, StepOptions } from './steps';
 import { JobNotFoundError, LeaseLostError } from './errors';
-import type { JobOptions } from './options';
+import { integer, interval, type JobOptions } from './options';
 import type { TxOption } from './tx';
 import type { Queue } from './queue';
 
@@ -134,14 +134,14 @@ export class Job<Data = any, Result = any, Name extends string = string> impleme
 	/** Writes a line to job_log. */
 	async log(message: string, level = 'info'): Promise<void> {
 		await this.queue.client.database.run('SELECT event_queue.log_job($1::text::bigint, $2::text::uuid, $3::text, $4::text)::text',
-			[...this.lease('log'), message, level]);
+			[...this.lease('log'), withoutNul(String(message)), level]);
 	}
 
 	/** The lease lasts so long from now, in ms.  The worker extends it by itself. */
 	async extendLock(duration: number): Promise<Date> {
 		const [row] = await this.queue.client.database.run(
 			`SELECT (extract(epoch FROM event_queue.extend_lease($1::text::bigint, $2::text::uuid, $3::text::interval)) * 1000)::text AS at`,
-			[...this.lease('extendLock'), `${duration} milliseconds`]);
+			[...this.lease('extendLock'), interval(integer('the duration of extendLock', duration, 1))]);
 		this.leasedUntil = new Date(Number(row.at));
 		return this.leasedUntil;
 	}

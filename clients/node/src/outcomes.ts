@@ -8,6 +8,7 @@ import { now } from './clock';
 import { ClosedError, ConnectionError } from './errors';
 import type { JobOutcome } from './event-queue';
 import { fromJson } from './json';
+import { integer } from './options';
 import type { Executor, Row } from './tx';
 
 /* ms; each wait for a job is longer than the one before. */
@@ -46,6 +47,8 @@ export class Outcomes {
 	/** How the job ended, or how it stands after so many ms. */
 	of(id: string, timeout = Infinity): Promise<JobOutcome> {
 		return new Promise((done, failed) => {
+			if (timeout !== Infinity)
+				integer('timeout', timeout, 0);
 			if (this.isClosed)
 				return failed(new ClosedError('the EventQueue is closed'));
 			const all = this.waiting.get(id) ?? new Set();

@@ -17,7 +17,7 @@ import { backoffAfter, isConflict, sleep } from './database';
 import { SafeEmitter } from './emitter';
 import { asError, ClosedError, InvalidTransactionError, isAborted, isCancelled, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { eventColumns, eventOf, type EventFilter, type EventQueue, type StoredEvent } from './event-queue';
-import { checkKnown } from './options';
+import { checkKnown, integer } from './options';
 import { Outage } from './outage';
 import { Scope } from './scope';
 import { inSpan } from './telemetry';
@@ -122,6 +122,9 @@ export class Subscription extends SafeEmitter {
 		if (typeof handler !== 'function')
 			throw new UnsupportedOptionError(`the handler of subscription "${name}" is no function`);
 		checkKnown(`subscription "${name}"`, options, knownOptions);
+		for (const option of ['buckets', 'batchSize', 'maxAttempts'] as const)
+			if (options[option] !== undefined)
+				integer(`${option} of subscription "${name}"`, options[option], 1);
 		if (options.transaction !== undefined && (options.buckets ?? 1) > 1)
 			throw new UnsupportedOptionError(`subscription "${name}": a group's membership is of its session, so the option transaction needs buckets: 1`);
 		this.outage = new Outage(`subscription "${name}"`);
