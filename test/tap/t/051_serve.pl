@@ -277,6 +277,7 @@ for ('evil.example:8077', '127.0.0.1.evil.example', '127.evil', 'localhost.evil'
 }
 like(raw($port, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n$_: 203.0.113.9\r\nConnection: close\r\n\r\n"), qr{^HTTP/1\.1 401 }, "/metrics for whom a proxy says $_")
 	for qw(X-Forwarded-For forwarded X-Real-IP Via);
+like(raw($port, "GET /metrics HTTP/1.0\r\nHost: 127.0.0.1:$port\r\nConnection: close\r\n\r\n"), qr{^HTTP/1\.1 401 }, '/metrics for a proxy that says nothing: nginx asks by HTTP/1.0');
 like(raw($port, "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer token-of-free-0123456789\r\nConnection: close\r\n\r\n"), qr{^HTTP/1\.1 200 }, 'a token is enough');
 
 # ------------------------------------------------------------ one role and another

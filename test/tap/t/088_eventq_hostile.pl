@@ -162,6 +162,10 @@ $worker->finish;
 like($said, qr/could not run ".*": No such file/, 'a program that is away is told');
 is(sql("SELECT failures FROM event_queue.jobs WHERE job_id = $job UNION ALL SELECT failures FROM event_queue.history WHERE job_id = $job"), 0, 'the job has not failed');
 
+is((shell('eventq job ls mail --state redy'))[2], qq(eventq: no state "redy": it is one of ready, scheduled, retrying, suspended, blocked, leased, stalled, paused, dead, completed\n),
+	'a misspelt state is an error, and not no row');
+is((shell("eventq job ls mail --state $_"))[0], 0, "state $_") for qw(ready completed blocked);
+
 # ------------------------------------------------------------ limits of the role
 $ENV{PGOPTIONS} = '-c statement_timeout=1s';
 my $seen = '';
