@@ -137,6 +137,26 @@ my $connects = begin(qw(eventq work work -h 127.0.0.1 -p), $silent->sockport, qw
 my $server = $silent->accept;    # and says nothing
 is(ended_by($connects, 'INT'), 2, 'eventq work: an interrupt while it connects');
 
+
+# An interrupt while a password is typed: the terminal shows again what is typed.
+SKIP:
+{
+	skip 'no program script', 1 if system('command -v script >/dev/null 2>&1') != 0;
+	sql(q(CREATE ROLE locked LOGIN PASSWORD 'x'));
+	my $hba = $node->data_dir . '/pg_hba.conf';
+	my $rules = slurp_file($hba);
+	unlink $hba;
+	append_to_file($hba, "local all locked scram-sha-256\n$rules");
+	$node->reload;
+	append_to_file("$dir/typing", "trap : INT\neventq queue ls -U locked\necho ended by \$?\nstty -a\n");
+	(undef, $out) = shell(qq(
+		cd $dir && mkfifo keys && { TERM=vt100 perl -e '\$SIG{INT} = q(DEFAULT); exec \@ARGV' script -qec 'sh $dir/typing' /dev/null <keys >shown & exec 9>keys
+		for i in \$(seq 600); do grep -q Password shown && break; sleep 0.1; done
+		printf '\\003' >&9; for i in \$(seq 600); do grep -q echonl shown && break; sleep 0.1; done
+		exec 9>&-; cat shown; }));
+	like($out, qr/ended by 130.* echo\b/s, 'the terminal shows again what is typed') or diag($out);
+}
+
 # ------------------------------------------------------------ eventq work
 ($status, undef, $err) = shell("eventq work work --later=foo -- true");
 is("$status|" . ($err =~ /invalid input syntax for type interval/ ? 1 : $err), '1|1', '--later that is no interval');
