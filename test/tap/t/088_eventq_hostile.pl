@@ -186,6 +186,15 @@ is((shell('eventq job ls mail --state redy'))[2], qq(eventq: no state "redy": it
 	'a misspelt state is an error, and not no row');
 is((shell("eventq job ls mail --state $_"))[0], 0, "state $_") for qw(ready completed blocked);
 
+# A database whose encoding lacks what a child says: the job held its place for ever.
+$node->safe_psql('postgres', q(CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0));
+$node->safe_psql('narrow', q(CREATE EXTENSION event_queue; SELECT event_queue.create_queue('work', max_attempts => 1);
+SELECT event_queue.enqueue('work', 'first'), event_queue.enqueue('work', 'second')));
+($status, undef, $err) = shell(q(eventq -d narrow work work --until-empty -- sh -c 'if [ $EVENTQ_NAME = first ]; then printf "a \346\274\242" >&2; exit 1; else printf "\346\274\242"; fi'));
+is($status, 0, 'characters that the database has not: it goes on') or diag($err);
+is($node->safe_psql('narrow', q(SELECT string_agg(name || ': ' || left(last_error, 14), ', ' ORDER BY job_id) FROM event_queue.dead_letters)),
+	'first: a ???, second: result refused', 'and the jobs have failed');
+
 # ------------------------------------------------------------ limits of the role
 $ENV{PGOPTIONS} = '-c statement_timeout=1s';
 my $seen = '';
