@@ -374,7 +374,7 @@ fail_terminated(const EqClaimedJob *job, bool cancelled)
 		cancelled
 			? "job was cancelled, did not end, and was terminated"
 			: "it did not end at its time limit, nor when it was cancelled, and was terminated",
-		end.sqlstate, NULL, -1, cancelled);
+		NULL, end.sqlstate, NULL, -1, cancelled);
 	eq_log_run(&hand, &end);
 }
 

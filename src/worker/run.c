@@ -247,6 +247,7 @@ settle_failure(EqHand *hand, int i, const ErrorData *error, EqRunEnd *end)
 	else
 		dead = eq_fail(job->job_id, &job->token,
 					   stopped ? "job was cancelled" : error->message,
+					   stopped ? NULL : verdict.detail,
 					   unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED
 												: error->sqlerrcode),
 					   error->context, verdict.delay,
@@ -334,7 +335,7 @@ fail_cancelled(void *argument)
 	const EqClaimedJob *job = argument;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) eq_fail(job->job_id, &job->token, "job was cancelled",
+	(void) eq_fail(job->job_id, &job->token, "job was cancelled", NULL,
 				   unpack_sql_state(ERRCODE_EQ_JOB_CANCELLED), NULL, -1, true);
 	PopActiveSnapshot();
 }

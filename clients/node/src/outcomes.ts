@@ -27,7 +27,7 @@ interface Waiting {
 	failed(error: unknown): void;
 }
 
-/* The server's error is an object: attempt, at, worker, sqlstate, message, context. */
+/* The server's error is an object: attempt, at, worker, sqlstate, message, detail, context. */
 export const outcomeOf = (row: Row): JobOutcome => {
 	const outcome = fromJson(row.outcome);
 	return outcome.error ? { ...outcome, error: outcome.error.message } : outcome;
