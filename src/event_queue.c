@@ -344,7 +344,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	bool updates = IsA(stmt, AlterExtensionStmt) &&
 				   strcmp(((AlterExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0;
 	bool drops = drops_event_queue(stmt);
-	bool restores = eq_before_statement(stmt);
+	Oid loaded;
+	bool restores = eq_before_statement(stmt, &loaded);
 
 	eq_refuse_unheeded(stmt, restores);
 	/* Workers would deadlock with it: they are away until it has committed. */
@@ -362,6 +363,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		else
 			standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 									env, dest, qc);
+		eq_after_load(loaded);
 		if (sets_constraints)
 			eq_note_constraints_set();
 		if (subscribes)
