@@ -73,6 +73,16 @@ is(sql(q(SELECT count(*) FROM event_queue.faults() WHERE what = 'old partition')
 like($err, qr/must be owner of table job/, 'who does not own the table is refused');
 unlike($err, qr/out of service/, 'and the store stays in service');
 
+# Who makes subscriptions of many buckets does not make it long for others to see how far all are.
+sql(q(SELECT event_queue.create_subscription('wide', buckets => 64, tenant_id => 'A');
+	SELECT count(*) FROM event_queue.append_many('wide', '1', (SELECT jsonb_agg('{"event_type": "wide.made"}'::jsonb) FROM generate_series(1, 500)), tenant_id => 'A')));
+is(sql(q(SELECT lag_events FROM event_queue.subscription_status WHERE name = 'wide')), '500', 'the lag of a subscription of 64 buckets');
+is(sql(q(SELECT count(*) FROM event_queue.prometheus() m WHERE m ~ 'event_queue_subscription_lag_events{[^}]*wide[^}]*} 500')), '1', 'also as a metric');
+sql(q(SET track_functions = 'all'; SELECT lag_events FROM event_queue.subscription_status; SELECT count(*) FROM event_queue_internal.figures()));
+my $calls = q(coalesce(pg_stat_get_function_calls('event_queue_internal.event_bucket(text,text,text,int)'::regprocedure), 0));
+soon("$calls > 0", 'calls are counted');
+cmp_ok(sql("SELECT $calls"), '<=', 2000, 'no event is compared with each bucket');
+
 # Since 16 who creates a role by CREATEROLE is a member of it, and has nothing of it.
 sql(q(CREATE ROLE maker LOGIN CREATEROLE; SELECT event_queue.grant_admin('maker')));
 $node->safe_psql('postgres', q(CREATE ROLE tenant_x LOGIN; CREATE ROLE tenant_y LOGIN), extra_params => [ '-U', 'maker' ]);
