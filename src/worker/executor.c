@@ -169,6 +169,17 @@ find_handlers(EqHand *jobs)
 }
 
 /*
+ * Begins a transaction without user code.  Serializable ones read and write what all
+ * others do, and would fail, or make others fail; only handlers run as the settings say.
+ */
+void
+eq_begin_own_transaction(void)
+{
+	StartTransactionCommand();
+	XactIsoLevel = XACT_READ_COMMITTED;
+}
+
+/*
  * Claims the next jobs, in the current transaction, into next_context.  Queues
  * take turns: the look begins where the last one found something.
  */
@@ -312,7 +323,7 @@ eq_give_back(EqHand *jobs, int from)
 
 	if (from >= jobs->n)
 		return;
-	StartTransactionCommand();
+	eq_begin_own_transaction();
 	MemoryContextSwitchTo(context);
 	eq_release_from(jobs, from);
 	CommitTransactionCommand();
@@ -328,7 +339,7 @@ claim_first(void)
 {
 	EqHand next = {0};
 
-	StartTransactionCommand();
+	eq_begin_own_transaction();
 	eq_claim_next(&next);
 	CommitTransactionCommand();
 	take_over(&next);
