@@ -57,7 +57,7 @@
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
-#include "wake/database.h"
+#include "wake/wake.h"
 #include "watch/watch.h"
 
 /* A rule that takes so long is slow: jobs evaluate it, so that others don't wait. */
@@ -581,7 +581,8 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 bool
 eq_run_rules(void)
 {
-	uint32 generation;
+	uint32 generation = rules_generation;
+	bool changed;
 	int64 after;
 	int64 up_to;
 	int64 checkpoint;
@@ -602,13 +603,12 @@ eq_run_rules(void)
 	/*
 	 * In this order: a rule that was committed before one of these events was
 	 * appended has raised the generation before the event came below the
-	 * watermark, and is in the snapshot if the generation says so.
+	 * watermark, or is about to, and is in the snapshot then.
 	 */
 	up_to = eq_watermark();
-	generation = pg_atomic_read_u32(&eq_database()->config_generation);
-	pg_memory_barrier();
+	changed = eq_config_has_changed(&generation);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (!rules_are_read || generation != rules_generation)
+	if (!rules_are_read || changed)
 	{
 		rules_are_read = false;
 		read_rules();
