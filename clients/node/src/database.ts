@@ -68,6 +68,9 @@ export const backoffAfter = (failures: number): number =>
 const configOf = (connection: string | pg.ClientConfig | undefined): pg.ClientConfig =>
 	typeof connection === 'string' ? { connectionString: connection } : { ...connection };
 
+/* As pg says to who comes later. */
+const poolEnded = 'Cannot use a pool after calling end on the pool';
+
 /** Connections that have a listener for errors while they are in use, and the first error that it heard. */
 const guarded = new WeakMap<pg.PoolClient, Error | undefined>();
 
@@ -168,20 +171,23 @@ export class Database extends EventEmitter {
 
 	/* A pool may wait without end for a connection that is in use, and forgets who waits when it ends. */
 	private fromPool(wait: number): Promise<pg.PoolClient> {
-		// Else there is nothing to wait for.
+		// Else there is nothing to wait for, unless the application ends the pool in this moment.
 		const isFree = this.pool.idleCount > 0 && this.pool.waitingCount === 0;
 		const connecting = this.pool.connect();
-		if (isFree)
-			return connecting;
 		return new Promise((resolve, reject) => {
 			let left = false;
+			if (isFree) {
+				setImmediate(() => this.isEnded() && reject(new Error(poolEnded)));
+				connecting.then(resolve, reject);
+				return;
+			}
 			const leave = (error: Error) => {
 				left = true;
 				end();
 				reject(error);
 			};
 			const closed = () => leave(new ClosedError('the EventQueue is closed'));
-			const timer = setTimeout(() => leave(new ConnectionError('timeout exceeded when trying to connect', false)), Math.min(wait, maxTimer));
+			const timer = setTimeout(() => leave(this.isEnded() ? new Error(poolEnded) : new ConnectionError('timeout exceeded when trying to connect', false)), Math.min(wait, maxTimer));
 			const end = () => {
 				clearTimeout(timer);
 				this.ending.signal.removeEventListener('abort', closed);
@@ -198,6 +204,11 @@ export class Database extends EventEmitter {
 				reject(error);
 			});
 		});
+	}
+
+	/** The pool forgets who waits when it is ended. */
+	private isEnded(): boolean {
+		return (this.pool as any).ending === true;
 	}
 
 	/** All connections of the pool are in use. */

@@ -303,8 +303,11 @@ export function hasEnded(error: unknown): boolean {
 export function asError(thrown: unknown): Error {
 	let text: string;
 	try {
-		if (thrown instanceof Error || isNativeError(thrown))
+		if (thrown instanceof Error || isNativeError(thrown)) {
+			// They are read later, where nothing may throw.
+			const { name: _n, message: _m, stack: _s } = thrown as Error;
 			return thrown as Error;
+		}
 		const message = (thrown as any)?.message;
 		text = typeof thrown === 'string' ? thrown : typeof message === 'string' ? message : inspect(thrown, { breakLength: Infinity });
 	} catch {

@@ -229,3 +229,47 @@ test('very many adds at once', async () => {
 	assert.equal(new Set(jobs.map(job => job.id)).size, 30_000);
 	await queue.empty();
 });
+
+test('the application ends its pool first: calls that are on their way end, and so does close()', async () => {
+	const queue = await newQueue();
+	for (let i = 0; i < 3; i++) {
+		const pool = new Pool(connection);
+		const given = open(undefined, { pool, connectWait: 300 });
+		await given.ready();
+		const worker = given.worker(queue.name, { none: () => {} });
+		worker.on('error', () => {});
+		await new Promise(resolve => worker.once('ready', resolve));
+		// All in the moment in which it begins to claim.
+		const added = given.queue(queue.name).add('x', {}, { jobId: 'y' });
+		const ended = pool.end();
+		await assert.rejects(added, /Cannot use a pool after calling end on the pool/);
+		await ended;
+		await given.close({ timeout: 600_000 });
+	}
+});
+
+test('what a processor throws or logs may be anything: an error that can not be read, a line that is too long', async () => {
+	const queue = await newQueue();
+	class Unreadable extends Error {
+		get message() {
+			throw new Error('no');
+		}
+	}
+	const worker = eq.worker(queue.name, {
+		throws: () => {
+			throw new Unreadable();
+		},
+		logs: async job => {
+			await job.log('\u00e9'.repeat(10_000));
+			await job.log({ a: 1, nul: 'b\0' });
+			await job.log('a\0b');
+		},
+	});
+	await assert.rejects((await queue.add('throws', {}, { attempts: 1 })).finished(), /something was thrown that can't be shown/);
+	const job = await queue.add('logs', {});
+	await job.finished();
+	const lines = (await query(connection, 'SELECT message FROM event_queue.job_log WHERE job_id = $1 ORDER BY at', [job.id])).map(row => row.message);
+	assert.match(lines[0], /^\u00e9{4000,} \.\.\. \(20000 bytes\)$/);
+	assert.deepEqual(lines.slice(1), ["{ a: 1, nul: 'b\\x00' }", 'ab']);
+	await worker.close();
+});
