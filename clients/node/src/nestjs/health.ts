@@ -1,4 +1,4 @@
-import { Controller, Get, Header, HttpException, Inject, Injectable, type DynamicModule, type Type } from '@nestjs/common';
+import { Controller, Get, HttpException, Inject, Injectable, StreamableFile, type DynamicModule, type Type } from '@nestjs/common';
 import { getEventQueueToken } from './tokens';
 import { ConnectionError, ReadOnlyError } from '../errors';
 import type { Port } from './port';
@@ -65,7 +65,7 @@ function terminusBefore11(): boolean {
 }
 
 async function readHealth(store: Port): Promise<Record<string, QueueHealth>> {
-	const [row] = await store.query<{ health: Record<string, QueueHealth>; read_only: boolean }>(
+	const row = await store.look<{ health: Record<string, QueueHealth>; read_only: boolean }>(
 		`SELECT event_queue.queue_health() AS health, pg_catalog.current_setting('transaction_read_only')::boolean AS read_only`,
 	);
 	// What a standby shows is no news, and nothing can be added or done there.
@@ -73,6 +73,10 @@ async function readHealth(store: Port): Promise<Record<string, QueueHealth>> {
 		throw new ReadOnlyError('the server is read-only: it is a standby, or default_transaction_read_only is on');
 	}
 	return row?.health ?? {};
+}
+
+function unavailable(error: unknown): never {
+	throw error instanceof ConnectionError ? new HttpException({ message: error.message }, 503) : error;
 }
 
 export interface HttpOptions {
@@ -89,9 +93,7 @@ export class EventQueueHealthModule {
 
 			@Get()
 			async queues(): Promise<Record<string, QueueHealth>> {
-				const queues = await readHealth(this.store).catch((error) => {
-					throw error instanceof ConnectionError ? new HttpException({ message: error.message }, 503) : error;
-				});
+				const queues = await readHealth(this.store).catch(unavailable);
 				if (Object.values(queues).some((queue) => queue.status === 'unhealthy')) {
 					throw new HttpException(queues, 503);
 				}
@@ -102,7 +104,7 @@ export class EventQueueHealthModule {
 	}
 }
 
-/** GET /metrics: `prometheus()`, in Prometheus' text format. */
+/** GET /metrics: `prometheus()`, in Prometheus' text format; 503 if there is no server. */
 export class EventQueueMetricsModule {
 	static register(options: HttpOptions = {}): DynamicModule {
 		@Controller(options.path ?? 'metrics')
@@ -110,10 +112,10 @@ export class EventQueueMetricsModule {
 			constructor(@Inject(getEventQueueToken(options.configKey)) private readonly store: Port) {}
 
 			@Get()
-			@Header('content-type', 'text/plain; version=0.0.4; charset=utf-8')
-			async metrics(): Promise<string> {
-				const [row] = await this.store.query<{ text: string }>('SELECT event_queue.prometheus() AS text');
-				return row?.text ?? '';
+			async metrics(): Promise<StreamableFile> {
+				const row = await this.store.look<{ text: string }>('SELECT event_queue.prometheus() AS text').catch(unavailable);
+				// Its type is not that of an error.
+				return new StreamableFile(Buffer.from(row?.text ?? ''), { type: 'text/plain; version=0.0.4; charset=utf-8' });
 			}
 		}
 		return withController(EventQueueMetricsModule, MetricsController);
