@@ -133,3 +133,75 @@ test('probes and metrics: told soon, and by their status, that there is no serve
 		await app.close();
 	}
 });
+
+describe('@EventSourced', () => {
+	let module, lead, events, jobs;
+	before(async () => {
+		class Leads {
+			constructor(queue) {
+				this.queue = queue;
+			}
+			async outer(id, how) {
+				nest.emit('outer.done');
+				if (how === 'late')
+					this.late = new Promise((resolve, reject) => setTimeout(() => {
+						try {
+							resolve(nest.emit('too.late'));
+						} catch (error) {
+							reject(error);
+						}
+					}, 50));
+				if (how === 'caught')
+					await this.inner(`${id} inner`).catch(() => {});
+			}
+			async inner(id) {
+				await this.queue.add('of inner', { id });
+				nest.emit('inner.done');
+				throw new Error('inner fails');
+			}
+		}
+		Injectable()(Leads);
+		Inject(getQueueToken('sourced'))(Leads, undefined, 0);
+		for (const method of ['outer', 'inner']) {
+			const descriptor = Object.getOwnPropertyDescriptor(Leads.prototype, method);
+			nest.EventSourced('Sourced')(Leads.prototype, method, descriptor);
+			Object.defineProperty(Leads.prototype, method, descriptor);
+		}
+		let theirs;
+		module = await start([EventQueueModule.forRoot({ handleSignals: false, currentTransaction: () => theirs }), EventQueueModule.registerQueue({ name: 'sourced' })], [Leads]);
+		lead = module.get(Leads);
+		lead.within = async (tx, work) => {
+			theirs = tx;
+			try {
+				return await work();
+			} finally {
+				theirs = undefined;
+			}
+		};
+		events = async id => (await db.query(`SELECT event_type FROM event_queue.event_store WHERE aggregate_type = 'Sourced' AND aggregate_id LIKE $1 || '%'`, [id])).rows.map(row => row.event_type);
+		jobs = async () => (await db.query(`SELECT count(*)::int AS n FROM event_queue.jobs WHERE queue = 'sourced'`)).rows[0].n;
+	});
+	after(() => module?.close());
+
+	test('one in another fails and its error is caught: what it wrote must not stay without its events', async () => {
+		await assert.rejects(lead.outer('c', 'caught'), error => error.name === 'InvalidTransactionError' && /nothing of the transaction is kept: .*inner fails/.test(error.message));
+		assert.deepEqual([await events('c'), await jobs()], [[], 0]);
+		const service = module.get(getEventQueueToken());
+		await assert.rejects(service.transaction(async () => lead.inner('d').catch(() => {})), /nothing of the transaction is kept/);
+		assert.deepEqual([await events('d'), await jobs()], [[], 0]);
+	});
+
+	test('emit after the end of its method is an error, not a lost event', async () => {
+		await lead.outer('l', 'late');
+		await assert.rejects(lead.late, /emit\('too\.late'\) outside of a method with @EventSourced, or after its end/);
+		assert.deepEqual(await events('l'), ['outer.done']);
+	});
+
+	test('it takes part in the transaction that the option currentTransaction tells', async () => {
+		await db.query('BEGIN');
+		await lead.within(db, () => lead.outer('t'));
+		assert.deepEqual(await events('t'), ['outer.done']);
+		await db.query('ROLLBACK');
+		assert.deepEqual(await events('t'), []);
+	});
+});

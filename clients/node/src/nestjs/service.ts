@@ -136,6 +136,11 @@ export class EventQueueService implements Port, EventSource {
 		if (present !== undefined) {
 			return work(present);
 		}
+		// What eq.withTransaction() or the option currentTransaction says.
+		const theirs = this.core.store.currentTransaction();
+		if (theirs !== undefined) {
+			return withTransaction(this, theirs, () => work(theirs));
+		}
 		const inScope = (tx: Transaction) => this.core.store.withTransaction(tx, () => withTransaction(this, tx, () => work(tx)));
 		if (this.test?.transaction !== undefined) {
 			return this.test.transaction(inScope);
