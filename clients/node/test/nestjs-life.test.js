@@ -134,6 +134,30 @@ test('probes and metrics: told soon, and by their status, that there is no serve
 	}
 });
 
+test('probes and metrics of a role that is bound to a tenant: no figures, which is not the same as nothing to do', async () => {
+	await db.query(`DROP ROLE IF EXISTS nest_bound; CREATE ROLE nest_bound LOGIN; SELECT event_queue.grant_observer('nest_bound', 'acme')`);
+	const module = await Test.createTestingModule({
+		imports: [
+			EventQueueModule.forRoot({ handleSignals: false, connection: { user: 'nest_bound' } }), EventQueueModule.forRoot('ops', { handleSignals: false }),
+			nest.EventQueueHealthModule.register(), nest.EventQueueMetricsModule.register(), nest.EventQueueMetricsModule.register({ path: 'ops', configKey: 'ops' }),
+		],
+	}).compile();
+	const app = module.createNestApplication({ logger: false });
+	await app.listen(0, '127.0.0.1');
+	try {
+		for (const path of ['metrics', 'health/queues']) {
+			const response = await fetch(`${await app.getUrl()}/${path}`);
+			assert.equal(response.status, 503);
+			assert.match((await response.json()).message, /bound to a tenant.*configKey/);
+		}
+		const { queues } = await module.get(nest.EventQueueHealthIndicator).isHealthy('queues');
+		assert.deepEqual([queues.status, /bound to a tenant/.test(queues.message)], ['down', true]);
+		assert.equal((await fetch(`${await app.getUrl()}/ops`)).status, 200);
+	} finally {
+		await app.close();
+	}
+});
+
 describe('@EventSourced', () => {
 	let module, lead, events, jobs;
 	before(async () => {

@@ -1,6 +1,6 @@
 import { Controller, Get, HttpException, Inject, Injectable, StreamableFile, type DynamicModule, type Type } from '@nestjs/common';
 import { getEventQueueToken } from './tokens';
-import { ConnectionError, ReadOnlyError } from '../errors';
+import { AccessDeniedError, ConnectionError, ReadOnlyError } from '../errors';
 import type { Port } from './port';
 
 /** A queue in the document of `queue_health()`. */
@@ -72,11 +72,24 @@ async function readHealth(store: Port): Promise<Record<string, QueueHealth>> {
 	if (row?.read_only === true) {
 		throw new ReadOnlyError('the server is read-only: it is a standby, or default_transaction_read_only is on');
 	}
-	return row?.health ?? {};
+	const health = row?.health ?? {};
+	if (Object.keys(health).length === 0) {
+		await readMetrics(store); // which tells why, if it is not that there are no queues
+	}
+	return health;
+}
+
+async function readMetrics(store: Port): Promise<string> {
+	const row = await store.look<{ text: string }>('SELECT event_queue.prometheus() AS text');
+	if (!row?.text) {
+		throw new AccessDeniedError('there are no figures for a role that is bound to a tenant, as they are those of all tenants: ' +
+			'give { configKey } of a forRoot whose role is not, and has event_queue.grant_observer()');
+	}
+	return row.text;
 }
 
 function unavailable(error: unknown): never {
-	throw error instanceof ConnectionError ? new HttpException({ message: error.message }, 503) : error;
+	throw error instanceof ConnectionError || error instanceof AccessDeniedError ? new HttpException({ message: error.message }, 503) : error;
 }
 
 export interface HttpOptions {
@@ -104,7 +117,7 @@ export class EventQueueHealthModule {
 	}
 }
 
-/** GET /metrics: `prometheus()`, in Prometheus' text format; 503 if there is no server. */
+/** GET /metrics: `prometheus()`, in Prometheus' text format; 503 if there is no server, or the role may not see it. */
 export class EventQueueMetricsModule {
 	static register(options: HttpOptions = {}): DynamicModule {
 		@Controller(options.path ?? 'metrics')
@@ -113,9 +126,9 @@ export class EventQueueMetricsModule {
 
 			@Get()
 			async metrics(): Promise<StreamableFile> {
-				const row = await this.store.look<{ text: string }>('SELECT event_queue.prometheus() AS text').catch(unavailable);
+				const text = await readMetrics(this.store).catch(unavailable);
 				// Its type is not that of an error.
-				return new StreamableFile(Buffer.from(row?.text ?? ''), { type: 'text/plain; version=0.0.4; charset=utf-8' });
+				return new StreamableFile(Buffer.from(text), { type: 'text/plain; version=0.0.4; charset=utf-8' });
 			}
 		}
 		return withController(EventQueueMetricsModule, MetricsController);
