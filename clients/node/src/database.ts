@@ -7,7 +7,7 @@ import { EventEmitter, setMaxListeners } from 'node:events';
 import * as pg from 'pg';
 import { maxTimer, now } from './clock';
 import { ClosedError, ConnectionError, InvalidTransactionError, isConnectionError, ReadOnlyError, toEventQueueError, UnsupportedOptionError } from './errors';
-import { HostsClient, toPrimary, withHosts } from './hosts';
+import { copyOf, HostsClient, overlaid, toPrimary } from './hosts';
 import { Scope } from './scope';
 import type { Executor, Row, Value } from './tx';
 
@@ -16,7 +16,7 @@ export interface ConnectionOptions {
 	connection?: string | pg.PoolConfig;
 	/** A pool of the application's, which it ends itself.  Its settings are used for the other connections, too. */
 	pool?: pg.Pool;
-	/** Settings of the connection that listens, where the pool goes through a pooler in transaction mode. */
+	/** What differs for connections that wait, that which listens and those of subscriptions, where the pool goes through a pooler in transaction mode. */
 	listenConnection?: string | pg.ClientConfig;
 	/** Most connections of the pool; default 10. */
 	maxConnections?: number;
@@ -66,7 +66,7 @@ export const backoffAfter = (failures: number): number =>
 	Math.min(5000, 50 * 2 ** Math.min(failures, 10)) * (0.75 + Math.random() / 4);
 
 const configOf = (connection: string | pg.ClientConfig | undefined): pg.ClientConfig =>
-	typeof connection === 'string' ? { connectionString: connection } : { ...connection };
+	typeof connection === 'string' ? { connectionString: connection } : copyOf(connection ?? {});
 
 /* As pg says to who comes later. */
 const poolEnded = 'Cannot use a pool after calling end on the pool';
@@ -91,7 +91,7 @@ export class Database extends EventEmitter {
 	private readonly listenConfig?: string | pg.ClientConfig;
 	private readonly applicationName: string;
 	private readonly ending = new AbortController();
-	private listenTo?: pg.ClientConfig;
+	private sessionTo?: pg.ClientConfig;
 	private listener?: Listener;
 	/** A connection has the statements that were prepared on it. */
 	private keepsStatements = true;
@@ -124,24 +124,18 @@ export class Database extends EventEmitter {
 
 	/** Settings for a connection of its own: of the thread, a subscription, the listener. */
 	clientConfig(): pg.ClientConfig {
-		const options = (this.pool as any).options ?? {};
-		const config: any = { ...options };
+		const config: any = copyOf((this.pool as any).options ?? {});
 		for (const name of ['max', 'min', 'idleTimeoutMillis', 'maxUses', 'allowExitOnIdle', 'maxLifetimeSeconds', 'Client', 'Promise', 'log', 'verify', 'onConnect'])
 			delete config[name];
-		// pg hides these from enumeration
-		if (options.password !== undefined)
-			config.password = options.password;
-		if (options.ssl !== undefined)
-			config.ssl = options.ssl;
 		config.application_name ??= this.applicationName;
 		return config;
 	}
 
-	/** Where the connection that listens is to go instead. */
-	private listenHosts(): pg.ClientConfig {
+	/** For a connection that is a session of the server: past the pooler, if there is one. */
+	sessionConfig(): pg.ClientConfig {
 		if (this.listenConfig === undefined)
-			return {};
-		return this.listenTo ??= { hosts: undefined, ...withHosts(configOf(this.listenConfig)) } as pg.ClientConfig;
+			return this.clientConfig();
+		return this.sessionTo ??= overlaid(this.clientConfig(), configOf(this.listenConfig));
 	}
 
 	/** A connection of its own, tried until it is there or the signal aborts; failed hears of each attempt that failed. */
@@ -315,7 +309,7 @@ export class Database extends EventEmitter {
 
 	/** Calls back at each NOTIFY on the channel, and when the connection was made anew. */
 	listen(channel: string, look: () => void): () => void {
-		this.listener ??= new Listener(this, () => ({ ...this.clientConfig(), ...this.listenHosts() }));
+		this.listener ??= new Listener(this, () => this.sessionConfig());
 		return this.listener.add(channel, look);
 	}
 

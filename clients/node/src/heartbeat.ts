@@ -6,6 +6,8 @@ import * as path from 'node:path';
 import { Worker as Thread } from 'node:worker_threads';
 import { backoffAfter, type Database } from './database';
 import { asError, EventQueueError } from './errors';
+import type { ThreadData } from './heartbeat-thread';
+import { extendLeases, type LeasedJob } from './leases';
 
 /** What the thread says of a job. */
 export type LeaseNews = { state: 'leased'; until: number } | { state: 'cancelled' } | { state: 'lost' };
@@ -14,19 +16,35 @@ interface Held {
 	news: (news: LeaseNews) => void;
 }
 
-/* Some settings (a function for the password, streams, checks of ssl) can't go to another thread. */
-export function cloneable(config: object): object {
+/**
+ * Settings of a connection as another thread can be given them; cannotConnect where it takes what no thread can have:
+ * a stream, or a check or context of ssl.
+ */
+export function forThread(config: Record<string, any>): ThreadData {
+	// Of types and the rest of functions it needs none.
+	const { password, types: _types, ssl, ...rest } = config;
 	const result: any = {};
-	for (const [name, value] of Object.entries(config)) {
-		if (value === undefined || typeof value === 'function')
-			continue;
-		try {
+	for (const [name, value] of Object.entries(rest))
+		if (isCloneable(value))
 			result[name] = structuredClone(value);
-		} catch {
-			result[name] = cloneable(value);
-		}
-	}
+	if (typeof password === 'function')
+		result.askPassword = true;
+	else if (password !== undefined)
+		result.password = password;
+	if (isCloneable(ssl))
+		result.ssl = structuredClone(ssl);
+	if (!isCloneable(ssl) || config.stream !== undefined)
+		result.cannotConnect = true;
 	return result;
+}
+
+function isCloneable(value: unknown): boolean {
+	try {
+		structuredClone(value);
+		return true;
+	} catch {
+		return false;
+	}
 }
 
 export class Heartbeat {
@@ -53,18 +71,15 @@ export class Heartbeat {
 	private start(): Thread {
 		if (this.thread !== undefined)
 			return this.thread;
-		const config: any = cloneable(this.database.clientConfig());
 		const options = (this.database.pool as any).options ?? {};
-		if (typeof options.password === 'function')
-			config.askPassword = true;
-		else if (options.password !== undefined)
-			config.password = options.password;
-		const thread = new Thread(path.join(__dirname, 'heartbeat-thread.js'), { workerData: config });
+		const thread = new Thread(path.join(__dirname, 'heartbeat-thread.js'), { workerData: forThread(this.database.clientConfig()) });
 		thread.unref();
 		thread.on('message', message => {
 			if (message.type === 'password')
 				(async () => options.password())().then(password => thread.postMessage({ type: 'password', password }),
 					error => thread.postMessage({ type: 'password', error: asError(error).message }));
+			else if (message.type === 'beat')
+				void this.beatHere();
 			else if (message.type === 'error') {
 				const error = new Error(message.message);
 				// Of a server that can't be reached the workers tell.
@@ -72,6 +87,8 @@ export class Heartbeat {
 					this.database.emit('connectionError', error);
 				else
 					this.failed(error);
+				// Its connection is one too many, perhaps, or is refused: those of the pool may do.
+				void this.beatHere();
 			} else {
 				this.ends = 0;
 				this.told = undefined;
@@ -102,7 +119,26 @@ export class Heartbeat {
 			thread.postMessage(message);
 	}
 
-	private readonly messages = new Map<string, object>();
+	/* Extends all leases by a connection of the pool. */
+	private async beatHere(): Promise<void> {
+		if (this.beating || this.held.size === 0)
+			return;
+		this.beating = true;
+		try {
+			for (const { token, state, until } of await extendLeases(this.database.run, [...this.messages.values()])) {
+				this.held.get(token)?.news(state === 'leased' ? { state, until } : { state });
+				if (state === 'lost')
+					this.drop(token);
+			}
+		} catch (error) {
+			this.database.emit('connectionError', error);
+		} finally {
+			this.beating = false;
+		}
+	}
+
+	private beating = false;
+	private readonly messages = new Map<string, LeasedJob>();
 
 	/** Extends the lease from now on; lease in ms, null: the queue's; every in ms. */
 	hold(id: string, token: string, lease: number | null, every: number, news: (news: LeaseNews) => void): void {

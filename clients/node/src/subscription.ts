@@ -164,7 +164,9 @@ export class Subscription extends SafeEmitter {
 		while (!this.ending.signal.aborted) {
 			try {
 				await this.client.ready();
-				this.session = await this.client.database.connect('subscribes', this.ending.signal, undefined, error => this.heldUp(error));
+				const { database } = this.client;
+				// The membership of a group is of a session, and who waits would keep one of a pooler's from all others.
+				this.session = await database.connect('subscribes', this.ending.signal, database.sessionConfig(), error => this.heldUp(error));
 				const tenant = this.options.tenantId ?? this.client.options.tenantId;
 				if (tenant !== undefined)
 					await this.session.query(`SELECT pg_catalog.set_config('event_queue.tenant', $1, false)`, [tenant]);
