@@ -1,7 +1,7 @@
 # What a role without rights on our tables can still do: make views of partitions, which keeps
 # them from being dropped; say that triggers of ours be disabled, in a session that looks like
-# pg_restore's; listen, and so leave the NOTIFY queue full.  And who creates the roles of
-# tenants is not bound as they are.
+# pg_restore's; listen, and so leave the NOTIFY queue full.  Who creates the roles of tenants is
+# not bound as they are.  And a condition whose error is fatal.
 use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
@@ -134,6 +134,15 @@ SKIP: {
 	like($worker->query(q(SELECT 1)), qr/notification "event_queue\.q"/, 'and listeners are told');
 	$worker->quit;
 }
+
+# A condition whose error is fatal takes the rule runner with it; it does so for no other rule.
+sql(q(CREATE FUNCTION fatal() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('exit_on_error', 'on', false); RAISE 'fatal'; END $$;
+SELECT event_queue.create_queue('by rule'), event_queue.create_rule('fatal', 'met.*', condition => 'public.fatal()', queue => 'by rule', job_name => 'never', rule_order => 1),
+	event_queue.create_rule('good', 'met.*', queue => 'by rule', job_name => 'good', rule_order => 2);
+SELECT event_queue.append('met', '1', 'met.x') FROM generate_series(1, 5)));
+soon(q((SELECT count(*) = 5 FROM event_queue.job WHERE name = 'good')), 'another rule meets all events');
+is(sql(q(SELECT f.item ^@ 'fatal' FROM event_queue.faults() f WHERE f.what = 'rule')), 't', 'and the fatal one is a fault');
+sql(q(SELECT event_queue.drop_rule('fatal')));
 
 $node->stop;
 is(join("\n", grep { / XX\d{3} |PANIC: |TRAP: |terminated by signal/ } split /\n/, slurp_file($node->logfile)), '', 'nothing broke down');
