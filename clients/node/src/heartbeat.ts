@@ -81,14 +81,7 @@ export class Heartbeat {
 			else if (message.type === 'beat')
 				void this.beatHere();
 			else if (message.type === 'error') {
-				const error = new Error(message.message);
-				// Of a server that can't be reached the workers tell.
-				if (message.isOfConnection)
-					this.database.emit('connectionError', error);
-				else
-					this.failed(error);
-				// Its connection is one too many, perhaps, or is refused: those of the pool may do.
-				void this.beatHere();
+				void this.stepIn(new Error(message.message), message.isOfConnection);
 			} else {
 				this.ends = 0;
 				this.told = undefined;
@@ -119,10 +112,20 @@ export class Heartbeat {
 			thread.postMessage(message);
 	}
 
-	/* Extends all leases by a connection of the pool. */
-	private async beatHere(): Promise<void> {
+	/* The thread has failed: its connection is one too many, perhaps, or is refused; those of the pool may do. */
+	private async stepIn(error: Error, isOfConnection: boolean): Promise<void> {
+		const extended = await this.beatHere();
+		// Of a server that can't be reached the workers tell.
+		if (extended || isOfConnection)
+			this.database.emit('connectionError', error);
+		else
+			this.failed(error);
+	}
+
+	/* Extends all leases by a connection of the pool; false if that fails. */
+	private async beatHere(): Promise<boolean> {
 		if (this.beating || this.held.size === 0)
-			return;
+			return true;
 		this.beating = true;
 		try {
 			for (const { token, state, until } of await extendLeases(this.database.run, [...this.messages.values()])) {
@@ -130,8 +133,10 @@ export class Heartbeat {
 				if (state === 'lost')
 					this.drop(token);
 			}
+			return true;
 		} catch (error) {
 			this.database.emit('connectionError', error);
+			return false;
 		} finally {
 			this.beating = false;
 		}
