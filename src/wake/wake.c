@@ -274,6 +274,38 @@ tell_config_changed(EqDatabase *db)
 		eq_ask_launcher();
 }
 
+static bool config_announced = false; /* by this transaction */
+
+/*
+ * What a commit has changed is visible a moment before the generation is raised; who must not
+ * work by the old configuration then reads it anew as long as someone commits such a change.
+ */
+static void
+announce_config(void)
+{
+	if (!config_announced)
+		pg_atomic_fetch_add_u32(&eq_database()->config_commits, 1);
+	config_announced = true;
+}
+
+static void
+announce_noted_config(void)
+{
+	for (int i = 0; i < eq_wakes.n; i++)
+	{
+		if (wake_at(i)->config)
+			announce_config();
+	}
+}
+
+static void
+end_announcement(void)
+{
+	if (config_announced)
+		pg_atomic_fetch_sub_u32(&eq_database()->config_commits, 1);
+	config_announced = false;
+}
+
 /* Before COMMIT PREPARED, and after it: has it changed the configuration? */
 void
 eq_before_commit_prepared(void)
@@ -281,7 +313,10 @@ eq_before_commit_prepared(void)
 	/* Unless the extension is here before, its coming is a change. */
 	config_invalidated = !OidIsValid(find_config_mark());
 	if (!config_invalidated)
+	{
 		(void) eq_relation_oid(&config_mark);
+		announce_config(); /* perhaps it has */
+	}
 }
 
 void
@@ -296,33 +331,8 @@ eq_after_commit_prepared(void)
 		tell_config_changed(db);
 		eq_wake_scheduler(db);
 	}
+	end_announcement();
 	RESUME_INTERRUPTS();
-}
-
-static bool config_announced = false; /* by this transaction */
-
-/*
- * What a commit has changed is visible a moment before the generation is raised; who must not
- * work by the old configuration then reads it anew as long as someone commits such a change.
- */
-static void
-announce_config(void)
-{
-	for (int i = 0; i < eq_wakes.n && !config_announced; i++)
-	{
-		if (!wake_at(i)->config)
-			continue;
-		pg_atomic_fetch_add_u32(&eq_database()->config_commits, 1);
-		config_announced = true;
-	}
-}
-
-static void
-end_announcement(void)
-{
-	if (config_announced)
-		pg_atomic_fetch_sub_u32(&eq_database()->config_commits, 1);
-	config_announced = false;
 }
 
 /*
@@ -495,7 +505,7 @@ absorb_wake(void *parents, const void *childs)
 
 EqXactKind eq_wakes = {
 	.entry_size = sizeof(Wake),
-	.before_commit = announce_config,
+	.before_commit = announce_noted_config,
 	.at_commit = wake_at_commit,
 	.at_abort = end_announcement,
 	.at_prepare = wakes_at_prepare,
