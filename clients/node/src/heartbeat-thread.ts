@@ -27,6 +27,8 @@ let timer: NodeJS.Timeout | undefined;
 let beating = false;
 let closed = false;
 let failures = 0;
+/** Given at the start: later the process may be too busy to answer. */
+let firstPassword: string | undefined;
 let answerPassword: ((answer: { password?: string; error?: string }) => void) | undefined;
 
 port.on('message', message => {
@@ -37,7 +39,10 @@ port.on('message', message => {
 	} else if (message.type === 'drop')
 		held.delete(message.token);
 	else if (message.type === 'password')
-		answerPassword?.(message);
+		if (answerPassword === undefined)
+			firstPassword = message.password;
+		else
+			answerPassword(message);
 	else if (message.type === 'close') {
 		closed = true;
 		clearTimeout(timer);
@@ -59,9 +64,15 @@ async function connected(): Promise<HostsClient> {
 	if (client !== undefined)
 		return client;
 	const { askPassword, cannotConnect: _cannot, ...config } = workerData as ThreadData;
-	if (askPassword)
+	if (firstPassword !== undefined) {
+		config.password = firstPassword;
+		firstPassword = undefined;
+	} else if (askPassword)
 		config.password = await new Promise<string>((resolve, reject) => {
-			answerPassword = ({ password, error }) => error === undefined ? resolve(password!) : reject(new Error(error));
+			answerPassword = ({ password, error }) => {
+				answerPassword = undefined;
+				return error === undefined ? resolve(password!) : reject(new Error(error));
+			};
 			port.postMessage({ type: 'password' });
 		});
 	// A call that gets no answer (the network is cut) is made again on another connection.

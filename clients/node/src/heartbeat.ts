@@ -57,12 +57,15 @@ export class Heartbeat {
 		if (this.thread !== undefined)
 			return this.thread;
 		const options = (this.database.pool as any).options ?? {};
+		const givePassword = () => void Promise.resolve().then(() => options.password()).then(password => thread.postMessage({ type: 'password', password }),
+			error => thread.postMessage({ type: 'password', error: String(error?.message ?? error) }));
 		const thread = new Thread(path.join(__dirname, 'heartbeat-thread.js'), { workerData: forThread(this.database.clientConfig()) });
 		thread.unref();
+		if (typeof options.password === 'function')
+			givePassword();
 		thread.on('message', message => {
 			if (message.type === 'password')
-				Promise.resolve().then(() => options.password()).then(password => thread.postMessage({ type: 'password', password }),
-					error => thread.postMessage({ type: 'password', error: String(error?.message ?? error) }));
+				givePassword();
 			else if (message.type === 'beat')
 				void this.beatHere();
 			else if (message.type === 'error') {
