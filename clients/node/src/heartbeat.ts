@@ -72,12 +72,15 @@ export class Heartbeat {
 		if (this.thread !== undefined)
 			return this.thread;
 		const options = (this.database.pool as any).options ?? {};
+		const givePassword = () => void (async () => options.password())().then(password => thread.postMessage({ type: 'password', password }),
+			error => thread.postMessage({ type: 'password', error: asError(error).message }));
 		const thread = new Thread(path.join(__dirname, 'heartbeat-thread.js'), { workerData: forThread(this.database.clientConfig()) });
 		thread.unref();
+		if (typeof options.password === 'function')
+			givePassword();
 		thread.on('message', message => {
 			if (message.type === 'password')
-				(async () => options.password())().then(password => thread.postMessage({ type: 'password', password }),
-					error => thread.postMessage({ type: 'password', error: asError(error).message }));
+				givePassword();
 			else if (message.type === 'beat')
 				void this.beatHere();
 			else if (message.type === 'error') {
