@@ -16,6 +16,7 @@
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
@@ -24,6 +25,7 @@
 #include "event_queue.h"
 #include "rules/rule.h"
 #include "rules/rules.h"
+#include "store/state.h"
 #include "table/statement_limit.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
@@ -356,6 +358,46 @@ eq_note_condition_lost(void)
 			"its condition did not end and was terminated with its process, or ended it");
 }
 
+/* A rule that rests, and the code of its condition when this process noticed. */
+typedef struct Resting
+{
+	int32 rule_id; /* hash key */
+	int failures;
+	uint32 changes; /* of functions, up to the last look */
+	uint64 code;
+} Resting;
+
+/* Has a function that the condition names been mended since the rule began to rest? */
+static bool
+is_mended(const EqRule *rule, int failures)
+{
+	static HTAB *resting = NULL;
+	HASHCTL ctl = {.keysize = sizeof(int32), .entrysize = sizeof(Resting)};
+	Resting *this;
+	bool found;
+	uint32 changes = eq_changes_of_functions();
+	uint64 code;
+
+	if (rule->condition == NULL)
+		return false;
+	if (resting == NULL)
+		resting = hash_create("event_queue resting rules", 16, &ctl,
+							  HASH_ELEM | HASH_BLOBS);
+	this = hash_search(resting, &rule->rule_id, HASH_ENTER, &found);
+	if (found && this->failures == failures && this->changes == changes)
+		return false;
+	code = eq_code_named_in(rule->condition);
+	if (found && this->failures == failures && this->code != code)
+	{
+		hash_search(resting, &rule->rule_id, HASH_REMOVE, NULL);
+		return true;
+	}
+	this->failures = failures;
+	this->changes = changes;
+	this->code = code;
+	return false;
+}
+
 /* How often the rule's condition did not end, if the rule rests now; else 0. */
 int
 eq_rule_rests(const EqRule *rule)
@@ -363,7 +405,12 @@ eq_rule_rests(const EqRule *rule)
 	TimestampTz retry_at;
 	int failures = eq_failures_of("rule", rule->label, &retry_at);
 
-	return retry_at > GetCurrentTimestamp() ? failures : 0;
+	if (retry_at <= GetCurrentTimestamp())
+		return 0;
+	if (!is_mended(rule, failures))
+		return failures;
+	eq_retry_now("rule", rule->label);
+	return 0;
 }
 
 /*

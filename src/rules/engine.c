@@ -289,6 +289,8 @@ try_rule(EqRule *rule, Datum event, bool backfilled, Jsonb **payload,
 	LockTimeout = lock_timeout;
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	if (!ok)
+		(void) eq_rule_rests(rule); /* notes the code that did not end */
 	if (GetCurrentTimestamp() - start > SLOW_US)
 		rule->slow_until = GetCurrentTimestamp() +
 						   EQ_FIRST_REST_MS * INT64CONST(1000);

@@ -43,6 +43,7 @@ typedef struct Known
 /* Forgotten when any function changes. */
 static HTAB *known = NULL;
 static bool known_is_stale = false;
+static uint32 changes = 0; /* of functions, since this process looks */
 
 static uint64
 mix(uint64 hash, const char *text)
@@ -150,6 +151,17 @@ static void
 functions_changed(Datum arg, int cache, uint32 hash)
 {
 	known_is_stale = true;
+	changes++;
+}
+
+static void
+look_for_changes(void)
+{
+	static bool looks = false;
+
+	if (!looks)
+		CacheRegisterSyscacheCallback(PROCOID, functions_changed, (Datum) 0);
+	looks = true;
 }
 
 /*
@@ -165,12 +177,10 @@ hash_code(Oid function)
 	bool found;
 	uint64 hash = 0;
 
+	look_for_changes();
 	if (known == NULL)
-	{
-		CacheRegisterSyscacheCallback(PROCOID, functions_changed, (Datum) 0);
 		known = hash_create("event_queue reducers", 16, &ctl,
 							HASH_ELEM | HASH_BLOBS);
-	}
 	if (known_is_stale)
 	{
 		hash_destroy(known);
@@ -204,6 +214,27 @@ uint64
 eq_code_of(Oid function)
 {
 	return hash_code(function);
+}
+
+/* A hash of the functions whose names stand in an expression, and of what they call. */
+uint64
+eq_code_named_in(const char *expression)
+{
+	List *functions = add_words(NIL, expression);
+	uint64 hash = 0;
+
+	for (int i = 0; i < list_length(functions); i++)
+		hash += hash_source(list_nth_oid(functions, i), &functions);
+	list_free(functions);
+	return hash;
+}
+
+/* How many changes of functions this process has seen. */
+uint32
+eq_changes_of_functions(void)
+{
+	look_for_changes();
+	return changes;
 }
 
 /* Changes with the reducer's name, its code, and each refresh_reducer. */

@@ -26,6 +26,8 @@ extern void eq_fold(EqState *state, const char *tenant, const char *type,
 					const char *id, int32 at_version, TimestampTz at_time);
 
 /* fingerprint.c */
+extern uint64 eq_code_named_in(const char *expression);
+extern uint32 eq_changes_of_functions(void);
 extern int64 eq_fingerprint_of(const char *name, Oid function, int32 revision);
 
 /* snapshot.c */

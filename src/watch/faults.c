@@ -338,6 +338,19 @@ eq_clear_item(const char *kind, const char *name, bool quietly)
 		ereport(LOG, (errmsg("event_queue: %s \"%s\" works again", kind, name)));
 }
 
+/* What failed may work now. */
+void
+eq_retry_now(const char *kind, const char *name)
+{
+	Fault *fault;
+
+	LWLockAcquire(faults->lock, LW_EXCLUSIVE);
+	fault = find(key_of(kind, name));
+	if (fault != NULL)
+		fault->retry_at = Min(fault->retry_at, GetCurrentTimestamp());
+	LWLockRelease(faults->lock);
+}
+
 /* The configuration changed: what failed may work now. */
 void
 eq_retry_items_now(void)

@@ -60,6 +60,7 @@ extern bool eq_clear_fault(const char *kind, const char *name);
 #define EQ_FAULT_NAME                                                               \
 	(EQ_MAX_NAME + 65) /* a name of its own, and what tells where */
 
+extern void eq_retry_now(const char *kind, const char *name);
 extern void eq_clear_faults(Oid dboid, const char *kind,
 							bool (*is_known)(const char *name));
 extern int eq_failures_of(const char *kind, const char *name, TimestampTz *retry_at);

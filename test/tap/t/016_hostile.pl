@@ -60,7 +60,7 @@ cmp_ok(time - $start, '<', 7, 'before its time limit');
 # A condition that catches its cancel: its rule rests, other rules go on.
 $node->safe_psql('postgres', q(
 SELECT event_queue.alter_queue('rule-calls', backoff_delay => '100 ms');
-SELECT event_queue.create_rule('a stubborn', 'x.*', condition => 'public.stubborn()', queue => 'good', job_name => 'never');
+SELECT event_queue.create_rule('a stubborn', 'x.*', condition => 'public.stubborn()', queue => 'good', job_name => 'stub');
 SELECT event_queue.create_rule('b good', 'x.*', queue => 'good', job_name => 'went', payload => '{"at": "$.created_at"}');
 SELECT event_queue.append('x', '1', 'x.y');
 ));
@@ -71,7 +71,21 @@ $node->safe_psql('postgres', q(SELECT event_queue.append('x', '1', 'x.y') FROM g
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM ran WHERE name = 'went')), 'also for many events');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 21 FROM event_queue.dead_letters WHERE queue = 'rule-calls')),
 	'each firing of the endless one is a dead letter');
-is($node->safe_psql('postgres', q(SELECT count(*) FROM ran WHERE name = 'never')), '0', 'and did nothing');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM ran WHERE name = 'stub')), '0', 'and did nothing');
+# its function alone is mended: it rests for minutes by now
+my $rests = $node->safe_psql('postgres', q(SELECT extract(epoch FROM retry_at - clock_timestamp()) FROM event_queue.faults() WHERE what = 'rule'));
+$node->safe_psql('postgres', q(
+CREATE FUNCTION another() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+SELECT event_queue.append('x', '1', 'x.y')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 22 FROM ran WHERE name = 'went')), 'one more event, after a function that it does not name');
+is($node->safe_psql('postgres', q(SELECT retry_at > clock_timestamp() FROM event_queue.faults() WHERE what = 'rule')), 't', "it rests on ($rests s)");
+my $stubborn = $node->safe_psql('postgres', q(SELECT pg_get_functiondef('stubborn()'::regprocedure)));
+$node->safe_psql('postgres', q(
+CREATE OR REPLACE FUNCTION stubborn() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+SELECT event_queue.append('x', '1', 'x.y')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) > 0 FROM ran WHERE name = 'stub')), 'with a mended function it rests no longer');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM event_queue.faults() WHERE what = 'rule')), '0', 'and has no fault');
+$node->safe_psql('postgres', $stubborn);
 $node->safe_psql('postgres', q(
 SELECT event_queue.create_rule('a stubborn', 'x.*', condition => 'event_type = $$x.mended$$', queue => 'good', job_name => 'mended', or_replace => true);
 SELECT event_queue.append('x', '1', 'x.mended');
