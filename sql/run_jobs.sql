@@ -182,6 +182,19 @@ ROLLBACK TO s;
 SELECT name, outcome FROM run.outcome;
 ROLLBACK;
 
+-- The detail of an error is kept, but where it is the delay of retry_job_after.
+BEGIN;
+SELECT event_queue.create_queue('run detail') IS NOT NULL AS created;
+CREATE FUNCTION run.key(job event_queue.claimed_job) RETURNS void LANGUAGE plpgsql AS
+	$$ BEGIN RAISE unique_violation USING MESSAGE = 'twice', DETAIL = 'Key (n)=(1) already exists.'; END $$;
+CREATE FUNCTION run.later(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS
+	$$ SELECT event_queue.retry_job_after('1 hour', 'busy') $$;
+SELECT event_queue.create_handler('run detail', n, 'run.' || n) IS NOT NULL AS created FROM unnest('{key,later}'::text[]) n;
+SELECT count(event_queue.enqueue('run detail', n)) FROM unnest('{key,later}'::text[]) n;
+SELECT name, outcome FROM event_queue.run_jobs('run detail');
+SELECT name, errors -> -1 ->> 'message' AS message, errors -> -1 -> 'detail' AS detail FROM event_queue.jobs WHERE queue = 'run detail' ORDER BY name;
+ROLLBACK;
+
 -- Errors.
 SELECT event_queue.run_jobs('absent');
 SELECT event_queue.run_jobs('run empty');

@@ -137,3 +137,12 @@ DROP SCHEMA eq_ten_foreign;
 DELETE FROM event_queue_internal.channel WHERE name = 'ten';
 SELECT event_queue.revoke_access(r::regrole) FROM unnest('{eq_ten_a,eq_ten_b,eq_ten_any,eq_ten_admin}'::text[]) r;
 DROP ROLE eq_ten_admin, eq_ten_a, eq_ten_b, eq_ten_any;
+-- A grant says what it does to a binding: it stays, or takes hold of what the role had.
+CREATE ROLE eq_ten_bind;
+SELECT event_queue.grant_worker('eq_ten_bind', 'ten a');
+SELECT event_queue.grant_observer('eq_ten_bind', 'ten a');
+SELECT event_queue.grant_producer('eq_ten_bind');
+SELECT event_queue.revoke_access('eq_ten_bind'), event_queue.grant_worker('eq_ten_bind');
+SELECT event_queue.grant_worker('eq_ten_bind', 'ten b');
+SELECT event_queue.revoke_access('eq_ten_bind');
+DROP ROLE eq_ten_bind;

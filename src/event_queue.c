@@ -375,7 +375,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 							((TransactionStmt *) stmt)->kind ==
 								TRANS_STMT_COMMIT_PREPARED;
 	bool drops = drops_event_queue(stmt);
-	bool restores = eq_before_statement(stmt);
+	Oid loaded;
+	bool restores = eq_before_statement(stmt, &loaded);
 
 	eq_refuse_unheeded(stmt, restores);
 	/* Workers would deadlock with it: they are away until it has committed. */
@@ -397,6 +398,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 									env, dest, qc);
 		if (commits_prepared)
 			eq_after_commit_prepared();
+		eq_after_load(loaded);
 		if (sets_constraints)
 			eq_note_constraints_set();
 		if (subscribes)

@@ -10,6 +10,43 @@
 
 #include "eventq.h"
 
+static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+
+/* Has handler called, once, for each of these signals that would end us. */
+static void
+catch_ending_signals(void (*handler)(int), struct sigaction *old)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof(action));
+	action.sa_handler = handler;
+	action.sa_flags = SA_RESTART | SA_RESETHAND | SA_NODEFER;
+	for (int i = 0; i < lengthof(ending_signals); i++)
+	{
+		sigaction(ending_signals[i], NULL, &old[i]);
+		if (old[i].sa_handler == SIG_DFL)
+			sigaction(ending_signals[i], &action, NULL);
+	}
+}
+
+static void
+let_signals_be(const struct sigaction *old)
+{
+	for (int i = 0; i < lengthof(ending_signals); i++)
+		sigaction(ending_signals[i], &old[i], NULL);
+}
+
+/* The terminal that shows nothing while a password is typed, and what it was before */
+static int silent_terminal;
+static struct termios was_before;
+
+static void
+restore_and_end(int number)
+{
+	tcsetattr(silent_terminal, TCSAFLUSH, &was_before);
+	raise(number);
+}
+
 /*
  * Asks for a password on the terminal; NULL if there is none.  The caller frees it.
  */
@@ -17,29 +54,35 @@ static char *
 ask_password(void)
 {
 	FILE *tty = fopen("/dev/tty", "r+");
-	struct termios old, silent;
-	char line[1024];
-	char *password = NULL;
+	struct termios silent;
+	struct sigaction old[lengthof(ending_signals)];
+	char *line = NULL;
+	size_t size = 0;
 
 	if (tty == NULL)
 		return NULL;
-	if (tcgetattr(fileno(tty), &old) == 0)
+	silent_terminal = fileno(tty);
+	if (tcgetattr(silent_terminal, &was_before) == 0)
 	{
-		silent = old;
+		silent = was_before;
 		silent.c_lflag &= ~(tcflag_t) ECHO;
-		tcsetattr(fileno(tty), TCSAFLUSH, &silent);
+		catch_ending_signals(restore_and_end, old);
+		tcsetattr(silent_terminal, TCSAFLUSH, &silent);
 		fputs("Password: ", tty);
 		fflush(tty);
-		if (fgets(line, sizeof(line), tty))
-		{
+		if (getline(&line, &size, tty) >= 0)
 			line[strcspn(line, "\n")] = '\0';
-			password = eq_strdup(line);
+		else
+		{
+			free(line);
+			line = NULL;
 		}
-		tcsetattr(fileno(tty), TCSAFLUSH, &old);
+		tcsetattr(silent_terminal, TCSAFLUSH, &was_before);
+		let_signals_be(old);
 		fputs("\n", tty);
 	}
 	fclose(tty);
-	return password;
+	return line;
 }
 
 /* Warnings and notices */
@@ -203,24 +246,14 @@ static PGresult *
 run_cancelable(PGconn *conn, const char *sql, int n_params,
 			   const char *const *params)
 {
-	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
 	PGcancel *cancel = PQgetCancel(conn);
-	struct sigaction action, old[lengthof(numbers)];
+	struct sigaction old[lengthof(ending_signals)];
 	PGresult *result;
 
-	memset(&action, 0, sizeof(action));
-	action.sa_handler = cancel_and_end;
-	action.sa_flags = SA_RESTART | SA_RESETHAND | SA_NODEFER;
 	at_hand = cancel;
-	for (int i = 0; i < lengthof(numbers); i++)
-	{
-		sigaction(numbers[i], NULL, &old[i]);
-		if (old[i].sa_handler == SIG_DFL)
-			sigaction(numbers[i], &action, NULL);
-	}
+	catch_ending_signals(cancel_and_end, old);
 	result = PQexecParams(conn, sql, n_params, NULL, params, NULL, NULL, 0);
-	for (int i = 0; i < lengthof(numbers); i++)
-		sigaction(numbers[i], &old[i], NULL);
+	let_signals_be(old);
 	at_hand = NULL;
 	PQfreeCancel(cancel);
 	return result;

@@ -7,14 +7,32 @@
 
 #include "eventq.h"
 
+#define STATES                                                                        \
+	"ready, scheduled, retrying, suspended, blocked, leased, stalled, paused, dead, " \
+	"completed"
+
 static const char *state, *name, *tenant, *limit;
 static const EqOption ls_options[] = {
-	{"state", "STATE", &state, NULL,
-	 "ready, scheduled, retrying, suspended, blocked, leased, stalled, paused, dead, completed"},
+	{"state", "STATE", &state, NULL, STATES},
 	{"name", "NAME", &name, NULL, "only jobs of this name"},
 	{"tenant", "TENANT", &tenant, NULL, "only jobs of this tenant"},
 	{"limit", "N", &limit, NULL, "at most so many (default 50)"},
 	{NULL}};
+
+/* A misspelt one would be no row, which looks like good news. */
+static bool
+is_state(const char *text)
+{
+	size_t length = strlen(text);
+
+	for (const char *one = STATES; *one;
+		 one += strcspn(one, ","), one += strspn(one, ", "))
+	{
+		if (strcspn(one, ",") == length && strncmp(one, text, length) == 0)
+			return true;
+	}
+	return false;
+}
 
 /* Without a queue: what is running, then what will run next. */
 static int
@@ -27,6 +45,8 @@ cmd_job_ls(EqCli *cli, int argc, char **argv)
 
 	if (!eq_parse_number(params[4], 1, 100000, &number))
 		return eq_usage(cli, "--limit takes a number from 1 to 100000");
+	if (state && !is_state(state))
+		return eq_usage(cli, "no state \"%s\": it is one of " STATES, state);
 	/* What a filter lets through stands among more. */
 	snprintf(look_at, sizeof(look_at), "%ld",
 			 state || name || tenant ? 20 * number + 1000 : number);

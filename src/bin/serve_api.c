@@ -100,6 +100,12 @@ typedef struct Prepared
 	"e.metadata ->> 'correlation_id' AS correlation_id, "                                \
 	"CASE WHEN $payloads::boolean THEN left(e.event_data::text, 300) END AS data_text"
 
+/* Errors of a job; the detail of one may have a whole row of a table in it. */
+#define ERRORS                                                                      \
+	"CASE WHEN $payloads::boolean THEN coalesce(j.errors, '[]') ELSE "              \
+	"(SELECT coalesce(jsonb_agg(e.e - 'detail' ORDER BY e.n), '[]') "               \
+	"FROM jsonb_array_elements(j.errors) WITH ORDINALITY e (e, n)) END"
+
 /* Ids of the body's "ids", each once */
 #define BODY_IDS                                                                    \
 	"(SELECT DISTINCT i.id::bigint AS id FROM jsonb_array_elements_text($body::jsonb -> 'ids') i (id) ORDER BY 1)"
@@ -217,16 +223,16 @@ static const Endpoint endpoints[] = {
 	{METHOD_GET, "/api/jobs/{id}", "", ONE,
 	 "SELECT x.job FROM ("
 	 "SELECT to_jsonb(j) - '{payload,metadata,errors,progress,job_id}'::text[] || jsonb_build_object('job_id', j.job_id::text, "
-	 "'errors', coalesce(j.errors, '[]'), 'metadata', j.metadata, "
+	 "'errors', " ERRORS ", 'metadata', j.metadata, "
 	 "'progress', CASE WHEN $payloads::boolean THEN j.progress END, 'progress_text', CASE WHEN $payloads::boolean THEN jsonb_pretty(j.progress) END, 'payload_text', CASE WHEN $payloads::boolean THEN jsonb_pretty(j.payload) END) "
 	 "FROM event_queue.jobs j WHERE j.job_id = $id::bigint "
 	 "UNION ALL "
 	 "SELECT to_jsonb(j) - '{payload,errors,job_id}'::text[] || jsonb_build_object('job_id', j.job_id::text, 'state', 'dead', "
-	 "'errors', j.errors, 'payload_text', CASE WHEN $payloads::boolean THEN jsonb_pretty(j.payload) END) "
+	 "'errors', " ERRORS ", 'payload_text', CASE WHEN $payloads::boolean THEN jsonb_pretty(j.payload) END) "
 	 "FROM (SELECT q.name AS queue, d.* FROM event_queue.dead_letter d JOIN event_queue.queue q USING (queue_id)) j WHERE j.job_id = $id::bigint "
 	 "UNION ALL "
 	 "SELECT to_jsonb(j) - '{payload,result,job_id}'::text[] || jsonb_build_object('job_id', j.job_id::text, 'state', 'completed', "
-	 "'worker', j.leased_by, 'payload_text', CASE WHEN $payloads::boolean THEN jsonb_pretty(j.payload) END, "
+	 "'worker', j.leased_by, 'errors', " ERRORS ", 'payload_text', CASE WHEN $payloads::boolean THEN jsonb_pretty(j.payload) END, "
 	 "'result_text', CASE WHEN $payloads::boolean THEN jsonb_pretty(j.result) END) "
 	 "FROM event_queue.history j WHERE j.job_id = $id::bigint) x (job) LIMIT 1"},
 	{METHOD_GET, "/api/jobs/{id}/why", "", LIST,

@@ -281,5 +281,8 @@ parse_head(Connection *c, size_t length)
 	}
 	if (!has_host && c->modern)
 		return 400;
+	/* nginx asks so, with our own address as Host, if nothing but proxy_pass is configured */
+	if (!c->modern)
+		c->http.local = false;
 	return 0;
 }

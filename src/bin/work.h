@@ -72,6 +72,7 @@ typedef struct Slot
 	double settle_at;	/* not before */
 	double retry_after; /* seconds, as the child said; 0: by the queue's settings */
 	bool as_text;		/* the output is no JSON */
+	bool as_ascii;		/* the database's encoding lacks what the child said */
 } Slot;
 
 typedef struct Work

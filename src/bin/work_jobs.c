@@ -50,6 +50,17 @@ clean_text(EqBuf *text)
 	}
 }
 
+/* In whatever encoding the database is, this can be stored. */
+static void
+make_ascii(EqBuf *text)
+{
+	for (size_t i = 0; i < text->length; i++)
+	{
+		if (text->data[i] & 0x80)
+			text->data[i] = '?';
+	}
+}
+
 /* Tells the server how a job has ended. */
 bool
 eq_send_settle(Work *work, Slot *slot)
@@ -138,6 +149,14 @@ eq_settle_done(Work *work, Slot *slot, const PGresult *result)
 	}
 	eq_work_log(work, "job %s (%s): %s", slot->job_id, slot->name,
 				PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
+	if ((slot->settle == SETTLE_FAIL || slot->settle == SETTLE_FAIL_FINAL) &&
+		!slot->as_ascii && sqlstate && strncmp(sqlstate, "22", 2) == 0)
+	{
+		slot->as_ascii = true;
+		make_ascii(&slot->message);
+		make_ascii(&slot->error);
+		return;
+	}
 	if (slot->settle == SETTLE_COMPLETE && sqlstate &&
 		(strncmp(sqlstate, "22", 2) == 0 || strcmp(sqlstate, "EQ005") == 0 ||
 		 strncmp(sqlstate, "54", 2) == 0))

@@ -188,8 +188,10 @@ BEGIN
 			|| CASE WHEN alert.resolved_at IS NULL THEN '{}' ELSE jsonb_build_object('seconds', extract(epoch FROM alert.resolved_at - alert.raised_at)) END
 			|| CASE WHEN test THEN '{"test": true}' ELSE '{}' END::jsonb,
 		tenant_id => 'event_queue');
-	-- Any role may listen, of whatever tenant: it says which, and alert_history what.
-	PERFORM pg_notify('event_queue_alerts', json_build_object('state', what, 'alert_id', alert.alert_id, 'severity', alert.severity)::text);
+	-- Any role may listen, of whatever tenant: it says which, and alert_history what.  A full NOTIFY queue
+	-- would fail the commit, and no alert would be raised.
+	PERFORM pg_notify('event_queue_alerts', json_build_object('state', what, 'alert_id', alert.alert_id, 'severity', alert.severity)::text)
+	WHERE pg_notification_queue_usage() < 0.9;
 	RETURN told;
 END
 $$;

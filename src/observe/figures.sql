@@ -59,16 +59,15 @@ BEGIN
 				SELECT ARRAY['subscription', s.name, 'tenant', coalesce(s.tenant_id, '')] AS labels, l.events, l.oldest, p.parked
 				FROM event_queue.subscription s
 				CROSS JOIN (SELECT event_queue.watermark()) AS w (watermark)
-				CROSS JOIN LATERAL (SELECT min(b.position) FROM event_queue_internal.subscription_bucket b
-					WHERE b.subscription_id = s.subscription_id) AS c (checkpoint)
+				CROSS JOIN LATERAL (SELECT min(b.position), array_agg(b.position ORDER BY b.bucket) FROM event_queue_internal.subscription_bucket b
+					WHERE b.subscription_id = s.subscription_id) AS c (checkpoint, positions)
 				CROSS JOIN LATERAL (SELECT count(*) AS parked FROM event_queue_internal.subscription_parked k
 					WHERE k.subscription_id = s.subscription_id) p
 				CROSS JOIN LATERAL (SELECT count(*) AS events, min(e.created_at) AS oldest FROM (
 						SELECT x.* FROM event_queue.event_store x WHERE x.position > c.checkpoint AND x.position <= w.watermark
 						ORDER BY x.position LIMIT 1000) e
-					JOIN event_queue_internal.subscription_bucket b ON b.subscription_id = s.subscription_id AND e.position > b.position
-						AND (s.buckets = 1 OR b.bucket = event_queue_internal.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets))
 					WHERE (s.tenant_id IS NULL OR e.tenant_id = s.tenant_id)
+					  AND (s.buckets = 1 OR e.position > c.positions[1 + event_queue_internal.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets)])
 					  AND (s.filter IS NULL OR event_queue_internal.matches_filter(e::event_queue.event_store, s.filter))) l
 				WHERE event_queue.tenant_visible(s.tenant_id))
 			SELECT 'event_queue_subscription_lag_events', s.labels, s.events FROM s

@@ -197,7 +197,7 @@ eq_fail_many(PG_FUNCTION_ARGS)
 		item->state = "lost";
 		if (eq_try_leased(&leased, item->job_id, item->token, false))
 		{
-			item->at = eq_fail_leased(&leased, item->job_id, message, sqlstate,
+			item->at = eq_fail_leased(&leased, item->job_id, message, NULL, sqlstate,
 									  context, retry_after, final);
 			item->state = item->at == 0 ? "dead" : "retrying";
 		}

@@ -191,12 +191,12 @@ bury_stalled(EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot, int stalled
 	Jsonb *errors;
 
 	if (cancelled)
-		errors = eq_add_error(slot, failures + 1,
-							  unpack_sql_state(ERRCODE_EQ_JOB_CANCELLED),
-							  "job was cancelled, and its lease ran out", NULL);
+		errors = eq_add_error(
+			slot, failures + 1, unpack_sql_state(ERRCODE_EQ_JOB_CANCELLED),
+			"job was cancelled, and its lease ran out", NULL, NULL);
 	else
 		errors = eq_add_error(slot, failures + 1, NULL,
-							  "job stalled more often than max_stalled allows",
+							  "job stalled more often than max_stalled allows", NULL,
 							  NULL);
 	eq_bury(jobs, slot, snapshot, cancelled ? "final" : "stalled", errors, failures,
 			stalled);
@@ -282,7 +282,7 @@ lease_locked(EqTable *jobs, EqWalk *walk, EqClaim *claim, const LeaseTerms *leas
 				eq_edit_set(
 					&edit, JOB_ERRORS,
 					JsonbPGetDatum(eq_add_error(locked, job->failures + 1, NULL,
-												"lease ran out", NULL)));
+												"lease ran out", NULL, NULL)));
 			}
 			eq_write_job(jobs, snapshot, &edit);
 			count_lease(walk, claim, stalled, job);

@@ -41,7 +41,7 @@ time_of_error(void)
 /* The errors of a job, with one more at their end. */
 Jsonb *
 eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
-			 const char *message, const char *context)
+			 const char *message, const char *detail, const char *context)
 {
 	Jsonb *errors = job->tts_isnull[JOB_ERRORS - 1]
 						? NULL
@@ -74,6 +74,8 @@ eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
 	eq_json_add_string(&state, "worker", worker, MAX_ERROR_TEXT);
 	eq_json_add_string(&state, "sqlstate", sqlstate, MAX_ERROR_TEXT);
 	eq_json_add_string(&state, "message", message, MAX_ERROR_TEXT);
+	if (detail)
+		eq_json_add_string(&state, "detail", detail, MAX_ERROR_TEXT);
 	eq_json_add_string(&state, "context", context, MAX_ERROR_TEXT);
 	if (eq_present_handler())
 		eq_json_add_jsonb(&state, "handler", eq_present_handler());

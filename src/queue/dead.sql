@@ -226,7 +226,7 @@ BEGIN
 	IF event_queue_internal.revive_dead_letters(ARRAY[$1], $2) = 0 THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ017',
 			MESSAGE = format('dead letter %s does not exist', $1),
-			HINT = 'See the view event_queue.dead_letters.';
+			HINT = 'It may have been retried or discarded before: the view event_queue.all_jobs shows where a job is.';
 	END IF;
 	PERFORM event_queue_internal.audit('retry_dead', 'job', $1::text, was ->> 'tenant_id', event_queue_internal.audited_job(was),
 		CASE WHEN $2 IS NOT NULL THEN jsonb_build_object('payload', $2) END);
@@ -276,7 +276,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ017',
 			MESSAGE = format('dead letter %s does not exist', $1),
-			HINT = 'See the view event_queue.dead_letters.';
+			HINT = 'It may have been retried or discarded before: the view event_queue.all_jobs shows where a job is.';
 	END IF;
 	DELETE FROM event_queue.job_dependency WHERE job_id = $1;
 	PERFORM event_queue_internal.audit('discard_dead', 'job', $1::text, was ->> 'tenant_id', event_queue_internal.audited_job(was));

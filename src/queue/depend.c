@@ -363,8 +363,8 @@ bury_dependents(int64 job_id)
 				int failures = DatumGetInt32(slot->tts_values[JOB_FAILURES - 1]);
 
 				eq_bury(&jobs, slot, snapshot, "dependency",
-						eq_add_error(slot, failures, NULL, message, NULL), failures,
-						DatumGetInt32(slot->tts_values[JOB_STALLED - 1]));
+						eq_add_error(slot, failures, NULL, message, NULL, NULL),
+						failures, DatumGetInt32(slot->tts_values[JOB_STALLED - 1]));
 			}
 			ExecClearTuple(slot);
 			UnregisterSnapshot(snapshot);

@@ -83,7 +83,7 @@ COMMENT ON COLUMN job.stalled IS 'Leases that ran out; they do not count as atte
 COMMENT ON COLUMN job.blocked IS '0: no; 1: an earlier job of its group comes first; 2: it waits for the jobs that it depends on.';
 COMMENT ON COLUMN job.cancel IS 'cancel_job was called while the job was leased.';
 COMMENT ON COLUMN job.lease_pid IS 'The session that gives the job back when it ends.';
-COMMENT ON COLUMN job.errors IS 'One object for each failure: attempt, at, worker, sqlstate, message, context, handler.';
+COMMENT ON COLUMN job.errors IS 'One object for each failure: attempt, at, worker, sqlstate, message, detail, context, handler.';
 COMMENT ON COLUMN job.has_steps IS 'The job may have rows in job_step.';
 COMMENT ON COLUMN job.suspended IS 'The job waits in a step (sleep_job, await_signal, await_event), without a lease.';
 CREATE INDEX job_order ON job (queue_id, lane, priority, run_at, job_id) WHERE blocked = 0;

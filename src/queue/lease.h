@@ -38,9 +38,9 @@ extern bool eq_try_complete(EqLeased *leased, int64 job_id, const pg_uuid_t *tok
 							Jsonb *result);
 extern TimestampTz eq_extend_leased(EqLeased *leased, int64 job_id, int64 lease);
 extern TimestampTz eq_fail_leased(EqLeased *leased, int64 job_id,
-								  const char *message, const char *sqlstate,
-								  const char *context, int64 retry_after,
-								  bool final);
+								  const char *message, const char *detail,
+								  const char *sqlstate, const char *context,
+								  int64 retry_after, bool final);
 extern void eq_open_leased(EqLeased *leased, int64 job_id, const pg_uuid_t *token,
 						   bool weak);
 extern void eq_check_not_cancelled(EqLeased *leased, int64 job_id);

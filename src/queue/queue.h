@@ -404,8 +404,8 @@ extern void eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result,
 						bool unless_cancelled);
 extern void eq_complete_all(FunctionCallInfo fcinfo, int results_argno);
 extern TimestampTz eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
-						   const char *sqlstate, const char *context,
-						   int64 retry_after, bool final);
+						   const char *detail, const char *sqlstate,
+						   const char *context, int64 retry_after, bool final);
 extern int32 eq_release(int64 job_id, const pg_uuid_t *token, int64 delay);
 
 /* suspend.c */
@@ -427,7 +427,8 @@ struct EqTable;
 extern void eq_bury(struct EqTable *jobs, TupleTableSlot *slot, Snapshot snapshot,
 					const char *reason, Jsonb *errors, int failures, int stalled);
 extern Jsonb *eq_add_error(TupleTableSlot *job, int attempt, const char *sqlstate,
-						   const char *message, const char *context);
+						   const char *message, const char *detail,
+						   const char *context);
 
 /* backoff.c */
 extern EqBackoff eq_parse_backoff(const char *name);

@@ -163,8 +163,8 @@ eq_complete(int64 job_id, const pg_uuid_t *token, Jsonb *result,
 /* retry_after < 0: by the backoff.  Returns 0 if the job is a dead letter now. */
 TimestampTz
 eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
-			   const char *sqlstate, const char *context, int64 retry_after,
-			   bool final)
+			   const char *detail, const char *sqlstate, const char *context,
+			   int64 retry_after, bool final)
 {
 	Datum *job;
 	bool *isnull;
@@ -181,7 +181,8 @@ eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
 	max_attempts = isnull[JOB_MAX_ATTEMPTS - 1]
 					   ? leased->queue->max_attempts
 					   : DatumGetInt32(job[JOB_MAX_ATTEMPTS - 1]);
-	errors = eq_add_error(leased->slot, failures, sqlstate, message, context);
+	errors = eq_add_error(leased->slot, failures, sqlstate, message, detail,
+						  context);
 	if (eq_log_attempts == EQ_LOG_ALL)
 		log_settled(leased, job_id,
 					final || failures >= max_attempts ? "dead" : "failed", sqlstate,
@@ -220,14 +221,15 @@ eq_fail_leased(EqLeased *leased, int64 job_id, const char *message,
 
 TimestampTz
 eq_fail(int64 job_id, const pg_uuid_t *token, const char *message,
-		const char *sqlstate, const char *context, int64 retry_after, bool final)
+		const char *detail, const char *sqlstate, const char *context,
+		int64 retry_after, bool final)
 {
 	EqLeased leased;
 	TimestampTz next;
 
 	eq_open_leased(&leased, job_id, token, false);
-	next = eq_fail_leased(&leased, job_id, message, sqlstate, context, retry_after,
-						  final);
+	next = eq_fail_leased(&leased, job_id, message, detail, sqlstate, context,
+						  retry_after, final);
 	eq_close_jobs(&leased);
 	return next;
 }
@@ -244,7 +246,7 @@ eq_release(int64 job_id, const pg_uuid_t *token, int64 delay)
 	queue_id = leased.queue->queue_id;
 	if (DatumGetBool(leased.slot->tts_values[JOB_CANCEL - 1]))
 	{
-		(void) eq_fail_leased(&leased, job_id, "job was cancelled",
+		(void) eq_fail_leased(&leased, job_id, "job was cancelled", NULL,
 							  unpack_sql_state(ERRCODE_EQ_JOB_CANCELLED), NULL, -1,
 							  true);
 		eq_close_jobs(&leased);
@@ -285,7 +287,7 @@ eq_fail_sql(PG_FUNCTION_ARGS)
 		retry_after = eq_check_delay(PG_GETARG_INTERVAL_P(5), "retry_after");
 	next = eq_fail(job_id, PG_GETARG_UUID_P(1),
 				   PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2)),
-				   eq_sqlstate_argument(fcinfo, 3),
+				   NULL, eq_sqlstate_argument(fcinfo, 3),
 				   PG_ARGISNULL(4) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(4)),
 				   retry_after, !PG_ARGISNULL(6) && PG_GETARG_BOOL(6));
 	if (next == 0)

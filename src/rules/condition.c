@@ -346,14 +346,14 @@ eq_note_condition_error(bool timed_out)
 	evaluated[0] = '\0';
 }
 
-/* For a worker that was terminated, on its way out. */
+/* For a worker that was terminated, or ends by an error, on its way out. */
 void
 eq_note_condition_lost(void)
 {
 	if (evaluated[0] != '\0')
 		note_not_ended(
 			evaluated,
-			"its condition did not end and was terminated with its process");
+			"its condition did not end and was terminated with its process, or ended it");
 }
 
 /* How often the rule's condition did not end, if the rule rests now; else 0. */

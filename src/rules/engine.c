@@ -32,7 +32,6 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/json.h"
@@ -58,7 +57,7 @@
 #include "store/store.h"
 #include "table/table.h"
 #include "tenant/tenant.h"
-#include "wake/database.h"
+#include "wake/wake.h"
 #include "watch/watch.h"
 
 /* A rule that takes so long is slow: jobs evaluate it, so that others don't wait. */
@@ -133,9 +132,24 @@ read_catch_up(void)
 }
 
 /*
+ * The rules that are off in the snapshot in which those that are on were read, and in no
+ * newer one: one that was resumed since would miss this batch's events.
+ */
+static Datum
+rules_that_are_off(void)
+{
+	bool isnull;
+
+	if (SPI_execute(
+			"SELECT array(SELECT rule_id FROM event_queue.rule WHERE NOT enabled)",
+			true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table rule");
+	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+}
+
+/*
  * Notes where paused rules stopped: where the others stand when they are first
- * left out.  Left out is what was not read, whatever a newer snapshot says: a rule that
- * was resumed since would miss this batch's events.
+ * left out.
  */
 static void
 note_paused(void)
@@ -143,21 +157,16 @@ note_paused(void)
 	static EqStatement note = {
 		.sql = "INSERT INTO event_queue_internal.rule_catch_up (rule_id, position)"
 			   " SELECT r.rule_id, c.position FROM event_queue.rule r,"
-			   " event_queue_internal.rule_checkpoint c WHERE r.rule_id <> ALL ($1)"
+			   " event_queue_internal.rule_checkpoint c WHERE r.rule_id = ANY ($1)"
 			   " ON CONFLICT DO NOTHING",
 		.n_arguments = 1,
 		.types = {INT4ARRAYOID}};
 	static EqStatement forget = {
 		.sql = "DELETE FROM event_queue_internal.rule_catch_up c WHERE NOT EXISTS"
 			   " (SELECT FROM event_queue.rule r WHERE r.rule_id = c.rule_id)"};
-	Datum *read = palloc(Max(n_rules, 1) * sizeof(Datum));
-	Datum value;
+	Datum off = rules_that_are_off();
 
-	for (int i = 0; i < n_rules; i++)
-		read[i] = Int32GetDatum(rules[i].rule_id);
-	value = PointerGetDatum(
-		construct_array(read, n_rules, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-	eq_spi_run(&note, &value, NULL);
+	eq_spi_run(&note, &off, NULL);
 	eq_spi_run(&forget, NULL, NULL);
 }
 
@@ -572,7 +581,8 @@ catch_up(EqRule *rule, int64 checkpoint, int64 watermark)
 bool
 eq_run_rules(void)
 {
-	uint32 generation;
+	uint32 generation = rules_generation;
+	bool changed;
 	int64 after;
 	int64 up_to;
 	int64 checkpoint;
@@ -593,13 +603,12 @@ eq_run_rules(void)
 	/*
 	 * In this order: a rule that was committed before one of these events was
 	 * appended has raised the generation before the event came below the
-	 * watermark, and is in the snapshot if the generation says so.
+	 * watermark, or is about to, and is in the snapshot then.
 	 */
 	up_to = eq_watermark();
-	generation = pg_atomic_read_u32(&eq_database()->config_generation);
-	pg_memory_barrier();
+	changed = eq_config_has_changed(&generation);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (!rules_are_read || generation != rules_generation)
+	if (!rules_are_read || changed)
 	{
 		rules_are_read = false;
 		read_rules();

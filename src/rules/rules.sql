@@ -408,7 +408,8 @@ COMMENT ON FUNCTION event_queue_internal.last_position() IS 'For views. The high
  * sent once, also those of several jobs.  What an extension keeps in the session (GD of
  * PL/Python; not connections of dblink) is there for the next job.  Where
  * default_transaction_isolation is repeatable read or serializable, each job or array has a
- * transaction of its own.
+ * transaction of its own; what workers do besides is
+ * read committed.
  *
  * Result: the handler's number.
  * Errors: EQ006 name, EQ009 batch_size or max_executors out of range, or both or_replace and

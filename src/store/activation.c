@@ -279,22 +279,25 @@ end_service(void)
 
 /*
  * Notes that COPY of a table begins, or has ended, past a rollback: a bit for each table in
- * the value of the sequence failed_loads, by its place among the tables that dumps have.
+ * the value of the sequence failed_loads, by its place among the tables that dumps have.  (An
+ * INSERT of a role that is missing fails while it is analyzed: nothing hears of it.)
  */
 static void
 note_load(Oid table, bool begins)
 {
 	static EqStatement statement = {
-		"SELECT pg_catalog.count(*) FROM pg_catalog.pg_extension e,"
+		"SELECT pg_catalog.count(*) FILTER (WHERE c.oid < $1), coalesce(pg_catalog.bool_or(c.oid = $1), false)"
+		" FROM pg_catalog.pg_extension e,"
 		" pg_catalog.unnest(e.extconfig) x (oid), pg_catalog.pg_class c"
-		" WHERE e.extname = '" EQ_EXTENSION "' AND c.oid = x.oid AND c.relkind = 'r'"
-		" AND c.oid < $1",
+		" WHERE e.extname = '" EQ_EXTENSION
+		"' AND c.oid = x.oid AND c.relkind = 'r'",
 		1,
 		{OIDOID},
 		NULL};
 	EqSpi spi;
 	Datum value = ObjectIdGetDatum(table);
 	bool isnull;
+	bool is_in_dumps;
 	int64 bit;
 	int64 failed;
 
@@ -304,7 +307,11 @@ note_load(Oid table, bool begins)
 														SPI_tuptable->tupdesc, 1,
 														&isnull)) %
 							62);
+	is_in_dumps = DatumGetBool(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 	eq_spi_end(&spi);
+	if (!is_in_dumps)
+		return;
 	eq_lock_key(EQ_LOCK_POSITIONS, 1);
 	failed = eq_query_int64(
 		"SELECT last_value FROM event_queue_internal.failed_loads", 0);
@@ -325,14 +332,32 @@ eq_end_service_while_loaded(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("end_service_while_loaded: not called by trigger manager")));
-	if (ActivePortal && ActivePortal->commandTag == CMDTAG_COPY)
-		note_load(RelationGetRelid(trigger->tg_relation),
-				  TRIGGER_FIRED_BEFORE(trigger->tg_event));
 	if (TRIGGER_FIRED_BEFORE(trigger->tg_event) && ActivePortal &&
 		(ActivePortal->commandTag == CMDTAG_INSERT ||
 		 ActivePortal->commandTag == CMDTAG_COPY))
 		end_service();
 	PG_RETURN_POINTER(NULL);
+}
+
+/* A schema of ours. */
+static bool
+is_own_schema(Oid schema)
+{
+	return OidIsValid(schema) && (schema == get_namespace_oid(EQ_SCHEMA, true) ||
+								  schema == get_namespace_oid(EQ_INTERNAL, true));
+}
+
+/* The table of ours that COPY loads, InvalidOid for any other statement. */
+static Oid
+table_to_load(Node *stmt)
+{
+	CopyStmt *copy = (CopyStmt *) stmt;
+	Oid table;
+
+	if (!IsA(stmt, CopyStmt) || !copy->is_from || copy->relation == NULL)
+		return InvalidOid;
+	table = RangeVarGetRelid(copy->relation, NoLock, true);
+	return is_own_schema(get_rel_namespace(table)) ? table : InvalidOid;
 }
 
 /*
@@ -345,16 +370,12 @@ disables_our_triggers(Node *stmt)
 	AlterTableStmt *alter = (AlterTableStmt *) stmt;
 	ListCell *cell;
 	Oid relid;
-	Oid schema;
 
 	if (!IsA(stmt, AlterTableStmt))
 		return false;
 	relid = RangeVarGetRelid(alter->relation, NoLock, true);
-	if (!OidIsValid(relid) || !eq_owns_table(relid, GetUserId()))
-		return false;
-	schema = get_rel_namespace(relid);
-	if (!OidIsValid(schema) || (schema != get_namespace_oid(EQ_SCHEMA, true) &&
-								schema != get_namespace_oid(EQ_INTERNAL, true)))
+	if (!OidIsValid(relid) || !eq_owns_table(relid, GetUserId()) ||
+		!is_own_schema(get_rel_namespace(relid)))
 		return false;
 	foreach (cell, alter->cmds)
 	{
@@ -521,13 +542,15 @@ eq_watermark_of_copy(void)
 
 /*
  * Before and after a utility statement: remembers what CREATE EXTENSION has to
- * know, and when a restore was last at work here.
+ * know, when a restore was last at work here, and whether its COPYs (of table loaded) have
+ * succeeded, also with --disable-triggers.
  */
 bool
-eq_before_statement(Node *stmt)
+eq_before_statement(Node *stmt, Oid *loaded)
 {
 	bool restores = session_restores() && !creating_extension;
 
+	*loaded = InvalidOid;
 	if (IsA(stmt, CreateExtensionStmt) &&
 		strcmp(((CreateExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0)
 		created_by_restore = session_restores();
@@ -537,7 +560,19 @@ eq_before_statement(Node *stmt)
 		end_service();
 		PopActiveSnapshot();
 	}
+	if (restores)
+		*loaded = table_to_load(stmt);
+	if (OidIsValid(*loaded) && eq_sql_is_current(NULL))
+		note_load(*loaded, true);
 	return restores;
+}
+
+/* A COPY has succeeded. */
+void
+eq_after_load(Oid loaded)
+{
+	if (OidIsValid(loaded) && eq_sql_is_current(NULL))
+		note_load(loaded, false);
 }
 
 void

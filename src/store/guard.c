@@ -45,13 +45,15 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 	ereport(LOG, (errmsg("refused %s of event_queue.%s by role \"%s\"", what,
 						 RelationGetRelationName(trigger->tg_relation),
 						 GetUserNameFromId(GetUserId(), true))));
-	ereport(ERROR,
-			(errcode(ERRCODE_EQ_APPEND_ONLY),
-			 errmsg("cannot execute %s on table \"%s\"", what, table),
-			 errdetail("Table \"%s\" is append-only.", table),
-			 is_event
-				 ? errhint("Append an event that corrects the earlier one.")
-				 : errhint("Old rows are removed after event_queue.keep_audit.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_EQ_APPEND_ONLY),
+		 errmsg("cannot execute %s on table \"%s\"", what, table),
+		 errdetail("Table \"%s\" is append-only.", table),
+		 is_event
+			 ? errhint(
+				   "Append an event that corrects the earlier one. What may not be kept leaves the store by event_queue.split_event_partition and archive_event_partition.")
+			 : errhint("Old rows are removed after event_queue.keep_audit.")));
 	PG_RETURN_POINTER(NULL);
 }
 

@@ -11,7 +11,9 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -30,6 +32,7 @@ static int n_leaves;
 static int max_leaves;
 static bool leaves_known = false;
 static bool some_are_gone = false;
+static int32 newest_known; /* partition_id; 0: there is none */
 
 void
 eq_forget_leaves(void)
@@ -126,6 +129,22 @@ add_partitions(Relation rel, Relation index, Snapshot snapshot, bool split_off,
 	systable_endscan_ordered(scan);
 }
 
+/* The number of the newest partition that a snapshot shows; 0: there is none. */
+static int32
+newest_of(Relation rel, Relation index, Snapshot snapshot)
+{
+	SysScanDesc scan = systable_beginscan_ordered(rel, index, snapshot, 0, NULL);
+	HeapTuple tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+	int32 newest = 0;
+	bool isnull;
+
+	if (HeapTupleIsValid(tuple))
+		newest = DatumGetInt32(
+			heap_getattr(tuple, PARTITION_ID, RelationGetDescr(rel), &isnull));
+	systable_endscan_ordered(scan);
+	return newest;
+}
+
 /* Reads table event_partition, which is in the order of creation. */
 static void
 read_leaves(void)
@@ -144,6 +163,7 @@ read_leaves(void)
 	max_leaves = 16;
 	some_are_gone = false;
 	leaves = MemoryContextAlloc(leaves_context, max_leaves * sizeof(EqLeaf));
+	newest_known = newest_of(rel, index, snapshot);
 	add_partitions(rel, index, snapshot, false, &parent_ends);
 	/* event_store itself is always read: rows may have been inserted into it by other means. */
 	add_leaf("event_store", NULL, 1, 0);
@@ -188,14 +208,42 @@ eq_event_leaves(EqLeaf **result)
 }
 
 /*
+ * The same for whoever reads by a snapshot, which was taken before.  What
+ * split_event_partition has moved is in no table of a list that is older than the
+ * snapshot; and a commit can be seen a moment before its invalidation comes: that was
+ * sent when its lock on event_store is free.
+ */
+int
+eq_event_leaves_for(Snapshot snapshot, EqLeaf **result)
+{
+	int n = eq_event_leaves(result);
+	Relation rel = table_open(eq_relation_oid(EQ_EVENT_PARTITION), AccessShareLock);
+	Relation index = index_open(eq_relation_oid(EQ_EVENT_PARTITION_PKEY),
+								AccessShareLock);
+	bool is_older = newest_of(rel, index, snapshot) > newest_known;
+
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	if (!is_older)
+		return n;
+	if (!RecoveryInProgress())
+	{
+		LockRelationOid(eq_relation_oid(EQ_EVENT_STORE), RowExclusiveLock);
+		UnlockRelationOid(eq_relation_oid(EQ_EVENT_STORE), RowExclusiveLock);
+	}
+	eq_forget_leaves();
+	return eq_event_leaves(result);
+}
+
+/*
  * A copy in the current memory context, for whoever calls code that may ask for
  * the list again.
  */
 int
-eq_copy_event_leaves(EqLeaf **result)
+eq_copy_event_leaves(Snapshot snapshot, EqLeaf **result)
 {
 	EqLeaf *list;
-	int n = eq_event_leaves(&list);
+	int n = eq_event_leaves_for(snapshot, &list);
 
 	*result = palloc(n * sizeof(EqLeaf));
 	memcpy(*result, list, n * sizeof(EqLeaf));

@@ -426,7 +426,8 @@ BEGIN
 	) x;
 	IF late IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'EQ013', MESSAGE = format('partition "%s" is still being read', $1),
-			DETAIL = format('Not yet past its last event: %s.', late);
+			DETAIL = format('Not yet past its last event: %s.', late),
+			HINT = 'Let them go on and try again. A subscription that nobody reads any more goes by event_queue.drop_subscription.';
 	END IF;
 	EXECUTE format('SELECT o.tableoid::regclass::text
 		FROM (SELECT DISTINCT ON (aggregate_id, aggregate_type, tenant_id) * FROM event_queue.%I

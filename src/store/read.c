@@ -177,9 +177,10 @@ eq_reader_begin(int64 after, int64 up_to, const EqFilter *filter)
 {
 	EqReader *reader = palloc0(sizeof(EqReader));
 	EqLeaf *leaves;
-	int n_leaves = eq_event_leaves(&leaves);
+	int n_leaves;
 
 	reader->snapshot = RegisterSnapshot(eq_latest_snapshot());
+	n_leaves = eq_event_leaves_for(reader->snapshot, &leaves);
 	reader->own = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : NULL;
 	reader->row_context = AllocSetContextCreate(
 		CurrentMemoryContext, "event_queue reader", ALLOCSET_SMALL_SIZES);

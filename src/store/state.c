@@ -270,17 +270,23 @@ check_not_archived(const EqState *state, const char *tenant, const char *type,
 		missing_events(type, id, state->version + 1, base - 1);
 }
 
-/* Folds what one table has; false when the time is reached. */
+/*
+ * Folds what one table has; false when the time is reached, or (*is_gone) the table was
+ * archived by being dropped.
+ */
 static bool
 fold_leaf(EqState *state, Reducer *reducer, const EqLeaf *leaf, const char *tenant,
 		  const char *type, const char *id, int32 at_version, TimestampTz at_time,
-		  MemoryContext work[2])
+		  MemoryContext work[2], bool *is_gone)
 {
-	Relation rel = table_open(leaf->relid, AccessShareLock);
+	Relation rel = try_table_open(leaf->relid, AccessShareLock);
 	EqScan scan;
 	ScanKeyData keys[5];
 	bool go_on = true;
 
+	*is_gone = rel == NULL;
+	if (rel == NULL)
+		return false;
 	eq_scan_begin(&scan, rel, leaf->aggregate, GetActiveSnapshot(), 5);
 	eq_aggregate_keys(&scan, keys, tenant, type, id);
 	eq_scan_key(&scan, &keys[3], 4, BTGreaterStrategyNumber, F_INT4GT,
@@ -320,20 +326,18 @@ fold_leaf(EqState *state, Reducer *reducer, const EqLeaf *leaf, const char *tena
 	return go_on;
 }
 
-/*
- * The state of an aggregate as the active snapshot shows it.  at_version 0 and
- * at_time DT_NOEND mean the newest.
- */
-void
-eq_fold(EqState *state, const char *tenant, const char *type, const char *id,
-		int32 at_version, TimestampTz at_time)
+/* Folds all tables; false if one was dropped since the list of them was read. */
+static bool
+fold(EqState *state, const char *tenant, const char *type, const char *id,
+	 int32 at_version, TimestampTz at_time)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext work[2];
 	Reducer reducer;
 	EqLeaf *leaves;
-	int n_leaves = eq_copy_event_leaves(&leaves);
+	int n_leaves = eq_copy_event_leaves(GetActiveSnapshot(), &leaves);
 	int32 last = at_version ? at_version : PG_INT32_MAX;
+	bool is_gone = false;
 
 	memset(state, 0, sizeof(EqState));
 	for (int i = 0; i < 2; i++)
@@ -349,19 +353,43 @@ eq_fold(EqState *state, const char *tenant, const char *type, const char *id,
 	{
 		if ((leaves[i].tenant == NULL || strcmp(leaves[i].tenant, tenant) == 0) &&
 			!fold_leaf(state, &reducer, &leaves[i], tenant, type, id, last, at_time,
-					   work))
+					   work, &is_gone))
 			break;
 	}
 	leave_reducer(&reducer);
-	if (at_version ? state->version < at_version : at_time != DT_NOEND)
-		check_not_archived(state, tenant, type, id);
-
-	if (state->version == 0)
-		state->value = NULL;
-	else
-		state->value = copy_jsonb(state->value);
+	if (!is_gone)
+	{
+		if (at_version ? state->version < at_version : at_time != DT_NOEND)
+			check_not_archived(state, tenant, type, id);
+		state->value = state->version == 0 ? NULL : copy_jsonb(state->value);
+	}
 	for (int i = 0; i < 2; i++)
 		MemoryContextDelete(work[i]);
+	return !is_gone;
+}
+
+/*
+ * The state of an aggregate as the active snapshot shows it.  at_version 0 and
+ * at_time DT_NOEND mean the newest.
+ */
+void
+eq_fold(EqState *state, const char *tenant, const char *type, const char *id,
+		int32 at_version, TimestampTz at_time)
+{
+	bool done = fold(state, tenant, type, id, at_version, at_time);
+
+	if (!done && !IsolationUsesXactSnapshot() && !IsInParallelMode())
+	{
+		/* The snapshots that the archive has made are seen by a newer snapshot. */
+		PushActiveSnapshot(GetLatestSnapshot());
+		done = fold(state, tenant, type, id, at_version, at_time);
+		PopActiveSnapshot();
+	}
+	if (!done)
+		ereport(ERROR,
+				(errcode(ERRCODE_EQ_EVENTS_ARCHIVED),
+				 errmsg("events were archived while %s \"%s\" was read", type, id),
+				 errhint("Ask again, in a new transaction.")));
 }
 
 Datum

@@ -53,7 +53,8 @@ extern bool eq_in_restore(void);
 extern int64 eq_watermark_of_copy(void);
 extern bool eq_in_service(void);
 extern bool eq_is_active_here(void);
-extern bool eq_before_statement(Node *stmt);
+extern bool eq_before_statement(Node *stmt, Oid *loaded);
+extern void eq_after_load(Oid loaded);
 extern void eq_after_statement(bool restores);
 extern void eq_note_subscription(void);
 

@@ -258,7 +258,31 @@ read_checkpoints(Subscription *subscription)
 				 "If no restore is under way, call event_queue.reset_subscription with the position up to which its events are done.")));
 }
 
-/* The aggregates that are parked, or NULL if there is none. */
+/* Is the aggregate no longer parked, since none of its events waits any more? */
+static bool
+unpark_if_done(const Subscription *subscription, Datum tenant, Datum type, Datum id)
+{
+	static EqStatement unpark = {
+		.sql = "SELECT event_queue_internal.unpark_if_done($1, $2, $3, $4)",
+		.n_arguments = 4,
+		.types = {INT4OID, TEXTOID, TEXTOID, TEXTOID}};
+	Datum values[4] = {Int32GetDatum(subscription->id), tenant, type, id};
+	EqSpi spi;
+	bool isnull;
+	bool done;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	eq_spi_run(&unpark, values, NULL);
+	done = DatumGetBool(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	return done;
+}
+
+/*
+ * The aggregates that are parked, or NULL if there is none.  One that was only waiting for the
+ * checkpoint to be where it is now comes back, though no new event of it asks for that.
+ */
 static HTAB *
 read_parked(const Subscription *subscription)
 {
@@ -268,6 +292,8 @@ read_parked(const Subscription *subscription)
 	Oid type = INT4OID;
 	Datum value = Int32GetDatum(subscription->id);
 	HTAB *parked = NULL;
+	bool may_unpark = !XactReadOnly && !IsolationUsesXactSnapshot();
+	SPITupleTable *rows;
 	EqSpi spi;
 
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
@@ -280,18 +306,33 @@ read_parked(const Subscription *subscription)
 	if (SPI_processed > 0)
 		parked = hash_create("event_queue parked aggregates", SPI_processed, &ctl,
 							 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	rows = SPI_tuptable;
+	for (uint64 i = 0; i < rows->numvals; i++)
 	{
-		HeapTuple row = SPI_tuptable->vals[i];
-		TupleDesc desc = SPI_tuptable->tupdesc;
+		HeapTuple row = rows->vals[i];
 		char key[PARKED_KEY];
+		char *parts[3];
+		Datum names[3];
+		int64 resume_after;
 		bool isnull;
+		int bucket;
 		Parked *entry;
 
-		snprintf(key, sizeof(key), "%s\n%s\n%s", SPI_getvalue(row, desc, 1),
-				 SPI_getvalue(row, desc, 2), SPI_getvalue(row, desc, 3));
+		for (int n = 0; n < 3; n++)
+		{
+			names[n] = SPI_getbinval(row, rows->tupdesc, n + 1, &isnull);
+			parts[n] = TextDatumGetCString(names[n]);
+		}
+		resume_after = DatumGetInt64(SPI_getbinval(row, rows->tupdesc, 4, &isnull));
+		bucket = bucket_of(parts[0], parts[1], parts[2], subscription->n_buckets);
+		if (may_unpark && resume_after != 0 &&
+			(subscription->buckets & (UINT64CONST(1) << bucket)) != 0 &&
+			resume_after <= subscription->checkpoints[bucket] &&
+			unpark_if_done(subscription, names[0], names[1], names[2]))
+			continue;
+		snprintf(key, sizeof(key), "%s\n%s\n%s", parts[0], parts[1], parts[2]);
 		entry = hash_search(parked, key, HASH_ENTER, NULL);
-		entry->resume_after = DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull));
+		entry->resume_after = resume_after;
 	}
 	eq_spi_end(&spi);
 	return parked;
@@ -331,33 +372,14 @@ judge(const Subscription *subscription, HTAB *parked, TupleTableSlot *slot)
 																	  : NOT_WANTED;
 }
 
-/*
- * All wanted events before this one of a parked aggregate are done: is the
- * aggregate no longer parked?
- */
+/* All wanted events before this one of a parked aggregate are done. */
 static bool
 unpark_before(const Subscription *subscription, TupleTableSlot *slot)
 {
-	Oid types[4] = {INT4OID, TEXTOID, TEXTOID, TEXTOID};
-	Datum values[4];
-	EqSpi spi;
-	bool isnull;
-	bool done;
-
 	slot_getallattrs(slot);
-	values[0] = Int32GetDatum(subscription->id);
-	values[1] = slot->tts_values[EVENT_TENANT - 1];
-	values[2] = slot->tts_values[EVENT_AGGREGATE_TYPE - 1];
-	values[3] = slot->tts_values[EVENT_AGGREGATE_ID - 1];
-	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args(
-			"SELECT event_queue_internal.unpark_if_done($1, $2, $3, $4)", 4, types,
-			values, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not unpark an aggregate");
-	done = DatumGetBool(
-		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	eq_spi_end(&spi);
-	return done;
+	return unpark_if_done(subscription, slot->tts_values[EVENT_TENANT - 1],
+						  slot->tts_values[EVENT_AGGREGATE_TYPE - 1],
+						  slot->tts_values[EVENT_AGGREGATE_ID - 1]);
 }
 
 static void

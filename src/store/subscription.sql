@@ -384,6 +384,8 @@ DECLARE
 BEGIN
 	SELECT p.* INTO parked FROM event_queue_internal.subscription_parked p
 	WHERE p.subscription_id = this_id AND p.retry
+	  -- one that is done, and waits for the checkpoint to come back, keeps no other from its turn
+	  AND EXISTS (SELECT FROM event_queue_internal.parked_events(this_id, p.aggregate_type, p.aggregate_id, p.tenant_id))
 	ORDER BY p.parked_at, p.position LIMIT 1 FOR UPDATE SKIP LOCKED;
 	IF FOUND THEN
 		RETURN QUERY SELECT e.* FROM event_queue_internal.parked_events(this_id, parked.aggregate_type, parked.aggregate_id,
@@ -515,16 +517,17 @@ CREATE VIEW subscription_status AS
 		(SELECT count(*) FROM event_queue_internal.subscription_parked p WHERE p.subscription_id = s.subscription_id) AS parked
 	FROM event_queue.subscription s
 	CROSS JOIN (SELECT event_queue.watermark()) w (watermark)
-	CROSS JOIN LATERAL (SELECT min(b.position), max(b.moved_at) FROM event_queue_internal.subscription_bucket b
-		WHERE b.subscription_id = s.subscription_id) c (checkpoint, moved_at)
+	CROSS JOIN LATERAL (SELECT min(b.position), max(b.moved_at), array_agg(b.position ORDER BY b.bucket) FROM event_queue_internal.subscription_bucket b
+		WHERE b.subscription_id = s.subscription_id) c (checkpoint, moved_at, positions)
 	LEFT JOIN (SELECT subscription_id, count(*) FROM event_queue_internal.subscription_members() GROUP BY 1) m (subscription_id, members)
 		USING (subscription_id)
 	CROSS JOIN LATERAL (SELECT count(*), min(created_at) FROM (
+		-- Not by a join with the buckets: that tries all of them for each event.
 		SELECT e.created_at FROM event_queue.event_store e
-		JOIN event_queue_internal.subscription_bucket b ON b.subscription_id = s.subscription_id
-			AND b.bucket = event_queue_internal.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets)
-		WHERE e.position > c.checkpoint AND e.position <= w.watermark AND e.position > b.position
-		  AND (s.tenant_id IS NULL OR e.tenant_id = s.tenant_id) AND event_queue_internal.matches_filter(e, s.filter)
+		WHERE e.position > c.checkpoint AND e.position <= w.watermark
+		  AND (s.tenant_id IS NULL OR e.tenant_id = s.tenant_id)
+		  AND (s.buckets = 1 OR e.position > c.positions[1 + event_queue_internal.event_bucket(e.tenant_id, e.aggregate_type, e.aggregate_id, s.buckets)])
+		  AND (s.filter IS NULL OR event_queue_internal.matches_filter(e, s.filter))
 		LIMIT 100000) waiting) l (lag_events, oldest);
 ALTER VIEW subscription_status SET (security_invoker = true);
 COMMENT ON VIEW subscription_status IS

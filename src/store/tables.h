@@ -95,7 +95,8 @@ typedef struct EqLeaf
 } EqLeaf;
 
 extern int eq_event_leaves(EqLeaf **leaves);
-extern int eq_copy_event_leaves(EqLeaf **leaves);
+extern int eq_event_leaves_for(Snapshot snapshot, EqLeaf **leaves);
+extern int eq_copy_event_leaves(Snapshot snapshot, EqLeaf **leaves);
 extern bool eq_events_were_archived(void);
 extern void eq_forget_leaves(void);
 extern void eq_aggregate_keys(EqScan *scan, ScanKey keys, const char *tenant,

@@ -77,6 +77,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, event_queue, pg_temp AS $$
 DECLARE
 	this_role text := (SELECT rolname FROM pg_roles WHERE oid = $1);
 	bound_to text;
+	had_access boolean;
 BEGIN
 	IF this_role IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = '42704', MESSAGE = format('role %s does not exist', coalesce($1::text, 'NULL'));
@@ -84,6 +85,7 @@ BEGIN
 	-- two at once, or one and a new partition, would fail at each other's rows in the catalogs
 	LOCK TABLE event_queue_internal.tenant_role IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE ONLY event_queue.event_store IN ROW EXCLUSIVE MODE;
+	had_access := EXISTS (SELECT FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'event_queue' AND a.grantee = $1);
 	EXECUTE format('GRANT USAGE ON SCHEMA event_queue TO %I', this_role);
 	-- What dropped roles have left.
 	DELETE FROM event_queue_internal.tenant_role t WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = t.role);
@@ -101,6 +103,13 @@ BEGIN
 				HINT = 'Revoke its rights with event_queue.revoke_access first.';
 		END IF;
 		INSERT INTO event_queue_internal.tenant_role VALUES ($1, $2) ON CONFLICT DO NOTHING;
+		IF had_access AND bound_to IS NULL THEN
+			RAISE NOTICE USING MESSAGE = format('role "%s" had access that was not bound to a tenant: all of it is bound to "%s" now', this_role, $2),
+				HINT = 'event_queue.revoke_access undoes it. To act for one tenant and for all takes two roles.';
+		END IF;
+	ELSIF bound_to IS NOT NULL THEN
+		RAISE NOTICE USING MESSAGE = format('role "%s" stays bound to tenant "%s"', this_role, bound_to),
+			HINT = 'For all tenants, revoke its rights with event_queue.revoke_access first.';
 	END IF;
 END
 $$;
@@ -130,7 +139,8 @@ COMMENT ON FUNCTION event_queue_internal.grant_reader(regrole) IS 'Internal. The
 /*
  * grant_producer: the role may append events, enqueue jobs, and read events.
  * Arguments: tenant_id binds the role, and the members of the role, to one
- * tenant; NULL trusts it with all.
+ * tenant; NULL trusts it with all.  One that is bound stays so, and one that had access
+ * is bound in all that it may do: a NOTICE says so.
  * Errors: EQ049 the role is bound to another tenant or an admin, EQ006 tenant, 42704 no
  * such role, 42501 unless the caller owns the extension or is a superuser.
  * Example:

@@ -64,6 +64,7 @@ attach_databases(void *memory, LWLockPadded *locks, bool is_new)
 		pg_atomic_init_u32(&db->events_awaited, 0);
 		pg_atomic_init_u32(&db->jobs_awaited, 0);
 		pg_atomic_init_u32(&db->config_generation, 0);
+		pg_atomic_init_u32(&db->config_commits, 0);
 		pg_atomic_init_u64(&db->unseen_jobs, 0);
 		pg_atomic_init_u32(&db->absent, 0);
 		pg_atomic_init_u32(&db->drops, 0);

@@ -37,7 +37,8 @@ typedef struct EqDatabase
 
 	/* Generations, which only increase: a cache is valid while its own is the same. */
 	pg_atomic_uint32 config_generation; /* configuration changed */
-	pg_atomic_uint64 unseen_jobs;		/* came by plain SQL, or back at an abort */
+	pg_atomic_uint32 config_commits; /* transactions that will raise it, or abort */
+	pg_atomic_uint64 unseen_jobs;	 /* came by plain SQL, or back at an abort */
 
 	int n_slots;	   /* with the lock of slots held; see slot.c */
 	int without_slots; /* queues and channels, as the scheduler saw */

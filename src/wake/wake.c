@@ -300,6 +300,50 @@ eq_after_commit_prepared(void)
 	RESUME_INTERRUPTS();
 }
 
+static bool config_announced = false; /* by this transaction */
+
+/*
+ * What a commit has changed is visible a moment before the generation is raised; who must not
+ * work by the old configuration then reads it anew as long as someone commits such a change.
+ */
+static void
+announce_config(void)
+{
+	for (int i = 0; i < eq_wakes.n && !config_announced; i++)
+	{
+		if (!wake_at(i)->config)
+			continue;
+		pg_atomic_fetch_add_u32(&eq_database()->config_commits, 1);
+		config_announced = true;
+	}
+}
+
+static void
+end_announcement(void)
+{
+	if (config_announced)
+		pg_atomic_fetch_sub_u32(&eq_database()->config_commits, 1);
+	config_announced = false;
+}
+
+/*
+ * Has the configuration changed since it had this generation, or is it about to?  Sets the
+ * generation that it has now.  Before the snapshot in which it is read.
+ */
+bool
+eq_config_has_changed(uint32 *generation)
+{
+	EqDatabase *db = eq_database();
+	uint32 was = *generation;
+	bool commits = pg_atomic_read_u32(&db->config_commits) != 0;
+
+	/* In this order: who is no longer counted has raised the generation. */
+	pg_memory_barrier();
+	*generation = pg_atomic_read_u32(&db->config_generation);
+	pg_memory_barrier();
+	return commits || *generation != was;
+}
+
 static int64
 living_change(const Wake *entry)
 {
@@ -393,6 +437,7 @@ wake_at_commit(void)
 			wake = true;
 		}
 	}
+	end_announcement(); /* after the generation was raised */
 	if (ended)
 		eq_wake_awaiting(db);
 
@@ -451,7 +496,9 @@ absorb_wake(void *parents, const void *childs)
 
 EqXactKind eq_wakes = {
 	.entry_size = sizeof(Wake),
+	.before_commit = announce_config,
 	.at_commit = wake_at_commit,
+	.at_abort = end_announcement,
 	.at_prepare = wakes_at_prepare,
 	.undo = undo_wakes,
 	.absorb = absorb_wake,

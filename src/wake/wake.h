@@ -31,6 +31,8 @@ extern EqXactKind eq_pinned_slots; /* slot.c */
 /* Takes effect at once, and never throws. */
 extern void eq_wake_rules(void);
 
+extern bool eq_config_has_changed(uint32 *generation);
+
 /* Around COMMIT PREPARED, which calls none of the above. */
 extern void eq_before_commit_prepared(void);
 extern void eq_after_commit_prepared(void);

@@ -169,6 +169,17 @@ find_handlers(EqHand *jobs)
 }
 
 /*
+ * Begins a transaction without user code.  Serializable ones read and write what all
+ * others do, and would fail, or make others fail; only handlers run as the settings say.
+ */
+void
+eq_begin_own_transaction(void)
+{
+	StartTransactionCommand();
+	XactIsoLevel = XACT_READ_COMMITTED;
+}
+
+/*
  * Claims the next jobs, in the current transaction, into next_context.  Queues
  * take turns: the look begins where the last one found something.
  */
@@ -312,7 +323,7 @@ eq_give_back(EqHand *jobs, int from)
 
 	if (from >= jobs->n)
 		return;
-	StartTransactionCommand();
+	eq_begin_own_transaction();
 	MemoryContextSwitchTo(context);
 	eq_release_from(jobs, from);
 	CommitTransactionCommand();
@@ -328,7 +339,7 @@ claim_first(void)
 {
 	EqHand next = {0};
 
-	StartTransactionCommand();
+	eq_begin_own_transaction();
 	eq_claim_next(&next);
 	CommitTransactionCommand();
 	take_over(&next);
@@ -374,7 +385,7 @@ fail_terminated(const EqClaimedJob *job, bool cancelled)
 		cancelled
 			? "job was cancelled, did not end, and was terminated"
 			: "it did not end at its time limit, nor when it was cancelled, and was terminated",
-		end.sqlstate, NULL, -1, cancelled);
+		NULL, end.sqlstate, NULL, -1, cancelled);
 	eq_log_run(&hand, &end);
 }
 

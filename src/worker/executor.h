@@ -67,6 +67,7 @@ typedef struct EqRunEnd
 /* executor.c */
 extern EqWorker *eq_executor;
 extern char eq_executor_name[64];
+extern void eq_begin_own_transaction(void);
 extern void eq_claim_next(EqHand *next);
 extern bool eq_note_claim_error(const ErrorData *error);
 extern void eq_jobs_ended(EqHand *hand, int n, const EqHand *next);
@@ -96,6 +97,7 @@ extern void eq_clear_handler_faults(const EqHandler *handler);
 extern void eq_run_alone(EqHand *hand);
 
 /* together.c */
+extern bool eq_jobs_are_isolated(void);
 extern int eq_claim_limit(const EqQueue *queue, const EqHandler *handler);
 extern bool eq_claim_goes_on(EqClaim *claim, const EqClaimedJob *job);
 extern bool eq_may_run_together(const EqHand *hand);

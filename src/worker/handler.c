@@ -166,7 +166,7 @@ read_seconds(const char *text, int64 *us)
 EqVerdict
 eq_read_verdict(const ErrorData *error)
 {
-	EqVerdict verdict = {.delay = -1};
+	EqVerdict verdict = {.delay = -1, .detail = error->detail};
 	bool has_detail = error->detail != NULL && error->detail[0] != '\0';
 
 	if (error->sqlerrcode == ERRCODE_EQ_JOB_CANCELLED)
@@ -175,8 +175,8 @@ eq_read_verdict(const ErrorData *error)
 	{
 		if (!has_detail)
 			verdict.final = true;
-		else
-			(void) read_seconds(error->detail, &verdict.delay);
+		else if (read_seconds(error->detail, &verdict.delay))
+			verdict.detail = NULL;
 	}
 	else if (error->sqlerrcode == ERRCODE_EQ_HANDLER_SNOOZED ||
 			 error->sqlerrcode == ERRCODE_EQ_QUEUE_SNOOZED)
@@ -427,7 +427,7 @@ record_run(const EqQueue *queue, const EqClaimedJob *job, const ErrorData *error
 		*next = GetCurrentTimestamp() + verdict.delay;
 		return "postponed";
 	}
-	*next = eq_fail_leased(&leased, job->job_id, error->message,
+	*next = eq_fail_leased(&leased, job->job_id, error->message, verdict.detail,
 						   unpack_sql_state(error->sqlerrcode), error->context,
 						   verdict.delay, verdict.final);
 	eq_close_jobs(&leased);

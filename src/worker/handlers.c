@@ -55,7 +55,7 @@ eq_read_handlers(void)
 	if (config_known && generation == config_seen)
 		return false;
 
-	StartTransactionCommand();
+	eq_begin_own_transaction();
 	/* While someone has the table locked, the handlers that are known go on. */
 	table = get_relname_relid("handler", get_namespace_oid(EQ_SCHEMA, false));
 	if (config_known && OidIsValid(table) &&

@@ -284,10 +284,12 @@ eq_end_was_asked_for(void)
 /*
  * Before it connects, since what is set so stands above the settings of the database and of
  * the configuration: those are for sessions, but a worker serves all tenants, and only it
- * knows how long its transactions may take.
+ * knows how long its transactions may take.  Serializable ones of the scheduler and the rule
+ * runner, which read and write what all others do, would fail one after the other, and make
+ * others fail; handlers run as the settings say.
  */
 static void
-refuse_settings(void)
+refuse_settings(EqWorkerKind kind)
 {
 	static const char *const of_sessions[] = {
 		"event_queue.tenant", "event_queue.actor", "event_queue.correlation_id",
@@ -295,6 +297,9 @@ refuse_settings(void)
 
 	for (int i = 0; i < lengthof(of_sessions); i++)
 		SetConfigOption(of_sessions[i], "", PGC_SUSET, PGC_S_OVERRIDE);
+	if (kind != EQ_WORKER_EXECUTOR)
+		SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET,
+						PGC_S_OVERRIDE);
 	eq_allow_long_transactions();
 }
 
@@ -323,7 +328,7 @@ eq_init_worker(EqWorkerKind kind, Oid dboid, int index)
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGTERM, &action, NULL);
 	BackgroundWorkerUnblockSignals();
-	refuse_settings();
+	refuse_settings(kind);
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
 	if (enter_worker(kind, index) == NULL || is_kept_away(dboid))
 		proc_exit(0);

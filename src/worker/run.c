@@ -247,6 +247,7 @@ settle_failure(EqHand *hand, int i, const ErrorData *error, EqRunEnd *end)
 	else
 		dead = eq_fail(job->job_id, &job->token,
 					   stopped ? "job was cancelled" : error->message,
+					   stopped ? NULL : verdict.detail,
 					   unpack_sql_state(stopped ? ERRCODE_EQ_JOB_CANCELLED
 												: error->sqlerrcode),
 					   error->context, verdict.delay,
@@ -334,7 +335,7 @@ fail_cancelled(void *argument)
 	const EqClaimedJob *job = argument;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) eq_fail(job->job_id, &job->token, "job was cancelled",
+	(void) eq_fail(job->job_id, &job->token, "job was cancelled", NULL,
 				   unpack_sql_state(ERRCODE_EQ_JOB_CANCELLED), NULL, -1, true);
 	PopActiveSnapshot();
 }
@@ -423,7 +424,7 @@ eq_log_run(const EqHand *hand, const EqRunEnd *end)
 
 /*
  * The job's transaction: effects, completion and, after the last one in hand, the next
- * claim.  Throws if the handler, or the commit, fails.
+ * claim, unless it would conflict there.  Throws if the handler, or the commit, fails.
  */
 static void
 run_alone(EqCall *call, EqHand *next)
@@ -436,7 +437,7 @@ run_alone(EqCall *call, EqHand *next)
 		eq_fire_deferred();
 	eq_end_call(call);
 	eq_complete_call(call);
-	if (call->first + 1 == call->hand->n)
+	if (call->first + 1 == call->hand->n && !eq_jobs_are_isolated())
 		eq_claim_next(next);
 	eq_commit_as(call->owner);
 }
@@ -465,7 +466,7 @@ prepare_to_run(EqHand *hand, EqRunEnd *end)
 
 	if (hand->runs == 1 && !job->cancelled)
 		return true;
-	StartTransactionCommand();
+	eq_begin_own_transaction();
 	MemoryContextSwitchTo(context);
 	runs = eq_may_run_still(hand, hand->next, end);
 	if (runs && run_limit_ms(hand, hand->next, 1) <
@@ -553,7 +554,7 @@ settle_alone(EqHand *hand, const ErrorData *error, EqRunEnd *end)
 	Failure failure = {.hand = hand, .error = error, .end = end};
 	ErrorData *settling;
 
-	StartTransactionCommand();
+	eq_begin_own_transaction();
 	MemoryContextSwitchTo(context);
 	settling = try_settling(record_failure, &failure);
 	if (settling && settling->sqlerrcode != ERRCODE_EQ_LEASE_LOST)

@@ -70,11 +70,14 @@ rules_chore(void)
 
 static EqChore rules = {rules_chore, "rules"};
 
-/* A condition that did not end has taken the process with it. */
+/*
+ * A condition has taken the process with it: it did not end, or its error was fatal, as by
+ * SET exit_on_error in it.
+ */
 static void
 leave_runner(int code, Datum arg)
 {
-	if (eq_was_past_limit())
+	if (eq_was_past_limit() || !eq_end_was_asked_for())
 		eq_note_condition_lost();
 }
 

@@ -214,6 +214,7 @@ eq_end_orphaned_leases(int index)
 	snprintf(worker, sizeof(worker), EQ_EXECUTOR_NAME, index);
 	StartTransactionCommand();
 	XactReadOnly = false; /* claims say that the database is read-only, and wait */
+	XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	orphans = find_orphans(worker, &n);
 	for (int i = 0; i < n; i++)

@@ -63,9 +63,12 @@ batch_us(void)
 	return eq_handler_batch_ms * INT64CONST(1000);
 }
 
-/* Must each job have a transaction, and so a snapshot, of its own? */
-static bool
-is_isolated(void)
+/*
+ * Must each job have a transaction, and so a snapshot, of its own?  Then the next claim, too, has
+ * one: it reads what others write, and a conflict would be the job's failure.
+ */
+bool
+eq_jobs_are_isolated(void)
 {
 	return DefaultXactIsoLevel > XACT_READ_COMMITTED;
 }
@@ -81,9 +84,9 @@ eq_claim_limit(const EqQueue *queue, const EqHandler *handler)
 	if (!OidIsValid(handler->owner) || eq_queue_is_limited(queue) ||
 		queue->group_rate_limit > 0 || queue->max_stalled == 0)
 		return 1;
-	return handler->batch > 0 ? handler->batch
-		   : is_isolated()	  ? 1
-							  : MAX_JOBS_PER_TRANSACTION;
+	return handler->batch > 0		? handler->batch
+		   : eq_jobs_are_isolated() ? 1
+									: MAX_JOBS_PER_TRANSACTION;
 }
 
 /*
@@ -115,7 +118,7 @@ eq_may_run_together(const EqHand *hand)
 	if (hand->alone > 0 || !OidIsValid(handler->owner))
 		return false;
 	return handler->batch > 0 ||
-		   (hand->n - hand->next > 1 && batch_us() > 0 && !is_isolated());
+		   (hand->n - hand->next > 1 && batch_us() > 0 && !eq_jobs_are_isolated());
 }
 
 static bool
@@ -197,7 +200,8 @@ runs_again(Together *together, const EqCall *call, const ErrorData *error)
 		call->first > together->first)
 		return true;
 	/* All would fail by the same snapshot: each is to run in a transaction of its own. */
-	if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE && is_isolated())
+	if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE &&
+		eq_jobs_are_isolated())
 		return (together->singly = call->n > 1);
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 		return false;
@@ -352,7 +356,8 @@ run_together(Together *together, EqHand *next)
 	behind = together->first + together->n_ends + together->n_again;
 	if (together->over)
 		eq_release_from(hand, behind);
-	if (together->n_again == 0 && (together->over || behind == hand->n))
+	if (together->n_again == 0 && (together->over || behind == hand->n) &&
+		!eq_jobs_are_isolated())
 		eq_claim_next(next);
 	eq_commit_as(together->owner);
 }

@@ -62,6 +62,7 @@ typedef struct EqVerdict
 	bool postponed;		  /* not now, and no attempt counted */
 	bool postpones_queue; /* nor any other job of the queue */
 	int64 delay;
+	const char *detail; /* of the error, unless it is the delay */
 } EqVerdict;
 extern EqVerdict eq_read_verdict(const ErrorData *error);
 

@@ -81,6 +81,8 @@ for what in "$@"; do
 		need nodejs command -v node
 		need npm command -v npm
 		need redis-server command -v redis-server
+		need pgbouncer have_pgbouncer
+		need openssl command -v openssl
 		;;
 	browser) need chromium command -v chromium ;;
 	format) need clang-format command -v clang-format ;;

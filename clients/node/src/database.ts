@@ -7,7 +7,7 @@ import { EventEmitter, setMaxListeners } from 'node:events';
 import * as pg from 'pg';
 import { maxTimer, now } from './clock';
 import { ClosedError, ConnectionError, InvalidTransactionError, isConnectionError, ReadOnlyError, toEventQueueError, UnsupportedOptionError } from './errors';
-import { HostsClient, toPrimary, withHosts } from './hosts';
+import { copyOf, HostsClient, overlaid, toPrimary } from './hosts';
 import { Scope } from './scope';
 import type { Executor, Row, Value } from './tx';
 
@@ -16,7 +16,7 @@ export interface ConnectionOptions {
 	connection?: string | pg.PoolConfig;
 	/** A pool of the application's, which it ends itself.  Its settings are used for the other connections, too. */
 	pool?: pg.Pool;
-	/** Settings of the connection that listens, where the pool goes through a pooler in transaction mode. */
+	/** What differs for connections that wait, that which listens and those of subscriptions, where the pool goes through a pooler in transaction mode. */
 	listenConnection?: string | pg.ClientConfig;
 	/** Most connections of the pool; default 10. */
 	maxConnections?: number;
@@ -66,7 +66,21 @@ export const backoffAfter = (failures: number): number =>
 	Math.min(5000, 50 * 2 ** Math.min(failures, 10)) * (0.75 + Math.random() / 4);
 
 const configOf = (connection: string | pg.ClientConfig | undefined): pg.ClientConfig =>
-	typeof connection === 'string' ? { connectionString: connection } : { ...connection };
+	typeof connection === 'string' ? { connectionString: connection } : copyOf(connection ?? {});
+
+/* As pg says to who comes later. */
+const poolEnded = 'Cannot use a pool after calling end on the pool';
+
+/** Connections that have a listener for errors while they are in use, and the first error that it heard. */
+const guarded = new WeakMap<pg.PoolClient, Error | undefined>();
+
+/** An error of a connection in use ends the call that is on its way: no need to end the process. */
+function guard(client: pg.PoolClient): void {
+	if (!guarded.has(client)) {
+		guarded.set(client, undefined);
+		client.on('error', error => guarded.set(client, guarded.get(client) ?? error));
+	}
+}
 
 const rootOf = (error: any): Error => error instanceof ConnectionError && error.cause instanceof Error ? error.cause : error;
 
@@ -77,10 +91,8 @@ export class Database extends EventEmitter {
 	private readonly listenConfig?: string | pg.ClientConfig;
 	private readonly applicationName: string;
 	private readonly ending = new AbortController();
-	private listenTo?: pg.ClientConfig;
+	private sessionTo?: pg.ClientConfig;
 	private listener?: Listener;
-	/** Connections of the pool that have a listener for errors while they are in use, and the first error that it heard. */
-	private readonly guarded = new WeakMap<pg.PoolClient, Error | undefined>();
 	/** A connection has the statements that were prepared on it. */
 	private keepsStatements = true;
 
@@ -106,30 +118,24 @@ export class Database extends EventEmitter {
 			...(options.maxConnections === undefined ? {} : { max: options.maxConnections }),
 		});
 		// An idle connection that breaks is replaced when the next one is needed.
-		this.pool.on('error', error => this.emit('connectionError', error));
-		this.pool.on('connect', this.guard);
+		this.pool.on('error', this.idleBroke);
+		this.pool.on('connect', guard);
 	}
 
 	/** Settings for a connection of its own: of the thread, a subscription, the listener. */
 	clientConfig(): pg.ClientConfig {
-		const options = (this.pool as any).options ?? {};
-		const config: any = { ...options };
+		const config: any = copyOf((this.pool as any).options ?? {});
 		for (const name of ['max', 'min', 'idleTimeoutMillis', 'maxUses', 'allowExitOnIdle', 'maxLifetimeSeconds', 'Client', 'Promise', 'log', 'verify', 'onConnect'])
 			delete config[name];
-		// pg hides these from enumeration
-		if (options.password !== undefined)
-			config.password = options.password;
-		if (options.ssl !== undefined)
-			config.ssl = options.ssl;
 		config.application_name ??= this.applicationName;
 		return config;
 	}
 
-	/** Where the connection that listens is to go instead. */
-	private listenHosts(): pg.ClientConfig {
+	/** For a connection that is a session of the server: past the pooler, if there is one. */
+	sessionConfig(): pg.ClientConfig {
 		if (this.listenConfig === undefined)
-			return {};
-		return this.listenTo ??= { hosts: undefined, ...withHosts(configOf(this.listenConfig)) } as pg.ClientConfig;
+			return this.clientConfig();
+		return this.sessionTo ??= overlaid(this.clientConfig(), configOf(this.listenConfig));
 	}
 
 	/** A connection of its own, tried until it is there or the signal aborts; failed hears of each attempt that failed. */
@@ -155,30 +161,27 @@ export class Database extends EventEmitter {
 		}
 	}
 
-	/* An error of a connection in use ends the call that is on its way: no need to end the process. */
-	private readonly guard = (client: pg.PoolClient): void => {
-		if (!this.guarded.has(client)) {
-			this.guarded.set(client, undefined);
-			client.on('error', error => this.guarded.set(client, this.guarded.get(client) ?? error));
-		}
-	};
+	private readonly idleBroke = (error: Error): void => void this.emit('connectionError', error);
 
 	/* A pool may wait without end for a connection that is in use, and forgets who waits when it ends. */
 	private fromPool(wait: number): Promise<pg.PoolClient> {
-		// Else there is nothing to wait for.
+		// Else there is nothing to wait for, unless the application ends the pool in this moment.
 		const isFree = this.pool.idleCount > 0 && this.pool.waitingCount === 0;
 		const connecting = this.pool.connect();
-		if (isFree)
-			return connecting;
 		return new Promise((resolve, reject) => {
 			let left = false;
+			if (isFree) {
+				setImmediate(() => this.isEnded() && reject(new Error(poolEnded)));
+				connecting.then(resolve, reject);
+				return;
+			}
 			const leave = (error: Error) => {
 				left = true;
 				end();
 				reject(error);
 			};
 			const closed = () => leave(new ClosedError('the EventQueue is closed'));
-			const timer = setTimeout(() => leave(new ConnectionError('timeout exceeded when trying to connect', false)), Math.min(wait, maxTimer));
+			const timer = setTimeout(() => leave(this.isEnded() ? new Error(poolEnded) : new ConnectionError('timeout exceeded when trying to connect', false)), Math.min(wait, maxTimer));
 			const end = () => {
 				clearTimeout(timer);
 				this.ending.signal.removeEventListener('abort', closed);
@@ -197,6 +200,11 @@ export class Database extends EventEmitter {
 		});
 	}
 
+	/** The pool forgets who waits when it is ended. */
+	private isEnded(): boolean {
+		return (this.pool as any).ending === true;
+	}
+
 	/** All connections of the pool are in use. */
 	private isExhausted(): boolean {
 		const max = (this.pool as any).options?.max ?? 10;
@@ -211,7 +219,7 @@ export class Database extends EventEmitter {
 				throw new ClosedError('the EventQueue is closed');
 			try {
 				const client = await this.fromPool(wait === 0 ? 5000 : Math.max(1, until - now()));
-				this.guard(client);
+				guard(client);
 				return client;
 			} catch (error) {
 				if (!isConnectionError(error))
@@ -289,7 +297,7 @@ export class Database extends EventEmitter {
 			await client.query('ROLLBACK').catch(() => { broken = true; });
 			if (broken && isConnectionError(error))
 				// What the server said as it ended it (idle_in_transaction_session_timeout) tells more than that it is gone.
-				throw new ConnectionError(`the connection broke during the transaction: ${(this.guarded.get(client) ?? rootOf(error)).message}`, committing, error);
+				throw new ConnectionError(`the connection broke during the transaction: ${(guarded.get(client) ?? rootOf(error)).message}`, committing, error);
 			const known = toEventQueueError(error);
 			readOnly = known instanceof ReadOnlyError;
 			throw known;
@@ -301,14 +309,16 @@ export class Database extends EventEmitter {
 
 	/** Calls back at each NOTIFY on the channel, and when the connection was made anew. */
 	listen(channel: string, look: () => void): () => void {
-		this.listener ??= new Listener(this, () => ({ ...this.clientConfig(), ...this.listenHosts() }));
+		this.listener ??= new Listener(this, () => this.sessionConfig());
 		return this.listener.add(channel, look);
 	}
 
 	async close(): Promise<void> {
 		this.ending.abort();
 		await this.listener?.close();
-		this.pool.removeListener('connect', this.guard);
+		this.pool.removeListener('connect', guard);
+		if (!this.ownsPool)
+			this.pool.removeListener('error', this.idleBroke);
 		if (this.ownsPool && !this.pool.ended)
 			await this.pool.end();
 	}

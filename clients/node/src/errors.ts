@@ -60,7 +60,7 @@ export class TenantError extends EventQueueError {}
 export class PayloadTooLargeError extends EventQueueError {}
 /** EQ006 */
 export class InvalidNameError extends EventQueueError {}
-/** EQ009, EQ014, EQ015, EQ023 */
+/** EQ009, EQ014, EQ015, EQ023, and 22021 of a text with \u0000 */
 export class InvalidArgumentError extends EventQueueError {}
 /** EQ010 */
 export class QueueNotFoundError extends EventQueueError {}
@@ -275,6 +275,12 @@ export function isConnectionError(error: unknown): boolean {
 	return false;
 }
 
+/**
+ * True if the statement was rolled back for a reason that passes by itself: a conflict, a lock or a time that
+ * was not to be had, no room, a disk that fails.
+ */
+export const isPassing = (error: unknown): boolean => /^(40001|40P01|55P03|57014|53...|58...)$/.test(serverFieldsOf(error).sqlstate ?? '');
+
 /** True if an earlier statement of the transaction failed. */
 export const isAborted = (error: unknown): boolean => serverFieldsOf(error).sqlstate === '25P02';
 
@@ -297,8 +303,11 @@ export function hasEnded(error: unknown): boolean {
 export function asError(thrown: unknown): Error {
 	let text: string;
 	try {
-		if (thrown instanceof Error || isNativeError(thrown))
+		if (thrown instanceof Error || isNativeError(thrown)) {
+			// They are read later, where nothing may throw.
+			const { name: _n, message: _m, stack: _s } = thrown as Error;
 			return thrown as Error;
+		}
 		const message = (thrown as any)?.message;
 		text = typeof thrown === 'string' ? thrown : typeof message === 'string' ? message : inspect(thrown, { breakLength: Infinity });
 	} catch {
@@ -326,6 +335,8 @@ export function toEventQueueError(error: unknown): unknown {
 		return new classes[state](text, all);
 	if (/^EQ/.test(state))
 		return new EventQueueError(text, all);
+	if (state === '22021' && /0x00/.test(text))
+		return new InvalidArgumentError(`a name or text has the character \\u0000, which PostgreSQL can't hold: ${text}`, all);
 	if (state === '54000' && /jsonb/.test(text))
 		return new PayloadTooLargeError(`${text}: a document of jsonb holds 256 MB`, all);
 	if (state === '3F000' || ((state === '42883' || state === '42P01') && /event_queue\./.test(text)))

@@ -10,7 +10,7 @@ import { SafeEmitter, warn } from './emitter';
 import { Heartbeat } from './heartbeat';
 import type { JobState } from './job';
 import { fromJson, member, toJson } from './json';
-import { checkKnown, encodeQueueSettings, integer, interval, knownSettings } from './options';
+import { checkJobId, checkKnown, encodeQueueSettings, integer, interval, knownSettings } from './options';
 import { outcomeOf, Outcomes } from './outcomes';
 import { Coalescer, Queue, type QueueOptions } from './queue';
 import { Subscription, type SubscriptionHandler, type SubscriptionOptions } from './subscription';
@@ -162,8 +162,12 @@ const olderThan = (version: string, minimum: string): boolean => {
 	return false;
 };
 
-/** How many of this process are being closed by a signal. */
+/** Those of this process that a signal ends, and how many are being closed by one. */
+const endedBySignals = new Set<EventQueue<any>>();
 let endingBySignal = 0;
+
+/* However many there are: one listener. */
+const onSignal = (signal: NodeJS.Signals): void => endedBySignals.forEach(one => one.endBySignal(signal));
 
 export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	readonly options: EventQueueOptions;
@@ -177,16 +181,6 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	private readonly runners = new Set<Worker<any, any> | Subscription>();
 	private readying?: Promise<void>;
 	private closing?: Promise<void>;
-	private readonly onSignal = (signal: NodeJS.Signals) => {
-		endingBySignal++;
-		this.close().catch(error => this.report(error)).then(() => {
-			endingBySignal--;
-			// Another one of this process may have jobs to end, and where the application has
-			// its own handler it says when the process ends.
-			if (endingBySignal === 0 && process.listenerCount(signal) === 0)
-				process.kill(process.pid, signal);
-		});
-	};
 
 	constructor(options: EventQueueOptions = {}) {
 		super();
@@ -195,8 +189,20 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		this.database = new Database(options);
 		this.database.on('connectionError', error => this.emit('connectionError', error));
 		this.coalescer = new Coalescer(this.database.run);
-		this.heartbeat = new Heartbeat(this.database);
+		this.heartbeat = new Heartbeat(this.database, error => this.report(error));
 		this.outcomes = new Outcomes(this.database.run, id => [...this.runners].some(runner => runner instanceof Worker && runner.hasInHand(id)));
+	}
+
+	/** @internal */
+	endBySignal(signal: NodeJS.Signals): void {
+		endingBySignal++;
+		this.close().catch(error => this.report(error)).then(() => {
+			endingBySignal--;
+			// Another one of this process may have jobs to end, and where the application has
+			// its own handler it says when the process ends.
+			if (endingBySignal === 0 && process.listenerCount(signal) === 0)
+				process.kill(process.pid, signal);
+		});
 	}
 
 	/** @internal Errors that no call can give back. */
@@ -382,13 +388,13 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	}
 
 	async jobOutcome(jobId: string | number | bigint, context?: TxOption): Promise<JobOutcome> {
-		const [row] = await this.executor(context)('SELECT event_queue.job_outcome($1::text::bigint)::text AS outcome', [String(jobId)]);
+		const [row] = await this.executor(context)('SELECT event_queue.job_outcome($1::text::bigint)::text AS outcome', [checkJobId(jobId)]);
 		return outcomeOf(row);
 	}
 
 	/** Waits until a job is finished; its result, if the queue keeps completed jobs or a worker of this process did it. */
 	async awaitJob(jobId: string | number | bigint, options: { timeout?: number } = {}): Promise<any> {
-		const outcome = await this.outcomes.of(String(jobId), options.timeout);
+		const outcome = await this.outcomes.of(checkJobId(jobId), options.timeout ?? Infinity);
 		if (outcome.state === 'dead')
 			throw new JobFailedError(outcome.error ?? `job ${jobId} is dead`);
 		if (outcome.state === 'completed' || outcome.state === 'gone')
@@ -398,7 +404,7 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 
 	/** Removes a waiting job, or tells the worker of a running one to stop. */
 	async cancelJob(jobId: string | number | bigint, context?: TxOption): Promise<'cancelled' | 'requested'> {
-		const [row] = await this.executor(context)('SELECT event_queue.cancel_job($1::text::bigint)::text AS state', [String(jobId)]);
+		const [row] = await this.executor(context)('SELECT event_queue.cancel_job($1::text::bigint)::text AS state', [checkJobId(jobId)]);
 		return row.state as 'cancelled' | 'requested';
 	}
 
@@ -419,13 +425,13 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	/** What a living or dead job has done, and what it waits for, in order. */
 	async jobSteps(jobId: string | number | bigint, context?: TxOption): Promise<JobStep[]> {
 		const rows = await this.executor(context)(
-			`SELECT ${stepColumns} FROM event_queue.job_steps s WHERE s.job_id = $1::text::bigint ORDER BY s.step_no`, [String(jobId)]);
+			`SELECT ${stepColumns} FROM event_queue.job_steps s WHERE s.job_id = $1::text::bigint ORDER BY s.step_no`, [checkJobId(jobId)]);
 		return rows.map(stepOf);
 	}
 
 	/** A new job like this one, which has the results of the steps before one and goes on with that; its id.  As an admin. */
 	async forkJob(jobId: string | number | bigint, fromStep: string, context?: TxOption): Promise<string> {
-		const [row] = await this.executor(context)('SELECT event_queue.fork_job($1::text::bigint, $2::text)::text AS id', [String(jobId), fromStep]);
+		const [row] = await this.executor(context)('SELECT event_queue.fork_job($1::text::bigint, $2::text)::text AS id', [checkJobId(jobId), fromStep]);
 		return row.id!;
 	}
 
@@ -434,8 +440,11 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 		if (this.closing !== undefined)
 			throw new ClosedError('the EventQueue is closed');
 		if (this.runners.size === 0 && this.options.handleSignals !== false) {
-			process.once('SIGTERM', this.onSignal);
-			process.once('SIGINT', this.onSignal);
+			if (endedBySignals.size === 0) {
+				process.once('SIGTERM', onSignal);
+				process.once('SIGINT', onSignal);
+			}
+			endedBySignals.add(this);
 		}
 		this.runners.add(runner);
 	}
@@ -444,8 +453,11 @@ export class EventQueue<Queues extends QueueTypes = any> extends SafeEmitter {
 	unregister(runner: Worker<any, any> | Subscription): void {
 		this.runners.delete(runner);
 		if (this.runners.size === 0) {
-			process.removeListener('SIGTERM', this.onSignal);
-			process.removeListener('SIGINT', this.onSignal);
+			endedBySignals.delete(this);
+			if (endedBySignals.size === 0) {
+				process.removeListener('SIGTERM', onSignal);
+				process.removeListener('SIGINT', onSignal);
+			}
 		}
 	}
 

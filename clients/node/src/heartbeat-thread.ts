@@ -4,12 +4,19 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { maxTimer, now } from './clock';
+import { isConnectionError } from './errors';
 import { HostsClient, type HostsConfig } from './hosts';
+import { extendLeases, type LeasedJob } from './leases';
 
-interface Held {
-	id: string;
-	token: string;
-	lease: number | null;
+/** Settings of its connection. */
+export interface ThreadData extends HostsConfig {
+	/** The process knows the password. */
+	askPassword?: boolean;
+	/** No thread can be given what it takes to connect: the process extends the leases itself, when it is told that they are due. */
+	cannotConnect?: boolean;
+}
+
+interface Held extends LeasedJob {
 	every: number;
 	nextBeat: number;
 }
@@ -21,7 +28,7 @@ let timer: NodeJS.Timeout | undefined;
 let beating = false;
 let closed = false;
 let failures = 0;
-let answerPassword: ((password: string) => void) | undefined;
+let answerPassword: ((answer: { password?: string; error?: string }) => void) | undefined;
 
 port.on('message', message => {
 	if (message.type === 'hold') {
@@ -31,7 +38,7 @@ port.on('message', message => {
 	} else if (message.type === 'drop')
 		held.delete(message.token);
 	else if (message.type === 'password')
-		answerPassword?.(message.password);
+		answerPassword?.(message);
 	else if (message.type === 'close') {
 		closed = true;
 		clearTimeout(timer);
@@ -52,12 +59,16 @@ function schedule(): void {
 async function connected(): Promise<HostsClient> {
 	if (client !== undefined)
 		return client;
-	const { askPassword, ...config } = workerData as HostsConfig & { askPassword?: boolean };
-	if (askPassword)
-		config.password = await new Promise<string>(resolve => {
+	const { askPassword, cannotConnect: _cannot, ...config } = workerData as ThreadData;
+	if (askPassword) {
+		const { password, error } = await new Promise<{ password?: string; error?: string }>(resolve => {
 			answerPassword = resolve;
 			port.postMessage({ type: 'password' });
 		});
+		if (error !== undefined)
+			throw new Error(`the password function failed: ${error}`);
+		config.password = password;
+	}
 	// A call that gets no answer (the network is cut) is made again on another connection.
 	const made = new HostsClient({ keepAlive: true, ...config, connectionTimeoutMillis: 5000, query_timeout: 10_000, application_name: `${config.application_name} heartbeat` });
 	const forget = () => {
@@ -71,54 +82,33 @@ async function connected(): Promise<HostsClient> {
 	return made;
 }
 
-/*
- * A job whose row is locked (its step is part of a transaction that is open) is nobody else's
- * meanwhile; it must not hold up the leases of the others.
- */
-async function extend(database: HostsClient, items: Held[], lease: number | null): Promise<void> {
-	let rows: Array<{ token: string; state: string; until: number }>;
-	try {
-		({ rows } = await database.query(
-			`SELECT t.token::text AS token, r.state, (extract(epoch FROM r.leased_until) * 1000)::float8 AS until
-			FROM unnest($1::bigint[], $2::uuid[]) WITH ORDINALITY t(id, token, n)
-			JOIN event_queue.extend_leases($1::bigint[], $2::uuid[],
-				CASE WHEN pg_catalog.set_config('lock_timeout', '300ms', true) IS NOT NULL THEN $3::interval END)
-				WITH ORDINALITY r(job_id, state, leased_until, n) USING (n)`,
-			[items.map(item => item.id), items.map(item => item.token), lease === null ? null : `${lease} milliseconds`]));
-	} catch (error) {
-		if ((error as { code?: string }).code !== '55P03')
-			throw error;
-		if (items.length > 1)
-			for (const item of items)
-				await extend(database, [item], lease);
-		else
-			items[0].nextBeat = now() + Math.min(300, items[0].every);
-		return;
-	}
-	for (const row of rows) {
-		const item = held.get(row.token);
-		if (item === undefined)
-			continue;
-		item.nextBeat = now() + item.every;
-		if (row.state === 'lost')
-			held.delete(row.token);
-		port.postMessage({ type: 'news', token: row.token,
-			news: row.state === 'leased' ? { state: 'leased', until: Number(row.until) } : { state: row.state } });
-	}
-}
-
 async function beat(): Promise<void> {
 	beating = true;
 	try {
-		const database = await connected();
 		// Those that are due soon go along.
-		const due = [...held.values()].filter(lease => lease.nextBeat <= now() + lease.every / 4);
-		for (const lease of new Set(due.map(item => item.lease)))
-			await extend(database, due.filter(item => item.lease === lease), lease);
+		const due = () => [...held.values()].filter(lease => lease.nextBeat <= now() + lease.every / 4);
+		if ((workerData as ThreadData).cannotConnect) {
+			for (const lease of due())
+				lease.nextBeat = now() + lease.every;
+			port.postMessage({ type: 'beat' });
+			return;
+		}
+		const database = await connected();
+		const items = due();
+		const extended = new Map((await extendLeases(async (sql, values) => (await database.query(sql, values)).rows, items)).map(row => [row.token, row]));
+		for (const item of items) {
+			const row = extended.get(item.token);
+			item.nextBeat = now() + (row === undefined ? Math.min(300, item.every) : item.every);
+			if (row === undefined || !held.has(item.token))
+				continue;
+			if (row.state === 'lost')
+				held.delete(item.token);
+			port.postMessage({ type: 'news', token: item.token, news: row.state === 'leased' ? { state: 'leased', until: row.until } : { state: row.state } });
+		}
 		failures = 0;
 	} catch (error) {
 		failures++;
-		port.postMessage({ type: 'error', message: `heartbeat: ${(error as Error).message}` });
+		port.postMessage({ type: 'error', message: `heartbeat: ${(error as Error).message}`, isOfConnection: isConnectionError(error) });
 		const again = now() + Math.min(2000, 50 * 2 ** Math.min(failures, 6));
 		for (const lease of held.values())
 			lease.nextBeat = Math.max(lease.nextBeat, again);

@@ -4,7 +4,10 @@
  */
 import * as path from 'node:path';
 import { Worker as Thread } from 'node:worker_threads';
-import type { Database } from './database';
+import { backoffAfter, type Database } from './database';
+import { asError, EventQueueError } from './errors';
+import type { ThreadData } from './heartbeat-thread';
+import { extendLeases, type LeasedJob } from './leases';
 
 /** What the thread says of a job. */
 export type LeaseNews = { state: 'leased'; until: number } | { state: 'cancelled' } | { state: 'lost' };
@@ -13,19 +16,35 @@ interface Held {
 	news: (news: LeaseNews) => void;
 }
 
-/* Some settings (a function for the password, streams, checks of ssl) can't go to another thread. */
-export function cloneable(config: object): object {
+/**
+ * Settings of a connection as another thread can be given them; cannotConnect where it takes what no thread can have:
+ * a stream, or a check or context of ssl.
+ */
+export function forThread(config: Record<string, any>): ThreadData {
+	// Of types and the rest of functions it needs none.
+	const { password, types: _types, ssl, ...rest } = config;
 	const result: any = {};
-	for (const [name, value] of Object.entries(config)) {
-		if (value === undefined || typeof value === 'function')
-			continue;
-		try {
+	for (const [name, value] of Object.entries(rest))
+		if (isCloneable(value))
 			result[name] = structuredClone(value);
-		} catch {
-			result[name] = cloneable(value);
-		}
-	}
+	if (typeof password === 'function')
+		result.askPassword = true;
+	else if (password !== undefined)
+		result.password = password;
+	if (isCloneable(ssl))
+		result.ssl = structuredClone(ssl);
+	if (!isCloneable(ssl) || config.stream !== undefined)
+		result.cannotConnect = true;
 	return result;
+}
+
+function isCloneable(value: unknown): boolean {
+	try {
+		structuredClone(value);
+		return true;
+	} catch {
+		return false;
+	}
 }
 
 export class Heartbeat {
@@ -33,38 +52,62 @@ export class Heartbeat {
 	private closed = false;
 	private readonly held = new Map<string, Held>();
 
-	constructor(private readonly database: Database) {}
+	/** How often the thread ended by itself since it last did its work, and what was told of it. */
+	private ends = 0;
+	private restarting?: NodeJS.Timeout;
+	private told?: string;
+
+	constructor(private readonly database: Database, private readonly report: (error: Error) => void) {}
+
+	/* Jobs that outlast their lease are done twice: not only for who listens to connectionError. */
+	private failed(error: Error): void {
+		this.database.emit('connectionError', error);
+		if (this.told === error.message)
+			return;
+		this.told = error.message;
+		this.report(new EventQueueError(`the leases of jobs in hand are not extended, so that other workers get them when they end: ${error.message}`, { cause: error }));
+	}
 
 	private start(): Thread {
 		if (this.thread !== undefined)
 			return this.thread;
-		const config: any = cloneable(this.database.clientConfig());
 		const options = (this.database.pool as any).options ?? {};
-		if (typeof options.password === 'function')
-			config.askPassword = true;
-		else if (options.password !== undefined)
-			config.password = options.password;
-		const thread = new Thread(path.join(__dirname, 'heartbeat-thread.js'), { workerData: config });
+		const thread = new Thread(path.join(__dirname, 'heartbeat-thread.js'), { workerData: forThread(this.database.clientConfig()) });
 		thread.unref();
 		thread.on('message', message => {
 			if (message.type === 'password')
-				Promise.resolve(options.password()).then(password => thread.postMessage({ type: 'password', password }),
-					error => this.database.emit('connectionError', error));
-			else if (message.type === 'error')
-				this.database.emit('connectionError', new Error(message.message));
-			else
+				(async () => options.password())().then(password => thread.postMessage({ type: 'password', password }),
+					error => thread.postMessage({ type: 'password', error: asError(error).message }));
+			else if (message.type === 'beat')
+				void this.beatHere();
+			else if (message.type === 'error') {
+				const error = new Error(message.message);
+				// Of a server that can't be reached the workers tell.
+				if (message.isOfConnection)
+					this.database.emit('connectionError', error);
+				else
+					this.failed(error);
+				// Its connection is one too many, perhaps, or is refused: those of the pool may do.
+				void this.beatHere();
+			} else {
+				this.ends = 0;
+				this.told = undefined;
 				this.held.get(message.token)?.news(message.news);
+			}
 		});
-		thread.on('error', error => {
-			this.database.emit('connectionError', error);
-		});
+		thread.on('error', (error: any) => this.failed(error?.code === 'MODULE_NOT_FOUND'
+			? new Error(`${error.message.split('\n')[0]}: a bundler must leave this package outside of what it makes (external)`, { cause: error }) : asError(error)));
 		thread.on('exit', () => {
 			if (this.thread !== thread)
 				return;
-			// It ended by itself: begin anew with what is held.
+			// It ended by itself: begin anew with what is held, later each time.
 			this.thread = undefined;
-			if (!this.closed && this.held.size > 0)
-				this.restart();
+			this.restarting = setTimeout(() => {
+				this.restarting = undefined;
+				if (!this.closed && this.held.size > 0)
+					this.restart();
+			}, backoffAfter(this.ends++));
+			this.restarting.unref();
 		});
 		this.thread = thread;
 		return thread;
@@ -76,14 +119,34 @@ export class Heartbeat {
 			thread.postMessage(message);
 	}
 
-	private readonly messages = new Map<string, object>();
+	/* Extends all leases by a connection of the pool. */
+	private async beatHere(): Promise<void> {
+		if (this.beating || this.held.size === 0)
+			return;
+		this.beating = true;
+		try {
+			for (const { token, state, until } of await extendLeases(this.database.run, [...this.messages.values()])) {
+				this.held.get(token)?.news(state === 'leased' ? { state, until } : { state });
+				if (state === 'lost')
+					this.drop(token);
+			}
+		} catch (error) {
+			this.database.emit('connectionError', error);
+		} finally {
+			this.beating = false;
+		}
+	}
+
+	private beating = false;
+	private readonly messages = new Map<string, LeasedJob>();
 
 	/** Extends the lease from now on; lease in ms, null: the queue's; every in ms. */
 	hold(id: string, token: string, lease: number | null, every: number, news: (news: LeaseNews) => void): void {
 		const message = { type: 'hold', id, token, lease, every };
 		this.held.set(token, { news });
 		this.messages.set(token, message);
-		this.start().postMessage(message);
+		if (this.restarting === undefined)
+			this.start().postMessage(message);
 	}
 
 	/** The job is settled. */
@@ -96,6 +159,7 @@ export class Heartbeat {
 
 	async close(): Promise<void> {
 		this.closed = true;
+		clearTimeout(this.restarting);
 		const thread = this.thread;
 		if (thread === undefined)
 			return;

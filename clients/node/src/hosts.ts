@@ -35,7 +35,33 @@ function hostsOf(config: pg.ClientConfig): pg.ClientConfig[] {
 /** The settings, with the servers that they list. */
 export function withHosts(config: HostsConfig): HostsConfig {
 	const hosts = hostsOf(config);
-	return hosts.length === 0 ? config : { ...config, hosts, turn: { at: 0 } };
+	return hosts.length === 0 ? config : { ...copyOf(config), hosts, turn: { at: 0 } };
+}
+
+/**
+ * A copy of settings for pg, with what it hides from enumeration once a pool or a connection has them: the password,
+ * and the key of a certificate.
+ */
+export function copyOf<C extends pg.ClientConfig>(config: C): C {
+	const to = { ...config };
+	if (config.password !== undefined)
+		to.password = config.password;
+	const { ssl } = config;
+	if (typeof ssl === 'object' && ssl !== null)
+		to.ssl = ssl.key === undefined ? { ...ssl } : { ...ssl, key: ssl.key };
+	return to;
+}
+
+/**
+ * Settings with others in their place.  A URI says more than what stands beside it, so that of the first is taken
+ * apart where the others have none.
+ */
+export function overlaid(config: HostsConfig, others: HostsConfig): HostsConfig {
+	const { hosts, turn, connectionString, ...base } = copyOf(config);
+	if (others.connectionString !== undefined || (connectionString === undefined && hosts === undefined))
+		return { ...base, ...withHosts(others) };
+	const { host, port, user, database, password, ssl } = new pg.Client({ ...base, ...(hosts === undefined ? { connectionString } : hosts[0]) });
+	return { ...base, host, port, user, database, password, ssl, ...withHosts(others) };
 }
 
 /** A connection to whose turn it is; without a list of servers the same as pg's. */
@@ -44,7 +70,7 @@ export class HostsClient extends pg.Client {
 	private readonly at: number;
 
 	constructor(config: HostsConfig = {}) {
-		const { hosts, turn, ...rest } = config;
+		const { hosts, turn, ...rest } = copyOf(config);
 		const at = turn?.at ?? 0;
 		super(hosts === undefined ? rest : { ...rest, ...hosts[at % hosts.length] });
 		this.hosts = config;

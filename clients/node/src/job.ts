@@ -1,10 +1,11 @@
 /*
  * job.ts: a job, as add returns it and as a processor gets it.
  */
-import { toJson } from './json';
+import { inspect } from 'node:util';
+import { toJson, withoutNul } from './json';
 import type { AwaitEventOptions, AwaitSignalOptions, DurableSteps, EventOutcome, JobStep, JobSteps, SignalOutcome, StepOptions } from './steps';
 import { JobNotFoundError, LeaseLostError } from './errors';
-import type { JobOptions } from './options';
+import { integer, interval, type JobOptions } from './options';
 import type { TxOption } from './tx';
 import type { Queue } from './queue';
 
@@ -51,6 +52,19 @@ export interface JobFields<Data> {
 }
 
 const never = new AbortController().signal;
+
+/* What the server takes, in bytes. */
+const longestLine = 8192;
+
+/** A line of the log: what is too long is cut, as that is no reason for a job to fail. */
+function lineOf(message: unknown): string {
+	const line = withoutNul(typeof message === 'string' ? message : inspect(message, { breakLength: Infinity }));
+	const bytes = Buffer.from(line);
+	if (bytes.length <= longestLine)
+		return line;
+	const end = ` ... (${bytes.length} bytes)`;
+	return bytes.subarray(0, longestLine - end.length - 3).toString().replace(/\ufffd+$/, '') + end;
+}
 
 export class Job<Data = any, Result = any, Name extends string = string> implements DurableSteps {
 	/** The number that the extension gave it, as a string. */
@@ -131,17 +145,17 @@ export class Job<Data = any, Result = any, Name extends string = string> impleme
 		this.onProgress?.(value);
 	}
 
-	/** Writes a line to job_log. */
+	/** Writes a line to job_log, of 8 kB at most. */
 	async log(message: string, level = 'info'): Promise<void> {
 		await this.queue.client.database.run('SELECT event_queue.log_job($1::text::bigint, $2::text::uuid, $3::text, $4::text)::text',
-			[...this.lease('log'), message, level]);
+			[...this.lease('log'), lineOf(message), level]);
 	}
 
 	/** The lease lasts so long from now, in ms.  The worker extends it by itself. */
 	async extendLock(duration: number): Promise<Date> {
 		const [row] = await this.queue.client.database.run(
 			`SELECT (extract(epoch FROM event_queue.extend_lease($1::text::bigint, $2::text::uuid, $3::text::interval)) * 1000)::text AS at`,
-			[...this.lease('extendLock'), `${duration} milliseconds`]);
+			[...this.lease('extendLock'), interval(integer('the duration of extendLock', duration, 1))]);
 		this.leasedUntil = new Date(Number(row.at));
 		return this.leasedUntil;
 	}

@@ -30,5 +30,8 @@ export function member<T>(value: T, what: string): T {
 	return value;
 }
 
+/** A text of the server has no NUL. */
+export const withoutNul = (text: string): string => text.replaceAll('\0', '');
+
 export const fromJson = (text: string | null | undefined): any =>
 	text === null || text === undefined ? null : JSON.parse(text);

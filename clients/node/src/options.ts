@@ -191,10 +191,25 @@ function key(name: string, value: unknown): string {
 	return String(value);
 }
 
-/* JSON has the ids of jobs as numbers, which are exact below 2^53. */
-function jobId(value: unknown): number {
-	const id = Number(typeof value === 'object' && value !== null ? (value as { id?: unknown }).id : value);
-	if (!Number.isSafeInteger(id) || id < 1)
+/** The id of a job as text, if it is one; a number only while it is exact. */
+export function jobIdOf(value: unknown): string | undefined {
+	if (typeof value === 'number' ? !Number.isSafeInteger(value) : typeof value !== 'string' && typeof value !== 'bigint')
+		return undefined;
+	const id = String(value);
+	return /^[1-9][0-9]{0,18}$/.test(id) && BigInt(id) < 2n ** 63n ? id : undefined;
+}
+
+/** The same of what is asked for; throws if it is none. */
+export function checkJobId(value: unknown): string {
+	const id = jobIdOf(value);
+	if (id === undefined)
+		throw new UnsupportedOptionError(`${shown(value)} is not the id of a job${typeof value === 'number' && value > Number.MAX_SAFE_INTEGER ? ': give one above 2^53 as a string' : ''}`);
+	return id;
+}
+
+function dependency(value: unknown): string {
+	const id = jobIdOf(typeof value === 'object' && value !== null ? (value as { id?: unknown }).id : value);
+	if (id === undefined)
 		throw new UnsupportedOptionError(`dependsOn has ${shown(value)}, neither a job nor the id of one`);
 	return id;
 }
@@ -311,7 +326,7 @@ export function encodeJobOptions(options: JobOptions): Record<string, unknown> {
 	if (options.dependsOn !== undefined && options.dependsOn !== null && !Array.isArray(options.dependsOn))
 		throw new UnsupportedOptionError(`dependsOn is ${shown(options.dependsOn)}, not an array of jobs or ids`);
 	if (options.dependsOn?.length)
-		encoded.depends_on = options.dependsOn.map(jobId);
+		encoded.depends_on = options.dependsOn.map(dependency);
 	if (options.timeout !== undefined && options.timeout !== null && options.timeout !== 0)
 		encoded.time_limit = interval(integer('timeout', options.timeout, 1));
 	encodeKeepOfJob(options.removeOnComplete, 'completed', encoded);

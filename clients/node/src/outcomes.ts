@@ -8,12 +8,14 @@ import { now } from './clock';
 import { ClosedError, ConnectionError } from './errors';
 import type { JobOutcome } from './event-queue';
 import { fromJson } from './json';
+import { integer } from './options';
 import type { Executor, Row } from './tx';
 
 /* ms; each wait for a job is longer than the one before. */
 const firstPause = 25;
 const longestPause = 500;
 const mostAtOnce = 1000;
+const rememberedAtMost = 500;
 
 const sql = 'SELECT i.id::text AS id, event_queue.job_outcome(i.id)::text AS outcome FROM pg_catalog.unnest($1::text::bigint[]) AS i (id)';
 
@@ -26,7 +28,7 @@ interface Waiting {
 	failed(error: unknown): void;
 }
 
-/* The server's error is an object: attempt, at, worker, sqlstate, message, context. */
+/* The server's error is an object: attempt, at, worker, sqlstate, message, detail, context. */
 export const outcomeOf = (row: Row): JobOutcome => {
 	const outcome = fromJson(row.outcome);
 	return outcome.error ? { ...outcome, error: outcome.error.message } : outcome;
@@ -36,6 +38,8 @@ export const isOver = (outcome: JobOutcome): boolean => outcome.state === 'compl
 
 export class Outcomes {
 	private readonly waiting = new Map<string, Set<Waiting>>();
+	/** The last that this process has completed: such a job may be done before its add has returned, and gone when one asks. */
+	private readonly recent = new Map<string, () => JobOutcome>();
 	private timer?: NodeJS.Timeout;
 	private isLooking = false;
 	private isClosed = false;
@@ -46,6 +50,8 @@ export class Outcomes {
 	/** How the job ended, or how it stands after so many ms. */
 	of(id: string, timeout = Infinity): Promise<JobOutcome> {
 		return new Promise((done, failed) => {
+			if (timeout !== Infinity)
+				integer('timeout', timeout, 0);
 			if (this.isClosed)
 				return failed(new ClosedError('the EventQueue is closed'));
 			const all = this.waiting.get(id) ?? new Set();
@@ -55,7 +61,12 @@ export class Outcomes {
 	}
 
 	/** A worker of this process has ended it. */
-	told(id: string, outcome: () => JobOutcome): void {
+	told(id: string, outcome: () => JobOutcome, isGone: boolean): void {
+		if (isGone) {
+			this.recent.set(id, outcome);
+			if (this.recent.size > rememberedAtMost)
+				this.recent.delete(this.recent.keys().next().value!);
+		}
 		if (this.waiting.has(id))
 			this.end(id, one => one.done(outcome()));
 	}
@@ -109,7 +120,7 @@ export class Outcomes {
 	private looked(id: string, outcome: JobOutcome): void {
 		// One that the queue does not keep is gone before its worker has heard that it is done, and has told its result.
 		if (isOver(outcome) && !(outcome.state === 'gone' && this.isInHand(id)))
-			return this.end(id, one => one.done(outcome));
+			return this.end(id, one => one.done(outcome.state === 'gone' ? this.recent.get(id)?.() ?? outcome : outcome));
 		for (const one of this.waiting.get(id) ?? [])
 			if (now() >= one.until) {
 				this.waiting.get(id)!.delete(one);

@@ -4,13 +4,14 @@
  * Adds outside a transaction that come while one is on its way go together in the next
  * call, each with its own id or error; very many in two, so that the server writes one
  * while it flushes the other.  Those with a unique key or with dependencies go
- * alone, since they may have to wait for another transaction.
+ * alone, since they may have to wait for another transaction.  Of one group they are added
+ * in the order of the calls of add and addBulk, as its jobs run in the order of their ids.
  */
 import type { EventQueue } from './event-queue';
 import { isConnectionError, UnsupportedOptionError } from './errors';
 import { Job, type JobState } from './job';
 import { fromJson, toJson } from './json';
-import { checkBulk, encodeJobOptions, optionsOf, ownValue, type JobOptions, type QueueSettings } from './options';
+import { checkBulk, encodeJobOptions, jobIdOf, optionsOf, ownValue, type JobOptions, type QueueSettings } from './options';
 import { inSpan, withTrace } from './telemetry';
 import { toExecutor, type Executor, type TransactionLike, type TxOption } from './tx';
 import { prepared, textOrNull } from './database';
@@ -89,57 +90,147 @@ async function enqueueParts(jobs: WireJob[], together: (work: (run: Executor) =>
 /** A call for half as many costs less than it gains. */
 const worthTwoCalls = 64;
 
-/** Puts adds that come at the same time into one call. */
+/** So long, in ms, others of its group wait for a call that waits for a transaction. */
+const longestTurn = 1000;
+
+/** An add that waits for its turn: a job that may share a call, or work that is a call of its own. */
+interface Entry {
+	job?: WireJob;
+	work?: () => Promise<any>;
+	/** Its groups: JSON of queue, tenant and group key. */
+	keys: string[];
+	done: (result: any) => void;
+	failed: (error: unknown) => void;
+}
+
+/**
+ * Puts adds that come at the same time into one call.  Those of one group keep their order: none is
+ * sent before all earlier ones of its group have ended, or one has waited for a transaction for long.
+ */
 export class Coalescer {
-	private waiting: Array<{ job: WireJob; done: (id: string) => void; failed: (error: unknown) => void }> = [];
+	private waiting: Entry[] = [];
 	private calls = 0;
+	/** Work that waits, and that is on its way. */
+	private works = 0;
+	private working = 0;
+	/** Groups of what is on its way. */
+	private readonly busy = new Set<string>();
 	private scheduled = false;
 	private idle: Array<() => void> = [];
 
 	constructor(private readonly run: Executor, private readonly maxCalls = 2, private readonly maxJobs = 1000) {}
 
-	add(job: WireJob): Promise<string> {
+	add(job: WireJob, keys: string[]): Promise<string> {
 		return new Promise((done, failed) => {
-			this.waiting.push({ job, done, failed });
+			this.waiting.push({ job, keys, done, failed });
+			this.schedule();
+		});
+	}
+
+	/** A call of its own, which comes in the turn of its groups. */
+	alone<T>(work: () => Promise<T>, keys: string[]): Promise<T> {
+		if (keys.length === 0)
+			return work();
+		return new Promise((done, failed) => {
+			this.waiting.push({ work, keys, done, failed });
+			this.works++;
 			this.schedule();
 		});
 	}
 
 	private schedule(): void {
-		if (this.scheduled || this.calls >= this.maxCalls || this.waiting.length === 0)
+		if (this.scheduled || this.waiting.length === 0 || this.calls >= this.maxCalls && this.works === 0)
 			return;
 		this.scheduled = true;
 		setImmediate(() => {
 			this.scheduled = false;
-			if (this.calls < this.maxCalls && this.waiting.length > 0)
-				this.send(this.waiting.splice(0, this.batchSize()));
-			this.schedule();
+			if (this.next())
+				this.schedule();
 		});
 	}
 
-	private batchSize(): number {
-		const { length } = this.waiting;
-		return Math.min(this.maxJobs, this.calls === 0 && length >= worthTwoCalls ? Math.ceil(length / 2) : length);
+	/* Sends what may go; true if there was a batch.  What it leaves waits for the end of what is on its way. */
+	private next(): boolean {
+		const { waiting } = this;
+		const most = this.calls >= this.maxCalls ? 0
+			: Math.min(this.maxJobs, this.calls === 0 && waiting.length >= worthTwoCalls ? Math.ceil(waiting.length / 2) : waiting.length);
+		const batch: Entry[] = [];
+		const inBatch = new Set<string>();
+		const blocked = new Set(this.busy);
+		let left: Entry[] = [];
+		let size = 0;
+		let isFull = most === 0;
+
+		for (let i = 0; i < waiting.length; i++) {
+			if (isFull && this.works === 0) {
+				left = left.concat(waiting.slice(i));
+				break;
+			}
+			const entry = waiting[i];
+			const { job, keys } = entry;
+			if (!isFull && job !== undefined && batch.length > 0 && size + job.payload.length > maxCall)
+				isFull = true;
+			if (isFull && job !== undefined || keys.length > 0 && keys.some(key => blocked.has(key) || job === undefined && inBatch.has(key))) {
+				keys.forEach(key => blocked.add(key));
+				left.push(entry);
+			} else if (job === undefined) {
+				keys.forEach(key => blocked.add(key));
+				void this.work(entry);
+			} else {
+				if (keys.length > 0)
+					keys.forEach(key => inBatch.add(key));
+				batch.push(entry);
+				size += job.payload.length;
+				isFull = batch.length === most;
+			}
+		}
+		this.waiting = left;
+		if (batch.length > 0)
+			void this.send(batch, inBatch);
+		return batch.length > 0;
 	}
 
-	private async send(batch: typeof this.waiting): Promise<void> {
+	private async work({ work, keys, done, failed }: Entry): Promise<void> {
+		this.works--;
+		this.working++;
+		keys.forEach(key => this.busy.add(key));
+		// It may wait for a transaction whose owner waits for an add of the group.
+		let held = keys;
+		const timer = setTimeout(() => {
+			held = [];
+			this.ended(keys);
+		}, longestTurn);
+		await work!().then(done, failed);
+		clearTimeout(timer);
+		this.working--;
+		this.ended(held);
+	}
+
+	private async send(batch: Entry[], keys: Set<string>): Promise<void> {
 		this.calls++;
+		keys.forEach(key => this.busy.add(key));
 		try {
 			await this.sendPart(batch);
 		} finally {
 			this.calls--;
-			this.schedule();
-			if (this.calls === 0 && this.waiting.length === 0)
-				this.idle.splice(0).forEach(done => done());
+			this.ended(keys);
 		}
 	}
 
+	private ended(keys: Iterable<string>): void {
+		for (const key of keys)
+			this.busy.delete(key);
+		this.schedule();
+		if (this.isIdle())
+			this.idle.splice(0).forEach(done => done());
+	}
+
 	/* A call is all or none; which of them was refused shows by halves. */
-	private async sendPart(batch: typeof this.waiting): Promise<void> {
+	private async sendPart(batch: Entry[]): Promise<void> {
 		if (batch.length === 1)
-			return enqueueOne(this.run, batch[0].job).then(batch[0].done, batch[0].failed);
+			return enqueueOne(this.run, batch[0].job!).then(batch[0].done, batch[0].failed);
 		try {
-			const ids = await enqueueMany(this.run, batch.map(entry => entry.job));
+			const ids = await enqueueMany(this.run, batch.map(entry => entry.job!));
 			batch.forEach((entry, i) => entry.done(ids[i]));
 		} catch (error) {
 			// It may have been carried out: nobody must get the job twice.
@@ -151,9 +242,13 @@ export class Coalescer {
 		}
 	}
 
+	private isIdle(): boolean {
+		return this.calls === 0 && this.working === 0 && this.waiting.length === 0;
+	}
+
 	/** When all that was added is sent. */
 	flush(): Promise<void> {
-		return this.calls === 0 && this.waiting.length === 0 ? Promise.resolve() : new Promise(done => this.idle.push(done));
+		return this.isIdle() ? Promise.resolve() : new Promise(done => this.idle.push(done));
 	}
 }
 
@@ -169,7 +264,7 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 		this.options = options;
 	}
 
-	private encode(name: string, data: unknown, given: JobOptions): { wire: WireJob; opts: JobOptions; alone: boolean } {
+	private encode(name: string, data: unknown, given: JobOptions): { wire: WireJob; opts: JobOptions; alone: boolean; keys: string[] } {
 		// Those of the queue are its settings, by sync.
 		const { removeOnComplete: _c, removeOnFail: _f, ...defaults } = this.options.defaultJobOptions ?? {};
 		const opts: JobOptions = { ...defaults, ...given };
@@ -181,15 +276,17 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 		}
 		opts.metadata = withTrace(opts.metadata);
 		const options = encodeJobOptions(opts);
+		const tenantId = opts.tenantId ?? this.options.tenantId ?? this.client.options.tenantId;
 		return {
 			opts,
 			alone: options.unique_key !== undefined || options.depends_on !== undefined,
+			keys: options.group_key === undefined ? [] : [JSON.stringify([this.name, tenantId, options.group_key])],
 			wire: {
 				queue: this.name,
 				name,
 				payload: data === undefined ? '{}' : toJson(data, `the data of job ${name}`),
 				options: toJson(options, `the options of job ${name}`),
-				tenantId: opts.tenantId ?? this.options.tenantId ?? this.client.options.tenantId,
+				tenantId,
 			},
 		};
 	}
@@ -208,10 +305,10 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 		const tx = this.client.transactionOf(context?.tx, among);
 		return inSpan(`${this.name} enqueue`, 'producer', { 'messaging.destination.name': this.name, 'event_queue.job.name': name }, undefined,
 			async () => {
-				const { wire, opts, alone } = this.encode(name, data, given);
+				const { wire, opts, alone, keys } = this.encode(name, data, given);
 				const id = tx !== undefined ? await enqueueOne(toExecutor(tx), wire)
-					: alone ? await enqueueOne(this.client.database.run, wire)
-						: await this.client.coalescer.add(wire);
+					: alone ? await this.client.coalescer.alone(() => enqueueOne(this.client.database.run, wire), keys)
+						: await this.client.coalescer.add(wire, keys);
 				if (tx === undefined)
 					this.client.added(this.name, name);
 				return this.jobOf(id, name, data, opts);
@@ -230,8 +327,9 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 					throw new UnsupportedOptionError('addBulk adds all jobs in one transaction: give tx as addBulk(jobs, { tx })');
 				const encoded = jobs.map(job => this.encode(job.name ?? defaultJobName, job.data, optionsOf(`job ${job.name}`, job.opts)));
 				const run = tx === undefined ? this.client.database.run : toExecutor(tx);
-				const ids = await enqueueParts(encoded.map(job => job.wire), work => tx === undefined
+				const add = () => enqueueParts(encoded.map(job => job.wire), work => tx === undefined
 					? this.client.database.transaction(client => work(toExecutor(client))) : work(run), run);
+				const ids = await (tx === undefined ? this.client.coalescer.alone(add, [...new Set(encoded.flatMap(job => job.keys))]) : add());
 				if (tx === undefined)
 					for (const name of new Set(encoded.map(job => job.wire.name)))
 						this.client.added(this.name, name);
@@ -241,9 +339,8 @@ export class Queue<Data = any, Result = any, Name extends string = string> {
 
 	/** Looks a job up by its id: waiting, running, dead, or completed if the queue keeps those. */
 	async getJob(id: string | number | bigint, context?: TxOption): Promise<Job<Data, Result, Name> | null> {
-		if (!/^\d+$/.test(String(id)))
-			return null;
-		return (await this.jobsWhere('j.job_id = $2::text::bigint', [String(id)], 1, context))[0] ?? null;
+		const known = jobIdOf(id);
+		return known === undefined ? null : (await this.jobsWhere('j.job_id = $2::text::bigint', [known], 1, context))[0] ?? null;
 	}
 
 	private async jobsWhere(condition: string, values: string[], limit: number, context?: TxOption): Promise<Array<Job<Data, Result, Name>>> {

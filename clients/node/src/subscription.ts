@@ -17,7 +17,7 @@ import { backoffAfter, isConflict, sleep } from './database';
 import { SafeEmitter } from './emitter';
 import { asError, ClosedError, InvalidTransactionError, isAborted, isCancelled, isConnectionError, NotFoundError, toEventQueueError, UnsupportedOptionError } from './errors';
 import { eventColumns, eventOf, type EventFilter, type EventQueue, type StoredEvent } from './event-queue';
-import { checkKnown } from './options';
+import { checkKnown, integer } from './options';
 import { Outage } from './outage';
 import { Scope } from './scope';
 import { inSpan } from './telemetry';
@@ -122,6 +122,9 @@ export class Subscription extends SafeEmitter {
 		if (typeof handler !== 'function')
 			throw new UnsupportedOptionError(`the handler of subscription "${name}" is no function`);
 		checkKnown(`subscription "${name}"`, options, knownOptions);
+		for (const option of ['buckets', 'batchSize', 'maxAttempts'] as const)
+			if (options[option] !== undefined)
+				integer(`${option} of subscription "${name}"`, options[option], 1);
 		if (options.transaction !== undefined && (options.buckets ?? 1) > 1)
 			throw new UnsupportedOptionError(`subscription "${name}": a group's membership is of its session, so the option transaction needs buckets: 1`);
 		this.outage = new Outage(`subscription "${name}"`);
@@ -161,7 +164,9 @@ export class Subscription extends SafeEmitter {
 		while (!this.ending.signal.aborted) {
 			try {
 				await this.client.ready();
-				this.session = await this.client.database.connect('subscribes', this.ending.signal, undefined, error => this.heldUp(error));
+				const { database } = this.client;
+				// The membership of a group is of a session, and who waits would keep one of a pooler's from all others.
+				this.session = await database.connect('subscribes', this.ending.signal, database.sessionConfig(), error => this.heldUp(error));
 				const tenant = this.options.tenantId ?? this.client.options.tenantId;
 				if (tenant !== undefined)
 					await this.session.query(`SELECT pg_catalog.set_config('event_queue.tenant', $1, false)`, [tenant]);

@@ -5,6 +5,7 @@
 import { inspect } from 'node:util';
 import { DelayedError, JobCancelledError, RateLimitError, RetryAfterError, UnrecoverableError, UnsupportedOptionError } from './errors';
 import type { Job } from './job';
+import { withoutNul } from './json';
 import type { AdvancedSettings, BackoffOptions } from './options';
 
 /** 100 years, in ms: the server takes no longer one. */
@@ -15,9 +16,6 @@ export const messageOf = (error: Error): string => {
 	const message: unknown = error.message || error.name || 'failed';
 	return typeof message === 'string' ? message : inspect(message, { breakLength: Infinity });
 };
-
-/* A text of the server has no NUL. */
-const withoutNul = (text: string): string => text.replaceAll('\0', '');
 
 /** given back, uncounted, for a time; or failed, and for how long if not as the queue says. */
 export type Verdict = { release: number } | { final: boolean; retryAfter?: number };

@@ -3,11 +3,12 @@
  *
  * A call whose connection breaks may have been carried out.  Jobs that it was to complete
  * are marked uncertain and go back on their lane's list; what became of them is asked for
- * by the job's id, if the server says that the lease is not held.  A call for a single job
- * (insist) is repeated until the server has answered.
+ * by the job's id, if the server says that the lease is not held.  What the server refuses for a
+ * reason that passes (a lock, a full disk) also goes back on the list: the job is done, and
+ * its lease goes on.  A call for a single job (insist) is repeated until the server has answered.
  */
 import { backoffAfter, sleep } from './database';
-import { isConnectionError } from './errors';
+import { isConnectionError, isPassing } from './errors';
 import type { EventQueue } from './event-queue';
 import { Outage } from './outage';
 import type { Row } from './tx';
@@ -104,12 +105,21 @@ export class WorkerCalls {
 		} catch (error) {
 			if (isConnectionError(error))
 				throw error;
-			// One of them is refused, as a result that is too large: each by itself.
+			// One of them is refused, as a result that is too large, or locked: each by itself.
 			if (settles.length > 1) {
+				let passing: unknown;
 				for (const settle of settles)
-					await this.completeMany([settle]);
+					await this.completeMany([settle]).catch(refusal => {
+						if (!isPassing(refusal))
+							throw refusal;
+						passing = refusal;
+					});
+				if (passing !== undefined)
+					throw passing;
 				return;
 			}
+			if (isPassing(error))
+				throw error;
 			const [settle] = settles;
 			settle.running.gone = false;
 			await this.owner.refused(settle.running, error as Error);
@@ -141,10 +151,14 @@ export class WorkerCalls {
 				this.wentThrough();
 				return { rows, uncertain };
 			} catch (error) {
-				if (!isConnectionError(error) || this.isOver() || this.over.aborted)
+				const isOfConnection = isConnectionError(error);
+				if (!isOfConnection && !isPassing(error) || this.isOver() || this.over.aborted)
 					return { error, uncertain };
-				this.heldUp(error);
-				uncertain ||= (error as any).outcomeUnknown !== false;
+				if (isOfConnection) {
+					this.heldUp(error);
+					uncertain ||= (error as any).outcomeUnknown !== false;
+				} else
+					this.refused(error);
 				await sleep(backoffAfter(failures), this.over);
 			}
 		}

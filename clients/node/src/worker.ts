@@ -311,7 +311,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		job.returnvalue = settle.value;
 		job.finishedOn = Date.now();
 		settle.confirmed();
-		this.client.outcomes.told(job.id, () => ({ state: 'completed', result: fromJson(settle.result) }));
+		this.client.outcomes.told(job.id, () => ({ state: 'completed', result: fromJson(settle.result) }), true);
 		this.emit('completed', job, settle.value);
 	}
 
@@ -516,7 +516,7 @@ export class Worker<Data = any, Result = any> extends SafeEmitter {
 		job.stacktrace = String(error.stack ?? '').split('\n');
 		if (dead) {
 			job.finishedOn = Date.now();
-			this.client.outcomes.told(job.id, () => ({ state: 'dead', error: job.failedReason }));
+			this.client.outcomes.told(job.id, () => ({ state: 'dead', error: job.failedReason }), false);
 		}
 		this.emit('failed', job, error, dead);
 	}

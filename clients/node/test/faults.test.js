@@ -3,7 +3,8 @@ const { test, before, after } = require('node:test');
 const assert = require('node:assert/strict');
 const { spawn } = require('node:child_process');
 const eqlib = require('..');
-const { cloneable } = require('../dist/heartbeat');
+const { Socket } = require('node:net');
+const { forThread } = require('../dist/heartbeat');
 const { freshDatabase, query, open, until, sleep, once } = require('./helpers');
 
 let connection, eq, n = 0;
@@ -150,11 +151,12 @@ test('a handler or transaction that fails to reach something else: no error of t
 	await subscription.close();
 });
 
-test('settings of a connection that no thread can be given are left out', () => {
-	const ca = Buffer.from('x');
-	const config = cloneable({ host: 'h', port: 1, ssl: { ca, checkServerIdentity: () => undefined }, password: () => 'x', stream: undefined });
-	assert.deepEqual(Object.keys(config), ['host', 'port', 'ssl']);
-	assert.deepEqual(Object.keys(config.ssl), ['ca']);
+test('settings of a connection that no thread can be given', () => {
+	const ca = Buffer.from('x'), types = { getTypeParser: () => String };
+	const config = forThread({ host: 'h', port: 1, types, ssl: { ca }, password: () => 'x', stream: undefined });
+	assert.deepEqual(config, { host: 'h', port: 1, stream: undefined, ssl: { ca: new Uint8Array(ca) }, askPassword: true });
+	for (const more of [{ ssl: { ca, checkServerIdentity: () => undefined } }, { stream: () => new Socket() }])
+		assert.equal(forThread({ host: 'h', ...more }).cannotConnect, true);
 });
 
 test('removeOnComplete and removeOnFail of one job override the queue', async () => {

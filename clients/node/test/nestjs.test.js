@@ -609,6 +609,8 @@ describe('bad input', () => {
 			assert.equal(await (await queue.getJob('mine')).getState(), 'completed');
 			await queue.addBulk([{ data: {} }, { data: {}, opts: { delay: 100000 } }]);
 			assert.equal(await queue.count(), 2);
+			const [delayed] = await queue.getDelayed();
+			assert.deepEqual([delayed.opts.delay, delayed.toJSON().delay], [100000, 100000]);
 			await queue.empty();
 			assert.equal(await queue.count(), 0);
 			await queue.obliterate();

@@ -139,6 +139,19 @@ my $theirs = ask($acme, 'GET', '/api/jobs')->{json}{items};
 is_deeply([ map { $_->{tenant_id} } @$theirs ], [ ('acme') x 2 ], 'a bound role sees jobs of its tenant only');
 is(ask($bob, 'GET', "/api/jobs/$first")->{json}{payload_text}, undef, 'an observer sees no payloads');
 is(ask($bob, 'GET', '/api/events')->{json}{items}[0]{data_text}, undef, 'nor data of events');
+$node->safe_psql('postgres', q(
+CREATE TABLE public.one (id int PRIMARY KEY);
+INSERT INTO public.one VALUES (1);
+CREATE FUNCTION public.twice(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'INSERT INTO public.one VALUES (1)';
+SELECT event_queue.create_queue('twice', max_attempts => 1), event_queue.create_handler('twice', 'twice', 'public.twice');
+));
+my $twice = $node->safe_psql('postgres', q(SELECT event_queue.enqueue('twice', 'twice')));
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM event_queue.dead_letters WHERE job_id = $twice") or die 'no dead letter';
+is(ask($ana, 'GET', "/api/jobs/$twice")->{json}{errors}[0]{detail}, 'Key (id)=(1) already exists.', 'an admin sees the detail of an error');
+my ($error) = @{ ask($bob, 'GET', "/api/jobs/$twice")->{json}{errors} };
+like($error->{message}, qr/duplicate key/, 'an observer its message');
+ok(!exists $error->{detail}, 'and not its detail, in which a row may stand');
+$node->safe_psql('postgres', q(SELECT event_queue.drop_handler('twice', 'twice'); SELECT event_queue.drop_queue('twice', force => true)));
 is(ask($bob, 'GET', '/api/aggregates/lead/a%2F1/state')->{json}{state_text}, undef, 'nor states');
 is_deeply(ask($bob, 'GET', '/api/dead?search=script')->{json}{items}, [], 'nor finds by them');
 is_status(ask($acme, 'GET', "/api/jobs/$first"), 404, 'nor does a bound role see another tenant\'s job');
@@ -264,6 +277,7 @@ for ('evil.example:8077', '127.0.0.1.evil.example', '127.evil', 'localhost.evil'
 }
 like(raw($port, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n$_: 203.0.113.9\r\nConnection: close\r\n\r\n"), qr{^HTTP/1\.1 401 }, "/metrics for whom a proxy says $_")
 	for qw(X-Forwarded-For forwarded X-Real-IP Via);
+like(raw($port, "GET /metrics HTTP/1.0\r\nHost: 127.0.0.1:$port\r\nConnection: close\r\n\r\n"), qr{^HTTP/1\.1 401 }, '/metrics for a proxy that says nothing: nginx asks by HTTP/1.0');
 like(raw($port, "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer token-of-free-0123456789\r\nConnection: close\r\n\r\n"), qr{^HTTP/1\.1 200 }, 'a token is enough');
 
 # ------------------------------------------------------------ one role and another

@@ -165,5 +165,24 @@ soon(q((SELECT count(*) = 60 FROM total) AND NOT EXISTS (SELECT FROM event_queue
 is(sql('SELECT count(DISTINCT seen), min(seen), max(seen) FROM total'), '60|0|59', 'as one after the other');
 cmp_ok(sql(q(SELECT sum(failures) FROM event_queue.job_history h JOIN event_queue.queue q USING (queue_id) WHERE q.name = 'counts')), '>', 0, 'there were conflicts');
 
+# The workers' own transactions are not: they read and write what all others do, and would fail.
+sql(q(
+CREATE TABLE sent (n int);
+CREATE FUNCTION nothing(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'SELECT';
+SELECT event_queue.create_queue('keyed', keep_completed => '1 hour'), event_queue.create_handler('keyed', '*', 'nothing'),
+	event_queue.create_rule('keyed', 'keyed.*', queue => 'keyed', job_name => 'by rule');
+));
+my $script = PostgreSQL::Test::Utils::tempdir() . '/keyed.sql';
+append_to_file($script, q(BEGIN;
+INSERT INTO sent SELECT 1 FROM event_queue.enqueue('keyed', 'k', group_key => (random() * 5)::int::text), event_queue.append('keyed', (random() * 100000)::int::text, 'keyed.x');
+END;
+));
+my $said = -s $node->logfile;
+PostgreSQL::Test::Utils::run_log([ 'pgbench', '-n', '-h', $node->host, '-p', $node->port, '-c', 4, '-t', 150, '-f', $script, 'postgres' ]);
+soon(q((SELECT count(*) FROM event_queue.history WHERE queue = 'keyed' AND name = 'k') = (SELECT count(*) FROM sent)
+	AND (SELECT count(*) FROM event_queue.history WHERE queue = 'keyed' AND name = 'by rule') = (SELECT count(*) FROM sent)), 'groups and rules go on');
+cmp_ok(sql('SELECT count(*) FROM sent'), '>', 0, 'as there were some');
+unlike(slurp_file($node->logfile, $said), qr/fails: could not serialize/, 'no chore, group or queue has failed');
+
 $node->stop;
 done_testing();

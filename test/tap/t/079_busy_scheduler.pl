@@ -79,7 +79,7 @@ SELECT count(event_queue.create_queue('fair ' || n, fair => true)) FROM generate
 ));
 $gates->query_safe('SELECT pg_advisory_lock(1)');
 ok($node->poll_query_until('postgres', "SELECT application_name = 'first' $scheduler"), 'it is busy');
-$node->safe_psql('postgres', q(SELECT count(event_queue.enqueue('fair ' || n, 'x', delay => '1 ms')) FROM generate_series(1, 250) n));
+$node->safe_psql('postgres', q(SELECT count(event_queue.enqueue('fair ' || n, 'x', delay => '1 second')) FROM generate_series(1, 250) n));
 ok($node->poll_query_until('postgres', q(SELECT bool_and(run_at < now()) FROM event_queue.jobs WHERE queue LIKE 'fair %')), 'jobs of all queues are due');
 $gates->query_safe('SELECT pg_advisory_unlock(1)');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 250 FROM moved)), 'it has moved them');

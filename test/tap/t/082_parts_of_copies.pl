@@ -106,6 +106,14 @@ IPC::Run::run([ 'pg_restore', '-d', $node->connstr('roles'), "$dir/roles.custom"
 like($err, qr/role "gone" does not exist/, 'a restore where two roles are missing');
 is(sql('roles', 'SELECT (SELECT count(*) FROM event_queue.handler), (SELECT count(*) FROM event_queue_internal.tenant_role)'), '0|0', 'brings no handler, and no tenant of a role');
 like(said('roles', 'SELECT event_queue.activate()'), qr/^ERROR:  EQ036: cannot activate: tables were not loaded\nDETAIL:  COPY has failed for: event_queue\.handler, event_queue_internal\.tenant_role\.\nHINT: /m, 'which activate refuses');
+# Also where no trigger is fired.
+sql('postgres', 'CREATE DATABASE disabled');
+IPC::Run::run([ 'pg_restore', '--section=pre-data', '-d', $node->connstr('disabled'), "$dir/roles.custom" ], '>', \$out, '2>', \$err);
+IPC::Run::run([ 'pg_restore', '--data-only', '--disable-triggers', '-d', $node->connstr('disabled'), "$dir/roles.custom" ], '>', \$out, '2>', \$err);
+like($err, qr/role "gone" does not exist/, 'a restore with disabled triggers');
+IPC::Run::run([ 'pg_restore', '--section=post-data', '-d', $node->connstr('disabled'), "$dir/roles.custom" ], '>', \$out, '2>', \$err);
+like(said('disabled', 'SELECT event_queue.activate()'), qr/^ERROR:  EQ036: cannot activate: tables were not loaded\nDETAIL:  COPY has failed for: event_queue\.handler, event_queue_internal\.tenant_role\.\nHINT: /m, 'is refused, too');
+sql('postgres', 'DROP DATABASE disabled');
 sql('postgres', 'ALTER ROLE other_name RENAME TO gone; ALTER ROLE other_name_too RENAME TO gone_too');
 $node->command_ok([ 'pg_restore', '-e', '--data-only', '-n', 'event_queue', '-t', 'handler', '-d', $node->connstr('roles'), "$dir/roles.custom" ], 'handlers again');
 like(said('roles', 'SELECT event_queue.activate()'), qr/COPY has failed for: event_queue_internal\.tenant_role\.$/m, 'is not all');

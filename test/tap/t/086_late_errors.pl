@@ -129,9 +129,10 @@ $lock->query_safe('ROLLBACK');
 $lock->quit;
 soon(q((SELECT count(*) = 300 FROM event_queue.job WHERE name = 'behind')), 'it goes on afterwards');
 
-# A rule is resumed between the moment when a new runner read the rules and the one when it
-# notes where those that were left out stopped.
+# A rule is resumed, and another one created, between the moment when a new runner read the
+# rules and the one when it notes where those that were off stopped.
 sql(q(SELECT event_queue.create_rule('resumed', 'resumed.made', queue => 'q', job_name => 'resumed')));
+sql(q(SELECT event_queue.create_rule('stopped', 'new.made', queue => 'q', job_name => 'stopped')));
 my $noting = $node->background_psql('postgres');
 $noting->query_safe('BEGIN; LOCK TABLE event_queue_internal.rule_catch_up IN SHARE ROW EXCLUSIVE MODE');
 my $was = sql("SELECT pid $runner");
@@ -140,9 +141,13 @@ sql(q(SELECT event_queue.append('resumed', '1', 'resumed.made')));
 sql("SELECT pg_terminate_backend(pid) $runner");
 soon("(SELECT wait_event_type = 'Lock' AND pid <> $was $runner)", 'a new runner has read that the rule is off');
 sql(q(SELECT event_queue.resume_rule('resumed', 'catch_up')));
+sql(q(SELECT event_queue.create_rule('stops', 'new.made', queue => 'q', job_name => 'stops', stop => true, rule_order => -1)));
+sql(q(SELECT event_queue.append('new', '1', 'new.made')));
 $noting->query_safe('COMMIT');
 $noting->quit;
 soon(q((SELECT count(*) = 1 FROM event_queue.job WHERE name = 'resumed')), 'the event that came while it was off is met');
+soon(q((SELECT count(*) = 1 FROM event_queue.job WHERE name = 'stops')), 'the new rule meets what came after it');
+is(sql(q(SELECT count(*) FROM event_queue.job WHERE name = 'stopped')), '0', 'with the others, whom it stops');
 
 # ------------------------------------------------------------ two drafts at once
 my $draft = q(SELECT event_queue.create_rule('behind', 'old.made', queue => 'q', job_name => 'x', draft => true));

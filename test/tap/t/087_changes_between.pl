@@ -2,6 +2,7 @@
 # rule, or let a rule fire twice.
 use strict;
 use warnings;
+use IPC::Run qw(start);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -100,6 +101,81 @@ $trim->quit;
 soon(q((SELECT state = 'done' FROM event_queue.rule_backfills)), 'the backfill ends');
 is(sql($filled), '3', 'and fires for none again');
 is(sql(q(SELECT fired || ' ' || not_known FROM event_queue.rule_backfills)), '0 3', 'since it is not known');
+
+# ------------------------------------------------------------ a commit that is seen before it is told
+# Has gdb hold a session there, and says when it does and when it is to go on.
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $n_held = 0;
+sub hold
+{
+	my ($pid, $where) = @_;
+	my $at = "$dir/held" . $n_held++;
+	my $out = '';
+	PostgreSQL::Test::Utils::append_to_file("$at.gdb", qq(
+set pagination off
+handle SIGUSR1 nostop noprint pass
+handle SIGALRM nostop noprint pass
+$where->[0]
+shell touch $at.ready
+continue
+$where->[1]
+shell touch $at; while [ -e $at ]; do sleep 0.1; done
+delete
+continue
+));
+	my $gdb = eval { start([ 'gdb', '-q', '-batch', '-p', $pid, '-x', "$at.gdb" ], '<', \undef, '>&', \$out) };
+	my $is_made = sub {
+		for (1 .. 1800)
+		{
+			return 1 if -e $_[0];
+			last unless $gdb && $gdb->pumpable;
+			select undef, undef, undef, 0.1;
+		}
+		return -e $_[0];
+	};
+	return unless $is_made->("$at.ready");
+	return { is_held => sub { $is_made->($at) }, go_on => sub { unlink $at }, end => sub { $gdb->finish } };
+}
+
+# Of a split the invalidations are not sent yet.
+SKIP:
+{
+	my $split = $node->background_psql('postgres');
+	my $held = hold($split->query_safe('SELECT pg_backend_pid()'), [ 'break AtEOXact_Inval', '' ]);
+	skip 'no gdb that can attach', 4 unless $held;
+	my $reader = $node->background_psql('postgres');
+	my $events = sql('SELECT count(*) FROM event_queue.event_store');
+	sql(q(SELECT event_queue.create_subscription('reader')));
+	$reader->query_safe(q(SELECT count(*) FROM event_queue.fetch_events('reader', 1)));
+	$split->query_until(qr/begun/, "\\echo begun\nSELECT event_queue.split_event_partition(up_to => now());\n");
+	ok($held->{is_held}->(), 'a split is held in its commit');
+	$reader->query_until(qr/begun/, q(\echo begun
+		BEGIN; CREATE TABLE public.got AS SELECT position FROM event_queue.fetch_events('reader', 1000); SELECT event_queue.ack('reader'); COMMIT;
+	));
+	soon(q((SELECT to_regclass('public.got') IS NOT NULL OR EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'public.got'))), 'a reader has begun');
+	$held->{go_on}->();
+	soon("(SELECT to_regclass('public.got') IS NOT NULL)", 'and ends');
+	is(sql('SELECT count(*) FROM public.got'), $events, 'it has read what was moved');
+	$split->quit;
+	$reader->quit;
+	$held->{end}->();
+}
+
+# Of a rule the workers are not told yet.
+SKIP:
+{
+	my $creator = $node->background_psql('postgres');
+	my $held = hold($creator->query_safe('SELECT pg_backend_pid()'), [ 'break ProcArrayEndTransaction', 'finish' ]);
+	skip 'no gdb that can attach', 4 unless $held;
+	$creator->query_until(qr/begun/, "\\echo begun\nSELECT event_queue.create_rule('seen', 'seen.made', queue => 'q', job_name => 'seen');\n");
+	ok($held->{is_held}->(), 'create_rule is held in its commit');
+	is(sql(q(SELECT count(*) FROM event_queue.rules WHERE name = 'seen')), '1', 'the rule is seen');
+	ok(append('seen.made'), 'an event that is appended then');
+	$held->{go_on}->();
+	soon(q((SELECT count(*) = 1 FROM event_queue.job WHERE name = 'seen')), 'meets it');
+	$creator->quit;
+	$held->{end}->();
+}
 
 $node->stop;
 done_testing();

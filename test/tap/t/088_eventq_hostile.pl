@@ -137,6 +137,26 @@ my $connects = begin(qw(eventq work work -h 127.0.0.1 -p), $silent->sockport, qw
 my $server = $silent->accept;    # and says nothing
 is(ended_by($connects, 'INT'), 2, 'eventq work: an interrupt while it connects');
 
+
+# An interrupt while a password is typed: the terminal shows again what is typed.
+SKIP:
+{
+	skip 'no program script', 1 if system('command -v script >/dev/null 2>&1') != 0;
+	sql(q(CREATE ROLE locked LOGIN PASSWORD 'x'));
+	my $hba = $node->data_dir . '/pg_hba.conf';
+	my $rules = slurp_file($hba);
+	unlink $hba;
+	append_to_file($hba, "local all locked scram-sha-256\n$rules");
+	$node->reload;
+	append_to_file("$dir/typing", "trap : INT\neventq queue ls -U locked\necho ended by \$?\nstty -a\n");
+	(undef, $out) = shell(qq(
+		cd $dir && mkfifo keys && { TERM=vt100 perl -e '\$SIG{INT} = q(DEFAULT); exec \@ARGV' script -qec 'sh $dir/typing' /dev/null <keys >shown & exec 9>keys
+		for i in \$(seq 600); do grep -q Password shown && break; sleep 0.1; done
+		printf '\\003' >&9; for i in \$(seq 600); do grep -q echonl shown && break; sleep 0.1; done
+		exec 9>&-; cat shown; }));
+	like($out, qr/ended by 130.* echo\b/s, 'the terminal shows again what is typed') or diag($out);
+}
+
 # ------------------------------------------------------------ eventq work
 ($status, undef, $err) = shell("eventq work work --later=foo -- true");
 is("$status|" . ($err =~ /invalid input syntax for type interval/ ? 1 : $err), '1|1', '--later that is no interval');
@@ -161,6 +181,19 @@ chmod 0755, "$dir/program";
 $worker->finish;
 like($said, qr/could not run ".*": No such file/, 'a program that is away is told');
 is(sql("SELECT failures FROM event_queue.jobs WHERE job_id = $job UNION ALL SELECT failures FROM event_queue.history WHERE job_id = $job"), 0, 'the job has not failed');
+
+is((shell('eventq job ls mail --state redy'))[2], qq(eventq: no state "redy": it is one of ready, scheduled, retrying, suspended, blocked, leased, stalled, paused, dead, completed\n),
+	'a misspelt state is an error, and not no row');
+is((shell("eventq job ls mail --state $_"))[0], 0, "state $_") for qw(ready completed blocked);
+
+# A database whose encoding lacks what a child says: the job held its place for ever.
+$node->safe_psql('postgres', q(CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0));
+$node->safe_psql('narrow', q(CREATE EXTENSION event_queue; SELECT event_queue.create_queue('work', max_attempts => 1);
+SELECT event_queue.enqueue('work', 'first'), event_queue.enqueue('work', 'second')));
+($status, undef, $err) = shell(q(eventq -d narrow work work --until-empty -- sh -c 'if [ $EVENTQ_NAME = first ]; then printf "a \346\274\242" >&2; exit 1; else printf "\346\274\242"; fi'));
+is($status, 0, 'characters that the database has not: it goes on') or diag($err);
+is($node->safe_psql('narrow', q(SELECT string_agg(name || ': ' || left(last_error, 14), ', ' ORDER BY job_id) FROM event_queue.dead_letters)),
+	'first: a ???, second: result refused', 'and the jobs have failed');
 
 # ------------------------------------------------------------ limits of the role
 $ENV{PGOPTIONS} = '-c statement_timeout=1s';

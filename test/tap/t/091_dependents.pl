@@ -1,7 +1,7 @@
 # What a role without rights on our tables can still do: make views of partitions, which keeps
 # them from being dropped; say that triggers of ours be disabled, in a session that looks like
-# pg_restore's; listen, and so leave the NOTIFY queue full.  And who creates the roles of
-# tenants is not bound as they are.
+# pg_restore's; listen, and so leave the NOTIFY queue full.  Who creates the roles of tenants is
+# not bound as they are.  And a condition whose error is fatal.
 use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
@@ -16,6 +16,7 @@ shared_preload_libraries = 'event_queue'
 event_queue.executors = 1
 event_queue.databases = 'postgres'
 event_queue.keep_audit = '1 year'
+event_queue.alert_interval = '1 s'
 ));
 # as small as it can be; before 17 it has 8 GB
 my $small_notify_queue = $node->pg_version >= 17;
@@ -73,6 +74,16 @@ is(sql(q(SELECT count(*) FROM event_queue.faults() WHERE what = 'old partition')
 like($err, qr/must be owner of table job/, 'who does not own the table is refused');
 unlike($err, qr/out of service/, 'and the store stays in service');
 
+# Who makes subscriptions of many buckets does not make it long for others to see how far all are.
+sql(q(SELECT event_queue.create_subscription('wide', buckets => 64, tenant_id => 'A');
+	SELECT count(*) FROM event_queue.append_many('wide', '1', (SELECT jsonb_agg('{"event_type": "wide.made"}'::jsonb) FROM generate_series(1, 500)), tenant_id => 'A')));
+is(sql(q(SELECT lag_events FROM event_queue.subscription_status WHERE name = 'wide')), '500', 'the lag of a subscription of 64 buckets');
+is(sql(q(SELECT count(*) FROM event_queue.prometheus() m WHERE m ~ 'event_queue_subscription_lag_events{[^}]*wide[^}]*} 500')), '1', 'also as a metric');
+sql(q(SET track_functions = 'all'; SELECT lag_events FROM event_queue.subscription_status; SELECT count(*) FROM event_queue_internal.figures()));
+my $calls = q(coalesce(pg_stat_get_function_calls('event_queue_internal.event_bucket(text,text,text,int)'::regprocedure), 0));
+soon("$calls > 0", 'calls are counted');
+cmp_ok(sql("SELECT $calls"), '<=', 2000, 'no event is compared with each bucket');
+
 # Since 16 who creates a role by CREATEROLE is a member of it, and has nothing of it.
 sql(q(CREATE ROLE maker LOGIN CREATEROLE; SELECT event_queue.grant_admin('maker')));
 $node->safe_psql('postgres', q(CREATE ROLE tenant_x LOGIN; CREATE ROLE tenant_y LOGIN), extra_params => [ '-U', 'maker' ]);
@@ -97,7 +108,7 @@ sql(q(DELETE FROM event_queue.job));
 
 # A full NOTIFY queue: the commits of all who notify fail, and the scheduler's must not be those that jobs wait for.
 SKIP: {
-	skip 'the NOTIFY queue has 8 GB before 17', 6 unless $small_notify_queue;
+	skip 'the NOTIFY queue has 8 GB before 17', 8 unless $small_notify_queue;
 	sql(q(CREATE TABLE ran (name text); CREATE FUNCTION work(job event_queue.claimed_job) RETURNS void LANGUAGE sql AS 'INSERT INTO public.ran VALUES (job.name)';
 	SELECT event_queue.create_queue('fair', fair => true), event_queue.create_handler('fair', '*', 'work'), event_queue.create_handler('q', '*', 'work'),
 		event_queue.create_schedule('each second', '* * * * * *', 'q', 'scheduled')));
@@ -116,11 +127,22 @@ SKIP: {
 	soon(q((SELECT count(DISTINCT name) = 6 FROM ran)), 'jobs of all kinds run');
 	is(sql(q(SELECT count(*) FROM event_queue.faults() WHERE what = 'scheduler' AND item <> 'notifications')), '0', 'no chore fails');
 	soon(q(EXISTS (SELECT FROM event_queue.faults() WHERE what = 'scheduler' AND item = 'notifications' AND hint ~ 'LISTEN')), 'but that which notifies, and it says what to look for');
+	soon(q(EXISTS (SELECT FROM event_queue.event_store WHERE event_type = 'alert.raised' AND aggregate_id ~ 'notifications')), 'an alert is raised');
+	is(sql(q(SELECT count(*) FROM event_queue.faults() WHERE what = 'scheduler' AND item <> 'notifications')), '0', 'still no other chore fails');
 	$listener->quit;
 	soon(q(NOT EXISTS (SELECT FROM event_queue.faults() WHERE what = 'scheduler')), 'it works again when the queue is empty');
 	like($worker->query(q(SELECT 1)), qr/notification "event_queue\.q"/, 'and listeners are told');
 	$worker->quit;
 }
+
+# A condition whose error is fatal takes the rule runner with it; it does so for no other rule.
+sql(q(CREATE FUNCTION fatal() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('exit_on_error', 'on', false); RAISE 'fatal'; END $$;
+SELECT event_queue.create_queue('by rule'), event_queue.create_rule('fatal', 'met.*', condition => 'public.fatal()', queue => 'by rule', job_name => 'never', rule_order => 1),
+	event_queue.create_rule('good', 'met.*', queue => 'by rule', job_name => 'good', rule_order => 2);
+SELECT event_queue.append('met', '1', 'met.x') FROM generate_series(1, 5)));
+soon(q((SELECT count(*) = 5 FROM event_queue.job WHERE name = 'good')), 'another rule meets all events');
+is(sql(q(SELECT f.item ^@ 'fatal' FROM event_queue.faults() f WHERE f.what = 'rule')), 't', 'and the fatal one is a fault');
+sql(q(SELECT event_queue.drop_rule('fatal')));
 
 $node->stop;
 is(join("\n", grep { / XX\d{3} |PANIC: |TRAP: |terminated by signal/ } split /\n/, slurp_file($node->logfile)), '', 'nothing broke down');

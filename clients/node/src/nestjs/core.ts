@@ -1,7 +1,8 @@
 /* What the module needs of the core of this package. */
 import type { Logger } from '@nestjs/common';
 import { UnsupportedOptionError } from '../errors';
-import { toExecutor } from '../tx';
+import { HostsClient } from '../hosts';
+import { type Executor, toExecutor } from '../tx';
 import { EventQueue, knownOptions, type EventQueueOptions, type StoredEvent } from '../event-queue';
 import { encodeJobOptions, type JobOptions as CoreJobOptions } from '../options';
 import { Job as CoreJob } from '../job';
@@ -55,9 +56,8 @@ export class Core {
 
 	/** Where it is connected to, without a password. */
 	describe(): string {
-		const { host, port, database } = this.store.database.clientConfig();
-		const from = [host ?? process.env.PGHOST ?? 'localhost', port ?? process.env.PGPORT ?? 5432].join(':');
-		return `${from}/${database ?? process.env.PGDATABASE ?? ''}`;
+		const { host, port, database } = new HostsClient(this.store.database.clientConfig());
+		return `${host}:${port}/${database ?? ''}`;
 	}
 
 	ready(): Promise<void> {
@@ -65,8 +65,10 @@ export class Core {
 	}
 
 	/** One statement; what it returns as JSON has it: times are ISO strings. */
-	async query<R>(text: string, values: unknown[], tx?: Transaction): Promise<R[]> {
-		const run = tx === undefined ? this.store.database.run : toExecutor(tx);
+	async query<R>(text: string, values: unknown[], tx?: Transaction, wait?: number): Promise<R[]> {
+		const { database } = this.store;
+		const run: Executor = tx !== undefined ? toExecutor(tx)
+			: wait === undefined ? database.run : (sql, params) => database.runWaiting(sql, params, wait);
 		const [row] = await run(
 			`SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(r)), '[]')::text AS rows FROM (${text}) r`,
 			values.map(toText),

@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { Inject } from '@nestjs/common';
+import { asError, InvalidTransactionError } from '../errors';
 import { getEventQueueToken } from './tokens';
 import type { Transaction } from './port';
 
@@ -26,7 +27,12 @@ export function event<D>(eventType: string, data: D, options?: DomainEventOption
 interface Scope {
 	owner: object;
 	tx: Transaction;
+	/** Undefined outside of @EventSourced, and when its method has ended. */
 	emitted: DomainEvent[] | undefined;
+	/** That of the whole transaction. */
+	whole?: Scope;
+	/** What a method in the transaction failed by: its writes are there and its events are not, so nothing may be kept. */
+	failed?: unknown;
 }
 
 const scopes = new AsyncLocalStorage<Scope>();
@@ -41,13 +47,23 @@ export function currentTransaction<X = Transaction>(owner?: object): X | undefin
 export function emit(eventType: string, data: unknown = {}, options?: DomainEventOptions): void {
 	const emitted = scopes.getStore()?.emitted;
 	if (emitted === undefined) {
-		throw new Error(`emit('${eventType}') outside of a method with @EventSourced: nothing would append it`);
+		throw new Error(`emit('${eventType}') outside of a method with @EventSourced, or after its end: nothing would append it`);
 	}
 	emitted.push(new DomainEvent(eventType, data, options));
 }
 
 export function withTransaction<R>(owner: object, tx: Transaction, work: () => Promise<R>): Promise<R> {
-	return scopes.run({ owner, tx, emitted: undefined }, work);
+	const scope: Scope = { owner, tx, emitted: undefined };
+	return scopes.run(scope, async () => {
+		const result = await work();
+		if (scope.failed !== undefined) {
+			throw new InvalidTransactionError(
+				`nothing of the transaction is kept: a method with @EventSourced in it failed, and its error was caught: ${asError(scope.failed).message}`,
+				{ cause: scope.failed },
+			);
+		}
+		return result;
+	});
 }
 
 /** What the decorator needs of the connection; EventQueueService is one. */
@@ -73,7 +89,8 @@ export interface EventSourcedOptions {
 /**
  * The method runs in a transaction (`currentTransaction()`), that of its caller if there
  * is one; the events that it emits, then those that it returns, are appended to the
- * aggregate in it. If anything fails, neither its writes nor its events are there.
+ * aggregate in it. If anything fails, neither its writes nor its events are there, nor
+ * anything else of the transaction, even if the caller catches the error.
  */
 export function EventSourced(aggregateType: string, options: EventSourcedOptions = {}): MethodDecorator {
 	const source = Symbol(`event_queue of @EventSourced('${aggregateType}')`);
@@ -87,18 +104,29 @@ export function EventSourced(aggregateType: string, options: EventSourcedOptions
 			}
 			return store.transaction(async (tx) => {
 				const emitted: DomainEvent[] = [];
-				const result = await scopes.run({ owner: store, tx, emitted }, async () => method.apply(this, args));
-				const events = [...emitted, ...eventsOf(result)];
-				if (events.length > 0) {
-					const id = options.id === undefined ? idOf(args[0]) : options.id(...args);
-					if (typeof id !== 'string' || id === '') {
-						throw new TypeError(
-							`@EventSourced('${aggregateType}'): the first argument is no id and has none; name it by the option id`,
-						);
+				const around = scopes.getStore();
+				const scope: Scope = { owner: store, tx, emitted, whole: around?.whole ?? around };
+				try {
+					const result = await scopes.run(scope, async () => method.apply(this, args));
+					const events = [...emitted, ...eventsOf(result)];
+					if (events.length > 0) {
+						const id = options.id === undefined ? idOf(args[0]) : options.id(...args);
+						if (typeof id !== 'string' || id === '') {
+							throw new TypeError(
+								`@EventSourced('${aggregateType}'): the first argument is no id and has none; name it by the option id`,
+							);
+						}
+						await store.appendEvents(aggregateType, id, events, options.expectedVersion?.(...args), tx);
 					}
-					await store.appendEvents(aggregateType, id, events, options.expectedVersion?.(...args), tx);
+					return result;
+				} catch (error) {
+					if (scope.whole !== undefined) {
+						scope.whole.failed ??= error ?? new Error('undefined');
+					}
+					throw error;
+				} finally {
+					scope.emitted = undefined;
 				}
-				return result;
 			});
 		};
 		// What other decorators have said of the method holds for what stands in its place.

@@ -31,6 +31,7 @@ interface Provider {
 	instance: Record<string, Method> | undefined;
 	metatype: Function | null;
 	inject?: unknown;
+	isTransient: boolean;
 	isDependencyTreeStatic(): boolean;
 }
 
@@ -39,6 +40,7 @@ interface Provider {
 export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap {
 	private readonly logger = new Logger('EventQueueModule');
 	private readonly services = new Set<EventQueueService>();
+	private readonly instances = new Map<Provider, Promise<Record<string, Method>>>();
 
 	constructor(
 		@Inject(ModuleRef) private readonly moduleRef: ModuleRef,
@@ -79,6 +81,18 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 		for (const service of this.services) {
 			await service.start();
 		}
+	}
+
+	/** Of a transient provider Nest makes none for us: it gets one, for all its jobs and events. */
+	private instanceOf(provider: Provider): Promise<Record<string, Method>> {
+		let made = this.instances.get(provider);
+		if (made === undefined) {
+			made = provider.isTransient
+				? this.moduleRef.resolve<Record<string, Method>>(provider.token as any, undefined, { strict: false })
+				: Promise.resolve(provider.instance as Record<string, Method>);
+			this.instances.set(provider, made);
+		}
+		return made;
 	}
 
 	private methodsOf(type: Function): string[] {
@@ -128,6 +142,14 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 	}
 
 	private queueOf(name: string | undefined, type: Function): unknown {
+		const same = this.discovery.getProviders().filter((one) => one.token === getQueueToken(name)).map((one) => one.instance as Queue);
+		const keys = new Set(same.map((one) => (one instanceof Queue ? (one.port as EventQueueService).configKey : '')));
+		if (keys.size > 1) {
+			throw new Error(
+				`${type.name} is the processor of queue "${name ?? DEFAULT_KEY}", which is registered for ${keys.size} connections (${[...keys].join(', ')}): ` +
+					`processors find a queue by its name, so name one of them otherwise, by registerQueueAsync({ name: 'other', useFactory: () => ({ name: '${name ?? DEFAULT_KEY}' }) })`,
+			);
+		}
 		try {
 			return this.moduleRef.get<unknown>(getQueueToken(name), { strict: false });
 		} catch (error) {
@@ -151,7 +173,7 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 			});
 		};
 		if (provider.isDependencyTreeStatic()) {
-			return async (job) => call(provider.instance as Record<string, Method>, job);
+			return async (job) => call(await this.instanceOf(provider), job);
 		}
 		return async (job) => {
 			const context = ContextIdFactory.create();
@@ -165,9 +187,9 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 			this.logger.warn(`${provider.name}.${key} is not called: listeners of request-scoped processors have no request`);
 			return;
 		}
-		const instance = provider.instance as Record<string, Method>;
 		const failed = (error: unknown) => this.logger.error(`${provider.name}.${key}: ${(error as Error)?.stack ?? error}`);
 		const call = async (...args: unknown[]): Promise<void> => {
+			const instance = await this.instanceOf(provider);
 			if (options.name !== undefined || options.id !== undefined) {
 				const job = args[0] instanceof Object ? (args[0] as Job) : await queue.getJob(args[0] as string);
 				if (job === null || (job.name !== options.name && String(job.id) !== options.id)) {
@@ -200,7 +222,10 @@ export class EventQueueExplorer implements OnModuleInit, OnApplicationBootstrap 
 				...options,
 				subscription: options.subscription ?? `${type.name}.${key}`,
 				where: `${type.name}.${key}`,
-				handle: (event, tx) => (provider.instance as Record<string, Method>)[key]!.call(provider.instance, event, tx),
+				handle: async (event, tx) => {
+					const instance = await this.instanceOf(provider);
+					return instance[key]!.call(instance, event, tx);
+				},
 			});
 		}
 	}

@@ -1,6 +1,6 @@
-import { Controller, Get, Header, HttpException, Inject, Injectable, type DynamicModule, type Type } from '@nestjs/common';
+import { Controller, Get, HttpException, Inject, Injectable, StreamableFile, type DynamicModule, type Type } from '@nestjs/common';
 import { getEventQueueToken } from './tokens';
-import { ConnectionError, ReadOnlyError } from '../errors';
+import { AccessDeniedError, ConnectionError, ReadOnlyError } from '../errors';
 import type { Port } from './port';
 
 /** A queue in the document of `queue_health()`. */
@@ -65,14 +65,31 @@ function terminusBefore11(): boolean {
 }
 
 async function readHealth(store: Port): Promise<Record<string, QueueHealth>> {
-	const [row] = await store.query<{ health: Record<string, QueueHealth>; read_only: boolean }>(
+	const row = await store.look<{ health: Record<string, QueueHealth>; read_only: boolean }>(
 		`SELECT event_queue.queue_health() AS health, pg_catalog.current_setting('transaction_read_only')::boolean AS read_only`,
 	);
 	// What a standby shows is no news, and nothing can be added or done there.
 	if (row?.read_only === true) {
 		throw new ReadOnlyError('the server is read-only: it is a standby, or default_transaction_read_only is on');
 	}
-	return row?.health ?? {};
+	const health = row?.health ?? {};
+	if (Object.keys(health).length === 0) {
+		await readMetrics(store); // which tells why, if it is not that there are no queues
+	}
+	return health;
+}
+
+async function readMetrics(store: Port): Promise<string> {
+	const row = await store.look<{ text: string }>('SELECT event_queue.prometheus() AS text');
+	if (!row?.text) {
+		throw new AccessDeniedError('there are no figures for a role that is bound to a tenant, as they are those of all tenants: ' +
+			'give { configKey } of a forRoot whose role is not, and has event_queue.grant_observer()');
+	}
+	return row.text;
+}
+
+function unavailable(error: unknown): never {
+	throw error instanceof ConnectionError || error instanceof AccessDeniedError ? new HttpException({ message: error.message }, 503) : error;
 }
 
 export interface HttpOptions {
@@ -89,9 +106,7 @@ export class EventQueueHealthModule {
 
 			@Get()
 			async queues(): Promise<Record<string, QueueHealth>> {
-				const queues = await readHealth(this.store).catch((error) => {
-					throw error instanceof ConnectionError ? new HttpException({ message: error.message }, 503) : error;
-				});
+				const queues = await readHealth(this.store).catch(unavailable);
 				if (Object.values(queues).some((queue) => queue.status === 'unhealthy')) {
 					throw new HttpException(queues, 503);
 				}
@@ -102,7 +117,7 @@ export class EventQueueHealthModule {
 	}
 }
 
-/** GET /metrics: `prometheus()`, in Prometheus' text format. */
+/** GET /metrics: `prometheus()`, in Prometheus' text format; 503 if there is no server, or the role may not see it. */
 export class EventQueueMetricsModule {
 	static register(options: HttpOptions = {}): DynamicModule {
 		@Controller(options.path ?? 'metrics')
@@ -110,10 +125,10 @@ export class EventQueueMetricsModule {
 			constructor(@Inject(getEventQueueToken(options.configKey)) private readonly store: Port) {}
 
 			@Get()
-			@Header('content-type', 'text/plain; version=0.0.4; charset=utf-8')
-			async metrics(): Promise<string> {
-				const [row] = await this.store.query<{ text: string }>('SELECT event_queue.prometheus() AS text');
-				return row?.text ?? '';
+			async metrics(): Promise<StreamableFile> {
+				const text = await readMetrics(this.store).catch(unavailable);
+				// Its type is not that of an error.
+				return new StreamableFile(Buffer.from(text), { type: 'text/plain; version=0.0.4; charset=utf-8' });
 			}
 		}
 		return withController(EventQueueMetricsModule, MetricsController);

@@ -63,6 +63,10 @@ export function statesOf(status: JobStatus): string[] {
 
 const milliseconds = (at: Date | string | null): number | undefined => (at === null ? undefined : new Date(at).getTime());
 
+/** Of one that was added with a delay, while that lasts. */
+const delayOf = ({ state, run_at, created_at }: JobRow): number =>
+	state === 'scheduled' ? Math.max(0, (milliseconds(run_at) ?? 0) - (milliseconds(created_at) ?? 0)) : 0;
+
 /** A job of Bull 4. */
 export class Job<T = any> implements DurableSteps {
 	id: JobId;
@@ -98,7 +102,7 @@ export class Job<T = any> implements DurableSteps {
 		this.id = String(opts.jobId ?? row.unique_key ?? row.job_id);
 		this.name = row.name;
 		this.data = row.payload as T;
-		this.opts = { attempts: row.max_attempts ?? undefined, priority: row.priority, delay: 0, ...opts };
+		this.opts = { attempts: row.max_attempts ?? undefined, priority: row.priority, delay: delayOf(row), ...opts };
 		this.attemptsMade = row.failures;
 		this.timestamp = milliseconds(row.created_at) ?? 0;
 		this.processedOn = milliseconds(row.claimed_at);

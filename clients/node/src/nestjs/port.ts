@@ -11,6 +11,8 @@ export type Transaction = any;
 export interface Port {
 	ready(): Promise<void>;
 	query<R = Record<string, unknown>>(text: string, values?: unknown[], tx?: Transaction): Promise<R[]>;
+	/** One row, for those who ask whether the server is there: they are told soon if it is not. */
+	look<R>(text: string): Promise<R | undefined>;
 	/** The ids of the jobs, in their order. */
 	add(queue: string, jobs: { name: string; data: unknown; opts: JobOptions }[], tx?: Transaction): Promise<string[]>;
 	schedule(schedule: {

@@ -74,6 +74,9 @@ interface LocalQueue {
 /** Of Bull: taken with a warning. */
 export const WITHOUT_EFFECT = ['redis', 'prefix', 'createClient', 'metrics', 'isSharedChildPool'] as const;
 
+/** Probes wait no longer; ms. */
+const LOOK_WAITS = 2000;
+
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 
 /** The connection of a `forRoot`: its queues, workers and subscriptions, from start to shutdown. */
@@ -100,6 +103,9 @@ export class EventQueueService implements Port, EventSource {
 	) {}
 
 	static async create(options: EventQueueRootOptions, configKey: string): Promise<EventQueueService> {
+		if (typeof options !== 'object' || options === null) {
+			throw new TypeError(`forRootAsync: the factory gave ${options}: return the options, or {} where the PG variables say all`);
+		}
 		checkKnown('forRoot', options, [...knownOptions, 'url', ...queueOptions, 'transaction', ...WITHOUT_EFFECT]);
 		const service = new EventQueueService(openCore(options, options.shutdownTimeout), options, configKey);
 		for (const option of WITHOUT_EFFECT) {
@@ -129,6 +135,11 @@ export class EventQueueService implements Port, EventSource {
 		const present = currentTransaction(this);
 		if (present !== undefined) {
 			return work(present);
+		}
+		// What eq.withTransaction() or the option currentTransaction says.
+		const theirs = this.core.store.currentTransaction();
+		if (theirs !== undefined) {
+			return withTransaction(this, theirs, () => work(theirs));
 		}
 		const inScope = (tx: Transaction) => this.core.store.withTransaction(tx, () => withTransaction(this, tx, () => work(tx)));
 		if (this.test?.transaction !== undefined) {
@@ -197,6 +208,10 @@ export class EventQueueService implements Port, EventSource {
 	/** A SELECT, in the transaction given, the present one, or its own; parameters are text, and cast in it. */
 	query<R = Record<string, unknown>>(text: string, values: unknown[] = [], tx?: Transaction): Promise<R[]> {
 		return this.core.query<R>(text, values, this.within(tx));
+	}
+
+	async look<R>(text: string): Promise<R | undefined> {
+		return (await this.core.query<R>(text, [], this.test?.client, LOOK_WAITS))[0];
 	}
 
 	private within(tx?: Transaction): Transaction | undefined {

@@ -41,7 +41,7 @@ function timeline(j) {
 	const steps = [{ at: j.created_at, title: t('step.created'), kind: '' }];
 	if (j.run_at && j.run_at > j.created_at && !(j.errors ?? []).length) steps.push({ at: j.run_at, title: t('step.due'), kind: 'calm' });
 	for (const e of j.errors ?? []) {
-		steps.push({ at: (e.at ?? '').replace(' ', 'T').replace(/([+-]\d\d)$/, '$1:00'), kind: 'bad', title: t('step.failed', { n: e.attempt ?? '' }), text: e.message,
+		steps.push({ at: (e.at ?? '').replace(' ', 'T').replace(/([+-]\d\d)$/, '$1:00'), kind: 'bad', title: t('step.failed', { n: e.attempt ?? '' }), text: [e.message, e.detail].filter(Boolean).join('\n'),
 			more: [e.worker, e.sqlstate ? `SQLSTATE ${e.sqlstate}` : null].filter(Boolean).join(' · '), context: e.context });
 	}
 	if (j.state === 'retrying') steps.push({ at: j.run_at, title: t('step.next'), kind: 'calm' });
