@@ -274,14 +274,48 @@ tell_config_changed(EqDatabase *db)
 		eq_ask_launcher();
 }
 
+static bool config_announced = false; /* by this transaction */
+
+/*
+ * What a commit has changed is visible a moment before the generation is raised; who must not
+ * work by the old configuration then reads it anew as long as someone commits such a change.
+ */
+static void
+announce(void)
+{
+	if (!config_announced)
+		pg_atomic_fetch_add_u32(&eq_database()->config_commits, 1);
+	config_announced = true;
+}
+
+static void
+announce_config(void)
+{
+	for (int i = 0; i < eq_wakes.n; i++)
+	{
+		if (wake_at(i)->config)
+			announce();
+	}
+}
+
+static void
+end_announcement(void)
+{
+	if (config_announced)
+		pg_atomic_fetch_sub_u32(&eq_database()->config_commits, 1);
+	config_announced = false;
+}
+
 /* Before COMMIT PREPARED, and after it: has it changed the configuration? */
 void
 eq_before_commit_prepared(void)
 {
 	/* Unless the extension is here before, its coming is a change. */
 	config_invalidated = !OidIsValid(find_config_mark());
-	if (!config_invalidated)
-		(void) eq_relation_oid(&config_mark);
+	if (config_invalidated)
+		return;
+	(void) eq_relation_oid(&config_mark);
+	announce(); /* it may be one of those that do */
 }
 
 void
@@ -297,33 +331,8 @@ eq_after_commit_prepared(void)
 		tell_config_changed(db);
 		eq_wake_scheduler(db);
 	}
+	end_announcement();
 	RESUME_INTERRUPTS();
-}
-
-static bool config_announced = false; /* by this transaction */
-
-/*
- * What a commit has changed is visible a moment before the generation is raised; who must not
- * work by the old configuration then reads it anew as long as someone commits such a change.
- */
-static void
-announce_config(void)
-{
-	for (int i = 0; i < eq_wakes.n && !config_announced; i++)
-	{
-		if (!wake_at(i)->config)
-			continue;
-		pg_atomic_fetch_add_u32(&eq_database()->config_commits, 1);
-		config_announced = true;
-	}
-}
-
-static void
-end_announcement(void)
-{
-	if (config_announced)
-		pg_atomic_fetch_sub_u32(&eq_database()->config_commits, 1);
-	config_announced = false;
 }
 
 /*

@@ -176,6 +176,21 @@ SKIP:
 	$creator->quit;
 	$held->{end}->();
 }
+SKIP:
+{
+	my $creator = $node->background_psql('postgres');
+	sql(q(BEGIN; SELECT event_queue.create_rule('seen too', 'seen.too', queue => 'q', job_name => 'seen too'); PREPARE TRANSACTION 'change'));
+	my $held = hold($creator->query_safe('SELECT pg_backend_pid()'), [ 'break ProcArrayRemove', 'finish' ]);
+	skip 'no gdb that can attach', 4 unless $held;
+	$creator->query_until(qr/begun/, "\\echo begun\nCOMMIT PREPARED 'change';\n");
+	ok($held->{is_held}->(), 'COMMIT PREPARED is held');
+	is(sql(q(SELECT count(*) FROM event_queue.rules WHERE name = 'seen too')), '1', 'its rule is seen');
+	ok(append('seen.too'), 'an event that is appended then');
+	$held->{go_on}->();
+	soon(q((SELECT count(*) = 1 FROM event_queue.job WHERE name = 'seen too')), 'meets it');
+	$creator->quit;
+	$held->{end}->();
+}
 
 $node->stop;
 done_testing();
