@@ -281,7 +281,7 @@ static bool config_announced = false; /* by this transaction */
  * work by the old configuration then reads it anew as long as someone commits such a change.
  */
 static void
-announce(void)
+announce_config(void)
 {
 	if (!config_announced)
 		pg_atomic_fetch_add_u32(&eq_database()->config_commits, 1);
@@ -289,12 +289,12 @@ announce(void)
 }
 
 static void
-announce_config(void)
+announce_noted_config(void)
 {
 	for (int i = 0; i < eq_wakes.n; i++)
 	{
 		if (wake_at(i)->config)
-			announce();
+			announce_config();
 	}
 }
 
@@ -312,10 +312,11 @@ eq_before_commit_prepared(void)
 {
 	/* Unless the extension is here before, its coming is a change. */
 	config_invalidated = !OidIsValid(find_config_mark());
-	if (config_invalidated)
-		return;
-	(void) eq_relation_oid(&config_mark);
-	announce(); /* it may be one of those that do */
+	if (!config_invalidated)
+	{
+		(void) eq_relation_oid(&config_mark);
+		announce_config(); /* perhaps it has */
+	}
 }
 
 void
@@ -505,7 +506,7 @@ absorb_wake(void *parents, const void *childs)
 
 EqXactKind eq_wakes = {
 	.entry_size = sizeof(Wake),
-	.before_commit = announce_config,
+	.before_commit = announce_noted_config,
 	.at_commit = wake_at_commit,
 	.at_abort = end_announcement,
 	.at_prepare = wakes_at_prepare,

@@ -28,6 +28,8 @@ let timer: NodeJS.Timeout | undefined;
 let beating = false;
 let closed = false;
 let failures = 0;
+/** Given at the start: later the process may be too busy to answer. */
+let firstPassword: string | undefined;
 let answerPassword: ((answer: { password?: string; error?: string }) => void) | undefined;
 
 port.on('message', message => {
@@ -38,7 +40,10 @@ port.on('message', message => {
 	} else if (message.type === 'drop')
 		held.delete(message.token);
 	else if (message.type === 'password')
-		answerPassword?.(message);
+		if (answerPassword === undefined)
+			firstPassword = message.password;
+		else
+			answerPassword(message);
 	else if (message.type === 'close') {
 		closed = true;
 		clearTimeout(timer);
@@ -60,9 +65,15 @@ async function connected(): Promise<HostsClient> {
 	if (client !== undefined)
 		return client;
 	const { askPassword, cannotConnect: _cannot, ...config } = workerData as ThreadData;
-	if (askPassword) {
+	if (firstPassword !== undefined) {
+		config.password = firstPassword;
+		firstPassword = undefined;
+	} else if (askPassword) {
 		const { password, error } = await new Promise<{ password?: string; error?: string }>(resolve => {
-			answerPassword = resolve;
+			answerPassword = answer => {
+				answerPassword = undefined;
+				resolve(answer);
+			};
 			port.postMessage({ type: 'password' });
 		});
 		if (error !== undefined)

@@ -72,23 +72,19 @@ export class Heartbeat {
 		if (this.thread !== undefined)
 			return this.thread;
 		const options = (this.database.pool as any).options ?? {};
+		const givePassword = () => void (async () => options.password())().then(password => thread.postMessage({ type: 'password', password }),
+			error => thread.postMessage({ type: 'password', error: asError(error).message }));
 		const thread = new Thread(path.join(__dirname, 'heartbeat-thread.js'), { workerData: forThread(this.database.clientConfig()) });
 		thread.unref();
+		if (typeof options.password === 'function')
+			givePassword();
 		thread.on('message', message => {
 			if (message.type === 'password')
-				(async () => options.password())().then(password => thread.postMessage({ type: 'password', password }),
-					error => thread.postMessage({ type: 'password', error: asError(error).message }));
+				givePassword();
 			else if (message.type === 'beat')
 				void this.beatHere();
 			else if (message.type === 'error') {
-				const error = new Error(message.message);
-				// Of a server that can't be reached the workers tell.
-				if (message.isOfConnection)
-					this.database.emit('connectionError', error);
-				else
-					this.failed(error);
-				// Its connection is one too many, perhaps, or is refused: those of the pool may do.
-				void this.beatHere();
+				void this.stepIn(new Error(message.message), message.isOfConnection);
 			} else {
 				this.ends = 0;
 				this.told = undefined;
@@ -119,10 +115,20 @@ export class Heartbeat {
 			thread.postMessage(message);
 	}
 
-	/* Extends all leases by a connection of the pool. */
-	private async beatHere(): Promise<void> {
+	/* The thread has failed: its connection is one too many, perhaps, or is refused; those of the pool may do. */
+	private async stepIn(error: Error, isOfConnection: boolean): Promise<void> {
+		const extended = await this.beatHere();
+		// Of a server that can't be reached the workers tell.
+		if (extended || isOfConnection)
+			this.database.emit('connectionError', error);
+		else
+			this.failed(error);
+	}
+
+	/* Extends all leases by a connection of the pool; false if that fails. */
+	private async beatHere(): Promise<boolean> {
 		if (this.beating || this.held.size === 0)
-			return;
+			return true;
 		this.beating = true;
 		try {
 			for (const { token, state, until } of await extendLeases(this.database.run, [...this.messages.values()])) {
@@ -130,8 +136,10 @@ export class Heartbeat {
 				if (state === 'lost')
 					this.drop(token);
 			}
+			return true;
 		} catch (error) {
 			this.database.emit('connectionError', error);
+			return false;
 		} finally {
 			this.beating = false;
 		}

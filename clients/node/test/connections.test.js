@@ -70,29 +70,34 @@ after(() => {
 
 let queues = 0;
 
-/** A job whose lease would end several times, one that another session adds, a transaction, and a group that hears of it. */
+/** A job that waits until its lease is extended, one that another session adds, a transaction, and a group that hears of it. */
 async function works(options, { isBlocked = true, group = true, wakes = true } = {}) {
 	const name = `q${++queues}`;
 	const eq = new EventQueue({ handleSignals: false, ...options });
 	const errors = [], runs = [], heard = [], stalled = [];
 	eq.on('connectionError', error => errors.push(error.message));
 	try {
-		await eq.sync({ queues: { [name]: { settings: { lockDuration: 1000, stalledInterval: 200 } } } });
+		await eq.sync({ queues: { [name]: { settings: { lockDuration: 6000 } } } });
 		const queue = eq.queue(name);
 		assert.equal(new Set((await Promise.all(Array.from({ length: 20 }, (_, n) => queue.add('short', { n })))).map(job => job.id)).size, 20);
 		const worker = eq.worker(name, async job => {
 			runs.push(job.name);
-			if (job.name === 'long' && isBlocked)
-				for (const end = Date.now() + 2500; Date.now() < end;);
-			else if (job.name === 'long')
-				await sleep(2500);
+			if (job.name !== 'long')
+				return;
+			const leasedUntil = () => String(run(server('psql'), ['-XAt', '-h', dir, '-p', String(port), '-d', 'postgres', '-c', `SELECT leased_until FROM event_queue.job WHERE job_id = ${job.id}`]));
+			// While it is blocked the event loop does nothing else.
+			const begun = leasedUntil();
+			for (const end = Date.now() + 60_000; leasedUntil() === begun && Date.now() < end;)
+				if (!isBlocked)
+					await sleep(50);
+			assert.notEqual(leasedUntil(), begun, 'its lease is extended');
 		}, { concurrency: 3 });
 		worker.on('stalled', job => stalled.push(job.name));
 		worker.on('lost', job => stalled.push(job.name));
 		await until(() => runs.length === 20, 'all are done');
 		await queue.add('long', {});
 		await until(async () => (await queue.count()) === 0 && (await queue.getActive()).length === 0 && runs.includes('long'), 'the long one is done');
-		assert.deepEqual([runs.length, stalled], [21, []], 'its lease was kept');
+		assert.deepEqual([runs.length, stalled], [21, []], 'it ran once, and its lease was kept');
 		if (group)
 			eq.subscription(name, event => void heard.push(event.data.n), { filter: { event_type: `${name}.*` }, buckets: 4 });
 		await eq.transaction(async () => {

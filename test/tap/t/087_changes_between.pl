@@ -162,35 +162,25 @@ SKIP:
 }
 
 # Of a rule the workers are not told yet.
-SKIP:
+sub seen_early
 {
+	my ($name, $statement, $visible) = @_;
 	my $creator = $node->background_psql('postgres');
-	my $held = hold($creator->query_safe('SELECT pg_backend_pid()'), [ 'break ProcArrayEndTransaction', 'finish' ]);
+	my $held = hold($creator->query_safe('SELECT pg_backend_pid()'), [ "break $visible", 'finish' ]);
 	skip 'no gdb that can attach', 4 unless $held;
-	$creator->query_until(qr/begun/, "\\echo begun\nSELECT event_queue.create_rule('seen', 'seen.made', queue => 'q', job_name => 'seen');\n");
-	ok($held->{is_held}->(), 'create_rule is held in its commit');
-	is(sql(q(SELECT count(*) FROM event_queue.rules WHERE name = 'seen')), '1', 'the rule is seen');
-	ok(append('seen.made'), 'an event that is appended then');
+	$creator->query_until(qr/begun/, "\\echo begun\n$statement;\n");
+	ok($held->{is_held}->(), "$statement is held in its commit");
+	is(sql("SELECT count(*) FROM event_queue.rules WHERE name = '$name'"), '1', 'the rule is seen');
+	ok(append("$name.made"), 'an event that is appended then');
 	$held->{go_on}->();
-	soon(q((SELECT count(*) = 1 FROM event_queue.job WHERE name = 'seen')), 'meets it');
+	soon("(SELECT count(*) = 1 FROM event_queue.job WHERE name = '$name')", 'meets it');
 	$creator->quit;
 	$held->{end}->();
 }
-SKIP:
-{
-	my $creator = $node->background_psql('postgres');
-	sql(q(BEGIN; SELECT event_queue.create_rule('seen too', 'seen.too', queue => 'q', job_name => 'seen too'); PREPARE TRANSACTION 'change'));
-	my $held = hold($creator->query_safe('SELECT pg_backend_pid()'), [ 'break ProcArrayRemove', 'finish' ]);
-	skip 'no gdb that can attach', 4 unless $held;
-	$creator->query_until(qr/begun/, "\\echo begun\nCOMMIT PREPARED 'change';\n");
-	ok($held->{is_held}->(), 'COMMIT PREPARED is held');
-	is(sql(q(SELECT count(*) FROM event_queue.rules WHERE name = 'seen too')), '1', 'its rule is seen');
-	ok(append('seen.too'), 'an event that is appended then');
-	$held->{go_on}->();
-	soon(q((SELECT count(*) = 1 FROM event_queue.job WHERE name = 'seen too')), 'meets it');
-	$creator->quit;
-	$held->{end}->();
-}
+sub create { return "SELECT event_queue.create_rule('$_[0]', '$_[0].made', queue => 'q', job_name => '$_[0]')" }
+SKIP: { seen_early('seen', create('seen'), 'ProcArrayEndTransaction') }
+sql('BEGIN; ' . create('seen_too') . q(; PREPARE TRANSACTION 'seen'));
+SKIP: { seen_early('seen_too', q(COMMIT PREPARED 'seen'), 'ProcArrayRemove') }
 
 $node->stop;
 done_testing();
