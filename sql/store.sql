@@ -58,6 +58,13 @@ SELECT count(*), bool_and(substr(u::text, 15, 1) = '7'), bool_and(u > prev) FROM
 -- History can't be bent.
 SELECT try($$UPDATE event_queue.event_store SET event_type = 'x'$$);
 SELECT try($$DELETE FROM event_queue.event_store$$);
+-- Nor after a function of ours has opened the guard and failed.
+BEGIN;
+SAVEPOINT failed;
+SELECT event_queue_internal.open_guard(true);
+ROLLBACK TO failed;
+SELECT try($$DELETE FROM event_queue.event_store$$), try($$TRUNCATE event_queue.event_store$$);
+ROLLBACK;
 SELECT try($$TRUNCATE event_queue.event_store$$);
 
 -- Rows that were loaded by other means: positions go on above them.

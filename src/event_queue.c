@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/parallel.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
@@ -85,7 +86,8 @@ void _PG_init(void);
 /*
  * A list that can't be read would name no database.  When the configuration is read again, the
  * one that was there stays, as the workers of all databases would end; when the server starts, it
- * holds (launcher.c), as the default would name all.
+ * holds (launcher.c), as the default would name all; and so it does in parallel workers, which
+ * are given the settings of their leader, or could not run.
  */
 static bool
 check_databases(char **newval, void **extra, GucSource source)
@@ -94,7 +96,8 @@ check_databases(char **newval, void **extra, GucSource source)
 	List *names = NIL;
 	bool valid;
 
-	if (*newval == NULL || process_shared_preload_libraries_in_progress)
+	if (*newval == NULL || process_shared_preload_libraries_in_progress ||
+		InitializingParallelWorker)
 		return true;
 	list = pstrdup(*newval);
 	valid = SplitIdentifierString(list, ',', &names);

@@ -42,6 +42,7 @@
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -347,7 +348,10 @@ is_own_schema(Oid schema)
 								  schema == get_namespace_oid(EQ_INTERNAL, true));
 }
 
-/* The table of ours that COPY loads, InvalidOid for any other statement. */
+/*
+ * The table of ours that COPY loads, InvalidOid for any other statement, and where it will be
+ * refused: nobody else may say that a store lacks rows.
+ */
 static Oid
 table_to_load(Node *stmt)
 {
@@ -357,7 +361,10 @@ table_to_load(Node *stmt)
 	if (!IsA(stmt, CopyStmt) || !copy->is_from || copy->relation == NULL)
 		return InvalidOid;
 	table = RangeVarGetRelid(copy->relation, NoLock, true);
-	return is_own_schema(get_rel_namespace(table)) ? table : InvalidOid;
+	if (!OidIsValid(table) || !is_own_schema(get_rel_namespace(table)) ||
+		pg_class_aclcheck(table, GetUserId(), ACL_INSERT) != ACLCHECK_OK)
+		return InvalidOid;
+	return table;
 }
 
 /*

@@ -29,12 +29,6 @@ end_fetches(bool committed)
 		if (!committed && fetch->in != InvalidSubTransactionId)
 			fetch->unnamed = -1;
 		fetch->in = InvalidSubTransactionId;
-		for (int b = 0; b < EQ_MAX_BUCKETS && committed && fetch->acked > 0; b++)
-		{
-			if (fetch->buckets & (UINT64CONST(1) << b))
-				fetch->checkpoints[b] = Max(fetch->checkpoints[b], fetch->acked);
-		}
-		fetch->acked = 0;
 	}
 }
 
@@ -75,7 +69,6 @@ undo_sub_fetches(SubTransactionId sub, SubTransactionId parent)
 
 		if (fetch->in == sub)
 			fetch->unnamed = -1;
-		fetch->acked = 0; /* perhaps undone */
 	}
 	keep_sub_fetches(sub, parent);
 }

@@ -24,9 +24,7 @@ typedef struct EqFetched
 	SubTransactionId in; /* invalid: fetched in an earlier transaction */
 	dlist_node node;	 /* in all_fetched */
 
-	/* Where the session knows the checkpoints to be: lower means that they were reset. */
-	int64 checkpoints[EQ_MAX_BUCKETS];
-	int64 acked; /* in this transaction; 0: nothing */
+	int32 resets[EQ_MAX_BUCKETS]; /* how often the buckets had been reset then */
 } EqFetched;
 
 extern EqFetched *eq_find_fetch(int32 subscription_id, HASHACTION action);

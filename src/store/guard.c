@@ -3,10 +3,12 @@
  * every role, and logs the attempt.
  *
  * Only functions of the extension that move events between its tables, or delete old rows
- * of audit_log or an archived partition, open the guard, for the rest of their transaction.
+ * of audit_log or an archived partition, open the guard, for the rest of their transaction;
+ * a subtransaction that is rolled back closes the one that it has opened.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -15,6 +17,7 @@
 
 #include "compat.h"
 #include "event_queue.h"
+#include "store/store.h"
 #include "table/own_parts.h"
 
 PG_FUNCTION_INFO_V1(eq_refuse_change);
@@ -54,10 +57,33 @@ eq_refuse_change(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
+static SubTransactionId opened_in;
+
+static void
+keep_open(SubTransactionId sub, SubTransactionId parent)
+{
+	if (opened_in == sub)
+		opened_in = parent;
+}
+
+/* The function that opened it has failed before it could close it. */
+static void
+close_again(SubTransactionId sub, SubTransactionId parent)
+{
+	if (opened_in == sub)
+		eq_guard_open_in = InvalidLocalTransactionId;
+}
+
+EqXactKind eq_open_guards = {
+	.at_subcommit = keep_open,
+	.at_subabort = close_again,
+};
+
 /* Only the owner of the extension may call it (grants.sql). */
 Datum
 eq_open_guard(PG_FUNCTION_ARGS)
 {
+	opened_in = GetCurrentSubTransactionId();
 	eq_guard_open_in = PG_GETARG_BOOL(0) ? EQ_MY_LXID : InvalidLocalTransactionId;
 	PG_RETURN_VOID();
 }

@@ -25,6 +25,7 @@ extern const EqSharedPart eq_activations_part;
 extern int64 eq_take_position(void);
 extern EqXactKind eq_taken_positions;
 extern EqXactKind eq_session_fetches; /* fetches.c */
+extern EqXactKind eq_open_guards;	  /* guard.c */
 extern int64 eq_watermark(void);
 extern void eq_end_old_appends(void);
 extern int64 eq_last_position(void);

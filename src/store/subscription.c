@@ -60,6 +60,7 @@ typedef struct Subscription
 	EqFilter filter;
 	uint64 buckets; /* this session's, locked */
 	int64 checkpoints[EQ_MAX_BUCKETS];
+	int32 resets[EQ_MAX_BUCKETS]; /* how often each was reset */
 } Subscription;
 
 #define PARKED_KEY (3 * (EQ_MAX_NAME + 1))
@@ -225,7 +226,7 @@ read_checkpoints(Subscription *subscription)
 	/* As ack writes it later: who has read it would deadlock with REINDEX. */
 	LockRelationOid(eq_find_relation("subscription_bucket"), RowExclusiveLock);
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_execute_with_args("SELECT bucket, position"
+	if (SPI_execute_with_args("SELECT bucket, position, resets"
 							  " FROM event_queue_internal.subscription_bucket"
 							  " WHERE subscription_id = $1",
 							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
@@ -241,6 +242,8 @@ read_checkpoints(Subscription *subscription)
 		{
 			subscription->checkpoints[bucket] = DatumGetInt64(
 				SPI_getbinval(row, desc, 2, &isnull));
+			subscription->resets[bucket] = DatumGetInt32(
+				SPI_getbinval(row, desc, 3, &isnull));
 			found |= UINT64CONST(1) << bucket;
 		}
 	}
@@ -523,7 +526,6 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	fetch->buckets = subscription.buckets;
 	fetch->up_to = 0;
 	fetch->unnamed = 0;
-	fetch->acked = 0;
 	fetch->in = GetCurrentSubTransactionId();
 	if (subscription.buckets == 0)
 		return (Datum) 0;
@@ -537,7 +539,7 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 	} while (again);
 	fetch->up_to = seen;
 	fetch->unnamed = seen;
-	memcpy(fetch->checkpoints, subscription.checkpoints, sizeof(fetch->checkpoints));
+	memcpy(fetch->resets, subscription.resets, sizeof(fetch->resets));
 
 	/* Nothing for it for a long while: the next fetch need not look again. */
 	if (n_events == 0 && seen - after >= IDLE_CHECKPOINT && !XactReadOnly)
@@ -546,8 +548,8 @@ eq_fetch_events(PG_FUNCTION_ARGS)
 }
 
 /*
- * EQ029 if a checkpoint is before the one that the events were fetched from, or that this
- * session has moved it to: what reset_subscription wants to come again would be acknowledged.
+ * EQ029 if a bucket was reset since the events were fetched: what reset_subscription wants to
+ * come again would be acknowledged.
  */
 static void
 check_not_reset(Subscription *subscription, const EqFetched *fetch)
@@ -556,7 +558,7 @@ check_not_reset(Subscription *subscription, const EqFetched *fetch)
 	for (int b = 0; b < subscription->n_buckets; b++)
 	{
 		if ((subscription->buckets & (UINT64CONST(1) << b)) != 0 &&
-			subscription->checkpoints[b] < fetch->checkpoints[b])
+			subscription->resets[b] != fetch->resets[b])
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_EQ_NOT_FETCHED),
@@ -569,7 +571,7 @@ check_not_reset(Subscription *subscription, const EqFetched *fetch)
 
 /* Moves the checkpoints of buckets that another member may hold. */
 static void
-move_locked(Subscription *subscription, EqFetched *fetch, int64 position)
+move_locked(Subscription *subscription, const EqFetched *fetch, int64 position)
 {
 	for (int b = 0; b < subscription->n_buckets; b++)
 	{
@@ -580,8 +582,6 @@ move_locked(Subscription *subscription, EqFetched *fetch, int64 position)
 	if (subscription->n_buckets > 1 && fetch && fetch->in == InvalidSubTransactionId)
 		check_not_reset(subscription, fetch);
 	move_checkpoints(subscription, position);
-	if (fetch)
-		fetch->acked = Max(fetch->acked, position);
 }
 
 Datum

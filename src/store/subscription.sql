@@ -24,9 +24,11 @@ CREATE TABLE event_queue_internal.subscription_bucket (
 	bucket			int NOT NULL,
 	position		bigint NOT NULL,
 	moved_at		timestamptz NOT NULL DEFAULT now(),
+	resets			int NOT NULL DEFAULT 0,
 	PRIMARY KEY (subscription_id, bucket)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE event_queue_internal.subscription_bucket IS 'Checkpoints: the consumer is done with all events up to position.';
+COMMENT ON COLUMN event_queue_internal.subscription_bucket.resets IS 'How often reset_subscription has moved it: what was fetched before is not acknowledged.';
 ALTER TABLE event_queue_internal.subscription_bucket ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON event_queue_internal.subscription_bucket USING (EXISTS (
 	SELECT FROM subscription s WHERE s.subscription_id = subscription_bucket.subscription_id));
@@ -187,7 +189,7 @@ BEGIN
 	-- Also where a restore has left them out.
 	INSERT INTO event_queue_internal.subscription_bucket AS b (subscription_id, bucket, position)
 	SELECT this_id, n, $2 FROM event_queue.subscription s, generate_series(0, s.buckets - 1) n WHERE s.subscription_id = this_id
-	ON CONFLICT (subscription_id, bucket) DO UPDATE SET position = $2, moved_at = clock_timestamp();
+	ON CONFLICT (subscription_id, bucket) DO UPDATE SET position = $2, moved_at = clock_timestamp(), resets = b.resets + 1;
 	DELETE FROM event_queue_internal.subscription_parked p WHERE p.subscription_id = this_id;
 	PERFORM event_queue_internal.audit('reset_subscription', 'subscription', $1, s.tenant_id, was, jsonb_build_object('position', $2))
 	FROM event_queue.subscription s WHERE s.subscription_id = this_id;

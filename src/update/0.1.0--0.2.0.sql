@@ -97,6 +97,7 @@ ALTER TABLE group_rate SET SCHEMA event_queue_internal;
 ALTER TABLE job_throttle ADD COLUMN began_at timestamptz;
 ALTER TABLE job_throttle SET SCHEMA event_queue_internal;
 ALTER TABLE rule_checkpoint SET SCHEMA event_queue_internal;
+ALTER TABLE subscription_bucket ADD COLUMN resets int NOT NULL DEFAULT 0;
 ALTER TABLE subscription_bucket SET SCHEMA event_queue_internal;
 ALTER TABLE subscription_parked SET SCHEMA event_queue_internal;
 ALTER TABLE event_partition SET SCHEMA event_queue_internal;

@@ -328,6 +328,7 @@ eq_after_commit_prepared(void)
 	{
 		EqDatabase *db = eq_database();
 
+		pg_atomic_write_u32(&db->absent, 0); /* CREATE EXTENSION */
 		tell_config_changed(db);
 		eq_wake_scheduler(db);
 	}

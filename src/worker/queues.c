@@ -108,13 +108,16 @@ eq_read_queues(void)
 		if (!isnull)
 			sweep_interval = Min(sweep_interval, DatumGetInt64(interval));
 	}
-	/* Executors would do it, too, at their next job: perhaps none is left for any. */
+	/*
+	 * Executors would do it, too, at their next job: perhaps none is left for any.  The own
+	 * queues have handlers that are in no table.
+	 */
 	if (SPI_execute(
 			"SELECT event_queue_internal.clear_fault(f.what, f.item, true) FROM event_queue.faults() f"
 			" WHERE f.what IN ('time limit', '" EQ_UNRECORDED
 			"') AND NOT EXISTS (SELECT"
-			" FROM event_queue.handler h JOIN event_queue.queue q USING (queue_id)"
-			" WHERE q.name || '/' || h.job_name = f.item)",
+			" FROM event_queue.queue q LEFT JOIN event_queue.handler h USING (queue_id)"
+			" WHERE q.name || '/' || CASE WHEN q.queue_id > 2 THEN h.job_name ELSE '*' END = f.item)",
 			false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not clear faults of handlers");
 	eq_spi_end(&spi);

@@ -49,6 +49,9 @@ EqXactKind *const eq_xact_kinds[] = {
 	/* What the session remembers of its fetches: needs and gives nothing here. */
 	&eq_session_fetches,
 
+	/* Closes the guard of events; likewise. */
+	&eq_open_guards,
+
 	/* After the last use of wake slots: one that is not pinned may become another
 	 * queue's. */
 	&eq_pinned_slots,

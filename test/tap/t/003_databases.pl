@@ -181,6 +181,8 @@ $node->safe_psql('erp', 'SELECT pg_reload_conf()') for 1 .. 3;
 $node->poll_query_until('erp', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'event_queue launcher')) or die;
 $node->wait_for_log(qr/invalid list in setting/);
 is($node->safe_psql('erp', 'SELECT count(*) FROM event_queue.workers()'), '0', 'when the server starts, it names no database');
+my $parallel = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+is($node->safe_psql('erp', "SET $parallel = on; SELECT count(*) > 0 FROM event_queue.queue"), 't', 'and parallel workers start all the same');
 $node->append_conf('postgresql.conf', "event_queue.databases = 'erp'");
 $node->reload;
 $comes_to->($workers->('erp'), '4', 'until it is corrected');

@@ -71,6 +71,17 @@ sql(q(COMMIT PREPARED 'change'));
 append('three.made');
 is(sql(q(SELECT count(*) FROM event_queue.job WHERE name = 'three')), '1', 'also one that was prepared before a restart');
 
+# An extension that was dropped comes again so.
+sql('CREATE DATABASE again');
+$node->safe_psql('again', 'CREATE EXTENSION event_queue');
+my $scheduler = q(SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'again' AND backend_type = 'event_queue scheduler');
+ok($node->poll_query_until('postgres', $scheduler), 'a database has its workers');
+$node->safe_psql('again', 'DROP EXTENSION event_queue');
+ok($node->poll_query_until('postgres', "SELECT NOT ($scheduler)"), 'and has none without the extension');
+$node->safe_psql('again', q(BEGIN; CREATE EXTENSION event_queue; PREPARE TRANSACTION 'change'));
+$node->safe_psql('again', q(COMMIT PREPARED 'change'));
+ok($node->poll_query_until('postgres', $scheduler), 'they are back after COMMIT PREPARED of CREATE EXTENSION');
+
 # ------------------------------------------------------------ a backfill, and what is no longer known
 # Firings come of age, and are deleted, after the runner has read the backfill and before it
 # reads what has fired.

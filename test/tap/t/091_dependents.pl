@@ -73,6 +73,9 @@ is(sql(q(SELECT count(*) FROM event_queue.faults() WHERE what = 'old partition')
 	ALTER TABLE event_queue.job DISABLE TRIGGER ALL), extra_params => [ '-U', 'a' ]);
 like($err, qr/must be owner of table job/, 'who does not own the table is refused');
 unlike($err, qr/out of service/, 'and the store stays in service');
+($status, $out, $err) = $node->psql('postgres', "SET check_function_bodies = off; SET row_security = off;\n\\copy event_queue.job FROM /dev/null\n", extra_params => [ '-U', 'a' ]);
+like($err, qr/permission denied for table job/, 'nor may it load the table');
+is(sql('SELECT last_value FROM event_queue_internal.failed_loads'), '0', 'and no copy of the store is told that a COPY has failed');
 
 # Who makes subscriptions of many buckets does not make it long for others to see how far all are.
 sql(q(SELECT event_queue.create_subscription('wide', buckets => 64, tenant_id => 'A');
