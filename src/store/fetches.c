@@ -67,10 +67,11 @@ undo_sub_fetches(SubTransactionId sub, SubTransactionId parent)
 	{
 		EqFetched *fetch = dlist_container(EqFetched, node, iter.cur);
 
-		if (fetch->in == sub)
-			fetch->unnamed = -1;
+		if (fetch->in != sub)
+			continue;
+		fetch->unnamed = -1;
+		fetch->in = InvalidSubTransactionId; /* its locks are gone, too */
 	}
-	keep_sub_fetches(sub, parent);
 }
 
 /* Fetches are kept by the session, beyond transactions, so the log has no entries for them. */
