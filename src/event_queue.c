@@ -353,6 +353,67 @@ drops_event_queue(Node *stmt)
 	return false;
 }
 
+/* What is to be done beside a statement. */
+typedef struct Statement
+{
+	bool sets_constraints;
+	bool subscribes;
+	bool updates;
+	bool commits_prepared;
+	bool drops;	   /* the extension */
+	bool restores; /* as eq_before_statement says */
+	Oid loaded;
+} Statement;
+
+/* Reads the statement before it runs: a procedure that rolls back may free it. */
+static void
+before_statement(Node *stmt, Statement *this)
+{
+	const char *dbname = eq_database_emptied_by(stmt);
+	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
+
+	this->sets_constraints = IsA(stmt, ConstraintsSetStmt);
+	this->subscribes = IsA(stmt, CreateSubscriptionStmt) ||
+					   IsA(stmt, AlterSubscriptionStmt);
+	this->updates = IsA(stmt, AlterExtensionStmt) &&
+					strcmp(((AlterExtensionStmt *) stmt)->extname, EQ_EXTENSION) ==
+						0;
+	this->commits_prepared = IsA(stmt, TransactionStmt) &&
+							 ((TransactionStmt *) stmt)->kind ==
+								 TRANS_STMT_COMMIT_PREPARED;
+	this->drops = drops_event_queue(stmt);
+	this->restores = eq_before_statement(stmt, &this->loaded);
+
+	eq_refuse_unheeded(stmt, this->restores);
+	/* Workers would deadlock with it: they are away until it has committed. */
+	if (this->drops)
+		eq_send_workers_away_until_end(MyDatabaseId);
+
+	/* A role that may not drop it gets the statement's own error. */
+	if (OidIsValid(dboid) && eq_owns_database(dboid, GetUserId()))
+		eq_send_workers_away_until_end(dboid);
+	if (this->commits_prepared)
+		eq_before_commit_prepared();
+}
+
+/* The statement has done its work. */
+static void
+after_statement(const Statement *this)
+{
+	if (this->commits_prepared)
+		eq_after_commit_prepared();
+	eq_after_load(this->loaded);
+	if (this->sets_constraints)
+		eq_note_constraints_set();
+	if (this->subscribes)
+		eq_note_subscription();
+	/* The commit frees what shared memory has of the database. */
+	if (this->drops && !OidIsValid(get_extension_oid(EQ_EXTENSION, true)))
+		eq_note_extension_dropped();
+	if (this->updates)
+		eq_note_config_changed(); /* workers may wait for it */
+}
+
 /*
  * Lets DROP DATABASE and its kin proceed by sending the workers of the database
  * away first, and has the scheduler notice DROP EXTENSION at once.
@@ -362,32 +423,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	Node *stmt = pstmt->utilityStmt;
-	const char *dbname = eq_database_emptied_by(stmt);
-	Oid dboid = dbname ? get_database_oid(dbname, true) : InvalidOid;
-	/* Reads the statement before it runs: a procedure that rolls back may free it. */
-	bool sets_constraints = IsA(stmt, ConstraintsSetStmt);
-	bool subscribes = IsA(stmt, CreateSubscriptionStmt) ||
-					  IsA(stmt, AlterSubscriptionStmt);
-	bool updates = IsA(stmt, AlterExtensionStmt) &&
-				   strcmp(((AlterExtensionStmt *) stmt)->extname, EQ_EXTENSION) == 0;
-	bool commits_prepared = IsA(stmt, TransactionStmt) &&
-							((TransactionStmt *) stmt)->kind ==
-								TRANS_STMT_COMMIT_PREPARED;
-	bool drops = drops_event_queue(stmt);
-	Oid loaded;
-	bool restores = eq_before_statement(stmt, &loaded);
+	Statement this;
 
-	eq_refuse_unheeded(stmt, restores);
-	/* Workers would deadlock with it: they are away until it has committed. */
-	if (drops)
-		eq_send_workers_away_until_end(MyDatabaseId);
-
-	/* A role that may not drop it gets the statement's own error. */
-	if (OidIsValid(dboid) && eq_owns_database(dboid, GetUserId()))
-		eq_send_workers_away_until_end(dboid);
-	if (commits_prepared)
-		eq_before_commit_prepared();
+	before_statement(pstmt->utilityStmt, &this);
 	PG_TRY();
 	{
 		if (prev_process_utility_hook)
@@ -396,22 +434,11 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		else
 			standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 									env, dest, qc);
-		if (commits_prepared)
-			eq_after_commit_prepared();
-		eq_after_load(loaded);
-		if (sets_constraints)
-			eq_note_constraints_set();
-		if (subscribes)
-			eq_note_subscription();
-		/* The commit frees what shared memory has of the database. */
-		if (drops && !OidIsValid(get_extension_oid(EQ_EXTENSION, true)))
-			eq_note_extension_dropped();
-		if (updates)
-			eq_note_config_changed(); /* workers may wait for it */
+		after_statement(&this);
 	}
 	PG_FINALLY();
 	{
-		eq_after_statement(restores);
+		eq_after_statement(this.restores);
 	}
 	PG_END_TRY();
 }
