@@ -208,10 +208,16 @@ sub check_map
 	push @wrong, "doc/internals.md: $_ is not there" for grep { $code !~ /^\Q$_\E\(/m } sort keys %functions;
 	# `function` in `file`, in both texts
 	(my $both = $map . slurp("$dir/doc/architecture.md")) =~ s/\s+/ /g;
-	while ($both =~ /`(\w+)` in `((?:\w+\/)+\w+\.c)`/g)
+	my %defines = (
+		c => sub { qr/^\Q$_[0]\E\(|^static const char \Q$_[0]\E\[\]/m },
+		h => sub { qr/\b\Q$_[0]\E\b/ },
+		sql => sub { qr/^CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE|TABLE|VIEW) (?:event_queue(?:_internal)?\.)?\Q$_[0]\E\b|^\t\Q$_[0]\E (?:CONSTANT )?\w+\[\]/m },
+		ts => sub { qr/\b(?:function|const|class|interface)\s+\Q$_[0]\E\b|^\t(?:(?:private|async|readonly|static)\s+)*\Q$_[0]\E(?:[(<]| =)/m });
+	while ($both =~ /`(\w+)` in `((?:\w+\/)+[\w-]+\.(\w+))`/g)
 	{
-		my ($function, $path) = ($1, $2);
-		push @wrong, "$function is not in $path" unless -e "$dir/src/$path" && slurp("$dir/src/$path") =~ /^\Q$function\E\(/m;
+		my ($function, $path, $kind) = ($1, $2, $3);
+		$path = "src/$path" unless $path =~ /^clients/;
+		push @wrong, "$function is not in " . ($path =~ s{^src/}{}r) unless -e "$dir/$path" && $defines{$kind} && slurp("$dir/$path") =~ $defines{$kind}->($function);
 	}
 	my %paths = map { $_ => 1 } map { s{^src/}{}r } $map =~ /`(\w+(?:\/\w+)+\.(?:c|h|sql))`/g;
 	push @wrong, "doc/internals.md: $_ is not there" for grep { !-e "$dir/src/$_" } sort keys %paths;
@@ -231,6 +237,8 @@ sub self_test
 		[ 'a file of the client that is not listed', 'clients/node/src/attic.ts', sub { "let x;\n" }, 'clients/node/src/attic.ts is not listed' ],
 		[ 'a function that is not there', 'doc/internals.md', sub { $_[0] . "\n`eq_no_such_thing`\n" }, 'eq_no_such_thing is not there' ],
 		[ 'a function that is elsewhere', 'doc/architecture.md', sub { $_[0] . "\n`eq_claim`\nin `queue/settle.c`\n" }, 'eq_claim is not in queue/settle.c' ],
+		[ 'a function of SQL that is elsewhere', 'doc/internals.md', sub { $_[0] . "\n`drop_queue` in `queue/dead.sql`\n" }, 'drop_queue is not in queue/dead.sql' ],
+		[ 'a function of the client that is elsewhere', 'doc/internals.md', sub { $_[0] . "\n`judge` in `clients/node/src/worker.ts`\n" }, 'judge is not in clients/node/src/worker.ts' ],
 		[ 'a name in a comment', 'src/tenant/tenant.c', sub { $_[0] . "\n/* \"event_queue.job\" */\n" }, undef ],
 	);
 	my $failed = 0;

@@ -1,7 +1,7 @@
 /*
  * job_row.c: writes a new version of a job's row, and derives what follows from it.
  *
- * Every change of a row in C goes through here, so no caller has to know what it means for
+ * Every change of a row in C goes through here (but for a flag: mark_in in depend.c), so no caller has to know what it means for
  * the ready mark (mark.c) and for sleeping claimers:
  *
  * - If the job leaves its place in the order of claims (it moved, is leased or is blocked),

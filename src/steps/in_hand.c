@@ -104,7 +104,7 @@ refuse_suspended(const EqStepCall *call)
 				 "A handler returns when sleep_job gives false, or await_signal or await_event null; it is called again.")));
 }
 
-/* EQ016 unless the job is there, of the session's tenant, and of this lease; no lock. */
+/* Is the job there, of the session's tenant, and of this lease?  Locks nothing. */
 static bool
 is_leased(EqLeased *leased, const EqStepCall *call)
 {

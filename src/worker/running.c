@@ -3,7 +3,7 @@
  * crashes.
  *
  * An executor may hold a hundred jobs, but only those whose handler was running count the
- * crash: three crashes make a dead letter.  Shared memory does not survive a crash, and a
+ * crash: max_stalled + 1 of them make a dead letter.  Shared memory does not survive a crash, and a
  * row for each job would cost a flush each.  So each executor has a small file in the data
  * directory, which it writes before each call of a handler without fsync: it survives the
  * end of processes.  After a crash of the machine it may be old; if it names none of
