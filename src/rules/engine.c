@@ -76,6 +76,7 @@ static SPIPlanPtr *plans; /* of their conditions and templates, once they have r
 static int n_rules = -1;  /* -1: not read */
 static int next_behind = 0;			/* which rule catches up next */
 static uint32 rules_generation;		/* of the configuration they were read from */
+static int64 rules_mark;			/* eq_mark_of_rules then */
 static bool rules_are_read = false; /* by a transaction that has committed */
 static bool any_behind = false;		/* one of them catches up */
 
@@ -610,11 +611,14 @@ eq_run_rules(void)
 	up_to = eq_watermark();
 	changed = eq_config_has_changed(&generation);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (!rules_are_read || changed)
+	/* What someone commits just now may be anything: plans are kept if it is no rule. */
+	if (!rules_are_read || generation != rules_generation ||
+		(changed && eq_mark_of_rules() != rules_mark))
 	{
 		rules_are_read = false;
 		read_rules();
 		rules_generation = generation;
+		rules_mark = eq_mark_of_rules();
 		any_behind = true; /* perhaps */
 		eq_look_for_backfills();
 	}

@@ -133,3 +133,23 @@ eq_rule_meets(const EqRule *rule, Datum event)
 		   rule->on_table == (strcmp(eq_event_text(event, EVENT_AGGREGATE_TYPE),
 									 EQ_TABLE_AGGREGATE) == 0);
 }
+
+/* The rules that the active snapshot has, as a number: another one if any is new or was changed. */
+int64
+eq_mark_of_rules(void)
+{
+	EqSpi spi;
+	bool isnull;
+	int64 mark;
+
+	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
+	if (SPI_execute(
+			"SELECT coalesce(pg_catalog.bit_xor(pg_catalog.hashint8extended(rule_id, xmin::text::bigint)), 0)"
+			" FROM event_queue.rule",
+			true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read table rule");
+	mark = DatumGetInt64(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	eq_spi_end(&spi);
+	return mark;
+}

@@ -82,6 +82,7 @@ typedef struct EqRule
 extern void eq_fill_rule(EqRule *rule, HeapTuple row, TupleDesc desc);
 extern EqRule *eq_read_rule(int32 rule_id);
 extern EqRule *eq_rule_of_row(HeapTupleHeader row);
+extern int64 eq_mark_of_rules(void);
 extern bool eq_rule_meets(const EqRule *rule, Datum event);
 
 extern Datum eq_read_event(int64 position); /* call.c */

@@ -182,5 +182,27 @@ SKIP: { seen_early('seen', create('seen'), 'ProcArrayEndTransaction') }
 sql('BEGIN; ' . create('seen_too') . q(; PREPARE TRANSACTION 'seen'));
 SKIP: { seen_early('seen_too', q(COMMIT PREPARED 'seen'), 'ProcArrayRemove') }
 
+# A commit that may change anything, and changes no rule, costs the rules no plan: an immutable function is called by the planner.
+SKIP:
+{
+	sql(q(CREATE TABLE public.other (a int);
+	CREATE FUNCTION public.planned() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE LOG 'planned'; RETURN true; END $$;
+	SELECT event_queue.create_rule('planned', 'other.*', condition => 'public.planned()', queue => 'q', job_name => 'planned')));
+	append('other.made') for 1 .. 2;
+	sql(q(BEGIN; INSERT INTO public.other VALUES (1); PREPARE TRANSACTION 'other'));
+	my $other = $node->background_psql('postgres');
+	my $held = hold($other->query_safe('SELECT pg_backend_pid()'), [ 'break ProcArrayRemove', 'finish' ]);
+	skip 'no gdb that can attach', 3 unless $held;
+	$other->query_until(qr/begun/, "\\echo begun\nCOMMIT PREPARED 'other';\n");
+	ok($held->{is_held}->(), 'COMMIT PREPARED of something else is held');
+	my $said = -s $node->logfile;
+	append('other.made') for 1 .. 3;
+	is(sql(q(SELECT count(*) FROM event_queue.job WHERE name = 'planned')), '5', 'rules fire');
+	unlike(slurp_file($node->logfile, $said), qr/LOG:  planned/, 'by the plans that they had');
+	$held->{go_on}->();
+	$other->quit;
+	$held->{end}->();
+}
+
 $node->stop;
 done_testing();
