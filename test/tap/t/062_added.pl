@@ -113,7 +113,7 @@ $node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/erp.custom", $node->connstr('e
 sql('postgres', 'CREATE DATABASE lacks_queue');
 like(restore('lacks_queue', "$dir/erp.custom"), qr/column "cost" of relation "queue" does not exist/, 'a column of the dump that is not there');
 like(error_of('lacks_queue', 'SELECT event_queue.activate()'),
-	qr/^ERROR:  EQ036: cannot activate: rows of table "event_queue\.rule" refer to rows of "event_queue\.queue" that are missing\nDETAIL:  Missing: queue_id \d+\..*\nHINT:  Load the rows of "event_queue\.queue"/,
+	qr/^ERROR:  EQ036: cannot activate: tables were not loaded\nDETAIL:  COPY has failed for: event_queue\.queue\.\nHINT:  The output of the restore says why: .* load these tables again/,
 	'activate says what is missing, and what to do');
 is(sql('lacks_queue', 'SELECT event_queue.activation_state()'), 'copy', 'and leaves the store as it is');
 sql('lacks_queue', 'ALTER TABLE event_queue.queue ADD COLUMN cost int NOT NULL DEFAULT 3');
