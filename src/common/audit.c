@@ -19,7 +19,7 @@
 PG_FUNCTION_INFO_V1(eq_acting_role);
 PG_FUNCTION_INFO_V1(eq_audit_sql);
 
-#define AUDIT_COLUMNS 10
+#define AUDIT_COLUMNS 10 /* that are given; the statement knows the rest */
 
 /* Set while a rule cancels a job: the rule's own records say so (rules/runs.c). */
 bool eq_audit_rests = false;

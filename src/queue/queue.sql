@@ -36,7 +36,7 @@ CREATE TABLE queue (
 	docs_url			text,
 	job_events			boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE queue IS 'Queues and their settings; written by create_queue, alter_queue, pause_queue and resume_queue.';
+COMMENT ON TABLE queue IS 'Queues and their settings; written by create_queue and its kin.';
 COMMENT ON COLUMN queue.lease IS 'How long a claimed job belongs to its worker (Bull: lockDuration).';
 COMMENT ON COLUMN queue.stalled_interval IS 'How often the scheduler looks for leases that ran out (Bull: stalledInterval).';
 COMMENT ON COLUMN queue.max_stalled IS 'How often a job may be claimed again after its lease ran out (Bull: maxStalledCount).';

@@ -2,7 +2,7 @@
  * wait.c: steps that wait for signals and events.
  *
  * A signal is stored in table signal if no job waits for it, and goes to the first that
- * does; otherwise it goes to all that wait, and is not stored.  Sending one and beginning to
+ * does; otherwise it goes to all that wait, and is not stored unless all of these are dead.  Sending one and beginning to
  * wait for one both start by inserting or locking the row of its name and key: so of two
  * concurrent calls, the second sees what the first has committed.  The job's row is locked
  * after that, and sending does not wait for it (resume_job).

@@ -478,8 +478,8 @@ COMMENT ON FUNCTION event_queue_internal.archive_event_partition(text, text, reg
  * reading by hand; NULL: it is dropped.
  * Result: how many aggregates got such a snapshot.
  * Errors: EQ025 no such partition, EQ013 it is not sealed, an older one with
- * events of the same aggregates is still there, or a subscription, the rules or
- * the snapshots have not yet passed it; 3F000 no such schema, 42501 no CREATE on it,
+ * events of the same aggregates is still there, or a subscription, the rules (also one that
+ * catches up, or a backfill) have not yet passed it, or one of its events is parked; 3F000 no such schema, 42501 no CREATE on it,
  * 55P03 as create_event_partition.
  * Example:
  *	SELECT event_queue.drop_subscription('projector');	-- it has not read to the end

@@ -261,7 +261,8 @@ COMMENT ON FUNCTION aggregate_diff(text, text, int, int, text) IS
  *
  * Arguments: to_version is below the current version; expected_version: fail
  * unless this is the current one (NULL: whatever it is at the call).
- * Errors: EQ001 the aggregate moved on, EQ009 no such version, EQ025 no events.
+ * Errors: EQ001 the aggregate moved on, EQ009 no such version, EQ025 no events, EQ046 the
+ * events up to that version are archived.
  * Example:
  *	SELECT version FROM event_queue.revert_aggregate('lead', 'L1', to_version => 2);
  */

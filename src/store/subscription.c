@@ -222,9 +222,9 @@ read_checkpoints(Subscription *subscription)
 	uint64 found = 0;
 	EqSpi spi;
 
-	/* Not read-only: a fresh snapshot, if the transaction allows one. */
 	/* As ack writes it later: who has read it would deadlock with REINDEX. */
 	LockRelationOid(eq_find_relation("subscription_bucket"), RowExclusiveLock);
+	/* Not read-only: a fresh snapshot, if the transaction allows one. */
 	eq_spi_begin(&spi, eq_extension_owner(), SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_execute_with_args("SELECT bucket, position, resets"
 							  " FROM event_queue_internal.subscription_bucket"

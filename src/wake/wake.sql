@@ -144,7 +144,7 @@ COMMENT ON FUNCTION event_queue_internal.make_recording(regclass, text, name, na
  * record_changes: from now on every row change of the table appends an event
  * PREFIX.inserted, PREFIX.updated or PREFIX.deleted with data {new, old,
  * changed}, in the writer's transaction.  An UPDATE that changes nothing
- * appends nothing.  Times are in UTC, and values of other types, too, are written
+ * appends nothing, nor does TRUNCATE.  Times are in UTC, and values of other types, too, are written
  * the same whatever the writer's settings.  Whoever writes to the table needs grant_producer.
  * Arguments: id_column holds the aggregate's id; tenant_column the tenant
  * (default: the session's); event_prefix defaults to aggregate_type; or_replace:

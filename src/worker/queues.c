@@ -178,7 +178,7 @@ look_at_queue(Watched *w, bool pending, bool all, bool sweep_marks)
 	if (queue->fair)
 		move_due_jobs(queue, slot);
 	w->has_work = eq_peek(queue, &w->next_due);
-	/* Jobs that came due; for those that came, their commit did it. */
+	/* Jobs that came due, and after a change of the queue; for those that came, their commit did it. */
 	if (w->has_work && slot && (!pending || all))
 		eq_wake_waiters(slot, PG_INT64_MAX);
 }

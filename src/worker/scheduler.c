@@ -96,7 +96,7 @@ start_afresh(void)
  * here, or the extension is dropped.
  */
 static void
-wait_while_copy(void)
+wait_until_in_service(void)
 {
 	volatile bool said = false;
 
@@ -158,7 +158,7 @@ eq_scheduler_main(Datum arg)
 
 	cycle_context = AllocSetContextCreate(
 		TopMemoryContext, "event_queue scheduler cycle", ALLOCSET_DEFAULT_SIZES);
-	wait_while_copy();
+	wait_until_in_service();
 	eq_clear_faults(dboid, "scheduler", NULL);
 	start_afresh();
 	before_shmem_exit(eq_sample_last_metrics, (Datum) 0);

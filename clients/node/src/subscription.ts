@@ -48,7 +48,7 @@ export interface SubscriptionOptions {
 	batch?: boolean;
 	/** Runs each batch in a transaction of the application's: work => prisma.$transaction(work).  Not with buckets > 1. */
 	transaction?: (work: (tx: any) => Promise<any>) => Promise<any>;
-	/** Tries of an event before its aggregate is parked; default 5. */
+	/** Tries of an event before its aggregate is parked, not counting one within a larger batch; default 5. */
 	maxAttempts?: number;
 	/** The wait before the next try, in ms; default 100 doubled each time, at most 10 s. */
 	backoff?: (failures: number) => number;
