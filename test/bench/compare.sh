@@ -1,7 +1,7 @@
 #!/bin/bash
 # compare.sh COMMIT: this tree against another state of it, in the same minutes; called
 # by "make bench-compare BASE=COMMIT".  Root only: each side has the folders of the server
-# in a mount namespace of its own, with its own library and SQL.
+# in a mount namespace of its own, with its own library, SQL and programs.
 #
 # Both servers are up at the same time; runs of a second alternate between them, so that
 # whatever else the machine does meets both.  Printed for each script:
@@ -39,14 +39,15 @@ inside() {
 	local side=$1
 	shift
 	# shellcheck disable=SC2016
-	unshare -m bash -c 'mount --bind "$0/lib" "$1" && mount --bind "$0/share" "$2" && cd "$0/tree" && shift 2 && exec "$@"' \
-		"$work/$side" "$libdir" "$sharedir" "$@"
+	unshare -m bash -c 'mount --bind "$0/lib" "$1" && mount --bind "$0/share" "$2" && mount --bind "$0/bin" "$3" && cd "$0/tree" && shift 3 && exec "$@"' \
+		"$work/$side" "$libdir" "$sharedir" "$bindir" "$@"
 }
 
 for side in this base; do
 	mkdir -p "$work/$side/tree"
 	cp -a "$libdir" "$work/$side/lib"
 	cp -a "$sharedir" "$work/$side/share"
+	cp -a "$bindir" "$work/$side/bin"
 	rm -f "$work/$side/lib/event_queue.so" "$work/$side/share/extension/event_queue"*
 done
 this_tree() { git -C "$top" ls-files -z | tar cf - -C "$top" --null -T -; }
